@@ -1,0 +1,126 @@
+//! Keys of the maps.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// An IPv6 address, or an IPv4 one as `::ffff:a.b.c.d`, in network byte order. Words, not bytes: the
+/// BPF backend copies and compares them four octets at a time.
+#[repr(C)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct Address(pub [u32; 4]);
+
+impl Address {
+    /// `::`, which stands for "no address" in the tables.
+    pub const NONE: Self = Self([0; 4]);
+
+    /// An IPv4 address, as `::ffff:a.b.c.d`; `word` is in network byte order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_ipv4_word(word: u32) -> Self {
+        Self([0, 0, 0x0000_ffff_u32.to_be(), word])
+    }
+
+    /// The address with these octets.
+    #[must_use]
+    pub const fn from_octets(octets: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = octets;
+        Self([
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+            u32::from_ne_bytes([m, n, o, p]),
+        ])
+    }
+
+    /// The octets.
+    #[must_use]
+    pub const fn octets(self) -> [u8; 16] {
+        let [w, x, y, z] = self.0;
+        let ([a, b, c, d], [e, f, g, h]) = (w.to_ne_bytes(), x.to_ne_bytes());
+        let ([i, j, k, l], [m, n, o, p]) = (y.to_ne_bytes(), z.to_ne_bytes());
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    }
+}
+
+impl From<core::net::IpAddr> for Address {
+    fn from(ip: core::net::IpAddr) -> Self {
+        Self::from_octets(match ip {
+            core::net::IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            core::net::IpAddr::V6(v6) => v6.octets(),
+        })
+    }
+}
+
+impl From<Address> for core::net::IpAddr {
+    fn from(address: Address) -> Self {
+        Self::V6(address.octets().into()).to_canonical()
+    }
+}
+
+/// Key of [`crate::LEARNED`] and [`crate::NEXT_HOP`]: an address as seen by one endpoint.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct EndpointAddress {
+    /// The endpoint.
+    pub endpoint: u32,
+    /// The address; all zero in `NEXT_HOP` is the endpoint's last unicast next hop.
+    pub address: Address,
+}
+
+/// Key of [`crate::UP_UDP`] and [`crate::UP_TCP`]: an upstream flow of the proxy.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct UpstreamKey {
+    /// In whose name the proxy asks.
+    pub endpoint: u32,
+    /// The server's port, network byte order.
+    pub server_port: u16,
+    /// The proxy's own port, network byte order.
+    pub local_port: u16,
+    /// The server.
+    pub server: Address,
+}
+
+/// Key of [`crate::CT`]: a flow as one endpoint sees it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct CtKey {
+    /// The endpoint.
+    pub endpoint: u32,
+    /// The endpoint's port (ICMP: the echo's id), network byte order.
+    pub local_port: u16,
+    /// The peer's port (ICMP: 0), network byte order.
+    pub peer_port: u16,
+    /// The endpoint's address.
+    pub local: Address,
+    /// The peer's address.
+    pub peer: Address,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// Who began: [`crate::INGRESS`] the peer, [`crate::EGRESS`] the endpoint.
+    pub direction: u8,
+    /// Always 0.
+    pub reserved: u16,
+}
+
+/// Key of an endpoint's policy map. 0 in `identity`, `protocol` or `port` means any.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PolicyKey {
+    /// The peer's identity.
+    pub identity: u32,
+    /// Destination port, network byte order.
+    pub port: u16,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// [`crate::INGRESS`] or [`crate::EGRESS`].
+    pub direction: u8,
+}
+
+const _: () = {
+    assert!(size_of::<EndpointAddress>() == 20);
+    assert!(size_of::<UpstreamKey>() == 24);
+    assert!(size_of::<CtKey>() == 44);
+    assert!(size_of::<PolicyKey>() == 8);
+};

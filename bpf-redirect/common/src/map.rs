@@ -1,0 +1,62 @@
+//! Names and sizes of the maps, and the constants that programs and user space agree on.
+
+/// Raised with every change of a key, a value or a meaning; pins of another layout are not taken.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Direction: into the endpoint.
+pub const INGRESS: u8 = 0;
+/// Direction: out of the endpoint.
+pub const EGRESS: u8 = 1;
+
+/// The only DNS port, host byte order.
+pub const DNS_PORT: u16 = 53;
+
+/// Marks, the node's end of the side link, the layout: one [`crate::Config`].
+pub const CONFIG: &str = "CONFIG";
+/// Interface index to [`crate::EndpointIf`].
+pub const EP_IF: &str = "EP_IF";
+/// Endpoint to [`crate::EndpointLink`].
+pub const EP_ID: &str = "EP_ID";
+/// [`crate::EndpointAddress`] to [`crate::NextHop`].
+pub const NEXT_HOP: &str = "NEXT_HOP";
+/// Upstream flows over UDP: [`crate::UpstreamKey`] to a number of no meaning.
+pub const UP_UDP: &str = "UP_UDP";
+/// Upstream flows over TCP.
+pub const UP_TCP: &str = "UP_TCP";
+/// [`crate::CtKey`] to [`crate::CtValue`].
+pub const CT: &str = "CT";
+/// [`crate::EndpointAddress`] to identity.
+pub const LEARNED: &str = "LEARNED";
+/// Prefix to identity; the longest wins.
+pub const IPCACHE: &str = "IPCACHE";
+/// Endpoint to its map of [`crate::PolicyKey`] to [`crate::PolicyValue`].
+pub const POLICY: &str = "POLICY";
+/// Ring buffer of [`crate::Event`].
+pub const EVENTS: &str = "EVENTS";
+/// Endpoint to [`crate::EventBudget`].
+pub const EVENT_BUDGET: &str = "EVENT_BUDGET";
+/// Per CPU: drops by reason and a few more, see [`crate::Counter`].
+pub const COUNTERS_MAP: &str = "COUNTERS";
+
+/// Endpoints of a node; one more is refused.
+pub const ENDPOINTS_MAX: usize = 4_096;
+/// Remembered next hops; the least recently used is forgotten, the last unicast one stands in.
+pub const NEXT_HOPS_MAX: usize = 16_384;
+/// Upstream flows over UDP; an evicted one loses its answer.
+pub const UPSTREAM_UDP_MAX: usize = 65_536;
+/// Upstream flows over TCP; an evicted one loses its connection.
+pub const UPSTREAM_TCP_MAX: usize = 16_384;
+/// Flows that were judged; beyond, a new flow is dropped.
+pub const CT_MAX: usize = 131_072;
+/// Learned addresses of all endpoints; beyond, the answer becomes SERVFAIL.
+pub const LEARNED_MAX: usize = 262_144;
+/// Prefixes; a snapshot with more is refused.
+pub const PREFIXES_MAX: usize = 65_536;
+/// Policy entries of one endpoint; beyond, SERVFAIL, or the snapshot is refused.
+pub const POLICY_ENTRIES_MAX: usize = 16_384;
+/// Bytes of the event ring; beyond, events are lost and counted.
+pub const EVENT_RING_BYTES: usize = 1 << 20;
+/// Events of one endpoint in a second; beyond, they are counted and not told.
+pub const EVENTS_PER_SECOND_MAX: u64 = 2_000;
+/// IPv6 extension headers that are walked; a packet with more is dropped.
+pub const EXTENSION_HEADERS_MAX: usize = 6;

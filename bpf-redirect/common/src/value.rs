@@ -1,0 +1,167 @@
+//! Values of the maps.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::Address;
+
+/// Addresses of one endpoint; an endpoint with more is refused.
+pub const ADDRESSES_PER_ENDPOINT_MAX: usize = 8;
+
+/// Value of [`crate::CONFIG`]: what all five programs must agree on, and what outlives a program.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Config {
+    /// [`crate::LAYOUT_VERSION`] of whoever wrote the maps.
+    pub layout: u32,
+    /// The node's end of the side link.
+    pub side_link_ifindex: u32,
+    /// Random; on a packet that the node's end injects at the endpoint's interface.
+    pub inject_mark: u32,
+    /// Random; on a packet that the node's end hands to the endpoint.
+    pub client_mark: u32,
+}
+
+/// Value of [`crate::EP_IF`]: the endpoint behind an interface.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct EndpointIf {
+    /// Its addresses; unused ones are all zero.
+    pub addresses: [Address; ADDRESSES_PER_ENDPOINT_MAX],
+    /// Its number.
+    pub endpoint: u32,
+    /// The workload's own MAC.
+    pub workload_mac: [u8; 6],
+    /// Always 0.
+    pub reserved: [u8; 6],
+}
+
+/// Value of [`crate::EP_ID`]: how to reach an endpoint.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct EndpointLink {
+    /// The host side of its link.
+    pub ifindex: u32,
+    /// The workload's own MAC.
+    pub workload_mac: [u8; 6],
+    /// The MAC of the host side.
+    pub host_mac: [u8; 6],
+}
+
+/// Value of [`crate::NEXT_HOP`].
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct NextHop {
+    /// The destination MAC that the workload itself used.
+    pub mac: [u8; 6],
+    /// Always 0.
+    pub reserved: u16,
+}
+
+/// Value of [`crate::CT`].
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct CtValue {
+    /// Nanoseconds since boot (`bpf_ktime_get_boot_ns`) of the last packet in either direction.
+    pub last_seen: u64,
+    /// The peer's identity when the flow was judged.
+    pub identity: u32,
+    /// The rule that decided.
+    pub rule: u32,
+    /// A [`Verdict`].
+    pub verdict: u8,
+    /// TCP: bit 0 the endpoint's FIN or RST was seen, bit 1 the peer's, bit 2 an answer was seen.
+    pub state: u8,
+    /// Always 0.
+    pub reserved: [u8; 6],
+}
+
+impl CtValue {
+    /// The endpoint has closed its half (FIN), or reset.
+    pub const LOCAL_CLOSED: u8 = 1;
+    /// The peer has closed its half (FIN), or reset.
+    pub const PEER_CLOSED: u8 = 2;
+    /// A packet of the other direction was seen.
+    pub const ANSWERED: u8 = 4;
+    /// Both halves are closed.
+    pub const CLOSED: u8 = Self::LOCAL_CLOSED | Self::PEER_CLOSED;
+}
+
+/// Value of an endpoint's policy map.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PolicyValue {
+    /// The rule that made the entry.
+    pub rule: u32,
+    /// A [`Verdict`].
+    pub verdict: u8,
+    /// Always 0.
+    pub reserved: [u8; 3],
+}
+
+/// Value of [`crate::EVENT_BUDGET`].
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct EventBudget {
+    /// When the running second began, nanoseconds since boot.
+    pub since: u64,
+    /// Events told in it.
+    pub told: u64,
+}
+
+/// What policy says; the larger number wins where several entries match (`policy.md` §6).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum Verdict {
+    /// Nothing allows it.
+    Unmatched = 0,
+    /// Let it through.
+    Allow = 1,
+    /// Send it to the proxy.
+    Redirect = 2,
+    /// A deny rule forbids it.
+    Deny = 3,
+}
+
+impl Verdict {
+    /// The verdict with this number. An unknown number is `Deny`: it comes from a newer layout.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Unmatched,
+            1 => Self::Allow,
+            2 => Self::Redirect,
+            _ => Self::Deny,
+        }
+    }
+}
+
+/// Which entry decided; Hubble's numbers (`pkg/monitor/api`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Match {
+    /// No entry.
+    None = 0,
+    /// Identity, any protocol.
+    L3Only = 1,
+    /// Identity, protocol, port.
+    L3L4 = 2,
+    /// Any identity, protocol, port.
+    L4Only = 3,
+    /// Any identity, any protocol.
+    All = 4,
+    /// Identity, protocol, any port.
+    L3Proto = 5,
+    /// Any identity, protocol, any port.
+    ProtoOnly = 6,
+}
+
+const _: () = {
+    assert!(size_of::<Config>() == 16);
+    assert!(size_of::<EndpointIf>() == 144);
+    assert!(size_of::<EndpointLink>() == 16);
+    assert!(size_of::<NextHop>() == 8);
+    assert!(size_of::<CtValue>() == 24);
+    assert!(size_of::<PolicyValue>() == 8);
+    assert!(size_of::<EventBudget>() == 16);
+};

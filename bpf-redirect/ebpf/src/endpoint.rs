@@ -1,0 +1,191 @@
+//! The two hooks of an endpoint's interface: its egress policy where it sends, its ingress policy
+//! where it receives.
+
+use aya_ebpf::{EbpfContext, programs::TcContext};
+use bpf_redirect_common::{Address, Drop, EGRESS, EndpointIf, INGRESS, Kind, Verdict};
+
+use crate::{
+    Action,
+    conntrack::Tuple,
+    learned,
+    maps::{CONFIG, EP_IF},
+    packet::{Fragment, Frame, Packet, TCP, UDP, parse},
+    policy::{Flow, judge},
+    sidelink,
+    tell::{self, Place},
+};
+
+/// What the workload sends.
+#[inline(always)]
+pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
+    let config = CONFIG.get(0).ok_or(Drop::NoConfiguration)?;
+    if mark(ctx) == config.inject_mark && config.inject_mark != 0 {
+        // From the proxy, in the workload's name: it was judged as a query.
+        ctx.set_mark(0);
+        return Ok(Action::Pass);
+    }
+    let endpoint = endpoint(ctx)?;
+    let packet = match parse(ctx)? {
+        Frame::Neighbour => return Ok(Action::Pass),
+        Frame::Ip(packet) => packet,
+    };
+    let place = Place { endpoint: endpoint.endpoint, direction: EGRESS };
+    if packet.source_mac != endpoint.workload_mac {
+        return Err(tell::dropped(&place, &packet, Drop::InvalidSourceMac));
+    }
+    if !is_own(endpoint, packet.source) {
+        return Err(tell::dropped(&place, &packet, Drop::InvalidSourceIp));
+    }
+
+    let mut tuple = Tuple::of(place.endpoint, EGRESS, &packet);
+    if let Some(tuple) = tuple.as_mut() {
+        match tuple.known() {
+            Some(Verdict::Allow) => return Ok(Action::Pass),
+            Some(Verdict::Redirect) => return sidelink::to_proxy(ctx, config, place.endpoint, &packet),
+            Some(Verdict::Unmatched | Verdict::Deny) | None => {}
+        }
+    }
+    let identity = learned::identity(place.endpoint, packet.destination);
+    let flow = Flow {
+        identity,
+        port: policy_port(&packet),
+        protocol: packet.protocol,
+        direction: EGRESS,
+    };
+    let Some(judgement) = judge(place.endpoint, &flow) else {
+        return Err(tell::dropped(&place, &packet, Drop::NoConfiguration));
+    };
+    match judgement.verdict {
+        Verdict::Allow => {
+            tell::judged(&place, &packet, identity, &judgement);
+            if let Some(tuple) = tuple.as_mut() {
+                remember(tuple, (&place, &packet), identity, (judgement.rule, Verdict::Allow))?;
+            }
+            Ok(Action::Pass)
+        }
+        Verdict::Redirect => {
+            if packet.fragment != Fragment::Whole {
+                return Err(tell::dropped(&place, &packet, Drop::Fragment));
+            }
+            // A UDP query makes no entry: fresh source ports must not fill the table.
+            if let (TCP, Some(tuple)) = (packet.protocol, tuple.as_mut()) {
+                tell::judged(&place, &packet, identity, &judgement);
+                remember(tuple, (&place, &packet), identity, (judgement.rule, Verdict::Redirect))?;
+            }
+            sidelink::to_proxy(ctx, config, place.endpoint, &packet)
+        }
+        Verdict::Unmatched => {
+            tell::judged(&place, &packet, identity, &judgement);
+            Err(if packet.fragment == Fragment::Later { Drop::Fragment } else { Drop::PolicyDenied })
+        }
+        Verdict::Deny => {
+            tell::judged(&place, &packet, identity, &judgement);
+            Err(Drop::PolicyDeny)
+        }
+    }
+}
+
+/// What is sent to the workload.
+#[inline(always)]
+pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
+    let config = CONFIG.get(0).ok_or(Drop::NoConfiguration)?;
+    if mark(ctx) == config.client_mark && config.client_mark != 0 {
+        // From the proxy to its client.
+        ctx.set_mark(0);
+        return Ok(Action::Pass);
+    }
+    let endpoint = endpoint(ctx)?;
+    let packet = match parse(ctx)? {
+        Frame::Neighbour => return Ok(Action::Pass),
+        Frame::Ip(packet) => packet,
+    };
+    if !is_own(endpoint, packet.destination) {
+        // Flooded by a bridge, or multicast.
+        return Ok(Action::Pass);
+    }
+    let place = Place { endpoint: endpoint.endpoint, direction: INGRESS };
+    if packet.fragment == Fragment::Whole && sidelink::is_upstream_answer(place.endpoint, &packet) {
+        // Before conntrack and before the ingress policy: it was asked for by the proxy.
+        return sidelink::to_gate(ctx, config, Kind::Upstream, place.endpoint);
+    }
+    let mut tuple = Tuple::of(place.endpoint, INGRESS, &packet);
+    if let Some(tuple) = tuple.as_mut() {
+        if tuple.known().is_some() {
+            return Ok(Action::Pass);
+        }
+    }
+    let identity = learned::identity(place.endpoint, packet.source);
+    let flow = Flow {
+        identity,
+        port: policy_port(&packet),
+        protocol: packet.protocol,
+        direction: INGRESS,
+    };
+    let Some(judgement) = judge(place.endpoint, &flow) else {
+        return Err(tell::dropped(&place, &packet, Drop::NoConfiguration));
+    };
+    match judgement.verdict {
+        Verdict::Allow => {
+            // Remembered so that the replies pass under an egress policy that denies.
+            if let Some(tuple) = tuple.as_mut() {
+                remember(tuple, (&place, &packet), identity, (judgement.rule, Verdict::Allow))?;
+            }
+            Ok(Action::Pass)
+        }
+        Verdict::Unmatched | Verdict::Redirect => {
+            tell::judged(&place, &packet, identity, &judgement);
+            Err(Drop::PolicyDenied)
+        }
+        Verdict::Deny => {
+            tell::judged(&place, &packet, identity, &judgement);
+            Err(Drop::PolicyDeny)
+        }
+    }
+}
+
+#[inline(always)]
+fn remember(
+    tuple: &mut Tuple,
+    seen: (&Place, &Packet),
+    identity: u32,
+    decision: (u32, Verdict),
+) -> Result<(), Drop> {
+    let (rule, verdict) = decision;
+    let (place, packet) = seen;
+    tuple.remember(identity, rule, verdict).map_err(|reason| tell::dropped(place, packet, reason))
+}
+
+/// The port that policy entries name: none for ICMP, where the port field holds an echo's id.
+#[inline(always)]
+fn policy_port(packet: &Packet) -> u16 {
+    match packet.protocol {
+        TCP | UDP | crate::packet::SCTP => packet.destination_port,
+        _ => 0,
+    }
+}
+
+#[inline(always)]
+fn is_own(endpoint: &EndpointIf, address: Address) -> bool {
+    if address == Address::NONE {
+        return false;
+    }
+    let mut own = false;
+    for mine in &endpoint.addresses {
+        own |= *mine == address;
+    }
+    own
+}
+
+#[inline(always)]
+fn endpoint(ctx: &TcContext) -> Result<&'static EndpointIf, Drop> {
+    // SAFETY: the verifier knows `__sk_buff`; `ifindex` is the interface of the hook.
+    let ifindex = unsafe { (*ctx.skb.skb).ifindex };
+    // SAFETY: read only; user space replaces whole entries.
+    unsafe { EP_IF.get(&ifindex) }.ok_or(Drop::NoConfiguration)
+}
+
+#[inline(always)]
+fn mark(ctx: &TcContext) -> u32 {
+    // SAFETY: the verifier knows `__sk_buff`.
+    unsafe { (*ctx.as_ptr().cast::<aya_ebpf::bindings::__sk_buff>()).mark }
+}

@@ -1,0 +1,81 @@
+//! The five TC programs. Each entry point is one match: what passes, what is redirected, what is
+//! dropped, and nothing else decides.
+#![no_std]
+#![no_main]
+
+mod conntrack;
+mod endpoint;
+mod learned;
+mod maps;
+mod packet;
+mod policy;
+mod sidelink;
+mod tell;
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use bpf_redirect_common::Drop;
+
+/// No objection: the next program of the hook runs (`TCX_NEXT`, `TC_ACT_UNSPEC`).
+const NEXT: i32 = -1;
+/// The packet dies here (`TC_ACT_SHOT`).
+const SHOT: i32 = 2;
+
+/// What becomes of a packet that isn't dropped.
+pub enum Action {
+    /// Goes on its way.
+    Pass,
+    /// Goes elsewhere; holds what `bpf_redirect` returned.
+    Redirect(i32),
+}
+
+/// Ingress of an endpoint's interface: what the workload sends.
+#[classifier]
+pub fn ng_from_ep(ctx: TcContext) -> i32 {
+    finish(endpoint::from_endpoint(&ctx))
+}
+
+/// Egress of an endpoint's interface: what is sent to the workload.
+#[classifier]
+pub fn ng_to_ep(ctx: TcContext) -> i32 {
+    finish(endpoint::to_endpoint(&ctx))
+}
+
+/// Ingress of the node's end of the side link: what comes out of the gate.
+#[classifier]
+pub fn ng_node_end(ctx: TcContext) -> i32 {
+    finish(sidelink::deliver(&ctx))
+}
+
+/// Ingress of the gate's end: the frame's kind becomes the packet's mark.
+#[classifier]
+pub fn ng_gate_in(ctx: TcContext) -> i32 {
+    finish(sidelink::enter_gate(&ctx))
+}
+
+/// Egress of the gate's end: the packet's mark becomes the frame's kind.
+#[classifier]
+pub fn ng_gate_out(ctx: TcContext) -> i32 {
+    finish(sidelink::leave_gate(&ctx))
+}
+
+#[inline(always)]
+fn finish(outcome: Result<Action, Drop>) -> i32 {
+    match outcome {
+        Ok(Action::Pass) => NEXT,
+        Ok(Action::Redirect(code)) => code,
+        Err(reason) => {
+            tell::count(reason as u32);
+            SHOT
+        }
+    }
+}
+
+/// The verifier refuses an endless loop that can be reached: a panic can't.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";

@@ -1,0 +1,267 @@
+//! Reading a packet: Ethernet, IPv4 with options, IPv6 with extension headers, ports.
+//!
+//! Headers are copied with `bpf_skb_load_bytes`: it reads packets that aren't linear too, and the
+//! copies are aligned.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{helpers::generated::bpf_skb_load_bytes, programs::TcContext};
+use bpf_redirect_common::{Address, Drop, EXTENSION_HEADERS_MAX};
+
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+pub const ICMP: u8 = 1;
+pub const ICMPV6: u8 = 58;
+pub const SCTP: u8 = 132;
+
+pub const TCP_FIN: u8 = 0x01;
+pub const TCP_SYN: u8 = 0x02;
+pub const TCP_RST: u8 = 0x04;
+pub const TCP_ACK: u8 = 0x10;
+
+const ETH_LEN: u32 = 14;
+const ETH_IPV4: u16 = 0x0800;
+const ETH_IPV6: u16 = 0x86dd;
+const ETH_ARP: u16 = 0x0806;
+const ETH_VLAN: u16 = 0x8100;
+const ETH_QINQ: u16 = 0x88a8;
+
+/// What is known of an IP packet. Ports in network byte order; of an ICMP echo, its id is the port
+/// of both sides.
+pub struct Packet {
+    pub source: Address,
+    pub destination: Address,
+    pub source_port: u16,
+    pub destination_port: u16,
+    pub protocol: u8,
+    pub tcp_flags: u8,
+    pub family: u8,
+    pub fragment: Fragment,
+    pub source_mac: [u8; 6],
+    pub destination_mac: [u8; 6],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Fragment {
+    /// A whole packet.
+    Whole,
+    /// The first of several: it has the ports.
+    First,
+    /// One without ports.
+    Later,
+}
+
+/// A frame that may be judged, or one that always passes.
+pub enum Frame {
+    Ip(Packet),
+    /// ARP, neighbour discovery, multicast listener discovery.
+    Neighbour,
+}
+
+#[repr(C)]
+struct Ethernet {
+    destination: [u8; 6],
+    source: [u8; 6],
+    kind: u16,
+}
+
+#[repr(C)]
+struct Ipv4 {
+    version_length: u8,
+    tos: u8,
+    total_length: u16,
+    id: u16,
+    fragment: u16,
+    ttl: u8,
+    protocol: u8,
+    checksum: u16,
+    source: u32,
+    destination: u32,
+}
+
+#[repr(C)]
+struct Ipv6 {
+    version_class_flow: u32,
+    payload_length: u16,
+    next: u8,
+    hop_limit: u8,
+    source: Address,
+    destination: Address,
+}
+
+/// Reads the frame.
+#[inline(always)]
+pub fn parse(ctx: &TcContext) -> Result<Frame, Drop> {
+    // SAFETY: the verifier knows `__sk_buff`; the field is plain.
+    if unsafe { (*ctx.skb.skb).vlan_present } != 0 {
+        return Err(Drop::Vlan);
+    }
+    let ethernet: Ethernet = load(ctx, 0).ok_or(Drop::InvalidPacket)?;
+    match u16::from_be(ethernet.kind) {
+        ETH_IPV4 => parse_ipv4(ctx, &ethernet),
+        ETH_IPV6 => parse_ipv6(ctx, &ethernet),
+        ETH_ARP => Ok(Frame::Neighbour),
+        ETH_VLAN | ETH_QINQ => Err(Drop::Vlan),
+        _ => Err(Drop::UnsupportedL3),
+    }
+}
+
+#[inline(always)]
+fn parse_ipv4(ctx: &TcContext, ethernet: &Ethernet) -> Result<Frame, Drop> {
+    let ip: Ipv4 = load(ctx, ETH_LEN).ok_or(Drop::InvalidPacket)?;
+    let header = u32::from(ip.version_length & 0x0f) * 4;
+    if ip.version_length >> 4 != 4 || header < 20 {
+        return Err(Drop::InvalidPacket);
+    }
+    let bits = u16::from_be(ip.fragment);
+    let fragment = match (bits & 0x1fff, bits & 0x2000) {
+        (0, 0) => Fragment::Whole,
+        (0, _) => Fragment::First,
+        (_, _) => Fragment::Later,
+    };
+    let mut packet = Packet {
+        source: Address::from_ipv4_word(ip.source),
+        destination: Address::from_ipv4_word(ip.destination),
+        source_port: 0,
+        destination_port: 0,
+        protocol: ip.protocol,
+        tcp_flags: 0,
+        family: 4,
+        fragment,
+        source_mac: ethernet.source,
+        destination_mac: ethernet.destination,
+    };
+    read_ports(ctx, ETH_LEN + header, &mut packet)?;
+    Ok(Frame::Ip(packet))
+}
+
+#[inline(always)]
+fn parse_ipv6(ctx: &TcContext, ethernet: &Ethernet) -> Result<Frame, Drop> {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const AUTHENTICATION: u8 = 51;
+    const DESTINATION: u8 = 60;
+
+    let ip: Ipv6 = load(ctx, ETH_LEN).ok_or(Drop::InvalidPacket)?;
+    if ip.version_class_flow.to_be() >> 28 != 6 {
+        return Err(Drop::InvalidPacket);
+    }
+    let mut fragment = Fragment::Whole;
+    let mut next = ip.next;
+    let mut at = ETH_LEN + 40;
+    let mut walked = 0;
+    loop {
+        let scale = match next {
+            HOP_BY_HOP | ROUTING | DESTINATION => 8,
+            AUTHENTICATION => 4,
+            FRAGMENT => 0,
+            _ => break,
+        };
+        if walked == EXTENSION_HEADERS_MAX || fragment == Fragment::Later {
+            return Err(Drop::InvalidExtensionHeader);
+        }
+        walked += 1;
+        // next header, length, fragment offset and flags
+        let head: [u16; 2] = load(ctx, at).ok_or(Drop::InvalidExtensionHeader)?;
+        let [next_length, offset] = [u16::from_be(head[0]), u16::from_be(head[1])];
+        next = (next_length >> 8) as u8;
+        let length = u32::from(next_length & 0xff);
+        if scale == 0 {
+            if offset & 0xfff8 != 0 {
+                fragment = Fragment::Later;
+                break;
+            }
+            if offset & 1 != 0 {
+                fragment = Fragment::First;
+            }
+            at += 8;
+        } else if scale == 4 {
+            at += (length + 2) * 4;
+        } else {
+            at += (length + 1) * 8;
+        }
+    }
+    let mut packet = Packet {
+        source: ip.source,
+        destination: ip.destination,
+        source_port: 0,
+        destination_port: 0,
+        protocol: next,
+        tcp_flags: 0,
+        family: 6,
+        fragment,
+        source_mac: ethernet.source,
+        destination_mac: ethernet.destination,
+    };
+    if next == ICMPV6 && fragment == Fragment::Whole {
+        let kind: u8 = load(ctx, at).ok_or(Drop::TruncatedHeader)?;
+        // Multicast listener discovery (RFC 2710, 3810) and neighbour discovery (RFC 4861).
+        if matches!(kind, 130..=137 | 143) {
+            return Ok(Frame::Neighbour);
+        }
+    }
+    read_ports(ctx, at, &mut packet)?;
+    Ok(Frame::Ip(packet))
+}
+
+/// Reads ports and flags of a packet that has them.
+#[inline(always)]
+fn read_ports(ctx: &TcContext, at: u32, packet: &mut Packet) -> Result<(), Drop> {
+    if packet.fragment == Fragment::Later {
+        return Ok(());
+    }
+    match packet.protocol {
+        TCP => {
+            let words: [u16; 7] = load(ctx, at).ok_or(Drop::TruncatedHeader)?;
+            packet.source_port = words[0];
+            packet.destination_port = words[1];
+            packet.tcp_flags = u16::from_be(words[6]) as u8;
+        }
+        UDP | SCTP => {
+            let words: [u16; 4] = load(ctx, at).ok_or(Drop::TruncatedHeader)?;
+            packet.source_port = words[0];
+            packet.destination_port = words[1];
+        }
+        ICMP | ICMPV6 => {
+            let words: [u16; 3] = load(ctx, at).ok_or(Drop::TruncatedHeader)?;
+            let kind = (u16::from_be(words[0]) >> 8) as u8;
+            // Echo and echo reply: the id tells flows apart (RFC 792, RFC 4443 §4).
+            if (packet.protocol == ICMP && (kind == 8 || kind == 0)) || matches!(kind, 128 | 129) {
+                packet.source_port = words[2];
+                packet.destination_port = words[2];
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Copies a `T` from the packet.
+#[inline(always)]
+pub fn load<T: Copyable>(ctx: &TcContext, at: u32) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper writes `size_of::<T>()` bytes or fails.
+    let code = unsafe {
+        bpf_skb_load_bytes(
+            ctx.skb.skb.cast(),
+            at,
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+        )
+    };
+    if code != 0 {
+        return None;
+    }
+    // SAFETY: the helper filled it, and any bytes are a valid `T` (see `Copyable`).
+    Some(unsafe { value.assume_init() })
+}
+
+/// Types for which any bytes are a value.
+pub trait Copyable: Sized {}
+impl Copyable for u8 {}
+impl<const N: usize> Copyable for [u8; N] {}
+impl<const N: usize> Copyable for [u16; N] {}
+impl Copyable for Ethernet {}
+impl Copyable for Ipv4 {}
+impl Copyable for Ipv6 {}

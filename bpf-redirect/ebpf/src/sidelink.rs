@@ -1,0 +1,187 @@
+//! The side link: every frame on it says of which kind it is and which endpoint it belongs to.
+
+use aya_ebpf::{
+    helpers::generated::{bpf_redirect, bpf_skb_store_bytes},
+    programs::TcContext,
+};
+use bpf_redirect_common::{
+    Address, Config, Counter, DNS_PORT, Drop, EndpointAddress, GATE_MAC, Kind, Mark, NextHop,
+    UpstreamKey,
+};
+
+use crate::{
+    Action,
+    maps::{CONFIG, EP_ID, NEXT_HOP, UP_TCP, UP_UDP},
+    packet::{Fragment, Frame, Packet, TCP, UDP, load, parse},
+    tell::count,
+};
+
+/// `bpf_redirect`: hand the packet to the interface's receive path.
+const INTO_INTERFACE: u64 = 1;
+
+/// Sends a workload's packet to the proxy and remembers where the workload sent it.
+#[inline(always)]
+pub fn to_proxy(
+    ctx: &TcContext,
+    config: &Config,
+    endpoint: u32,
+    packet: &Packet,
+) -> Result<Action, Drop> {
+    // A group address is no next hop.
+    if packet.destination_mac[0] & 1 == 0 {
+        let hop = NextHop { mac: packet.destination_mac, reserved: 0 };
+        remember_hop(EndpointAddress { endpoint, address: packet.destination }, hop);
+        remember_hop(EndpointAddress { endpoint, address: Address::NONE }, hop);
+    }
+    count(Counter::Redirected as u32);
+    to_side_link(ctx, config, Kind::Client, endpoint)
+}
+
+/// Sends the answer of an upstream flow to the proxy.
+#[inline(always)]
+pub fn to_gate(ctx: &TcContext, config: &Config, kind: Kind, endpoint: u32) -> Result<Action, Drop> {
+    count(Counter::Caught as u32);
+    to_side_link(ctx, config, kind, endpoint)
+}
+
+#[inline(always)]
+fn to_side_link(ctx: &TcContext, config: &Config, kind: Kind, endpoint: u32) -> Result<Action, Drop> {
+    let mark = Mark::new(kind, endpoint).ok_or(Drop::NoKind)?;
+    set_macs(ctx, GATE_MAC, mark.to_mac())?;
+    // SAFETY: a helper with plain arguments.
+    Ok(Action::Redirect(unsafe { bpf_redirect(config.side_link_ifindex, 0) } as i32))
+}
+
+/// Whether a packet to the endpoint answers one that the proxy sent in its name. Exact, and filled
+/// by [`deliver`] itself: the workload's own flows are never taken for it.
+#[inline(always)]
+pub fn is_upstream_answer(endpoint: u32, packet: &Packet) -> bool {
+    let key = UpstreamKey {
+        endpoint,
+        server_port: packet.source_port,
+        local_port: packet.destination_port,
+        server: packet.source,
+    };
+    match packet.protocol {
+        UDP => UP_UDP.get_ptr(&key).is_some(),
+        TCP => UP_TCP.get_ptr(&key).is_some(),
+        _ => false,
+    }
+}
+
+/// The node's end: delivers by kind.
+#[inline(always)]
+pub fn deliver(ctx: &TcContext) -> Result<Action, Drop> {
+    let mark = Mark::from_mac(source_mac(ctx)?).ok_or(Drop::NoKind)?;
+    let config = CONFIG.get(0).ok_or(Drop::NoConfiguration)?;
+    let endpoint = mark.endpoint();
+    // SAFETY: read only; user space replaces whole entries.
+    let link = unsafe { EP_ID.get(&endpoint) }.ok_or(Drop::UnknownEndpoint)?;
+    match mark.kind() {
+        Kind::Client => {
+            set_macs(ctx, link.workload_mac, link.host_mac)?;
+            ctx.set_mark(config.client_mark);
+            count(Counter::Delivered as u32);
+            // SAFETY: a helper with plain arguments.
+            Ok(Action::Redirect(unsafe { bpf_redirect(link.ifindex, 0) } as i32))
+        }
+        Kind::Upstream => {
+            let packet = match parse(ctx)? {
+                Frame::Neighbour => return Err(Drop::BadUpstream),
+                Frame::Ip(packet) => packet,
+            };
+            if packet.fragment != Fragment::Later {
+                remember_upstream(endpoint, &packet)?;
+            }
+            let hop = next_hop(endpoint, packet.destination).ok_or(Drop::NoNextHop)?;
+            set_macs(ctx, hop, link.workload_mac)?;
+            ctx.set_mark(config.inject_mark);
+            count(Counter::Injected as u32);
+            // SAFETY: a helper with plain arguments.
+            Ok(Action::Redirect(unsafe { bpf_redirect(link.ifindex, INTO_INTERFACE) } as i32))
+        }
+    }
+}
+
+/// The gate's end, inwards: MAC into mark. What has no kind, and an answer that would meet a
+/// listener, dies here.
+#[inline(always)]
+pub fn enter_gate(ctx: &TcContext) -> Result<Action, Drop> {
+    let mark = Mark::from_mac(source_mac(ctx)?).ok_or(Drop::NoKind)?;
+    if mark.kind() == Kind::Upstream {
+        let Frame::Ip(packet) = parse(ctx)? else {
+            return Err(Drop::BadUpstream);
+        };
+        if packet.destination_port == DNS_PORT.to_be() {
+            return Err(Drop::UpstreamToListener);
+        }
+    }
+    ctx.set_mark(mark.number());
+    Ok(Action::Pass)
+}
+
+/// The gate's end, outwards: mark into MAC.
+#[inline(always)]
+pub fn leave_gate(ctx: &TcContext) -> Result<Action, Drop> {
+    // SAFETY: the verifier knows `__sk_buff`.
+    let number = unsafe { (*ctx.skb.skb).mark };
+    let mark = Mark::from_number(number).ok_or(Drop::NoKind)?;
+    store(ctx, 6, &mark.to_mac())?;
+    Ok(Action::Pass)
+}
+
+#[inline(always)]
+fn remember_upstream(endpoint: u32, packet: &Packet) -> Result<(), Drop> {
+    let key = UpstreamKey {
+        endpoint,
+        server_port: packet.destination_port,
+        local_port: packet.source_port,
+        server: packet.destination,
+    };
+    // Looked up first: a write for each query would cost as much as the rest of the program.
+    let written = match packet.protocol {
+        UDP if UP_UDP.get_ptr(&key).is_some() => Ok(()),
+        UDP => UP_UDP.insert(&key, &1, 0),
+        TCP if UP_TCP.get_ptr(&key).is_some() => Ok(()),
+        TCP => UP_TCP.insert(&key, &1, 0),
+        _ => return Err(Drop::BadUpstream),
+    };
+    written.map_err(|_| Drop::BadUpstream)
+}
+
+#[inline(always)]
+fn next_hop(endpoint: u32, destination: Address) -> Option<[u8; 6]> {
+    let key = EndpointAddress { endpoint, address: destination };
+    let last = EndpointAddress { endpoint, address: Address::NONE };
+    // SAFETY: six bytes that are copied at once.
+    unsafe { NEXT_HOP.get(&key).or_else(|| NEXT_HOP.get(&last)) }.map(|hop| hop.mac)
+}
+
+#[inline(always)]
+fn remember_hop(key: EndpointAddress, hop: NextHop) {
+    // SAFETY: six bytes that are compared at once.
+    if unsafe { NEXT_HOP.get(&key) }.is_none_or(|known| known.mac != hop.mac) {
+        // The table is an LRU: a failed write means that the answer finds another next hop or none.
+        let _ = NEXT_HOP.insert(&key, &hop, 0);
+    }
+}
+
+#[inline(always)]
+fn source_mac(ctx: &TcContext) -> Result<[u8; 6], Drop> {
+    load(ctx, 6).ok_or(Drop::InvalidPacket)
+}
+
+#[inline(always)]
+fn set_macs(ctx: &TcContext, destination: [u8; 6], source: [u8; 6]) -> Result<(), Drop> {
+    let [a, b, c, d, e, f] = destination;
+    let [g, h, i, j, k, l] = source;
+    store(ctx, 0, &[a, b, c, d, e, f, g, h, i, j, k, l])
+}
+
+#[inline(always)]
+fn store<const N: usize>(ctx: &TcContext, at: u32, bytes: &[u8; N]) -> Result<(), Drop> {
+    // SAFETY: the helper checks the range, and makes the packet writable.
+    let code =
+        unsafe { bpf_skb_store_bytes(ctx.skb.skb.cast(), at, bytes.as_ptr().cast(), N as u32, 0) };
+    if code == 0 { Ok(()) } else { Err(Drop::InvalidPacket) }
+}
