@@ -1,1 +1,22 @@
-//! Placeholder.
+//! The user space of the datapath: loads, pins and attaches the programs, opens the maps, keeps the
+//! ledger of what the kernel holds.
+//!
+//! It knows endpoints, addresses and identities as numbers; names, labels and policies are not its
+//! business. [`Installed`] is made here and nowhere else.
+
+mod attach;
+mod datapath;
+mod events;
+mod fake;
+mod ledger;
+mod object;
+mod pin;
+mod table;
+
+pub use attach::{Attachment, Hook, HookMode};
+pub use datapath::{CounterValue, Datapath, DatapathError, EndpointEntry};
+pub use events::EventReader;
+pub use fake::FakeTable;
+pub use ledger::{Change, InstallError, Installed, Ledger, Outcome};
+pub use pin::{PinError, Pins};
+pub use table::{KernelTable, Table, TableError};

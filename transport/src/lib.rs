@@ -1,1 +1,23 @@
-//! Placeholder.
+//! Addresses, namespaces, links and sockets: everything that touches the network from user space.
+//!
+//! It knows marks and interfaces, but no policy and no DNS. Every socket is made here, in the right
+//! namespace and with its mark; the only unsafe code is in `sys`.
+
+mod addr;
+mod gate;
+mod link;
+mod netns;
+#[expect(
+    unsafe_code,
+    reason = "socket options and control messages that no safe crate has"
+)]
+mod sys;
+mod tcp;
+mod udp;
+
+pub use addr::{ClientAddr, OrigDstAddr, UpstreamAddr};
+pub use gate::{Gate, SideLinkNames};
+pub use link::{Link, LinkError, Netlink, Route, Veth};
+pub use netns::NetNs;
+pub use tcp::{GateListener, connect_as};
+pub use udp::{DATAGRAM_MAX, Datagram, GateUdp, Inbox, Outbox};

@@ -104,3 +104,15 @@ pub enum Counter {
 
 /// Slots of the counter map: a slot for each `u8`.
 pub const COUNTERS: usize = 256;
+
+impl Counter {
+    /// Every counter, with its word.
+    pub const ALL: [(Self, &'static str); 6] = [
+        (Self::EventsLost, "events-lost"),
+        (Self::EventsLimited, "events-limited"),
+        (Self::Redirected, "redirected"),
+        (Self::Caught, "caught"),
+        (Self::Injected, "injected"),
+        (Self::Delivered, "delivered"),
+    ];
+}

@@ -1,0 +1,436 @@
+//! The loaded datapath: programs and maps.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, HashMap, HashOfMaps, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use bpf_redirect_common as common;
+use bpf_redirect_common::{
+    ADDRESSES_PER_ENDPOINT_MAX, Address, Config, Counter, CtKey, CtValue, Drop, EndpointIf,
+    EndpointLink, LAYOUT_VERSION,
+};
+use zerocopy::FromBytes;
+
+use crate::attach::{Attachment, Hook, HookMode, attach};
+use crate::object::{OBJECT, PROGRAMS};
+use crate::table::bytes;
+use crate::{EventReader, KernelTable, Pins};
+
+/// What can go wrong with the kernel's part.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// The object could not be loaded; the verifier's log is in the cause.
+    #[error("loading the BPF object: {0}")]
+    Load(#[from] EbpfError),
+    /// A program could not be loaded or run.
+    #[error("BPF program {name}: {source}")]
+    Program {
+        /// Which one.
+        name: &'static str,
+        /// The kernel's answer.
+        source: ProgramError,
+    },
+    /// A program could not be attached.
+    #[error("attaching {hook:?} to {interface}: {source}")]
+    Attach {
+        /// The interface.
+        interface: String,
+        /// The hook.
+        hook: Hook,
+        /// The kernel's answer.
+        source: ProgramError,
+    },
+    /// A link has no descriptor.
+    #[error("{0}")]
+    Link(aya::programs::links::LinkError),
+    /// Something could not be pinned.
+    #[error("pinning {}: {source}", path.display())]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: aya::pin::PinError,
+    },
+    /// A map could not be opened, read or written.
+    #[error("map {name}: {source}")]
+    Map {
+        /// Which one.
+        name: &'static str,
+        /// The kernel's answer.
+        source: MapError,
+    },
+    /// The object lacks a program or a map: it is of another version.
+    #[error("the BPF object has no {0}")]
+    Missing(&'static str),
+}
+
+/// Programs and maps, loaded.
+pub struct Datapath {
+    ebpf: Ebpf,
+    mode: HookMode,
+    pins: Option<Pins>,
+    config: Config,
+}
+
+/// An endpoint as the datapath sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EndpointEntry {
+    /// Its number.
+    pub endpoint: u32,
+    /// The host side of its link.
+    pub ifindex: u32,
+    /// The workload's own MAC.
+    pub workload_mac: [u8; 6],
+    /// The MAC of the host side.
+    pub host_mac: [u8; 6],
+    /// Its addresses, at most [`ADDRESSES_PER_ENDPOINT_MAX`].
+    pub addresses: Vec<IpAddr>,
+}
+
+/// One counter of the datapath.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CounterValue {
+    /// The word for it: a drop reason's, or what is counted.
+    pub name: &'static str,
+    /// Whether it counts drops.
+    pub drop: bool,
+    /// The count, over all CPUs.
+    pub value: u64,
+}
+
+impl Datapath {
+    /// Loads the committed object; pins maps and programs if `pins` are given.
+    ///
+    /// # Errors
+    /// If the kernel refuses a map or a program, or a pin is taken.
+    pub fn load(
+        side_link_ifindex: u32,
+        mode: HookMode,
+        pins: Option<Pins>,
+    ) -> Result<Self, DatapathError> {
+        let mut ebpf = EbpfLoader::new().load(OBJECT)?;
+        for name in PROGRAMS {
+            classifier(&mut ebpf, name)?
+                .load()
+                .map_err(|source| DatapathError::Program { name, source })?;
+        }
+        let inject_mark = random_mark();
+        let config = Config {
+            layout: LAYOUT_VERSION,
+            side_link_ifindex,
+            inject_mark,
+            client_mark: inject_mark ^ (1 << 31),
+        };
+        let mut datapath = Self {
+            ebpf,
+            mode,
+            pins,
+            config,
+        };
+        datapath.write_config()?;
+        datapath.pin_all()?;
+        Ok(datapath)
+    }
+
+    /// Attaches a program to an interface of the calling thread's namespace, first in the chain.
+    ///
+    /// # Errors
+    /// If the interface is gone or the kernel refuses.
+    pub fn attach(
+        &mut self,
+        hook: Hook,
+        (interface, ifindex): (&str, u32),
+    ) -> Result<Attachment, DatapathError> {
+        let pin = self
+            .pins
+            .as_ref()
+            .map(|pins| pins.link(ifindex, hook.program()));
+        let program = classifier(&mut self.ebpf, hook.program())?;
+        attach(program, (hook, self.mode), interface, pin.as_deref())
+    }
+
+    /// How programs are attached.
+    #[must_use]
+    pub fn mode(&self) -> HookMode {
+        self.mode
+    }
+
+    /// The marks and the side link.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        self.config
+    }
+
+    /// Makes an endpoint known. Its interface's programs judge from here on by its policy map, and
+    /// drop everything while it has none.
+    ///
+    /// # Errors
+    /// If a table is full or the kernel refuses; addresses over the limit are refused by the caller.
+    pub fn set_endpoint(&mut self, entry: &EndpointEntry) -> Result<(), DatapathError> {
+        let mut addresses = [Address::NONE; ADDRESSES_PER_ENDPOINT_MAX];
+        for (slot, ip) in addresses.iter_mut().zip(&entry.addresses) {
+            *slot = Address::from(*ip);
+        }
+        let link = EndpointLink {
+            ifindex: entry.ifindex,
+            workload_mac: entry.workload_mac,
+            host_mac: entry.host_mac,
+        };
+        let interface = EndpointIf {
+            addresses,
+            endpoint: entry.endpoint,
+            workload_mac: entry.workload_mac,
+            reserved: [0; 6],
+        };
+        let mut by_id: HashMap<MapData, u32, [u8; 16]> = self.open(common::EP_ID)?;
+        by_id
+            .insert(entry.endpoint, &bytes(&link), 0)
+            .map_err(map_error(common::EP_ID))?;
+        let mut by_if: HashMap<MapData, u32, [u8; 144]> = self.open(common::EP_IF)?;
+        by_if
+            .insert(entry.ifindex, &bytes(&interface), 0)
+            .map_err(map_error(common::EP_IF))
+    }
+
+    /// Makes an endpoint unknown: what its programs still see is dropped.
+    ///
+    /// # Errors
+    /// If the maps can't be opened; entries that are gone are fine.
+    pub fn remove_endpoint(&mut self, endpoint: u32, ifindex: u32) -> Result<(), DatapathError> {
+        let mut by_if: HashMap<MapData, u32, [u8; 144]> = self.open(common::EP_IF)?;
+        let _ = by_if.remove(&ifindex);
+        let mut by_id: HashMap<MapData, u32, [u8; 16]> = self.open(common::EP_ID)?;
+        let _ = by_id.remove(&endpoint);
+        self.forget_flows(|key| key.endpoint == endpoint)
+    }
+
+    /// The maps of one endpoint's ledger.
+    ///
+    /// # Errors
+    /// If they can't be opened.
+    pub fn table(&self, endpoint: u32) -> Result<KernelTable, DatapathError> {
+        let policies: HashOfMaps<MapData, u32, HashMap<MapData, [u8; 8], [u8; 8]>> =
+            self.open(common::POLICY)?;
+        Ok(KernelTable::new(
+            endpoint,
+            self.open(common::LEARNED)?,
+            policies,
+        ))
+    }
+
+    /// Makes the prefix table hold exactly `prefixes`: new ones are written before old ones go.
+    ///
+    /// # Errors
+    /// If they don't fit or the kernel refuses.
+    pub fn set_prefixes(&mut self, prefixes: &[(IpAddr, u8, u32)]) -> Result<(), DatapathError> {
+        let failed = map_error(common::IPCACHE);
+        let mut table: LpmTrie<MapData, [u8; 16], u32> = self.open(common::IPCACHE)?;
+        let mut wanted = std::collections::BTreeSet::new();
+        for (ip, len, identity) in prefixes {
+            let bits = u32::from(*len) + if ip.is_ipv4() { 96 } else { 0 };
+            let octets = Address::from(*ip).octets();
+            wanted.insert((bits, octets));
+            table
+                .insert(&Key::new(bits, octets), identity, 0)
+                .map_err(&failed)?;
+        }
+        let old: Vec<Key<[u8; 16]>> = table.keys().collect::<Result<_, _>>().map_err(&failed)?;
+        for key in old {
+            if !wanted.contains(&(key.prefix_len(), key.data())) {
+                table.remove(&key).map_err(&failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A reader of the kernel's events. One at a time: the ring has one reading position.
+    ///
+    /// # Errors
+    /// If the ring can't be mapped.
+    pub fn events(&self) -> Result<EventReader, DatapathError> {
+        Ok(EventReader::new(
+            self.open::<RingBuf<MapData>>(common::EVENTS)?,
+        ))
+    }
+
+    /// All counters that are not 0.
+    ///
+    /// # Errors
+    /// If the map can't be read.
+    pub fn counters(&self) -> Result<Vec<CounterValue>, DatapathError> {
+        let map: PerCpuArray<MapData, u64> = self.open(common::COUNTERS_MAP)?;
+        let drops = Drop::ALL
+            .iter()
+            .map(|(reason, word)| (*reason as u32, *word, true));
+        let others = Counter::ALL
+            .iter()
+            .map(|(counter, word)| (*counter as u32, *word, false));
+        let mut values = Vec::new();
+        for (slot, name, drop) in drops.chain(others) {
+            let cpus = map.get(&slot, 0).map_err(map_error(common::COUNTERS_MAP))?;
+            let value = cpus.iter().sum();
+            if value > 0 {
+                values.push(CounterValue { name, drop, value });
+            }
+        }
+        Ok(values)
+    }
+
+    /// Forgets the flows for which `is_over` says so; gives how many are left.
+    ///
+    /// # Errors
+    /// If the table can't be read.
+    pub fn sweep_flows(
+        &self,
+        is_over: impl Fn(&CtKey, &CtValue) -> bool,
+    ) -> Result<usize, DatapathError> {
+        let failed = map_error(common::CT);
+        let mut table: HashMap<MapData, [u8; 44], [u8; 24]> = self.open(common::CT)?;
+        let mut over = Vec::new();
+        let mut left = 0;
+        for item in table.iter() {
+            // An entry that vanishes under the walk is over in any case.
+            let Ok((key, value)) = item else { continue };
+            let (Ok(flow), Ok(state)) = (
+                CtKey::read_from_bytes(&key),
+                CtValue::read_from_bytes(&value),
+            ) else {
+                continue;
+            };
+            if is_over(&flow, &state) {
+                over.push(key);
+            } else {
+                left += 1;
+            }
+        }
+        for key in over {
+            match table.remove(&key) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(MapError::SyscallError(error))
+                    if error.io_error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(left)
+    }
+
+    fn forget_flows(&self, of: impl Fn(&CtKey) -> bool) -> Result<(), DatapathError> {
+        self.sweep_flows(|key, _| of(key)).map(|_| ())
+    }
+
+    /// Runs a program once on a packet (`BPF_PROG_TEST_RUN`): its return value, and the packet
+    /// as it left.
+    ///
+    /// # Errors
+    /// If the kernel refuses the packet or the context.
+    pub fn try_packet(
+        &mut self,
+        hook: Hook,
+        packet: &[u8],
+        mark: u32,
+    ) -> Result<(i32, Vec<u8>, u32), DatapathError> {
+        let name = hook.program();
+        let mut out = vec![0; packet.len() + 64];
+        // struct __sk_buff: len, pkt_type, mark, …
+        let mut context = [0u8; 192];
+        let mut context_out = [0u8; 192];
+        for (to, from) in context.iter_mut().skip(8).zip(mark.to_ne_bytes()) {
+            *to = from;
+        }
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(packet);
+        options.data_out = Some(&mut out);
+        options.ctx_in = Some(&context);
+        options.ctx_out = Some(&mut context_out);
+        let result = classifier(&mut self.ebpf, name)?
+            .test_run(options)
+            .map_err(|source| DatapathError::Program { name, source })?;
+        out.truncate(result.data_size_out as usize);
+        let mark_out = context_out
+            .get(8..12)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map_or(0, u32::from_ne_bytes);
+        Ok((result.return_value.cast_signed(), out, mark_out))
+    }
+
+    fn write_config(&mut self) -> Result<(), DatapathError> {
+        let mut map: Array<MapData, [u8; 16]> = self.open(common::CONFIG)?;
+        map.set(0, &bytes(&self.config), 0)
+            .map_err(map_error(common::CONFIG))
+    }
+
+    fn pin_all(&mut self) -> Result<(), DatapathError> {
+        let Some(pins) = &self.pins else {
+            return Ok(());
+        };
+        for (name, map) in self.ebpf.maps() {
+            let path = pins.map(name);
+            map.pin(&path)
+                .map_err(|source| DatapathError::Pin { path, source })?;
+        }
+        for name in PROGRAMS {
+            let path = pins.program(name);
+            classifier(&mut self.ebpf, name)?
+                .pin(&path)
+                .map_err(|source| DatapathError::Pin {
+                    path: path.clone(),
+                    source,
+                })?;
+        }
+        Ok(())
+    }
+
+    /// Opens a map by a descriptor of its own.
+    fn open<M: TryFrom<Map, Error = MapError>>(
+        &self,
+        name: &'static str,
+    ) -> Result<M, DatapathError> {
+        let failed = map_error(name);
+        let map = self.ebpf.map(name).ok_or(DatapathError::Missing(name))?;
+        let data = map_data(map).ok_or(DatapathError::Missing(name))?;
+        let fd = data
+            .fd()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| failed(MapError::IoError(error)))?;
+        let map = Map::from_map_data(MapData::from_fd(fd).map_err(&failed)?).map_err(&failed)?;
+        M::try_from(map).map_err(&failed)
+    }
+}
+
+fn map_data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::HashOfMaps(data)
+        | Map::LpmTrie(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::RingBuf(data) => Some(data),
+        _ => None,
+    }
+}
+
+fn classifier<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut SchedClassifier, DatapathError> {
+    let program = ebpf.program_mut(name).ok_or(DatapathError::Missing(name))?;
+    program
+        .try_into()
+        .map_err(|source| DatapathError::Program { name, source })
+}
+
+fn map_error(name: &'static str) -> impl Fn(MapError) -> DatapathError {
+    move |source| DatapathError::Map { name, source }
+}
+
+/// A mark that nobody else on the node uses, but for a chance of one in four thousand million; 0
+/// would be every packet's.
+fn random_mark() -> u32 {
+    getrandom::u32().map_or(0x4e47_0001, |mark| mark | 1)
+}

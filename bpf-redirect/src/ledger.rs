@@ -1,0 +1,492 @@
+//! The mirror of what the kernel holds for one endpoint, and the only maker of [`Installed`].
+//!
+//! A ledger stands behind a plain mutex, with the system calls (1 to 3 µs each) under it: so adding,
+//! changing and taking away have one order, and "already there" means that the kernel has it.
+
+use std::collections::BTreeMap;
+
+use bpf_redirect_common::{Address, PolicyKey, PolicyValue};
+
+use crate::{Table, TableError};
+
+/// The proof that every address of an answer is open: all writes returned 0, or were there before.
+#[derive(Debug)]
+pub struct Installed(());
+
+/// One address and the identity that it shall have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// The address.
+    pub address: Address,
+    /// Its identity; `None` takes the address away.
+    pub identity: Option<u32>,
+}
+
+/// What a call did.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The proof.
+    pub installed: Installed,
+    /// Identities of which the ledger gives one reference back: those no address has any more, and
+    /// those that it had already.
+    pub released: Vec<u32>,
+}
+
+/// Nothing changed: what was written is written back.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}")]
+pub struct InstallError {
+    /// Identities of which the ledger gives one reference back.
+    pub released: Vec<u32>,
+    /// Why.
+    pub source: TableError,
+}
+
+/// What the kernel holds for one endpoint.
+#[derive(Debug)]
+pub struct Ledger<T> {
+    table: T,
+    addresses: BTreeMap<[u8; 16], u32>,
+    identities: BTreeMap<u32, Held>,
+}
+
+/// An identity that some address has.
+#[derive(Debug)]
+struct Held {
+    /// How many addresses have it; at 0 it goes.
+    addresses: usize,
+    /// Its policy entries in the kernel.
+    entries: Vec<PolicyKey>,
+}
+
+type Entries = Vec<(PolicyKey, PolicyValue)>;
+
+impl<T: Table> Ledger<T> {
+    /// An empty ledger over empty maps.
+    pub fn new(table: T) -> Self {
+        Self {
+            table,
+            addresses: BTreeMap::new(),
+            identities: BTreeMap::new(),
+        }
+    }
+
+    /// The identity that the kernel gives an address.
+    #[must_use]
+    pub fn identity_of(&self, address: Address) -> Option<u32> {
+        self.addresses.get(&address.octets()).copied()
+    }
+
+    /// All addresses, with their identities.
+    pub fn addresses(&self) -> impl Iterator<Item = (Address, u32)> {
+        self.addresses
+            .iter()
+            .map(|(octets, identity)| (Address::from_octets(*octets), *identity))
+    }
+
+    /// The proof that nothing had to be written: an answer whose addresses are none of the
+    /// datapath's business, or are all there.
+    ///
+    /// The caller says which addresses it means; one that isn't there with that identity is no proof.
+    #[must_use]
+    pub fn holds(&self, wanted: &[(Address, u32)]) -> Option<Installed> {
+        wanted
+            .iter()
+            .all(|(address, identity)| self.identity_of(*address) == Some(*identity))
+            .then_some(Installed(()))
+    }
+
+    /// Writes all changes, or none. For each change with an identity the caller hands over one
+    /// reference to it; the ledger keeps one for each identity that it holds and gives the others
+    /// back. An identity's policy entries are in the kernel before any address has it.
+    ///
+    /// # Errors
+    /// If a map is full or the kernel refuses; then what was written is taken back.
+    pub fn install(
+        &mut self,
+        changes: &[Change],
+        mut entries_for: impl FnMut(u32) -> Entries,
+    ) -> Result<Outcome, InstallError> {
+        let mut released = Vec::new();
+        let mut undo: Vec<(Address, Option<u32>)> = Vec::new();
+        for (index, change) in changes.iter().enumerate() {
+            match self.apply(change, &mut entries_for, &mut released) {
+                Ok(before) => undo.push((change.address, before)),
+                Err(source) => {
+                    released.extend(
+                        changes
+                            .iter()
+                            .skip(index)
+                            .filter_map(|change| change.identity),
+                    );
+                    self.take_back(undo, &mut released);
+                    return Err(InstallError { released, source });
+                }
+            }
+        }
+        self.retire(&mut released);
+        Ok(Outcome {
+            installed: Installed(()),
+            released,
+        })
+    }
+
+    /// Puts a new policy into force: `statics` are the entries that don't depend on what was learned,
+    /// `changes` the addresses whose identity differs under it. All policy entries are swapped at
+    /// once, and hold for an address's old identity as for its new one while addresses change.
+    ///
+    /// # Errors
+    /// If the maps can't take it; then the old policy holds. Addresses that could not be changed are
+    /// taken away: closed, never open by an old rule.
+    pub fn reload(
+        &mut self,
+        statics: Entries,
+        changes: &[Change],
+        mut entries_for: impl FnMut(u32) -> Entries,
+    ) -> Result<Outcome, InstallError> {
+        let mut released = Vec::new();
+        let all_new = |changes: &[Change]| {
+            changes
+                .iter()
+                .filter_map(|change| change.identity)
+                .collect()
+        };
+        let mut entries = statics;
+        for (identity, held) in &mut self.identities {
+            let of_identity = entries_for(*identity);
+            held.entries = of_identity.iter().map(|(key, _)| *key).collect();
+            entries.extend(of_identity);
+        }
+        if let Err(source) = self.table.replace_entries(&entries) {
+            return Err(InstallError {
+                released: all_new(changes),
+                source,
+            });
+        }
+        for change in changes {
+            if self.apply(change, &mut entries_for, &mut released).is_err() {
+                released.extend(change.identity);
+                let away = Change {
+                    address: change.address,
+                    identity: None,
+                };
+                // Taking away needs no room; what the kernel refuses here stays listed, and closed
+                // by the entries that are gone.
+                let _ = self.apply(&away, &mut entries_for, &mut released);
+            }
+        }
+        self.retire(&mut released);
+        Ok(Outcome {
+            installed: Installed(()),
+            released,
+        })
+    }
+
+    /// Applies one change and gives the identity that the address had. References that aren't needed
+    /// go to `released`.
+    fn apply(
+        &mut self,
+        change: &Change,
+        entries_for: &mut impl FnMut(u32) -> Entries,
+        released: &mut Vec<u32>,
+    ) -> Result<Option<u32>, TableError> {
+        let octets = change.address.octets();
+        let before = self.addresses.get(&octets).copied();
+        match change.identity {
+            Some(identity) if before == Some(identity) => released.push(identity),
+            Some(identity) => {
+                let was_held = self.identities.contains_key(&identity);
+                if !was_held {
+                    let entries = self.write_entries(entries_for(identity))?;
+                    self.identities.insert(
+                        identity,
+                        Held {
+                            addresses: 0,
+                            entries,
+                        },
+                    );
+                }
+                if let Err(error) = self.table.set_address(change.address, identity) {
+                    if !was_held {
+                        self.drop_identity(identity);
+                    }
+                    return Err(error);
+                }
+                if was_held {
+                    released.push(identity);
+                }
+                self.count(identity, 1);
+                self.addresses.insert(octets, identity);
+                if let Some(before) = before {
+                    self.count(before, -1);
+                }
+            }
+            None => {
+                if let Some(before) = before {
+                    self.table.clear_address(change.address)?;
+                    self.addresses.remove(&octets);
+                    self.count(before, -1);
+                }
+            }
+        }
+        Ok(before)
+    }
+
+    fn write_entries(&mut self, entries: Entries) -> Result<Vec<PolicyKey>, TableError> {
+        let mut written = Vec::with_capacity(entries.len());
+        for (key, value) in entries {
+            if let Err(error) = self.table.set_entry(key, value) {
+                for key in written {
+                    let _ = self.table.clear_entry(key);
+                }
+                return Err(error);
+            }
+            written.push(key);
+        }
+        Ok(written)
+    }
+
+    /// Undoes changes that succeeded before one failed, the last first. Their old identities are
+    /// still held: nothing was retired yet.
+    fn take_back(&mut self, undo: Vec<(Address, Option<u32>)>, released: &mut Vec<u32>) {
+        for (address, before) in undo.into_iter().rev() {
+            let octets = address.octets();
+            let now = self.addresses.get(&octets).copied();
+            if now == before {
+                continue;
+            }
+            let restored = match before {
+                Some(identity) => self.table.set_address(address, identity),
+                None => self.table.clear_address(address),
+            };
+            match (restored, before) {
+                (Ok(()), Some(identity)) => {
+                    self.addresses.insert(octets, identity);
+                    self.count(identity, 1);
+                }
+                (Ok(()) | Err(_), None) | (Err(_), Some(_)) => {
+                    // Closed is the safe side of an overwrite that could not be undone.
+                    let _ = self.table.clear_address(address);
+                    self.addresses.remove(&octets);
+                }
+            }
+            if let Some(now) = now {
+                self.count(now, -1);
+            }
+        }
+        self.retire(released);
+    }
+
+    fn count(&mut self, identity: u32, by: isize) {
+        if let Some(held) = self.identities.get_mut(&identity) {
+            held.addresses = held.addresses.saturating_add_signed(by);
+        }
+    }
+
+    /// Removes the identities that no address has any more: first they lost their addresses, now
+    /// their entries, and last the reference.
+    fn retire(&mut self, released: &mut Vec<u32>) {
+        let idle: Vec<u32> = self
+            .identities
+            .iter()
+            .filter(|(_, held)| held.addresses == 0)
+            .map(|(identity, _)| *identity)
+            .collect();
+        for identity in idle {
+            self.drop_identity(identity);
+            released.push(identity);
+        }
+    }
+
+    fn drop_identity(&mut self, identity: u32) {
+        if let Some(held) = self.identities.remove(&identity) {
+            for key in held.entries {
+                // An entry of an identity that nobody has matches nothing.
+                let _ = self.table.clear_entry(key);
+            }
+        }
+    }
+
+    /// All identities that the ledger holds a reference to; for the end of an endpoint.
+    pub fn identities(&self) -> impl Iterator<Item = u32> {
+        self.identities.keys().copied()
+    }
+
+    /// The maps beneath.
+    pub fn table(&self) -> &T {
+        &self.table
+    }
+
+    /// Takes every address away: the endpoint is gone.
+    pub fn clear(&mut self) -> Vec<u32> {
+        let mut released = Vec::new();
+        let addresses: Vec<Address> = self.addresses().map(|(address, _)| address).collect();
+        for address in addresses {
+            if let Some(identity) = self.addresses.remove(&address.octets()) {
+                let _ = self.table.clear_address(address);
+                self.count(identity, -1);
+            }
+        }
+        self.retire(&mut released);
+        released
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FakeTable;
+
+    fn address(last: u8) -> Address {
+        Address::from(std::net::IpAddr::from([192, 0, 2, last]))
+    }
+
+    fn open(last: u8, identity: u32) -> Change {
+        Change {
+            address: address(last),
+            identity: Some(identity),
+        }
+    }
+
+    fn entry(identity: u32) -> Entries {
+        let key = PolicyKey {
+            identity,
+            port: 0,
+            protocol: 0,
+            direction: 1,
+        };
+        vec![(
+            key,
+            PolicyValue {
+                rule: 1,
+                verdict: 1,
+                reserved: [0; 3],
+            },
+        )]
+    }
+
+    #[test]
+    fn entries_are_written_before_the_address() {
+        let mut ledger = Ledger::new(FakeTable::default());
+        ledger.install(&[open(1, 70)], entry).unwrap();
+        assert_eq!(ledger.table.log, ["entry 70", "address 70"]);
+    }
+
+    #[test]
+    fn a_refresh_writes_nothing_and_gives_its_reference_back() {
+        let mut ledger = Ledger::new(FakeTable::default());
+        ledger.install(&[open(1, 70)], entry).unwrap();
+        ledger.table.log.clear();
+        let outcome = ledger.install(&[open(1, 70)], entry).unwrap();
+        assert_eq!((ledger.table.log.len(), outcome.released), (0, vec![70]));
+    }
+
+    #[test]
+    fn ten_thousand_addresses_of_one_identity_cost_one_entry() {
+        let mut ledger = Ledger::new(FakeTable::default());
+        for index in 0..10_000u32 {
+            let address = Address::from(std::net::IpAddr::from(
+                (0x0a00_0000u32 + index).to_be_bytes(),
+            ));
+            ledger
+                .install(
+                    &[Change {
+                        address,
+                        identity: Some(70),
+                    }],
+                    entry,
+                )
+                .unwrap();
+        }
+        assert_eq!(
+            (ledger.table.entries.len(), ledger.table.addresses.len()),
+            (1, 10_000)
+        );
+    }
+
+    #[test]
+    fn a_new_identity_replaces_the_old_one_in_one_write() {
+        let mut ledger = Ledger::new(FakeTable::default());
+        ledger.install(&[open(1, 70)], entry).unwrap();
+        ledger.table.log.clear();
+        let outcome = ledger.install(&[open(1, 71)], entry).unwrap();
+        assert_eq!(ledger.table.log, ["entry 71", "address 71", "no entry 70"]);
+        assert_eq!(outcome.released, [70]);
+    }
+
+    #[test]
+    fn a_full_map_leaves_no_half_of_an_answer() {
+        for writes in 0..5 {
+            let mut ledger = Ledger::new(FakeTable::default());
+            ledger.install(&[open(9, 60)], entry).unwrap();
+            let before = (ledger.table.addresses.clone(), ledger.table.entries.clone());
+            ledger.table.writes_left = Some(writes);
+            let changes = [open(1, 70), open(9, 70), open(2, 71), open(3, 70)];
+            // Six writes are needed; undoing an overwrite needs one more, so leave room for none.
+            let error = ledger.install(&changes, entry).unwrap_err();
+            let mut released = error.released;
+            released.sort_unstable();
+            let overwritten = writes > 2;
+            if overwritten {
+                assert!(
+                    !ledger.table.addresses.contains_key(&address(9).octets()),
+                    "closed, not wrongly open"
+                );
+                assert_eq!(released, [60, 70, 70, 70, 71], "{writes}");
+            } else {
+                assert_eq!(
+                    (ledger.table.addresses.clone(), ledger.table.entries.clone()),
+                    before,
+                    "{writes}"
+                );
+                assert_eq!(released, [70, 70, 70, 71], "{writes}");
+            }
+            assert!(ledger.table.entries.len() <= 1);
+        }
+    }
+
+    #[test]
+    fn taking_away_goes_backwards() {
+        let mut ledger = Ledger::new(FakeTable::default());
+        ledger.install(&[open(1, 70), open(2, 70)], entry).unwrap();
+        ledger.table.log.clear();
+        let away = |last| Change {
+            address: address(last),
+            identity: None,
+        };
+        assert!(
+            ledger
+                .install(&[away(1)], entry)
+                .unwrap()
+                .released
+                .is_empty()
+        );
+        assert_eq!(ledger.install(&[away(2)], entry).unwrap().released, [70]);
+        assert_eq!(
+            ledger.table.log,
+            ["no address", "no address", "no entry 70"]
+        );
+    }
+
+    #[test]
+    fn a_reload_swaps_all_entries_and_then_moves_addresses() {
+        let mut ledger = Ledger::new(FakeTable::default());
+        ledger.install(&[open(1, 70), open(2, 71)], entry).unwrap();
+        ledger.table.log.clear();
+        let changes = [
+            open(1, 80),
+            Change {
+                address: address(2),
+                identity: None,
+            },
+        ];
+        let outcome = ledger.reload(entry(0), &changes, entry).unwrap();
+        assert_eq!(
+            ledger.table.log.first().map(String::as_str),
+            Some("entries")
+        );
+        assert_eq!(outcome.released, [70, 71]);
+        let left: Vec<u32> = ledger.table.entries.keys().map(|key| key.0).collect();
+        assert_eq!(left, [0, 80]);
+    }
+}

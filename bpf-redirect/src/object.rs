@@ -1,0 +1,19 @@
+//! The committed object and the names of its programs.
+
+/// The compiled programs, as `cargo xtask bpf` made them from `ebpf/`; `object/namegate.bpf.toml`
+/// says from which sources and with which compiler.
+pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!("../object/namegate.bpf.o");
+
+/// Ingress of an endpoint's interface.
+pub(crate) const FROM_ENDPOINT: &str = "ng_from_ep";
+/// Egress of an endpoint's interface.
+pub(crate) const TO_ENDPOINT: &str = "ng_to_ep";
+/// Ingress of the node's end of the side link.
+pub(crate) const NODE_END: &str = "ng_node_end";
+/// Ingress of the gate's end.
+pub(crate) const GATE_IN: &str = "ng_gate_in";
+/// Egress of the gate's end.
+pub(crate) const GATE_OUT: &str = "ng_gate_out";
+
+/// All of them.
+pub(crate) const PROGRAMS: [&str; 5] = [FROM_ENDPOINT, TO_ENDPOINT, NODE_END, GATE_IN, GATE_OUT];

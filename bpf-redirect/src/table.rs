@@ -1,0 +1,184 @@
+//! What a ledger writes to: the kernel's maps of one endpoint.
+
+use aya::maps::{HashMap, HashOfMaps, MapData, MapError};
+use bpf_redirect_common::{Address, EndpointAddress, POLICY_ENTRIES_MAX, PolicyKey, PolicyValue};
+use zerocopy::IntoBytes;
+
+/// `BPF_F_NO_PREALLOC` (linux/bpf.h): an inner map must have the flags of its template.
+const NO_PREALLOC: u32 = 1;
+
+pub(crate) type PolicyInner = HashMap<MapData, [u8; 8], [u8; 8]>;
+pub(crate) type PolicyOuter = HashOfMaps<MapData, u32, PolicyInner>;
+
+/// Why the kernel didn't take an entry.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// The map has no room.
+    #[error("the map {0} is full")]
+    Full(&'static str),
+    /// The kernel refused.
+    #[error("the map {map}: {source}")]
+    Kernel {
+        /// Which map.
+        map: &'static str,
+        /// The kernel's answer.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// One endpoint's learned addresses and policy entries, wherever they are kept.
+pub trait Table {
+    /// Gives an address an identity, in one write.
+    ///
+    /// # Errors
+    /// If the map is full or the kernel refuses.
+    fn set_address(&mut self, address: Address, identity: u32) -> Result<(), TableError>;
+
+    /// Takes an address's identity away; one that isn't there is fine.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    fn clear_address(&mut self, address: Address) -> Result<(), TableError>;
+
+    /// Adds a policy entry.
+    ///
+    /// # Errors
+    /// If the map is full or the kernel refuses.
+    fn set_entry(&mut self, key: PolicyKey, value: PolicyValue) -> Result<(), TableError>;
+
+    /// Removes a policy entry; one that isn't there is fine.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    fn clear_entry(&mut self, key: PolicyKey) -> Result<(), TableError>;
+
+    /// Replaces all policy entries at once: no packet sees half of them.
+    ///
+    /// # Errors
+    /// If they don't fit or the kernel refuses; then the old ones hold.
+    fn replace_entries(&mut self, entries: &[(PolicyKey, PolicyValue)]) -> Result<(), TableError>;
+}
+
+/// The kernel's maps.
+pub struct KernelTable {
+    endpoint: u32,
+    learned: HashMap<MapData, [u8; 20], u32>,
+    policies: PolicyOuter,
+    /// The endpoint's own policy map; `None` before the first policy.
+    policy: Option<PolicyInner>,
+}
+
+impl KernelTable {
+    pub(crate) fn new(
+        endpoint: u32,
+        learned: HashMap<MapData, [u8; 20], u32>,
+        policies: PolicyOuter,
+    ) -> Self {
+        Self {
+            endpoint,
+            learned,
+            policies,
+            policy: None,
+        }
+    }
+
+    fn learned_key(&self, address: Address) -> [u8; 20] {
+        zerocopy::transmute!(EndpointAddress {
+            endpoint: self.endpoint,
+            address
+        })
+    }
+}
+
+impl Table for KernelTable {
+    fn set_address(&mut self, address: Address, identity: u32) -> Result<(), TableError> {
+        let key = self.learned_key(address);
+        self.learned
+            .insert(key, &identity, 0)
+            .map_err(|error| failure("LEARNED", error))
+    }
+
+    fn clear_address(&mut self, address: Address) -> Result<(), TableError> {
+        let key = self.learned_key(address);
+        gone_is_fine(self.learned.remove(&key)).map_err(|error| failure("LEARNED", error))
+    }
+
+    fn set_entry(&mut self, key: PolicyKey, value: PolicyValue) -> Result<(), TableError> {
+        let map = self.policy.as_mut().ok_or(TableError::Full("POLICY"))?;
+        insert(map, key, value)
+    }
+
+    fn clear_entry(&mut self, key: PolicyKey) -> Result<(), TableError> {
+        let Some(map) = self.policy.as_mut() else {
+            return Ok(());
+        };
+        let key: [u8; 8] = zerocopy::transmute!(key);
+        gone_is_fine(map.remove(&key)).map_err(|error| failure("POLICY", error))
+    }
+
+    fn replace_entries(&mut self, entries: &[(PolicyKey, PolicyValue)]) -> Result<(), TableError> {
+        if entries.len() > POLICY_ENTRIES_MAX {
+            return Err(TableError::Full("POLICY"));
+        }
+        let mut map = PolicyInner::create(POLICY_ENTRIES_MAX as u32, NO_PREALLOC)
+            .map_err(|error| failure("POLICY", error))?;
+        for (key, value) in entries {
+            insert(&mut map, *key, *value)?;
+        }
+        self.policies
+            .insert(self.endpoint, &map, 0)
+            .map_err(|error| failure("POLICY", error))?;
+        self.policy = Some(map);
+        Ok(())
+    }
+}
+
+impl Drop for KernelTable {
+    /// The endpoint is gone: without a policy map nothing of it may pass.
+    fn drop(&mut self) {
+        let _ = self.policies.remove(&self.endpoint);
+    }
+}
+
+fn insert(map: &mut PolicyInner, key: PolicyKey, value: PolicyValue) -> Result<(), TableError> {
+    let key: [u8; 8] = zerocopy::transmute!(key);
+    let value: [u8; 8] = zerocopy::transmute!(value);
+    map.insert(key, &value, 0)
+        .map_err(|error| failure("POLICY", error))
+}
+
+fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// `E2BIG` and `ENOSPC` are a map's ways to say that it is full.
+fn failure(map: &'static str, error: MapError) -> TableError {
+    const E2BIG: i32 = 7;
+    const ENOSPC: i32 = 28;
+    if let MapError::SyscallError(call) = &error
+        && matches!(call.io_error.raw_os_error(), Some(E2BIG | ENOSPC))
+    {
+        return TableError::Full(map);
+    }
+    TableError::Kernel {
+        map,
+        source: Box::new(error),
+    }
+}
+
+/// A key's or value's bytes, for maps that are opened with byte arrays.
+pub(crate) fn bytes<const N: usize>(value: &(impl IntoBytes + zerocopy::Immutable)) -> [u8; N] {
+    let mut out = [0; N];
+    for (to, from) in out.iter_mut().zip(value.as_bytes()) {
+        *to = *from;
+    }
+    out
+}

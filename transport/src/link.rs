@@ -1,0 +1,427 @@
+//! Links, addresses, routes and rules of the calling thread's namespace, by netlink.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, AsRawFd};
+
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage,
+};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMetric, RouteScope, RouteType};
+use rtnetlink::packet_route::rule::RuleAction;
+use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::NetNs;
+
+/// A netlink request that failed, and what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The netlink socket could not be made.
+    #[error("netlink: {0}")]
+    Socket(#[from] io::Error),
+    /// The kernel refused.
+    #[error("{what}: {source}")]
+    Refused {
+        /// What was asked, in `ip`'s words.
+        what: String,
+        /// The kernel's answer.
+        source: rtnetlink::Error,
+    },
+    /// There is no such link.
+    #[error("no link named {0}")]
+    Missing(String),
+}
+
+impl LinkError {
+    /// The kernel's error number, if it answered with one.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Refused {
+                source: rtnetlink::Error::NetlinkError(message),
+                ..
+            } => message.code.map(|code| code.get().abs()),
+            Self::Refused { .. } | Self::Missing(_) => None,
+            Self::Socket(error) => error.raw_os_error(),
+        }
+    }
+}
+
+/// What is known of a link.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Link {
+    /// Its index in this namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its Ethernet address, if it has one.
+    pub mac: Option<[u8; 6]>,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// The index of its peer (veth) or lower device.
+    pub peer: Option<u32>,
+    /// The id, in this namespace, of the namespace that the peer is in; `None`: the same one.
+    pub peer_netns_id: Option<i32>,
+    /// `veth`, `bridge`, `tun` …; empty for physical and loopback devices.
+    pub kind: String,
+    /// Loopback device.
+    pub loopback: bool,
+    /// Administratively up.
+    pub up: bool,
+}
+
+/// A veth pair to be made.
+#[derive(Clone, Debug)]
+pub struct Veth<'a> {
+    /// The end in this namespace.
+    pub name: &'a str,
+    /// The other end.
+    pub peer: &'a str,
+    /// Where the other end goes.
+    pub peer_ns: &'a NetNs,
+    /// The other end's MAC; `None`: the kernel's choice.
+    pub peer_mac: Option<[u8; 6]>,
+    /// MTU of both ends in bytes.
+    pub mtu: u32,
+    /// Neighbour resolution on both ends.
+    pub arp: bool,
+}
+
+/// A route to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    /// The destination's prefix.
+    pub to: (IpAddr, u8),
+    /// The next hop, if it isn't on the link.
+    pub via: Option<IpAddr>,
+    /// The link.
+    pub link: u32,
+    /// The table; 254 is main.
+    pub table: u32,
+    /// Deliver locally.
+    pub local: bool,
+    /// A path MTU that the kernel must not change.
+    pub mtu: Option<u32>,
+}
+
+/// A netlink socket in the namespace of the thread that made it.
+pub struct Netlink {
+    runtime: Runtime,
+    handle: rtnetlink::Handle,
+}
+
+impl Netlink {
+    /// Opens a socket in the calling thread's namespace.
+    ///
+    /// # Errors
+    /// If the socket can't be made.
+    pub fn open() -> Result<Self, LinkError> {
+        let runtime = Builder::new_current_thread().enable_io().build()?;
+        let (connection, handle, _) = {
+            let _inside = runtime.enter();
+            rtnetlink::new_connection()?
+        };
+        runtime.spawn(connection);
+        Ok(Self { runtime, handle })
+    }
+
+    /// Makes a veth pair, both ends down.
+    ///
+    /// # Errors
+    /// If a name is taken, or the kernel refuses.
+    pub fn add_veth(&self, veth: &Veth<'_>) -> Result<(), LinkError> {
+        let mut peer = LinkMessageBuilder::<LinkUnspec>::new()
+            .name(veth.peer.to_owned())
+            .mtu(veth.mtu)
+            .arp(veth.arp)
+            .setns_by_fd(veth.peer_ns.as_fd().as_raw_fd());
+        if let Some(mac) = veth.peer_mac {
+            peer = peer.address(mac.to_vec());
+        }
+        let link = LinkVeth::new(veth.name, veth.peer)
+            .mtu(veth.mtu)
+            .arp(veth.arp)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())))
+            .build();
+        self.ask(
+            format!("link add {} type veth", veth.name),
+            self.handle.link().add(link).execute(),
+        )
+    }
+
+    /// Makes a bridge, down.
+    ///
+    /// # Errors
+    /// If the name is taken, or the kernel refuses.
+    pub fn add_bridge(&self, name: &str) -> Result<(), LinkError> {
+        let link = LinkBridge::new(name).build();
+        self.ask(
+            format!("link add {name} type bridge"),
+            self.handle.link().add(link).execute(),
+        )
+    }
+
+    /// Changes a link: name it, then say what becomes of it.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    fn set(&self, what: String, message: LinkMessage) -> Result<(), LinkError> {
+        self.ask(what, self.handle.link().set(message).execute())
+    }
+
+    /// Sets a link up.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn up(&self, index: u32) -> Result<(), LinkError> {
+        self.set(
+            format!("link set {index} up"),
+            LinkUnspec::new_with_index(index).up().build(),
+        )
+    }
+
+    /// Puts a link into a bridge.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_master(&self, index: u32, bridge: u32) -> Result<(), LinkError> {
+        let message = LinkUnspec::new_with_index(index).controller(bridge).build();
+        self.set(format!("link set {index} master {bridge}"), message)
+    }
+
+    /// Sets a link's alias, the text that `ip link` shows beside its name.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_alias(&self, index: u32, alias: &str) -> Result<(), LinkError> {
+        let message = LinkUnspec::new_with_index(index).alias(alias).build();
+        self.set(format!("link set {index} alias {alias}"), message)
+    }
+
+    /// Sets a link's MTU.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_mtu(&self, index: u32, mtu: u32) -> Result<(), LinkError> {
+        let message = LinkUnspec::new_with_index(index).mtu(mtu).build();
+        self.set(format!("link set {index} mtu {mtu}"), message)
+    }
+
+    /// Keeps the kernel from giving the link IPv6 addresses of its own.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn no_ipv6_addresses(&self, index: u32) -> Result<(), LinkError> {
+        let mode = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+        let message = LinkUnspec::new_with_index(index)
+            .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![mode]))
+            .build();
+        self.set(format!("link set {index} addrgenmode none"), message)
+    }
+
+    /// Removes a link.
+    ///
+    /// # Errors
+    /// If there is none, or the kernel refuses.
+    pub fn delete(&self, index: u32) -> Result<(), LinkError> {
+        self.ask(
+            format!("link del {index}"),
+            self.handle.link().del(index).execute(),
+        )
+    }
+
+    /// All links.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn links(&self) -> Result<Vec<Link>, LinkError> {
+        let messages: Vec<LinkMessage> = self.ask(
+            "link show".to_owned(),
+            self.handle.link().get().execute().try_collect(),
+        )?;
+        Ok(messages.iter().map(read_link).collect())
+    }
+
+    /// The link with this name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn link(&self, name: &str) -> Result<Link, LinkError> {
+        self.links()?
+            .into_iter()
+            .find(|link| link.name == name)
+            .ok_or_else(|| LinkError::Missing(name.to_owned()))
+    }
+
+    /// Gives a link an address; an IPv6 one is usable at once (`nodad`).
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn add_address(&self, index: u32, address: IpAddr, prefix: u8) -> Result<(), LinkError> {
+        use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
+        let mut request = self.handle.address().add(index, address, prefix);
+        if address.is_ipv6() {
+            request
+                .message_mut()
+                .attributes
+                .push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        self.ask(
+            format!("addr add {address}/{prefix} dev {index}"),
+            request.execute(),
+        )
+    }
+
+    /// All addresses, with the index of their link.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn addresses(&self) -> Result<Vec<(u32, IpAddr)>, LinkError> {
+        use rtnetlink::packet_route::address::AddressAttribute;
+        let messages: Vec<_> = self.ask(
+            "addr show".to_owned(),
+            self.handle.address().get().execute().try_collect(),
+        )?;
+        Ok(messages
+            .iter()
+            .filter_map(|message| {
+                // On a point-to-point link `Address` is the peer; `Local` is ours.
+                let local = message
+                    .attributes
+                    .iter()
+                    .find_map(|attribute| match attribute {
+                        AddressAttribute::Local(ip) => Some(*ip),
+                        _ => None,
+                    });
+                let own = local.or_else(|| {
+                    message
+                        .attributes
+                        .iter()
+                        .find_map(|attribute| match attribute {
+                            AddressAttribute::Address(ip) => Some(*ip),
+                            _ => None,
+                        })
+                })?;
+                Some((message.header.index, own))
+            })
+            .collect())
+    }
+
+    /// Adds a route.
+    ///
+    /// # Errors
+    /// If it exists, or the kernel refuses.
+    pub fn add_route(&self, route: &Route) -> Result<(), LinkError> {
+        let (to, prefix) = route.to;
+        let mut message = match (to, route.via) {
+            (IpAddr::V4(to), via) => {
+                let mut builder =
+                    RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, prefix);
+                if let Some(IpAddr::V4(via)) = via {
+                    builder = builder.gateway(via);
+                } else {
+                    builder = builder.scope(RouteScope::Link);
+                }
+                builder
+                    .output_interface(route.link)
+                    .table_id(route.table)
+                    .build()
+            }
+            (IpAddr::V6(to), via) => {
+                let mut builder =
+                    RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(to, prefix);
+                if let Some(IpAddr::V6(via)) = via {
+                    builder = builder.gateway(via);
+                }
+                builder
+                    .output_interface(route.link)
+                    .table_id(route.table)
+                    .build()
+            }
+        };
+        if route.local {
+            message.header.kind = RouteType::Local;
+            message.header.scope = RouteScope::Host;
+        }
+        if let Some(mtu) = route.mtu {
+            // RTAX_LOCK is a bit set of the metrics that must not change; RTAX_MTU is number 2.
+            let metrics = vec![RouteMetric::Lock(1 << 2), RouteMetric::Mtu(mtu)];
+            message.attributes.push(RouteAttribute::Metrics(metrics));
+        }
+        self.ask(
+            format!(
+                "route add {to}/{prefix} dev {} table {}",
+                route.link, route.table
+            ),
+            self.handle.route().add(message).replace().execute(),
+        )
+    }
+
+    /// Adds a rule: what comes in by this link is looked up in this table.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn add_rule(&self, link: &str, table: u32, priority: u32) -> Result<(), LinkError> {
+        let rule = || {
+            self.handle
+                .rule()
+                .add()
+                .input_interface(link)
+                .table_id(table)
+                .priority(priority)
+                .action(RuleAction::ToTable)
+        };
+        self.ask(
+            format!("rule add iif {link} lookup {table}"),
+            rule().v4().execute(),
+        )?;
+        self.ask(
+            format!("-6 rule add iif {link} lookup {table}"),
+            rule().v6().execute(),
+        )
+    }
+
+    fn ask<T>(
+        &self,
+        what: String,
+        request: impl Future<Output = Result<T, rtnetlink::Error>>,
+    ) -> Result<T, LinkError> {
+        self.runtime
+            .block_on(request)
+            .map_err(|source| LinkError::Refused { what, source })
+    }
+}
+
+fn read_link(message: &LinkMessage) -> Link {
+    let mut link = Link {
+        index: message.header.index,
+        loopback: message.header.flags.contains(LinkFlags::Loopback),
+        up: message.header.flags.contains(LinkFlags::Up),
+        ..Link::default()
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
+            LinkAttribute::Link(peer) => link.peer = Some(*peer),
+            LinkAttribute::LinkNetNsId(id) => link.peer_netns_id = Some(*id),
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    if let LinkInfo::Kind(kind) = info {
+                        link.kind = kind_name(kind);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+fn kind_name(kind: &InfoKind) -> String {
+    kind.to_string()
+}

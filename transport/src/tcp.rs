@@ -1,0 +1,101 @@
+//! Connections in the gate: a transparent listener, and connections in a workload's name.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use bpf_redirect_common::Mark;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, bind, connect, ipproto, listen, socket_with, sockopt,
+};
+
+use crate::sys::{self, Flag};
+use crate::udp::to_v6;
+use crate::{ClientAddr, OrigDstAddr};
+
+/// A listener of the gate: wildcard, dual stack, transparent, not blocking.
+#[derive(Debug)]
+pub struct GateListener(TcpListener);
+
+impl GateListener {
+    /// Listens in the calling thread's namespace, which must be the gate.
+    ///
+    /// # Errors
+    /// If the port is taken, or a capability is missing.
+    pub fn bind(port: u16, backlog: i32) -> io::Result<Self> {
+        let socket = stream_socket()?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        bind(
+            &socket,
+            &SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0),
+        )?;
+        listen(&socket, backlog)?;
+        Ok(Self(TcpListener::from(socket)))
+    }
+
+    /// The standard library's listener, for a reactor.
+    #[must_use]
+    pub fn into_std(self) -> TcpListener {
+        self.0
+    }
+
+    /// Who connected to whom, and in which endpoint's name: the accepted socket's own address is
+    /// the server that the workload meant, its mark comes from the SYN.
+    ///
+    /// # Errors
+    /// If the connection is gone, or has no mark.
+    pub fn meaning(accepted: BorrowedFd<'_>) -> io::Result<(ClientAddr, OrigDstAddr, Mark)> {
+        let mark = Mark::from_number(sys::mark(accepted)?)
+            .ok_or_else(|| io::Error::other("a connection without a kind"))?;
+        let client = canonical(rustix::net::getpeername(accepted)?.ok_or(Errno::NOTCONN)?)?;
+        let server = canonical(rustix::net::getsockname(accepted)?)?;
+        Ok((ClientAddr(client), OrigDstAddr(server), mark))
+    }
+}
+
+/// Begins a connection to `server` from `source`, with `mark`, in the calling thread's namespace.
+/// The stream doesn't block and may not be connected yet: wait until it can be written.
+///
+/// # Errors
+/// If the kernel refuses at once.
+pub fn connect_as(
+    source: IpAddr,
+    server: SocketAddr,
+    mark: Mark,
+    link: u32,
+) -> io::Result<TcpStream> {
+    let socket = stream_socket()?;
+    sys::set_mark(socket.as_fd(), mark.number())?;
+    sys::set_flag(socket.as_fd(), Flag::BindNoPort)?;
+    let scope = |ip: Ipv6Addr| if ip.is_unicast_link_local() { link } else { 0 };
+    let source = to_v6(source);
+    bind(&socket, &SocketAddrV6::new(source, 0, 0, scope(source)))?;
+    let target = to_v6(server.ip());
+    match connect(
+        &socket,
+        &SocketAddrV6::new(target, server.port(), 0, scope(target)),
+    ) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(TcpStream::from(socket)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn stream_socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(
+        AddressFamily::INET6,
+        SocketType::STREAM,
+        flags,
+        Some(ipproto::TCP),
+    )?;
+    sockopt::set_ipv6_v6only(&socket, false)?;
+    sys::set_flag(socket.as_fd(), Flag::Transparent)?;
+    Ok(socket)
+}
+
+fn canonical(address: rustix::net::SocketAddrAny) -> io::Result<SocketAddr> {
+    let address =
+        SocketAddr::try_from(address).map_err(|_| io::Error::other("not an Internet address"))?;
+    Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}

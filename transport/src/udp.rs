@@ -1,0 +1,194 @@
+//! Datagrams in the gate: dual-stack transparent sockets, a mark with each datagram, batches.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use bpf_redirect_common::Mark;
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, bind, getsockname, ipproto, socket_with, sockopt,
+};
+
+use crate::sys::{self, Batch, Envelope, Flag};
+
+/// The longest datagram that is read: any UDP payload.
+pub const DATAGRAM_MAX: usize = 65_535;
+
+/// A datagram on its way through the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram<'a> {
+    /// The other side: a client, or a server.
+    pub peer: SocketAddr,
+    /// Our side's address: received, where the datagram was sent to; sent, its source.
+    pub local: IpAddr,
+    /// Kind and endpoint.
+    pub mark: Mark,
+    /// The payload.
+    pub bytes: &'a [u8],
+}
+
+/// A UDP socket of the gate: wildcard, dual stack, transparent.
+#[derive(Debug)]
+pub struct GateUdp {
+    socket: OwnedFd,
+    port: u16,
+}
+
+impl GateUdp {
+    /// Opens a socket in the calling thread's namespace, which must be the gate. `shared` lets
+    /// others listen on the same port (`SO_REUSEPORT`).
+    ///
+    /// # Errors
+    /// If the port is taken, or a capability is missing. A socket that could not be given its
+    /// options is never used: a packet without a mark is lost.
+    pub fn bind(port: u16, receive_buffer: i32, shared: bool) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(
+            AddressFamily::INET6,
+            SocketType::DGRAM,
+            flags,
+            Some(ipproto::UDP),
+        )?;
+        sockopt::set_ipv6_v6only(&socket, false)?;
+        sockopt::set_socket_reuseport(&socket, shared)?;
+        sys::set_flag(socket.as_fd(), Flag::Transparent)?;
+        sys::set_flag(socket.as_fd(), Flag::ReceivePacketInfo)?;
+        sys::set_flag(socket.as_fd(), Flag::ReceiveMark)?;
+        sys::force_receive_buffer(socket.as_fd(), receive_buffer)?;
+        bind(
+            &socket,
+            &SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0),
+        )?;
+        let bound = SocketAddrV6::try_from(getsockname(&socket)?)
+            .map_err(|_| io::Error::other("an IPv6 socket without an IPv6 address"))?;
+        Ok(Self {
+            socket,
+            port: bound.port(),
+        })
+    }
+
+    /// The port that it is bound to.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl AsFd for GateUdp {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A reusable batch for reading.
+pub struct Inbox(Batch);
+
+impl Inbox {
+    /// Room for `count` datagrams of at most `longest` bytes; longer ones are dropped.
+    #[must_use]
+    pub fn new(count: usize, longest: usize) -> Self {
+        Self(Batch::new(count, longest))
+    }
+
+    /// Reads what is there; gives how many datagrams were read, and 0 where nothing waits.
+    ///
+    /// # Errors
+    /// If the socket is broken.
+    pub fn read(&mut self, socket: &GateUdp) -> io::Result<usize> {
+        match self.0.receive(socket.as_fd()) {
+            Ok(count) => Ok(count),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) =>
+            {
+                Ok(0)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The `index`th datagram; `None` if it was cut, or has no mark.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<Datagram<'_>> {
+        let (envelope, bytes) = self.0.received(index)?;
+        Some(Datagram {
+            peer: SocketAddr::new(envelope.peer.ip().to_canonical(), envelope.peer.port()),
+            local: envelope.local.to_canonical(),
+            mark: Mark::from_number(envelope.mark)?,
+            bytes,
+        })
+    }
+}
+
+/// A reusable batch for writing through one socket at a time.
+pub struct Outbox {
+    batch: Batch,
+    used: usize,
+    /// The gate's end of the side link: link-local addresses need a link.
+    link: u32,
+}
+
+impl Outbox {
+    /// Room for `count` datagrams of at most `longest` bytes; `link` is the gate's end.
+    #[must_use]
+    pub fn new(count: usize, longest: usize, link: u32) -> Self {
+        Self {
+            batch: Batch::new(count, longest),
+            used: 0,
+            link,
+        }
+    }
+
+    /// Whether the next datagram needs a [`Outbox::flush`] first.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.used == self.batch.capacity()
+    }
+
+    /// Adds a datagram; `false` if it doesn't fit.
+    #[must_use]
+    pub fn push(&mut self, datagram: &Datagram<'_>) -> bool {
+        if self.is_full() {
+            return false;
+        }
+        let ip = to_v6(datagram.peer.ip());
+        let scope = if ip.is_unicast_link_local() {
+            self.link
+        } else {
+            0
+        };
+        let envelope = Envelope {
+            peer: SocketAddrV6::new(ip, datagram.peer.port(), 0, scope),
+            local: to_v6(datagram.local),
+            mark: datagram.mark.number(),
+        };
+        let fits = self.batch.put(self.used, &envelope, datagram.bytes);
+        self.used += usize::from(fits);
+        fits
+    }
+
+    /// Sends all; calls `failed` with the place of each datagram that could not be sent.
+    pub fn flush(&mut self, socket: &GateUdp, mut failed: impl FnMut(usize, io::Error)) {
+        let mut next = 0;
+        while next < self.used {
+            match self.batch.send(socket.as_fd(), next..self.used) {
+                Ok(0) => break,
+                Ok(sent) => next += sent,
+                Err(error) => {
+                    failed(next, error);
+                    next += 1;
+                }
+            }
+        }
+        self.used = 0;
+    }
+}
+
+pub(crate) fn to_v6(ip: IpAddr) -> Ipv6Addr {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    }
+}
