@@ -188,11 +188,11 @@ impl Datapath {
         };
         let mut by_id: HashMap<MapData, u32, [u8; 16]> = self.open(common::EP_ID)?;
         by_id
-            .insert(entry.endpoint, &bytes(&link), 0)
+            .insert(entry.endpoint, bytes(&link), 0)
             .map_err(map_error(common::EP_ID))?;
         let mut by_if: HashMap<MapData, u32, [u8; 144]> = self.open(common::EP_IF)?;
         by_if
-            .insert(entry.ifindex, &bytes(&interface), 0)
+            .insert(entry.ifindex, bytes(&interface), 0)
             .map_err(map_error(common::EP_IF))
     }
 
@@ -359,7 +359,7 @@ impl Datapath {
 
     fn write_config(&mut self) -> Result<(), DatapathError> {
         let mut map: Array<MapData, [u8; 16]> = self.open(common::CONFIG)?;
-        map.set(0, &bytes(&self.config), 0)
+        map.set(0, bytes(&self.config), 0)
             .map_err(map_error(common::CONFIG))
     }
 
@@ -403,16 +403,17 @@ impl Datapath {
 }
 
 fn map_data(map: &Map) -> Option<&MapData> {
-    match map {
-        Map::Array(data)
-        | Map::HashMap(data)
-        | Map::HashOfMaps(data)
-        | Map::LpmTrie(data)
-        | Map::LruHashMap(data)
-        | Map::PerCpuArray(data)
-        | Map::RingBuf(data) => Some(data),
-        _ => None,
-    }
+    let (Map::Array(data)
+    | Map::HashMap(data)
+    | Map::HashOfMaps(data)
+    | Map::LpmTrie(data)
+    | Map::LruHashMap(data)
+    | Map::PerCpuArray(data)
+    | Map::RingBuf(data)) = map
+    else {
+        return None;
+    };
+    Some(data)
 }
 
 fn classifier<'a>(

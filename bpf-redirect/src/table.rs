@@ -94,7 +94,7 @@ impl Table for KernelTable {
     fn set_address(&mut self, address: Address, identity: u32) -> Result<(), TableError> {
         let key = self.learned_key(address);
         self.learned
-            .insert(key, &identity, 0)
+            .insert(key, identity, 0)
             .map_err(|error| failure("LEARNED", error))
     }
 
@@ -143,7 +143,7 @@ impl Drop for KernelTable {
 fn insert(map: &mut PolicyInner, key: PolicyKey, value: PolicyValue) -> Result<(), TableError> {
     let key: [u8; 8] = zerocopy::transmute!(key);
     let value: [u8; 8] = zerocopy::transmute!(value);
-    map.insert(key, &value, 0)
+    map.insert(key, value, 0)
         .map_err(|error| failure("POLICY", error))
 }
 

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
-    LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMetric, RouteScope, RouteType};
 use rtnetlink::packet_route::rule::RuleAction;
@@ -289,23 +289,15 @@ impl Netlink {
             .iter()
             .filter_map(|message| {
                 // On a point-to-point link `Address` is the peer; `Local` is ours.
-                let local = message
-                    .attributes
-                    .iter()
-                    .find_map(|attribute| match attribute {
-                        AddressAttribute::Local(ip) => Some(*ip),
-                        _ => None,
-                    });
-                let own = local.or_else(|| {
-                    message
-                        .attributes
-                        .iter()
-                        .find_map(|attribute| match attribute {
-                            AddressAttribute::Address(ip) => Some(*ip),
-                            _ => None,
-                        })
-                })?;
-                Some((message.header.index, own))
+                let (mut local, mut address) = (None, None);
+                for attribute in &message.attributes {
+                    if let AddressAttribute::Local(ip) = attribute {
+                        local = Some(*ip);
+                    } else if let AddressAttribute::Address(ip) = attribute {
+                        address = Some(*ip);
+                    }
+                }
+                Some((message.header.index, local.or(address)?))
             })
             .collect())
     }
@@ -403,25 +395,23 @@ fn read_link(message: &LinkMessage) -> Link {
         ..Link::default()
     };
     for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name.clone_from(name),
-            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-            LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
-            LinkAttribute::Link(peer) => link.peer = Some(*peer),
-            LinkAttribute::LinkNetNsId(id) => link.peer_netns_id = Some(*id),
-            LinkAttribute::LinkInfo(infos) => {
-                for info in infos {
-                    if let LinkInfo::Kind(kind) = info {
-                        link.kind = kind_name(kind);
-                    }
+        if let LinkAttribute::IfName(name) = attribute {
+            link.name.clone_from(name);
+        } else if let LinkAttribute::Mtu(mtu) = attribute {
+            link.mtu = *mtu;
+        } else if let LinkAttribute::Address(mac) = attribute {
+            link.mac = mac.as_slice().try_into().ok();
+        } else if let LinkAttribute::Link(peer) = attribute {
+            link.peer = Some(*peer);
+        } else if let LinkAttribute::LinkNetNsId(id) = attribute {
+            link.peer_netns_id = Some(*id);
+        } else if let LinkAttribute::LinkInfo(infos) = attribute {
+            for info in infos {
+                if let LinkInfo::Kind(kind) = info {
+                    link.kind = kind.to_string();
                 }
             }
-            _ => {}
         }
     }
     link
-}
-
-fn kind_name(kind: &InfoKind) -> String {
-    kind.to_string()
 }

@@ -1,0 +1,651 @@
+//! One packet for each verdict of each program, run by the kernel (`BPF_PROG_TEST_RUN`): what the
+//! program returned, and under which reason it counted.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may die"
+)]
+
+mod common;
+
+use bpf_redirect::Hook;
+use bpf_redirect_common::{GATE_MAC, Kind, Mark, Verdict};
+use common::{
+    Bench, ENDPOINT, GATEWAY_MAC, HOST_MAC, NEXT, Packet, REDIRECT, SHOT, WORKLOAD_MAC, entry, out,
+    v4, v6,
+};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const SERVER: u32 = 300;
+
+/// Runs a packet and checks the code and that exactly `reason` counted one more.
+fn check(bench: &mut Bench, hook: Hook, packet: &Packet, want: (i32, &str)) {
+    let (code, reason) = want;
+    let before = bench.datapath.counters().unwrap();
+    let (got, _, _) = bench.datapath.try_packet(hook, &packet.bytes(), 0).unwrap();
+    let after = bench.datapath.counters().unwrap();
+    let was = |name: &str| {
+        before
+            .iter()
+            .find(|counter| counter.name == name)
+            .map_or(0, |c| c.value)
+    };
+    let drops: Vec<&str> = after
+        .iter()
+        .filter(|counter| counter.drop && counter.value > was(counter.name))
+        .map(|c| c.name)
+        .collect();
+    assert_eq!(got, code, "drops: {drops:?}");
+    let wanted: Vec<&str> = if reason.is_empty() {
+        vec![]
+    } else {
+        vec![reason]
+    };
+    assert_eq!(drops, wanted);
+}
+
+/// DNS goes to the proxy, TCP 80 of the server is open, all else is denied.
+fn guarded() -> Bench {
+    let mut bench = Bench::new(&[
+        entry(SERVER, UDP, 53, Verdict::Redirect),
+        entry(SERVER, TCP, 53, Verdict::Redirect),
+        entry(SERVER, TCP, 80, Verdict::Allow),
+    ]);
+    let prefixes = [
+        (v4(3), 32, SERVER),
+        (v6(3), 128, SERVER),
+        (v4(0), 24, 9),
+        (v6(0), 64, 10),
+    ];
+    bench.datapath.set_prefixes(&prefixes).unwrap();
+    bench
+}
+
+#[test]
+fn an_allowed_flow_passes_and_so_do_its_replies() {
+    for server in [v4(3), v6(3)] {
+        let mut bench = guarded();
+        let syn = out(server, TCP, 80);
+        check(&mut bench, Hook::FromEndpoint, &syn, (NEXT, ""));
+        check(&mut bench, Hook::ToEndpoint, &syn.answer(), (NEXT, ""));
+        check(
+            &mut bench,
+            Hook::FromEndpoint,
+            &syn.clone().flags(0x10),
+            (NEXT, ""),
+        );
+    }
+}
+
+#[test]
+fn what_no_entry_allows_is_denied() {
+    for server in [v4(3), v6(3)] {
+        let mut bench = guarded();
+        check(
+            &mut bench,
+            Hook::FromEndpoint,
+            &out(server, TCP, 81),
+            (SHOT, "policy-denied"),
+        );
+        check(
+            &mut bench,
+            Hook::FromEndpoint,
+            &out(server, UDP, 80),
+            (SHOT, "policy-denied"),
+        );
+        check(
+            &mut bench,
+            Hook::FromEndpoint,
+            &out(server, if server.is_ipv4() { 1 } else { 58 }, 0),
+            (SHOT, "policy-denied"),
+        );
+    }
+    let mut bench = guarded();
+    check(
+        &mut bench,
+        Hook::FromEndpoint,
+        &out(v4(4), TCP, 80),
+        (SHOT, "policy-denied"),
+    );
+}
+
+#[test]
+fn a_deny_entry_beats_a_longer_allow() {
+    let mut bench = Bench::new(&[
+        entry(SERVER, TCP, 80, Verdict::Allow),
+        entry(0, 0, 0, Verdict::Deny),
+    ]);
+    bench.datapath.set_prefixes(&[(v4(3), 32, SERVER)]).unwrap();
+    check(
+        &mut bench,
+        Hook::FromEndpoint,
+        &out(v4(3), TCP, 80),
+        (SHOT, "policy-deny"),
+    );
+}
+
+#[test]
+fn dns_is_redirected_with_kind_and_endpoint_in_the_frame() {
+    for (server, protocol) in [(v4(3), UDP), (v4(3), TCP), (v6(3), UDP), (v6(3), TCP)] {
+        let mut bench = guarded();
+        let query = out(server, protocol, 53);
+        let (code, frame, _) = bench
+            .datapath
+            .try_packet(Hook::FromEndpoint, &query.bytes(), 0)
+            .unwrap();
+        assert_eq!(code, REDIRECT);
+        assert_eq!(frame[..6], GATE_MAC);
+        assert_eq!(
+            frame[6..12],
+            Mark::new(Kind::Client, ENDPOINT).unwrap().to_mac()
+        );
+        assert_eq!(
+            frame[12..],
+            query.bytes()[12..],
+            "nothing but the MACs changed"
+        );
+        assert_eq!(bench.count("redirected"), 1);
+    }
+}
+
+#[test]
+fn a_redirected_tcp_flow_stays_with_its_proxy() {
+    let mut bench = guarded();
+    let syn = out(v4(3), TCP, 53);
+    check(&mut bench, Hook::FromEndpoint, &syn, (REDIRECT, ""));
+    check(
+        &mut bench,
+        Hook::FromEndpoint,
+        &syn.flags(0x18),
+        (REDIRECT, ""),
+    );
+}
+
+#[test]
+fn a_udp_query_makes_no_conntrack_entry() {
+    let mut bench = guarded();
+    for port in 40_000..40_050 {
+        check(
+            &mut bench,
+            Hook::FromEndpoint,
+            &out(v4(3), UDP, 53).with_port(port),
+            (REDIRECT, ""),
+        );
+    }
+    assert_eq!(bench.datapath.sweep_flows(|_, _| false).unwrap(), 0);
+}
+
+#[test]
+fn a_forged_source_is_dropped_before_anything_else() {
+    let mut bench = guarded();
+    let mut forged = out(v4(3), TCP, 80);
+    forged.source = v4(9);
+    check(
+        &mut bench,
+        Hook::FromEndpoint,
+        &forged,
+        (SHOT, "invalid-source-ip"),
+    );
+    let mut forged = out(v6(3), UDP, 53);
+    forged.source = v6(9);
+    check(
+        &mut bench,
+        Hook::FromEndpoint,
+        &forged,
+        (SHOT, "invalid-source-ip"),
+    );
+    let mut forged = out(v4(3), TCP, 80);
+    forged.source_mac = GATEWAY_MAC;
+    check(
+        &mut bench,
+        Hook::FromEndpoint,
+        &forged,
+        (SHOT, "invalid-source-mac"),
+    );
+}
+
+#[test]
+fn an_inbound_flow_is_remembered_so_that_its_replies_pass() {
+    for peer in [v4(4), v6(4)] {
+        let mut bench = guarded();
+        let mut request = out(peer, TCP, 9_999).answer();
+        request.ports = (50_000, 8_080);
+        request.tcp_flags = 0x02;
+        check(
+            &mut bench,
+            Hook::FromEndpoint,
+            &request.answer(),
+            (SHOT, "policy-denied"),
+        );
+        check(&mut bench, Hook::ToEndpoint, &request, (NEXT, ""));
+        check(
+            &mut bench,
+            Hook::FromEndpoint,
+            &request.answer(),
+            (NEXT, ""),
+        );
+        // Its own connection to the same port of the same peer is another flow.
+        check(
+            &mut bench,
+            Hook::FromEndpoint,
+            &request.answer().flags(0x02),
+            (SHOT, "policy-denied"),
+        );
+    }
+}
+
+#[test]
+fn a_learned_address_is_open_for_this_endpoint_alone() {
+    let mut bench = guarded();
+    let server = v4(77);
+    check(
+        &mut bench,
+        Hook::FromEndpoint,
+        &out(server, TCP, 443),
+        (SHOT, "policy-denied"),
+    );
+    bench.learn(
+        server,
+        16_777_300,
+        &[entry(16_777_300, 0, 0, Verdict::Allow)],
+    );
+    check(
+        &mut bench,
+        Hook::FromEndpoint,
+        &out(server, TCP, 443),
+        (NEXT, ""),
+    );
+    check(
+        &mut bench,
+        Hook::FromEndpoint,
+        &out(v4(78), TCP, 443),
+        (SHOT, "policy-denied"),
+    );
+}
+
+#[test]
+fn neighbour_traffic_passes_unjudged() {
+    let mut bench = guarded();
+    let mut arp = out(v4(3), TCP, 80).bytes();
+    arp[12..14].copy_from_slice(&[0x08, 0x06]);
+    assert_eq!(
+        bench
+            .datapath
+            .try_packet(Hook::FromEndpoint, &arp, 0)
+            .unwrap()
+            .0,
+        NEXT
+    );
+    for kind in [130, 133, 135, 136, 143] {
+        let mut discovery = out(v6(3), 58, 0).bytes();
+        discovery[54] = kind;
+        assert_eq!(
+            bench
+                .datapath
+                .try_packet(Hook::FromEndpoint, &discovery, 0)
+                .unwrap()
+                .0,
+            NEXT,
+            "{kind}"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_parsed_is_dropped_with_its_reason() {
+    let whole = out(v4(3), TCP, 80).bytes();
+    let ether = |kind: [u8; 2]| {
+        let mut frame = whole.clone();
+        frame[12..14].copy_from_slice(&kind);
+        frame
+    };
+    let mut version = whole.clone();
+    version[14] = 0x65;
+    let mut short_header = whole.clone();
+    short_header[14] = 0x44;
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("IPX", ether([0x81, 0x37]), "unsupported-l3"),
+        ("VLAN", ether([0x81, 0x00]), "vlan"),
+        ("QinQ", ether([0x88, 0xa8]), "vlan"),
+        ("IP version 6 in an IPv4 frame", version, "invalid-packet"),
+        ("IPv4 header of 16 bytes", short_header, "invalid-packet"),
+        (
+            "TCP header cut",
+            whole[..14 + 20 + 10].to_vec(),
+            "truncated-header",
+        ),
+        (
+            "UDP header cut",
+            out(v4(3), UDP, 80).bytes()[..14 + 20 + 6].to_vec(),
+            "truncated-header",
+        ),
+    ];
+    for (name, frame, reason) in cases {
+        let mut bench = guarded();
+        let (code, _, _) = bench
+            .datapath
+            .try_packet(Hook::FromEndpoint, &frame, 0)
+            .unwrap();
+        assert_eq!((code, bench.count(reason)), (SHOT, 1), "{name}");
+    }
+}
+
+#[test]
+fn options_and_extension_headers_are_walked() {
+    let mut bench = guarded();
+    let mut optioned = out(v4(3), TCP, 80);
+    optioned.extra = vec![1; 8];
+    check(&mut bench, Hook::FromEndpoint, &optioned, (NEXT, ""));
+    // hop-by-hop, then destination options, then TCP
+    let mut extended = out(v6(3), TCP, 81);
+    extended.extra_kind = 0;
+    extended.extra = vec![60, 0, 1, 4, 0, 0, 0, 0, TCP, 0, 1, 4, 0, 0, 0, 0];
+    check(
+        &mut bench,
+        Hook::FromEndpoint,
+        &extended,
+        (SHOT, "policy-denied"),
+    );
+    extended.ports.1 = 80;
+    check(&mut bench, Hook::FromEndpoint, &extended, (NEXT, ""));
+    // one header more than is walked
+    let mut endless = out(v6(3), TCP, 80);
+    endless.extra_kind = 60;
+    endless.extra = [60, 0, 1, 4, 0, 0, 0, 0].repeat(7);
+    endless.extra[48] = TCP;
+    check(
+        &mut bench,
+        Hook::FromEndpoint,
+        &endless,
+        (SHOT, "invalid-extension-header"),
+    );
+}
+
+#[test]
+fn a_fragmented_query_is_refused_and_so_are_parts_without_ports() {
+    let mut bench = guarded();
+    let mut first = out(v4(3), UDP, 53);
+    first.fragment = 0x2000;
+    check(&mut bench, Hook::FromEndpoint, &first, (SHOT, "fragment"));
+    let mut later = out(v4(3), UDP, 53);
+    later.fragment = 0x0010;
+    check(&mut bench, Hook::FromEndpoint, &later, (SHOT, "fragment"));
+    let mut first = out(v6(3), UDP, 53);
+    first.extra_kind = 44;
+    first.extra = vec![UDP, 0, 0, 1, 0, 0, 0, 7];
+    check(&mut bench, Hook::FromEndpoint, &first, (SHOT, "fragment"));
+}
+
+#[test]
+fn an_endpoint_without_a_policy_map_is_closed() {
+    let mut bench = guarded();
+    drop(bench.ledger);
+    let (code, _, _) = bench
+        .datapath
+        .try_packet(Hook::FromEndpoint, &out(v4(3), TCP, 80).bytes(), 0)
+        .unwrap();
+    assert_eq!(code, SHOT);
+    bench
+        .datapath
+        .remove_endpoint(ENDPOINT, common::LOOPBACK)
+        .unwrap();
+    let (code, _, _) = bench
+        .datapath
+        .try_packet(Hook::FromEndpoint, &out(v4(3), TCP, 80).bytes(), 0)
+        .unwrap();
+    assert_eq!(code, SHOT, "an interface that nobody knows");
+}
+
+#[test]
+fn an_open_endpoint_passes_all_and_remembers_inbound_flows() {
+    let mut bench = Bench::new(&[entry(0, 0, 0, Verdict::Allow)]);
+    for packet in [
+        out(v4(3), TCP, 80),
+        out(v4(3), UDP, 53),
+        out(v6(9), 58, 0),
+        out(v4(9), 47, 0),
+    ] {
+        check(&mut bench, Hook::FromEndpoint, &packet, (NEXT, ""));
+    }
+}
+
+#[test]
+fn an_injected_packet_passes_once_and_loses_its_mark() {
+    let mut bench = guarded();
+    let mark = bench.datapath.config().inject_mark;
+    let denied = out(v4(9), TCP, 9).bytes();
+    let (code, _, left) = bench
+        .datapath
+        .try_packet(Hook::FromEndpoint, &denied, mark)
+        .unwrap();
+    assert_eq!((code, left), (NEXT, 0));
+    let mark = bench.datapath.config().client_mark;
+    let (code, _, left) = bench
+        .datapath
+        .try_packet(Hook::ToEndpoint, &denied, mark)
+        .unwrap();
+    assert_eq!((code, left), (NEXT, 0));
+}
+
+/// A frame on the side link.
+fn framed(packet: &Packet, mark: Option<Mark>) -> Vec<u8> {
+    let mut frame = packet.bytes();
+    if let Some(mark) = mark {
+        frame[..6].copy_from_slice(&GATE_MAC);
+        frame[6..12].copy_from_slice(&mark.to_mac());
+    }
+    frame
+}
+
+#[test]
+fn the_nodes_end_hands_the_client_leg_to_the_endpoint() {
+    let mut bench = guarded();
+    let mark = Mark::new(Kind::Client, ENDPOINT);
+    let answer = out(v4(3), UDP, 53).answer();
+    let (code, frame, left) = bench
+        .datapath
+        .try_packet(Hook::NodeEnd, &framed(&answer, mark), 0)
+        .unwrap();
+    assert_eq!(code, REDIRECT);
+    assert_eq!(
+        (&frame[..6], &frame[6..12]),
+        (&WORKLOAD_MAC[..], &HOST_MAC[..])
+    );
+    assert_eq!(left, bench.datapath.config().client_mark);
+}
+
+#[test]
+fn the_nodes_end_injects_the_upstream_leg_and_its_answer_is_caught() {
+    for (server, protocol) in [(v4(3), UDP), (v6(3), TCP)] {
+        let mut bench = guarded();
+        let mark = Mark::new(Kind::Upstream, ENDPOINT);
+        let upstream = out(server, protocol, 53).with_port(12_345);
+        // Before the workload ever sent anything there is no next hop.
+        let (code, _, _) = bench
+            .datapath
+            .try_packet(Hook::NodeEnd, &framed(&upstream, mark), 0)
+            .unwrap();
+        assert_eq!((code, bench.count("no-next-hop")), (SHOT, 1));
+        check(
+            &mut bench,
+            Hook::FromEndpoint,
+            &out(server, protocol, 53),
+            (REDIRECT, ""),
+        );
+        let (code, frame, left) = bench
+            .datapath
+            .try_packet(Hook::NodeEnd, &framed(&upstream, mark), 0)
+            .unwrap();
+        assert_eq!(code, REDIRECT);
+        assert_eq!(
+            (&frame[..6], &frame[6..12]),
+            (&GATEWAY_MAC[..], &WORKLOAD_MAC[..])
+        );
+        assert_eq!(left, bench.datapath.config().inject_mark);
+
+        let answer = upstream.answer();
+        let (code, frame, _) = bench
+            .datapath
+            .try_packet(Hook::ToEndpoint, &answer.bytes(), 0)
+            .unwrap();
+        assert_eq!(code, REDIRECT);
+        assert_eq!(frame[6..12], mark.unwrap().to_mac());
+        assert_eq!(bench.count("caught"), 1);
+        // From another port of the server, to the same local port: the workload's own.
+        check(
+            &mut bench,
+            Hook::ToEndpoint,
+            &answer.clone().with_port(54),
+            (NEXT, ""),
+        );
+        assert_eq!(bench.count("caught"), 1);
+    }
+}
+
+#[test]
+fn frames_without_a_kind_die_on_the_side_link() {
+    let mut bench = guarded();
+    let packet = out(v4(3), UDP, 53);
+    for hook in [Hook::NodeEnd, Hook::GateIn, Hook::GateOut] {
+        check(&mut bench, hook, &packet, (SHOT, "no-kind"));
+    }
+    let stranger = framed(&packet, Mark::new(Kind::Client, 99));
+    assert_eq!(
+        bench
+            .datapath
+            .try_packet(Hook::NodeEnd, &stranger, 0)
+            .unwrap()
+            .0,
+        SHOT
+    );
+    assert_eq!(bench.count("unknown-endpoint"), 1);
+}
+
+#[test]
+fn the_gates_end_turns_mac_into_mark_and_back() {
+    let mut bench = guarded();
+    let mark = Mark::new(Kind::Client, ENDPOINT);
+    let query = framed(&out(v4(3), UDP, 53), mark);
+    let (code, _, left) = bench.datapath.try_packet(Hook::GateIn, &query, 0).unwrap();
+    assert_eq!((code, left), (NEXT, mark.unwrap().number()));
+    let (code, frame, _) = bench
+        .datapath
+        .try_packet(
+            Hook::GateOut,
+            &out(v4(3), UDP, 53).bytes(),
+            mark.unwrap().number(),
+        )
+        .unwrap();
+    assert_eq!(code, NEXT);
+    assert_eq!(frame[6..12], mark.unwrap().to_mac());
+}
+
+#[test]
+fn an_upstream_answer_never_meets_a_listener() {
+    let mut bench = guarded();
+    let mark = Mark::new(Kind::Upstream, ENDPOINT);
+    for (peer, protocol) in [(v4(3), UDP), (v6(3), TCP)] {
+        let answer = framed(&out(peer, protocol, 53), mark);
+        assert_eq!(
+            bench
+                .datapath
+                .try_packet(Hook::GateIn, &answer, 0)
+                .unwrap()
+                .0,
+            SHOT
+        );
+    }
+    assert_eq!(bench.count("upstream-to-listener"), 2);
+    let answer = framed(&out(v4(3), UDP, 12_345), mark);
+    assert_eq!(
+        bench
+            .datapath
+            .try_packet(Hook::GateIn, &answer, 0)
+            .unwrap()
+            .0,
+        NEXT
+    );
+}
+
+#[test]
+fn a_full_conntrack_table_refuses_new_flows_and_keeps_live_ones() {
+    let mut bench = Bench::new(&[entry(0, 0, 0, Verdict::Allow)]);
+    let live = out(v4(3), TCP, 80);
+    check(&mut bench, Hook::FromEndpoint, &live, (NEXT, ""));
+    let mut refused = 0;
+    'fill: for server in 1..=4u8 {
+        for port in 1..=65_535u16 {
+            let packet = out(v4(100 + server), UDP, port).bytes();
+            let (code, _, _) = bench
+                .datapath
+                .try_packet(Hook::FromEndpoint, &packet, 0)
+                .unwrap();
+            if code == SHOT {
+                refused += 1;
+                break 'fill;
+            }
+        }
+    }
+    assert_eq!((refused, bench.count("ct-insert-failed")), (1, 1));
+    check(
+        &mut bench,
+        Hook::FromEndpoint,
+        &live.flags(0x10),
+        (NEXT, ""),
+    );
+}
+
+#[test]
+fn events_tell_of_verdicts_and_drops_up_to_the_limit() {
+    let mut bench = guarded();
+    let mut events = bench.datapath.events().unwrap();
+    check(
+        &mut bench,
+        Hook::FromEndpoint,
+        &out(v4(3), TCP, 80),
+        (NEXT, ""),
+    );
+    check(
+        &mut bench,
+        Hook::FromEndpoint,
+        &out(v4(3), TCP, 81),
+        (SHOT, "policy-denied"),
+    );
+    let mut seen = Vec::new();
+    events.drain(|event| {
+        seen.push((
+            event.kind,
+            event.verdict,
+            event.matched,
+            event.reason,
+            event.identity,
+        ))
+    });
+    assert_eq!(
+        seen,
+        [
+            (1, 1, 2, 0, SERVER),
+            (1, 0, 0, 133, SERVER),
+            (2, 0, 0, 133, SERVER)
+        ]
+    );
+
+    let denied = out(v4(3), TCP, 81).bytes();
+    for _ in 0..bpf_redirect_common::EVENTS_PER_SECOND_MAX {
+        bench
+            .datapath
+            .try_packet(Hook::FromEndpoint, &denied, 0)
+            .unwrap();
+    }
+    let mut told = 0;
+    events.drain(|_| told += 1);
+    let limited = bench.count("events-limited");
+    assert!(limited > 0, "the budget of one second is spent");
+    assert_eq!(
+        told + limited,
+        2 * bpf_redirect_common::EVENTS_PER_SECOND_MAX,
+        "each is told or counted"
+    );
+}
