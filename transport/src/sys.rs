@@ -185,11 +185,11 @@ impl Batch {
         usize::try_from(got).map_err(|_| io::Error::last_os_error())
     }
 
-    /// The `index`th datagram that was read: its addresses and its bytes; `None` if it was cut, or
+    /// The `index`th datagram that was read: its addresses and its bytes, as many as fit; `None` if it
     /// came without its own address.
     pub(crate) fn received(&self, index: usize) -> Option<(Envelope, &[u8])> {
         let header = self.headers.get(index)?;
-        let len = header.msg_len as usize;
+        let len = (header.msg_len as usize).min(self.stride);
         if header.msg_hdr.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 || len > self.stride
         {
             return None;

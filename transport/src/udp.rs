@@ -84,7 +84,7 @@ impl AsFd for GateUdp {
 pub struct Inbox(Batch);
 
 impl Inbox {
-    /// Room for `count` datagrams of at most `longest` bytes; longer ones are dropped.
+    /// Room for `count` datagrams of at most `longest` bytes; longer ones are cut.
     #[must_use]
     pub fn new(count: usize, longest: usize) -> Self {
         Self(Batch::new(count, longest))
@@ -109,7 +109,7 @@ impl Inbox {
         }
     }
 
-    /// The `index`th datagram; `None` if it was cut, or has no mark.
+    /// The `index`th datagram; `None` if it has no mark.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<Datagram<'_>> {
         let (envelope, bytes) = self.0.received(index)?;

@@ -1,0 +1,382 @@
+//! An upstream answer: is it the one that we wait for, and which addresses does it teach?
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use fqdn::Name;
+
+use crate::limits::{ADDRESSES_PER_ANSWER_MAX, ALIASES_PER_ANSWER_MAX, CHAIN_NAMES_MAX};
+use crate::question::{HEADER_OCTETS, Header, RawQuestion, Rcode};
+use crate::walk::{Malformed, NameBuf, Record};
+use crate::words::words;
+
+const CLASS_IN: u16 = 1;
+const TYPE_A: u16 = 1;
+const TYPE_CNAME: u16 = 5;
+const TYPE_AAAA: u16 = 28;
+const TYPE_DNAME: u16 = 39;
+/// QTYPE and QCLASS at the end of a question.
+const TYPE_CLASS_OCTETS: usize = 4;
+/// The TTL of the question's own name: it bounds nothing.
+const NO_BOUND: u32 = u32::MAX;
+
+words! {
+    /// Why a message from upstream is not the answer to an outstanding query.
+    pub enum Reject {
+        /// Less than a header.
+        Short = "short",
+        /// QR=0.
+        NotAnAnswer = "not-an-answer",
+        /// An opcode other than QUERY.
+        Opcode = "opcode",
+        /// No outstanding query of that pool member has the id.
+        Id = "id",
+        /// It came from, or to, another address than the query's.
+        Source = "source",
+        /// It came after the deadline.
+        Late = "late",
+        /// Its question is not the one that was sent.
+        Question = "question",
+        /// Only the case of its question differs, and the option says that this counts.
+        Case = "case",
+    }
+}
+
+words! {
+    /// Why no one can say which addresses a client would read out of an answer.
+    pub enum Invalid {
+        /// A name or a record of the answer section can't be read.
+        Malformed = "invalid-answer",
+        /// The chain of aliases is too long.
+        Chain = "chain",
+        /// More addresses than an answer may teach.
+        TooMany = "too-many",
+    }
+}
+
+/// What was sent upstream, as far as an answer must repeat it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent<'a> {
+    /// The id on the upstream leg.
+    pub id: u16,
+    /// The question with type and class, case kept.
+    pub question: &'a [u8],
+}
+
+/// How an answer repeats its question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Matched {
+    /// Byte for byte.
+    Exact,
+    /// In another case: some servers fold it.
+    CaseChanged,
+    /// Not at all: a header with an rcode and nothing else, as some servers refuse.
+    HeaderOnly,
+}
+
+/// Whether a message is the answer to what was sent.
+///
+/// # Errors
+/// If it is not; the exchange goes on waiting.
+pub fn matches(sent: &Sent<'_>, bytes: &[u8]) -> Result<Matched, Reject> {
+    let header = read_answer_header(bytes)?;
+    if header.id != sent.id {
+        return Err(Reject::Id);
+    }
+    if header.questions == 0 && header.answers == 0 && header.flags.rcode() != Rcode::NO_ERROR {
+        return Ok(Matched::HeaderOnly);
+    }
+    let end = HEADER_OCTETS + sent.question.len();
+    let question = bytes.get(HEADER_OCTETS..end).ok_or(Reject::Question)?;
+    if header.questions != 1 {
+        return Err(Reject::Question);
+    }
+    if question == sent.question {
+        return Ok(Matched::Exact);
+    }
+    // Length bytes are below 0x40, so folding the whole name touches letters only.
+    let name_len = sent.question.len().saturating_sub(TYPE_CLASS_OCTETS);
+    let (name, tail) = question
+        .split_at_checked(name_len)
+        .ok_or(Reject::Question)?;
+    let (sent_name, sent_tail) = sent
+        .question
+        .split_at_checked(name_len)
+        .ok_or(Reject::Question)?;
+    if tail == sent_tail && name.eq_ignore_ascii_case(sent_name) {
+        return Ok(Matched::CaseChanged);
+    }
+    Err(Reject::Question)
+}
+
+/// The header, if it is an answer's to a plain query.
+pub(crate) fn read_answer_header(bytes: &[u8]) -> Result<Header, Reject> {
+    let header = Header::read(bytes).ok_or(Reject::Short)?;
+    if !header.flags.is_answer() {
+        return Err(Reject::NotAnAnswer);
+    }
+    if header.flags.opcode() != 0 {
+        return Err(Reject::Opcode);
+    }
+    Ok(header)
+}
+
+/// One learned address and for how long it is promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LearnedAddr {
+    /// The address.
+    pub ip: IpAddr,
+    /// The least TTL of the chain that leads to it and of its own record.
+    pub ttl_secs: u32,
+}
+
+/// What an answer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Its response code.
+    pub rcode: Rcode,
+    /// TC=1: what it has counts all the same, since some stubs use it.
+    pub is_truncated: bool,
+    /// The addresses of the question's name, each once; empty unless the rcode is NOERROR.
+    pub addresses: Vec<LearnedAddr>,
+    /// The names that the chain of CNAMEs and DNAMEs adds, in its order.
+    pub aliases: Vec<Name>,
+}
+
+/// Reads the answer section of a message whose question matched. Authority and additional records
+/// teach nothing, and faults in them are none of ours.
+///
+/// # Errors
+/// If the answer section can't be read whole, or a bound is hit.
+pub fn read_answer(bytes: &[u8]) -> Result<Reading, Invalid> {
+    let header = Header::read(bytes).ok_or(Invalid::Malformed)?;
+    let question = RawQuestion::read(bytes).map_err(|_| Invalid::Malformed)?;
+    let section = Section {
+        bytes,
+        at: question.end,
+        count: header.answers,
+    };
+    let survey = section.survey()?;
+    let mut reading = Reading {
+        rcode: header.flags.rcode(),
+        is_truncated: header.flags.is_truncated(),
+        addresses: Vec::new(),
+        aliases: Vec::new(),
+    };
+    if reading.rcode != Rcode::NO_ERROR {
+        return Ok(reading);
+    }
+    let chain = follow_all(question.name(), &survey.aliases)?;
+    if survey.has_addresses {
+        reading.addresses = section.addresses(question.name(), &chain)?;
+    }
+    reading.aliases = chain.into_iter().map(|link| link.name).collect();
+    Ok(reading)
+}
+
+/// The answer section of a message.
+struct Section<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    count: u16,
+}
+
+/// What the first look at an answer section finds.
+struct Survey {
+    aliases: Vec<Alias>,
+    has_addresses: bool,
+}
+
+/// A CNAME or DNAME record.
+struct Alias {
+    is_dname: bool,
+    owner: Name,
+    target: Name,
+    ttl_secs: u32,
+}
+
+/// A name that the chain adds, with the least TTL of the links that lead to it.
+struct Link {
+    name: Name,
+    ttl_secs: u32,
+}
+
+impl Section<'_> {
+    /// Reads every record once: framing, sizes, aliases, and whether there is an address at all.
+    fn survey(&self) -> Result<Survey, Invalid> {
+        let mut survey = Survey {
+            aliases: Vec::new(),
+            has_addresses: false,
+        };
+        self.for_each(|owner, record| {
+            match (record.rtype, record.rdata.len()) {
+                (TYPE_A, 4) | (TYPE_AAAA, 16) => survey.has_addresses = true,
+                (TYPE_A | TYPE_AAAA, _) => return Err(Invalid::Malformed),
+                (TYPE_CNAME | TYPE_DNAME, _) if survey.aliases.len() >= ALIASES_PER_ANSWER_MAX => {
+                    return Err(Invalid::Chain);
+                }
+                (TYPE_CNAME | TYPE_DNAME, _) => {
+                    survey.aliases.push(Alias::read(self.bytes, owner, record)?);
+                }
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(survey)
+    }
+
+    /// The addresses whose owner is on the chain, each once with its smallest TTL.
+    fn addresses(&self, name: &[u8], chain: &[Link]) -> Result<Vec<LearnedAddr>, Invalid> {
+        let mut addresses = Vec::with_capacity(usize::from(self.count.min(16)));
+        self.for_each(|owner, record| {
+            let (Some(ip), Some(bound)) = (address(record), bound_of(owner.as_wire(), name, chain))
+            else {
+                return Ok(());
+            };
+            if addresses.len() >= ADDRESSES_PER_ANSWER_MAX {
+                return Err(Invalid::TooMany);
+            }
+            let ttl_secs = record.ttl_secs().min(bound);
+            addresses.push(LearnedAddr { ip, ttl_secs });
+            Ok(())
+        })?;
+        Ok(each_once(addresses))
+    }
+
+    /// Calls `visit` with each record of class IN; a record of another class is only stepped over.
+    fn for_each(
+        &self,
+        mut visit: impl FnMut(&NameBuf, &Record<'_>) -> Result<(), Invalid>,
+    ) -> Result<(), Invalid> {
+        let mut owner = NameBuf::new();
+        let mut at = self.at;
+        for _ in 0..self.count {
+            let record = Record::read(self.bytes, at, &mut owner)?;
+            at = record.end;
+            if record.class == CLASS_IN {
+                visit(&owner, &record)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Alias {
+    fn read(bytes: &[u8], owner: &NameBuf, record: &Record<'_>) -> Result<Self, Invalid> {
+        let mut target = NameBuf::new();
+        if target.read(bytes, record.rdata_at)? != record.end {
+            return Err(Invalid::Malformed);
+        }
+        Ok(Self {
+            is_dname: record.rtype == TYPE_DNAME,
+            owner: to_name(owner.as_wire())?,
+            target: to_name(target.as_wire())?,
+            ttl_secs: record.ttl_secs(),
+        })
+    }
+}
+
+/// Follows aliases from `name` to where none leads on, or to a name that was there before.
+fn follow_all(name: &[u8], aliases: &[Alias]) -> Result<Vec<Link>, Invalid> {
+    let mut chain: Vec<Link> = Vec::new();
+    loop {
+        let (current, bound) = chain.last().map_or((name, NO_BOUND), |link| {
+            (link.name.as_wire(), link.ttl_secs)
+        });
+        let Some((next, ttl_secs)) = follow(current, aliases) else {
+            return Ok(chain);
+        };
+        if next.as_wire() == name || chain.iter().any(|link| link.name == next) {
+            return Ok(chain);
+        }
+        if chain.len() >= CHAIN_NAMES_MAX {
+            return Err(Invalid::Chain);
+        }
+        chain.push(Link {
+            name: next,
+            ttl_secs: ttl_secs.min(bound),
+        });
+    }
+}
+
+/// Where one name leads: by its first CNAME, else by the closest DNAME above it (RFC 6672 §2.2).
+fn follow(name: &[u8], aliases: &[Alias]) -> Option<(Name, u32)> {
+    let cname = aliases
+        .iter()
+        .find(|alias| !alias.is_dname && alias.owner.as_wire() == name);
+    if let Some(cname) = cname {
+        return Some((cname.target.clone(), cname.ttl_secs));
+    }
+    let mut cut = 0usize;
+    while let Some(len) = name.get(cut).copied().filter(|len| *len != 0) {
+        cut += 1 + usize::from(len);
+        let (below, suffix) = name.split_at_checked(cut)?;
+        let dname = aliases
+            .iter()
+            .find(|alias| alias.is_dname && alias.owner.as_wire() == suffix);
+        if let Some(dname) = dname {
+            let wire = [below, dname.target.as_wire()].concat();
+            let (next, _) = Name::from_wire(&wire).ok()?;
+            return Some((next, dname.ttl_secs));
+        }
+    }
+    None
+}
+
+/// The TTL bound of a name on the chain; `None` if it is not on it.
+fn bound_of(owner: &[u8], name: &[u8], chain: &[Link]) -> Option<u32> {
+    if owner == name {
+        return Some(NO_BOUND);
+    }
+    chain
+        .iter()
+        .find(|link| link.name.as_wire() == owner)
+        .map(|link| link.ttl_secs)
+}
+
+fn address(record: &Record<'_>) -> Option<IpAddr> {
+    match record.rtype {
+        TYPE_A => {
+            let octets: [u8; 4] = record.rdata.try_into().ok()?;
+            Some(IpAddr::V4(Ipv4Addr::from(octets)))
+        }
+        TYPE_AAAA => {
+            let octets: [u8; 16] = record.rdata.try_into().ok()?;
+            Some(IpAddr::V6(Ipv6Addr::from(octets)))
+        }
+        _ => None,
+    }
+}
+
+/// Leaves each address once, with its smallest TTL (RFC 2181 §5.2), in the answer's order.
+fn each_once(addresses: Vec<LearnedAddr>) -> Vec<LearnedAddr> {
+    if addresses.len() < 2 {
+        return addresses;
+    }
+    let mut order: Vec<(IpAddr, u32, usize)> = addresses
+        .iter()
+        .enumerate()
+        .map(|(index, learned)| (learned.ip, learned.ttl_secs, index))
+        .collect();
+    order.sort_unstable();
+    order.dedup_by_key(|(ip, ..)| *ip);
+    if order.len() == addresses.len() {
+        return addresses;
+    }
+    order.sort_unstable_by_key(|(.., index)| *index);
+    order
+        .into_iter()
+        .map(|(ip, ttl_secs, _)| LearnedAddr { ip, ttl_secs })
+        .collect()
+}
+
+fn to_name(wire: &[u8]) -> Result<Name, Invalid> {
+    Name::from_wire(wire)
+        .map(|(name, _)| name)
+        .map_err(|_| Invalid::Malformed)
+}
+
+impl From<Malformed> for Invalid {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}

@@ -1,0 +1,376 @@
+//! One DNS exchange from the query that passed the gates to the bytes that go upstream.
+//!
+//! ```text
+//! gate_query ─► Exchange ─judge─► Forward ─send─► Held (in Pending) ─hear─► Untaught ─learn─► Taught
+//!     │             │                │              │                          │               │
+//!  Refusal      no permit:       no place:       expired, gone:            not installed:    release:
+//!  answered     denied           SERVFAIL        SERVFAIL                  SERVFAIL          the answer
+//! ```
+//!
+//! Each arrow consumes the value at its foot. `send` needs the permit that only policy makes;
+//! `release` needs what only [`Learn`](super::learn::Learn) makes.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use policy::{Denial, DenyAnswer, DnsPermit, EndpointId, L4Protocol, Question};
+
+use super::gates::{Message, Query, Refusal};
+use super::learn::NotInstalled;
+use super::pending::{Key, Pending, Via};
+use super::record::{ErrorAnswers, ExchangeRecord, Outcome};
+use super::step::{DenyResponse, Fault, Origin, Reply, Step};
+use super::tally::Quirk;
+use crate::limits::UDP_PLAIN_OCTETS;
+use crate::question::{Flags, Rcode};
+use crate::refuse::{DnssecOk, Ede, OwnAnswer, Repeated, write_answer};
+
+/// A query that passed the gates and is not judged yet.
+#[derive(Debug)]
+pub struct Exchange<'a> {
+    record: ExchangeRecord,
+    message: Message<'a>,
+}
+
+/// What follows from a verdict.
+#[derive(Debug)]
+pub enum Action<'a> {
+    /// Answer the client.
+    Reply(Reply),
+    /// Ask the server; nothing has gone out yet.
+    Forward(Forward<'a>),
+    /// Do nothing: the option says that denials are silent.
+    Drop,
+}
+
+/// A query with its permit.
+#[derive(Debug)]
+pub struct Forward<'a> {
+    record: ExchangeRecord,
+    message: Message<'a>,
+    permit: DnsPermit,
+}
+
+/// Where the bytes that were appended to [`Step::out`] go: all of it comes from the permit but the
+/// client's address, which the record vouches for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "the bytes must be sent"]
+pub struct Upstream {
+    /// Whose mark the datagram carries.
+    pub endpoint: EndpointId,
+    /// Which server gets it.
+    pub server: SocketAddr,
+    /// By which protocol.
+    pub protocol: L4Protocol,
+    /// Whose address it bears, where the source is the endpoint's.
+    pub client: SocketAddr,
+    /// The entry to take out and fail, should sending fail.
+    pub key: Key,
+}
+
+/// A query that waits for its answer, or whose answer is held.
+#[derive(Debug)]
+pub struct Held {
+    record: ExchangeRecord,
+    client_id: u16,
+    flags: Flags,
+    /// The question as the client wrote it, with type and class.
+    question: Box<[u8]>,
+    /// What an answer of ours needs of the query's OPT, and the size that the client takes.
+    opt: Option<(DnssecOk, u16)>,
+}
+
+impl<'a> Exchange<'a> {
+    /// Opens the exchange and its record.
+    #[must_use]
+    pub fn open(origin: Origin, query: Query<'a>, step: &Step<'_>) -> Self {
+        Self {
+            record: step.records.open(step.now, origin, query.question),
+            message: query.message,
+        }
+    }
+
+    /// What policy must judge.
+    #[must_use]
+    pub const fn question(&self) -> &Question {
+        self.record.question()
+    }
+
+    /// Acts on the verdict.
+    pub fn judge(mut self, verdict: Result<DnsPermit, Denial>, step: &mut Step<'_>) -> Action<'a> {
+        let permit = match verdict {
+            Ok(permit) => permit,
+            Err(denial) => return self.deny(denial, step),
+        };
+        if !is_for(&permit, &self.record) {
+            return Action::Reply(self.fail(Fault::PermitMismatch, step));
+        }
+        self.record.allow(permit.rule(), permit.revision());
+        Action::Forward(Forward {
+            record: self.record,
+            message: self.message,
+            permit,
+        })
+    }
+
+    /// Ends the exchange with SERVFAIL, where no verdict could be had.
+    pub fn fail(self, fault: Fault, step: &mut Step<'_>) -> Reply {
+        fail(self.record, &self.message.repeated(), fault, step)
+    }
+
+    fn deny(self, denial: Denial, step: &mut Step<'_>) -> Action<'a> {
+        let answer = match denied(step.settings.deny_response, denial.answer) {
+            Denied::Fault => return Action::Reply(self.fail(Fault::NoPolicy, step)),
+            Denied::Answer(answer) => Some(answer),
+            Denied::Silence => None,
+        };
+        let origin = self.record.origin();
+        let outcome = Outcome::Denied {
+            reason: denial.reason,
+            rcode: answer.map(|answer| answer.rcode),
+        };
+        self.record.finish(step.now, outcome);
+        let Some(answer) = answer else {
+            return Action::Drop;
+        };
+        write_answer(&self.message.repeated(), answer, step.out);
+        Action::Reply(Reply { origin })
+    }
+}
+
+/// Whether the permit is for the very query whose record this is.
+fn is_for(permit: &DnsPermit, record: &ExchangeRecord) -> bool {
+    let origin = record.origin();
+    permit.endpoint() == origin.endpoint
+        && permit.server() == origin.server
+        && permit.protocol() == origin.protocol
+        && permit.question() == record.question()
+}
+
+/// How a denial is answered.
+enum Denied {
+    Answer(OwnAnswer),
+    Silence,
+    /// It was no decision.
+    Fault,
+}
+
+fn denied(option: DenyResponse, answer: DenyAnswer) -> Denied {
+    let (rcode, ede) = match (answer, option) {
+        (DenyAnswer::ServFail, _) => return Denied::Fault,
+        (_, DenyResponse::Drop) => return Denied::Silence,
+        (_, DenyResponse::Refused) => (Rcode::REFUSED, Ede::Prohibited),
+        (_, DenyResponse::NxDomain) | (DenyAnswer::NxDomain, DenyResponse::Auto) => {
+            (Rcode::NX_DOMAIN, Ede::Filtered)
+        }
+        (_, DenyResponse::NoData) | (DenyAnswer::NoData, DenyResponse::Auto) => {
+            (Rcode::NO_ERROR, Ede::Filtered)
+        }
+    };
+    let ede = Some(ede);
+    Denied::Answer(OwnAnswer { rcode, ede })
+}
+
+impl Forward<'_> {
+    /// Whose query it is.
+    #[must_use]
+    pub fn endpoint(&self) -> EndpointId {
+        self.permit.endpoint()
+    }
+
+    /// Consumes the permit: takes a place among the outstanding and a fresh id, and appends the
+    /// bytes for the server, which differ from the client's in the id and, unless the message is
+    /// signed, in the UDP size that they announce.
+    ///
+    /// # Errors
+    /// If there is no place or no id: the reply says SERVFAIL.
+    pub fn send(
+        self,
+        pending: &mut Pending,
+        via: Via<'_>,
+        step: &mut Step<'_>,
+    ) -> Result<Upstream, Reply> {
+        let reserved = match pending.reserve(self.permit.endpoint(), via) {
+            Ok(reserved) => reserved,
+            Err(fault) => return Err(self.fail(fault, step)),
+        };
+        let upstream = Upstream {
+            endpoint: self.permit.endpoint(),
+            server: self.permit.server(),
+            protocol: self.permit.protocol(),
+            client: self.record.origin().client,
+            key: reserved.key,
+        };
+        write_upstream(&self.message, upstream, step);
+        let wait = match upstream.protocol {
+            L4Protocol::Tcp => step.settings.tcp_wait,
+            L4Protocol::Udp | L4Protocol::Sctp => step.settings.udp_wait,
+        };
+        let oldest = pending.insert(reserved, self.hold(), step.now + wait);
+        if let Some(oldest) = oldest {
+            oldest.end(step.now, Outcome::Superseded);
+        }
+        Ok(upstream)
+    }
+
+    /// Ends the exchange with SERVFAIL, where no way upstream could be had.
+    pub fn fail(self, fault: Fault, step: &mut Step<'_>) -> Reply {
+        fail(self.record, &self.message.repeated(), fault, step)
+    }
+
+    fn hold(self) -> Held {
+        Held {
+            client_id: self.message.id,
+            flags: self.message.flags,
+            question: self.message.repeated().question.into(),
+            opt: self.message.opt.map(|opt| (opt.dnssec_ok, opt.size)),
+            record: self.record,
+        }
+    }
+}
+
+/// Appends the query with its new id and, over UDP, the size that we let it announce.
+fn write_upstream(message: &Message<'_>, upstream: Upstream, step: &mut Step<'_>) {
+    let start = step.out.len();
+    step.out.extend_from_slice(message.bytes);
+    overwrite(step.out, start, upstream.key.id);
+    let (Some(max), Some(opt)) = (step.settings.clamp_size, message.opt) else {
+        return;
+    };
+    if upstream.protocol != L4Protocol::Tcp && !message.signed && opt.size > max {
+        overwrite(step.out, start + opt.size_at, max);
+    }
+}
+
+/// Overwrites two octets.
+pub(super) fn overwrite(bytes: &mut [u8], at: usize, word: u16) {
+    if let Some(place) = bytes.get_mut(at..at + 2) {
+        place.copy_from_slice(&word.to_be_bytes());
+    }
+}
+
+impl Held {
+    /// Who asks whom.
+    #[must_use]
+    pub const fn origin(&self) -> Origin {
+        self.record.origin()
+    }
+
+    /// What is asked.
+    #[must_use]
+    pub const fn question(&self) -> &Question {
+        self.record.question()
+    }
+
+    /// The client's id.
+    #[must_use]
+    pub const fn client_id(&self) -> u16 {
+        self.client_id
+    }
+
+    /// The question as it was sent, with type and class.
+    pub(crate) fn sent_question(&self) -> &[u8] {
+        &self.question
+    }
+
+    /// The size of UDP answer that the client takes.
+    pub(crate) fn udp_size(&self) -> usize {
+        let size = self.opt.map_or(0, |(_, size)| size);
+        usize::from(size.max(UDP_PLAIN_OCTETS))
+    }
+
+    /// What an answer of ours repeats.
+    pub(crate) fn repeated(&self) -> Repeated<'_> {
+        Repeated {
+            id: self.client_id,
+            flags: self.flags,
+            question: &self.question,
+            opt: self.opt.map(|(dnssec_ok, _)| dnssec_ok),
+        }
+    }
+
+    /// Ends the exchange with SERVFAIL.
+    pub fn fail(self, fault: Fault, step: &mut Step<'_>) -> Reply {
+        let Self {
+            record,
+            client_id,
+            flags,
+            question,
+            opt,
+        } = self;
+        let repeated = Repeated {
+            id: client_id,
+            flags,
+            question: &question,
+            opt: opt.map(|(dnssec_ok, _)| dnssec_ok),
+        };
+        fail(record, &repeated, fault, step)
+    }
+
+    /// Ends the exchange without a word to the client.
+    pub fn end(self, now: Instant, outcome: Outcome) {
+        self.record.finish(now, outcome);
+    }
+}
+
+/// The one way to SERVFAIL.
+fn fail(
+    record: ExchangeRecord,
+    repeated: &Repeated<'_>,
+    fault: Fault,
+    step: &mut Step<'_>,
+) -> Reply {
+    let origin = record.origin();
+    let outcome = if fault == Fault::Timeout {
+        Outcome::Timeout
+    } else {
+        Outcome::ServFail(fault)
+    };
+    record.finish(step.now, outcome);
+    let answer = OwnAnswer {
+        rcode: Rcode::SERV_FAIL,
+        ede: Some(fault.ede()),
+    };
+    write_answer(repeated, answer, step.out);
+    Reply { origin }
+}
+
+/// What a failure of learning means for the client: the direction of every failure between an
+/// answer and its release is written down here and nowhere else, and all of them are closed.
+pub(super) const fn withheld(failure: NotInstalled) -> Result<Fault, Outcome> {
+    match failure {
+        NotInstalled::Late => Ok(Fault::InstallTimeout),
+        NotInstalled::MapFull => Ok(Fault::MapFull),
+        NotInstalled::TooMany => Ok(Fault::TooMany),
+        NotInstalled::Kernel => Ok(Fault::Kernel),
+        NotInstalled::NoPolicy => Ok(Fault::NoPolicy),
+        NotInstalled::EndpointGone => Err(Outcome::EndpointGone),
+    }
+}
+
+impl Refusal<'_> {
+    /// Ends a query that failed a gate: counts it, tells its record if its question was read, and
+    /// answers if there is an answer and the endpoint has not had its share of them.
+    #[must_use]
+    pub fn conclude(
+        self,
+        origin: Origin,
+        limit: &mut ErrorAnswers,
+        step: &mut Step<'_>,
+    ) -> Option<Reply> {
+        let counters = step.records.counters();
+        counters.gate(self.reason);
+        let answer = self.answer();
+        if let Some(question) = self.question {
+            let record = step.records.open(step.now, origin, question);
+            record.finish(step.now, Outcome::Malformed(self.reason));
+        }
+        let (repeated, answer) = answer?;
+        if !limit.admit(step.now, origin.endpoint) {
+            counters.quirk(Quirk::ErrorAnswerLeftOut);
+            return None;
+        }
+        write_answer(&repeated, answer, step.out);
+        Some(Reply { origin })
+    }
+}

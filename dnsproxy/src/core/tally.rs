@@ -1,0 +1,119 @@
+//! What the DNS path counts, by reason.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::gates::GateReason;
+use super::record::Ending;
+use super::step::Fault;
+use crate::answer::Reject;
+
+/// One counter for each variant of a words enum.
+#[derive(Debug)]
+struct Tally<const N: usize>([AtomicU64; N]);
+
+impl<const N: usize> Tally<N> {
+    fn new() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+
+    fn add(&self, index: usize) {
+        if let Some(count) = self.0.get(index) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn values(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().map(|count| count.load(Ordering::Relaxed))
+    }
+}
+
+/// The counters of the DNS path; all workers share them.
+#[derive(Debug)]
+pub struct Counters {
+    gates: Tally<{ GateReason::ALL.len() }>,
+    rejects: Tally<{ Reject::ALL.len() }>,
+    faults: Tally<{ Fault::ALL.len() }>,
+    endings: Tally<{ Ending::ALL.len() }>,
+    quirks: Tally<{ Quirk::ALL.len() }>,
+}
+
+crate::words::words! {
+    /// What is worth counting and no reason of the others.
+    pub enum Quirk {
+        /// An error answer to malformed input was left out: the endpoint had its share.
+        ErrorAnswerLeftOut = "error-answer-left-out",
+        /// An answer was taken although the case of its question differs.
+        CaseChanged = "case-changed",
+        /// An answer was too large for its client and became TC=1.
+        CutForClient = "cut-for-client",
+        /// A finished exchange found the queue of the told full.
+        ToldLost = "told-lost",
+    }
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            gates: Tally::new(),
+            rejects: Tally::new(),
+            faults: Tally::new(),
+            endings: Tally::new(),
+            quirks: Tally::new(),
+        }
+    }
+}
+
+impl Counters {
+    /// Counts a query that failed a gate.
+    pub fn gate(&self, reason: GateReason) {
+        self.gates.add(reason as usize);
+    }
+
+    /// Counts a message from upstream that is no answer of ours.
+    pub fn reject(&self, reason: Reject) {
+        self.rejects.add(reason as usize);
+    }
+
+    /// Counts a SERVFAIL of ours.
+    pub(crate) fn fault(&self, fault: Fault) {
+        self.faults.add(fault as usize);
+    }
+
+    /// Counts the end of an exchange.
+    pub(crate) fn ending(&self, ending: Ending) {
+        self.endings.add(ending as usize);
+    }
+
+    /// Counts an oddity.
+    pub(crate) fn quirk(&self, quirk: Quirk) {
+        self.quirks.add(quirk as usize);
+    }
+
+    /// All counters as (name, reason, value).
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        let gates = GateReason::ALL.iter().map(|reason| reason.word());
+        let rejects = Reject::ALL.iter().map(|reason| reason.word());
+        let faults = Fault::ALL.iter().map(|fault| fault.word());
+        let endings = Ending::ALL.iter().map(|ending| ending.word());
+        let quirks = Quirk::ALL.iter().map(|quirk| quirk.word());
+        named("dns_malformed_total", gates, self.gates.values())
+            .chain(named(
+                "dns_upstream_rejected_total",
+                rejects,
+                self.rejects.values(),
+            ))
+            .chain(named("dns_faults_total", faults, self.faults.values()))
+            .chain(named("dns_exchanges_total", endings, self.endings.values()))
+            .chain(named("dns_quirks_total", quirks, self.quirks.values()))
+    }
+}
+
+fn named(
+    name: &'static str,
+    words: impl Iterator<Item = &'static str>,
+    values: impl Iterator<Item = u64>,
+) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+    words
+        .zip(values)
+        .map(move |(word, value)| (name, word, value))
+}

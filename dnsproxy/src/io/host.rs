@@ -1,0 +1,56 @@
+//! What the shell is given by whoever runs it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use policy::{Denial, DnsPermit, EndpointId, L4Protocol, Question};
+
+use crate::{Counters, Learn, Outstanding, Settings, Told};
+
+/// The node, seen from the DNS proxy: its clock, its policy, its datapath, its events.
+pub trait Host: Learn + Send + Sync + 'static {
+    /// The time.
+    fn now(&self) -> Instant;
+
+    /// What policy says of a question to a server.
+    ///
+    /// # Errors
+    /// A denial, which is an answer like any other.
+    fn judge(
+        &self,
+        endpoint: EndpointId,
+        server: (SocketAddr, L4Protocol),
+        question: &Question,
+    ) -> Result<DnsPermit, Denial>;
+
+    /// Takes a finished exchange.
+    fn tell(&self, told: Told);
+}
+
+/// What all workers share.
+pub struct Proxy<H> {
+    /// The node.
+    pub host: H,
+    /// The options.
+    pub settings: Settings,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    /// The node-wide account of what waits.
+    pub outstanding: Arc<Outstanding>,
+    /// The gate's end of the side link: link-local addresses need a link.
+    pub link: u32,
+}
+
+impl<H: Host> Proxy<H> {
+    /// A proxy for a gate whose end of the side link has index `link`.
+    pub fn new(host: H, settings: Settings, link: u32) -> Self {
+        Self {
+            host,
+            settings,
+            counters: Arc::new(Counters::default()),
+            outstanding: Arc::new(Outstanding::default()),
+            link,
+        }
+    }
+}

@@ -1,0 +1,609 @@
+//! DNS over TCP: one task for each connection, with one upstream connection, opened at the first
+//! query that may go (RFC 7766, `dns.md` §14).
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bpf_redirect_common::{DNS_PORT, Kind, Mark};
+use policy::{EndpointId, L4Protocol};
+use rand::RngExt;
+use tokio::io::Interest;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use transport::{GateListener, connect_as};
+
+use super::host::{Host, Proxy};
+use crate::core::exchange::{Action, Exchange, Upstream};
+use crate::core::gates::gate_query;
+use crate::core::pending::{Member, Pending, Via};
+use crate::core::record::{ErrorAnswers, Outcome, Records};
+use crate::core::release::{Arrived, Heard, Learned};
+use crate::core::step::{Fault, Origin, Step};
+use crate::frames::{Frames, write_frame};
+use crate::limits::{
+    TCP_CONNECTIONS_PER_ENDPOINT_MAX, TCP_FRAME_WAIT_MAX, TCP_IDLE_MAX, TCP_MALFORMED_MAX,
+    TCP_OUTSTANDING_MAX, TCP_UNREAD_OCTETS_MAX,
+};
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1_024;
+/// Octets of one read.
+const READ: usize = 16 << 10;
+
+/// The TCP side, ready to run in the namespace that its listener was made in.
+pub struct TcpServer<H: Host> {
+    proxy: Arc<Proxy<H>>,
+    listener: std::net::TcpListener,
+    connections: Arc<Connections>,
+}
+
+impl<H: Host> TcpServer<H> {
+    /// Listens in the calling thread's namespace, which must be the gate.
+    ///
+    /// # Errors
+    /// If the port is taken.
+    pub fn open(proxy: Arc<Proxy<H>>) -> io::Result<Self> {
+        let listener = GateListener::bind(DNS_PORT, BACKLOG)?.into_std();
+        Ok(Self {
+            proxy,
+            listener,
+            connections: Arc::default(),
+        })
+    }
+
+    /// Serves until `stop`, and then until open exchanges are over or `drain` is. Must run on a
+    /// single-threaded runtime whose thread is in the gate: upstream connections are made on it.
+    ///
+    /// # Errors
+    /// If the listener can't be used.
+    pub async fn run(self, stop: CancellationToken, drain: Duration) -> io::Result<()> {
+        let listener = TcpListener::from_std(self.listener)?;
+        let tasks = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(_) => {
+                    // Out of descriptors, or a client that gave up: the next one may do better.
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    continue;
+                }
+            };
+            let Some(connection) = Connection::open(&self.proxy, &self.connections, stream, &stop)
+            else {
+                continue;
+            };
+            tasks.spawn(connection.run());
+        }
+        tasks.close();
+        // What is still open after the drain ends with the runtime.
+        let _ = tokio::time::timeout(drain, tasks.wait()).await;
+        Ok(())
+    }
+}
+
+/// Who has how many connections open, and how an idle one is told to close.
+#[derive(Default)]
+struct Connections {
+    next: AtomicU64,
+    open: Mutex<HashMap<EndpointId, Vec<Open>>>,
+}
+
+struct Open {
+    id: u64,
+    /// Idle since; `None` while queries wait.
+    idle_since: Option<Instant>,
+    close: CancellationToken,
+}
+
+impl Connections {
+    /// Takes a place. The oldest idle connection makes room; `None` if none is idle.
+    fn admit(&self, endpoint: EndpointId, now: Instant, close: CancellationToken) -> Option<u64> {
+        let mut all = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = all.entry(endpoint).or_default();
+        if open.len() >= TCP_CONNECTIONS_PER_ENDPOINT_MAX {
+            let idle = open
+                .iter()
+                .enumerate()
+                .filter_map(|(place, one)| Some((one.idle_since?, place)));
+            let (_, place) = idle.min()?;
+            open.swap_remove(place).close.cancel();
+        }
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        open.push(Open {
+            id,
+            idle_since: Some(now),
+            close,
+        });
+        Some(id)
+    }
+
+    fn set_idle(&self, endpoint: EndpointId, id: u64, since: Option<Instant>) {
+        let mut all = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(one) = all
+            .get_mut(&endpoint)
+            .and_then(|open| open.iter_mut().find(|one| one.id == id))
+        {
+            one.idle_since = since;
+        }
+    }
+
+    fn remove(&self, endpoint: EndpointId, id: u64) {
+        let mut all = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = all.get_mut(&endpoint) {
+            open.retain(|one| one.id != id);
+            if open.is_empty() {
+                all.remove(&endpoint);
+            }
+        }
+    }
+}
+
+/// One client's connection.
+struct Connection<H: Host> {
+    proxy: Arc<Proxy<H>>,
+    connections: Arc<Connections>,
+    id: u64,
+    origin: Origin,
+    client: Side,
+    server: Option<Server>,
+    /// Numbers upstream connections: an answer of an old one is nobody's.
+    next_member: u64,
+    pending: Pending,
+    records: Records,
+    errors: ErrorAnswers,
+    /// Malformed frames since the last good one.
+    malformed: u8,
+    scratch: Vec<u8>,
+    close: CancellationToken,
+    stop: CancellationToken,
+}
+
+/// One end of a connection: its stream, what was read of a frame, what waits to be written.
+struct Side {
+    stream: TcpStream,
+    frames: Frames,
+    unwritten: Vec<u8>,
+    /// When the frame that isn't whole yet began.
+    frame_since: Option<Instant>,
+    /// The other end says nothing more.
+    at_end: bool,
+}
+
+/// The connection upstream.
+struct Server {
+    side: Side,
+    member: Member,
+    /// Whether the kernel has connected it.
+    is_up: bool,
+}
+
+impl Side {
+    fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            frames: Frames::default(),
+            unwritten: Vec::new(),
+            frame_since: None,
+            at_end: false,
+        }
+    }
+
+    /// Reads once what is there.
+    fn read(&mut self, now: Instant) -> io::Result<()> {
+        let mut buffer = [0; READ];
+        let room = self.frames.room().min(READ);
+        let Some(buffer) = buffer.get_mut(..room).filter(|buffer| !buffer.is_empty()) else {
+            return Ok(());
+        };
+        match self.stream.try_read(buffer) {
+            Ok(0) => self.at_end = true,
+            Ok(count) => {
+                let octets = buffer.get(..count).unwrap_or(&[]);
+                self.frames.push(octets).map_err(io::Error::other)?;
+                self.frame_since.get_or_insert(now);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Puts a message behind what waits to be written.
+    fn put(&mut self, message: &[u8]) {
+        // Messages came in frames or datagrams: none is longer than a frame.
+        let _ = write_frame(message, &mut self.unwritten);
+    }
+
+    /// Writes what can be written at once.
+    fn write(&mut self) -> io::Result<()> {
+        while !self.unwritten.is_empty() {
+            match self.stream.try_write(&self.unwritten) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => drop(self.unwritten.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until something that is wanted can be done.
+    async fn ready(&self, wants_read: bool, wants_write: bool) {
+        let interest = match (wants_read, wants_write) {
+            (true, true) => Interest::READABLE | Interest::WRITABLE,
+            (true, false) => Interest::READABLE,
+            (false, true) => Interest::WRITABLE,
+            (false, false) => return pending().await,
+        };
+        // An error shows at the next read or write.
+        let _ = self.stream.ready(interest).await;
+    }
+}
+
+/// Why a connection ends.
+enum End {
+    /// All is answered, or a limit says so.
+    Closed,
+    /// The client is gone.
+    ClientGone,
+}
+
+impl<H: Host> Connection<H> {
+    fn open(
+        proxy: &Arc<Proxy<H>>,
+        connections: &Arc<Connections>,
+        stream: TcpStream,
+        stop: &CancellationToken,
+    ) -> Option<Self> {
+        let (client, server, mark) = GateListener::meaning(stream.as_fd()).ok()?;
+        if mark.kind() != Kind::Client {
+            return None;
+        }
+        let endpoint = EndpointId::new(mark.endpoint())?;
+        let close = CancellationToken::new();
+        let id = connections.admit(endpoint, proxy.host.now(), close.clone())?;
+        Some(Self {
+            origin: Origin {
+                endpoint,
+                client: client.0,
+                server: server.0,
+                protocol: L4Protocol::Tcp,
+            },
+            pending: Pending::new(Arc::clone(&proxy.outstanding)),
+            records: Records::new(Arc::clone(&proxy.counters)),
+            errors: ErrorAnswers::default(),
+            proxy: Arc::clone(proxy),
+            connections: Arc::clone(connections),
+            id,
+            client: Side::new(stream),
+            server: None,
+            next_member: 0,
+            malformed: 0,
+            scratch: Vec::new(),
+            close,
+            stop: stop.clone(),
+        })
+    }
+
+    async fn run(mut self) {
+        let outcome = match self.serve().await {
+            End::Closed => Outcome::Abandoned,
+            End::ClientGone => Outcome::ClientGone,
+        };
+        let now = self.proxy.host.now();
+        for held in self.pending.take_of(self.origin.endpoint) {
+            held.end(now, outcome.clone());
+        }
+        self.tell();
+        self.connections.remove(self.origin.endpoint, self.id);
+    }
+
+    async fn serve(&mut self) -> End {
+        let mut idle_since = Some(self.proxy.host.now());
+        loop {
+            if let Some(end) = self.work() {
+                return end;
+            }
+            self.tell();
+            let now = self.proxy.host.now();
+            let is_idle = self.pending.is_empty();
+            if is_idle != idle_since.is_some() {
+                idle_since = is_idle.then_some(now);
+                self.connections
+                    .set_idle(self.origin.endpoint, self.id, idle_since);
+            }
+            if is_idle
+                && self.client.unwritten.is_empty()
+                && (self.client.at_end || self.stop.is_cancelled())
+            {
+                return End::Closed;
+            }
+            let deadlines = [
+                self.pending.next_deadline(),
+                self.client
+                    .frame_since
+                    .map(|since| since + TCP_FRAME_WAIT_MAX),
+                idle_since.map(|since| since + TCP_IDLE_MAX),
+            ];
+            let next = deadlines.into_iter().flatten().min();
+            let wait = next.map_or(TCP_IDLE_MAX, |at| at.saturating_duration_since(now));
+            let wants_queries = !self.client.at_end && !self.stop.is_cancelled() && self.has_room();
+            let stop = self.stop.clone();
+            tokio::select! {
+                () = self.client.ready(wants_queries, !self.client.unwritten.is_empty()) => {}
+                () = server_ready(self.server.as_ref()) => {}
+                () = tokio::time::sleep(wait) => {}
+                () = self.close.cancelled() => return End::Closed,
+                () = stop.cancelled(), if !stop.is_cancelled() => {}
+            }
+            let now = self.proxy.host.now();
+            if self
+                .client
+                .frame_since
+                .is_some_and(|since| now >= since + TCP_FRAME_WAIT_MAX)
+                || idle_since.is_some_and(|since| now >= since + TCP_IDLE_MAX)
+            {
+                return End::Closed;
+            }
+        }
+    }
+
+    /// Does all that can be done without waiting.
+    fn work(&mut self) -> Option<End> {
+        let now = self.proxy.host.now();
+        if !self.client.at_end && self.has_room() && self.client.read(now).is_err() {
+            return Some(End::ClientGone);
+        }
+        self.hear(now);
+        while let Some(held) = self.pending.expire(now) {
+            self.scratch.clear();
+            let mut step = Step {
+                now,
+                settings: &self.proxy.settings,
+                records: &self.records,
+                out: &mut self.scratch,
+            };
+            let _ = held.fail(Fault::Timeout, &mut step);
+            self.client.put(&self.scratch);
+        }
+        if let Some(end) = self.ask(now) {
+            return Some(end);
+        }
+        self.write_upstream(now);
+        if self.client.write().is_err() {
+            return Some(End::ClientGone);
+        }
+        (self.client.unwritten.len() > TCP_UNREAD_OCTETS_MAX).then_some(End::Closed)
+    }
+
+    fn has_room(&self) -> bool {
+        self.pending.len() < TCP_OUTSTANDING_MAX
+    }
+
+    /// Takes whole frames from the client while there is room for what waits.
+    fn ask(&mut self, now: Instant) -> Option<End> {
+        while self.has_room() {
+            let message = match self.client.frames.next_message() {
+                Ok(Some(message)) => message.to_vec(),
+                Ok(None) => break,
+                Err(_) => return Some(End::Closed),
+            };
+            self.client.frame_since = self.client.frames.is_amid().then_some(now);
+            self.query(&message, now);
+            if self.malformed >= TCP_MALFORMED_MAX {
+                let _ = self.client.write();
+                return Some(End::Closed);
+            }
+        }
+        if !self.client.frames.is_amid() {
+            self.client.frame_since = None;
+        }
+        None
+    }
+
+    fn query(&mut self, message: &[u8], now: Instant) {
+        let member = self.member();
+        self.scratch.clear();
+        let mut step = Step {
+            now,
+            settings: &self.proxy.settings,
+            records: &self.records,
+            out: &mut self.scratch,
+        };
+        let query = match gate_query(message, L4Protocol::Tcp) {
+            Ok(query) => query,
+            Err(refusal) => {
+                self.malformed = self.malformed.saturating_add(1);
+                if refusal
+                    .conclude(self.origin, &mut self.errors, &mut step)
+                    .is_some()
+                {
+                    self.client.put(&self.scratch);
+                }
+                return;
+            }
+        };
+        self.malformed = 0;
+        let exchange = Exchange::open(self.origin, query, &step);
+        let server = (self.origin.server, self.origin.protocol);
+        let verdict = self
+            .proxy
+            .host
+            .judge(self.origin.endpoint, server, exchange.question());
+        let forward = match exchange.judge(verdict, &mut step) {
+            Action::Drop => return,
+            Action::Reply(_) => {
+                self.client.put(&self.scratch);
+                return;
+            }
+            Action::Forward(forward) => forward,
+        };
+        let mut rng = rand::rng();
+        let via = Via {
+            member,
+            draw: &mut || rng.random(),
+        };
+        match forward.send(&mut self.pending, via, &mut step) {
+            Err(_) => {
+                self.client.put(&self.scratch);
+            }
+            Ok(upstream) => self.send(upstream, now),
+        }
+    }
+
+    /// Hands the query in `scratch` to the upstream connection, which is made if there is none.
+    fn send(&mut self, upstream: Upstream, now: Instant) {
+        if self.server.is_none() {
+            match connect(&upstream, self.proxy.link) {
+                Ok(stream) => {
+                    let side = Side::new(stream);
+                    self.server = Some(Server {
+                        side,
+                        member: upstream.key.member,
+                        is_up: false,
+                    });
+                }
+                Err(_) => return self.fail_upstream(now),
+            }
+        }
+        if let Some(server) = &mut self.server {
+            server.side.put(&self.scratch);
+        }
+    }
+
+    /// The upstream connection's number, or the one that the next will have.
+    fn member(&self) -> Member {
+        self.server
+            .as_ref()
+            .map_or(Member(self.next_member), |server| server.member)
+    }
+
+    fn write_upstream(&mut self, now: Instant) {
+        let Some(server) = &mut self.server else {
+            return;
+        };
+        if !server.is_up {
+            match server.side.stream.take_error() {
+                Ok(None) if server.side.stream.peer_addr().is_ok() => server.is_up = true,
+                Ok(None) => return,
+                Ok(Some(_)) | Err(_) => return self.fail_upstream(now),
+            }
+        }
+        if server.side.write().is_err() {
+            self.fail_upstream(now);
+        }
+    }
+
+    /// The upstream connection is gone: each query that waits gets its answer; the client stays.
+    fn fail_upstream(&mut self, now: Instant) {
+        let member = self.member();
+        self.server = None;
+        self.next_member = member.0 + 1;
+        while let Some(held) = self.pending.take_from(member) {
+            self.scratch.clear();
+            let mut step = Step {
+                now,
+                settings: &self.proxy.settings,
+                records: &self.records,
+                out: &mut self.scratch,
+            };
+            let _ = held.fail(Fault::Unreachable, &mut step);
+            self.client.put(&self.scratch);
+        }
+    }
+
+    /// Reads what the server says.
+    fn hear(&mut self, now: Instant) {
+        let Some(server) = &mut self.server else {
+            return;
+        };
+        if !server.is_up {
+            return;
+        }
+        if server.side.read(now).is_err() {
+            return self.fail_upstream(now);
+        }
+        loop {
+            let Some(server) = &mut self.server else {
+                return;
+            };
+            let message = match server.side.frames.next_message() {
+                Ok(Some(message)) => message,
+                Ok(None) => break,
+                Err(_) => return self.fail_upstream(now),
+            };
+            let arrived = Arrived {
+                member: server.member,
+                server: self.origin.server,
+                local: None,
+                endpoint: None,
+                bytes: message,
+            };
+            self.scratch.clear();
+            let mut step = Step {
+                now,
+                settings: &self.proxy.settings,
+                records: &self.records,
+                out: &mut self.scratch,
+            };
+            let reply = match self.pending.hear(&arrived, &mut step) {
+                Heard::Ignored(_) => None,
+                Heard::Reply(reply) => Some(reply),
+                Heard::Lesson(untaught) => match untaught.learn(now, &self.proxy.host) {
+                    Learned::Taught(taught) => Some(taught.release(&mut step)),
+                    Learned::Withheld(withheld) => withheld.answer(&mut step),
+                },
+            };
+            if reply.is_some() {
+                self.client.put(&self.scratch);
+            }
+        }
+        if self
+            .server
+            .as_ref()
+            .is_some_and(|server| server.side.at_end)
+        {
+            self.fail_upstream(now);
+        }
+    }
+
+    fn tell(&self) {
+        let mut told = Vec::new();
+        self.records.drain(&mut told);
+        for told in told {
+            self.proxy.host.tell(told);
+        }
+    }
+}
+
+/// Waits for the server: until it is connected, then for its answers, and for room to write.
+async fn server_ready(server: Option<&Server>) {
+    match server {
+        None => pending().await,
+        Some(server) => {
+            let wants_write = !server.is_up || !server.side.unwritten.is_empty();
+            server.side.ready(server.is_up, wants_write).await;
+        }
+    }
+}
+
+fn connect(upstream: &Upstream, link: u32) -> io::Result<TcpStream> {
+    let mark = Mark::new(Kind::Upstream, upstream.endpoint.get())
+        .ok_or_else(|| io::Error::other("an endpoint without a mark"))?;
+    TcpStream::from_std(connect_as(
+        upstream.client.ip(),
+        upstream.server,
+        mark,
+        link,
+    )?)
+}
