@@ -1,1 +1,14 @@
-//! Placeholder.
+//! Whole nodes in network namespaces, for tests: a node with a bridge, workloads, a server elsewhere,
+//! and the real daemon on it.
+//!
+//! Everything is held by descriptors and by processes that end with the test: nothing is named on
+//! the machine, and twenty nodes can run side by side.
+#![forbid(unsafe_code)]
+
+mod daemon;
+mod node;
+mod server;
+
+pub use daemon::Daemon;
+pub use node::{Node, Workload, in_ns, need_root};
+pub use server::{Echo, Names, Running, TcpSink};

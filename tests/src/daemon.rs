@@ -1,0 +1,270 @@
+//! The real daemon on a node.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Node, Workload};
+
+/// `namegate run` with folders of its own.
+pub struct Daemon<'a> {
+    node: &'a Node,
+    dir: TempDir,
+    child: Option<Child>,
+    /// What it wrote to standard error, line by line.
+    log: Option<mpsc::Receiver<String>>,
+}
+
+/// How long a start may take; far more than it does, since machines are shared.
+const START_MAX: Duration = Duration::from_secs(30);
+
+impl<'a> Daemon<'a> {
+    /// Empty folders, nothing started.
+    ///
+    /// # Errors
+    /// If the folders can't be made.
+    pub fn prepare(node: &'a Node) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        fs::create_dir(dir.path().join("policies"))?;
+        fs::create_dir(dir.path().join("endpoints"))?;
+        Ok(Self {
+            node,
+            dir,
+            child: None,
+            log: None,
+        })
+    }
+
+    /// The binary under test.
+    ///
+    /// # Errors
+    /// If it was not built.
+    pub fn binary() -> Result<PathBuf> {
+        let mut path = std::env::current_exe()?;
+        path.pop();
+        if path.ends_with("deps") {
+            path.pop();
+        }
+        let path = path.join("namegate");
+        if path.exists() {
+            return Ok(path);
+        }
+        bail!(
+            "{} isn't built: run `cargo build --workspace` first",
+            path.display()
+        )
+    }
+
+    /// Writes a policy file; a running daemon reads it by itself.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn policy(&self, file: &str, text: &str) -> Result<()> {
+        Self::replace(&self.path("policies").join(file), text)
+    }
+
+    /// Writes an endpoint file for a workload of this node.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn endpoint(&self, workload: &Workload) -> Result<()> {
+        let name = &workload.name;
+        let text = format!(
+            "name: {name}\nlabels: {{app: {name}}}\nnetns: {}\n",
+            workload.ns_path().display()
+        );
+        self.endpoint_file(&format!("{name}.yaml"), &text)
+    }
+
+    /// Writes an endpoint file.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn endpoint_file(&self, file: &str, text: &str) -> Result<()> {
+        Self::replace(&self.path("endpoints").join(file), text)
+    }
+
+    /// In one step: a reader sees the old file or the new one.
+    fn replace(path: &Path, text: &str) -> Result<()> {
+        let draft = path.with_extension("draft");
+        fs::write(&draft, text)?;
+        fs::rename(&draft, path)?;
+        Ok(())
+    }
+
+    /// A path in its folder.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Starts it and waits for `ready`.
+    ///
+    /// # Errors
+    /// If it ends or says nothing for too long; the error holds what it said.
+    pub fn start(&mut self, args: &[&str]) -> Result<()> {
+        self.spawn(args)?;
+        let child = self.child.as_mut().context("just spawned")?;
+        let stdout = child.stdout.take().context("no output")?;
+        let (send, receive) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if send.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        match receive.recv_timeout(START_MAX) {
+            Ok(line) if line == "ready" => Ok(()),
+            Ok(line) => bail!("expected ready, got {line:?}"),
+            Err(_) => {
+                let _ = child.kill();
+                bail!("not ready:\n{}", self.said())
+            }
+        }
+    }
+
+    /// Starts it and doesn't wait.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn spawn(&mut self, args: &[&str]) -> Result<()> {
+        let mut command = self.node.command(&Self::binary()?.display().to_string());
+        let mut child = command
+            .arg("run")
+            .arg("--policy-dir")
+            .arg(self.path("policies"))
+            .arg("--endpoint-dir")
+            .arg(self.path("endpoints"))
+            .arg("--state-dir")
+            .arg(self.path("state"))
+            .arg("--socket")
+            .arg(self.path("namegate.sock"))
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let stderr = child.stderr.take().context("no error output")?;
+        let (send, receive) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if std::env::var_os("NAMEGATE_TEST_LOG").is_some() {
+                    eprintln!("daemon: {line}");
+                }
+                if send.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        self.log = Some(receive);
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// What it said on standard error since the last call.
+    pub fn said(&mut self) -> String {
+        let Some(log) = &self.log else {
+            return String::new();
+        };
+        let mut text = String::new();
+        while let Ok(line) = log.recv_timeout(Duration::from_millis(100)) {
+            text.push_str(&line);
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Its process id: `nsenter` becomes the daemon.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    /// Sends a signal and waits for the end; gives the exit code, if it ended by itself.
+    ///
+    /// # Errors
+    /// If it isn't running.
+    pub fn end_with(&mut self, signal: &str) -> Result<Option<i32>> {
+        let mut child = self.child.take().context("not running")?;
+        let status = std::process::Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(child.id().to_string())
+            .status()?;
+        anyhow::ensure!(status.success(), "kill -{signal}");
+        Ok(child.wait()?.code())
+    }
+
+    /// Waits for it to end by itself.
+    ///
+    /// # Errors
+    /// If it isn't running.
+    pub fn wait(&mut self) -> Result<Option<i32>> {
+        let mut child = self.child.take().context("not running")?;
+        Ok(child.wait()?.code())
+    }
+
+    /// Another namegate command on the same node, that talks to this daemon.
+    ///
+    /// # Errors
+    /// If it can't be run.
+    pub fn namegate(&self, args: &[&str]) -> Result<Output> {
+        let binary = Self::binary()?.display().to_string();
+        Ok(self
+            .node
+            .command(&binary)
+            .args(args)
+            .stdin(Stdio::null())
+            .output()?)
+    }
+
+    /// `status -o json`.
+    ///
+    /// # Errors
+    /// If it fails or prints something else.
+    pub fn status(&self) -> Result<Value> {
+        let socket = self.path("namegate.sock").display().to_string();
+        let output = self.namegate(&["status", "-o", "json", "--socket", &socket])?;
+        serde_json::from_slice(&output.stdout).with_context(|| format!("{output:?}"))
+    }
+
+    /// The datapath's counter of this name; 0 if it never counted.
+    ///
+    /// # Errors
+    /// If the status can't be had.
+    pub fn counter(&self, name: &str) -> Result<u64> {
+        let status = self.status()?;
+        Ok(status["datapath"]["counters"][name].as_u64().unwrap_or(0))
+    }
+
+    /// Waits until the daemon has read its folders anew: its policy revision is beyond `revision`.
+    ///
+    /// # Errors
+    /// If that takes too long.
+    pub fn wait_beyond(&self, revision: u64) -> Result<u64> {
+        for _ in 0..600 {
+            let now = self.status()?["policy"]["revision"].as_u64().unwrap_or(0);
+            if now > revision {
+                return Ok(now);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        bail!("no new policy revision")
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Servers for tests: small ones of our own where thousands of names are wanted, knot where a real one
+//! is.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+use transport::NetNs;
+
+/// A process that ends with this value.
+pub struct Running {
+    child: Child,
+    _dir: TempDir,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Running {
+    /// Knot DNS as the authority for example.com and evil.test in a namespace, on every address.
+    ///
+    /// # Errors
+    /// If knotd isn't there or doesn't start.
+    pub fn knot(ns: &NetNs, example: &str) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let at = dir.path().display().to_string();
+        let soa = "@ 60 IN SOA ns hostmaster 1 60 60 60 60\n@ 60 IN NS ns\nns 60 IN A 192.0.2.53\n";
+        fs::write(
+            dir.path().join("example.com.zone"),
+            format!("$ORIGIN example.com.\n{soa}{example}"),
+        )?;
+        fs::write(
+            dir.path().join("evil.test.zone"),
+            format!("$ORIGIN evil.test.\n{soa}* 60 IN A 198.18.66.66\n"),
+        )?;
+        fs::write(
+            dir.path().join("knot.conf"),
+            format!(
+                "server:\n  rundir: {at}\n  listen: [ 0.0.0.0@53, ::@53 ]\ndatabase:\n  storage: {at}\n\
+                 template:\n  - id: default\n    storage: {at}\n    semantic-checks: off\n\
+                 zone:\n  - domain: example.com\n    file: example.com.zone\n  - domain: evil.test\n    file: evil.test.zone\n"
+            ),
+        )?;
+        let child = ns.run(|| {
+            Command::new("knotd")
+                .args(["-c", &format!("{at}/knot.conf")])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .context("knotd")
+        })??;
+        let running = Self { child, _dir: dir };
+        for _ in 0..200 {
+            let asked = crate::in_ns(
+                ns,
+                Command::new("dig").args([
+                    "+short",
+                    "+tries=1",
+                    "+time=1",
+                    "@127.0.0.1",
+                    "ns.example.com",
+                ]),
+            )?;
+            if asked.stdout.starts_with(b"192.0.2.53") {
+                return Ok(running);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        bail!("knotd doesn't answer")
+    }
+
+    /// tcpdump in a namespace; its packets go to the file that is given back.
+    ///
+    /// # Errors
+    /// If tcpdump isn't there or doesn't start.
+    pub fn capture(ns: &NetNs, filter: &str) -> Result<(Self, std::path::PathBuf)> {
+        let dir = tempfile::tempdir()?;
+        let file = dir.path().join("packets.pcap");
+        let mut child = ns.run(|| {
+            Command::new("tcpdump")
+                .args([
+                    "-i",
+                    "any",
+                    "-U",
+                    "-n",
+                    "--immediate-mode",
+                    "-Z",
+                    "root",
+                    "-w",
+                ])
+                .arg(&file)
+                .arg(filter)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .context("tcpdump")
+        })??;
+        // It says "listening on" once the socket is there.
+        let mut said = [0; 256];
+        let stderr = child.stderr.as_mut().context("no error output")?;
+        let mut text = String::new();
+        while !text.contains("listening on") {
+            let count = stderr.read(&mut said)?;
+            anyhow::ensure!(count > 0, "tcpdump ended: {text}");
+            text.push_str(&String::from_utf8_lossy(said.get(..count).unwrap_or(&[])));
+        }
+        Ok((Self { child, _dir: dir }, file))
+    }
+}
+
+/// Ends a thread that serves.
+struct Stop(Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A DNS server that knows endless names: `nI.example.com` is 198.18.0.0 + I.
+pub struct Names {
+    _stop: Stop,
+    /// Queries that arrived.
+    pub asked: Arc<AtomicU64>,
+}
+
+impl Names {
+    /// Serves UDP port 53 in a namespace.
+    ///
+    /// # Errors
+    /// If the port is taken.
+    pub fn serve(ns: &NetNs) -> Result<Self> {
+        #[expect(clippy::disallowed_methods, reason = "a server outside of the gate")]
+        let socket = ns.run(|| UdpSocket::bind("[::]:53"))??;
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let (stop, asked) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
+        let (stopped, count) = (Arc::clone(&stop), Arc::clone(&asked));
+        std::thread::spawn(move || {
+            let mut buffer = [0; 2_048];
+            while !stopped.load(Ordering::Relaxed) {
+                let Ok((len, from)) = socket.recv_from(&mut buffer) else {
+                    continue;
+                };
+                count.fetch_add(1, Ordering::Relaxed);
+                if let Some(answer) = buffer.get(..len).and_then(answer) {
+                    let _ = socket.send_to(&answer, from);
+                }
+            }
+        });
+        Ok(Self {
+            _stop: Stop(stop),
+            asked,
+        })
+    }
+}
+
+/// The address of `nI.example.com`.
+fn address_of(index: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 0)) + index)
+}
+
+/// One A record for the question, or an empty answer.
+fn answer(query: &[u8]) -> Option<Vec<u8>> {
+    let label_len = usize::from(*query.get(12)?);
+    let label = std::str::from_utf8(query.get(13..13 + label_len)?).ok()?;
+    let mut end = 12;
+    while *query.get(end)? != 0 {
+        end += 1 + usize::from(*query.get(end)?);
+    }
+    let qtype = query.get(end + 1..end + 3)?;
+    let question = query.get(12..end + 5)?;
+    let index = label
+        .strip_prefix('n')
+        .and_then(|digits| digits.parse::<u32>().ok());
+    let address = index.filter(|_| qtype == [0, 1]).map(address_of);
+    let mut out = query.get(..2)?.to_vec();
+    out.extend([0x84, 0, 0, 1, 0, u8::from(address.is_some()), 0, 0, 0, 0]);
+    out.extend(question);
+    if let Some(address) = address {
+        out.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        out.extend(address.octets());
+    }
+    Some(out)
+}
+
+/// Accepts connections and closes them.
+pub struct TcpSink {
+    _stop: Stop,
+}
+
+impl TcpSink {
+    /// Listens on a port of every address in a namespace.
+    ///
+    /// # Errors
+    /// If the port is taken.
+    pub fn serve(ns: &NetNs, port: u16) -> Result<Self> {
+        #[expect(clippy::disallowed_methods, reason = "a server outside of the gate")]
+        let listener = ns.run(|| TcpListener::bind(("::", port)))??;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        listener.set_nonblocking(true)?;
+        std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((mut stream, _)) => drop(stream.write_all(b"hello\n")),
+                    Err(_) => std::thread::sleep(Duration::from_micros(200)),
+                }
+            }
+        });
+        Ok(Self { _stop: Stop(stop) })
+    }
+}
+
+/// Sends every datagram back.
+pub struct Echo {
+    _stop: Stop,
+}
+
+impl Echo {
+    /// Serves a UDP port of every address in a namespace.
+    ///
+    /// # Errors
+    /// If the port is taken.
+    pub fn serve(ns: &NetNs, address: IpAddr, port: u16) -> Result<Self> {
+        #[expect(clippy::disallowed_methods, reason = "a server outside of the gate")]
+        let socket = ns.run(|| UdpSocket::bind(SocketAddr::new(address, port)))??;
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 2_048];
+            while !stopped.load(Ordering::Relaxed) {
+                if let Ok((len, from)) = socket.recv_from(&mut buffer) {
+                    let _ = socket.send_to(buffer.get(..len).unwrap_or(&[]), from);
+                }
+            }
+        });
+        Ok(Self { _stop: Stop(stop) })
+    }
+}
