@@ -6,8 +6,9 @@ use std::sync::Arc;
 use fqdn::Pattern;
 use ipnet::IpNet;
 
-use crate::Selector;
 use crate::l4::Ports;
+use crate::label::{NAMESPACE_KEY, SOURCE_K8S};
+use crate::{LabelSet, Labels, Selector};
 
 /// All valid objects of a set of files, in order of (kind, namespace, name).
 #[derive(Debug, Default)]
@@ -94,7 +95,7 @@ impl fmt::Display for PolicyKind {
 pub(crate) struct Rule {
     pub(crate) subject: Selector,
     /// Not empty: each item switches egress to default deny.
-    pub(crate) egress: Vec<EgressRule>,
+    pub(crate) egress: Vec<Arc<EgressRule>>,
 }
 
 /// One item of `egress`.
@@ -131,6 +132,14 @@ pub(crate) enum Peers {
     Some(Vec<PeerSelector>),
 }
 
+/// A peer as selectors see it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerView<'a> {
+    pub(crate) labels: &'a Labels,
+    /// Present if it is an address outside: prefixes and names select only those.
+    pub(crate) outside: Option<&'a LabelSet>,
+}
+
 /// One element of a peer list.
 #[derive(Clone, Debug)]
 pub(crate) enum PeerSelector {
@@ -141,6 +150,16 @@ pub(crate) enum PeerSelector {
 }
 
 impl PeerSelector {
+    /// Whether it selects a peer.
+    pub(crate) fn selects(&self, peer: PeerView<'_>) -> bool {
+        match self {
+            Self::Labels(selector) => selector.matches(peer.labels),
+            Self::Entity(entity) => entity.selects(peer.labels),
+            Self::Cidr(prefix) => peer.outside.is_some_and(|set| set.is_inside(prefix)),
+            Self::Name(name) => peer.outside.is_some_and(|set| set.has_selector(&name.text)),
+        }
+    }
+
     /// Whether a DNS server is named by it closely enough to learn from: not everybody, not the
     /// world, not a network that somebody else may have a host in.
     pub(crate) fn may_teach(&self) -> bool {
@@ -205,8 +224,18 @@ impl Entity {
         ("none", Self::None),
     ];
 
+    fn selects(self, labels: &Labels) -> bool {
+        let reserved = self.reserved_labels();
+        reserved.iter().any(|name| labels.has_reserved(name))
+            || (self.has_workloads()
+                && labels
+                    .with_key(Some(SOURCE_K8S), NAMESPACE_KEY)
+                    .next()
+                    .is_some())
+    }
+
     /// The fixed labels that the entity stands for.
-    pub(crate) const fn reserved_labels(self) -> &'static [&'static str] {
+    const fn reserved_labels(self) -> &'static [&'static str] {
         match self {
             Self::All | Self::None => &[],
             Self::World => &["world", "world-ipv4", "world-ipv6"],
@@ -232,7 +261,7 @@ impl Entity {
     }
 
     /// Whether the entity takes in every workload of the cluster.
-    pub(crate) const fn has_workloads(self) -> bool {
+    const fn has_workloads(self) -> bool {
         match self {
             Self::Cluster | Self::ClusterMesh => true,
             Self::All

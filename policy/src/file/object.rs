@@ -213,7 +213,7 @@ fn read_rule(at: &At<'_>, report: &mut Report<'_>, owner: &Owner<'_>) -> Option<
     let egress: Vec<_> = items
         .unwrap_or_default()
         .iter()
-        .map(|item| egress::read(item, report, (owner, init)))
+        .map(|item| egress::read(item, report, (owner, init)).map(Arc::new))
         .collect();
     // An empty list has no effect, so it needs no support.
     let idle: Vec<&str> = DIRECTIONS

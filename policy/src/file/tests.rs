@@ -53,6 +53,7 @@ fn warns(text: &str, code: Code) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn what_cilium_rejects_is_refused_by_name() {
     use Code::{Conflict, InvalidValue, Limit, Missing, UnknownField, WrongType};
     let item = |text: &str| cnp(&format!("egress: [{{{text}}}]"));
