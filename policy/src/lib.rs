@@ -1,10 +1,37 @@
 //! What a workload may do: CiliumNetworkPolicy files, snapshots, verdicts, permits, identities.
 //!
 //! Pure: no sockets, no files, no clock. It knows names, labels and addresses, never packets.
+//! [`load`] reads files into a [`PolicySet`]; [`Snapshot::build`] compiles that for everybody in a
+//! [`Cast`]; the snapshot answers all questions of the datapath and the proxies.
 #![forbid(unsafe_code)]
 
+mod address;
+mod cast;
 mod dns;
+mod file;
 mod id;
+mod identity;
+mod l4;
+mod label;
+mod label_set;
+pub mod limits;
+mod prefix;
+mod problem;
+mod rule;
+mod selector;
+mod snapshot;
+mod verdict;
 
+pub use address::AddressClass;
+pub use cast::{Cast, LocalEndpoint, Peer, Workload};
 pub use dns::{Denial, DenialReason, DenyAnswer, DnsPermit, Question};
+pub use file::{Loaded, Source, load};
 pub use id::{Direction, EndpointId, Identity, L4Protocol, RuleId};
+pub use identity::{BadDump, Exhausted, Identities};
+pub use label::{Label, Labels};
+pub use label_set::{Family, LabelSet};
+pub use problem::{Code, Problem, Severity};
+pub use rule::{Policy, PolicyKind, PolicySet, RuleOrigin};
+pub use selector::Selector;
+pub use snapshot::{RuleIds, Snapshot};
+pub use verdict::{Decision, Entry, EntryVerdict, FlowKey, MatchType, decide};

@@ -1,0 +1,71 @@
+//! Who there is: the workloads of this node, those of others, and the node itself.
+
+use std::net::IpAddr;
+
+use crate::selector::namespace_labels;
+use crate::{EndpointId, Labels};
+
+/// A workload, on this node or another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its own labels; those of its namespace come on top.
+    pub labels: Labels,
+}
+
+impl Workload {
+    /// All labels that policy sees: its own, and those it has by being in its namespace.
+    #[must_use]
+    pub fn full_labels(&self) -> Labels {
+        let mut labels = self.labels.clone();
+        for label in namespace_labels(&self.namespace) {
+            labels.insert(label);
+        }
+        labels
+    }
+}
+
+/// A workload of this node, which policy guards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalEndpoint {
+    /// Its number.
+    pub id: EndpointId,
+    /// What it is.
+    pub workload: Workload,
+    /// Its addresses, link-local ones too.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A workload that is not on this node: it gives labels to addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// What it is.
+    pub workload: Workload,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Everybody that a snapshot knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cast {
+    /// The workloads of this node.
+    pub endpoints: Vec<LocalEndpoint>,
+    /// Workloads elsewhere.
+    pub peers: Vec<Peer>,
+    /// The node's own addresses; they win over a workload's (a host-network pod is the host).
+    pub host_addresses: Vec<IpAddr>,
+}
+
+impl Cast {
+    /// All workloads with their addresses, peers first: where two claim an address, the endpoint
+    /// of this node has it.
+    pub(crate) fn workloads(&self) -> impl Iterator<Item = (&Workload, &[IpAddr])> {
+        let peers = self.peers.iter();
+        let peers = peers.map(|peer| (&peer.workload, peer.addresses.as_slice()));
+        let endpoints = self.endpoints.iter();
+        peers.chain(endpoints.map(|one| (&one.workload, one.addresses.as_slice())))
+    }
+}

@@ -1,0 +1,351 @@
+//! A walk over a YAML tree that notes every fault and goes on.
+
+use super::yaml::{Member, Node, Place, Value, YamlError};
+use crate::limits::{FILE_DEPTH_MAX, FILE_NODES_MAX};
+use crate::problem::{Code, Problem, Severity};
+
+/// Collects the problems of one file.
+pub(super) struct Report<'a> {
+    file: &'a str,
+    lines: Vec<&'a str>,
+    problems: Vec<Problem>,
+    /// How many of the problems are errors.
+    errors: usize,
+}
+
+/// A value, with the path that leads to it.
+#[derive(Clone)]
+pub(super) struct At<'a> {
+    pub(super) node: &'a Node,
+    pub(super) path: String,
+}
+
+/// The members of a mapping, of which each is asked for once; the rest is refused by name.
+pub(super) struct Fields<'a> {
+    path: String,
+    place: Place,
+    rest: Vec<&'a Member>,
+}
+
+/// The fields that an object has: those that are read, and those that this release refuses.
+pub(super) struct Known {
+    /// What the object is called in messages.
+    pub(super) object: &'static str,
+    pub(super) read: &'static [&'static str],
+    /// Cilium's fields that can't be enforced, with the reason.
+    pub(super) refused: &'static [(&'static str, &'static str)],
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(file: &'a str, text: &'a str) -> Self {
+        Self {
+            file,
+            lines: text.lines().collect(),
+            problems: Vec::new(),
+            errors: 0,
+        }
+    }
+
+    pub(super) fn into_problems(self) -> Vec<Problem> {
+        self.problems
+    }
+
+    pub(super) fn errors(&self) -> usize {
+        self.errors
+    }
+
+    /// A problem at a place, not yet noted.
+    pub(super) fn problem(
+        &self,
+        (place, path): (Place, &str),
+        code: Code,
+        message: String,
+    ) -> Problem {
+        let index = usize::try_from(place.line).unwrap_or(0).checked_sub(1);
+        let line = index.and_then(|index| self.lines.get(index));
+        let severity = match code {
+            Code::NeverTeaches
+            | Code::NeverFed
+            | Code::SelectsNothing
+            | Code::NamespaceReplaced => Severity::Warning,
+            Code::Yaml
+            | Code::Limit
+            | Code::UnknownField
+            | Code::NotSupported
+            | Code::WrongType
+            | Code::InvalidValue
+            | Code::Missing
+            | Code::Conflict
+            | Code::Duplicate => Severity::Error,
+        };
+        Problem {
+            file: self.file.to_owned(),
+            line: place.line,
+            column: place.column,
+            severity,
+            code,
+            field: path.to_owned(),
+            message,
+            help: None,
+            snippet: line.copied().unwrap_or_default().trim_end().to_owned(),
+        }
+    }
+
+    pub(super) fn push(&mut self, problem: Problem) {
+        self.errors += usize::from(problem.is_error());
+        self.problems.push(problem);
+    }
+
+    /// Notes a problem of a value.
+    pub(super) fn note(&mut self, at: &At<'_>, code: Code, message: impl Into<String>) {
+        let problem = self.problem((at.node.place, &at.path), code, message.into());
+        self.push(problem);
+    }
+
+    /// Notes a problem of a value, and what to do about it.
+    pub(super) fn note_with_help(
+        &mut self,
+        at: &At<'_>,
+        (code, message): (Code, String),
+        help: impl Into<String>,
+    ) {
+        let problem = self.problem((at.node.place, &at.path), code, message);
+        self.push(Problem {
+            help: Some(help.into()),
+            ..problem
+        });
+    }
+
+    /// Notes why the whole file could not be read.
+    pub(super) fn note_yaml(&mut self, error: YamlError) {
+        let place = error.place.unwrap_or(Place { line: 0, column: 0 });
+        let code = if error.is_limit {
+            Code::Limit
+        } else {
+            Code::Yaml
+        };
+        let mut problem = self.problem((place, ""), code, error.message);
+        if error.is_limit {
+            problem.help = Some(format!(
+                "at most {FILE_NODES_MAX} YAML nodes (aliases count as often as they are used) and \
+                 a depth of {FILE_DEPTH_MAX} in one file"
+            ));
+        } else if let Some(star) = unquoted_star(&problem.snippet) {
+            problem.help = Some(format!("quote the pattern: \"{star}\""));
+        }
+        self.push(problem);
+    }
+}
+
+/// The word after `: ` or `- ` that starts with a star, which YAML takes for an alias.
+fn unquoted_star(line: &str) -> Option<&str> {
+    let from_star = |(index, _)| {
+        let lead = line.get(..index)?.trim_end_matches(' ');
+        let starts_value = lead.ends_with([':', '-', '[', ',']) && lead.len() < index
+            || lead.ends_with(['[', ',']);
+        let rest = line.get(index..)?;
+        let end = rest.find([' ', ',', ']', '}', '#']).unwrap_or(rest.len());
+        starts_value.then(|| rest.get(..end)).flatten()
+    };
+    line.match_indices('*').find_map(from_star)
+}
+
+impl<'a> At<'a> {
+    pub(super) fn root(node: &'a Node) -> Self {
+        Self {
+            node,
+            path: String::new(),
+        }
+    }
+
+    pub(super) fn is_null(&self) -> bool {
+        matches!(self.node.value, Value::Null)
+    }
+
+    pub(super) fn is_empty_list(&self) -> bool {
+        matches!(&self.node.value, Value::List(items) if items.is_empty())
+    }
+
+    /// The members, if it is a mapping; a key that stands twice is refused.
+    pub(super) fn fields(&self, report: &mut Report<'_>) -> Option<Fields<'a>> {
+        let Value::Map(members) = &self.node.value else {
+            self.expected(report, "a mapping");
+            return None;
+        };
+        let mut fields = Fields {
+            path: self.path.clone(),
+            place: self.node.place,
+            rest: Vec::with_capacity(members.len()),
+        };
+        let mut seen = std::collections::BTreeMap::new();
+        for member in members {
+            let Some(first) = seen.insert(member.key.as_str(), member.place) else {
+                fields.rest.push(member);
+                continue;
+            };
+            let message = format!("the key stands twice, first in line {}", first.line);
+            let path = fields.path_of(&member.key);
+            report.push(report.problem((member.place, &path), Code::Duplicate, message));
+        }
+        Some(fields)
+    }
+
+    /// The items, if it is a list.
+    pub(super) fn items(&self, report: &mut Report<'_>) -> Option<Vec<Self>> {
+        let Value::List(items) = &self.node.value else {
+            self.expected(report, "a list");
+            return None;
+        };
+        let items = items.iter().enumerate().map(|(index, node)| Self {
+            node,
+            path: format!("{}[{index}]", self.path),
+        });
+        Some(items.collect())
+    }
+
+    /// The text, if it is a string.
+    pub(super) fn text(&self, report: &mut Report<'_>) -> Option<&'a str> {
+        let Value::Text(text) = &self.node.value else {
+            self.expected(report, "a string");
+            return None;
+        };
+        Some(text)
+    }
+
+    fn expected(&self, report: &mut Report<'_>, what: &str) {
+        let found = self.node.value.kind();
+        let fault = (
+            Code::WrongType,
+            format!("{what} is expected here, not {found}"),
+        );
+        match &self.node.value {
+            Value::Number(number) if what == "a string" => {
+                report.note_with_help(self, fault, format!("quote it: \"{number}\""));
+            }
+            Value::Bool(_) if what == "a string" => {
+                report.note_with_help(
+                    self,
+                    fault,
+                    "quote it: YAML reads the bare word as a boolean",
+                );
+            }
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::Text(_)
+            | Value::List(_)
+            | Value::Map(_) => report.note(self, fault.0, fault.1),
+        }
+    }
+}
+
+impl<'a> Fields<'a> {
+    /// The value of a field; absent if null.
+    pub(super) fn take(&mut self, key: &str) -> Option<At<'a>> {
+        let index = self.rest.iter().position(|member| member.key == key)?;
+        let member = self.rest.swap_remove(index);
+        let at = At {
+            node: &member.node,
+            path: self.path_of(key),
+        };
+        (!at.is_null()).then_some(at)
+    }
+
+    /// Whether a field stands there, null or not.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.rest.iter().any(|member| member.key == key)
+    }
+
+    /// Whether a field that is refused anyway holds anything: neither null nor an empty list.
+    pub(super) fn holds(&self, key: &str) -> bool {
+        self.rest.iter().any(|member| {
+            let at = At::root(&member.node);
+            member.key == key && !at.is_null() && !at.is_empty_list()
+        })
+    }
+
+    /// Drops fields that say nothing about what is allowed.
+    pub(super) fn tolerate(&mut self, keys: &[&str]) {
+        self.rest
+            .retain(|member| !keys.contains(&member.key.as_str()));
+    }
+
+    /// Every member that is left, in the order of the file.
+    pub(super) fn take_rest(self) -> Vec<(&'a Member, At<'a>)> {
+        let path = |member: &Member| self.path_of(&member.key);
+        let at = |member: &'a Member| At {
+            node: &member.node,
+            path: path(member),
+        };
+        self.rest
+            .iter()
+            .map(|member| (*member, at(member)))
+            .collect()
+    }
+
+    /// Notes that something is missing in the mapping.
+    pub(super) fn note_missing(&self, report: &mut Report<'_>, message: &str) {
+        let problem = report.problem((self.place, &self.path), Code::Missing, message.to_owned());
+        report.push(problem);
+    }
+
+    /// Notes that parts of the mapping exclude each other.
+    pub(super) fn note_conflict(&self, report: &mut Report<'_>, message: &str) {
+        let problem = report.problem((self.place, &self.path), Code::Conflict, message.to_owned());
+        report.push(problem);
+    }
+
+    /// Refuses by name whatever was not taken.
+    pub(super) fn finish(mut self, report: &mut Report<'_>, known: &Known) {
+        self.rest
+            .sort_by_key(|member| (member.place.line, member.place.column));
+        for member in &self.rest {
+            let path = self.path_of(&member.key);
+            let refused = known.refused.iter().find(|(name, _)| *name == member.key);
+            if let Some((_, reason)) = refused {
+                if !matches!(member.node.value, Value::Null) {
+                    let reason = (*reason).to_owned();
+                    report.push(report.problem((member.place, &path), Code::NotSupported, reason));
+                }
+                continue;
+            }
+            let message = format!("unknown field of {}", known.object);
+            let problem = report.problem((member.place, &path), Code::UnknownField, message);
+            let help = Some(known.help(&member.key));
+            report.push(Problem { help, ..problem });
+        }
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
+    }
+}
+
+impl Known {
+    fn help(&self, wrong: &str) -> String {
+        let refused = self.refused.iter().map(|(name, _)| name);
+        let alike = self
+            .read
+            .iter()
+            .chain(refused)
+            .find(|name| name.eq_ignore_ascii_case(wrong) || is_near(name, wrong));
+        match alike {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => format!("its fields are {}", self.read.join(", ")),
+        }
+    }
+}
+
+/// Whether two words differ by one letter too many, too few or other.
+fn is_near(right: &str, wrong: &str) -> bool {
+    let same = |(a, b): &(u8, u8)| a == b;
+    let front = right.bytes().zip(wrong.bytes()).take_while(same).count();
+    let back = right.bytes().rev().zip(wrong.bytes().rev());
+    let back = back.take_while(same).count();
+    let longer = right.len().max(wrong.len());
+    right.len().abs_diff(wrong.len()) <= 1 && front + back + 1 >= longer && longer > 3
+}

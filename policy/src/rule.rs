@@ -1,0 +1,296 @@
+//! What policy files say, checked and in the form that a snapshot is built from.
+
+use std::fmt;
+use std::sync::Arc;
+
+use fqdn::Pattern;
+use ipnet::IpNet;
+
+use crate::l4::Ports;
+use crate::label::{NAMESPACE_KEY, SOURCE_K8S};
+use crate::{LabelSet, Labels, Selector};
+
+/// All valid objects of a set of files, in order of (kind, namespace, name).
+#[derive(Debug, Default)]
+pub struct PolicySet {
+    pub(crate) policies: Vec<Policy>,
+}
+
+impl PolicySet {
+    /// The objects.
+    pub fn iter(&self) -> impl Iterator<Item = &Policy> {
+        self.policies.iter()
+    }
+
+    /// How many objects there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.policies.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.policies.is_empty()
+    }
+}
+
+/// One policy object.
+#[derive(Debug)]
+pub struct Policy {
+    pub(crate) kind: PolicyKind,
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: String,
+    pub(crate) file: Arc<str>,
+    pub(crate) line: u32,
+    pub(crate) rules: Vec<Rule>,
+}
+
+impl Policy {
+    /// The kind of object.
+    #[must_use]
+    pub fn kind(&self) -> PolicyKind {
+        self.kind
+    }
+
+    /// The namespace; a clusterwide policy has none.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The file and line where it starts.
+    #[must_use]
+    pub fn place(&self) -> (&str, u32) {
+        (&self.file, self.line)
+    }
+}
+
+/// The kinds of policy objects that load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PolicyKind {
+    /// Of one namespace.
+    CiliumNetworkPolicy,
+    /// Of the cluster.
+    CiliumClusterwideNetworkPolicy,
+}
+
+impl fmt::Display for PolicyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CiliumNetworkPolicy => "CiliumNetworkPolicy",
+            Self::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+        })
+    }
+}
+
+/// One `spec`: who it is about, and what they may do.
+#[derive(Debug)]
+pub(crate) struct Rule {
+    pub(crate) subject: Selector,
+    /// Not empty: each item switches egress to default deny.
+    pub(crate) egress: Vec<Arc<EgressRule>>,
+}
+
+/// One item of `egress`.
+#[derive(Debug)]
+pub(crate) struct EgressRule {
+    pub(crate) line: u32,
+    pub(crate) column: u32,
+    pub(crate) peers: Peers,
+    pub(crate) ports: Ports,
+}
+
+impl EgressRule {
+    /// The items of its `toFQDNs`.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &FqdnSelector> {
+        let peers: &[PeerSelector] = match &self.peers {
+            Peers::Any | Peers::Nobody => &[],
+            Peers::Some(peers) => peers,
+        };
+        peers.iter().filter_map(|peer| match peer {
+            PeerSelector::Name(name) => Some(name),
+            PeerSelector::Labels(_) | PeerSelector::Entity(_) | PeerSelector::Cidr(_) => None,
+        })
+    }
+}
+
+/// Whom an item lets be reached.
+#[derive(Debug)]
+pub(crate) enum Peers {
+    /// No peer field, or `all`: every peer, whatever its identity.
+    Any,
+    /// Nobody: an empty list, `none`, or an item without peers and ports.
+    Nobody,
+    /// Whoever one of these selects.
+    Some(Vec<PeerSelector>),
+}
+
+/// A peer as selectors see it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerView<'a> {
+    pub(crate) labels: &'a Labels,
+    /// Present if it is an address outside: prefixes and names select only those.
+    pub(crate) outside: Option<&'a LabelSet>,
+}
+
+/// One element of a peer list.
+#[derive(Clone, Debug)]
+pub(crate) enum PeerSelector {
+    Labels(Selector),
+    Entity(Entity),
+    Cidr(IpNet),
+    Name(FqdnSelector),
+}
+
+impl PeerSelector {
+    /// Whether it selects a peer.
+    pub(crate) fn selects(&self, peer: PeerView<'_>) -> bool {
+        match self {
+            Self::Labels(selector) => selector.matches(peer.labels),
+            Self::Entity(entity) => entity.selects(peer.labels),
+            Self::Cidr(prefix) => peer.outside.is_some_and(|set| set.is_inside(prefix)),
+            Self::Name(name) => peer.outside.is_some_and(|set| set.has_selector(&name.text)),
+        }
+    }
+
+    /// Whether a DNS server is named by it closely enough to learn from: not everybody, not the
+    /// world, not a network that somebody else may have a host in.
+    pub(crate) fn may_teach(&self) -> bool {
+        match self {
+            Self::Labels(selector) => selector.names_labels(),
+            Self::Entity(entity) => matches!(entity, Entity::Host | Entity::KubeApiserver),
+            Self::Cidr(IpNet::V4(prefix)) => prefix.prefix_len() >= TEACHER_PREFIX_V4_MIN,
+            Self::Cidr(IpNet::V6(prefix)) => prefix.prefix_len() >= TEACHER_PREFIX_V6_MIN,
+            Self::Name(_) => false,
+        }
+    }
+}
+
+/// The shortest IPv4 prefix that names servers to learn from.
+const TEACHER_PREFIX_V4_MIN: u8 = 24;
+/// The same for IPv6: one network, as a /24 is by habit.
+const TEACHER_PREFIX_V6_MIN: u8 = 64;
+
+/// An item of `toFQDNs`.
+#[derive(Clone, Debug)]
+pub(crate) struct FqdnSelector {
+    /// As written: the identity label is `fqdn:` and this.
+    pub(crate) text: Arc<str>,
+    pub(crate) pattern: Pattern,
+}
+
+/// A word of `toEntities`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entity {
+    All,
+    World,
+    WorldIpv4,
+    WorldIpv6,
+    Host,
+    RemoteNode,
+    KubeApiserver,
+    Health,
+    Init,
+    Ingress,
+    Unmanaged,
+    Cluster,
+    ClusterMesh,
+    None,
+}
+
+impl Entity {
+    /// All of them with their words; case matters.
+    pub(crate) const WORDS: [(&'static str, Self); 14] = [
+        ("all", Self::All),
+        ("world", Self::World),
+        ("world-ipv4", Self::WorldIpv4),
+        ("world-ipv6", Self::WorldIpv6),
+        ("host", Self::Host),
+        ("remote-node", Self::RemoteNode),
+        ("kube-apiserver", Self::KubeApiserver),
+        ("health", Self::Health),
+        ("init", Self::Init),
+        ("ingress", Self::Ingress),
+        ("unmanaged", Self::Unmanaged),
+        ("cluster", Self::Cluster),
+        ("cluster-mesh", Self::ClusterMesh),
+        ("none", Self::None),
+    ];
+
+    fn selects(self, labels: &Labels) -> bool {
+        let reserved = self.reserved_labels();
+        reserved.iter().any(|name| labels.has_reserved(name))
+            || (self.has_workloads()
+                && labels
+                    .with_key(Some(SOURCE_K8S), NAMESPACE_KEY)
+                    .next()
+                    .is_some())
+    }
+
+    /// The fixed labels that the entity stands for.
+    const fn reserved_labels(self) -> &'static [&'static str] {
+        match self {
+            Self::All | Self::None => &[],
+            Self::World => &["world", "world-ipv4", "world-ipv6"],
+            Self::WorldIpv4 => &["world-ipv4"],
+            Self::WorldIpv6 => &["world-ipv6"],
+            Self::Host => &["host"],
+            Self::RemoteNode => &["remote-node"],
+            Self::KubeApiserver => &["kube-apiserver"],
+            Self::Health => &["health"],
+            Self::Init => &["init"],
+            Self::Ingress => &["ingress"],
+            Self::Unmanaged => &["unmanaged"],
+            Self::Cluster | Self::ClusterMesh => &[
+                "host",
+                "remote-node",
+                "init",
+                "ingress",
+                "health",
+                "unmanaged",
+                "kube-apiserver",
+            ],
+        }
+    }
+
+    /// Whether the entity takes in every workload of the cluster.
+    const fn has_workloads(self) -> bool {
+        match self {
+            Self::Cluster | Self::ClusterMesh => true,
+            Self::All
+            | Self::World
+            | Self::WorldIpv4
+            | Self::WorldIpv6
+            | Self::Host
+            | Self::RemoteNode
+            | Self::KubeApiserver
+            | Self::Health
+            | Self::Init
+            | Self::Ingress
+            | Self::Unmanaged
+            | Self::None => false,
+        }
+    }
+}
+
+/// Where a rule stands: one item of `egress` in one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleOrigin {
+    /// The kind of object.
+    pub kind: PolicyKind,
+    /// Its namespace; a clusterwide policy has none.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// The file it came from.
+    pub file: Arc<str>,
+    /// The line of the item, from 1.
+    pub line: u32,
+}

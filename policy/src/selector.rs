@@ -1,0 +1,244 @@
+//! Label selectors: who a rule is about, and which workloads a peer stands for.
+
+use std::collections::BTreeSet;
+
+use crate::label::{
+    Label, Labels, NAMESPACE_KEY, NAMESPACE_LABELS_PREFIX, SOURCE_K8S, SOURCE_RESERVED,
+};
+
+/// A label selector with the namespace rules of its policy already in it; all parts must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selector {
+    requirements: Vec<Requirement>,
+    /// Whether the text itself pins a label to a value, what the namespace rules add left out.
+    names_labels: bool,
+}
+
+/// One condition on one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Requirement {
+    pub(crate) key: SelectorKey,
+    pub(crate) condition: Condition,
+}
+
+/// A key in a selector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SelectorKey {
+    /// `None` is any source.
+    pub(crate) source: Option<Box<str>>,
+    pub(crate) key: Box<str>,
+}
+
+/// What must hold for the labels with the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    In(BTreeSet<Box<str>>),
+    /// Holds also where the label is missing.
+    NotIn(BTreeSet<Box<str>>),
+    Exists,
+    DoesNotExist,
+}
+
+/// Why a text is no selector key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyError {
+    TwoColons,
+    Source,
+    Prefix,
+    Name,
+}
+
+impl Selector {
+    /// A selector from what stands in the file.
+    pub(crate) fn new(requirements: Vec<Requirement>) -> Self {
+        let names_labels = requirements
+            .iter()
+            .any(|requirement| matches!(requirement.condition, Condition::In(_)));
+        Self {
+            requirements,
+            names_labels,
+        }
+    }
+
+    /// Whether the labels satisfy every part.
+    #[must_use]
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.requirements
+            .iter()
+            .all(|requirement| requirement.holds(labels))
+    }
+
+    /// Whether its author names servers by a label's value, rather than "all".
+    #[must_use]
+    pub fn names_labels(&self) -> bool {
+        self.names_labels
+    }
+
+    pub(crate) fn has_reserved_key(&self) -> bool {
+        self.requirements
+            .iter()
+            .any(|requirement| requirement.key.source.as_deref() == Some(SOURCE_RESERVED))
+    }
+
+    pub(crate) fn has_key(&self, source: &str, key: &str) -> bool {
+        self.requirements.iter().any(|requirement| {
+            requirement.key.source.as_deref() == Some(source) && *requirement.key.key == *key
+        })
+    }
+
+    fn has_namespace_key(&self) -> bool {
+        self.requirements
+            .iter()
+            .any(|requirement| requirement.key.is_namespace())
+    }
+
+    /// Makes this the subject of a policy of `namespace`.
+    pub(crate) fn confine_subject(&mut self, namespace: &str) {
+        self.requirements.push(in_namespace(namespace));
+    }
+
+    /// Makes this a peer of a policy of `namespace`: its own namespace unless the text names one.
+    pub(crate) fn confine_peer(&mut self, namespace: &str) {
+        if !self.has_reserved_key() && !self.has_namespace_key() {
+            self.requirements.push(in_namespace(namespace));
+        }
+    }
+
+    /// Makes this a peer of a clusterwide policy: workloads of every namespace, not nodes or world.
+    pub(crate) fn confine_clusterwide_peer(&mut self) {
+        if !self.has_reserved_key() && !self.has_namespace_key() {
+            self.requirements.push(Requirement {
+                key: SelectorKey::namespace(),
+                condition: Condition::Exists,
+            });
+        }
+    }
+}
+
+impl Requirement {
+    fn holds(&self, labels: &Labels) -> bool {
+        let mut with_key = labels.with_key(self.key.source.as_deref(), &self.key.key);
+        match &self.condition {
+            Condition::In(values) => with_key.any(|label| values.contains(label.value())),
+            Condition::NotIn(values) => !with_key.any(|label| values.contains(label.value())),
+            Condition::Exists => with_key.next().is_some(),
+            Condition::DoesNotExist => with_key.next().is_none(),
+        }
+    }
+}
+
+impl SelectorKey {
+    /// Reads a key: `foo` is of any source, `k8s:foo` of one, a leading `$` means `reserved:`.
+    pub(crate) fn parse(text: &str) -> Result<Self, KeyError> {
+        let (source, key) = match (text.strip_prefix('$'), text.split_once(':')) {
+            (Some(key), _) => (Some(SOURCE_RESERVED), key),
+            (None, Some(("any", key))) => (None, key),
+            (None, Some((source, key))) => (Some(source), key),
+            (None, None) => (None, text),
+        };
+        if key.contains(':') {
+            return Err(KeyError::TwoColons);
+        }
+        if source.is_some_and(|source| {
+            source.is_empty() || !source.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        }) {
+            return Err(KeyError::Source);
+        }
+        let (prefix, name) = match key.split_once('/') {
+            Some((prefix, name)) => (Some(prefix), name),
+            None => (None, key),
+        };
+        if prefix.is_some_and(|prefix| !is_subdomain(prefix)) {
+            return Err(KeyError::Prefix);
+        }
+        if name.is_empty() || !is_label_word(name) {
+            return Err(KeyError::Name);
+        }
+        Ok(Self {
+            source: source.map(Into::into),
+            key: key.into(),
+        })
+    }
+
+    fn namespace() -> Self {
+        Self {
+            source: Some(SOURCE_K8S.into()),
+            key: NAMESPACE_KEY.into(),
+        }
+    }
+
+    /// Whether this is the very key that the namespace rules own.
+    pub(crate) fn is_own_namespace(&self) -> bool {
+        *self == Self::namespace()
+    }
+
+    fn is_namespace(&self) -> bool {
+        matches!(self.source.as_deref(), None | Some(SOURCE_K8S))
+            && (*self.key == *NAMESPACE_KEY || self.key.starts_with(NAMESPACE_LABELS_PREFIX))
+    }
+}
+
+/// Whether the text may be a label's value (Kubernetes' syntax; empty is allowed).
+pub(crate) fn is_label_word(text: &str) -> bool {
+    let edge = |byte: Option<u8>| byte.is_none_or(|byte| byte.is_ascii_alphanumeric());
+    text.len() <= 63
+        && edge(text.bytes().next())
+        && edge(text.bytes().next_back())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}
+
+fn is_subdomain(text: &str) -> bool {
+    let word = |word: &str| {
+        !word.is_empty()
+            && !word.starts_with('-')
+            && !word.ends_with('-')
+            && word
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    };
+    text.len() <= 253 && text.split('.').all(word)
+}
+
+fn in_namespace(namespace: &str) -> Requirement {
+    Requirement {
+        key: SelectorKey::namespace(),
+        condition: Condition::In(BTreeSet::from([namespace.into()])),
+    }
+}
+
+/// The labels that a workload has by being in a namespace.
+pub(crate) fn namespace_labels(namespace: &str) -> [Label; 2] {
+    let name_key = format!("{NAMESPACE_LABELS_PREFIX}kubernetes.io/metadata.name");
+    [
+        Label::new(SOURCE_K8S, NAMESPACE_KEY, namespace),
+        Label::new(SOURCE_K8S, &name_key, namespace),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_follow_the_syntax() {
+        let key = |text: &str| {
+            SelectorKey::parse(text)
+                .map(|key| (key.source.map(String::from), String::from(key.key)))
+        };
+        let of = |source: Option<&str>, key: &str| Ok((source.map(Into::into), key.to_owned()));
+        assert_eq!(key("foo"), of(None, "foo"));
+        assert_eq!(key("any:foo"), of(None, "foo"));
+        assert_eq!(key("k8s:a.b/foo_x"), of(Some("k8s"), "a.b/foo_x"));
+        assert_eq!(key("$host"), of(Some("reserved"), "host"));
+        assert_eq!(key("a:b:c"), Err(KeyError::TwoColons));
+        assert_eq!(key(":b"), Err(KeyError::Source));
+        assert_eq!(key("k-8:b"), Err(KeyError::Source));
+        assert_eq!(key("A/b"), Err(KeyError::Prefix));
+        assert_eq!(key("a/"), Err(KeyError::Name));
+        assert_eq!(key("-a"), Err(KeyError::Name));
+        assert_eq!(key(&"a".repeat(64)), Err(KeyError::Name));
+        assert!(is_label_word("") && is_label_word("a.b_c-d") && !is_label_word("a "));
+    }
+}
