@@ -3,9 +3,9 @@
 use std::fmt;
 
 /// The longest name on the wire, with length bytes and the root byte (RFC 1035 §3.1).
-pub(crate) const NAME_OCTETS_MAX: usize = 255;
+pub const NAME_OCTETS_MAX: usize = 255;
 /// The longest label (RFC 1035 §3.1).
-pub(crate) const LABEL_OCTETS_MAX: usize = 63;
+pub const LABEL_OCTETS_MAX: usize = 63;
 
 /// A domain name in wire form, ASCII letters folded to lower case, uncompressed, root included.
 ///
