@@ -4,11 +4,14 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
+use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkFlags,
     LinkInfo, LinkMessage,
 };
+use rtnetlink::packet_route::nsid::{NsidAttribute, NsidMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMetric, RouteScope, RouteType};
 use rtnetlink::packet_route::rule::RuleAction;
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -374,6 +377,39 @@ impl Netlink {
             format!("-6 rule add iif {link} lookup {table}"),
             rule().v6().execute(),
         )
+    }
+
+    /// The number by which this namespace knows another one (`IFLA_LINK_NETNSID` of links whose peer
+    /// is there); `None` if it has none.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn netns_id(&self, ns: &NetNs) -> Result<Option<i32>, LinkError> {
+        let mut message = NsidMessage::default();
+        message.attributes = vec![NsidAttribute::Fd(ns.as_fd().as_raw_fd().cast_unsigned())];
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetNsId(message));
+        request.header.flags = NLM_F_REQUEST;
+        let mut handle = self.handle.clone();
+        self.ask("netns list-id".to_owned(), async move {
+            let mut answers = handle.request(request)?;
+            while let Some(answer) = answers.next().await {
+                if let NetlinkPayload::Error(error) = answer.payload {
+                    return Err(rtnetlink::Error::NetlinkError(error));
+                }
+                if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNsId(message)) =
+                    answer.payload
+                {
+                    return Ok(message.attributes.iter().find_map(|attribute| {
+                        if let NsidAttribute::Id(id) = attribute {
+                            Some(*id).filter(|id| *id >= 0)
+                        } else {
+                            None
+                        }
+                    }));
+                }
+            }
+            Ok(None)
+        })
     }
 
     fn ask<T>(

@@ -1,0 +1,51 @@
+//! Who lives on this node, by files.
+
+pub(crate) mod file;
+pub(crate) mod netns;
+
+use std::net::IpAddr;
+
+use policy::{Label, Labels, Workload};
+
+/// A workload that was found, and how to guard it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) workload: Workload,
+    pub(crate) link: GuardedLink,
+    /// The file that names it.
+    pub(crate) file: String,
+}
+
+/// The one link of a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GuardedLink {
+    /// The host side.
+    pub(crate) name: String,
+    pub(crate) ifindex: u32,
+    pub(crate) host_mac: [u8; 6],
+    pub(crate) workload_mac: [u8; 6],
+    /// Bytes.
+    pub(crate) mtu: u32,
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+/// A workload that can't be guarded, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// `namespace/name`.
+    pub(crate) name: String,
+    pub(crate) file: String,
+    pub(crate) reason: String,
+}
+
+/// Labels as an endpoint file gives them: a key without a source is Kubernetes'.
+pub(crate) fn labels_of(pairs: &std::collections::BTreeMap<String, String>) -> Labels {
+    let mut labels = Labels::default();
+    for (key, value) in pairs {
+        labels.insert(match key.split_once(':') {
+            Some((source, key)) => Label::new(source, key, value),
+            None => Label::new("k8s", key, value),
+        });
+    }
+    labels
+}

@@ -1,0 +1,212 @@
+//! Endpoint files: one workload a document.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use policy::{Peer, Workload};
+use serde::Deserialize;
+
+use super::{Found, Refused, labels_of, netns};
+use crate::files::TextFile;
+
+/// One document of an endpoint file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndpointFile {
+    name: String,
+    #[serde(default = "default_namespace")]
+    namespace: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    netns: Option<PathBuf>,
+    interface: Option<String>,
+    addresses: Option<Vec<IpAddr>>,
+    mac: Option<String>,
+    #[serde(default)]
+    remote: bool,
+}
+
+fn default_namespace() -> String {
+    "default".to_owned()
+}
+
+/// What the endpoint folder says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Roster {
+    /// Workloads of this node.
+    pub(crate) found: Vec<Found>,
+    /// Workloads that aren't on this node.
+    pub(crate) peers: Vec<Peer>,
+    /// Workloads of this node that can't be guarded.
+    pub(crate) refused: Vec<Refused>,
+}
+
+/// Reads endpoint files and looks at the workloads that they name, from the node's namespace.
+///
+/// # Errors
+/// If a document can't be read: then none of the folder counts.
+pub(crate) fn read(files: &[TextFile]) -> Result<Roster, Vec<String>> {
+    let mut documents = Vec::new();
+    let mut errors = Vec::new();
+    for file in files {
+        let path = file.path.display().to_string();
+        match serde_yaml::from_multiple::<EndpointFile>(&file.text) {
+            Ok(all) => documents.extend(all.into_iter().map(|document| (path.clone(), document))),
+            Err(error) => errors.push(format!("{path}: {error}")),
+        }
+    }
+    let mut seen = BTreeMap::new();
+    for (path, document) in &documents {
+        let name = format!("{}/{}", document.namespace, document.name);
+        if let Some(first) = seen.insert(name.clone(), path) {
+            errors.push(format!("{path}: endpoint {name} is in {first} already"));
+        }
+        if let Err(reason) = check(document) {
+            errors.push(format!("{path}: endpoint {name}: {reason}"));
+        }
+    }
+    if errors.is_empty() { Ok(take(documents)) } else { Err(errors) }
+}
+
+/// What can be known to be wrong without a look at the node.
+fn check(document: &EndpointFile) -> Result<(), String> {
+    let is_plain = |text: &str| !text.is_empty() && text.len() <= 253 && !text.contains(['/', ' ', '\n']);
+    if !is_plain(&document.name) || !is_plain(&document.namespace) {
+        return Err("name and namespace are 1 to 253 characters without / and space".to_owned());
+    }
+    let places = usize::from(document.netns.is_some()) + usize::from(document.interface.is_some());
+    match (document.remote, places) {
+        (true, 0) if document.addresses.is_some() => Ok(()),
+        (true, 0) => Err("a remote endpoint needs addresses".to_owned()),
+        (true, _) => Err("a remote endpoint has neither netns nor interface".to_owned()),
+        (false, 1) => Ok(()),
+        (false, _) => Err("exactly one of netns and interface is needed, or remote: true".to_owned()),
+    }?;
+    if document.interface.is_some() && document.addresses.is_none() {
+        return Err("interface needs addresses".to_owned());
+    }
+    if document.netns.is_some() && (document.addresses.is_some() || document.mac.is_some()) {
+        return Err("with netns, addresses and mac are read from the workload".to_owned());
+    }
+    if let Some(mac) = &document.mac {
+        parse_mac(mac).ok_or_else(|| format!("mac: {mac:?} is not six hexadecimal octets"))?;
+    }
+    Ok(())
+}
+
+fn take(documents: Vec<(String, EndpointFile)>) -> Roster {
+    let mut roster = Roster::default();
+    for (file, document) in documents {
+        let workload = Workload {
+            namespace: document.namespace.clone(),
+            name: document.name.clone(),
+            labels: labels_of(&document.labels),
+        };
+        if document.remote {
+            roster.peers.push(Peer { workload, addresses: document.addresses.unwrap_or_default() });
+            continue;
+        }
+        let link = match (&document.netns, &document.interface) {
+            (Some(path), _) => netns::inspect(path),
+            (None, Some(interface)) => {
+                let mac = document.mac.as_deref().and_then(parse_mac);
+                netns::by_interface(interface, mac, document.addresses.unwrap_or_default())
+            }
+            (None, None) => Err("neither netns nor interface".to_owned()),
+        };
+        let name = format!("{}/{}", document.namespace, document.name);
+        match link {
+            Ok(link) => roster.found.push(Found { workload, link, file }),
+            Err(reason) => roster.refused.push(Refused { name, file, reason }),
+        }
+    }
+    refuse_shared(&mut roster);
+    roster
+}
+
+/// Two endpoints with one address can't be told apart by their peers, and two on one link not at all:
+/// the second is refused, with both names. A link-local address is each link's own.
+fn refuse_shared(roster: &mut Roster) {
+    let mut links: BTreeMap<u32, String> = BTreeMap::new();
+    let mut addresses: BTreeMap<IpAddr, String> = BTreeMap::new();
+    for found in std::mem::take(&mut roster.found) {
+        let name = format!("{}/{}", found.workload.namespace, found.workload.name);
+        let first = links.get(&found.link.ifindex).map(|first| (first, "link")).or_else(|| {
+            found.link.addresses.iter().find_map(|ip| Some((addresses.get(ip)?, "address")))
+        });
+        if let Some((first, what)) = first {
+            let reason = format!("{first} has the same {what}");
+            roster.refused.push(Refused { name, file: found.file, reason });
+            continue;
+        }
+        links.insert(found.link.ifindex, name.clone());
+        let routed = found.link.addresses.iter().filter(|ip| !is_link_local(**ip));
+        addresses.extend(routed.map(|ip| (*ip, name.clone())));
+        roster.found.push(found);
+    }
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
+
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let octets: Vec<u8> = text
+        .split(':')
+        .map(|octet| if octet.len() == 2 { u8::from_str_radix(octet, 16).ok() } else { None })
+        .collect::<Option<_>>()?;
+    octets.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_text(text: &str) -> Result<Roster, Vec<String>> {
+        read(&[TextFile { path: "e.yaml".into(), text: text.to_owned() }])
+    }
+
+    #[test]
+    fn a_remote_endpoint_gives_labels_to_addresses() {
+        let roster = read_text(
+            "name: kube-dns\nnamespace: kube-system\nremote: true\naddresses: [10.0.0.9, 'fd00::9']\n\
+             labels: {k8s-app: kube-dns, 'container:x': y}\n",
+        )
+        .unwrap();
+        let peer = roster.peers.first().unwrap();
+        assert_eq!(peer.addresses.len(), 2);
+        assert_eq!(peer.workload.labels.to_sorted_text(), "container:x=y;k8s:k8s-app=kube-dns;");
+    }
+
+    #[test]
+    fn what_an_endpoint_file_may_not_say() {
+        for (text, reason) in [
+            ("name: a\n", "exactly one of netns and interface"),
+            ("name: a\nnetns: /x\ninterface: v\n", "exactly one"),
+            ("name: a\nremote: true\n", "needs addresses"),
+            ("name: a\nremote: true\nnetns: /x\naddresses: [10.0.0.1]\n", "neither netns nor interface"),
+            ("name: a\ninterface: v\n", "interface needs addresses"),
+            ("name: a\ninterface: v\naddresses: [10.0.0.1]\nmac: 1:2\n", "six hexadecimal octets"),
+            ("name: a/b\nnetns: /x\n", "without / and space"),
+            ("name: a\nnetns: /x\naddresses: [10.0.0.1]\n", "read from the workload"),
+            ("name: a\nremote: true\naddresses: [10.0.0]\n", "e.yaml"),
+            ("name: a\nnetns: /x\ncgroup: /y\n", "cgroup"),
+            ("name: a\nremote: true\naddresses: [10.0.0.1]\n---\nname: a\nremote: true\naddresses: [10.0.0.2]\n", "already"),
+        ] {
+            let errors = read_text(text).unwrap_err().join("\n");
+            assert!(errors.contains(reason), "{text}: {errors}");
+        }
+    }
+
+    #[test]
+    fn a_workload_that_is_not_there_is_refused_by_name() {
+        let roster = read_text("name: gone\nnetns: /nowhere\n").unwrap();
+        let refused = roster.refused.first().unwrap();
+        assert_eq!(refused.name, "default/gone");
+        assert!(refused.reason.contains("/nowhere"), "{}", refused.reason);
+    }
+}
