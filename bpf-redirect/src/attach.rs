@@ -152,3 +152,23 @@ pub(crate) fn attach(
     };
     Ok(Attachment { kept })
 }
+
+/// Names of programs like ours that sit on an interface of the calling thread's namespace and were
+/// attached by somebody else, or by an earlier run.
+#[must_use]
+pub fn strangers(interface: &str) -> Vec<String> {
+    [TcAttachType::Ingress, TcAttachType::Egress]
+        .into_iter()
+        .filter_map(|side| SchedClassifier::query_tcx(interface, side).ok())
+        .flat_map(|(_, programs)| programs)
+        .filter_map(|program| program.name_as_str().map(str::to_owned))
+        .filter(|name| object::PROGRAMS.contains(&name.as_str()))
+        .collect()
+}
+
+/// Removes every filter of ours from an interface's clsact qdisc: what an earlier run left.
+pub fn remove_filters(interface: &str) {
+    for hook in [Hook::FromEndpoint, Hook::ToEndpoint, Hook::NodeEnd] {
+        remove_filter(interface, hook);
+    }
+}

@@ -13,7 +13,7 @@ mod object;
 mod pin;
 mod table;
 
-pub use attach::{Attachment, Hook, HookMode};
+pub use attach::{Attachment, Hook, HookMode, remove_filters, strangers};
 pub use datapath::{CounterValue, Datapath, DatapathError, EndpointEntry};
 pub use events::EventReader;
 pub use fake::FakeTable;

@@ -20,12 +20,18 @@ pub(crate) struct Exit {
 impl Exit {
     /// A failure that ends with `code`.
     pub(crate) fn new(code: u8, message: impl fmt::Display) -> anyhow::Error {
-        anyhow::Error::new(Self { code, message: message.to_string() })
+        anyhow::Error::new(Self {
+            code,
+            message: message.to_string(),
+        })
     }
 
     /// The code for a failure.
     pub(crate) fn code_of(error: &anyhow::Error) -> ExitCode {
-        let code = error.chain().find_map(|cause| cause.downcast_ref::<Self>()).map_or(1, |exit| exit.code);
+        let code = error
+            .chain()
+            .find_map(|cause| cause.downcast_ref::<Self>())
+            .map_or(1, |exit| exit.code);
         ExitCode::from(code)
     }
 }

@@ -20,7 +20,9 @@ impl Instance {
     pub(crate) fn parse(name: &str) -> Result<Self, String> {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if name.is_empty() || name.len() > NAME_MAX || !name.chars().all(is_plain) {
-            return Err(format!("an instance's name has 1 to {NAME_MAX} letters, digits, - and _"));
+            return Err(format!(
+                "an instance's name has 1 to {NAME_MAX} letters, digits, - and _"
+            ));
         }
         Ok(Self(name.to_owned()))
     }
@@ -32,7 +34,11 @@ impl Instance {
 
     /// `namegate`, or `namegate-NAME`.
     fn stem(&self) -> String {
-        if self.0 == "default" { "namegate".to_owned() } else { format!("namegate-{}", self.0) }
+        if self.0 == "default" {
+            "namegate".to_owned()
+        } else {
+            format!("namegate-{}", self.0)
+        }
     }
 
     /// Where it keeps state.
@@ -42,7 +48,9 @@ impl Instance {
 
     /// Its control socket.
     pub(crate) fn socket(&self) -> PathBuf {
-        PathBuf::from("/run").join(self.stem()).join("namegate.sock")
+        PathBuf::from("/run")
+            .join(self.stem())
+            .join("namegate.sock")
     }
 
     /// Its pins.
@@ -73,9 +81,13 @@ const LOCK_NAME: &[u8] = b"namegate";
 impl Lock {
     /// Takes the lock of the calling thread's network namespace; `Err(Some(pid))` names its holder.
     pub(crate) fn take() -> Result<Self, Option<i32>> {
-        let Ok(address) = SocketAddr::from_abstract_name(LOCK_NAME) else { return Err(None) };
+        let Ok(address) = SocketAddr::from_abstract_name(LOCK_NAME) else {
+            return Err(None);
+        };
         match UnixListener::bind_addr(&address) {
-            Ok(listener) => Ok(Self { _listener: listener }),
+            Ok(listener) => Ok(Self {
+                _listener: listener,
+            }),
             Err(_) => Err(holder(&address).ok()),
         }
     }
@@ -96,7 +108,10 @@ mod tests {
         let default = Instance::parse("default").unwrap();
         assert_eq!(default.bpf_dir(), PathBuf::from("/sys/fs/bpf/namegate"));
         let named = Instance::parse("perf").unwrap();
-        assert_eq!(named.socket(), PathBuf::from("/run/namegate-perf/namegate.sock"));
+        assert_eq!(
+            named.socket(),
+            PathBuf::from("/run/namegate-perf/namegate.sock")
+        );
         assert_eq!(named.state_dir(), PathBuf::from("/var/lib/namegate-perf"));
         assert_eq!(named.gate_pin(), PathBuf::from("/run/netns/namegate-perf"));
         assert_ne!(named.side_link().node, default.side_link().node);

@@ -41,7 +41,9 @@ impl StateDir {
             Err(error) => error.to_string(),
             Ok(bytes) => match serde_json::from_slice::<IdentityFile>(&bytes) {
                 Err(error) => error.to_string(),
-                Ok(file) if file.version != VERSION => format!("version {} instead of {VERSION}", file.version),
+                Ok(file) if file.version != VERSION => {
+                    format!("version {} instead of {VERSION}", file.version)
+                }
                 Ok(file) => match Identities::restore(file.identities) {
                     Ok(identities) => return identities,
                     Err(error) => error.to_string(),
@@ -59,11 +61,16 @@ impl StateDir {
     /// # Errors
     /// If the disk says no; the old file stays then.
     pub(crate) fn keep(&self, identities: &BTreeMap<String, u32>) -> io::Result<()> {
-        let file = IdentityFile { version: VERSION, identities: identities.clone() };
+        let file = IdentityFile {
+            version: VERSION,
+            identities: identities.clone(),
+        };
         let mut draft = tempfile::NamedTempFile::new_in(&self.0)?;
         draft.write_all(&serde_json::to_vec_pretty(&file)?)?;
         draft.as_file().sync_all()?;
-        draft.persist(self.0.join(IDENTITIES)).map_err(|error| error.error)?;
+        draft
+            .persist(self.0.join(IDENTITIES))
+            .map_err(|error| error.error)?;
         std::fs::File::open(&self.0)?.sync_all()
     }
 }

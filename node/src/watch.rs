@@ -19,17 +19,18 @@ impl FolderWatch {
     /// # Errors
     /// If a folder can't be watched.
     pub(crate) fn start(dirs: &[&Path], wake: Sender<Wake>) -> notify::Result<Self> {
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            let is_change = match event {
-                Ok(event) => !matches!(event.kind, EventKind::Access(_)),
-                // Events were lost: look at everything.
-                Err(_) => true,
-            };
-            if is_change {
-                // The daemon is ending if nobody listens.
-                let _ = wake.send(Wake::FilesChanged);
-            }
-        })?;
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                let is_change = match event {
+                    Ok(event) => !matches!(event.kind, EventKind::Access(_)),
+                    // Events were lost: look at everything.
+                    Err(_) => true,
+                };
+                if is_change {
+                    // The daemon is ending if nobody listens.
+                    let _ = wake.send(Wake::FilesChanged);
+                }
+            })?;
         for dir in dirs {
             watcher.watch(dir, RecursiveMode::NonRecursive)?;
         }

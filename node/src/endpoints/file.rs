@@ -66,12 +66,17 @@ pub(crate) fn read(files: &[TextFile]) -> Result<Roster, Vec<String>> {
             errors.push(format!("{path}: endpoint {name}: {reason}"));
         }
     }
-    if errors.is_empty() { Ok(take(documents)) } else { Err(errors) }
+    if errors.is_empty() {
+        Ok(take(documents))
+    } else {
+        Err(errors)
+    }
 }
 
 /// What can be known to be wrong without a look at the node.
 fn check(document: &EndpointFile) -> Result<(), String> {
-    let is_plain = |text: &str| !text.is_empty() && text.len() <= 253 && !text.contains(['/', ' ', '\n']);
+    let is_plain =
+        |text: &str| !text.is_empty() && text.len() <= 253 && !text.contains(['/', ' ', '\n']);
     if !is_plain(&document.name) || !is_plain(&document.namespace) {
         return Err("name and namespace are 1 to 253 characters without / and space".to_owned());
     }
@@ -81,7 +86,9 @@ fn check(document: &EndpointFile) -> Result<(), String> {
         (true, 0) => Err("a remote endpoint needs addresses".to_owned()),
         (true, _) => Err("a remote endpoint has neither netns nor interface".to_owned()),
         (false, 1) => Ok(()),
-        (false, _) => Err("exactly one of netns and interface is needed, or remote: true".to_owned()),
+        (false, _) => {
+            Err("exactly one of netns and interface is needed, or remote: true".to_owned())
+        }
     }?;
     if document.interface.is_some() && document.addresses.is_none() {
         return Err("interface needs addresses".to_owned());
@@ -104,7 +111,10 @@ fn take(documents: Vec<(String, EndpointFile)>) -> Roster {
             labels: labels_of(&document.labels),
         };
         if document.remote {
-            roster.peers.push(Peer { workload, addresses: document.addresses.unwrap_or_default() });
+            roster.peers.push(Peer {
+                workload,
+                addresses: document.addresses.unwrap_or_default(),
+            });
             continue;
         }
         let link = match (&document.netns, &document.interface) {
@@ -117,7 +127,11 @@ fn take(documents: Vec<(String, EndpointFile)>) -> Roster {
         };
         let name = format!("{}/{}", document.namespace, document.name);
         match link {
-            Ok(link) => roster.found.push(Found { workload, link, file }),
+            Ok(link) => roster.found.push(Found {
+                workload,
+                link,
+                file,
+            }),
             Err(reason) => roster.refused.push(Refused { name, file, reason }),
         }
     }
@@ -132,16 +146,31 @@ fn refuse_shared(roster: &mut Roster) {
     let mut addresses: BTreeMap<IpAddr, String> = BTreeMap::new();
     for found in std::mem::take(&mut roster.found) {
         let name = format!("{}/{}", found.workload.namespace, found.workload.name);
-        let first = links.get(&found.link.ifindex).map(|first| (first, "link")).or_else(|| {
-            found.link.addresses.iter().find_map(|ip| Some((addresses.get(ip)?, "address")))
-        });
+        let first = links
+            .get(&found.link.ifindex)
+            .map(|first| (first, "link"))
+            .or_else(|| {
+                found
+                    .link
+                    .addresses
+                    .iter()
+                    .find_map(|ip| Some((addresses.get(ip)?, "address")))
+            });
         if let Some((first, what)) = first {
             let reason = format!("{first} has the same {what}");
-            roster.refused.push(Refused { name, file: found.file, reason });
+            roster.refused.push(Refused {
+                name,
+                file: found.file,
+                reason,
+            });
             continue;
         }
         links.insert(found.link.ifindex, name.clone());
-        let routed = found.link.addresses.iter().filter(|ip| !is_link_local(**ip));
+        let routed = found
+            .link
+            .addresses
+            .iter()
+            .filter(|ip| !is_link_local(**ip));
         addresses.extend(routed.map(|ip| (*ip, name.clone())));
         roster.found.push(found);
     }
@@ -157,7 +186,13 @@ fn is_link_local(ip: IpAddr) -> bool {
 fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let octets: Vec<u8> = text
         .split(':')
-        .map(|octet| if octet.len() == 2 { u8::from_str_radix(octet, 16).ok() } else { None })
+        .map(|octet| {
+            if octet.len() == 2 {
+                u8::from_str_radix(octet, 16).ok()
+            } else {
+                None
+            }
+        })
         .collect::<Option<_>>()?;
     octets.try_into().ok()
 }
@@ -167,7 +202,10 @@ mod tests {
     use super::*;
 
     fn read_text(text: &str) -> Result<Roster, Vec<String>> {
-        read(&[TextFile { path: "e.yaml".into(), text: text.to_owned() }])
+        read(&[TextFile {
+            path: "e.yaml".into(),
+            text: text.to_owned(),
+        }])
     }
 
     #[test]
@@ -179,7 +217,10 @@ mod tests {
         .unwrap();
         let peer = roster.peers.first().unwrap();
         assert_eq!(peer.addresses.len(), 2);
-        assert_eq!(peer.workload.labels.to_sorted_text(), "container:x=y;k8s:k8s-app=kube-dns;");
+        assert_eq!(
+            peer.workload.labels.to_sorted_text(),
+            "container:x=y;k8s:k8s-app=kube-dns;"
+        );
     }
 
     #[test]
@@ -188,14 +229,26 @@ mod tests {
             ("name: a\n", "exactly one of netns and interface"),
             ("name: a\nnetns: /x\ninterface: v\n", "exactly one"),
             ("name: a\nremote: true\n", "needs addresses"),
-            ("name: a\nremote: true\nnetns: /x\naddresses: [10.0.0.1]\n", "neither netns nor interface"),
+            (
+                "name: a\nremote: true\nnetns: /x\naddresses: [10.0.0.1]\n",
+                "neither netns nor interface",
+            ),
             ("name: a\ninterface: v\n", "interface needs addresses"),
-            ("name: a\ninterface: v\naddresses: [10.0.0.1]\nmac: 1:2\n", "six hexadecimal octets"),
+            (
+                "name: a\ninterface: v\naddresses: [10.0.0.1]\nmac: 1:2\n",
+                "six hexadecimal octets",
+            ),
             ("name: a/b\nnetns: /x\n", "without / and space"),
-            ("name: a\nnetns: /x\naddresses: [10.0.0.1]\n", "read from the workload"),
+            (
+                "name: a\nnetns: /x\naddresses: [10.0.0.1]\n",
+                "read from the workload",
+            ),
             ("name: a\nremote: true\naddresses: [10.0.0]\n", "e.yaml"),
             ("name: a\nnetns: /x\ncgroup: /y\n", "cgroup"),
-            ("name: a\nremote: true\naddresses: [10.0.0.1]\n---\nname: a\nremote: true\naddresses: [10.0.0.2]\n", "already"),
+            (
+                "name: a\nremote: true\naddresses: [10.0.0.1]\n---\nname: a\nremote: true\naddresses: [10.0.0.2]\n",
+                "already",
+            ),
         ] {
             let errors = read_text(text).unwrap_err().join("\n");
             assert!(errors.contains(reason), "{text}: {errors}");

@@ -17,7 +17,11 @@ pub(crate) fn inspect(path: &Path) -> Result<GuardedLink, String> {
     let shown = path.display();
     let ns = NetNs::open(path).map_err(|error| format!("{shown}: {error}"))?;
     let node = NetNs::current().map_err(|error| error.to_string())?;
-    let same = |a: &NetNs, b: &NetNs| a.inode().ok().is_some_and(|inode| b.inode().ok() == Some(inode));
+    let same = |a: &NetNs, b: &NetNs| {
+        a.inode()
+            .ok()
+            .is_some_and(|inode| b.inode().ok() == Some(inode))
+    };
     if same(&ns, &node) {
         return Err(format!("{shown} is the node's own network namespace"));
     }
@@ -30,12 +34,20 @@ pub(crate) fn inspect(path: &Path) -> Result<GuardedLink, String> {
     });
     let (links, addresses, node_id) = inside.map_err(|error| format!("{shown}: {error}"))??;
     let own = the_one_link(&links, node_id)?;
-    let workload_mac = own.mac.ok_or_else(|| format!("{} has no Ethernet address", own.name))?;
-    let addresses: Vec<IpAddr> =
-        addresses.into_iter().filter(|(index, _)| *index == own.index).map(|(_, ip)| ip).collect();
+    let workload_mac = own
+        .mac
+        .ok_or_else(|| format!("{} has no Ethernet address", own.name))?;
+    let addresses: Vec<IpAddr> = addresses
+        .into_iter()
+        .filter(|(index, _)| *index == own.index)
+        .map(|(_, ip)| ip)
+        .collect();
     let host = host_link(|link| Some(link.index) == own.peer)?;
     if host.kind != "veth" || host.peer != Some(own.index) {
-        return Err(format!("{} on the node doesn't lead to {} of the workload", host.name, own.name));
+        return Err(format!(
+            "{} on the node doesn't lead to {} of the workload",
+            host.name, own.name
+        ));
     }
     finish(&host, workload_mac, addresses)
 }
@@ -44,14 +56,20 @@ pub(crate) fn inspect(path: &Path) -> Result<GuardedLink, String> {
 ///
 /// # Errors
 /// The reason why it can't be guarded.
-pub(crate) fn by_interface(name: &str, mac: Option<[u8; 6]>, addresses: Vec<IpAddr>) -> Result<GuardedLink, String> {
+pub(crate) fn by_interface(
+    name: &str,
+    mac: Option<[u8; 6]>,
+    addresses: Vec<IpAddr>,
+) -> Result<GuardedLink, String> {
     let host = host_link(|link| link.name == name)?;
     let Some(mac) = mac else {
         return Err(format!("{name}: the workload's own mac is needed"));
     };
     match host.kind.as_str() {
         "veth" | "tun" => finish(&host, mac, addresses),
-        other => Err(format!("{name} is of type {other:?}, which Namegate can not guard")),
+        other => Err(format!(
+            "{name} is of type {other:?}, which Namegate can not guard"
+        )),
     }
 }
 
@@ -63,13 +81,23 @@ fn the_one_link(links: &[Link], node_id: Option<i32>) -> Result<&Link, String> {
     };
     let others: Vec<&str> = up.map(|link| link.name.as_str()).collect();
     if !others.is_empty() {
-        return Err(format!("the workload has {} and also {}: a way that isn't guarded", own.name, others.join(", ")));
+        return Err(format!(
+            "the workload has {} and also {}: a way that isn't guarded",
+            own.name,
+            others.join(", ")
+        ));
     }
     if own.kind != "veth" {
-        return Err(format!("{} is of type {:?}, which Namegate can not guard", own.name, own.kind));
+        return Err(format!(
+            "{} is of type {:?}, which Namegate can not guard",
+            own.name, own.kind
+        ));
     }
     if own.peer_netns_id.is_none() || own.peer_netns_id != node_id {
-        return Err(format!("the other end of {} isn't in this network namespace", own.name));
+        return Err(format!(
+            "the other end of {} isn't in this network namespace",
+            own.name
+        ));
     }
     Ok(own)
 }
@@ -77,17 +105,29 @@ fn the_one_link(links: &[Link], node_id: Option<i32>) -> Result<&Link, String> {
 fn host_link(wanted: impl Fn(&Link) -> bool) -> Result<Link, String> {
     let netlink = Netlink::open().map_err(|error| error.to_string())?;
     let links = netlink.links().map_err(|error| error.to_string())?;
-    links.into_iter().find(wanted).ok_or_else(|| "the host side of its link isn't there".to_owned())
+    links
+        .into_iter()
+        .find(wanted)
+        .ok_or_else(|| "the host side of its link isn't there".to_owned())
 }
 
-fn finish(host: &Link, workload_mac: [u8; 6], addresses: Vec<IpAddr>) -> Result<GuardedLink, String> {
+fn finish(
+    host: &Link,
+    workload_mac: [u8; 6],
+    addresses: Vec<IpAddr>,
+) -> Result<GuardedLink, String> {
     if addresses.is_empty() {
         return Err("it has no address yet".to_owned());
     }
     if addresses.len() > ADDRESSES_PER_ENDPOINT_MAX {
-        return Err(format!("it has {} addresses; at most {ADDRESSES_PER_ENDPOINT_MAX} are guarded", addresses.len()));
+        return Err(format!(
+            "it has {} addresses; at most {ADDRESSES_PER_ENDPOINT_MAX} are guarded",
+            addresses.len()
+        ));
     }
-    let host_mac = host.mac.ok_or_else(|| format!("{} has no Ethernet address", host.name))?;
+    let host_mac = host
+        .mac
+        .ok_or_else(|| format!("{} has no Ethernet address", host.name))?;
     Ok(GuardedLink {
         name: host.name.clone(),
         ifindex: host.index,
@@ -116,18 +156,30 @@ mod tests {
 
     #[test]
     fn one_veth_to_this_node_is_guarded_and_links_that_are_down_are_no_way_out() {
-        let links = [link("eth0", "veth", true, Some(0)), link("tunl0", "ipip", false, None)];
+        let links = [
+            link("eth0", "veth", true, Some(0)),
+            link("tunl0", "ipip", false, None),
+        ];
         assert_eq!(the_one_link(&links, Some(0)).unwrap().name, "eth0");
     }
 
     #[test]
     fn a_second_way_out_is_refused_by_name() {
-        let links = [link("eth0", "veth", true, Some(0)), link("net1", "macvlan", true, Some(0))];
+        let links = [
+            link("eth0", "veth", true, Some(0)),
+            link("net1", "macvlan", true, Some(0)),
+        ];
         assert!(the_one_link(&links, Some(0)).unwrap_err().contains("net1"));
         for (link, word) in [
             (link("eth0", "macvlan", true, Some(0)), "macvlan"),
-            (link("eth0", "veth", true, Some(1)), "isn't in this network namespace"),
-            (link("eth0", "veth", true, None), "isn't in this network namespace"),
+            (
+                link("eth0", "veth", true, Some(1)),
+                "isn't in this network namespace",
+            ),
+            (
+                link("eth0", "veth", true, None),
+                "isn't in this network namespace",
+            ),
             (link("eth0", "veth", false, Some(0)), "no link that is up"),
         ] {
             let error = the_one_link(std::slice::from_ref(&link), Some(0)).unwrap_err();

@@ -1,0 +1,117 @@
+//! The command line: one definition for help, errors and exit codes.
+
+mod detach;
+mod endpoint;
+mod policy;
+mod run;
+mod status;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::instance::Instance;
+
+/// A node-level gate by name: each workload of this node talks to the names that its policy allows.
+///
+/// Policies are CiliumNetworkPolicy files. DNS queries are judged and answered through the gate; what an
+/// allowed name resolves to is opened in the kernel before the answer is released.
+#[derive(Parser)]
+#[command(name = "namegate", version, arg_required_else_help = true, after_help = EXAMPLES)]
+pub(crate) struct Namegate {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  namegate policy validate policies/          check files before they are used
+  namegate run --policy-dir policies --endpoint-dir endpoints
+  namegate endpoint list                      who is guarded, and how far
+  namegate detach                             take everything away again
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 77 a privilege or kernel feature is missing,
+78 the configuration can't be used.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Guard the endpoints of this node, in the foreground.
+    Run(run::Run),
+    /// Tell how a running daemon is.
+    Status(status::Status),
+    /// The endpoints of this node.
+    #[command(subcommand)]
+    Endpoint(endpoint::Endpoint),
+    /// Policy files.
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// Take programs, links, pins and the gate away, whether a daemon runs or not.
+    Detach(detach::Detach),
+    /// Print the version.
+    Version,
+}
+
+/// Which daemon is meant.
+#[derive(Args)]
+struct Which {
+    /// Name of the daemon, where several network namespaces of a machine have one each.
+    #[arg(long, value_name = "NAME", default_value = "default", value_parser = Instance::parse)]
+    instance: Instance,
+    /// Its control socket [default: /run/namegate/namegate.sock, or /run/namegate-NAME/…].
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl Which {
+    fn socket(&self) -> PathBuf {
+        self.socket
+            .clone()
+            .unwrap_or_else(|| self.instance.socket())
+    }
+}
+
+/// How data is printed.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+impl Namegate {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// Why not; an `Exit` inside has a code of its own.
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Run(run) => run.run(),
+            Command::Status(status) => status.run(),
+            Command::Endpoint(endpoint) => endpoint.run(),
+            Command::Policy(policy) => policy.run(),
+            Command::Detach(detach) => detach.run(),
+            Command::Version => print(&format!("namegate {}\n", env!("CARGO_PKG_VERSION"))),
+        }
+    }
+}
+
+/// Prints to standard output; a reader that went away is no failure.
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        super::Namegate::command().debug_assert();
+    }
+}

@@ -1,0 +1,103 @@
+//! `namegate policy`.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use policy::{Problem, Source};
+
+use super::{Output, print};
+use crate::exit::{Exit, USAGE};
+use crate::files::{FILE_BYTES_MAX, TextFile, read_file, read_folder};
+
+/// Policy files.
+#[derive(Subcommand)]
+pub(super) enum Policy {
+    /// Check files: all problems at once, each with its place.
+    Validate(Validate),
+}
+
+/// Check policy files: all problems of all documents, each with file, line and column.
+///
+/// Exit code 0 if all are valid, 1 if one has an error, 2 if something can't be read.
+#[derive(Args)]
+#[command(after_help = "Example:
+  namegate policy validate policies/ extra.yaml")]
+pub(super) struct Validate {
+    /// Files, folders, or - for standard input.
+    #[arg(required = true, value_name = "FILE|DIR|-")]
+    paths: Vec<PathBuf>,
+    /// Warnings fail too.
+    #[arg(long)]
+    deny_warnings: bool,
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+impl Policy {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let Self::Validate(validate) = self;
+        validate.run()
+    }
+}
+
+impl Validate {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let mut sources = Vec::new();
+        for path in &self.paths {
+            let files = read(path).map_err(|error| Exit::new(USAGE, error))?;
+            sources.extend(files.into_iter().map(|file| Source {
+                path: file.path.display().to_string(),
+                text: file.text,
+            }));
+        }
+        let loaded = policy::load(&sources);
+        match self.output {
+            Output::Json => print(&format!(
+                "{}\n",
+                serde_json::to_string_pretty(&loaded.problems)?
+            ))?,
+            Output::Text => print(&text(&loaded.problems, loaded.set.len()))?,
+        };
+        let fails = loaded.has_errors() || (self.deny_warnings && !loaded.problems.is_empty());
+        Ok(if fails {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        })
+    }
+}
+
+fn text(problems: &[Problem], valid: usize) -> String {
+    let mut out: String = problems
+        .iter()
+        .map(|problem| format!("{problem}\n"))
+        .collect();
+    let errors = problems.iter().filter(|problem| problem.is_error()).count();
+    let warnings = problems.len() - errors;
+    out.push_str(&format!(
+        "{valid} valid, {errors} errors, {warnings} warnings\n"
+    ));
+    out
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<TextFile>> {
+    if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin()
+            .lock()
+            .take(FILE_BYTES_MAX + 1)
+            .read_to_string(&mut text)?;
+        return Ok(vec![TextFile {
+            path: "-".into(),
+            text,
+        }]);
+    }
+    if path.is_dir() {
+        read_folder(path)
+    } else {
+        Ok(vec![read_file(path)?])
+    }
+}

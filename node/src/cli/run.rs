@@ -1,0 +1,107 @@
+//! `namegate run`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bpf_redirect::HookMode;
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use super::Which;
+use crate::exit::{Exit, NO_PERMISSION, USAGE};
+use crate::run::{Options, run};
+
+/// Guard the endpoints of this node, in the foreground.
+///
+/// Prints `ready` once every endpoint that it knows is attached and its policy in force. Folders are
+/// watched; SIGHUP reads them anew. SIGTERM ends the daemon and leaves enforcement in place: what is
+/// allowed goes on, DNS waits for the next start. `namegate detach` takes everything away.
+#[derive(Args)]
+#[command(after_help = "Example:
+  namegate run --policy-dir /etc/namegate/policies --endpoint-dir /etc/namegate/endpoints
+
+An endpoint file:
+  name: internal-client
+  labels: {app: internal-client}
+  netns: /run/netns/internal-client      # or interface: veth1a2b, with addresses: and mac:")]
+pub(super) struct Run {
+    /// Folder of policy files (*.yaml); repeatable.
+    #[arg(long, value_name = "DIR", default_value = "/etc/namegate/policies")]
+    policy_dir: Vec<PathBuf>,
+    /// Folder of endpoint files (*.yaml).
+    #[arg(long, value_name = "DIR", default_value = "/etc/namegate/endpoints")]
+    endpoint_dir: PathBuf,
+    /// Where the numbers of label sets are kept [default: /var/lib/namegate].
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Where programs, maps and links are pinned [default: /sys/fs/bpf/namegate].
+    #[arg(long, value_name = "DIR")]
+    bpf_dir: Option<PathBuf>,
+    #[command(flatten)]
+    which: Which,
+    /// By which means programs are attached.
+    #[arg(long, value_enum, default_value = "auto")]
+    hooks: Hooks,
+    /// Take everything away at the end, instead of leaving enforcement in place.
+    #[arg(long)]
+    detach_on_exit: bool,
+    /// What is logged to standard error: error, warn, info, debug, trace, or a filter.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: String,
+    /// Log as JSON lines.
+    #[arg(long)]
+    log_json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Hooks {
+    /// tcx where the kernel has it (6.6), else clsact.
+    Auto,
+    /// tcx links.
+    Tcx,
+    /// Filters of the clsact qdisc.
+    Clsact,
+}
+
+impl Run {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        self.log_to_stderr()?;
+        if !rustix::process::geteuid().is_root() {
+            return Err(Exit::new(
+                NO_PERMISSION,
+                "namegate run needs root: it loads BPF programs and makes a network namespace",
+            ));
+        }
+        let instance = self.which.instance.clone();
+        run(Options {
+            policy_dirs: self.policy_dir,
+            endpoint_dir: self.endpoint_dir,
+            state_dir: self.state_dir.unwrap_or_else(|| instance.state_dir()),
+            socket: self.which.socket(),
+            bpf_dir: self.bpf_dir.unwrap_or_else(|| instance.bpf_dir()),
+            hook_mode: match self.hooks {
+                Hooks::Auto => None,
+                Hooks::Tcx => Some(HookMode::Tcx),
+                Hooks::Clsact => Some(HookMode::Clsact),
+            },
+            detach_on_exit: self.detach_on_exit,
+            instance,
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn log_to_stderr(&self) -> anyhow::Result<()> {
+        let filter = EnvFilter::try_new(&self.log)
+            .map_err(|error| Exit::new(USAGE, format!("--log: {error}")))?;
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr);
+        let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let set = if self.log_json {
+            builder.json().try_init()
+        } else {
+            builder.with_ansi(is_terminal).try_init()
+        };
+        set.map_err(|error| anyhow::anyhow!("logging: {error}"))
+    }
+}

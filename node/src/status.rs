@@ -1,0 +1,294 @@
+//! What the daemon says of itself, and what it does with the kernel's events and flows.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use bpf_redirect::{EventReader, HookMode};
+use bpf_redirect_common::{CtKey, CtValue, Drop as DropReason, Event, EventKind};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use serde_json::{Value, json};
+
+use crate::control::Command;
+use crate::guard::{EndpointState, shown_name};
+use crate::run::Daemon;
+
+/// How long a TCP flow may be silent; then its entry goes, and a later packet is judged anew.
+const TCP_IDLE_NS: u64 = 6 * 3_600 * SECOND_NS;
+/// How long a TCP flow that was never answered is remembered.
+const TCP_UNANSWERED_NS: u64 = 60 * SECOND_NS;
+/// How long a closed TCP flow is remembered, for late segments.
+const TCP_CLOSED_NS: u64 = 10 * SECOND_NS;
+/// How long any other flow may be silent; QUIC's usual idle time-out.
+const OTHER_IDLE_NS: u64 = 180 * SECOND_NS;
+const SECOND_NS: u64 = 1_000_000_000;
+const TCP: u8 = 6;
+
+/// Whether a flow's entry has outlived its time.
+pub(crate) fn is_over(key: &CtKey, value: &CtValue, now: u64) -> bool {
+    let limit = if key.protocol != TCP {
+        OTHER_IDLE_NS
+    } else if value.state & CtValue::CLOSED == CtValue::CLOSED {
+        TCP_CLOSED_NS
+    } else if value.state & CtValue::ANSWERED == 0 {
+        TCP_UNANSWERED_NS
+    } else {
+        TCP_IDLE_NS
+    };
+    now.saturating_sub(value.last_seen) > limit
+}
+
+/// Nanoseconds since boot, as the kernel's programs count them.
+///
+/// # Errors
+/// If the kernel has no such clock.
+pub(crate) fn boot_time_ns() -> Result<u64, std::num::TryFromIntError> {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Ok(u64::try_from(time.tv_sec)? * SECOND_NS + u64::try_from(time.tv_nsec)?)
+}
+
+/// The kernel's events, counted.
+#[derive(Debug, Default)]
+pub(crate) struct EventCounts {
+    verdicts: AtomicU64,
+    drops: AtomicU64,
+}
+
+/// The thread that reads the kernel's events.
+pub(crate) struct EventThread {
+    stop: Arc<OwnedFd>,
+    thread: JoinHandle<()>,
+}
+
+impl EventThread {
+    /// Starts reading.
+    ///
+    /// # Errors
+    /// If the thread can't be made.
+    pub(crate) fn start(
+        mut reader: EventReader,
+        counts: Arc<EventCounts>,
+    ) -> std::io::Result<Self> {
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
+        let waiter = reader.waiter()?;
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name("events".to_owned())
+            .spawn(move || {
+                loop {
+                    let mut fds = [
+                        PollFd::new(&waiter, PollFlags::IN),
+                        PollFd::new(&*stopped, PollFlags::IN),
+                    ];
+                    if let Err(error) = poll(&mut fds, None)
+                        && error != rustix::io::Errno::INTR
+                    {
+                        tracing::error!("kernel events can't be read any more: {error}");
+                        return;
+                    }
+                    let [_, stop] = &fds;
+                    if !stop.revents().is_empty() {
+                        return;
+                    }
+                    reader.drain(|event| tell(event, &counts));
+                }
+            })?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends the thread.
+    pub(crate) fn stop(self) {
+        let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
+        let _ = self.thread.join();
+    }
+}
+
+fn tell(event: &Event, counts: &EventCounts) {
+    let (source, destination) = (
+        std::net::IpAddr::from(event.source),
+        std::net::IpAddr::from(event.destination),
+    );
+    let ports = (
+        u16::from_be(event.source_port),
+        u16::from_be(event.destination_port),
+    );
+    let reason = DropReason::from_number(event.reason).map_or("", DropReason::word);
+    let what = match EventKind::from_number(event.kind) {
+        Some(EventKind::Verdict) => {
+            counts.verdicts.fetch_add(1, Ordering::Relaxed);
+            "verdict"
+        }
+        Some(EventKind::Drop) => {
+            counts.drops.fetch_add(1, Ordering::Relaxed);
+            "drop"
+        }
+        None => return,
+    };
+    tracing::debug!(
+        what,
+        endpoint = event.endpoint,
+        %source,
+        %destination,
+        source_port = ports.0,
+        destination_port = ports.1,
+        protocol = event.protocol,
+        identity = event.identity,
+        rule = event.rule,
+        verdict = event.verdict,
+        reason,
+        "kernel event"
+    );
+}
+
+/// The answer to a command.
+pub(crate) fn answer(daemon: &Daemon, command: &Command) -> Value {
+    match command {
+        Command::Status => status(daemon),
+        Command::Endpoints => json!({ "endpoints": endpoints(daemon) }),
+        Command::Detach => json!({ "detaching": true }),
+    }
+}
+
+fn status(daemon: &Daemon) -> Value {
+    let snapshot = daemon.learner.snapshot();
+    let (counters, readable) = match daemon.datapath.counters() {
+        Ok(counters) => (counters, true),
+        Err(_) => (Vec::new(), false),
+    };
+    let drops: u64 = counters
+        .iter()
+        .filter(|counter| counter.drop)
+        .map(|counter| counter.value)
+        .sum();
+    let counters: BTreeMap<&str, u64> = counters
+        .iter()
+        .map(|counter| (counter.name, counter.value))
+        .collect();
+    let mut dns: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
+    for (name, reason, value) in daemon
+        .dns
+        .counters
+        .iter()
+        .filter(|(_, _, value)| *value > 0)
+    {
+        dns.entry(name).or_default().insert(reason, value);
+    }
+    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let learning = &daemon.learner.counts;
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "instance": daemon.options.instance.name(),
+        "policy": {
+            "revision": snapshot.revision(),
+            "policies": daemon.policy_count,
+            "rules": snapshot.rules().count(),
+            "problems": daemon.policy_problems,
+        },
+        "endpoints": endpoints(daemon),
+        "endpoint_problems": daemon.endpoint_problems,
+        "dns": dns,
+        "learning": {
+            "installed": read(&learning.installed),
+            "refreshed": read(&learning.refreshed),
+            "untrusted_server": read(&learning.untrusted_server),
+            "unlearned": read(&learning.unlearned),
+            "evicted": read(&learning.evicted),
+            "identities": daemon.learner.with_identities(|identities| identities.local_count()),
+        },
+        "datapath": {
+            "hooks": match daemon.datapath.mode() { HookMode::Tcx => "tcx", HookMode::Clsact => "clsact" },
+            "readable": readable,
+            "flows": daemon.flows,
+            "drops": drops,
+            "counters": counters,
+            "events": { "verdicts": read(&daemon.events.verdicts), "drops": read(&daemon.events.drops) },
+        },
+    })
+}
+
+fn endpoints(daemon: &Daemon) -> Vec<Value> {
+    let snapshot = daemon.learner.snapshot();
+    let guarded = daemon.guards.iter().map(|(id, guarded)| {
+        let link = &guarded.found.link;
+        let identity = link.addresses.iter().map(|ip| snapshot.identity_of(*ip).get()).find(|id| *id >= 256);
+        let knowledge = daemon.learner.with_knowledge(id, |knowledge| {
+            (knowledge.cache.name_count(), knowledge.cache.address_count(), knowledge.ledger.addresses().count())
+        });
+        let (names, addresses, open) = knowledge.unwrap_or_default();
+        let (state, reason) = match &guarded.state {
+            EndpointState::Attaching => ("attaching", None),
+            EndpointState::Ready => ("ready", None),
+            EndpointState::Refused(reason) => ("refused", Some(reason)),
+        };
+        json!({
+            "id": id.get(),
+            "name": shown_name(&guarded.found),
+            "state": state,
+            "reason": reason,
+            "identity": identity,
+            "interface": link.name,
+            "addresses": link.addresses,
+            "egress": snapshot.is_egress_enforced(id).map(|enforced| if enforced { "enforced" } else { "open" }),
+            "names": names,
+            "learned_addresses": addresses,
+            "open_addresses": open,
+            "file": guarded.found.file,
+        })
+    });
+    let refused = daemon.guards.refused.iter().map(|refused| {
+        json!({ "name": refused.name, "state": "refused", "reason": refused.reason, "file": refused.file })
+    });
+    guarded.chain(refused).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bpf_redirect_common::Address;
+
+    fn flow(protocol: u8, state: u8, age_secs: u64) -> bool {
+        let key = CtKey {
+            endpoint: 1,
+            local_port: 1,
+            peer_port: 1,
+            local: Address::NONE,
+            peer: Address::NONE,
+            protocol,
+            direction: 1,
+            reserved: 0,
+        };
+        let now = 1_000_000 * SECOND_NS;
+        let value = CtValue {
+            last_seen: now - age_secs * SECOND_NS,
+            identity: 0,
+            rule: 0,
+            verdict: 1,
+            state,
+            reserved: [0; 6],
+        };
+        is_over(&key, &value, now)
+    }
+
+    #[test]
+    fn flows_are_remembered_as_long_as_their_state_says() {
+        for (protocol, state, lives, over) in [
+            (TCP, CtValue::ANSWERED, 6 * 3_600, 6 * 3_600 + 1),
+            (TCP, 0, 60, 61),
+            (TCP, CtValue::CLOSED | CtValue::ANSWERED, 10, 11),
+            (
+                TCP,
+                CtValue::ANSWERED | CtValue::LOCAL_CLOSED,
+                3_600,
+                6 * 3_600 + 1,
+            ),
+            (17, 0, 180, 181),
+            (1, CtValue::ANSWERED, 180, 181),
+        ] {
+            assert!(!flow(protocol, state, lives), "{protocol} {state}");
+            assert!(flow(protocol, state, over), "{protocol} {state}");
+        }
+    }
+}
