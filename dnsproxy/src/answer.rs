@@ -358,7 +358,13 @@ fn each_once(addresses: Vec<LearnedAddr>) -> Vec<LearnedAddr> {
         .map(|(index, learned)| (learned.ip, learned.ttl_secs, index))
         .collect();
     order.sort_unstable();
-    order.dedup_by_key(|(ip, ..)| *ip);
+    order.dedup_by(|later, kept| {
+        let is_same = later.0 == kept.0;
+        if is_same {
+            kept.2 = kept.2.min(later.2);
+        }
+        is_same
+    });
     if order.len() == addresses.len() {
         return addresses;
     }
@@ -380,3 +386,6 @@ impl From<Malformed> for Invalid {
         Self::Malformed
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,8 @@ pub mod fuzzing;
 pub mod limits;
 mod question;
 mod refuse;
+#[cfg(test)]
+mod testing;
 mod walk;
 mod words;
 
