@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 
 mod dns;
+#[cfg(feature = "forge")]
+mod forge;
 mod id;
 
 pub use dns::{Denial, DenialReason, DenyAnswer, DnsPermit, Question};
