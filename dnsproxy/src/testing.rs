@@ -57,6 +57,7 @@ impl Draft {
     }
 
     /// A record of class IN in the answer section.
+    #[expect(clippy::too_many_arguments, reason = "the fields of a record")]
     pub(crate) fn record(self, owner: &[u8], rtype: u16, ttl: u32, rdata: &[u8]) -> Self {
         self.raw_record(owner, [rtype, IN], ttl, rdata).counted(6)
     }
@@ -91,6 +92,7 @@ impl Draft {
     }
 
     /// A record in no section: the caller sets a count.
+    #[expect(clippy::too_many_arguments, reason = "the fields of a record")]
     pub(crate) fn raw_record(
         mut self,
         owner: &[u8],

@@ -137,3 +137,44 @@ impl<'a> Record<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Malformed, NameBuf};
+    use crate::limits::POINTER_JUMPS_MAX;
+
+    #[test]
+    fn a_pointer_must_lead_before_the_last_one() {
+        let rows: [(&[u8], Result<usize, Malformed>); 6] = [
+            (b"\x01a\0", Ok(15)),
+            (b"\xC0\x0C", Err(Malformed)),
+            (b"\x01a\xC0\x0C", Err(Malformed)),
+            (b"\xC0\x0B", Err(Malformed)),
+            (b"\xC0", Err(Malformed)),
+            (b"\x41a\0", Err(Malformed)),
+        ];
+        for (name, expected) in rows {
+            let message = [&[0; 12], name].concat();
+            assert_eq!(NameBuf::new().read(&message, 12), expected, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_takes_so_many_jumps_and_no_more() {
+        // A root name behind a header, then pointers that each lead to the one before.
+        let mut message = vec![0; 13];
+        let mut target = 12u16;
+        for jumps in 1..=POINTER_JUMPS_MAX + 1 {
+            let at = message.len();
+            message.extend_from_slice(&(0xC000 | target).to_be_bytes());
+            target = u16::try_from(at).unwrap();
+            let read = NameBuf::new().read(&message, at);
+            let expected = if jumps > POINTER_JUMPS_MAX {
+                Err(Malformed)
+            } else {
+                Ok(at + 2)
+            };
+            assert_eq!(read, expected, "{jumps}");
+        }
+    }
+}
