@@ -10,10 +10,13 @@ const FIXED_OCTETS: usize = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
-/// A lower-cased, uncompressed name on the stack.
+/// A lower-cased, uncompressed name on the stack; serves one message.
 pub(crate) struct NameBuf {
     octets: [u8; NAME_OCTETS_MAX],
     len: usize,
+    /// The pointer that the name in it was read from, if it was nothing but a pointer. The records
+    /// of an answer mostly share one, and then need not be read again.
+    pointer: Option<[u8; 2]>,
 }
 
 impl NameBuf {
@@ -21,6 +24,7 @@ impl NameBuf {
         Self {
             octets: [0; NAME_OCTETS_MAX],
             len: 0,
+            pointer: None,
         }
     }
 
@@ -34,6 +38,20 @@ impl NameBuf {
     /// Each pointer must lead strictly before the place that the last one led to (the first:
     /// before the name itself), so no loop is possible; and never into the header.
     pub(crate) fn read(&mut self, message: &[u8], at: usize) -> Result<usize, Malformed> {
+        let pointer = message
+            .get(at..)
+            .and_then(|rest| rest.first_chunk::<2>().copied())
+            .filter(|[high, _]| *high >= 0xC0);
+        if pointer.is_some() && pointer == self.pointer {
+            return Ok(at + 2);
+        }
+        self.pointer = None;
+        let end = self.expand(message, at)?;
+        self.pointer = pointer;
+        Ok(end)
+    }
+
+    fn expand(&mut self, message: &[u8], at: usize) -> Result<usize, Malformed> {
         self.len = 0;
         let mut floor = at;
         let mut at = at;
