@@ -10,7 +10,9 @@ use crate::core::pending::Member;
 use crate::core::record::{Ending, Outcome};
 use crate::core::release::Arrived;
 use crate::core::step::{Case, Fault, Reply};
-use crate::limits::{REJECTED_PER_EXCHANGE_MAX, TCP_UPSTREAM_WAIT_MAX, UDP_UPSTREAM_WAIT_MAX};
+use crate::limits::{
+    REJECTED_PER_EXCHANGE_MAX, TCP_UPSTREAM_WAIT_MAX, UDP_PAYLOAD_OCTETS_MAX, UDP_UPSTREAM_WAIT_MAX,
+};
 use crate::question::{Header, Rcode};
 use crate::testing::{A, Draft, wire};
 
@@ -199,6 +201,23 @@ fn an_answer_too_large_for_its_client_becomes_tc() {
         } else {
             assert_eq!(bytes, answer.with(0, 7).0);
         }
+    }
+}
+
+#[test]
+fn an_answer_too_large_for_a_datagram_becomes_tc() {
+    for (octets, is_cut) in [
+        (UDP_PAYLOAD_OCTETS_MAX, false),
+        (UDP_PAYLOAD_OCTETS_MAX + 1, true),
+    ] {
+        let mut bench = Bench::new();
+        let query = Draft::query(7, "gOod.com", A).opt(u16::MAX, false, &[]);
+        let (sent, _) = bench.forward(udp(), &query);
+        let answer = good_answer(sent.unwrap().key.id);
+        let rest = vec![0; octets - answer.0.len()];
+        let (_, bytes) = bench.hear(&answer.raw(&rest).0, &Datapath::default());
+        assert_eq!(Header::read(&bytes).unwrap().flags.is_truncated(), is_cut);
+        assert_eq!(bytes.len() == octets, !is_cut);
     }
 }
 

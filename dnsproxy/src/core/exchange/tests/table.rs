@@ -7,7 +7,9 @@ use crate::core::learn::NotInstalled;
 use crate::core::pending::Via;
 use crate::core::record::Outcome;
 use crate::core::step::{Fault, Origin};
-use crate::limits::{EQUAL_OUTSTANDING_MAX, OUTSTANDING_PER_ENDPOINT_MAX, TCP_UPSTREAM_WAIT_MAX};
+use crate::limits::{
+    EQUAL_OUTSTANDING_MAX, ID_DRAWS_MAX, OUTSTANDING_PER_ENDPOINT_MAX, TCP_UPSTREAM_WAIT_MAX,
+};
 use crate::testing::{A, AAAA, Dice, Draft};
 
 #[test]
@@ -67,17 +69,23 @@ fn an_id_is_drawn_until_it_is_free_and_not_for_ever() {
     let mut bench = Bench::new();
     let taken = bench.ask();
     let query = edns_query();
-    for (draws, is_sent) in [(vec![taken, taken, 9], true), (vec![taken], false)] {
+    for (ids, is_sent) in [(vec![taken, taken, 9], true), (vec![taken], false)] {
         let forward = bench.permitted(udp(), &query);
-        let mut draws = draws.into_iter().cycle();
+        let mut ids = ids.into_iter().cycle();
+        let mut draws = 0;
+        let mut draw = || {
+            draws += 1;
+            ids.next().unwrap()
+        };
         let (sent, _) = bench.step(|pending, step| {
             let via = Via {
                 member: MEMBER,
-                draw: &mut || draws.next().unwrap(),
+                draw: &mut draw,
             };
             forward.send(pending, via, step)
         });
         assert_eq!(sent.is_ok_and(|upstream| upstream.key.id == 9), is_sent);
+        assert_eq!(draws, if is_sent { 3 } else { ID_DRAWS_MAX });
     }
     assert_eq!(bench.outcome(), Outcome::ServFail(Fault::NoId));
 }
