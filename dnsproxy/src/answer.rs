@@ -349,7 +349,12 @@ fn address(record: &Record<'_>) -> Option<IpAddr> {
 
 /// Leaves each address once, with its smallest TTL (RFC 2181 §5.2), in the answer's order.
 fn each_once(addresses: Vec<LearnedAddr>) -> Vec<LearnedAddr> {
-    if addresses.len() < 2 {
+    const FEW: usize = 16;
+    let is_new = |(at, learned): (usize, &LearnedAddr)| {
+        let mut before = addresses.iter().take(at);
+        before.all(|earlier| earlier.ip != learned.ip)
+    };
+    if addresses.len() <= FEW && addresses.iter().enumerate().all(is_new) {
         return addresses;
     }
     let mut order: Vec<(IpAddr, u32, usize)> = addresses
@@ -358,7 +363,13 @@ fn each_once(addresses: Vec<LearnedAddr>) -> Vec<LearnedAddr> {
         .map(|(index, learned)| (learned.ip, learned.ttl_secs, index))
         .collect();
     order.sort_unstable();
-    order.dedup_by_key(|(ip, ..)| *ip);
+    order.dedup_by(|later, kept| {
+        let is_same = later.0 == kept.0;
+        if is_same {
+            kept.2 = kept.2.min(later.2);
+        }
+        is_same
+    });
     if order.len() == addresses.len() {
         return addresses;
     }
@@ -380,3 +391,6 @@ impl From<Malformed> for Invalid {
         Self::Malformed
     }
 }
+
+#[cfg(test)]
+mod tests;

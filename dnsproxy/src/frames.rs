@@ -89,3 +89,96 @@ pub fn write_frame(message: &[u8], out: &mut Vec<u8>) -> bool {
     out.extend_from_slice(message);
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{FrameError, Frames, write_frame};
+    use crate::limits::TCP_BUFFER_OCTETS_MAX;
+    use crate::testing::{A, AAAA, Draft, check_corpus};
+
+    fn framed(messages: &[&[u8]]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for message in messages {
+            assert!(write_frame(message, &mut out));
+        }
+        out
+    }
+
+    /// A name, a stream, how many messages it gives, and how it ends.
+    type Stream = (&'static str, Vec<u8>, usize, Result<(), FrameError>);
+
+    fn streams() -> Vec<Stream> {
+        let (a, aaaa) = (
+            Draft::query(1, "good.com", A).0,
+            Draft::query(2, "good.com", AAAA).0,
+        );
+        let short = |length: u16| [&framed(&[&a])[..], &length.to_be_bytes(), &[0; 11]].concat();
+        vec![
+            ("two frames in one segment", framed(&[&a, &aaaa]), 2, Ok(())),
+            ("200 frames", framed(&[&a[..]; 200]), 200, Ok(())),
+            ("length 0", short(0), 1, Err(FrameError::Short(0))),
+            ("length 11", short(11), 1, Err(FrameError::Short(11))),
+            ("length 65535 and no more", vec![0xFF; 2], 0, Ok(())),
+            ("half a length", vec![0], 0, Ok(())),
+            ("largest frame", framed(&[&[7; 65_535]]), 1, Ok(())),
+        ]
+    }
+
+    /// How many messages a stream in pieces gives, and how it ends.
+    fn cut(stream: &[u8], piece: usize) -> (usize, Result<(), FrameError>) {
+        let mut frames = Frames::default();
+        let mut count = 0;
+        for octets in stream.chunks(piece) {
+            frames.push(octets).unwrap();
+            loop {
+                match frames.next_message() {
+                    Ok(Some(_)) => count += 1,
+                    Ok(None) => break,
+                    Err(error) => return (count, Err(error)),
+                }
+            }
+        }
+        (count, Ok(()))
+    }
+
+    #[test]
+    fn a_stream_is_cut_the_same_in_whatever_pieces_it_comes() {
+        for (case, stream, count, end) in streams() {
+            for piece in [1, 2, 3, 29, 4096, stream.len()] {
+                assert_eq!(cut(&stream, piece), (count, end), "{case} by {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_streams_are_the_corpus() {
+        let streams = streams();
+        let small = streams
+            .iter()
+            .filter(|(_, stream, ..)| stream.len() < 10_000);
+        check_corpus(
+            "frames",
+            small.map(|(case, stream, ..)| (*case, &stream[..])),
+        );
+    }
+
+    #[test]
+    fn the_buffer_grows_with_what_came_and_not_beyond_its_bound() {
+        let mut frames = Frames::default();
+        frames.push(&[0xFF, 0xFF]).unwrap();
+        assert!(frames.buffer.capacity() < 1024);
+        assert!(frames.is_amid());
+        frames.push(&vec![0; frames.room()]).unwrap();
+        assert_eq!(frames.buffer.len(), TCP_BUFFER_OCTETS_MAX);
+        assert_eq!(frames.push(&[0]), Err(FrameError::Overfull));
+        assert!(frames.next_message().unwrap().is_some());
+        assert!(frames.push(&[0]).is_ok(), "what was given out makes room");
+    }
+
+    #[test]
+    fn a_message_too_long_for_a_frame_is_not_framed() {
+        let mut out = Vec::new();
+        assert!(!write_frame(&vec![0; 65_536], &mut out));
+        assert!(out.is_empty());
+    }
+}

@@ -78,3 +78,34 @@ fn cut(bytes: &[u8], piece: usize) -> (Vec<Vec<u8>>, bool) {
     }
     (messages, false)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Dice, corpus_dir};
+
+    #[test]
+    fn the_doors_hold_for_the_corpus_and_for_what_is_near_it() {
+        type Door = fn(&[u8]);
+        let doors: [(&str, Door); 3] = [
+            ("question", super::question),
+            ("answer", super::answer),
+            ("frames", super::frames),
+        ];
+        let mut dice = Dice(4711);
+        for (target, door) in doors {
+            let files: Vec<_> = std::fs::read_dir(corpus_dir(target)).unwrap().collect();
+            assert!(files.len() >= 6, "{target}");
+            for file in files {
+                let bytes = std::fs::read(file.unwrap().path()).unwrap();
+                door(&bytes);
+                for _ in 0..200 {
+                    let mut near = bytes.clone();
+                    if !near.is_empty() {
+                        dice.mutate(&mut near);
+                    }
+                    door(&near);
+                }
+            }
+        }
+    }
+}

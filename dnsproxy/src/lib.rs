@@ -15,6 +15,8 @@ mod io;
 pub mod limits;
 mod question;
 mod refuse;
+#[cfg(test)]
+mod testing;
 mod walk;
 mod words;
 

@@ -25,8 +25,8 @@ pub const ADDRESSES_PER_ANSWER_MAX: usize = 1000;
 
 /// Queries of one endpoint that wait for an answer; one more is answered SERVFAIL.
 pub const OUTSTANDING_PER_ENDPOINT_MAX: u32 = 2048;
-/// Queries of all endpoints that wait for an answer; beyond it only an endpoint that holds less
-/// than its fair share is let in, so the true ceiling is below twice this figure.
+/// Queries of all endpoints that wait for an answer; from it to twice of it an endpoint is let in
+/// only while it holds less than its share; any other gets SERVFAIL.
 pub const OUTSTANDING_PER_NODE_MAX: u32 = 8192;
 /// Equal queries (client, server, id, question) that wait at once; one more ends the oldest.
 pub const EQUAL_OUTSTANDING_MAX: usize = 4;
@@ -44,8 +44,9 @@ pub const TCP_UPSTREAM_WAIT_MAX: Duration = Duration::from_millis(9500);
 /// Error answers to malformed input, per second and endpoint (and per worker); the rest is silent
 /// and counted. A denial by policy never counts here.
 pub const ERROR_ANSWERS_PER_SEC_MAX: u32 = 100;
-/// Endpoints whose error answers are counted at once; one more gets none within that second.
-pub const ERROR_ENDPOINTS_MAX: usize = 4096;
+/// Endpoints of a node, as the datapath's map holds them. Beyond it: no error answer within that
+/// second, and no promise of a place among the outstanding when the node's limit is reached.
+pub const ENDPOINTS_MAX: u32 = 4096;
 /// Finished exchanges that wait to be drained; one more is lost, and counted as lost.
 pub const TOLD_WAITING_MAX: usize = 65_536;
 

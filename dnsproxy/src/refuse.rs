@@ -124,3 +124,41 @@ fn write_opt(dnssec_ok: DnssecOk, ede: Option<Ede>, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(text);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{DnssecOk, Ede, OwnAnswer, Repeated, write_answer};
+    use crate::limits::OWN_ANSWER_GROWTH_MAX;
+    use crate::question::{Flags, Rcode};
+
+    const ALL: [Ede; 6] = [
+        Ede::NotReady,
+        Ede::Filtered,
+        Ede::Prohibited,
+        Ede::NoReachableAuthority,
+        Ede::NetworkError,
+        Ede::InvalidData,
+    ];
+
+    #[test]
+    fn an_extended_error_is_read_by_hickory_and_fits_the_growth() {
+        for (ede, dnssec_ok) in ALL.into_iter().flat_map(|ede| [(ede, true), (ede, false)]) {
+            let repeated = Repeated {
+                id: 7,
+                flags: Flags::from_bits(0x0110),
+                question: b"\x01a\0\0\x01\0\x01",
+                opt: Some(DnssecOk(dnssec_ok)),
+            };
+            let (rcode, ede) = (Rcode::NX_DOMAIN, Some(ede));
+            let mut out = Vec::new();
+            write_answer(&repeated, OwnAnswer { rcode, ede }, &mut out);
+            let query_octets = 12 + repeated.question.len() + 11;
+            assert!(out.len() <= query_octets + OWN_ANSWER_GROWTH_MAX);
+            let theirs = hickory_proto::op::Message::from_vec(&out).unwrap();
+            let edns = theirs.edns.unwrap();
+            assert_eq!((edns.max_payload(), edns.version()), (1232, 0));
+            assert_eq!(edns.flags().dnssec_ok, dnssec_ok);
+            assert!(!theirs.metadata.checking_disabled && theirs.metadata.recursion_available);
+        }
+    }
+}

@@ -10,10 +10,13 @@ const FIXED_OCTETS: usize = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
-/// A lower-cased, uncompressed name on the stack.
+/// A lower-cased, uncompressed name on the stack; serves one message.
 pub(crate) struct NameBuf {
     octets: [u8; NAME_OCTETS_MAX],
     len: usize,
+    /// The pointer that the name in it was read from, if it was nothing but a pointer. The records
+    /// of an answer mostly share one, and then need not be read again.
+    pointer: Option<[u8; 2]>,
 }
 
 impl NameBuf {
@@ -21,6 +24,7 @@ impl NameBuf {
         Self {
             octets: [0; NAME_OCTETS_MAX],
             len: 0,
+            pointer: None,
         }
     }
 
@@ -34,6 +38,20 @@ impl NameBuf {
     /// Each pointer must lead strictly before the place that the last one led to (the first:
     /// before the name itself), so no loop is possible; and never into the header.
     pub(crate) fn read(&mut self, message: &[u8], at: usize) -> Result<usize, Malformed> {
+        let pointer = message
+            .get(at..)
+            .and_then(|rest| rest.first_chunk::<2>().copied())
+            .filter(|[high, _]| *high >= 0xC0);
+        if pointer.is_some() && pointer == self.pointer {
+            return Ok(at + 2);
+        }
+        self.pointer = None;
+        let end = self.expand(message, at)?;
+        self.pointer = pointer;
+        Ok(end)
+    }
+
+    fn expand(&mut self, message: &[u8], at: usize) -> Result<usize, Malformed> {
         self.len = 0;
         let mut floor = at;
         let mut at = at;
@@ -134,6 +152,47 @@ impl<'a> Record<'a> {
             0
         } else {
             self.ttl_field
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Malformed, NameBuf};
+    use crate::limits::POINTER_JUMPS_MAX;
+
+    #[test]
+    fn a_pointer_must_lead_before_the_last_one() {
+        let rows: [(&[u8], Result<usize, Malformed>); 6] = [
+            (b"\x01a\0", Ok(15)),
+            (b"\xC0\x0C", Err(Malformed)),
+            (b"\x01a\xC0\x0C", Err(Malformed)),
+            (b"\xC0\x0B", Err(Malformed)),
+            (b"\xC0", Err(Malformed)),
+            (b"\x41a\0", Err(Malformed)),
+        ];
+        for (name, expected) in rows {
+            let message = [&[0; 12], name].concat();
+            assert_eq!(NameBuf::new().read(&message, 12), expected, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_takes_so_many_jumps_and_no_more() {
+        // A root name behind a header, then pointers that each lead to the one before.
+        let mut message = vec![0; 13];
+        let mut target = 12u16;
+        for jumps in 1..=POINTER_JUMPS_MAX + 1 {
+            let at = message.len();
+            message.extend_from_slice(&(0xC000 | target).to_be_bytes());
+            target = u16::try_from(at).unwrap();
+            let read = NameBuf::new().read(&message, at);
+            let expected = if jumps > POINTER_JUMPS_MAX {
+                Err(Malformed)
+            } else {
+                Ok(at + 2)
+            };
+            assert_eq!(read, expected, "{jumps}");
         }
     }
 }

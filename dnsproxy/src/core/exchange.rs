@@ -374,3 +374,6 @@ impl Refusal<'_> {
         Some(Reply { origin })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -354,3 +354,6 @@ fn find_opt(bytes: &[u8], mut at: usize, header: &Header) -> Option<DnssecOk> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

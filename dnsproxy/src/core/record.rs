@@ -11,7 +11,7 @@ use super::gates::GateReason;
 use super::step::{Fault, Origin};
 use super::tally::{Counters, Quirk};
 use crate::answer::LearnedAddr;
-use crate::limits::{ERROR_ANSWERS_PER_SEC_MAX, ERROR_ENDPOINTS_MAX, TOLD_WAITING_MAX};
+use crate::limits::{ENDPOINTS_MAX, ERROR_ANSWERS_PER_SEC_MAX, TOLD_WAITING_MAX};
 use crate::question::Rcode;
 use crate::words::words;
 
@@ -245,9 +245,10 @@ impl ErrorAnswers {
     pub fn admit(&mut self, now: Instant, endpoint: EndpointId) -> bool {
         let second = Duration::from_secs(1);
         let is_over = |began: Instant| now.saturating_duration_since(began) >= second;
-        if self.seconds.len() >= ERROR_ENDPOINTS_MAX && !self.seconds.contains_key(&endpoint) {
+        let max = ENDPOINTS_MAX as usize;
+        if self.seconds.len() >= max && !self.seconds.contains_key(&endpoint) {
             self.seconds.retain(|_, (began, _)| !is_over(*began));
-            if self.seconds.len() >= ERROR_ENDPOINTS_MAX {
+            if self.seconds.len() >= max {
                 return false;
             }
         }
@@ -259,3 +260,6 @@ impl ErrorAnswers {
         *answers <= ERROR_ANSWERS_PER_SEC_MAX
     }
 }
+
+#[cfg(test)]
+mod tests;

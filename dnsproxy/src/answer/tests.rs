@@ -1,0 +1,151 @@
+use super::{Invalid, LearnedAddr, Matched, Reading, Reject, Sent, matches, read_answer};
+use crate::limits::ADDRESSES_PER_ANSWER_MAX;
+use crate::testing::{A, AAAA, Draft, IN, check_corpus, wire};
+
+mod oracle;
+mod rows;
+
+use rows::{addresses, answer, rows};
+
+/// What an answer teaches, as text: `ip ttl`, comma-separated.
+fn taught(reading: &Reading) -> String {
+    let text = |learned: &LearnedAddr| format!("{} {}", learned.ip, learned.ttl_secs);
+    let all: Vec<String> = reading.addresses.iter().map(text).collect();
+    all.join(", ")
+}
+
+fn check(case: &str, answer: &Draft, expected: Result<&str, Invalid>) {
+    let reading = read_answer(&answer.0);
+    let text = reading.as_ref().map(taught);
+    assert_eq!(
+        text.as_deref().map_err(|invalid| **invalid),
+        expected,
+        "{case}"
+    );
+}
+
+#[test]
+fn each_row_of_learning_holds() {
+    for (case, message, expected) in rows() {
+        check(case, &message, expected);
+    }
+}
+
+#[test]
+fn the_rows_are_the_corpus() {
+    let rows = rows();
+    check_corpus(
+        "answer",
+        rows.iter()
+            .map(|(case, message, _)| (*case, &message.0[..])),
+    );
+}
+
+#[test]
+fn a_thousand_addresses_are_learned_and_one_more_is_too_many() {
+    let reading = read_answer(&addresses(ADDRESSES_PER_ANSWER_MAX).0).unwrap();
+    assert_eq!(reading.addresses.len(), ADDRESSES_PER_ANSWER_MAX);
+    let reading = read_answer(&addresses(ADDRESSES_PER_ANSWER_MAX + 1).0);
+    assert_eq!(reading, Err(Invalid::TooMany));
+}
+
+#[test]
+fn aliases_are_told_in_the_order_of_the_chain() {
+    let message = answer().cname("x", 1, "y").cname("good.com", 1, "x");
+    let aliases = read_answer(&message.0).unwrap().aliases;
+    let text: Vec<String> = aliases.iter().map(ToString::to_string).collect();
+    assert_eq!(text, ["x.", "y."]);
+}
+
+#[test]
+fn an_answer_is_invalid_until_its_answer_section_is_whole() {
+    let message =
+        answer()
+            .cname("good.com", 5, "x.net")
+            .address_of(&wire("x.net"), 60, "192.0.2.1");
+    let whole = message.0.len();
+    let message = message.opt(1232, false, &[]).0;
+    for len in 0..whole {
+        assert_eq!(
+            read_answer(&message[..len]),
+            Err(Invalid::Malformed),
+            "{len}"
+        );
+    }
+    for len in whole..=message.len() {
+        assert_eq!(
+            read_answer(&message[..len]).unwrap().addresses.len(),
+            1,
+            "{len}"
+        );
+    }
+}
+
+#[test]
+fn only_the_answer_to_what_was_sent_matches() {
+    let question = [wire("gOOd.com"), vec![0, 1, 0, 1]].concat();
+    let exact = || Draft::answer(7, "gOOd.com", A);
+    let bare = |flags| Draft::empty(7, flags);
+    let rows = [
+        ("exact", exact(), Ok(Matched::Exact)),
+        ("other case", answer(), Ok(Matched::CaseChanged)),
+        (
+            "eleven octets",
+            Draft(exact().0[..11].to_vec()),
+            Err(Reject::Short),
+        ),
+        ("a query", exact().with(2, 0x0100), Err(Reject::NotAnAnswer)),
+        ("a notify", exact().with(2, 0xA180), Err(Reject::Opcode)),
+        ("other id", exact().with(0, 8), Err(Reject::Id)),
+        (
+            "other name",
+            Draft::answer(7, "gOOe.com", A),
+            Err(Reject::Question),
+        ),
+        (
+            "longer name",
+            Draft::answer(7, "gOOd.com.x", A),
+            Err(Reject::Question),
+        ),
+        (
+            "other type",
+            Draft::answer(7, "gOOd.com", AAAA),
+            Err(Reject::Question),
+        ),
+        (
+            "type in other case",
+            Draft::answer(7, "gOOd.com", 0x21),
+            Err(Reject::Question),
+        ),
+        (
+            "other class",
+            bare(0x8180).question(&wire("gOOd.com"), A, 3),
+            Err(Reject::Question),
+        ),
+        (
+            "two questions",
+            exact().question(&wire("a"), A, IN),
+            Err(Reject::Question),
+        ),
+        (
+            "cut in the question",
+            Draft(exact().0[..20].to_vec()),
+            Err(Reject::Question),
+        ),
+        ("header with refused", bare(0x8185), Ok(Matched::HeaderOnly)),
+        ("header with formerr", bare(0x8181), Ok(Matched::HeaderOnly)),
+        ("header with noerror", bare(0x8180), Err(Reject::Question)),
+        (
+            "no question but an answer",
+            bare(0x8185).address_of(&[0], 1, "192.0.2.1"),
+            Err(Reject::Question),
+        ),
+    ];
+    for (case, message, expected) in rows {
+        let sent = Sent {
+            id: 7,
+            question: &question,
+        };
+        assert_eq!(matches(&sent, &message.0), expected, "{case}");
+    }
+}

@@ -1,0 +1,4 @@
+mod answers;
+mod bench;
+mod queries;
+mod table;
