@@ -8,6 +8,7 @@ use fqdn::Name;
 
 use crate::limits::{ADDRESSES_MAX, ADDRESSES_PER_NAME_MAX, NAMES_MAX};
 use crate::order::Order;
+use crate::slab::Slab;
 
 /// What one endpoint has learned.
 #[derive(Debug, Default)]
@@ -382,56 +383,6 @@ impl Cache {
                 self.addresses.remove(address);
             }
         }
-    }
-}
-
-/// Values in numbered slots; a slot is used again.
-#[derive(Debug)]
-struct Slab<T> {
-    slots: Vec<Option<T>>,
-    free: Vec<u32>,
-}
-
-impl<T> Default for Slab<T> {
-    fn default() -> Self {
-        Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-        }
-    }
-}
-
-impl<T> Slab<T> {
-    fn insert(&mut self, value: T) -> u32 {
-        if let Some(slot) = self.free.pop()
-            && let Some(place) = self.place(slot)
-        {
-            *place = Some(value);
-            return slot;
-        }
-        self.slots.push(Some(value));
-        // The bounds keep the count far below u32.
-        u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
-    }
-
-    fn remove(&mut self, slot: u32) {
-        if let Some(place) = self.place(slot)
-            && place.take().is_some()
-        {
-            self.free.push(slot);
-        }
-    }
-
-    fn get(&self, slot: u32) -> Option<&T> {
-        self.slots.get(usize::try_from(slot).ok()?)?.as_ref()
-    }
-
-    fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
-        self.place(slot)?.as_mut()
-    }
-
-    fn place(&mut self, slot: u32) -> Option<&mut Option<T>> {
-        self.slots.get_mut(usize::try_from(slot).ok()?)
     }
 }
 

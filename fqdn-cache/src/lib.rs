@@ -7,5 +7,6 @@
 mod cache;
 pub mod limits;
 mod order;
+mod slab;
 
 pub use cache::{Cache, Full, Learned, Plan, Stale};

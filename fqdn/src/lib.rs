@@ -6,6 +6,7 @@
 //! clock.
 #![forbid(unsafe_code)]
 
+mod glob_list;
 mod name;
 mod pattern;
 mod pattern_set;

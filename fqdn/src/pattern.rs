@@ -47,13 +47,13 @@ pub(crate) struct Glob {
     /// What stands before the literal suffix, in reading order; the last of them has a star. Empty
     /// only if `deep`.
     pub(crate) labels: Vec<LabelGlob>,
-    /// The longest literal suffix, in reading order.
-    pub(crate) suffix: Vec<Box<[u8]>>,
+    /// The longest literal suffix.
+    pub(crate) suffix: Name,
 }
 
-/// One label of a pattern: literal pieces with a star between each two.
+/// One label of a pattern: literal octets and stars, never two stars in a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LabelGlob(Vec<Box<[u8]>>);
+pub(crate) struct LabelGlob(Box<[u8]>);
 
 /// Why a text is not a name or a pattern of policy; positions count characters from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,12 +116,8 @@ impl Pattern {
             Shape::Everything(Everything::PlainNames) => name.labels().all(is_plain),
             Shape::Exact(exact) => exact == name,
             Shape::Glob(glob) => {
-                let mut labels = name.labels();
-                let suffix = glob.suffix.iter().rev();
-                suffix
-                    .map(|label| &**label)
-                    .eq(labels.by_ref().rev().take(glob.suffix.len()))
-                    && glob.matches_front(name.labels().rev().skip(glob.suffix.len()))
+                let kept = glob.suffix.labels().count();
+                name.ends_with(&glob.suffix) && glob.matches_front(name.labels().rev().skip(kept))
             }
         }
     }
@@ -144,15 +140,10 @@ impl Glob {
             .is_some_and(|first| first.len() > 1 && first.bytes().all(|byte| byte == b'*'));
         let (front, suffix) = labels.split_at(last_star + 1);
         let front = front.get(usize::from(deep)..).unwrap_or(&[]);
-        let glob = Self {
-            deep,
-            labels: front.iter().map(|label| LabelGlob::new(label)).collect(),
-            suffix: suffix.iter().map(|label| folded(label)).collect(),
-        };
-        let front_octets = glob.labels.iter().map(LabelGlob::literal_octets);
-        let suffix_octets = glob.suffix.iter().map(|label| label.len());
-        let mut octets = 1 + 2 * usize::from(deep);
-        for label in front_octets.chain(suffix_octets) {
+        let suffix = literal_name(suffix)?;
+        let labels: Vec<LabelGlob> = front.iter().map(|label| LabelGlob::new(label)).collect();
+        let mut octets = suffix.as_wire().len() + 2 * usize::from(deep);
+        for label in labels.iter().map(LabelGlob::literal_octets) {
             if label > LABEL_OCTETS_MAX {
                 return Err(PatternError::LabelTooLong);
             }
@@ -161,7 +152,11 @@ impl Glob {
         if octets > NAME_OCTETS_MAX {
             return Err(PatternError::TooLong);
         }
-        Ok(glob)
+        Ok(Self {
+            deep,
+            labels,
+            suffix,
+        })
     }
 
     /// Whether the labels in front of the suffix match; they come from the right.
@@ -199,25 +194,28 @@ impl Glob {
 
 impl LabelGlob {
     fn new(text: &str) -> Self {
-        let mut pieces: Vec<Box<[u8]>> = text.split('*').map(folded).collect();
-        // A run of stars is one star: drop the empty pieces between two.
-        let last = pieces.len().saturating_sub(1);
-        let mut at = 0usize;
-        pieces.retain(|piece| {
-            let inner = at != 0 && at != last;
-            at += 1;
-            !(inner && piece.is_empty())
-        });
-        Self(pieces)
+        let mut octets: Vec<u8> = text.bytes().map(|byte| byte.to_ascii_lowercase()).collect();
+        octets.dedup_by(|next, byte| *next == b'*' && *byte == b'*');
+        Self(octets.into())
     }
 
     fn literal_octets(&self) -> usize {
-        self.0.iter().map(|piece| piece.len()).sum()
+        self.0.iter().filter(|byte| **byte != b'*').count()
     }
 
     /// Whether this is a star and nothing else.
     pub(crate) fn is_star(&self) -> bool {
-        self.0.len() == 2 && self.literal_octets() == 0
+        *self.0 == *b"*"
+    }
+
+    /// The octets that the label must start with.
+    pub(crate) fn start(&self) -> &[u8] {
+        self.0.split(|byte| *byte == b'*').next().unwrap_or(&[])
+    }
+
+    /// The octets that the label must end with.
+    pub(crate) fn end(&self) -> &[u8] {
+        self.0.rsplit(|byte| *byte == b'*').next().unwrap_or(&[])
     }
 
     /// Whether the label matches. A star takes plain octets only, and so are all literals.
@@ -225,28 +223,22 @@ impl LabelGlob {
         if !is_plain(label) {
             return false;
         }
-        let Some((first, others)) = self.0.split_first() else {
+        let mut pieces = self.0.split(|byte| *byte == b'*');
+        let first = pieces.next().unwrap_or(&[]);
+        let Some(mut rest) = label.strip_prefix(first) else {
             return false;
         };
-        let Some((last, inner)) = others.split_last() else {
-            return **first == *label;
+        let Some(last) = pieces.next_back() else {
+            return rest.is_empty();
         };
-        let Some(rest) = label.strip_prefix(&**first) else {
-            return false;
-        };
-        let Some(mut rest) = rest.strip_suffix(&**last) else {
-            return false;
-        };
-        for piece in inner {
-            let found = rest
-                .windows(piece.len())
-                .position(|window| window == &**piece);
+        for piece in pieces {
+            let found = rest.windows(piece.len()).position(|window| window == piece);
             let Some(after) = found.and_then(|at| rest.get(at + piece.len()..)) else {
                 return false;
             };
             rest = after;
         }
-        true
+        rest.ends_with(last)
     }
 }
 
@@ -295,10 +287,6 @@ fn literal_name(labels: &[&str]) -> Result<Name, PatternError> {
             PatternError::TooLong
         }
     })
-}
-
-fn folded(text: &str) -> Box<[u8]> {
-    text.bytes().map(|byte| byte.to_ascii_lowercase()).collect()
 }
 
 impl fmt::Display for PatternError {

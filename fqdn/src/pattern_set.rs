@@ -6,6 +6,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use crate::Name;
+use crate::glob_list::GlobList;
 use crate::pattern::{Everything, Glob, Pattern, Shape, is_plain};
 
 /// A name has at most 127 labels: 255 octets, two for the shortest label.
@@ -17,24 +18,36 @@ pub struct PatternSet<T> {
     any_name: Vec<T>,
     /// Values of patterns that are every name of plain labels.
     plain_names: Vec<T>,
-    /// Whole names; the empty list marks a proper ancestor of one.
-    exact: HashMap<Box<[u8]>, Vec<T>>,
-    /// A trie over literal suffixes; `0` is the root of DNS.
-    nodes: Vec<Node<T>>,
+    /// By whole names and by longest literal suffixes; their ancestors stand here too, with nothing.
+    nodes: HashMap<Box<[u8]>, Node<T>>,
+    /// The most labels that a key of `nodes` has: longer suffixes are not looked up.
+    labels_max: usize,
 }
 
-/// One literal suffix.
+/// One name as the end of patterns.
 struct Node<T> {
-    /// The next label to the left.
-    children: HashMap<Box<[u8]>, usize>,
+    /// The name itself.
+    exact: Values<T>,
     /// `*.suffix`: one more label.
-    one: Vec<T>,
-    /// `**.suffix`: one or more.
-    deep: Vec<T>,
-    /// Patterns of another form whose longest literal suffix ends here.
-    globs: Vec<(Glob, T)>,
-    /// Whether some pattern's literal suffix ends below this node.
+    one: Values<T>,
+    /// What is rarer.
+    rare: Option<Box<Rare<T>>>,
+    /// Whether a key of the set lies below.
     has_below: bool,
+}
+
+/// The rarer patterns of a suffix.
+struct Rare<T> {
+    /// `**.suffix`: one more label or several.
+    deep: Values<T>,
+    /// Of another form.
+    globs: GlobList<T>,
+}
+
+/// A list that mostly has one value and then needs no memory of its own.
+enum Values<T> {
+    One(T),
+    Many(Box<[T]>),
 }
 
 /// The labels of one wire name, on the stack.
@@ -53,8 +66,8 @@ impl<T: Copy> PatternSet<T> {
         Self {
             any_name: Vec::new(),
             plain_names: Vec::new(),
-            exact: HashMap::new(),
-            nodes: vec![Node::new()],
+            nodes: HashMap::new(),
+            labels_max: 0,
         }
     }
 
@@ -70,36 +83,32 @@ impl<T: Copy> PatternSet<T> {
 
     /// Adds one exact name.
     pub fn insert_exact(&mut self, name: &Name, value: T) {
-        let mut rest = name.as_wire();
-        self.exact.entry(rest.into()).or_default().push(value);
-        while let Some(parent) = parent_of(rest) {
-            self.exact.entry(parent.into()).or_default();
-            rest = parent;
-        }
+        self.node(name).exact.push(value);
     }
 
     fn insert_glob(&mut self, glob: &Glob, value: T) {
-        let mut at = 0usize;
-        for label in glob.suffix.iter().rev() {
-            let next = self.nodes.len();
-            let Some(node) = self.nodes.get_mut(at) else {
-                return;
-            };
-            node.has_below = true;
-            let child = *node.children.entry(label.clone()).or_insert(next);
-            if child == next {
-                self.nodes.push(Node::new());
-            }
-            at = child;
-        }
-        let Some(node) = self.nodes.get_mut(at) else {
-            return;
-        };
+        let node = self.node(&glob.suffix);
         match glob.labels.as_slice() {
-            [] => node.deep.push(value),
+            [] => node.rare().deep.push(value),
             [label] if !glob.deep && label.is_star() => node.one.push(value),
-            _ => node.globs.push((glob.clone(), value)),
+            [.., next] => node.rare().globs.insert(glob, next, value),
         }
+    }
+
+    /// The node of a name, made with its ancestors where it is new.
+    fn node(&mut self, name: &Name) -> &mut Node<T> {
+        self.labels_max = self.labels_max.max(name.labels().count());
+        let wire = name.as_wire();
+        let mut child = wire;
+        while let Some(parent) = parent_of(child) {
+            let node = self.nodes.entry(parent.into()).or_insert_with(Node::new);
+            if node.has_below {
+                break; // so have its own ancestors
+            }
+            node.has_below = true;
+            child = parent;
+        }
+        self.nodes.entry(wire.into()).or_insert_with(Node::new)
     }
 
     /// Calls `visit` with the value of each pattern that stands for the name, exact ones first, then
@@ -113,32 +122,42 @@ impl<T: Copy> PatternSet<T> {
         let Some(labels) = Labels::new(wire) else {
             return ControlFlow::Continue(());
         };
-        for value in self.exact.get(wire).into_iter().flatten() {
-            visit(*value)?;
+        if let Some(node) = self.nodes.get(wire) {
+            node.exact
+                .as_slice()
+                .iter()
+                .copied()
+                .try_for_each(&mut visit)?;
         }
         for (depth, node) in self.path(&labels) {
             let front = labels.count - depth;
-            if labels.plain >= front && front > 0 {
-                let one = if front == 1 { node.one.as_slice() } else { &[] };
-                for value in one.iter().chain(&node.deep) {
-                    visit(*value)?;
-                }
+            let is_plain = labels.plain >= front;
+            if front == 1 && is_plain {
+                node.one
+                    .as_slice()
+                    .iter()
+                    .copied()
+                    .try_for_each(&mut visit)?;
             }
-            for (glob, value) in &node.globs {
-                if glob.matches_front(labels.front(depth)) {
-                    visit(*value)?;
+            if let Some(rare) = &node.rare {
+                if front > 0 && is_plain {
+                    rare.deep
+                        .as_slice()
+                        .iter()
+                        .copied()
+                        .try_for_each(&mut visit)?;
+                }
+                for (glob, value) in rare.globs.candidates(labels.front(depth).next()) {
+                    if glob.matches_front(labels.front(depth)) {
+                        visit(value)?;
+                    }
                 }
             }
         }
         if labels.plain == labels.count {
-            for value in &self.plain_names {
-                visit(*value)?;
-            }
+            self.plain_names.iter().copied().try_for_each(&mut visit)?;
         }
-        for value in &self.any_name {
-            visit(*value)?;
-        }
-        ControlFlow::Continue(())
+        self.any_name.iter().copied().try_for_each(visit)
     }
 
     /// The value of the first pattern, in the order of [`PatternSet::visit`], that stands for the
@@ -153,46 +172,35 @@ impl<T: Copy> PatternSet<T> {
     /// would deny those too (RFC 8020).
     #[must_use]
     pub fn is_ancestor_of_some(&self, name: &Name) -> bool {
-        if self.exact.get(name.as_wire()).is_some_and(Vec::is_empty) {
-            return true;
-        }
         let Some(labels) = Labels::new(name.as_wire()) else {
             return false;
         };
         self.path(&labels).any(|(depth, node)| {
             let front = labels.count - depth;
-            (front == 0 && (node.has_below || !node.one.is_empty()))
-                || (!node.deep.is_empty() && labels.plain >= front)
-                || node
-                    .globs
-                    .iter()
-                    .any(|(glob, _)| glob.has_below(labels.front(depth)))
+            let rare = node.rare.as_ref();
+            if front == 0 {
+                return node.has_below || !node.one.as_slice().is_empty() || rare.is_some();
+            }
+            rare.is_some_and(|rare| {
+                let is_deep = !rare.deep.as_slice().is_empty() && labels.plain >= front;
+                let mut globs = rare.globs.candidates(labels.front(depth).next());
+                is_deep || globs.any(|(glob, _)| glob.has_below(labels.front(depth)))
+            })
         })
     }
 
     /// Whether there is no pattern at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.any_name.is_empty()
-            && self.plain_names.is_empty()
-            && self.exact.is_empty()
-            && self.nodes.iter().all(Node::is_empty)
+        self.any_name.is_empty() && self.plain_names.is_empty() && self.nodes.is_empty()
     }
 
     /// The nodes of the name's suffixes from the root down, each with its number of labels.
     fn path<'a>(&'a self, labels: &'a Labels<'a>) -> impl Iterator<Item = (usize, &'a Node<T>)> {
-        let mut next = self.nodes.first();
-        let mut depth = 0usize;
-        std::iter::from_fn(move || {
-            let node = next?;
-            let here = depth;
-            next = labels
-                .front(depth)
-                .next()
-                .and_then(|label| node.children.get(label))
-                .and_then(|index| self.nodes.get(*index));
-            depth += 1;
-            Some((here, node))
+        // Every ancestor of a key is a key, so the first one that is none ends the walk.
+        (0..=labels.count.min(self.labels_max)).map_while(|depth| {
+            let suffix = labels.suffix(depth)?;
+            self.nodes.get(suffix).map(|node| (depth, node))
         })
     }
 }
@@ -216,7 +224,6 @@ impl<'a, T: Copy> FromIterator<(&'a Pattern, T)> for PatternSet<T> {
 impl<T> fmt::Debug for PatternSet<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PatternSet")
-            .field("exact", &self.exact.len())
             .field("nodes", &self.nodes.len())
             .finish_non_exhaustive()
     }
@@ -225,16 +232,45 @@ impl<T> fmt::Debug for PatternSet<T> {
 impl<T> Node<T> {
     fn new() -> Self {
         Self {
-            children: HashMap::new(),
-            one: Vec::new(),
-            deep: Vec::new(),
-            globs: Vec::new(),
+            exact: Values::none(),
+            one: Values::none(),
+            rare: None,
             has_below: false,
         }
     }
 
-    fn is_empty(&self) -> bool {
-        self.one.is_empty() && self.deep.is_empty() && self.globs.is_empty()
+    fn rare(&mut self) -> &mut Rare<T>
+    where
+        T: Copy,
+    {
+        self.rare.get_or_insert_with(|| {
+            Box::new(Rare {
+                deep: Values::none(),
+                globs: GlobList::new(),
+            })
+        })
+    }
+}
+
+impl<T> Values<T> {
+    fn none() -> Self {
+        Self::Many(Box::default())
+    }
+
+    fn as_slice(&self) -> &[T] {
+        match self {
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Many(values) => values,
+        }
+    }
+}
+
+impl<T: Copy> Values<T> {
+    fn push(&mut self, value: T) {
+        *self = match self.as_slice() {
+            [] => Self::One(value),
+            some => Self::Many(some.iter().copied().chain([value]).collect()),
+        };
     }
 }
 
@@ -261,6 +297,15 @@ impl<'a> Labels<'a> {
             labels.count += 1;
             at += 1 + len;
         }
+    }
+
+    /// The last labels, in wire form.
+    fn suffix(&self, labels: usize) -> Option<&'a [u8]> {
+        if labels == 0 {
+            return self.wire.get(self.wire.len().checked_sub(1)?..);
+        }
+        let first = self.starts.get(self.count.checked_sub(labels)?)?;
+        self.wire.get(usize::from(*first)..)
     }
 
     /// The labels from the right, without the last `skip`.

@@ -180,8 +180,8 @@ fn ever_new_names_leave_the_size_as_it_is() {
             .unwrap();
     }
     assert_eq!(cache.name_count(), NAMES_MAX);
-    assert!(cache.names.slots.len() <= NAMES_MAX + 1);
-    assert!(cache.addresses.slots.len() <= ADDRESSES_MAX + 2);
+    assert!(cache.names.slot_count() <= NAMES_MAX + 1);
+    assert!(cache.addresses.slot_count() <= ADDRESSES_MAX + 2);
     check(&cache);
 }
 

@@ -85,6 +85,9 @@ pub(super) fn read(
     let entities = read_list("toEntities", &mut read_entity, report);
     let peer_at = endpoints.or_else(|| names.clone()).or(cidrs).or(entities);
     let port_list = fields.take("toPorts");
+    if fields.has("toRequires") && !fields.holds("toRequires") {
+        fields.tolerate(&["toRequires"]); // the API still has it, as a list without items
+    }
     fields.finish(report, &EGRESS);
     let ports = match &port_list {
         Some(list) if !list.is_empty_list() => ports::read(list, report)?,

@@ -1,3 +1,7 @@
+mod examples;
+
+use proptest::prelude::*;
+
 use super::*;
 use crate::limits::PORTS_MAX;
 
@@ -283,4 +287,40 @@ fn what_is_legal_but_likely_wrong_is_warned_of() {
     );
     let other = cnp("egress: [{}]").replace("app: a", "\"k8s:io.kubernetes.pod.namespace\": other");
     warns(&other, Code::NamespaceReplaced);
+}
+
+#[test]
+fn policies_of_ciliums_documentation_load_or_are_refused() {
+    for text in [
+        examples::DNS_MATCHNAME,
+        examples::DNS,
+        examples::DENY_ALL_EGRESS,
+        examples::DEFAULT_DENY,
+    ] {
+        assert!(loads(text).problems.is_empty(), "{text}");
+    }
+    refused(
+        examples::CIDR,
+        Code::NotSupported,
+        "spec.egress[1].toCIDRSet",
+        "toCIDR",
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A damaged file is loaded or refused; every error has a place.
+    #[test]
+    fn damage_is_told_with_a_place(at in 0..900usize, cut in 0..6usize, put in "[-:{}\\[\\]*&!|>'\"%@`,? \n\ta1]{0,4}") {
+        let text = examples::DNS;
+        let at = at.min(text.len() - 1);
+        let end = (at + cut).min(text.len());
+        let text = format!("{}{put}{}", &text[..at], &text[end..]);
+        let loaded = load_one(&text);
+        prop_assert!(loaded.has_errors() || loaded.set.len() <= 1);
+        for problem in &loaded.problems {
+            prop_assert!(problem.line > 0 && problem.column > 0, "{problem}");
+        }
+    }
 }

@@ -249,6 +249,20 @@ mod tests {
     }
 
     #[test]
+    fn merged_members_are_members() {
+        let nodes = parse("x: &b {a: 1, c: 3}\nz: {<<: *b, a: 2}\n").unwrap();
+        let Value::Map(members) = &nodes.first().unwrap().value else {
+            panic!("a mapping");
+        };
+        let Value::Map(merged) = &members[1].node.value else {
+            panic!("a mapping");
+        };
+        let keys: Vec<&str> = merged.iter().map(|member| member.key.as_str()).collect();
+        assert_eq!(keys, ["a", "c"]);
+        assert!(matches!(&merged[0].node.value, Value::Number(number) if number == "2"));
+    }
+
+    #[test]
     fn quotes_decide_between_number_and_string() {
         let nodes = parse("[80, '80', yes, ~, 1.10, !!str 5]").unwrap();
         let Value::List(items) = &nodes.first().unwrap().value else {
