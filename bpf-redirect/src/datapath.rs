@@ -367,7 +367,8 @@ impl Datapath {
         let Some(pins) = &self.pins else {
             return Ok(());
         };
-        for (name, map) in self.ebpf.maps() {
+        // The compiler's own read-only data (`.rodata…`) goes with the programs; a bpffs takes no dots.
+        for (name, map) in self.ebpf.maps().filter(|(name, _)| !name.starts_with('.')) {
             let path = pins.map(name);
             map.pin(&path)
                 .map_err(|source| DatapathError::Pin { path, source })?;

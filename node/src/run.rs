@@ -410,8 +410,8 @@ fn build(
         .pin(&options.instance.gate_pin())
         .context("pinning the gate's namespace")?;
     let mode = options.hook_mode.unwrap_or_else(HookMode::probe);
-    let mut datapath = Datapath::load(gate.node_end.index, mode, Some(pins))
-        .map_err(|error| bpf_refused(&error))?;
+    let mut datapath =
+        Datapath::load(gate.node_end.index, mode, Some(pins)).map_err(bpf_refused)?;
     let mut identities = identities;
     let mut rule_ids = RuleIds::new();
     let nothing = Snapshot::build(
@@ -552,17 +552,18 @@ fn without_privilege(what: &str, error: &LinkError) -> anyhow::Error {
     anyhow::anyhow!("{what} can't be made: {error}")
 }
 
-/// The kernel refused BPF: it lacks a privilege or a feature, and a restart won't help.
-fn bpf_refused(error: &DatapathError) -> anyhow::Error {
-    let mut causes = Vec::new();
-    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        causes.push(inner.to_string());
-        cause = inner.source();
+/// The kernel refused BPF itself: it lacks a privilege or a feature, and a restart won't help.
+fn bpf_refused(error: DatapathError) -> anyhow::Error {
+    if !matches!(
+        error,
+        DatapathError::Load(_) | DatapathError::Program { .. }
+    ) {
+        return error.into();
     }
-    tracing::debug!("{}", causes.join(": "));
-    let first = error.to_string();
-    let first = first.lines().next().unwrap_or_default();
+    let text = error.to_string();
+    // The verifier's log follows in further lines.
+    let first = text.lines().next().unwrap_or_default();
+    tracing::debug!("{text}");
     Exit::new(
         NO_PERMISSION,
         format!(

@@ -106,9 +106,9 @@ impl Node {
         self.nft(
             "table inet hostile {
                chain input { type filter hook input priority 0; policy drop;
-                 ct state established,related accept; iifname lo accept; icmpv6 type { 133-136 } accept; ip protocol icmp accept }
+                 ct state established,related accept; iifname lo accept; icmpv6 type { 133-136 } accept; ip protocol icmp accept; }
                chain forward { type filter hook forward priority 0; policy drop;
-                 ct state invalid drop; ct state established,related accept; accept }
+                 ct state invalid drop; ct state established,related accept; accept; }
              }",
         )
     }
@@ -224,7 +224,7 @@ impl Node {
             anyhow::Ok(())
         })??;
         self.nft(
-            "table inet nat { chain post { type nat hook postrouting priority 100; oifname uplink masquerade } }",
+            "table inet nat { chain post { type nat hook postrouting priority 100; oifname uplink masquerade; } }",
         )?;
         Ok(host)
     }
