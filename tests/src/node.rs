@@ -79,7 +79,9 @@ impl Node {
         })??;
         let mut holder = ns.run(|| {
             Command::new("unshare")
-                .args(["--mount", "--propagation", "private", "cat"])
+                // A /run of its own: what the daemon names there is named on this node only.
+                .args(["--mount", "--propagation", "private", "sh", "-c"])
+                .arg("mount -t tmpfs tmpfs /run && exec cat")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::null())
                 .spawn()
@@ -209,6 +211,8 @@ impl Node {
             )?;
             netlink.add_route(&plain_route((many4, 15), Some(IpAddr::V4(v4)), link))?;
             netlink.add_route(&plain_route((many6, 48), Some(IpAddr::V6(v6)), link))?;
+            let any4 = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+            netlink.add_route(&plain_route((any4, 0), Some(IpAddr::V4(v4)), link))?;
             anyhow::Ok(())
         })??;
         host.ns.run(|| {
@@ -224,7 +228,8 @@ impl Node {
             anyhow::Ok(())
         })??;
         self.nft(
-            "table inet nat { chain post { type nat hook postrouting priority 100; oifname uplink masquerade; } }",
+            "table inet nat { chain post { type nat hook postrouting priority 100; oifname uplink masquerade; }
+}",
         )?;
         Ok(host)
     }

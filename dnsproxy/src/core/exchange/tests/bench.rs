@@ -176,9 +176,15 @@ spec:
     - ports: [{port: '53', protocol: ANY}]
       rules: {dns: [{matchPattern: '*'}]}
 ";
-    let loaded = policy::load(&[Source { path: "all.yaml".into(), text: POLICY.into() }]);
-    let workload =
-        Workload { namespace: "default".into(), name: "client".into(), labels: Labels::default() };
+    let loaded = policy::load(&[Source {
+        path: "all.yaml".into(),
+        text: POLICY.into(),
+    }]);
+    let workload = Workload {
+        namespace: "default".into(),
+        name: "client".into(),
+        labels: Labels::default(),
+    };
     let cast = Cast {
         endpoints: vec![LocalEndpoint {
             id: origin.endpoint,
@@ -189,7 +195,9 @@ spec:
     };
     let (mut identities, mut rules) = (Identities::new(), RuleIds::new());
     let snapshot = Snapshot::build(1, &loaded.set, &cast, &mut identities, &mut rules).unwrap();
-    snapshot.judge_dns(origin.endpoint, origin.server, origin.protocol, &question).unwrap()
+    snapshot
+        .judge_dns(origin.endpoint, origin.server, origin.protocol, &question)
+        .unwrap()
 }
 
 pub(super) fn from_server(bytes: &[u8]) -> Arrived<'_> {

@@ -1,0 +1,446 @@
+//! What a name opens in the kernel: for whom, when, and nothing else.
+
+#![expect(clippy::unwrap_used, reason = "a test may die")]
+
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use namegate_tests::{Daemon, Echo, Names, Node, Running, TcpSink, Workload};
+
+const ZONE: &str = "web 60 IN A 198.18.0.1\nweb 60 IN AAAA 2001:db8:1::1\n\
+                    other 60 IN A 198.18.0.2\n\
+                    alias 60 IN CNAME web\n\
+                    private 60 IN A 127.0.0.1\nprivate 60 IN A 169.254.169.254\nprivate 60 IN A 10.0.0.3\n";
+
+/// `subject` may ask the server elsewhere for every name below example.com, and reach what `web` is.
+fn policy(subject: &str, names: &str) -> String {
+    format!(
+        "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {{name: {subject}}}
+spec:
+  endpointSelector: {{matchLabels: {{app: {subject}}}}}
+  egress:
+  - toCIDR: [203.0.113.2/32, '2001:db8::2/128']
+    toPorts:
+    - ports: [{{port: '53', protocol: ANY}}]
+      rules: {{dns: [{{matchPattern: '*.example.com'}}]}}
+  - toFQDNs: {names}
+"
+    )
+}
+
+const WEB: &str = "[{matchName: web.example.com}]";
+
+/// Whether a workload's connection is accepted within a moment.
+fn reaches(from: &Workload, to: SocketAddr) -> bool {
+    #[expect(clippy::disallowed_methods, reason = "a workload's own socket")]
+    let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(700)).is_ok();
+    from.ns.run(connect).unwrap()
+}
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn an_address_opens_with_its_name_for_the_one_who_asked_alone() {
+    let node = Node::new().unwrap();
+    let (alice, bob) = (
+        node.workload("alice", 2).unwrap(),
+        node.workload("bob", 3).unwrap(),
+    );
+    let world = node.elsewhere().unwrap();
+    let _knot = Running::knot(&world.ns, ZONE).unwrap();
+    let _web = TcpSink::serve(&world.ns, 80).unwrap();
+    let mut daemon = Daemon::prepare(&node).unwrap();
+    daemon.endpoint(&alice).unwrap();
+    daemon.endpoint(&bob).unwrap();
+    daemon.policy("alice.yaml", &policy("alice", WEB)).unwrap();
+    daemon.policy("bob.yaml", &policy("bob", WEB)).unwrap();
+    daemon.start(&[]).unwrap();
+    let dns = IpAddr::V4(world.v4);
+
+    assert!(!reaches(&alice, addr("198.18.0.1:80")), "not asked for yet");
+    assert_eq!(
+        alice.dig(dns, &["+short", "web.example.com"]).unwrap(),
+        "198.18.0.1\n"
+    );
+    assert!(reaches(&alice, addr("198.18.0.1:80")));
+    assert!(
+        !reaches(&bob, addr("198.18.0.1:80")),
+        "bob has the same policy and never asked"
+    );
+
+    assert!(
+        !reaches(&alice, addr("[2001:db8:1::1]:80")),
+        "A opens no IPv6 address"
+    );
+    assert_eq!(
+        alice
+            .dig(dns, &["+short", "web.example.com", "AAAA"])
+            .unwrap(),
+        "2001:db8:1::1\n"
+    );
+    assert!(reaches(&alice, addr("[2001:db8:1::1]:80")));
+
+    assert_eq!(
+        alice.dig(dns, &["+short", "other.example.com"]).unwrap(),
+        "198.18.0.2\n"
+    );
+    assert!(
+        !reaches(&alice, addr("198.18.0.2:80")),
+        "a name that may be asked, and no toFQDNs names it"
+    );
+
+    assert_eq!(
+        bob.dig(dns, &["+short", "alias.example.com"]).unwrap(),
+        "web.example.com.\n198.18.0.1\n"
+    );
+    assert!(
+        !reaches(&bob, addr("198.18.0.1:80")),
+        "the chain's target was not what bob asked"
+    );
+    assert!(daemon.counter("policy-denied").unwrap() > 0);
+}
+
+#[test]
+fn a_policy_change_rederives_what_was_learned_and_a_bad_file_changes_nothing() {
+    let node = Node::new().unwrap();
+    let alice = node.workload("alice", 2).unwrap();
+    let world = node.elsewhere().unwrap();
+    let _knot = Running::knot(&world.ns, ZONE).unwrap();
+    let _web = TcpSink::serve(&world.ns, 80).unwrap();
+    let mut daemon = Daemon::prepare(&node).unwrap();
+    daemon.endpoint(&alice).unwrap();
+    daemon.policy("alice.yaml", &policy("alice", WEB)).unwrap();
+    daemon.start(&[]).unwrap();
+    let dns = IpAddr::V4(world.v4);
+    let revision = || {
+        daemon.status().unwrap()["policy"]["revision"]
+            .as_u64()
+            .unwrap()
+    };
+    alice.dig(dns, &["web.example.com"]).unwrap();
+    alice.dig(dns, &["other.example.com"]).unwrap();
+    assert!(reaches(&alice, addr("198.18.0.1:80")) && !reaches(&alice, addr("198.18.0.2:80")));
+
+    let now = revision();
+    daemon
+        .policy(
+            "alice.yaml",
+            &policy("alice", "[{matchName: other.example.com}]"),
+        )
+        .unwrap();
+    daemon.wait_beyond(now).unwrap();
+    assert!(
+        reaches(&alice, addr("198.18.0.2:80")),
+        "learned before, selected now"
+    );
+    assert!(!reaches(&alice, addr("198.18.0.1:80")), "selected no more");
+
+    let now = revision();
+    daemon
+        .policy(
+            "alice.yaml",
+            &policy("alice", "[{matchNmae: web.example.com}]"),
+        )
+        .unwrap();
+    daemon.wait_beyond(now).unwrap();
+    let status = daemon.status().unwrap();
+    let problem = &status["policy"]["problems"][0];
+    assert_eq!(problem["severity"], "error", "{status:#}");
+    assert!(
+        problem["message"].as_str().unwrap().contains("matchNmae")
+            || problem["field"].as_str().unwrap().contains("matchNmae"),
+        "{problem}"
+    );
+    assert!(
+        reaches(&alice, addr("198.18.0.2:80")),
+        "the last good set stays in force"
+    );
+    assert!(!reaches(&alice, addr("198.18.0.1:80")));
+
+    let now = revision();
+    daemon.policy("alice.yaml", "").unwrap();
+    daemon.wait_beyond(now).unwrap();
+    assert!(
+        reaches(&alice, addr("198.18.0.9:80")),
+        "without a policy an endpoint is open"
+    );
+}
+
+#[test]
+fn default_deny_closes_egress_and_lets_replies_pass() {
+    let node = Node::new().unwrap();
+    let (server, client) = (
+        node.workload("server", 2).unwrap(),
+        node.workload("client", 3).unwrap(),
+    );
+    let world = node.elsewhere().unwrap();
+    let _sinks = [&server, &client, &world].map(|one| TcpSink::serve(&one.ns, 80).unwrap());
+    let _echo = Echo::serve(&server.ns, IpAddr::V4(server.v4), 7).unwrap();
+    let mut daemon = Daemon::prepare(&node).unwrap();
+    daemon.endpoint(&server).unwrap();
+    daemon.endpoint(&client).unwrap();
+    let deny = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: closed}
+spec:
+  endpointSelector: {matchLabels: {app: server}}
+  egress: [{}]
+";
+    daemon.policy("closed.yaml", deny).unwrap();
+    daemon.start(&[]).unwrap();
+    for to in [
+        SocketAddr::new(client.v4.into(), 80),
+        SocketAddr::new(client.v6.into(), 80),
+        SocketAddr::new(world.v4.into(), 80),
+    ] {
+        assert!(!reaches(&server, to), "{to}");
+    }
+    for to in [
+        SocketAddr::new(server.v4.into(), 80),
+        SocketAddr::new(server.v6.into(), 80),
+    ] {
+        assert!(
+            reaches(&client, to),
+            "replies of an inbound connection need no rule: {to}"
+        );
+    }
+    #[expect(clippy::disallowed_methods, reason = "a workload's own socket")]
+    let echoed = client.ns.run(|| {
+        let socket = UdpSocket::bind((client.v4, 0)).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(1)))
+            .unwrap();
+        socket.send_to(b"hello", (server.v4, 7)).unwrap();
+        let mut buffer = [0; 16];
+        socket.recv_from(&mut buffer).map(|(len, _)| len)
+    });
+    assert_eq!(echoed.unwrap().unwrap(), 5, "and so do UDP replies");
+    let ping = client.output("ping", &["-c1", "-W1", &server.v4.to_string()]);
+    if let Ok(ping) = ping {
+        assert!(
+            ping.status.success(),
+            "an echo reply belongs to its request: {ping:?}"
+        );
+    }
+}
+
+#[test]
+fn addresses_that_no_name_may_open_stay_closed() {
+    let node = Node::new().unwrap();
+    let (alice, bob) = (
+        node.workload("alice", 2).unwrap(),
+        node.workload("bob", 3).unwrap(),
+    );
+    let world = node.elsewhere().unwrap();
+    let _knot = Running::knot(&world.ns, ZONE).unwrap();
+    let _sink = TcpSink::serve(&bob.ns, 80).unwrap();
+    let mut daemon = Daemon::prepare(&node).unwrap();
+    daemon.endpoint(&alice).unwrap();
+    daemon.endpoint(&bob).unwrap();
+    daemon
+        .policy(
+            "alice.yaml",
+            &policy("alice", "[{matchPattern: '*.example.com'}]"),
+        )
+        .unwrap();
+    daemon.start(&[]).unwrap();
+    let answer = alice
+        .dig(IpAddr::V4(world.v4), &["+short", "private.example.com"])
+        .unwrap();
+    assert!(
+        answer.contains("10.0.0.3") && answer.contains("127.0.0.1"),
+        "the answer itself is not changed: {answer}"
+    );
+    assert!(
+        !reaches(&alice, addr("10.0.0.3:80")),
+        "a pod's address is its own, whatever a name says"
+    );
+    let status = daemon.status().unwrap();
+    assert_eq!(status["learning"]["unlearned"], 3, "{status:#}");
+    assert_eq!(status["endpoints"][0]["open_addresses"], 0, "{status:#}");
+}
+
+/// Law 1: each of 10,000 fresh names and addresses is connected to as soon as its answer is there; the
+/// kernel dropped nothing, and no workload had to send a SYN twice.
+#[test]
+fn no_first_syn_is_lost_after_ten_thousand_fresh_answers() {
+    const COUNT: u32 = 10_000;
+    const THREADS: u32 = 8;
+    let node = Node::new().unwrap();
+    let alice = node.workload("alice", 2).unwrap();
+    let world = node.elsewhere().unwrap();
+    let names = Names::serve(&world.ns).unwrap();
+    let _sink = TcpSink::serve(&world.ns, 80).unwrap();
+    let mut daemon = Daemon::prepare(&node).unwrap();
+    daemon.endpoint(&alice).unwrap();
+    daemon
+        .policy(
+            "alice.yaml",
+            &policy("alice", "[{matchPattern: '*.example.com'}]"),
+        )
+        .unwrap();
+    daemon.start(&[]).unwrap();
+    let retransmitted = alice.kernel_count("Tcp", "RetransSegs").unwrap();
+    let dropped = daemon.counter("policy-denied").unwrap();
+
+    #[expect(clippy::disallowed_methods, reason = "a workload's own sockets")]
+    let ask_and_connect = |first: u32| {
+        alice.ns.run(|| {
+            let socket = UdpSocket::bind((alice.v4, 0)).unwrap();
+            socket.connect((world.v4, 53)).unwrap();
+            socket
+                .set_read_timeout(Some(Duration::from_secs(5)))
+                .unwrap();
+            let mut buffer = [0; 512];
+            for index in first..first + COUNT / THREADS {
+                socket.send(&query(index)).unwrap();
+                let len = socket
+                    .recv(&mut buffer)
+                    .unwrap_or_else(|error| panic!("n{index}: {error}"));
+                let address: [u8; 4] = buffer[len - 4..len].try_into().unwrap();
+                assert_eq!(
+                    u32::from_be_bytes(address),
+                    u32::from_be_bytes([198, 18, 0, 0]) + index
+                );
+                let to = SocketAddr::new(IpAddr::from(address), 80);
+                TcpStream::connect_timeout(&to, Duration::from_secs(5))
+                    .unwrap_or_else(|error| panic!("{to}: {error}"));
+            }
+        })
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|number| scope.spawn(move || ask_and_connect(number * (COUNT / THREADS))))
+            .collect();
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap().unwrap());
+    });
+
+    let status = daemon.status().unwrap();
+    assert_eq!(
+        daemon.counter("policy-denied").unwrap(),
+        dropped,
+        "{status:#}"
+    );
+    assert_eq!(
+        alice.kernel_count("Tcp", "RetransSegs").unwrap(),
+        retransmitted,
+        "a SYN was sent twice"
+    );
+    assert_eq!(status["learning"]["installed"], COUNT, "{status:#}");
+    assert_eq!(
+        names.asked.load(std::sync::atomic::Ordering::Relaxed),
+        u64::from(COUNT)
+    );
+    // One selector, one label set: ten thousand addresses cost one identity. The others are those of
+    // the two prefixes that the policy names.
+    assert_eq!(status["learning"]["identities"], 3, "{status:#}");
+    assert_eq!(status["endpoints"][0]["open_addresses"], COUNT);
+}
+
+/// A for `nI.example.com`.
+fn query(index: u32) -> Vec<u8> {
+    let label = format!("n{index}");
+    let mut bytes = vec![
+        (index >> 8) as u8,
+        index as u8,
+        1,
+        0,
+        0,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ];
+    bytes.push(label.len() as u8);
+    bytes.extend(label.as_bytes());
+    bytes.extend(b"\x07example\x03com\0\0\x01\0\x01");
+    bytes
+}
+
+/// Law 2: what was denied never left, UDP and TCP; the capture is on the server's side.
+#[test]
+fn no_denied_query_reaches_the_server() {
+    let node = Node::new().unwrap();
+    let alice = node.workload("alice", 2).unwrap();
+    let world = node.elsewhere().unwrap();
+    let _knot = Running::knot(&world.ns, ZONE).unwrap();
+    let mut daemon = Daemon::prepare(&node).unwrap();
+    daemon.endpoint(&alice).unwrap();
+    daemon.policy("alice.yaml", &policy("alice", WEB)).unwrap();
+    daemon.start(&[]).unwrap();
+    let (capture, file) = Running::capture(&world.ns, "port 53 and not host 127.0.0.1").unwrap();
+    for server in [IpAddr::V4(world.v4), IpAddr::V6(world.v6)] {
+        for tcp in ["+notcp", "+tcp"] {
+            for name in [
+                "x.evil.test",
+                "example.com",
+                "a.b.example.com",
+                "web.example.com.evil.test",
+                "secret\\.web.example.com.x",
+            ] {
+                let answer = alice.dig(server, &[tcp, name]).unwrap();
+                assert!(
+                    answer.contains("status: N"),
+                    "{server} {tcp} {name}: {answer}"
+                );
+            }
+            let answer = alice
+                .dig(server, &[tcp, "version.bind", "CH", "TXT"])
+                .unwrap();
+            assert!(answer.contains("status: REFUSED"), "{answer}");
+        }
+        // Not one packet of a connection for nothing but denied queries.
+        let text = world
+            .check("tcpdump", &["-n", "-r", &file.display().to_string()])
+            .unwrap();
+        assert_eq!(text, "", "the server saw something");
+    }
+    // The capture is not blind: an allowed query is in it.
+    alice
+        .dig(IpAddr::V4(world.v4), &["web.example.com"])
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    let text = world
+        .check("tcpdump", &["-n", "-r", &file.display().to_string()])
+        .unwrap();
+    drop(capture);
+    assert!(text.contains("A? web.example.com."), "{text}");
+    assert!(!text.contains("evil"), "{text}");
+}
+
+/// A server that policy names only as part of the world answers, and teaches nothing.
+#[test]
+fn an_untrusted_server_teaches_nothing() {
+    let node = Node::new().unwrap();
+    let alice = node.workload("alice", 2).unwrap();
+    let world = node.elsewhere().unwrap();
+    let _knot = Running::knot(&world.ns, ZONE).unwrap();
+    let _web = TcpSink::serve(&world.ns, 80).unwrap();
+    let mut daemon = Daemon::prepare(&node).unwrap();
+    daemon.endpoint(&alice).unwrap();
+    let anywhere = policy("alice", WEB).replace(
+        "toCIDR: [203.0.113.2/32, '2001:db8::2/128']",
+        "toEntities: [world]",
+    );
+    daemon.policy("alice.yaml", &anywhere).unwrap();
+    daemon.start(&[]).unwrap();
+    assert_eq!(
+        alice
+            .dig(IpAddr::V4(world.v4), &["+short", "web.example.com"])
+            .unwrap(),
+        "198.18.0.1\n"
+    );
+    assert!(!reaches(&alice, addr("198.18.0.1:80")));
+    assert_eq!(daemon.status().unwrap()["learning"]["untrusted_server"], 1);
+}
