@@ -71,4 +71,10 @@ impl Table for FakeTable {
             .collect();
         Ok(())
     }
+
+    fn remove_policy(&mut self) -> Result<(), TableError> {
+        self.log.push("no policy".to_owned());
+        self.entries.clear();
+        Ok(())
+    }
 }

@@ -317,18 +317,14 @@ impl<T: Table> Ledger<T> {
         &self.table
     }
 
-    /// Takes every address away: the endpoint is gone.
+    /// Takes the policy and every address away: the endpoint is gone. Gives the identities back.
     pub fn clear(&mut self) -> Vec<u32> {
-        let mut released = Vec::new();
-        let addresses: Vec<Address> = self.addresses().map(|(address, _)| address).collect();
-        for address in addresses {
-            if let Some(identity) = self.addresses.remove(&address.octets()) {
-                let _ = self.table.clear_address(address);
-                self.count(identity, -1);
-            }
+        // Whatever the kernel refuses here is keyed by a number that is never given again.
+        let _ = self.table.remove_policy();
+        for (octets, _) in std::mem::take(&mut self.addresses) {
+            let _ = self.table.clear_address(Address::from_octets(octets));
         }
-        self.retire(&mut released);
-        released
+        std::mem::take(&mut self.identities).into_keys().collect()
     }
 }
 

@@ -57,6 +57,13 @@ pub trait Table {
     /// # Errors
     /// If they don't fit or the kernel refuses; then the old ones hold.
     fn replace_entries(&mut self, entries: &[(PolicyKey, PolicyValue)]) -> Result<(), TableError>;
+
+    /// Takes the endpoint's whole policy away: without one nothing of it may pass. Not done when a
+    /// daemon ends: what is allowed goes on.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    fn remove_policy(&mut self) -> Result<(), TableError>;
 }
 
 /// The kernel's maps.
@@ -131,12 +138,10 @@ impl Table for KernelTable {
         self.policy = Some(map);
         Ok(())
     }
-}
 
-impl Drop for KernelTable {
-    /// The endpoint is gone: without a policy map nothing of it may pass.
-    fn drop(&mut self) {
-        let _ = self.policies.remove(&self.endpoint);
+    fn remove_policy(&mut self) -> Result<(), TableError> {
+        self.policy = None;
+        gone_is_fine(self.policies.remove(&self.endpoint)).map_err(|error| failure("POLICY", error))
     }
 }
 

@@ -56,6 +56,8 @@ pub(crate) enum Wake {
 
 /// Changes of files that come together are one change.
 const SETTLE: Duration = Duration::from_millis(150);
+/// A folder that never rests is read all the same.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
 /// How often workloads are looked at for new addresses, and the flow table is swept.
 const TICK: Duration = Duration::from_secs(2);
 /// How many ticks lie between two sweeps.
@@ -248,31 +250,38 @@ impl Daemon {
     /// Waits for what comes and does it.
     fn serve(&mut self, woken: &Receiver<Wake>) -> Result<End> {
         let mut ticks = 0u32;
+        let mut next_tick = clock::now() + TICK;
         loop {
-            match woken.recv_timeout(TICK) {
-                Ok(Wake::FilesChanged) => {
-                    if let Some(end) = self.settle(woken) {
-                        return Ok(end);
-                    }
+            let end = match woken.recv_timeout(next_tick.saturating_duration_since(clock::now())) {
+                Ok(Wake::FilesChanged) => self.settle(woken),
+                Ok(Wake::Reload) => {
+                    self.reload_files();
+                    None
                 }
-                Ok(Wake::Reload) => self.reload_files(),
-                Ok(Wake::Stop) => return Ok(self.end_of_signal()),
-                Ok(Wake::Control(request)) => {
-                    if let Some(end) = self.answer(request) {
-                        return Ok(end);
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    ticks = ticks.wrapping_add(1);
-                    self.look_again();
-                    if ticks.is_multiple_of(TICKS_PER_SWEEP) {
-                        self.sweep();
-                    }
-                    anyhow::ensure!(self.dns.all_alive(), "a DNS thread is dead");
-                }
-                Err(RecvTimeoutError::Disconnected) => return Ok(End::Leave),
+                Ok(Wake::Stop) => Some(self.end_of_signal()),
+                Ok(Wake::Control(request)) => self.answer(request),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => Some(End::Leave),
+            };
+            if let Some(end) = end {
+                return Ok(end);
+            }
+            if clock::now() >= next_tick {
+                next_tick = clock::now() + TICK;
+                ticks = ticks.wrapping_add(1);
+                self.tick(ticks)?;
             }
         }
+    }
+
+    /// What is done every now and then.
+    fn tick(&mut self, ticks: u32) -> Result<()> {
+        self.look_again();
+        if ticks.is_multiple_of(TICKS_PER_SWEEP) {
+            self.sweep();
+        }
+        anyhow::ensure!(self.dns.all_alive(), "a DNS thread is dead");
+        Ok(())
     }
 
     fn end_of_signal(&self) -> End {
@@ -283,11 +292,14 @@ impl Daemon {
         }
     }
 
-    /// Waits until the folder is quiet, then reads it.
+    /// Waits until the folders are quiet, or have been busy for long enough, then reads them.
     fn settle(&mut self, woken: &Receiver<Wake>) -> Option<End> {
+        let latest = clock::now() + SETTLE_MAX;
+        let mut quiet_at = clock::now() + SETTLE;
         loop {
-            match woken.recv_timeout(SETTLE) {
-                Ok(Wake::FilesChanged | Wake::Reload) => {}
+            let wait = quiet_at.min(latest).saturating_duration_since(clock::now());
+            match woken.recv_timeout(wait) {
+                Ok(Wake::FilesChanged | Wake::Reload) => quiet_at = clock::now() + SETTLE,
                 Ok(Wake::Stop) => return Some(self.end_of_signal()),
                 Ok(Wake::Control(request)) => {
                     if let Some(end) = self.answer(request) {

@@ -149,13 +149,9 @@ fn a_policy_change_rederives_what_was_learned_and_a_bad_file_changes_nothing() {
         .unwrap();
     daemon.wait_beyond(now).unwrap();
     let status = daemon.status().unwrap();
-    let problem = &status["policy"]["problems"][0];
-    assert_eq!(problem["severity"], "error", "{status:#}");
-    assert!(
-        problem["message"].as_str().unwrap().contains("matchNmae")
-            || problem["field"].as_str().unwrap().contains("matchNmae"),
-        "{problem}"
-    );
+    let problems = status["policy"]["problems"].to_string();
+    assert!(problems.contains("matchNmae"), "{problems}");
+    assert!(problems.contains("\"line\":12"), "{problems}");
     assert!(
         reaches(&alice, addr("198.18.0.2:80")),
         "the last good set stays in force"

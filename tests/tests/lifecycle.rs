@@ -1,0 +1,403 @@
+//! How a daemon comes and goes, and what it leaves behind.
+
+#![expect(clippy::unwrap_used, reason = "a test may die")]
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use namegate_tests::{Daemon, Node, Running, TcpSink, Workload};
+
+const ZONE: &str = "web 60 IN A 198.18.0.1\nother 60 IN A 198.18.0.2\n";
+
+const POLICY: &str = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: alice}
+spec:
+  endpointSelector: {matchLabels: {app: alice}}
+  egress:
+  - toCIDR: [203.0.113.2/32]
+    toPorts:
+    - ports: [{port: '53', protocol: ANY}]
+      rules: {dns: [{matchPattern: '*.example.com'}]}
+  - toFQDNs: [{matchName: web.example.com}]
+";
+
+struct Stage {
+    node: Node,
+    alice: Workload,
+    world: Workload,
+    _servers: (Running, TcpSink),
+}
+
+impl Stage {
+    fn new() -> Self {
+        let node = Node::new().unwrap();
+        let alice = node.workload("alice", 2).unwrap();
+        let world = node.elsewhere().unwrap();
+        let servers = (
+            Running::knot(&world.ns, ZONE).unwrap(),
+            TcpSink::serve(&world.ns, 80).unwrap(),
+        );
+        Self {
+            node,
+            alice,
+            world,
+            _servers: servers,
+        }
+    }
+
+    fn daemon(&self) -> Daemon<'_> {
+        let daemon = Daemon::prepare(&self.node).unwrap();
+        daemon.endpoint(&self.alice).unwrap();
+        daemon.policy("alice.yaml", POLICY).unwrap();
+        daemon
+    }
+
+    fn asks(&self, name: &str) -> String {
+        self.alice
+            .dig(IpAddr::V4(self.world.v4), &["+short", name])
+            .unwrap()
+    }
+
+    fn reaches(&self, to: &str) -> bool {
+        let to: SocketAddr = to.parse().unwrap();
+        #[expect(clippy::disallowed_methods, reason = "a workload's own socket")]
+        let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(700)).is_ok();
+        self.alice.ns.run(connect).unwrap()
+    }
+
+    /// Programs on the workload's interface, as bpftool's link list names them by the kernel.
+    fn side_links(&self) -> usize {
+        let links = self.node.check("ip", &["-o", "link"]).unwrap();
+        links.lines().filter(|line| line.contains(": ng")).count()
+    }
+}
+
+/// Law 7: rules, routes, nft tables, sysctls, addresses: equal before, while and after.
+#[test]
+fn nothing_of_the_nodes_is_touched() {
+    let stage = Stage::new();
+    let before = stage.node.fingerprint().unwrap();
+    assert!(before.lines().count() > 500, "the fingerprint is not empty");
+    let mut daemon = stage.daemon();
+    daemon.start(&[]).unwrap();
+    stage.asks("web.example.com");
+    assert!(stage.reaches("198.18.0.1:80"));
+    assert_eq!(stage.side_links(), 1);
+    difference(&before, &stage.node.fingerprint().unwrap());
+    let detached = daemon
+        .namegate(&[
+            "detach",
+            "--socket",
+            &daemon.path("namegate.sock").display().to_string(),
+        ])
+        .unwrap();
+    assert!(detached.status.success(), "{detached:?}");
+    assert_eq!(daemon.wait().unwrap(), Some(0));
+    difference(&before, &stage.node.fingerprint().unwrap());
+    assert_eq!(stage.side_links(), 0);
+    assert!(
+        stage.reaches("198.18.0.9:80"),
+        "and nothing is guarded any more"
+    );
+}
+
+fn difference(before: &str, after: &str) {
+    let gone: Vec<&str> = before
+        .lines()
+        .filter(|line| !after.lines().any(|other| other == *line))
+        .collect();
+    let new: Vec<&str> = after
+        .lines()
+        .filter(|line| !before.lines().any(|other| other == *line))
+        .collect();
+    assert!(
+        gone.is_empty() && new.is_empty(),
+        "gone: {gone:#?}\nnew: {new:#?}"
+    );
+}
+
+#[test]
+fn sigterm_and_kill_leave_enforcement_and_a_restart_begins_anew() {
+    let stage = Stage::new();
+    let mut daemon = stage.daemon();
+    for signal in ["TERM", "KILL"] {
+        daemon.start(&[]).unwrap();
+        assert_eq!(stage.asks("web.example.com"), "198.18.0.1\n");
+        assert!(stage.reaches("198.18.0.1:80"));
+        let code = daemon.end_with(signal).unwrap();
+        assert_eq!(code, (signal == "TERM").then_some(0));
+        assert!(
+            stage.reaches("198.18.0.1:80"),
+            "{signal}: what was open stays open"
+        );
+        assert!(
+            !stage.reaches("198.18.0.2:80"),
+            "{signal}: what was closed stays closed"
+        );
+        assert!(
+            stage.asks("web.example.com").contains("timed out"),
+            "{signal}: no query goes unjudged"
+        );
+    }
+    daemon.start(&[]).unwrap();
+    let said = daemon.said();
+    assert!(
+        said.contains("an earlier run left its programs") && said.contains("open until"),
+        "{said}"
+    );
+    assert_eq!(stage.asks("other.example.com"), "198.18.0.2\n");
+    assert!(
+        !stage.reaches("198.18.0.1:80"),
+        "what the earlier run had learned is forgotten"
+    );
+}
+
+#[test]
+fn detach_works_without_a_daemon_and_with_nothing_to_take_away() {
+    let stage = Stage::new();
+    let mut daemon = stage.daemon();
+    daemon.start(&[]).unwrap();
+    daemon.end_with("KILL").unwrap();
+    assert!(!stage.reaches("198.18.0.9:80"));
+    for _ in 0..2 {
+        let detached = daemon.namegate(&["detach"]).unwrap();
+        assert!(detached.status.success(), "{detached:?}");
+        assert!(stage.reaches("198.18.0.9:80"));
+        assert_eq!(stage.side_links(), 0);
+    }
+    let pins = stage
+        .node
+        .check(
+            "find",
+            &[
+                "/sys/fs/bpf",
+                "/run/netns",
+                "-mindepth",
+                "1",
+                "-not",
+                "-name",
+                "*.debug",
+            ],
+        )
+        .unwrap();
+    assert_eq!(pins, "", "nothing is left");
+}
+
+#[test]
+fn detach_on_exit_takes_two_seconds_at_most() {
+    let stage = Stage::new();
+    let mut daemon = stage.daemon();
+    daemon.start(&["--detach-on-exit"]).unwrap();
+    assert_eq!(stage.asks("web.example.com"), "198.18.0.1\n");
+    #[expect(clippy::disallowed_methods, reason = "the promise is a time")]
+    let began = Instant::now();
+    assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(stage.side_links(), 0);
+    assert!(stage.reaches("198.18.0.9:80"));
+}
+
+#[test]
+fn a_second_daemon_is_refused_with_the_first_ones_pid() {
+    let stage = Stage::new();
+    let mut first = stage.daemon();
+    first.start(&[]).unwrap();
+    let mut second = stage.daemon();
+    second.spawn(&["--instance", "second"]).unwrap();
+    assert_eq!(second.wait().unwrap(), Some(1));
+    let said = second.said();
+    assert!(said.contains(&format!("process {}", first.pid())), "{said}");
+    assert_eq!(
+        stage.asks("web.example.com"),
+        "198.18.0.1\n",
+        "the first goes on"
+    );
+}
+
+#[test]
+fn what_cannot_be_used_is_said_in_one_line_with_its_exit_code() {
+    let stage = Stage::new();
+    let mut daemon = stage.daemon();
+    daemon.policy("bad.yaml", "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: x}\nspec:\n  endpointSelector: {}\n  egress:\n  - toPortz: []\n").unwrap();
+    daemon.spawn(&[]).unwrap();
+    assert_eq!(daemon.wait().unwrap(), Some(78));
+    let said = daemon.said();
+    assert!(
+        said.contains("bad.yaml:7:5: error") && said.contains("toPortz"),
+        "{said}"
+    );
+    assert_eq!(stage.side_links(), 0, "nothing was begun");
+
+    std::fs::remove_file(daemon.path("policies").join("bad.yaml")).unwrap();
+    daemon
+        .endpoint_file("bad.yaml", "name: x\nnetnss: /y\n")
+        .unwrap();
+    daemon.spawn(&[]).unwrap();
+    assert_eq!(daemon.wait().unwrap(), Some(78));
+    assert!(daemon.said().contains("netnss"));
+
+    let binary = Daemon::binary().unwrap().display().to_string();
+    let copy = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .tempdir()
+        .unwrap();
+    let unprivileged = copy.path().join("namegate");
+    std::fs::copy(&binary, &unprivileged).unwrap();
+    let run = Command::new("setpriv")
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .arg(&unprivileged)
+        .args(["run", "--policy-dir", "/", "--endpoint-dir", "/"])
+        .output()
+        .unwrap();
+    assert_eq!(run.status.code(), Some(77), "{run:?}");
+    assert_eq!(
+        String::from_utf8_lossy(&run.stderr).lines().count(),
+        1,
+        "{run:?}"
+    );
+
+    // Root without the right to make namespaces or to load programs.
+    for drop in ["-sys_admin", "-bpf,-perfmon,-sys_admin"] {
+        let output = stage
+            .node
+            .command("setpriv")
+            .args(["--bounding-set", drop, "--inh-caps", drop])
+            .arg(&binary)
+            .args(["run", "--policy-dir"])
+            .arg(daemon.path("policies"))
+            .args(["--endpoint-dir"])
+            .arg(daemon.path("policies"))
+            .arg("--state-dir")
+            .arg(daemon.path("state"))
+            .output()
+            .unwrap();
+        // The endpoint folder holds no endpoint file on purpose: it must fail earlier or there.
+        assert!(
+            matches!(output.status.code(), Some(77 | 78)),
+            "{drop}: {output:?}"
+        );
+    }
+
+    let usage = daemon.namegate(&["run", "--no-such-flag"]).unwrap();
+    assert_eq!(usage.status.code(), Some(2));
+    let none = daemon
+        .namegate(&["status", "--socket", "/nowhere"])
+        .unwrap();
+    assert_eq!(none.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&none.stderr).contains("/nowhere"),
+        "{none:?}"
+    );
+}
+
+#[test]
+fn endpoints_come_and_go_while_it_runs() {
+    let stage = Stage::new();
+    let mut daemon = stage.daemon();
+    daemon.start(&[]).unwrap();
+    let revision = || {
+        daemon.status().unwrap()["policy"]["revision"]
+            .as_u64()
+            .unwrap()
+    };
+    let socket = daemon.path("namegate.sock").display().to_string();
+
+    // A second endpoint, under the same policy by its label.
+    let bob = stage.node.workload("bob", 3).unwrap();
+    let now = revision();
+    daemon
+        .endpoint_file(
+            "bob.yaml",
+            &format!(
+                "name: bob\nlabels: {{app: alice}}\nnetns: {}\n",
+                bob.ns_path().display()
+            ),
+        )
+        .unwrap();
+    daemon.wait_beyond(now).unwrap();
+    let list = daemon
+        .namegate(&["endpoint", "list", "--socket", &socket])
+        .unwrap();
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    let line = list
+        .lines()
+        .find(|line| line.contains("default/bob"))
+        .unwrap_or_else(|| panic!("{list}"));
+    assert!(
+        line.contains("ready") && line.contains("enforced") && line.contains("10.0.0.3"),
+        "{list}"
+    );
+    assert_eq!(
+        bob.dig(IpAddr::V4(stage.world.v4), &["+short", "web.example.com"])
+            .unwrap(),
+        "198.18.0.1\n"
+    );
+    let denied = bob
+        .dig(IpAddr::V4(stage.world.v4), &["x.evil.test"])
+        .unwrap();
+    assert!(denied.contains("NXDOMAIN"), "{denied}");
+
+    // It gets another address: seen without a change of files.
+    bob.check("ip", &["address", "add", "10.0.0.33/24", "dev", "eth0"])
+        .unwrap();
+    let now = revision();
+    daemon.wait_beyond(now).unwrap();
+    let from = |address: &str| {
+        bob.dig(
+            IpAddr::V4(stage.world.v4),
+            &["-b", address, "+short", "web.example.com"],
+        )
+        .unwrap()
+    };
+    assert_eq!(from("10.0.0.33"), "198.18.0.1\n");
+
+    // One that can't be guarded is refused by name, and the daemon is not well then.
+    let now = revision();
+    daemon
+        .endpoint_file("ghost.yaml", "name: ghost\nnetns: /nowhere\n")
+        .unwrap();
+    daemon.wait_beyond(now).unwrap();
+    let status = daemon.namegate(&["status", "--socket", &socket]).unwrap();
+    assert_eq!(status.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(text.contains("default/ghost refused: /nowhere"), "{text}");
+
+    // It goes.
+    let now = revision();
+    std::fs::remove_file(daemon.path("endpoints").join("ghost.yaml")).unwrap();
+    std::fs::remove_file(daemon.path("endpoints").join("bob.yaml")).unwrap();
+    daemon.wait_beyond(now).unwrap();
+    let status = daemon.namegate(&["status", "--socket", &socket]).unwrap();
+    assert_eq!(status.status.code(), Some(0), "{status:?}");
+    let direct = bob
+        .dig(IpAddr::V4(stage.world.v4), &["+short", "x.evil.test"])
+        .unwrap();
+    assert_eq!(direct, "198.18.66.66\n", "it isn't guarded any more");
+}
+
+#[test]
+fn label_sets_keep_their_numbers_over_a_restart() {
+    let stage = Stage::new();
+    let mut daemon = stage.daemon();
+    daemon.start(&[]).unwrap();
+    let identity =
+        |daemon: &Daemon<'_>| daemon.status().unwrap()["endpoints"][0]["identity"].clone();
+    let first = identity(&daemon);
+    assert!(first.as_u64().unwrap() >= 256);
+    daemon.end_with("TERM").unwrap();
+    let earlier = stage.node.workload("aaa", 9).unwrap();
+    daemon.endpoint(&earlier).unwrap();
+    daemon.start(&[]).unwrap();
+    let status = daemon.status().unwrap();
+    let alice = status["endpoints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["name"] == "default/alice")
+        .unwrap();
+    assert_eq!(alice["identity"], first);
+}
