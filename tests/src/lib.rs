@@ -11,4 +11,4 @@ mod server;
 
 pub use daemon::Daemon;
 pub use node::{Node, Workload, in_ns, need_root};
-pub use server::{Echo, Names, Running, TcpSink};
+pub use server::{Answers, Running, TcpSink};

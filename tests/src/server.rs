@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -129,21 +129,25 @@ impl Drop for Stop {
     }
 }
 
-/// A DNS server that knows endless names: `nI.example.com` is 198.18.0.0 + I.
-pub struct Names {
+/// A UDP server whose answers a function makes: none, one, or several to a datagram.
+pub struct Answers {
     _stop: Stop,
-    /// Queries that arrived.
+    /// Datagrams that arrived.
     pub asked: Arc<AtomicU64>,
 }
 
-impl Names {
-    /// Serves UDP port 53 in a namespace.
+impl Answers {
+    /// Serves a UDP port of every address in a namespace.
     ///
     /// # Errors
     /// If the port is taken.
-    pub fn serve(ns: &NetNs) -> Result<Self> {
+    pub fn serve(
+        ns: &NetNs,
+        port: u16,
+        answers: impl Fn(&[u8]) -> Vec<Vec<u8>> + Send + 'static,
+    ) -> Result<Self> {
         #[expect(clippy::disallowed_methods, reason = "a server outside of the gate")]
-        let socket = ns.run(|| UdpSocket::bind("[::]:53"))??;
+        let socket = ns.run(|| UdpSocket::bind(("::", port)))??;
         socket.set_read_timeout(Some(Duration::from_millis(100)))?;
         let (stop, asked) = (
             Arc::new(AtomicBool::new(false)),
@@ -151,13 +155,13 @@ impl Names {
         );
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&asked));
         std::thread::spawn(move || {
-            let mut buffer = [0; 2_048];
+            let mut buffer = [0; 4_096];
             while !stopped.load(Ordering::Relaxed) {
                 let Ok((len, from)) = socket.recv_from(&mut buffer) else {
                     continue;
                 };
                 count.fetch_add(1, Ordering::Relaxed);
-                if let Some(answer) = buffer.get(..len).and_then(answer) {
+                for answer in answers(buffer.get(..len).unwrap_or(&[])) {
                     let _ = socket.send_to(&answer, from);
                 }
             }
@@ -166,6 +170,22 @@ impl Names {
             _stop: Stop(stop),
             asked,
         })
+    }
+
+    /// A DNS server that knows endless names: `nI.example.com` is 198.18.0.0 + I.
+    ///
+    /// # Errors
+    /// If the port is taken.
+    pub fn names(ns: &NetNs) -> Result<Self> {
+        Self::serve(ns, 53, |query| answer(query).into_iter().collect())
+    }
+
+    /// Sends every datagram back.
+    ///
+    /// # Errors
+    /// If the port is taken.
+    pub fn echo(ns: &NetNs, port: u16) -> Result<Self> {
+        Self::serve(ns, port, |bytes| vec![bytes.to_vec()])
     }
 }
 
@@ -219,34 +239,6 @@ impl TcpSink {
                 match listener.accept() {
                     Ok((mut stream, _)) => drop(stream.write_all(b"hello\n")),
                     Err(_) => std::thread::sleep(Duration::from_micros(200)),
-                }
-            }
-        });
-        Ok(Self { _stop: Stop(stop) })
-    }
-}
-
-/// Sends every datagram back.
-pub struct Echo {
-    _stop: Stop,
-}
-
-impl Echo {
-    /// Serves a UDP port of every address in a namespace.
-    ///
-    /// # Errors
-    /// If the port is taken.
-    pub fn serve(ns: &NetNs, address: IpAddr, port: u16) -> Result<Self> {
-        #[expect(clippy::disallowed_methods, reason = "a server outside of the gate")]
-        let socket = ns.run(|| UdpSocket::bind(SocketAddr::new(address, port)))??;
-        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        std::thread::spawn(move || {
-            let mut buffer = [0; 2_048];
-            while !stopped.load(Ordering::Relaxed) {
-                if let Ok((len, from)) = socket.recv_from(&mut buffer) {
-                    let _ = socket.send_to(buffer.get(..len).unwrap_or(&[]), from);
                 }
             }
         });

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use namegate_tests::{Daemon, Echo, Names, Node, Running, TcpSink, Workload};
+use namegate_tests::{Answers, Daemon, Node, Running, TcpSink, Workload};
 
 const ZONE: &str = "web 60 IN A 198.18.0.1\nweb 60 IN AAAA 2001:db8:1::1\n\
                     other 60 IN A 198.18.0.2\n\
@@ -176,7 +176,7 @@ fn default_deny_closes_egress_and_lets_replies_pass() {
     );
     let world = node.elsewhere().unwrap();
     let _sinks = [&server, &client, &world].map(|one| TcpSink::serve(&one.ns, 80).unwrap());
-    let _echo = Echo::serve(&server.ns, IpAddr::V4(server.v4), 7).unwrap();
+    let _echo = Answers::echo(&server.ns, 7).unwrap();
     let mut daemon = Daemon::prepare(&node).unwrap();
     daemon.endpoint(&server).unwrap();
     daemon.endpoint(&client).unwrap();
@@ -271,7 +271,7 @@ fn no_first_syn_is_lost_after_ten_thousand_fresh_answers() {
     let node = Node::new().unwrap();
     let alice = node.workload("alice", 2).unwrap();
     let world = node.elsewhere().unwrap();
-    let names = Names::serve(&world.ns).unwrap();
+    let names = Answers::names(&world.ns).unwrap();
     let _sink = TcpSink::serve(&world.ns, 80).unwrap();
     let mut daemon = Daemon::prepare(&node).unwrap();
     daemon.endpoint(&alice).unwrap();
