@@ -1,6 +1,6 @@
 //! How a daemon comes and goes, and what it leaves behind.
 
-#![expect(clippy::unwrap_used, reason = "a test may die")]
+#![expect(clippy::unwrap_used, clippy::too_many_lines, reason = "a test may die")]
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
@@ -63,7 +63,6 @@ impl Stage {
 
     fn reaches(&self, to: &str) -> bool {
         let to: SocketAddr = to.parse().unwrap();
-        #[expect(clippy::disallowed_methods, reason = "a workload's own socket")]
         let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(700)).is_ok();
         self.alice.ns.run(connect).unwrap()
     }
@@ -213,6 +212,42 @@ fn a_second_daemon_is_refused_with_the_first_ones_pid() {
     assert!(said.contains(&format!("process {}", first.pid())), "{said}");
     assert_eq!(
         stage.asks("web.example.com"),
+        "198.18.0.1\n",
+        "the first goes on"
+    );
+}
+
+/// Two nodes of one machine with one bpffs and one name: the second must not take the first one's
+/// programs away.
+#[test]
+fn pins_that_a_daemon_of_another_node_uses_are_left_alone() {
+    let (one, two) = (Stage::new(), Stage::new());
+    let shared = tempfile::tempdir().unwrap();
+    let dir = shared.path().display().to_string();
+    for stage in [&one, &two] {
+        stage
+            .node
+            .check("mount", &["--bind", &dir, "/mnt"])
+            .unwrap();
+    }
+    let mut first = one.daemon();
+    first.start(&["--bpf-dir", "/mnt/bpf/namegate"]).unwrap();
+    two.node
+        .check(
+            "mount",
+            &[
+                "--bind",
+                &format!("/proc/{}/root/mnt/bpf", first.pid()),
+                "/mnt",
+            ],
+        )
+        .unwrap();
+    let mut second = two.daemon();
+    second.spawn(&["--bpf-dir", "/mnt/namegate"]).unwrap();
+    assert_eq!(second.wait().unwrap(), Some(1));
+    assert!(second.said().contains("--instance"));
+    assert_eq!(
+        one.asks("web.example.com"),
         "198.18.0.1\n",
         "the first goes on"
     );
