@@ -67,7 +67,17 @@ impl Stage {
         self.alice.ns.run(connect).unwrap()
     }
 
-    /// Programs on the workload's interface, as bpftool's link list names them by the kernel.
+    /// A path to the node's network namespace.
+    fn ns_path(&self) -> String {
+        use std::os::fd::{AsFd, AsRawFd};
+        format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            self.node.ns.as_fd().as_raw_fd()
+        )
+    }
+
+    /// How many side links the node has.
     fn side_links(&self) -> usize {
         let links = self.node.check("ip", &["-o", "link"]).unwrap();
         links.lines().filter(|line| line.contains(": ng")).count()
@@ -222,30 +232,29 @@ fn a_second_daemon_is_refused_with_the_first_ones_pid() {
 #[test]
 fn pins_that_a_daemon_of_another_node_uses_are_left_alone() {
     let (one, two) = (Stage::new(), Stage::new());
-    let shared = tempfile::tempdir().unwrap();
-    let dir = shared.path().display().to_string();
-    for stage in [&one, &two] {
-        stage
-            .node
-            .check("mount", &["--bind", &dir, "/mnt"])
-            .unwrap();
-    }
     let mut first = one.daemon();
-    first.start(&["--bpf-dir", "/mnt/bpf/namegate"]).unwrap();
-    two.node
-        .check(
-            "mount",
-            &[
-                "--bind",
-                &format!("/proc/{}/root/mnt/bpf", first.pid()),
-                "/mnt",
-            ],
-        )
+    first.start(&[]).unwrap();
+    let second = two.daemon();
+    // The second node's network, the first one's file systems.
+    let output = Command::new("timeout")
+        .args(["10", "nsenter"])
+        .arg(format!("--mount=/proc/{}/ns/mnt", first.pid()))
+        .arg(format!("--net={}", two.ns_path()))
+        .arg("--")
+        .arg(Daemon::binary().unwrap())
+        .args(["run", "--policy-dir"])
+        .arg(second.path("policies"))
+        .arg("--endpoint-dir")
+        .arg(second.path("endpoints"))
+        .arg("--state-dir")
+        .arg(second.path("state"))
+        .output()
         .unwrap();
-    let mut second = two.daemon();
-    second.spawn(&["--bpf-dir", "/mnt/namegate"]).unwrap();
-    assert_eq!(second.wait().unwrap(), Some(1));
-    assert!(second.said().contains("--instance"));
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("--instance"),
+        "{output:?}"
+    );
     assert_eq!(
         one.asks("web.example.com"),
         "198.18.0.1\n",
