@@ -1,15 +1,19 @@
 //! What leaves the house: flow events in Hubble's model, byte for byte.
 //!
-//! A [`Flow`] is one event: a DNS request, a DNS response, a policy verdict or a drop. This crate
-//! knows no socket, no file, no clock, and no other crate of ours: whoever fills a `Flow` decides,
-//! here it is only told.
+//! A [`Flow`] is one event: a DNS request, a DNS response, a policy verdict or a drop. It writes
+//! itself as the JSON of Hubble's exporter and reads that back. This crate knows no socket, no file,
+//! no clock, and no other crate of ours: whoever fills a `Flow` decides, here it is only told.
 #![forbid(unsafe_code)]
 
 mod dns;
 mod drop_reason;
 mod endpoint;
 mod flow;
+mod json;
+pub mod limits;
+mod lost;
 mod packet;
+mod read;
 mod summary;
 mod time;
 mod uuid;
@@ -19,7 +23,9 @@ pub use dns::{Dns, DnsKind, NO_TTL, RecordType, rcode_text};
 pub use drop_reason::DropReason;
 pub use endpoint::{Endpoint, PolicyRef, Workload};
 pub use flow::{Emitter, Event, FileInfo, Flow, Interface};
+pub use lost::{LostEvents, LostSource};
 pub use packet::{BadMacAddr, Ethernet, Ip, L4, MacAddr, TcpFlags};
+pub use read::{Line, ReadError};
 pub use time::{Time, TimeFormat};
 pub use uuid::{BadUuid, Uuid};
 pub use verdict::{AuthType, Direction, Verdict, match_type_name};
