@@ -12,13 +12,16 @@ use transport::{Gate, LinkError, NetNs, Netlink};
 
 use crate::clock;
 use crate::datapath::prefixes;
+use crate::directory::Directory;
 use crate::endpoints::file::Roster;
 use crate::exit::{Exit, NO_PERMISSION};
+use crate::flows::{FlowRing, FlowThread, NewsSink, news};
 use crate::guard::{Guards, SharedLearner};
 use crate::instance::{Instance, Lock};
 use crate::learner::Learner;
 use crate::proxy::DnsThreads;
-use crate::status::{EventCounts, EventThread, boot_time_ns, is_over};
+use crate::status::{EventThread, is_over};
+use crate::tell::Teller;
 
 /// What a daemon is made with.
 #[derive(Clone, Debug)]
@@ -28,6 +31,8 @@ pub(crate) struct Setup {
     pub(crate) pins: Option<PathBuf>,
     /// `None`: what the kernel has.
     pub(crate) hook_mode: Option<HookMode>,
+    /// A file that gets every flow.
+    pub(crate) flow_log: Option<PathBuf>,
 }
 
 /// A running daemon, all parts of it, in the network namespace of the thread that started it.
@@ -38,8 +43,11 @@ pub(crate) struct Daemon {
     pub(crate) learner: SharedLearner,
     pub(crate) guards: Guards,
     pub(crate) dns: DnsThreads,
-    pub(crate) events: Arc<EventCounts>,
+    pub(crate) news: NewsSink,
+    pub(crate) flow_ring: Arc<FlowRing>,
+    teller: Arc<Teller>,
     event_thread: EventThread,
+    flow_thread: FlowThread,
     gate: Gate,
     side_link: Vec<Attachment>,
     policies: PolicySet,
@@ -70,7 +78,8 @@ impl Daemon {
         let pins = clear_pins(&setup)?;
         let gate = Gate::create(&setup.instance.side_link())
             .map_err(|error| without_privilege("the gate", &error))?;
-        let parts = build(&setup, &gate, pins, identities);
+        let (news, queue) = news();
+        let parts = build(&setup, &gate, (pins, &news), identities);
         let (datapath, learner, dns, side_link) = match parts {
             Ok(parts) => parts,
             Err(error) => {
@@ -79,8 +88,11 @@ impl Daemon {
                 return Err(error);
             }
         };
-        let events = Arc::new(EventCounts::default());
-        let event_thread = EventThread::start(datapath.events()?, Arc::clone(&events))?;
+        let teller = Arc::new(Teller::new(Arc::clone(&learner), &node_name()));
+        let flow_ring = Arc::new(FlowRing::default());
+        let made_with = (Arc::clone(&teller), Arc::clone(&flow_ring));
+        let flow_thread = FlowThread::start(queue, made_with, setup.flow_log.as_deref()).context("the flow log")?;
+        let event_thread = EventThread::start(datapath.events()?, news.clone())?;
         Ok(Self {
             setup,
             _lock: lock,
@@ -88,8 +100,11 @@ impl Daemon {
             learner,
             guards: Guards::default(),
             dns,
-            events,
+            news,
+            flow_ring,
+            teller,
             event_thread,
+            flow_thread,
             gate,
             side_link,
             policies: PolicySet::default(),
@@ -141,6 +156,7 @@ impl Daemon {
         })?;
         self.policy_count = self.policies.len();
         let table = prefixes(&snapshot);
+        self.teller.set_directory(Directory::new(&snapshot, &cast, &self.teller.directory()));
         self.learner.set_snapshot(snapshot);
         self.guards.reload(&self.learner);
         if let Err(error) = self.datapath.set_prefixes(&table) {
@@ -154,7 +170,7 @@ impl Daemon {
 
     /// Forgets the flows that are over.
     pub(crate) fn sweep(&mut self) {
-        let Ok(now) = boot_time_ns() else { return };
+        let now = clock::boot_ns();
         match self
             .datapath
             .sweep_flows(|key, value| is_over(key, value, now))
@@ -175,6 +191,7 @@ impl Daemon {
         }
         self.dns.stop();
         self.event_thread.stop();
+        self.flow_thread.stop();
         if detach || self.setup.pins.is_none() {
             for attachment in self.side_link {
                 let _ = attachment.detach();
@@ -191,7 +208,7 @@ type Parts = (Datapath, SharedLearner, DnsThreads, Vec<Attachment>);
 fn build(
     setup: &Setup,
     gate: &Gate,
-    pins: Option<Pins>,
+    (pins, news): (Option<Pins>, &NewsSink),
     mut identities: Identities,
 ) -> Result<Parts> {
     if pins.is_some() {
@@ -221,7 +238,7 @@ fn build(
         ])
     })??;
     side_link.extend(attached);
-    let dns = DnsThreads::start(gate, &learner).context("the DNS sockets")?;
+    let dns = DnsThreads::start(gate, &learner, news.clone()).context("the DNS sockets")?;
     Ok((datapath, learner, dns, side_link))
 }
 
@@ -275,6 +292,11 @@ fn remove_side_link(setup: &Setup) -> Result<()> {
         NetNs::unpin(&setup.instance.gate_pin()).context("the gate's namespace")?;
     }
     Ok(())
+}
+
+/// The node's name in events.
+pub(crate) fn node_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// The node's own addresses; the side link has none.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
@@ -81,7 +82,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     let (wake, woken) = mpsc::channel();
     watch_signals(&wake)?;
     let mut service = Service::start(options)?;
-    let control = control::Server::start(&service.options.socket, wake.clone())?;
+    let control = control::Server::start(&service.options.socket, wake.clone(), Arc::clone(&service.daemon.flow_ring))?;
     let _watch = service.watch_folders(&wake)?;
     service.say_ready()?;
     let outcome = service.serve(&woken);

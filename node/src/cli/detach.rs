@@ -45,6 +45,7 @@ impl Detach {
         take_away(&Setup {
             pins: Some(self.bpf_dir.unwrap_or_else(|| instance.bpf_dir())),
             hook_mode: None,
+            flow_log: None,
             instance,
         })?;
         drop(lock);

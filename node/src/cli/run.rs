@@ -43,6 +43,9 @@ pub(super) struct Run {
     /// By which means programs are attached.
     #[arg(long, value_enum, default_value = "auto")]
     hooks: Hooks,
+    /// Append every flow to a file, as JSON lines like those of Hubble's exporter.
+    #[arg(long, value_name = "FILE")]
+    flow_log: Option<PathBuf>,
     /// Take everything away at the end, instead of leaving enforcement in place.
     #[arg(long)]
     detach_on_exit: bool,
@@ -87,6 +90,7 @@ impl Run {
                     Hooks::Tcx => Some(HookMode::Tcx),
                     Hooks::Clsact => Some(HookMode::Clsact),
                 },
+                flow_log: self.flow_log,
                 instance,
             },
         })?;
