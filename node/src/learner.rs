@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use bpf_redirect::{Installed, Table, TableError};
 use dashmap::DashMap;
 use dnsproxy::{Lesson, NotInstalled};
+use fqdn_cache::Lifetimes;
 use parking_lot::Mutex;
 use policy::{EndpointId, Identities, Identity, Snapshot};
 
@@ -28,6 +29,7 @@ pub(crate) struct Learner<T> {
     /// Taken inside an endpoint's lock, never the other way round, and for no system call: it is
     /// everybody's.
     identities: Mutex<Identities>,
+    lifetimes: Lifetimes,
     clock: fn() -> Instant,
     pub(crate) counts: LearnCounts,
 }
@@ -41,6 +43,8 @@ pub(crate) struct LearnCounts {
     pub(crate) unlearned: AtomicU64,
     /// Addresses that a bound took away.
     pub(crate) evicted: AtomicU64,
+    /// Addresses that lost a name to time.
+    pub(crate) expired: AtomicU64,
     /// Answers for which nothing had to be written.
     pub(crate) refreshed: AtomicU64,
     /// Answers whose addresses were written.
@@ -49,11 +53,17 @@ pub(crate) struct LearnCounts {
 
 impl<T: Table> Learner<T> {
     /// A learner under a first snapshot.
-    pub(crate) fn new(snapshot: Snapshot, identities: Identities, clock: fn() -> Instant) -> Self {
+    pub(crate) fn new(
+        snapshot: Snapshot,
+        identities: Identities,
+        lifetimes: Lifetimes,
+        clock: fn() -> Instant,
+    ) -> Self {
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             endpoints: DashMap::new(),
             identities: Mutex::new(identities),
+            lifetimes,
             clock,
             counts: LearnCounts::default(),
         }
@@ -141,7 +151,7 @@ impl<T: Table> Learner<T> {
         let snapshot = self.snapshot.load();
         let scope = self.scope(endpoint, &snapshot);
         knowledge.follow(&scope)?;
-        let addresses = self.learnable(&snapshot, lesson);
+        let addresses = self.learnable(&snapshot, (began, lesson));
         let taught = knowledge.install(&scope, (&lesson.name, &addresses))?;
         self.tally(&taught);
         // The writes stand; but the client must not think that this path is quick.
@@ -151,18 +161,49 @@ impl<T: Table> Learner<T> {
         Ok(taught.installed)
     }
 
-    /// The addresses of a lesson that its server may teach, and that may be opened at all.
-    fn learnable(&self, snapshot: &Snapshot, lesson: &Lesson) -> Vec<IpAddr> {
+    /// Takes away what has ended, one step for each endpoint, and says when to come again: at once,
+    /// if that isn't later than `now`. An answer waits for one step at most.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the daemon's tick is to call it")
+    )]
+    pub(crate) fn expire(&self, now: Instant) -> Option<Instant> {
+        // The map's own lock is let go before an endpoint's is taken.
+        let all: Vec<_> = self
+            .endpoints
+            .iter()
+            .map(|entry| (*entry.key(), Arc::clone(entry.value())))
+            .collect();
+        let steps = all.into_iter().filter_map(|(endpoint, knowledge)| {
+            let mut knowledge = knowledge.lock();
+            if knowledge.is_gone {
+                return None;
+            }
+            let step = knowledge.expire(&self.scope(endpoint, &self.snapshot.load()), now);
+            count(&self.counts.expired, step.names_lost);
+            step.next
+        });
+        steps.min()
+    }
+
+    /// The addresses of a lesson that its server may teach, and that may be opened at all, each with
+    /// its end.
+    fn learnable(
+        &self,
+        snapshot: &Snapshot,
+        (now, lesson): (Instant, &Lesson),
+    ) -> Vec<(IpAddr, Instant)> {
         if !snapshot.may_teach(lesson.endpoint, lesson.server, lesson.protocol) {
             count(&self.counts.untrusted_server, 1);
             return Vec::new();
         }
-        let mut addresses: Vec<IpAddr> = lesson.addresses.iter().map(|one| one.ip).collect();
-        addresses.retain(|ip| snapshot.may_learn(*ip).is_ok());
-        count(
-            &self.counts.unlearned,
-            lesson.addresses.len() - addresses.len(),
-        );
+        let taught = lesson.addresses.iter();
+        let taught = taught.filter(|one| snapshot.may_learn(one.ip).is_ok());
+        let addresses: Vec<_> = taught
+            .map(|one| (one.ip, self.lifetimes.expiry(now, one.ttl_secs)))
+            .collect();
+        let unlearned = lesson.addresses.len() - addresses.len();
+        count(&self.counts.unlearned, unlearned);
         addresses
     }
 

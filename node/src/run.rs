@@ -434,7 +434,12 @@ fn build(
         &mut rule_ids,
     )
     .map_err(|_| anyhow::anyhow!("an empty policy can't be compiled"))?;
-    let learner: SharedLearner = Arc::new(Learner::new(nothing, identities, clock::now));
+    let learner: SharedLearner = Arc::new(Learner::new(
+        nothing,
+        identities,
+        fqdn_cache::Lifetimes::default(),
+        clock::now,
+    ));
     let node_end = (gate.node_end.name.as_str(), gate.node_end.index);
     let gate_end = (gate.gate_end.name.as_str(), gate.gate_end.index);
     let mut side_link = vec![datapath.attach(Hook::NodeEnd, node_end)?];

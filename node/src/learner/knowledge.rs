@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use bpf_redirect::{Change, InstallError, Installed, Ledger, Outcome, Table, TableError};
 use bpf_redirect_common::Address;
@@ -24,7 +25,7 @@ pub(crate) struct Knowledge<T> {
     refused: Option<NotInstalled>,
     /// Addresses to which the kernel doesn't give the identity that their names call for: no answer
     /// proves them open before they are written again, whatever the cache says.
-    unsettled: BTreeSet<IpAddr>,
+    pub(super) unsettled: BTreeSet<IpAddr>,
     /// Taken out while others still wait for its lock: nothing may be written any more.
     pub(super) is_gone: bool,
 }
@@ -45,6 +46,20 @@ pub(super) struct Taught {
     /// Addresses that a bound took a name from.
     pub(super) evicted: usize,
 }
+
+/// What a step of expiry did.
+pub(super) struct Expired {
+    /// How many addresses lost a name.
+    pub(super) names_lost: usize,
+    /// When to take the next step; not later than now, where this one left some over.
+    pub(super) next: Option<Instant>,
+}
+
+/// How many names' addresses one step looks at: under a millisecond of system calls, for which an
+/// answer may have to wait.
+pub(super) const EXPIRE_STEP_MAX: usize = 256;
+/// After how long what the kernel refused is tried again.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What the maps shall hold.
 #[derive(Default)]
@@ -131,7 +146,7 @@ impl<T: Table> Knowledge<T> {
     pub(super) fn install(
         &mut self,
         scope: &Scope<'_>,
-        (name, addresses): (&Name, &[IpAddr]),
+        (name, addresses): (&Name, &[(IpAddr, Instant)]),
     ) -> Result<Taught, NotInstalled> {
         let plan = self
             .cache
@@ -141,8 +156,11 @@ impl<T: Table> Knowledge<T> {
         let mut touched: Vec<IpAddr> = changed.fresh.clone();
         touched.extend(&changed.evicted);
         if !self.unsettled.is_empty() {
-            let known = addresses.iter().filter(|ip| !changed.fresh.contains(ip));
-            touched.extend(known.filter(|ip| self.unsettled.contains(ip)));
+            let own = addresses.iter().map(|(ip, _)| *ip);
+            let own = own.filter(|ip| self.unsettled.contains(ip));
+            touched.extend(own);
+            touched.sort_unstable();
+            touched.dedup();
         }
         let mut wanted = Wanted::default();
         for ip in &touched {
@@ -190,6 +208,53 @@ impl<T: Table> Knowledge<T> {
                 Err(not_installed(&source))
             }
         }
+    }
+
+    /// Takes away what has ended, one step of it: an address that lost a name gets the identity of
+    /// those that it still has, in one write, and one that has none left closes.
+    pub(super) fn expire(&mut self, scope: &Scope<'_>, now: Instant) -> Expired {
+        if self.refused.is_some() || self.followed != Some(scope.snapshot.revision()) {
+            // What goes wrong is kept, and tried again.
+            let _ = self.reload(scope);
+        }
+        let mut touched = self.cache.expire(now, EXPIRE_STEP_MAX);
+        let names_lost = touched.len();
+        touched.extend(self.overdue().take(EXPIRE_STEP_MAX));
+        touched.sort_unstable();
+        touched.dedup();
+        let mut wanted = Wanted::default();
+        let mut unnumbered = Vec::new();
+        for ip in &touched {
+            let mut names = self.cache.names_of(*ip);
+            if wanted.derive(scope, (*ip, &mut names)).is_err() {
+                unnumbered.push(*ip);
+                wanted.close(*ip);
+            }
+        }
+        wanted.add_entries(scope, &self.ledger);
+        let released = self
+            .ledger
+            .settle(&wanted.changes, |identity| wanted.entries_of(identity));
+        scope.release(released);
+        for ip in &touched {
+            self.unsettled.remove(ip);
+        }
+        let unmoved: Vec<IpAddr> = self.unmoved(&wanted.changes).collect();
+        self.unsettled.extend(unmoved.into_iter().chain(unnumbered));
+        let is_owing = self.refused.is_some() || self.overdue().next().is_some();
+        let retry = is_owing.then(|| now + RETRY_AFTER);
+        let next = [self.cache.next_expiry(), retry].into_iter().flatten();
+        Expired {
+            names_lost,
+            next: next.min(),
+        }
+    }
+
+    /// The addresses that are open otherwise than they should be, since the kernel would neither
+    /// change them nor let them go.
+    fn overdue(&self) -> impl Iterator<Item = IpAddr> {
+        let open = |ip: &&IpAddr| self.ledger.identity_of(Address::from(**ip)).is_some();
+        self.unsettled.iter().filter(open).copied()
     }
 
     /// Closes everything; gives the identities back.

@@ -10,6 +10,8 @@ use policy::{Cast, L4Protocol, Label, LocalEndpoint, RuleIds, Source, Workload};
 
 use super::*;
 
+mod expiry;
+
 const SERVER: &str = "10.4.0.53:53";
 /// Two names with rules of their own, and all others of a zone under one.
 const POLICY: &str = "{toFQDNs: [{matchName: x.example}]}, {toFQDNs: [{matchName: y.example}], toPorts: [{ports: [{port: \"443\", protocol: TCP}]}]}, {toFQDNs: [{matchPattern: '*.many.example'}]}";
@@ -107,7 +109,7 @@ impl Scene {
         let mut rule_ids = RuleIds::new();
         let snapshot = snapshot((1, POLICY), &mut identities, &mut rule_ids);
         Self {
-            learner: Learner::new(snapshot, identities, clock),
+            learner: Learner::new(snapshot, identities, Lifetimes::default(), clock),
             kernel: Kernel::default(),
             rule_ids,
             revision: 1,
