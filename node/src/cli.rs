@@ -104,7 +104,9 @@ impl Namegate {
 /// Tells of wrong usage, or prints help. `observe` ends with 1 for wrong usage, as Hubble's does.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
-    let is_observe = std::env::args_os().nth(1).is_some_and(|command| command == "observe");
+    let is_observe = std::env::args_os()
+        .nth(1)
+        .is_some_and(|command| command == "observe");
     match error.exit_code() {
         0 => ExitCode::SUCCESS,
         _ if is_observe => ExitCode::FAILURE,

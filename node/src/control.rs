@@ -92,8 +92,13 @@ impl Server {
     ///
     /// # Errors
     /// If the socket can't be made.
-    pub(crate) fn start(path: &Path, wake: Sender<Wake>, ring: Arc<FlowRing>) -> anyhow::Result<Self> {
-        let failed = |error: io::Error| anyhow::anyhow!("control socket {}: {error}", path.display());
+    pub(crate) fn start(
+        path: &Path,
+        wake: Sender<Wake>,
+        ring: Arc<FlowRing>,
+    ) -> anyhow::Result<Self> {
+        let failed =
+            |error: io::Error| anyhow::anyhow!("control socket {}: {error}", path.display());
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(failed)?;
         }
@@ -106,13 +111,22 @@ impl Server {
         let listener = UnixListener::bind(path).map_err(failed)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
         let node_name = crate::daemon::node_name().into();
-        let desk = Desk { wake, ring, node_name, open: Arc::default() };
-        std::thread::Builder::new().name("control".to_owned()).spawn(move || {
-            for stream in listener.incoming().flatten() {
-                desk.admit(stream);
-            }
-        })?;
-        Ok(Self { path: path.to_owned() })
+        let desk = Desk {
+            wake,
+            ring,
+            node_name,
+            open: Arc::default(),
+        };
+        std::thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    desk.admit(stream);
+                }
+            })?;
+        Ok(Self {
+            path: path.to_owned(),
+        })
     }
 
     /// Takes the socket's file away.
@@ -130,12 +144,14 @@ impl Desk {
             return;
         }
         let open = Arc::clone(&self.open);
-        let spawned = std::thread::Builder::new().name("control-client".to_owned()).spawn(move || {
-            if let Err(error) = desk.serve(&stream) {
-                tracing::debug!("a control client: {error}");
-            }
-            desk.open.fetch_sub(1, Ordering::Relaxed);
-        });
+        let spawned = std::thread::Builder::new()
+            .name("control-client".to_owned())
+            .spawn(move || {
+                if let Err(error) = desk.serve(&stream) {
+                    tracing::debug!("a control client: {error}");
+                }
+                desk.open.fetch_sub(1, Ordering::Relaxed);
+            });
         if spawned.is_err() {
             open.fetch_sub(1, Ordering::Relaxed);
         }
@@ -147,7 +163,11 @@ impl Desk {
         let peer = rustix::net::sockopt::socket_peercred(stream)?;
         let own = rustix::process::geteuid();
         if !peer.uid.is_root() && peer.uid != own {
-            return writeln!(stream, "{}", serde_json::json!({"error": "only root may ask"}));
+            return writeln!(
+                stream,
+                "{}",
+                serde_json::json!({"error": "only root may ask"})
+            );
         }
         let mut line = String::new();
         BufReader::new(stream.take(REQUEST_MAX)).read_line(&mut line)?;
@@ -165,13 +185,20 @@ impl Desk {
     fn ask(&self, command: Command) -> io::Result<Value> {
         let (reply, answered) = mpsc::channel();
         let gone = || io::Error::other("the daemon is ending");
-        self.wake.send(Wake::Control(Request { command, reply })).map_err(|_| gone())?;
+        self.wake
+            .send(Wake::Control(Request { command, reply }))
+            .map_err(|_| gone())?;
         answered.recv_timeout(WAIT).map_err(|_| gone())
     }
 
     /// Writes flows until all are written or, where they are followed, until the client goes. A slow
     /// client loses flows, is told how many, and holds up nobody.
-    fn stream_flows(&self, mut stream: &UnixStream, observe: &Observe, filter: &Filter) -> io::Result<()> {
+    fn stream_flows(
+        &self,
+        mut stream: &UnixStream,
+        observe: &Observe,
+        filter: &Filter,
+    ) -> io::Result<()> {
         let (all, mut cursor) = self.ring.all();
         let wanted: Vec<_> = all.iter().filter(|flow| filter.matches(flow)).collect();
         let first = wanted.len().saturating_sub(observe.last);
@@ -189,7 +216,11 @@ impl Desk {
             let batch = self.ring.wait_from(cursor, FOLLOW_WAIT);
             cursor = batch.cursor;
             if batch.lost > 0 {
-                LostEvents::in_ring(batch.lost).write_exporter_line(&self.node_name, None, &mut text);
+                LostEvents::in_ring(batch.lost).write_exporter_line(
+                    &self.node_name,
+                    None,
+                    &mut text,
+                );
                 text.push('\n');
             }
             for flow in batch.flows.iter().filter(|flow| filter.matches(flow)) {
@@ -209,7 +240,10 @@ const FOLLOW_WAIT: Duration = Duration::from_millis(500);
 /// Whether the client has closed its end.
 fn is_gone(stream: &UnixStream) -> bool {
     let mut fds = [PollFd::new(stream, PollFlags::RDHUP)];
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let now = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
@@ -231,7 +265,10 @@ impl Observe {
 ///
 /// # Errors
 /// If none listens there.
-pub(crate) fn stream(path: &Path, command: &Command) -> anyhow::Result<impl Iterator<Item = io::Result<String>>> {
+pub(crate) fn stream(
+    path: &Path,
+    command: &Command,
+) -> anyhow::Result<impl Iterator<Item = io::Result<String>>> {
     let mut stream = connect(path)?;
     writeln!(stream, "{}", serde_json::to_string(command)?)?;
     Ok(BufReader::new(stream).lines())

@@ -4,9 +4,11 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use bpf_redirect::{Attachment, Datapath, DatapathError, Hook, HookMode, PinError, Pins};
+use fqdn_cache::Lifetimes;
 use policy::{Identities, PolicySet, Problem, RuleIds, Snapshot};
 use transport::{Gate, LinkError, NetNs, Netlink};
 
@@ -33,6 +35,8 @@ pub(crate) struct Setup {
     pub(crate) hook_mode: Option<HookMode>,
     /// A file that gets every flow.
     pub(crate) flow_log: Option<PathBuf>,
+    /// How long a learned address is open.
+    pub(crate) lifetimes: Lifetimes,
 }
 
 /// A running daemon, all parts of it, in the network namespace of the thread that started it.
@@ -91,7 +95,8 @@ impl Daemon {
         let teller = Arc::new(Teller::new(Arc::clone(&learner), &node_name()));
         let flow_ring = Arc::new(FlowRing::default());
         let made_with = (Arc::clone(&teller), Arc::clone(&flow_ring));
-        let flow_thread = FlowThread::start(queue, made_with, setup.flow_log.as_deref()).context("the flow log")?;
+        let flow_thread = FlowThread::start(queue, made_with, setup.flow_log.as_deref())
+            .context("the flow log")?;
         let event_thread = EventThread::start(datapath.events()?, news.clone())?;
         Ok(Self {
             setup,
@@ -156,7 +161,8 @@ impl Daemon {
         })?;
         self.policy_count = self.policies.len();
         let table = prefixes(&snapshot);
-        self.teller.set_directory(Directory::new(&snapshot, &cast, &self.teller.directory()));
+        self.teller
+            .set_directory(Directory::new(&snapshot, &cast, &self.teller.directory()));
         self.learner.set_snapshot(snapshot);
         self.guards.reload(&self.learner);
         if let Err(error) = self.datapath.set_prefixes(&table) {
@@ -166,6 +172,17 @@ impl Daemon {
             .attach(&mut self.datapath, &self.learner, &self.gate);
         tracing::info!(revision, policies = self.policy_count, "policy in force");
         Ok(())
+    }
+
+    /// Takes away what has expired, and says when to call next at the latest.
+    pub(crate) fn expire(&self) -> Option<Instant> {
+        loop {
+            let now = clock::now();
+            match self.learner.expire(now) {
+                Some(next) if next <= now => {}
+                next => return next,
+            }
+        }
     }
 
     /// Forgets the flows that are over.
@@ -227,7 +244,8 @@ fn build(
         &mut rule_ids,
     )
     .map_err(|_| anyhow::anyhow!("an empty policy can't be compiled"))?;
-    let learner: SharedLearner = Arc::new(Learner::new(nothing, identities, clock::now));
+    let lifetimes = setup.lifetimes;
+    let learner: SharedLearner = Arc::new(Learner::new(nothing, identities, lifetimes, clock::now));
     let node_end = (gate.node_end.name.as_str(), gate.node_end.index);
     let gate_end = (gate.gate_end.name.as_str(), gate.gate_end.index);
     let mut side_link = vec![datapath.attach(Hook::NodeEnd, node_end)?];
@@ -296,7 +314,10 @@ fn remove_side_link(setup: &Setup) -> Result<()> {
 
 /// The node's name in events.
 pub(crate) fn node_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// The node's own addresses; the side link has none.

@@ -39,7 +39,13 @@ pub(crate) struct NewsQueue(Receiver<News>);
 /// A queue for news.
 pub(crate) fn news() -> (NewsSink, NewsQueue) {
     let (queue, receiver) = sync_channel(NEWS_MAX);
-    (NewsSink { queue, lost: Arc::default() }, NewsQueue(receiver))
+    (
+        NewsSink {
+            queue,
+            lost: Arc::default(),
+        },
+        NewsQueue(receiver),
+    )
 }
 
 impl NewsSink {
@@ -81,15 +87,20 @@ impl FlowRing {
 
     /// How many flows there were.
     pub(crate) fn seen(&self) -> u64 {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner).seen()
+        self.ring
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .seen()
     }
 
     /// What came behind a cursor, waited for up to `wait`.
     pub(crate) fn wait_from(&self, cursor: Cursor, wait: Duration) -> Batch {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let nothing_new = |ring: &mut Ring| ring.end() == cursor;
-        let (ring, _) =
-            self.more.wait_timeout_while(ring, wait, nothing_new).unwrap_or_else(PoisonError::into_inner);
+        let (ring, _) = self
+            .more
+            .wait_timeout_while(ring, wait, nothing_new)
+            .unwrap_or_else(PoisonError::into_inner);
         ring.read_from(cursor, BATCH_MAX)
     }
 }
@@ -106,7 +117,10 @@ struct FlowLog {
 impl FlowLog {
     fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
-        Ok(Self { file: BufWriter::new(file), line: String::new() })
+        Ok(Self {
+            file: BufWriter::new(file),
+            line: String::new(),
+        })
     }
 
     fn write(&mut self, flow: &Flow) -> io::Result<()> {
@@ -136,23 +150,25 @@ impl FlowThread {
         let mut log = log.map(FlowLog::open).transpose()?;
         let stop = Arc::new(AtomicU64::new(0));
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::Builder::new().name("flows".to_owned()).spawn(move || {
-            while let Some(batch) = next_batch(&queue.0, &stopped) {
-                let mut flows = Vec::with_capacity(batch.len() * 2);
-                for news in &batch {
-                    match news {
-                        News::Exchange(told) => {
-                            let (request, response) = teller.exchange(told);
-                            flows.push(request);
-                            flows.extend(response);
+        let thread = std::thread::Builder::new()
+            .name("flows".to_owned())
+            .spawn(move || {
+                while let Some(batch) = next_batch(&queue.0, &stopped) {
+                    let mut flows = Vec::with_capacity(batch.len() * 2);
+                    for news in &batch {
+                        match news {
+                            News::Exchange(told) => {
+                                let (request, response) = teller.exchange(told);
+                                flows.push(request);
+                                flows.extend(response);
+                            }
+                            News::Kernel(event) => flows.extend(teller.kernel(event)),
                         }
-                        News::Kernel(event) => flows.extend(teller.kernel(event)),
                     }
+                    write_log(&mut log, &flows);
+                    ring.push(flows.into_iter());
                 }
-                write_log(&mut log, &flows);
-                ring.push(flows.into_iter());
-            }
-        })?;
+            })?;
         Ok(Self { stop, thread })
     }
 
@@ -166,7 +182,11 @@ impl FlowThread {
 /// What came since; `None` once it was stopped and nothing comes any more.
 fn next_batch(queue: &Receiver<News>, stopped: &AtomicU64) -> Option<Vec<News>> {
     const WAIT: Duration = Duration::from_millis(100);
-    let wait = if stopped.load(Ordering::Relaxed) == 0 { WAIT } else { LAST_WORDS.min(WAIT) };
+    let wait = if stopped.load(Ordering::Relaxed) == 0 {
+        WAIT
+    } else {
+        LAST_WORDS.min(WAIT)
+    };
     match queue.recv_timeout(wait) {
         Ok(first) => {
             let mut batch = vec![first];
@@ -181,7 +201,10 @@ fn next_batch(queue: &Receiver<News>, stopped: &AtomicU64) -> Option<Vec<News>> 
 /// A full disk stops the log, never the gate.
 fn write_log(log: &mut Option<FlowLog>, flows: &[Flow]) {
     let Some(file) = log else { return };
-    let written = flows.iter().try_for_each(|flow| file.write(flow)).and_then(|()| file.file.flush());
+    let written = flows
+        .iter()
+        .try_for_each(|flow| file.write(flow))
+        .and_then(|()| file.file.flush());
     if let Err(error) = written {
         tracing::error!("the flow log ends here: {error}");
         *log = None;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use bpf_redirect::{Installed, KernelTable};
 use dnsproxy::{
-    Counters, Host, Learn, Lesson, NotInstalled, Proxy, Settings, StopUdp, TcpServer,
-    Told, UdpWorker,
+    Counters, Host, Learn, Lesson, NotInstalled, Proxy, Settings, StopUdp, TcpServer, Told,
+    UdpWorker,
 };
 use policy::{Denial, DnsPermit, EndpointId, L4Protocol, Question};
 use tokio_util::sync::CancellationToken;
@@ -43,7 +43,7 @@ impl Host for NodeHost {
         (server, protocol): (SocketAddr, L4Protocol),
         question: &Question,
     ) -> Result<DnsPermit, Denial> {
-        self.0
+        self.learner
             .snapshot()
             .judge_dns(endpoint, server, protocol, question)
     }
@@ -71,9 +71,16 @@ impl DnsThreads {
     ///
     /// # Errors
     /// If a socket can't be made.
-    pub(crate) fn start(gate: &Gate, learner: &Arc<Learner<KernelTable>>, news: NewsSink) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        gate: &Gate,
+        learner: &Arc<Learner<KernelTable>>,
+        news: NewsSink,
+    ) -> std::io::Result<Self> {
         let proxy = Arc::new(Proxy::new(
-            NodeHost { learner: Arc::clone(learner), news },
+            NodeHost {
+                learner: Arc::clone(learner),
+                news,
+            },
             Settings::default(),
             gate.gate_end.index,
         ));

@@ -57,22 +57,27 @@ impl EventThread {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let waiter = reader.waiter()?;
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::Builder::new().name("events".to_owned()).spawn(move || {
-            loop {
-                let mut fds = [PollFd::new(&waiter, PollFlags::IN), PollFd::new(&*stopped, PollFlags::IN)];
-                if let Err(error) = poll(&mut fds, None)
-                    && error != rustix::io::Errno::INTR
-                {
-                    tracing::error!("kernel events can't be read any more: {error}");
-                    return;
+        let thread = std::thread::Builder::new()
+            .name("events".to_owned())
+            .spawn(move || {
+                loop {
+                    let mut fds = [
+                        PollFd::new(&waiter, PollFlags::IN),
+                        PollFd::new(&*stopped, PollFlags::IN),
+                    ];
+                    if let Err(error) = poll(&mut fds, None)
+                        && error != rustix::io::Errno::INTR
+                    {
+                        tracing::error!("kernel events can't be read any more: {error}");
+                        return;
+                    }
+                    let [_, stop] = &fds;
+                    if !stop.revents().is_empty() {
+                        return;
+                    }
+                    reader.drain(|event| news.tell(News::Kernel(*event)));
                 }
-                let [_, stop] = &fds;
-                if !stop.revents().is_empty() {
-                    return;
-                }
-                reader.drain(|event| news.tell(News::Kernel(*event)));
-            }
-        })?;
+            })?;
         Ok(Self { stop, thread })
     }
 

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bpf_redirect_common::{Address, EGRESS, Event as KernelEvent, EventKind, Verdict as KernelVerdict};
+use bpf_redirect_common::{
+    Address, EGRESS, Event as KernelEvent, EventKind, Verdict as KernelVerdict,
+};
 use dnsproxy::{Answer, GateReason, Outcome, Told};
 use flow::{
-    AuthType, Direction, Dns, DropReason, Emitter, Endpoint, Event, Flow, Ip, L4, RecordType, TcpFlags, Uuid, Verdict,
+    AuthType, Direction, Dns, DropReason, Emitter, Endpoint, Event, Flow, Ip, L4, RecordType,
+    TcpFlags, Uuid, Verdict,
 };
 use policy::{EndpointId, Identity, L4Protocol, RuleId};
 
@@ -39,7 +42,10 @@ impl Teller {
             learner,
             directory: ArcSwap::default(),
             node_name: node_name.into(),
-            emitter: Emitter { name: "Namegate".into(), version: env!("CARGO_PKG_VERSION").into() },
+            emitter: Emitter {
+                name: "Namegate".into(),
+                version: env!("CARGO_PKG_VERSION").into(),
+            },
         }
     }
 
@@ -58,23 +64,41 @@ impl Teller {
         let qtype = RecordType::Number(told.question.qtype);
         let query: Arc<str> = told.question.name.to_string().into();
         let denied = matches!(told.outcome, Outcome::Denied { .. } | Outcome::Malformed(_));
-        let verdict = if denied { Verdict::Dropped } else { Verdict::Forwarded };
-        let peers = self.peers(told.origin.endpoint, (told.origin.client, told.origin.server));
+        let verdict = if denied {
+            Verdict::Dropped
+        } else {
+            Verdict::Forwarded
+        };
+        let peers = self.peers(
+            told.origin.endpoint,
+            (told.origin.client, told.origin.server),
+        );
         let request = Flow {
             time: Some(clock::time_of_day(told.asked_at)),
             is_reply: Some(false),
             policy_log: reason_of(&told.outcome),
-            ..self.dns_flow(told, &peers, (Dns::request(Arc::clone(&query), qtype.clone()), verdict))
+            ..self.dns_flow(
+                told,
+                &peers,
+                (Dns::request(Arc::clone(&query), qtype.clone()), verdict),
+            )
         };
         let response = self.response(told, &peers, (query, qtype));
         (request, response)
     }
 
-    fn response(&self, told: &Told, peers: &Peers, (query, qtype): (Arc<str>, RecordType)) -> Option<Flow> {
+    fn response(
+        &self,
+        told: &Told,
+        peers: &Peers,
+        (query, qtype): (Arc<str>, RecordType),
+    ) -> Option<Flow> {
         let latency = told.latency?;
         let (dns, verdict) = match &told.outcome {
             Outcome::Answered(answer) => (answered((query, qtype), answer), Verdict::Forwarded),
-            Outcome::Timeout | Outcome::ServFail(_) => (Dns::response(query, qtype, SERVFAIL), Verdict::Error),
+            Outcome::Timeout | Outcome::ServFail(_) => {
+                (Dns::response(query, qtype, SERVFAIL), Verdict::Error)
+            }
             Outcome::Malformed(_)
             | Outcome::Denied { .. }
             | Outcome::Superseded
@@ -82,7 +106,10 @@ impl Teller {
             | Outcome::EndpointGone
             | Outcome::Abandoned => return None,
         };
-        let dns = Dns { latency_ns: u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX), ..dns };
+        let dns = Dns {
+            latency_ns: u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX),
+            ..dns
+        };
         let flow = self.dns_flow(told, peers, (dns, verdict));
         // The server is the source of its answer.
         Some(Flow {
@@ -105,7 +132,9 @@ impl Teller {
             L4Protocol::Tcp => TCP,
             L4Protocol::Udp | L4Protocol::Sctp => UDP,
         };
-        let allowed_by = told.allowed_by.map(|(rule, _)| self.directory.load().policies(rule));
+        let allowed_by = told
+            .allowed_by
+            .map(|(rule, _)| self.directory.load().policies(rule));
         Flow {
             ip: Some(Ip::new(client.ip(), server.ip())),
             l4: l4(protocol, (client.port(), server.port()), None),
@@ -139,17 +168,36 @@ impl Teller {
         let is_verdict = matches!(what, Event::PolicyVerdict { .. });
         let is_egress = event.direction == EGRESS;
         let (source, destination) = (IpAddr::from(event.source), IpAddr::from(event.destination));
-        let (own, other) = if is_egress { (source, destination) } else { (destination, source) };
+        let (own, other) = if is_egress {
+            (source, destination)
+        } else {
+            (destination, source)
+        };
         let peers = self.kernel_peers(event, (own, other), is_egress);
-        let policies = if is_verdict { self.directory.load().policies(rule) } else { Vec::new() };
+        let policies = if is_verdict {
+            self.directory.load().policies(rule)
+        } else {
+            Vec::new()
+        };
         let mut flow = self.between(&peers, Flow::new(what, verdict));
         flow.time = Some(clock::time_of_boot_ns(event.at));
         flow.is_reply = (is_verdict && !denied).then_some(false);
-        flow.traffic_direction = if is_egress { Direction::Egress } else { Direction::Ingress };
+        flow.traffic_direction = if is_egress {
+            Direction::Egress
+        } else {
+            Direction::Ingress
+        };
         if event.family != 0 {
             flow.ip = Some(Ip::new(source, destination));
-            let ports = (u16::from_be(event.source_port), u16::from_be(event.destination_port));
-            flow.l4 = l4(event.protocol, ports, Some(TcpFlags::from_bits(u16::from(event.tcp_flags))));
+            let ports = (
+                u16::from_be(event.source_port),
+                u16::from_be(event.destination_port),
+            );
+            flow.l4 = l4(
+                event.protocol,
+                ports,
+                Some(TcpFlags::from_bits(u16::from(event.tcp_flags))),
+            );
         }
         match (is_egress, denied) {
             (true, false) => flow.egress_allowed_by = policies,
@@ -164,24 +212,48 @@ impl Teller {
     fn peers(&self, endpoint: EndpointId, (client, server): (SocketAddr, SocketAddr)) -> Peers {
         let own = self.local(endpoint.get(), client.ip());
         let (other, names) = self.peer_of(Some(endpoint), server.ip(), None);
-        Peers { source: own, destination: other, source_names: Vec::new(), destination_names: names }
+        Peers {
+            source: own,
+            destination: other,
+            source_names: Vec::new(),
+            destination_names: names,
+        }
     }
 
-    fn kernel_peers(&self, event: &KernelEvent, (own, other): (IpAddr, IpAddr), is_egress: bool) -> Peers {
+    fn kernel_peers(
+        &self,
+        event: &KernelEvent,
+        (own, other): (IpAddr, IpAddr),
+        is_egress: bool,
+    ) -> Peers {
         let endpoint = EndpointId::new(event.endpoint);
         let own = self.local(event.endpoint, own);
         let identity = (event.identity != 0).then(|| Identity::from_number(event.identity));
         let (other, names) = self.peer_of(endpoint, other, identity);
         if is_egress {
-            Peers { source: own, destination: other, source_names: Vec::new(), destination_names: names }
+            Peers {
+                source: own,
+                destination: other,
+                source_names: Vec::new(),
+                destination_names: names,
+            }
         } else {
-            Peers { source: other, destination: own, source_names: names, destination_names: Vec::new() }
+            Peers {
+                source: other,
+                destination: own,
+                source_names: names,
+                destination_names: Vec::new(),
+            }
         }
     }
 
     fn local(&self, id: u32, ip: IpAddr) -> Endpoint {
         let directory = self.directory.load();
-        directory.local(id).or_else(|| directory.at(ip)).map(|endpoint| (**endpoint).clone()).unwrap_or_default()
+        directory
+            .local(id)
+            .or_else(|| directory.at(ip))
+            .map(|endpoint| (**endpoint).clone())
+            .unwrap_or_default()
     }
 
     /// The other side, and the names that the endpoint itself asked for its address.
@@ -213,7 +285,11 @@ impl Teller {
             Some(labels) => label_texts(labels),
             None => self
                 .learner
-                .with_identities(|identities| identities.labels_of(identity).map(|set| label_texts(&set.to_labels())))
+                .with_identities(|identities| {
+                    identities
+                        .labels_of(identity)
+                        .map(|set| label_texts(&set.to_labels()))
+                })
                 .unwrap_or_default(),
         };
         (peer(identity, labels), names)
@@ -246,8 +322,16 @@ fn answered((query, qtype): (Arc<str>, RecordType), answer: &Answer) -> Dns {
     Dns {
         ips: answer.addresses.iter().map(|learned| learned.ip).collect(),
         ttl: answer.ttl_secs.unwrap_or(response.ttl),
-        cnames: answer.aliases.iter().map(|name| name.to_string().into()).collect(),
-        rrtypes: answer.record_types.iter().map(|kind| RecordType::Number(*kind)).collect(),
+        cnames: answer
+            .aliases
+            .iter()
+            .map(|name| name.to_string().into())
+            .collect(),
+        rrtypes: answer
+            .record_types
+            .iter()
+            .map(|kind| RecordType::Number(*kind))
+            .collect(),
         ..response
     }
 }
@@ -267,12 +351,26 @@ fn reason_of(outcome: &Outcome) -> Vec<Arc<str>> {
     vec![word.into()]
 }
 
-fn l4(protocol: u8, (source_port, destination_port): (u16, u16), flags: Option<TcpFlags>) -> Option<L4> {
+fn l4(
+    protocol: u8,
+    (source_port, destination_port): (u16, u16),
+    flags: Option<TcpFlags>,
+) -> Option<L4> {
     let [kind, code] = source_port.to_be_bytes();
     match protocol {
-        TCP => Some(L4::Tcp { source_port, destination_port, flags }),
-        UDP => Some(L4::Udp { source_port, destination_port }),
-        SCTP => Some(L4::Sctp { source_port, destination_port }),
+        TCP => Some(L4::Tcp {
+            source_port,
+            destination_port,
+            flags,
+        }),
+        UDP => Some(L4::Udp {
+            source_port,
+            destination_port,
+        }),
+        SCTP => Some(L4::Sctp {
+            source_port,
+            destination_port,
+        }),
         ICMP => Some(L4::Icmpv4 { kind, code }),
         ICMPV6 => Some(L4::Icmpv6 { kind, code }),
         _ => None,
@@ -282,15 +380,29 @@ fn l4(protocol: u8, (source_port, destination_port): (u16, u16), flags: Option<T
 /// The same layer, seen from the other side.
 fn turned(l4: L4) -> L4 {
     match l4 {
-        L4::Tcp { source_port, destination_port, flags } => {
-            L4::Tcp { source_port: destination_port, destination_port: source_port, flags }
-        }
-        L4::Udp { source_port, destination_port } => {
-            L4::Udp { source_port: destination_port, destination_port: source_port }
-        }
-        L4::Sctp { source_port, destination_port } => {
-            L4::Sctp { source_port: destination_port, destination_port: source_port }
-        }
+        L4::Tcp {
+            source_port,
+            destination_port,
+            flags,
+        } => L4::Tcp {
+            source_port: destination_port,
+            destination_port: source_port,
+            flags,
+        },
+        L4::Udp {
+            source_port,
+            destination_port,
+        } => L4::Udp {
+            source_port: destination_port,
+            destination_port: source_port,
+        },
+        L4::Sctp {
+            source_port,
+            destination_port,
+        } => L4::Sctp {
+            source_port: destination_port,
+            destination_port: source_port,
+        },
         same @ (L4::Icmpv4 { .. } | L4::Icmpv6 { .. }) => same,
     }
 }

@@ -78,7 +78,9 @@ const LAST_DEFAULT: usize = 20;
 impl Observe {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let wanted = control::Observe {
-            last: self.last.unwrap_or(if self.follow { 0 } else { LAST_DEFAULT }),
+            last: self
+                .last
+                .unwrap_or(if self.follow { 0 } else { LAST_DEFAULT }),
             follow: self.follow,
             filters: self.filters(),
         };
@@ -102,7 +104,11 @@ impl Observe {
             self.print(&line, &compact, &mut text)?;
             let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
             if let Err(error) = written {
-                return if error.kind() == io::ErrorKind::BrokenPipe { Ok(ExitCode::SUCCESS) } else { Err(error.into()) };
+                return if error.kind() == io::ErrorKind::BrokenPipe {
+                    Ok(ExitCode::SUCCESS)
+                } else {
+                    Err(error.into())
+                };
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -118,7 +124,11 @@ impl Observe {
         ];
         flags
             .into_iter()
-            .flat_map(|(flag, values)| values.iter().map(move |value| (flag.to_owned(), value.clone())))
+            .flat_map(|(flag, values)| {
+                values
+                    .iter()
+                    .map(move |value| (flag.to_owned(), value.clone()))
+            })
             .collect()
     }
 
