@@ -1,5 +1,6 @@
 //! The command line: one definition for help, errors and exit codes.
 
+mod demo;
 mod detach;
 mod endpoint;
 mod observe;
@@ -27,6 +28,7 @@ pub(crate) struct Namegate {
 }
 
 const EXAMPLES: &str = "Examples:
+  namegate demo                               see it work, on a node of its own
   namegate policy validate policies/          check files before they are used
   namegate run --policy-dir policies --endpoint-dir endpoints
   namegate endpoint list                      who is guarded, and how far
@@ -37,6 +39,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 77 a privilege or kernel feature is
 
 #[derive(Subcommand)]
 enum Command {
+    /// See it work, on a node of its own.
+    Demo(demo::Demo),
     /// Guard the endpoints of this node, in the foreground.
     Run(run::Run),
     /// Tell how a running daemon is.
@@ -90,6 +94,7 @@ impl Namegate {
     /// Why not; an `Exit` inside has a code of its own.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
+            Command::Demo(demo) => demo.run(),
             Command::Run(run) => run.run(),
             Command::Status(status) => status.run(),
             Command::Endpoint(endpoint) => endpoint.run(),

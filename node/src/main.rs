@@ -6,6 +6,7 @@ mod clock;
 mod control;
 mod daemon;
 mod datapath;
+mod demo;
 mod directory;
 mod endpoints;
 mod exit;

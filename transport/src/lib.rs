@@ -7,6 +7,7 @@ mod addr;
 mod gate;
 mod link;
 mod netns;
+mod private;
 #[expect(
     unsafe_code,
     reason = "socket options and control messages that no safe crate has"
@@ -19,5 +20,6 @@ pub use addr::{ClientAddr, OrigDstAddr, UpstreamAddr};
 pub use gate::{Gate, SideLinkNames};
 pub use link::{Link, LinkError, Netlink, Route, Veth};
 pub use netns::NetNs;
+pub use private::{BRIDGE, HostLink, PrivateHost, PrivateNode};
 pub use tcp::{GateListener, connect_as};
 pub use udp::{DATAGRAM_MAX, Datagram, GateUdp, Inbox, Outbox};

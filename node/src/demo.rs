@@ -1,0 +1,150 @@
+//! `namegate demo`: the story of a small shop's pods, told on a node of its own.
+//!
+//! Real sockets and real packets: a private node namespace with a bridge, a namespace for each pod, an
+//! authoritative DNS server and HTTP servers in them, and the daemon itself. All of it is held by
+//! descriptors, so that it ends with the process, however that ends.
+
+mod client;
+mod servers;
+mod stage;
+mod steps;
+mod voice;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use fqdn_cache::Lifetimes;
+use policy::{Identities, Problem, Source};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::daemon::{Daemon, Setup};
+use crate::exit::{Exit, NO_PERMISSION};
+use crate::instance::Instance;
+use stage::Stage;
+use steps::STEPS;
+use voice::Voice;
+
+/// How the story is told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// Wait for Enter after each step.
+    pub(crate) step: bool,
+    /// Give the namespaces names and stay until Ctrl-C.
+    pub(crate) keep: bool,
+    /// Colours, for a terminal.
+    pub(crate) color: bool,
+}
+
+/// Tells the story.
+///
+/// # Errors
+/// Without root, or where the kernel lacks something; or if a step ended otherwise than it should.
+pub(crate) fn run(options: Options) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Exit::with(
+            NO_PERMISSION,
+            "the demo needs root: it makes network namespaces and loads BPF programs",
+        ));
+    }
+    let mut voice = Voice::new(options);
+    voice.say_opening()?;
+    let stage = Stage::build().map_err(|error| Exit::with(NO_PERMISSION, format!("{error:#}")))?;
+    let node = stage.node.ns.clone();
+    node.run(|| tell(&stage, &mut voice, options))
+        .context("the demo's node")?
+}
+
+/// Takes the names away that `--keep` gave, where a demo was killed.
+///
+/// # Errors
+/// If one can't be removed.
+pub(crate) fn clean() -> Result<usize> {
+    stage::forget_names()
+}
+
+/// Runs on a thread in the node's namespace.
+fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
+    let instance = Instance::parse("demo").map_err(anyhow::Error::msg)?;
+    let mut daemon = Daemon::start(
+        Setup {
+            instance,
+            pins: None,
+            hook_mode: None,
+            flow_log: None,
+            // Seconds are seconds here: nothing is added to a name's own TTL.
+            lifetimes: Lifetimes {
+                floor: Duration::ZERO,
+                grace: Duration::ZERO,
+                ..Lifetimes::default()
+            },
+        },
+        Identities::new(),
+    )?;
+    daemon.set_roster(stage.roster()?);
+    let mut outcome = Ok(());
+    for step in STEPS {
+        outcome = tell_step(step, (stage, &mut daemon), voice);
+        if outcome.is_err() {
+            break;
+        }
+    }
+    if outcome.is_ok() && options.keep {
+        outcome = keep(stage, &daemon, voice);
+    }
+    daemon.end(true)?;
+    outcome?;
+    voice.say_closing()
+}
+
+fn tell_step(
+    step: &steps::Step,
+    (stage, daemon): (&Stage, &mut Daemon),
+    voice: &mut Voice,
+) -> Result<()> {
+    voice.say_step(step)?;
+    let loaded = policy::load(&[Source {
+        path: "demo.yaml".to_owned(),
+        text: step.policies.concat(),
+    }]);
+    let errors: Vec<String> = loaded
+        .problems
+        .iter()
+        .filter(|problem| problem.is_error())
+        .map(Problem::to_string)
+        .collect();
+    anyhow::ensure!(
+        errors.is_empty(),
+        "step {}: {}",
+        step.number,
+        errors.join("\n")
+    );
+    daemon.set_policies(loaded.set);
+    daemon
+        .enforce()
+        .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
+    let since = daemon.flow_ring.all().1;
+    let seen = (step.act)(stage, daemon, voice).with_context(|| format!("step {}", step.number))?;
+    voice.say_flows(&daemon.flow_ring, since, step.shown)?;
+    anyhow::ensure!(
+        seen == step.expected,
+        "step {} ended otherwise than it should: {seen:?} instead of {:?}",
+        step.number,
+        step.expected
+    );
+    voice.pause()
+}
+
+/// Stays up, with names, until it is told to end.
+fn keep(stage: &Stage, daemon: &Daemon, voice: &mut Voice) -> Result<()> {
+    stage.give_names()?;
+    let ended = voice.say_kept().and_then(|()| {
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+        while signals.pending().next().is_none() {
+            daemon.expire();
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
+    });
+    stage::forget_names()?;
+    ended
+}

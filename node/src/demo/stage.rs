@@ -1,0 +1,224 @@
+//! The cast: pods on a bridge, the cluster's DNS server, and the Internet behind the node.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use policy::{Labels, Workload};
+use transport::{HostLink, NetNs, PrivateHost, PrivateNode};
+
+use super::servers::{self, Servers};
+use crate::endpoints::file::Roster;
+use crate::endpoints::{Found, labels_of, netns};
+
+/// A pod of the story.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pod {
+    pub(super) name: &'static str,
+    namespace: &'static str,
+    label: (&'static str, &'static str),
+    /// The last octet of its address.
+    last: u8,
+}
+
+/// Everybody on the bridge.
+pub(super) const PODS: [Pod; 8] = [
+    Pod {
+        name: "coredns",
+        namespace: "kube-system",
+        label: ("k8s-app", "kube-dns"),
+        last: 10,
+    },
+    Pod {
+        name: "internal-client",
+        namespace: "default",
+        label: ("app", "internal-client"),
+        last: 11,
+    },
+    Pod {
+        name: "productpage-v1",
+        namespace: "default",
+        label: ("app", "productpage"),
+        last: 12,
+    },
+    Pod {
+        name: "details-v1",
+        namespace: "default",
+        label: ("app", "details"),
+        last: 13,
+    },
+    Pod {
+        name: "reviews-v1",
+        namespace: "default",
+        label: ("app", "reviews"),
+        last: 14,
+    },
+    Pod {
+        name: "reviews-v2",
+        namespace: "default",
+        label: ("app", "reviews"),
+        last: 15,
+    },
+    Pod {
+        name: "reviews-v3",
+        namespace: "default",
+        label: ("app", "reviews"),
+        last: 16,
+    },
+    Pod {
+        name: "ratings-v1",
+        namespace: "default",
+        label: ("app", "ratings"),
+        last: 17,
+    },
+];
+
+impl Pod {
+    /// Its IPv4 address.
+    pub(super) const fn v4(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 0, 0, self.last)
+    }
+
+    fn v6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(self.last))
+    }
+
+    fn named(name: &str) -> Result<&'static Self> {
+        PODS.iter()
+            .find(|pod| pod.name == name)
+            .with_context(|| format!("no pod {name}"))
+    }
+}
+
+/// The cluster's DNS server.
+pub(super) const DNS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
+const GATEWAY: (Ipv4Addr, Ipv6Addr) = (
+    Ipv4Addr::new(10, 0, 0, 1),
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1),
+);
+/// The documentation's networks stand for the Internet.
+const INTERNET: [(IpAddr, u8); 3] = [
+    (IpAddr::V4(Ipv4Addr::new(198, 51, 100, 0)), 24),
+    (IpAddr::V4(Ipv4Addr::new(203, 0, 113, 0)), 24),
+    (
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0)),
+        32,
+    ),
+];
+
+/// Namespaces, links and servers.
+pub(super) struct Stage {
+    pub(super) node: PrivateNode,
+    hosts: Vec<(&'static Pod, PrivateHost)>,
+    _internet: PrivateHost,
+    _servers: Servers,
+}
+
+impl Stage {
+    /// Builds all of it.
+    pub(super) fn build() -> Result<Self> {
+        let node = PrivateNode::create((GATEWAY.0, 24), (GATEWAY.1, 64))?;
+        let mut hosts = Vec::new();
+        for pod in &PODS {
+            let name = format!(
+                "v{}",
+                pod.name.get(..pod.name.len().min(14)).unwrap_or(pod.name)
+            );
+            let link = HostLink {
+                name: &name,
+                v4: (pod.v4(), 24),
+                v6: (pod.v6(), 64),
+            };
+            hosts.push((pod, node.add_host_on_bridge(&link, GATEWAY)?));
+        }
+        let (near, far) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
+        let near6 = Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 1);
+        let far6 = Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 2);
+        let internet = node.add_host(&HostLink {
+            name: "uplink",
+            v4: (far, 24),
+            v6: (far6, 64),
+        })?;
+        node.route_to(
+            &internet,
+            &[(IpAddr::V4(near), 24), (IpAddr::V6(near6), 64)],
+            &INTERNET,
+        )?;
+        internet.route_by((near, near6))?;
+        internet.own_all_of(&INTERNET)?;
+        let servers = servers::start(&internet.ns, |name| {
+            hosts
+                .iter()
+                .find(|(pod, _)| pod.name == name)
+                .map(|(_, host)| host.ns.clone())
+        })?;
+        Ok(Self {
+            node,
+            hosts,
+            _internet: internet,
+            _servers: servers,
+        })
+    }
+
+    /// A pod's namespace.
+    pub(super) fn ns(&self, name: &str) -> Result<&NetNs> {
+        let pod = Pod::named(name)?;
+        let host = self.hosts.iter().find(|(other, _)| other.name == pod.name);
+        Ok(&host.with_context(|| format!("no host {name}"))?.1.ns)
+    }
+
+    /// The pods as endpoints; called from the node's namespace.
+    pub(super) fn roster(&self) -> Result<Roster> {
+        let mut roster = Roster::default();
+        for (pod, host) in &self.hosts {
+            let path = PathBuf::from(format!("/proc/self/fd/{}", host.ns.as_fd().as_raw_fd()));
+            let link = netns::inspect(&path).map_err(anyhow::Error::msg)?;
+            let (key, value) = pod.label;
+            let labels: Labels = labels_of(&[(key.to_owned(), value.to_owned())].into());
+            let workload = Workload {
+                namespace: pod.namespace.to_owned(),
+                name: pod.name.to_owned(),
+                labels,
+            };
+            roster.found.push(Found {
+                workload,
+                link,
+                file: "the demo".to_owned(),
+            });
+        }
+        Ok(roster)
+    }
+
+    /// Names the namespaces for `ip netns exec`.
+    pub(super) fn give_names(&self) -> Result<()> {
+        forget_names()?;
+        self.node.ns.pin(&name_path("node"))?;
+        for (pod, host) in &self.hosts {
+            host.ns.pin(&name_path(pod.name))?;
+        }
+        Ok(())
+    }
+}
+
+const NAMES: &str = "/run/netns";
+const NAME_PREFIX: &str = "namegate-demo-";
+
+fn name_path(name: &str) -> PathBuf {
+    PathBuf::from(NAMES).join(format!("{NAME_PREFIX}{name}"))
+}
+
+/// Takes every name away that a demo gave; says how many.
+pub(super) fn forget_names() -> Result<usize> {
+    let Ok(entries) = std::fs::read_dir(NAMES) else {
+        return Ok(0);
+    };
+    let mut count = 0;
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(NAME_PREFIX) {
+            NetNs::unpin(&entry.path()).with_context(|| entry.path().display().to_string())?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
