@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use transport::{NetNs, Netlink, Route, Veth};
+use transport::{HostLink, NetNs, Netlink, PrivateHost, PrivateNode, Route};
 
 /// A node: its network namespace, a bridge, and a mount namespace for its daemon.
 pub struct Node {
     /// The network namespace.
     pub ns: NetNs,
+    private: PrivateNode,
     /// Holds the mount namespace; ends when its standard input closes.
     holder: Child,
     _input: ChildStdin,
@@ -31,6 +32,12 @@ pub struct Workload {
     /// Its IPv6 address.
     pub v6: Ipv6Addr,
 }
+
+/// The bridge's addresses.
+const GATEWAY: (Ipv4Addr, Ipv6Addr) = (
+    Ipv4Addr::new(10, 0, 0, 1),
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1),
+);
 
 /// Fails loudly where the tests can't run.
 pub fn need_root() {
@@ -53,28 +60,11 @@ impl Node {
     /// Without root, or where the kernel lacks something.
     pub fn new() -> Result<Self> {
         need_root();
-        let ns = NetNs::create()?;
+        let private = PrivateNode::create((GATEWAY.0, 24), (GATEWAY.1, 64))?;
+        let ns = private.ns.clone();
         ns.run(|| {
-            no_tentative_addresses()?;
-            let netlink = Netlink::open()?;
-            netlink.up(netlink.link("lo")?.index)?;
-            netlink.add_bridge("br0")?;
-            let bridge = netlink.link("br0")?.index;
-            netlink.add_address(bridge, IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 24)?;
-            netlink.add_address(
-                bridge,
-                IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1)),
-                64,
-            )?;
-            netlink.up(bridge)?;
-            for (key, value) in [
-                ("ipv4/ip_forward", "1"),
-                ("ipv6/conf/all/forwarding", "1"),
-                ("ipv4/conf/all/rp_filter", "1"),
-                ("ipv4/conf/default/rp_filter", "1"),
-                ("ipv4/conf/all/src_valid_mark", "1"),
-            ] {
-                fs::write(format!("/proc/sys/net/{key}"), value).context(key)?;
+            for key in ["all/rp_filter", "default/rp_filter", "all/src_valid_mark"] {
+                fs::write(format!("/proc/sys/net/ipv4/conf/{key}"), "1").context(key)?;
             }
             anyhow::Ok(())
         })??;
@@ -90,6 +80,7 @@ impl Node {
         let input = holder.stdin.take().context("the holder has no input")?;
         let node = Self {
             ns,
+            private,
             holder,
             _input: input,
         };
@@ -133,20 +124,16 @@ impl Node {
     /// # Errors
     /// If the kernel refuses.
     pub fn workload(&self, name: &str, n: u8) -> Result<Workload> {
-        let host_link = format!("v{name}");
-        let v4 = Ipv4Addr::new(10, 0, 0, n);
-        let v6 = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(n));
-        let workload = self.link_up(name, &host_link, (v4, 24), (v6, 64))?;
-        self.ns.run(|| {
-            let netlink = Netlink::open()?;
-            netlink.set_master(netlink.link(&host_link)?.index, netlink.link("br0")?.index)?;
-            anyhow::Ok(())
-        })??;
-        workload.route_by(
-            Ipv4Addr::new(10, 0, 0, 1),
-            Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1),
+        let link = format!("v{name}");
+        let host = self.private.add_host_on_bridge(
+            &HostLink {
+                name: &link,
+                v4: (Ipv4Addr::new(10, 0, 0, n), 24),
+                v6: (Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(n)), 64),
+            },
+            GATEWAY,
         )?;
-        Ok(workload)
+        Ok(Workload::new(name, host))
     }
 
     /// A workload behind a routed veth with proxy ARP, as Calico and kindnet make them: 10.244.0.`n`/32,
@@ -155,37 +142,37 @@ impl Node {
     /// # Errors
     /// If the kernel refuses.
     pub fn routed(&self, name: &str, n: u8) -> Result<Workload> {
-        let host_link = format!("v{name}");
+        let link = format!("v{name}");
         let v4 = Ipv4Addr::new(10, 244, 0, n);
         let v6 = Ipv6Addr::new(0xfd44, 0, 0, 0, 0, 0, 0, u16::from(n));
-        let workload = self.link_up(name, &host_link, (v4, 32), (v6, 128))?;
-        let gateway4 = Ipv4Addr::new(169, 254, 1, 1);
-        let gateway6 = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+        let host = self.private.add_host(&HostLink {
+            name: &link,
+            v4: (v4, 32),
+            v6: (v6, 128),
+        })?;
+        let gateway = (
+            Ipv4Addr::new(169, 254, 1, 1),
+            Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
+        );
         self.ns.run(|| {
             let netlink = Netlink::open()?;
-            let link = netlink.link(&host_link)?.index;
-            fs::write(
-                format!("/proc/sys/net/ipv4/conf/{host_link}/proxy_arp"),
-                "1",
-            )?;
-            fs::write(
-                format!("/proc/sys/net/ipv4/neigh/{host_link}/proxy_delay"),
-                "0",
-            )?;
-            netlink.add_address(link, IpAddr::V6(gateway6), 64)?;
+            let index = netlink.link(&link)?.index;
+            fs::write(format!("/proc/sys/net/ipv4/conf/{link}/proxy_arp"), "1")?;
+            fs::write(format!("/proc/sys/net/ipv4/neigh/{link}/proxy_delay"), "0")?;
+            netlink.add_address(index, IpAddr::V6(gateway.1), 64)?;
             for (to, len) in [(IpAddr::V4(v4), 32), (IpAddr::V6(v6), 128)] {
-                netlink.add_route(&plain_route((to, len), None, link))?;
+                netlink.add_route(&on_link((to, len), index))?;
             }
             anyhow::Ok(())
         })??;
-        workload.ns.run(|| {
+        host.ns.run(|| {
             let netlink = Netlink::open()?;
-            let link = netlink.link("eth0")?.index;
-            netlink.add_route(&plain_route((IpAddr::V4(gateway4), 32), None, link))?;
+            let index = netlink.link("eth0")?.index;
+            netlink.add_route(&on_link((IpAddr::V4(gateway.0), 32), index))?;
             anyhow::Ok(())
         })??;
-        workload.route_by(gateway4, gateway6)?;
-        Ok(workload)
+        host.route_by(gateway)?;
+        Ok(Workload::new(name, host))
     }
 
     /// A host beyond the node, 203.0.113.2 and 2001:db8::2, which has no route to the workloads; the
@@ -196,85 +183,33 @@ impl Node {
     pub fn elsewhere(&self) -> Result<Workload> {
         let v4 = Ipv4Addr::new(203, 0, 113, 2);
         let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
-        let host = self.link_up("world", "uplink", (v4, 24), (v6, 64))?;
-        let (many4, many6) = (
-            IpAddr::V4(Ipv4Addr::new(198, 18, 0, 0)),
-            IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0)),
-        );
-        self.ns.run(|| {
-            let netlink = Netlink::open()?;
-            let link = netlink.link("uplink")?.index;
-            netlink.add_address(link, IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)), 24)?;
-            netlink.add_address(
-                link,
+        let host = self.private.add_host(&HostLink {
+            name: "uplink",
+            v4: (v4, 24),
+            v6: (v6, 64),
+        })?;
+        let own = [
+            (IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)), 24),
+            (
                 IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
                 64,
-            )?;
-            netlink.add_route(&plain_route((many4, 15), Some(IpAddr::V4(v4)), link))?;
-            netlink.add_route(&plain_route((many6, 48), Some(IpAddr::V6(v6)), link))?;
-            let any4 = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-            netlink.add_route(&plain_route((any4, 0), Some(IpAddr::V4(v4)), link))?;
-            anyhow::Ok(())
-        })??;
-        host.ns.run(|| {
-            let netlink = Netlink::open()?;
-            let lo = netlink.link("lo")?.index;
-            for to in [(many4, 15), (many6, 48)] {
-                netlink.add_route(&Route {
-                    local: true,
-                    table: 255,
-                    ..plain_route(to, None, lo)
-                })?;
-            }
-            anyhow::Ok(())
-        })??;
+            ),
+        ];
+        let many = [
+            (IpAddr::V4(Ipv4Addr::new(198, 18, 0, 0)), 15),
+            (
+                IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0)),
+                48,
+            ),
+        ];
+        let default = [(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)];
+        self.private
+            .route_to(&host, &own, &[&many[..], &default[..]].concat())?;
+        host.own_all_of(&many)?;
         self.nft(
-            "table inet nat { chain post { type nat hook postrouting priority 100; oifname uplink masquerade; }
-}",
+            "table inet nat { chain post { type nat hook postrouting priority 100; oifname uplink masquerade; }\n}",
         )?;
-        Ok(host)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "two names and two prefixes")]
-    fn link_up(
-        &self,
-        name: &str,
-        host_link: &str,
-        v4: (Ipv4Addr, u8),
-        v6: (Ipv6Addr, u8),
-    ) -> Result<Workload> {
-        let ns = NetNs::create()?;
-        ns.run(no_tentative_addresses)??;
-        self.ns.run(|| {
-            let netlink = Netlink::open()?;
-            let veth = Veth {
-                name: host_link,
-                peer: "eth0",
-                peer_ns: &ns,
-                peer_mac: None,
-                mtu: 1_500,
-                arp: true,
-            };
-            netlink.add_veth(&veth)?;
-            netlink.up(netlink.link(host_link)?.index)?;
-            anyhow::Ok(())
-        })??;
-        ns.run(|| {
-            let netlink = Netlink::open()?;
-            netlink.up(netlink.link("lo")?.index)?;
-            let link = netlink.link("eth0")?.index;
-            netlink.add_address(link, IpAddr::V4(v4.0), v4.1)?;
-            netlink.add_address(link, IpAddr::V6(v6.0), v6.1)?;
-            netlink.up(link)?;
-            anyhow::Ok(())
-        })??;
-        Ok(Workload {
-            name: name.to_owned(),
-            ns,
-            host_link: host_link.to_owned(),
-            v4: v4.0,
-            v6: v6.0,
-        })
+        Ok(Workload::new("world", host))
     }
 
     /// A command on the node, in its network and mount namespaces.
@@ -354,6 +289,16 @@ impl Drop for Node {
 }
 
 impl Workload {
+    fn new(name: &str, host: PrivateHost) -> Self {
+        Self {
+            name: name.to_owned(),
+            ns: host.ns,
+            host_link: host.host_link,
+            v4: host.v4,
+            v6: host.v6,
+        }
+    }
+
     /// A path to its namespace, for as long as this value lives.
     #[must_use]
     pub fn ns_path(&self) -> PathBuf {
@@ -425,20 +370,6 @@ impl Workload {
             .context("value")?
             .parse()?)
     }
-
-    fn route_by(&self, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<()> {
-        self.ns.run(|| {
-            let netlink = Netlink::open()?;
-            let link = netlink.link("eth0")?.index;
-            let (any4, any6) = (
-                IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-                IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-            );
-            netlink.add_route(&plain_route((any4, 0), Some(IpAddr::V4(v4)), link))?;
-            netlink.add_route(&plain_route((any6, 0), Some(IpAddr::V6(v6)), link))?;
-            anyhow::Ok(())
-        })?
-    }
 }
 
 /// Runs a command in a namespace to its end.
@@ -449,14 +380,6 @@ pub fn in_ns(ns: &NetNs, command: &mut Command) -> Result<Output> {
     let program = command.get_program().to_string_lossy().into_owned();
     ns.run(|| command.stdin(Stdio::null()).output())?
         .context(program)
-}
-
-/// Without duplicate address detection, which takes a second and changes tables by itself.
-fn no_tentative_addresses() -> Result<()> {
-    for which in ["all", "default"] {
-        fs::write(format!("/proc/sys/net/ipv6/conf/{which}/accept_dad"), "0")?;
-    }
-    Ok(())
 }
 
 fn checked(program: &str, output: &Output) -> Result<String> {
@@ -470,10 +393,10 @@ fn checked(program: &str, output: &Output) -> Result<String> {
     Ok(text)
 }
 
-fn plain_route(to: (IpAddr, u8), via: Option<IpAddr>, link: u32) -> Route {
+fn on_link(to: (IpAddr, u8), link: u32) -> Route {
     Route {
         to,
-        via,
+        via: None,
         link,
         table: 254,
         local: false,

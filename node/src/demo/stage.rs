@@ -1,11 +1,12 @@
 //! The cast: pods on a bridge, the cluster's DNS server, and the Internet behind the node.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use policy::{Labels, Workload};
+use policy::Workload;
 use transport::{HostLink, NetNs, PrivateHost, PrivateNode};
 
 use super::servers::{self, Servers};
@@ -18,6 +19,8 @@ pub(super) struct Pod {
     pub(super) name: &'static str,
     namespace: &'static str,
     label: (&'static str, &'static str),
+    /// `v1`, `v2` …, where several versions run side by side.
+    version: Option<&'static str>,
     /// The last octet of its address.
     last: u8,
 }
@@ -25,56 +28,38 @@ pub(super) struct Pod {
 /// Everybody on the bridge.
 pub(super) const PODS: [Pod; 8] = [
     Pod {
-        name: "coredns",
         namespace: "kube-system",
-        label: ("k8s-app", "kube-dns"),
-        last: 10,
+        ..Pod::new("coredns", ("k8s-app", "kube-dns"), 10)
+    },
+    Pod::new("internal-client", ("app", "internal-client"), 11),
+    Pod::new("productpage-v1", ("app", "productpage"), 12),
+    Pod::new("details-v1", ("app", "details"), 13),
+    Pod {
+        version: Some("v1"),
+        ..Pod::new("reviews-v1", ("app", "reviews"), 14)
     },
     Pod {
-        name: "internal-client",
-        namespace: "default",
-        label: ("app", "internal-client"),
-        last: 11,
+        version: Some("v2"),
+        ..Pod::new("reviews-v2", ("app", "reviews"), 15)
     },
     Pod {
-        name: "productpage-v1",
-        namespace: "default",
-        label: ("app", "productpage"),
-        last: 12,
+        version: Some("v3"),
+        ..Pod::new("reviews-v3", ("app", "reviews"), 16)
     },
-    Pod {
-        name: "details-v1",
-        namespace: "default",
-        label: ("app", "details"),
-        last: 13,
-    },
-    Pod {
-        name: "reviews-v1",
-        namespace: "default",
-        label: ("app", "reviews"),
-        last: 14,
-    },
-    Pod {
-        name: "reviews-v2",
-        namespace: "default",
-        label: ("app", "reviews"),
-        last: 15,
-    },
-    Pod {
-        name: "reviews-v3",
-        namespace: "default",
-        label: ("app", "reviews"),
-        last: 16,
-    },
-    Pod {
-        name: "ratings-v1",
-        namespace: "default",
-        label: ("app", "ratings"),
-        last: 17,
-    },
+    Pod::new("ratings-v1", ("app", "ratings"), 17),
 ];
 
 impl Pod {
+    const fn new(name: &'static str, label: (&'static str, &'static str), last: u8) -> Self {
+        Self {
+            name,
+            namespace: "default",
+            label,
+            version: None,
+            last,
+        }
+    }
+
     /// Its IPv4 address.
     pub(super) const fn v4(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 0, 0, self.last)
@@ -175,7 +160,12 @@ impl Stage {
             let path = PathBuf::from(format!("/proc/self/fd/{}", host.ns.as_fd().as_raw_fd()));
             let link = netns::inspect(&path).map_err(anyhow::Error::msg)?;
             let (key, value) = pod.label;
-            let labels: Labels = labels_of(&[(key.to_owned(), value.to_owned())].into());
+            let mut pairs = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+            pairs.extend(
+                pod.version
+                    .map(|version| ("version".to_owned(), version.to_owned())),
+            );
+            let labels = labels_of(&pairs);
             let workload = Workload {
                 namespace: pod.namespace.to_owned(),
                 name: pod.name.to_owned(),

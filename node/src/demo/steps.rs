@@ -32,8 +32,6 @@ pub(super) struct Shown {
     pub(super) at_most: usize,
 }
 
-const PRODUCTPAGE: &str = "--from-pod";
-
 pub(super) const STEPS: &[Step] = &[
     Step {
         number: 0,
@@ -42,7 +40,7 @@ pub(super) const STEPS: &[Step] = &[
         act: visit_shop,
         expected: &["details: here", "reviews: here"],
         shown: Shown {
-            filters: &[(PRODUCTPAGE, "default/productpage")],
+            filters: &[("--from-pod", "default/productpage")],
             at_most: 3,
         },
     },
@@ -72,7 +70,7 @@ pub(super) const STEPS: &[Step] = &[
         shown: Shown {
             filters: &[
                 ("--type", "policy-verdict"),
-                (PRODUCTPAGE, "default/productpage"),
+                ("--from-pod", "default/productpage"),
             ],
             at_most: 4,
         },
@@ -100,7 +98,7 @@ pub(super) const STEPS: &[Step] = &[
         shown: Shown {
             filters: &[
                 ("--type", "policy-verdict"),
-                (PRODUCTPAGE, "default/productpage"),
+                ("--from-pod", "default/productpage"),
             ],
             at_most: 4,
         },
@@ -115,7 +113,7 @@ pub(super) const STEPS: &[Step] = &[
             "cnn.com: no connection: timed out",
         ],
         shown: Shown {
-            filters: &[(PRODUCTPAGE, "default/internal-client")],
+            filters: &[("--pod", "default/internal-client")],
             at_most: 24,
         },
     },

@@ -14,6 +14,8 @@ use crate::flows::FlowRing;
 /// Writes to standard output.
 pub(super) struct Voice {
     options: Options,
+    /// What was in force in the step before.
+    known: Vec<&'static str>,
 }
 
 const BOLD: &str = "\x1b[1m";
@@ -25,7 +27,10 @@ const FLOWS_WAIT: Duration = Duration::from_millis(300);
 
 impl Voice {
     pub(super) fn new(options: Options) -> Self {
-        Self { options }
+        Self {
+            options,
+            known: Vec::new(),
+        }
     }
 
     pub(super) fn say_opening(&mut self) -> Result<()> {
@@ -41,6 +46,16 @@ impl Voice {
     pub(super) fn say_step(&mut self, step: &Step) -> Result<()> {
         self.say(BOLD, &format!("\n{}  {}", step.number, step.title))?;
         for policy in step.policies {
+            if self.known.contains(policy) {
+                let name = policy
+                    .split_once("{name: ")
+                    .and_then(|(_, rest)| rest.split_once('}'));
+                self.say_note(&format!(
+                    "{} as before",
+                    name.map_or("the policy", |(name, _)| name)
+                ))?;
+                continue;
+            }
             let spec = policy
                 .split_once("spec:\n")
                 .map_or(*policy, |(_, spec)| spec);
@@ -48,6 +63,7 @@ impl Voice {
                 self.say(CYAN, &format!("   {line}"))?;
             }
         }
+        self.known = step.policies.to_vec();
         Ok(())
     }
 
