@@ -4,6 +4,7 @@
 mod build;
 mod record;
 mod toolchain;
+pub(crate) mod wrapper;
 
 use std::path::{Path, PathBuf};
 

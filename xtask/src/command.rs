@@ -36,7 +36,7 @@ pub(crate) fn metadata(manifest: &Path) -> Result<Value> {
 /// The workspace's target folder.
 pub(crate) fn target_dir() -> Result<PathBuf> {
     let metadata = metadata(&root().join("Cargo.toml"))?;
-    let Some(target) = metadata["target_directory"].as_str() else {
+    let Some(target) = metadata.get("target_directory").and_then(Value::as_str) else {
         bail!("cargo metadata names no target folder");
     };
     Ok(PathBuf::from(target))
@@ -89,7 +89,7 @@ pub(crate) fn which(name: &str) -> Option<PathBuf> {
 
 fn shown(command: &Command) -> String {
     let program = Path::new(command.get_program());
-    let program = program.file_name().unwrap_or(OsStr::new("?"));
+    let program = program.file_name().unwrap_or_default();
     let words = std::iter::once(program).chain(command.get_args());
     let words: Vec<_> = words.map(OsStr::to_string_lossy).collect();
     words.join(" ")

@@ -38,10 +38,14 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().task {
-        Task::Bpf(args) => bpf::run(&args),
-        Task::Tidy => tidy::run(),
-        Task::Test(args) => test::run(&args),
+    let result = if bpf::wrapper::is_wanted() {
+        bpf::wrapper::run(std::env::args())
+    } else {
+        match Cli::parse().task {
+            Task::Bpf(args) => bpf::run(&args),
+            Task::Tidy => tidy::run(),
+            Task::Test(args) => test::run(&args),
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,12 +8,19 @@ use super::toolchain::{RUSTC, STRIP, Toolchain};
 use super::{Paths, read};
 use crate::command::{self, run, variable};
 
-const TARGET: &str = "bpfel-unknown-none";
+/// The architecture.
+pub(super) const TARGET: &str = "bpfel-unknown-none";
 
 /// Builds and strips the object; its bytes depend on sources and toolchain only, not on folders.
 pub(super) fn object(paths: &Paths, toolchain: &Toolchain) -> Result<Vec<u8>> {
     let sources = paths.root.join("bpf-redirect/ebpf");
     let target = paths.target.join("bpf");
+    // Cargo would keep what another compiler wrapper or LLVM made.
+    let old = target.join(TARGET);
+    if old.exists() {
+        std::fs::remove_dir_all(&old)
+            .with_context(|| format!("{} can't be removed", old.display()))?;
+    }
     // The folders of crates are known by name once they are there.
     run(command::cargo()
         .args(["fetch", "--locked"])
@@ -29,7 +36,8 @@ pub(super) fn object(paths: &Paths, toolchain: &Toolchain) -> Result<Vec<u8>> {
         .env("CARGO_ENCODED_RUSTFLAGS", flags(paths, toolchain)?)
         .env("AYA_BPF_TARGET_ARCH", "x86_64") // else the machine's own, and other bytes
         .env("CARGO_INCREMENTAL", "0")
-        .env_remove("RUSTC_WRAPPER")
+        .env("RUSTC_WRAPPER", std::env::current_exe()?)
+        .env(super::wrapper::FLAG, "1")
         .env_remove("RUSTC_WORKSPACE_WRAPPER");
     run(&mut cargo)?;
     let built = target.join(TARGET).join("release/namegate");
