@@ -3,15 +3,20 @@
 //! `DIR/maps/NAME`, `DIR/programs/NAME`, `DIR/links/INTERFACE-PROGRAM`. Removing a link's pin takes the
 //! program off its interface, unless the daemon still holds the link.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 
-/// A folder of pins on a bpffs.
-#[derive(Clone, Debug)]
+/// A folder of pins on a bpffs, locked while this lives: two daemons with one folder would take each
+/// other's programs away.
+#[derive(Debug)]
 pub struct Pins {
     dir: PathBuf,
+    _lock: File,
 }
 
 /// Why pins can't be made or removed.
@@ -24,6 +29,12 @@ pub enum PinError {
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
+    },
+    /// Another process has the folder locked.
+    #[error("{}: another Namegate uses these pins; give this one an --instance of its own", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
     },
     /// A folder could not be made.
     #[error("{}: {source}", path.display())]
@@ -47,10 +58,11 @@ pub enum PinError {
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
 impl Pins {
-    /// The pins in `dir`. A bpffs is mounted over `dir`'s parent if none is there.
+    /// The pins in `dir`, which is made and locked. A bpffs is mounted over `dir`'s parent if none is
+    /// there.
     ///
     /// # Errors
-    /// If there is no bpffs and none can be mounted.
+    /// If there is no bpffs and none can be mounted, or another process has the folder.
     pub fn open(dir: &Path) -> Result<Self, PinError> {
         let parent = dir.parent().unwrap_or(dir);
         if !is_bpffs(parent) && !is_bpffs(dir) {
@@ -64,17 +76,39 @@ impl Pins {
             mount("bpf", parent, "bpf", MountFlags::empty(), None)
                 .map_err(|errno| refused(errno.into()))?;
         }
-        Ok(Self {
-            dir: dir.to_owned(),
-        })
+        create_folder(dir)?;
+        Self::lock(dir)
     }
 
     /// The pins in `dir`, if there are any.
-    #[must_use]
-    pub fn find(dir: &Path) -> Option<Self> {
-        (is_bpffs(dir) && dir.join("maps").exists()).then(|| Self {
-            dir: dir.to_owned(),
-        })
+    ///
+    /// # Errors
+    /// If another process has the folder.
+    pub fn find(dir: &Path) -> Result<Option<Self>, PinError> {
+        if is_bpffs(dir) && dir.exists() {
+            Self::lock(dir).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    fn lock(dir: &Path) -> Result<Self, PinError> {
+        let path = || dir.to_owned();
+        let lock = File::open(dir).map_err(|source| PinError::Create {
+            path: path(),
+            source,
+        })?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self {
+                dir: path(),
+                _lock: lock,
+            }),
+            Err(Errno::WOULDBLOCK) => Err(PinError::InUse { path: path() }),
+            Err(errno) => Err(PinError::Create {
+                path: path(),
+                source: errno.into(),
+            }),
+        }
     }
 
     /// Whether a datapath is pinned here.
@@ -88,34 +122,28 @@ impl Pins {
     /// # Errors
     /// If one can't be made.
     pub fn create(&self) -> Result<(), PinError> {
-        for sub in ["maps", "programs", "links"] {
-            let path = self.dir.join(sub);
-            std::fs::create_dir_all(&path).map_err(|source| PinError::Create { path, source })?;
-        }
-        Ok(())
+        ["maps", "programs", "links"]
+            .iter()
+            .try_for_each(|sub| create_folder(&self.dir.join(sub)))
     }
 
-    /// Removes all pins, links first, so that nothing runs with half of its maps; then the folder.
+    /// Removes all pins, links first, so that nothing runs with half of its maps. The folder stays.
     ///
     /// # Errors
     /// If one can't be removed.
-    pub fn remove(&self) -> Result<(), PinError> {
-        for sub in ["links", "programs", "maps"] {
-            remove_folder(&self.dir.join(sub))?;
-        }
-        remove_folder(&self.dir)
+    pub fn clear(&self) -> Result<(), PinError> {
+        ["links", "programs", "maps"]
+            .iter()
+            .try_for_each(|sub| remove_folder(&self.dir.join(sub)))
     }
 
-    /// The names of pinned links: `INTERFACE-PROGRAM`.
-    #[must_use]
-    pub fn links(&self) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(self.dir.join("links")) else {
-            return Vec::new();
-        };
-        entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect()
+    /// Removes all pins and the folder.
+    ///
+    /// # Errors
+    /// If one can't be removed.
+    pub fn remove(self) -> Result<(), PinError> {
+        self.clear()?;
+        remove_folder(&self.dir)
     }
 
     pub(crate) fn map(&self, name: &str) -> PathBuf {
@@ -134,6 +162,13 @@ impl Pins {
 
 fn is_bpffs(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type == BPF_FS_MAGIC)
+}
+
+fn create_folder(path: &Path) -> Result<(), PinError> {
+    std::fs::create_dir_all(path).map_err(|source| PinError::Create {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn remove_folder(path: &Path) -> Result<(), PinError> {

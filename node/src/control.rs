@@ -128,7 +128,7 @@ fn ask(command: Command, wake: &Sender<Wake>) -> io::Result<Value> {
 /// If none listens there, or it refuses.
 pub(crate) fn call(path: &Path, command: &Command) -> anyhow::Result<Value> {
     let mut stream = UnixStream::connect(path).map_err(|error| {
-        Exit::new(1, format!("no daemon answers at {}: {error} (is `namegate run` running? --socket names another place)", path.display()))
+        Exit::with(1, format!("no daemon answers at {}: {error} (is `namegate run` running? --socket names another place)", path.display()))
     })?;
     stream.set_read_timeout(Some(WAIT))?;
     writeln!(stream, "{}", serde_json::to_string(command)?)?;

@@ -19,7 +19,7 @@ pub(crate) struct Exit {
 
 impl Exit {
     /// A failure that ends with `code`.
-    pub(crate) fn new(code: u8, message: impl fmt::Display) -> anyhow::Error {
+    pub(crate) fn with(code: u8, message: impl fmt::Display) -> anyhow::Error {
         anyhow::Error::new(Self {
             code,
             message: message.to_string(),

@@ -4,6 +4,7 @@
 mod cli;
 mod clock;
 mod control;
+mod daemon;
 mod datapath;
 mod endpoints;
 mod exit;

@@ -46,14 +46,21 @@ impl Host for NodeHost {
 
     fn tell(&self, told: Told) {
         let latency_us = told.latency.map(|latency| latency.as_micros());
-        match &told.outcome {
-            Outcome::ServFail(fault) => {
-                tracing::debug!(endpoint = %told.origin.endpoint, server = %told.origin.server, name = %told.question.name, fault = fault.word(), latency_us, "SERVFAIL");
-            }
-            outcome => {
-                tracing::trace!(endpoint = %told.origin.endpoint, server = %told.origin.server, name = %told.question.name, qtype = told.question.qtype, ending = outcome.ending().word(), latency_us, "exchange");
-            }
-        }
+        let fault = if let Outcome::ServFail(fault) = &told.outcome {
+            fault.word()
+        } else {
+            ""
+        };
+        tracing::trace!(
+            endpoint = %told.origin.endpoint,
+            server = %told.origin.server,
+            name = %told.question.name,
+            qtype = told.question.qtype,
+            ending = told.outcome.ending().word(),
+            fault,
+            latency_us,
+            "exchange"
+        );
     }
 }
 

@@ -1,44 +1,32 @@
-//! The daemon: what is built in which order, what wakes it, and how it ends.
+//! `namegate run`: a daemon with its files, its signals and its control socket.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bpf_redirect::{Attachment, Datapath, DatapathError, Hook, HookMode, PinError, Pins};
-use policy::{PolicySet, Problem, RuleIds, Snapshot, Source};
+use policy::{PolicySet, Problem, Source};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use transport::{Gate, LinkError, NetNs, Netlink};
 
 use crate::clock;
 use crate::control::{self, Request};
-use crate::datapath::prefixes;
+use crate::daemon::{Daemon, Setup};
 use crate::endpoints::file::{self, Roster};
-use crate::exit::{BAD_CONFIG, Exit, NO_PERMISSION};
+use crate::exit::{BAD_CONFIG, Exit};
 use crate::files::read_folder;
-use crate::guard::{Guards, SharedLearner};
-use crate::instance::{Instance, Lock};
-use crate::learner::Learner;
-use crate::proxy::DnsThreads;
 use crate::state::StateDir;
-use crate::status::{EventCounts, EventThread};
 use crate::watch::FolderWatch;
 
 /// The options of `namegate run`.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    pub(crate) instance: Instance,
+    pub(crate) setup: Setup,
     pub(crate) policy_dirs: Vec<PathBuf>,
     pub(crate) endpoint_dir: PathBuf,
     pub(crate) state_dir: PathBuf,
     pub(crate) socket: PathBuf,
-    pub(crate) bpf_dir: PathBuf,
-    /// `None`: what the kernel has.
-    pub(crate) hook_mode: Option<HookMode>,
     pub(crate) detach_on_exit: bool,
 }
 
@@ -58,53 +46,21 @@ pub(crate) enum Wake {
 const SETTLE: Duration = Duration::from_millis(150);
 /// A folder that never rests is read all the same.
 const SETTLE_MAX: Duration = Duration::from_secs(2);
-/// How often workloads are looked at for new addresses, and the flow table is swept.
+/// How often workloads are looked at for new addresses.
 const TICK: Duration = Duration::from_secs(2);
-/// How many ticks lie between two sweeps.
+/// How many ticks lie between two sweeps of the flow table.
 const TICKS_PER_SWEEP: u32 = 5;
 
-/// A running daemon, all parts of it.
-pub(crate) struct Daemon {
-    pub(crate) options: Options,
-    _lock: Lock,
-    pub(crate) datapath: Datapath,
-    pub(crate) learner: SharedLearner,
-    pub(crate) guards: Guards,
-    pub(crate) dns: DnsThreads,
-    pub(crate) events: Arc<EventCounts>,
-    event_thread: EventThread,
-    gate: Gate,
-    side_link: Vec<Attachment>,
+/// A daemon that is run by files.
+pub(crate) struct Service {
+    options: Options,
+    pub(crate) daemon: Daemon,
     state: StateDir,
     kept_identities: BTreeMap<String, u32>,
-    policies: PolicySet,
-    rule_ids: RuleIds,
-    /// The number of policies in force.
-    pub(crate) policy_count: usize,
-    /// Problems of the files as they are; the set in force is older if one is an error.
+    /// Problems of the policy files as they are; the set in force is older if one is an error.
     pub(crate) policy_problems: Vec<Problem>,
     /// Faults of the endpoint folder as it is.
     pub(crate) endpoint_problems: Vec<String>,
-    host_addresses: Vec<IpAddr>,
-    /// Flows in the table at the last sweep.
-    pub(crate) flows: usize,
-}
-
-/// Runs the daemon to its end.
-///
-/// # Errors
-/// With an exit code where one is promised: 77 for a missing privilege or kernel feature, 78 for
-/// files that can't be used.
-pub(crate) fn run(options: Options) -> Result<()> {
-    let (wake, woken) = mpsc::channel();
-    watch_signals(&wake)?;
-    let mut daemon = Daemon::start(options)?;
-    let control = control::Server::start(&daemon.options.socket, wake.clone())?;
-    let _watch = daemon.watch_folders(&wake)?;
-    daemon.say_ready()?;
-    let outcome = daemon.serve(&woken);
-    control.close();
-    daemon.end(outcome)
 }
 
 /// Why the daemon ends.
@@ -116,107 +72,76 @@ enum End {
     Detach,
 }
 
-impl Daemon {
+/// Runs the daemon to its end.
+///
+/// # Errors
+/// With an exit code where one is promised: 77 for a missing privilege or kernel feature, 78 for
+/// files that can't be used.
+pub(crate) fn run(options: Options) -> Result<()> {
+    let (wake, woken) = mpsc::channel();
+    watch_signals(&wake)?;
+    let mut service = Service::start(options)?;
+    let control = control::Server::start(&service.options.socket, wake.clone())?;
+    let _watch = service.watch_folders(&wake)?;
+    service.say_ready()?;
+    let outcome = service.serve(&woken);
+    control.close();
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    let detach = matches!(outcome, Ok(End::Detach));
+    service.daemon.end(detach)?;
+    outcome.map(drop)
+}
+
+impl Service {
     fn start(options: Options) -> Result<Self> {
-        let (policies, problems) = read_policies(&options.policy_dirs)?;
-        if problems.iter().any(Problem::is_error) {
-            say_problems(&problems);
-            return Err(Exit::new(
+        let unusable = || {
+            Exit::with(
                 BAD_CONFIG,
                 "the policies can't be used; no endpoint is guarded",
-            ));
-        }
+            )
+        };
+        let (policies, problems) = read_policies(&options.policy_dirs)?;
         say_problems(&problems);
+        if problems.iter().any(Problem::is_error) {
+            return Err(unusable());
+        }
         let roster = read_endpoints(&options.endpoint_dir)
-            .map_err(|errors| Exit::new(BAD_CONFIG, errors.join("\nnamegate: ")))?;
+            .map_err(|errors| Exit::with(BAD_CONFIG, errors.join("\nnamegate: ")))?;
         let state = StateDir::open(&options.state_dir).map_err(|error| {
-            Exit::new(
+            Exit::with(
                 BAD_CONFIG,
                 format!("{}: {error}", options.state_dir.display()),
             )
         })?;
-        let lock = Lock::take().map_err(|holder| {
-            let who = holder.map_or_else(
-                || "another process".to_owned(),
-                |pid| format!("process {pid}"),
-            );
-            anyhow::anyhow!(
-                "{who} guards this network namespace already; one Namegate is enough for all of it"
-            )
-        })?;
-        let pins = clear_pins(&options)?;
-        let gate = Gate::create(&options.instance.side_link())
-            .map_err(|error| without_privilege("the gate", &error))?;
-        let parts = build(&options, &gate, pins, state.identities());
-        let (mut datapath, learner, dns, side_link) = match parts {
-            Ok(parts) => parts,
-            Err(error) => {
-                // Nothing is guarded yet: leave nothing behind.
-                let _ = Gate::remove(&options.instance.side_link());
-                let _ = NetNs::unpin(&options.instance.gate_pin());
-                return Err(error);
-            }
-        };
-        let events = Arc::new(EventCounts::default());
-        let event_thread = EventThread::start(datapath.events()?, Arc::clone(&events))?;
-        let mut guards = Guards::default();
-        guards.update(roster, &mut datapath, &learner);
-        let mut daemon = Self {
-            _lock: lock,
-            datapath,
-            learner,
-            guards,
-            dns,
-            events,
-            event_thread,
-            gate,
-            side_link,
+        let mut daemon = Daemon::start(options.setup.clone(), state.identities())?;
+        daemon.set_policies(policies);
+        daemon.set_roster(roster);
+        let mut service = Self {
+            options,
+            daemon,
             state,
             kept_identities: BTreeMap::new(),
-            policies,
-            rule_ids: RuleIds::new(),
-            policy_count: 0,
             policy_problems: problems,
             endpoint_problems: Vec::new(),
-            host_addresses: Vec::new(),
-            flows: 0,
-            options,
         };
-        daemon.host_addresses = own_addresses()?;
-        daemon.enforce().map_err(|problems| {
-            say_problems(&problems);
-            Exit::new(
-                BAD_CONFIG,
-                "the policies can't be used; no endpoint is guarded",
-            )
-        })?;
-        Ok(daemon)
-    }
-
-    /// Compiles the policies for everybody there is and puts the result into force.
-    fn enforce(&mut self) -> Result<(), Vec<Problem>> {
-        let cast = self.guards.cast(self.host_addresses.clone());
-        let revision = self.learner.snapshot().revision() + 1;
-        let (policies, rule_ids) = (&self.policies, &mut self.rule_ids);
-        let snapshot = self.learner.with_identities(|identities| {
-            Snapshot::build(revision, policies, &cast, identities, rule_ids)
-        })?;
-        self.policy_count = self.policies.len();
-        self.keep_identities();
-        let table = prefixes(&snapshot);
-        self.learner.set_snapshot(snapshot);
-        self.guards.reload(&self.learner);
-        if let Err(error) = self.datapath.set_prefixes(&table) {
-            tracing::error!("the address table is not complete: {error}");
+        match service.daemon.enforce() {
+            Ok(()) => {
+                service.keep_identities();
+                Ok(service)
+            }
+            Err(problems) => {
+                say_problems(&problems);
+                service.daemon.end(true)?;
+                Err(unusable())
+            }
         }
-        self.guards
-            .attach(&mut self.datapath, &self.learner, &self.gate);
-        tracing::info!(revision, policies = self.policy_count, "policy in force");
-        Ok(())
     }
 
     fn keep_identities(&mut self) {
-        let dump = self.learner.with_identities(|identities| identities.dump());
+        let dump = self
+            .daemon
+            .learner
+            .with_identities(|identities| identities.dump());
         if dump == self.kept_identities {
             return;
         }
@@ -278,9 +203,9 @@ impl Daemon {
     fn tick(&mut self, ticks: u32) -> Result<()> {
         self.look_again();
         if ticks.is_multiple_of(TICKS_PER_SWEEP) {
-            self.sweep();
+            self.daemon.sweep();
         }
-        anyhow::ensure!(self.dns.all_alive(), "a DNS thread is dead");
+        anyhow::ensure!(self.daemon.dns.all_alive(), "a DNS thread is dead");
         Ok(())
     }
 
@@ -332,8 +257,7 @@ impl Daemon {
             }
             Ok(roster) => {
                 self.endpoint_problems = Vec::new();
-                self.guards
-                    .update(roster, &mut self.datapath, &self.learner);
+                self.daemon.set_roster(roster);
             }
         }
         match read_policies(&self.options.policy_dirs) {
@@ -345,157 +269,44 @@ impl Daemon {
                 if refused {
                     tracing::error!("the last good policies stay in force");
                 } else {
-                    self.policies = policies;
+                    self.daemon.set_policies(policies);
                 }
             }
         }
-        self.enforce_or_say();
+        self.enforce();
     }
 
     /// Looks for addresses that came or went, of workloads and of the node.
     fn look_again(&mut self) {
-        let host_addresses = own_addresses().unwrap_or_else(|_| self.host_addresses.clone());
-        let host_differs = host_addresses != self.host_addresses;
-        self.host_addresses = host_addresses;
+        let node_differs = self.daemon.look_at_node();
         let Ok(roster) = read_endpoints(&self.options.endpoint_dir) else {
             return;
         };
-        let differs = self
-            .guards
-            .update(roster, &mut self.datapath, &self.learner);
-        if differs || host_differs {
-            self.enforce_or_say();
+        if self.daemon.set_roster(roster) || node_differs {
+            self.enforce();
         }
     }
 
-    fn enforce_or_say(&mut self) {
-        if let Err(problems) = self.enforce() {
-            say_problems(&problems);
-            tracing::error!("the last good policies stay in force");
-            self.policy_problems = problems;
-        }
-    }
-
-    fn sweep(&mut self) {
-        let Ok(now) = crate::status::boot_time_ns() else {
-            return;
-        };
-        match self
-            .datapath
-            .sweep_flows(|key, value| crate::status::is_over(key, value, now))
-        {
-            Ok(left) => self.flows = left,
-            Err(error) => tracing::error!("the flow table can't be swept: {error}"),
-        }
-    }
-
-    fn end(mut self, outcome: Result<End>) -> Result<()> {
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-        let detach = matches!(outcome, Ok(End::Detach));
-        if detach {
-            // First the programs, so that workloads talk directly again; then what they led to.
-            self.guards.detach_all();
-        }
-        self.dns.stop();
-        self.event_thread.stop();
-        if detach {
-            for attachment in self.side_link {
-                let _ = attachment.detach();
+    fn enforce(&mut self) {
+        match self.daemon.enforce() {
+            Ok(()) => self.keep_identities(),
+            Err(problems) => {
+                say_problems(&problems);
+                tracing::error!("the last good policies stay in force");
+                self.policy_problems = problems;
             }
-            drop(self.datapath);
-            take_away(&self.options)?;
-        }
-        outcome.map(|_| ())
-    }
-}
-
-type Parts = (Datapath, SharedLearner, DnsThreads, Vec<Attachment>);
-
-/// Programs, maps, sockets: everything but the endpoints, in the order in which nothing is lost.
-fn build(
-    options: &Options,
-    gate: &Gate,
-    pins: Pins,
-    identities: policy::Identities,
-) -> Result<Parts> {
-    gate.ns
-        .pin(&options.instance.gate_pin())
-        .context("pinning the gate's namespace")?;
-    let mode = options.hook_mode.unwrap_or_else(HookMode::probe);
-    let mut datapath =
-        Datapath::load(gate.node_end.index, mode, Some(pins)).map_err(bpf_refused)?;
-    let mut identities = identities;
-    let mut rule_ids = RuleIds::new();
-    let nothing = Snapshot::build(
-        0,
-        &PolicySet::default(),
-        &policy::Cast::default(),
-        &mut identities,
-        &mut rule_ids,
-    )
-    .map_err(|_| anyhow::anyhow!("an empty policy can't be compiled"))?;
-    let learner: SharedLearner = Arc::new(Learner::new(nothing, identities, clock::now));
-    let node_end = (gate.node_end.name.as_str(), gate.node_end.index);
-    let gate_end = (gate.gate_end.name.as_str(), gate.gate_end.index);
-    let mut side_link = vec![datapath.attach(Hook::NodeEnd, node_end)?];
-    let attached = gate.ns.run(|| -> Result<_, DatapathError> {
-        Ok([
-            datapath.attach(Hook::GateIn, gate_end)?,
-            datapath.attach(Hook::GateOut, gate_end)?,
-        ])
-    })??;
-    side_link.extend(attached);
-    let dns = DnsThreads::start(gate, &learner).context("the DNS sockets")?;
-    Ok((datapath, learner, dns, side_link))
-}
-
-/// Removes what an earlier run of this instance left, and says what that meant.
-fn clear_pins(options: &Options) -> Result<Pins> {
-    let pins = Pins::open(&options.bpf_dir).map_err(|error| match error {
-        PinError::NoBpffs { .. } => Exit::new(NO_PERMISSION, error),
-        PinError::Create { .. } | PinError::Remove { .. } => error.into(),
-    })?;
-    if pins.in_use() {
-        tracing::warn!(
-            pins = %options.bpf_dir.display(),
-            "an earlier run left its programs: they are removed, and the endpoints are open until they are guarded anew"
-        );
-    }
-    take_away(options)?;
-    pins.create()
-        .map_err(|error| Exit::new(NO_PERMISSION, error))?;
-    Ok(pins)
-}
-
-/// Takes away all that an instance leaves on a node, whether its daemon lives or not.
-///
-/// # Errors
-/// If something can't be removed; the error names it.
-pub(crate) fn take_away(options: &Options) -> Result<()> {
-    if let Some(pins) = Pins::find(&options.bpf_dir) {
-        pins.remove()?;
-    }
-    let names = options.instance.side_link();
-    let netlink = Netlink::open()?;
-    if netlink.links()?.iter().any(|link| link.name == names.node) {
-        // A clsact filter has no pin; it would go on sending into a link that is gone.
-        for link in netlink.links()? {
-            bpf_redirect::remove_filters(&link.name);
         }
     }
-    Gate::remove(&names)?;
-    NetNs::unpin(&options.instance.gate_pin()).context("the gate's namespace")?;
-    Ok(())
 }
 
 /// Reads the policy folders.
 ///
 /// # Errors
 /// If a folder or file can't be read at all.
-pub(crate) fn read_policies(dirs: &[PathBuf]) -> Result<(PolicySet, Vec<Problem>)> {
+fn read_policies(dirs: &[PathBuf]) -> Result<(PolicySet, Vec<Problem>)> {
     let mut sources = Vec::new();
     for dir in dirs {
-        let files = read_folder(dir).map_err(|error| Exit::new(BAD_CONFIG, error))?;
+        let files = read_folder(dir).map_err(|error| Exit::with(BAD_CONFIG, error))?;
         sources.extend(files.into_iter().map(|file| Source {
             path: file.path.display().to_string(),
             text: file.text,
@@ -514,18 +325,6 @@ fn say_problems(problems: &[Problem]) {
     for problem in problems {
         let _ = writeln!(stderr, "{problem}");
     }
-}
-
-/// The node's own addresses; those of the side link don't exist.
-fn own_addresses() -> Result<Vec<IpAddr>, LinkError> {
-    let mut addresses: Vec<IpAddr> = Netlink::open()?
-        .addresses()?
-        .into_iter()
-        .map(|(_, ip)| ip)
-        .collect();
-    addresses.sort();
-    addresses.dedup();
-    Ok(addresses)
 }
 
 fn watch_signals(wake: &Sender<Wake>) -> Result<()> {
@@ -547,39 +346,4 @@ fn watch_signals(wake: &Sender<Wake>) -> Result<()> {
             }
         })?;
     Ok(())
-}
-
-/// A failure that a missing privilege explains ends with 77.
-fn without_privilege(what: &str, error: &LinkError) -> anyhow::Error {
-    const EPERM: i32 = 1;
-    const EOPNOTSUPP: i32 = 95;
-    if matches!(error.errno(), Some(EPERM | EOPNOTSUPP)) {
-        return Exit::new(
-            NO_PERMISSION,
-            format!(
-                "{what} can't be made: {error}; Namegate needs root, or CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON"
-            ),
-        );
-    }
-    anyhow::anyhow!("{what} can't be made: {error}")
-}
-
-/// The kernel refused BPF itself: it lacks a privilege or a feature, and a restart won't help.
-fn bpf_refused(error: DatapathError) -> anyhow::Error {
-    if !matches!(
-        error,
-        DatapathError::Load(_) | DatapathError::Program { .. }
-    ) {
-        return error.into();
-    }
-    let text = error.to_string();
-    // The verifier's log follows in further lines.
-    let first = text.lines().next().unwrap_or_default();
-    tracing::debug!("{text}");
-    Exit::new(
-        NO_PERMISSION,
-        format!(
-            "the kernel refuses the datapath: {first}; Linux 6.1 with BTF is needed, and CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
-        ),
-    )
 }

@@ -12,8 +12,9 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use serde_json::{Value, json};
 
 use crate::control::Command;
+use crate::daemon::Daemon;
 use crate::guard::{EndpointState, shown_name};
-use crate::run::Daemon;
+use crate::run::Service;
 
 /// How long a TCP flow may be silent; then its entry goes, and a later packet is judged anew.
 const TCP_IDLE_NS: u64 = 6 * 3_600 * SECOND_NS;
@@ -143,15 +144,16 @@ fn tell(event: &Event, counts: &EventCounts) {
 }
 
 /// The answer to a command.
-pub(crate) fn answer(daemon: &Daemon, command: &Command) -> Value {
+pub(crate) fn answer(service: &Service, command: &Command) -> Value {
     match command {
-        Command::Status => status(daemon),
-        Command::Endpoints => json!({ "endpoints": endpoints(daemon) }),
+        Command::Status => status(service),
+        Command::Endpoints => json!({ "endpoints": endpoints(&service.daemon) }),
         Command::Detach => json!({ "detaching": true }),
     }
 }
 
-fn status(daemon: &Daemon) -> Value {
+fn status(service: &Service) -> Value {
+    let daemon = &service.daemon;
     let snapshot = daemon.learner.snapshot();
     let (counters, readable) = match daemon.datapath.counters() {
         Ok(counters) => (counters, true),
@@ -180,15 +182,15 @@ fn status(daemon: &Daemon) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
-        "instance": daemon.options.instance.name(),
+        "instance": daemon.instance().name(),
         "policy": {
             "revision": snapshot.revision(),
             "policies": daemon.policy_count,
             "rules": snapshot.rules().count(),
-            "problems": daemon.policy_problems,
+            "problems": service.policy_problems,
         },
         "endpoints": endpoints(daemon),
-        "endpoint_problems": daemon.endpoint_problems,
+        "endpoint_problems": service.endpoint_problems,
         "dns": dns,
         "learning": {
             "installed": read(&learning.installed),

@@ -4,6 +4,11 @@
 //! Everything is held by descriptors and by processes that end with the test: nothing is named on
 //! the machine, and twenty nodes can run side by side.
 #![forbid(unsafe_code)]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "helpers of tests: a JSON value that isn't there is null, a log is wanted"
+)]
 
 mod daemon;
 mod node;

@@ -80,9 +80,9 @@ impl Node {
         })??;
         let mut holder = ns.run(|| {
             Command::new("unshare")
-                // A /run of its own: what the daemon names there is named on this node only.
+                // A /run and a bpffs of its own: what the daemon names there is named on this node only.
                 .args(["--mount", "--propagation", "private", "sh", "-c"])
-                .arg("mount -t tmpfs tmpfs /run && exec cat")
+                .arg("mount -t tmpfs tmpfs /run && mount -t bpf bpf /sys/fs/bpf && exec cat")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::null())
                 .spawn()
@@ -235,6 +235,7 @@ impl Node {
         Ok(host)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "two names and two prefixes")]
     fn link_up(
         &self,
         name: &str,

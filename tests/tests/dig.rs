@@ -1,7 +1,11 @@
 //! A query goes through the gate and comes back, on every kind of network: UDP and TCP, IPv4 and IPv6,
 //! from the address that was asked, while the server sees the workload (or the node that hides it).
 
-#![expect(clippy::unwrap_used, reason = "a test may die")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may die"
+)]
 
 use std::net::IpAddr;
 

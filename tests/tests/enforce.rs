@@ -35,7 +35,6 @@ const WEB: &str = "[{matchName: web.example.com}]";
 
 /// Whether a workload's connection is accepted within a moment.
 fn reaches(from: &Workload, to: SocketAddr) -> bool {
-    #[expect(clippy::disallowed_methods, reason = "a workload's own socket")]
     let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(700)).is_ok();
     from.ns.run(connect).unwrap()
 }

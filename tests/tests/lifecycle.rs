@@ -1,6 +1,6 @@
 //! How a daemon comes and goes, and what it leaves behind.
 
-#![expect(clippy::unwrap_used, reason = "a test may die")]
+#![expect(clippy::unwrap_used, clippy::too_many_lines, reason = "a test may die")]
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
@@ -63,12 +63,21 @@ impl Stage {
 
     fn reaches(&self, to: &str) -> bool {
         let to: SocketAddr = to.parse().unwrap();
-        #[expect(clippy::disallowed_methods, reason = "a workload's own socket")]
         let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(700)).is_ok();
         self.alice.ns.run(connect).unwrap()
     }
 
-    /// Programs on the workload's interface, as bpftool's link list names them by the kernel.
+    /// A path to the node's network namespace.
+    fn ns_path(&self) -> String {
+        use std::os::fd::{AsFd, AsRawFd};
+        format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            self.node.ns.as_fd().as_raw_fd()
+        )
+    }
+
+    /// How many side links the node has.
     fn side_links(&self) -> usize {
         let links = self.node.check("ip", &["-o", "link"]).unwrap();
         links.lines().filter(|line| line.contains(": ng")).count()
@@ -213,6 +222,41 @@ fn a_second_daemon_is_refused_with_the_first_ones_pid() {
     assert!(said.contains(&format!("process {}", first.pid())), "{said}");
     assert_eq!(
         stage.asks("web.example.com"),
+        "198.18.0.1\n",
+        "the first goes on"
+    );
+}
+
+/// Two nodes of one machine with one bpffs and one name: the second must not take the first one's
+/// programs away.
+#[test]
+fn pins_that_a_daemon_of_another_node_uses_are_left_alone() {
+    let (one, two) = (Stage::new(), Stage::new());
+    let mut first = one.daemon();
+    first.start(&[]).unwrap();
+    let second = two.daemon();
+    // The second node's network, the first one's file systems.
+    let output = Command::new("timeout")
+        .args(["10", "nsenter"])
+        .arg(format!("--mount=/proc/{}/ns/mnt", first.pid()))
+        .arg(format!("--net={}", two.ns_path()))
+        .arg("--")
+        .arg(Daemon::binary().unwrap())
+        .args(["run", "--policy-dir"])
+        .arg(second.path("policies"))
+        .arg("--endpoint-dir")
+        .arg(second.path("endpoints"))
+        .arg("--state-dir")
+        .arg(second.path("state"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("--instance"),
+        "{output:?}"
+    );
+    assert_eq!(
+        one.asks("web.example.com"),
         "198.18.0.1\n",
         "the first goes on"
     );

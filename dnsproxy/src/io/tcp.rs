@@ -70,13 +70,10 @@ impl<H: Host> TcpServer<H> {
                 () = stop.cancelled() => break,
                 accepted = listener.accept() => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(_) => {
-                    // Out of descriptors, or a client that gave up: the next one may do better.
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                    continue;
-                }
+            let Ok((stream, _)) = accepted else {
+                // Out of descriptors, or a client that gave up: the next one may do better.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
             };
             let Some(connection) = Connection::open(&self.proxy, &self.connections, stream, &stop)
             else {
@@ -559,10 +556,14 @@ impl<H: Host> Connection<H> {
             let reply = match self.pending.hear(&arrived, &mut step) {
                 Heard::Ignored(_) => None,
                 Heard::Reply(reply) => Some(reply),
-                Heard::Lesson(untaught) => match untaught.learn(now, &self.proxy.host) {
-                    Learned::Taught(taught) => Some(taught.release(&mut step)),
-                    Learned::Withheld(withheld) => withheld.answer(&mut step),
-                },
+                Heard::Lesson(untaught) => {
+                    let learned = untaught.learn(now, &self.proxy.host);
+                    step.now = self.proxy.host.now();
+                    match learned {
+                        Learned::Taught(taught) => Some(taught.release(&mut step)),
+                        Learned::Withheld(withheld) => withheld.answer(&mut step),
+                    }
+                }
             };
             if reply.is_some() {
                 self.client.put(&self.scratch);

@@ -16,9 +16,9 @@ use transport::{DATAGRAM_MAX, Datagram, GateUdp, Inbox, Outbox};
 
 use super::host::{Host, Proxy};
 use super::pool::Pool;
-use crate::core::exchange::{Action, Exchange};
+use crate::core::exchange::{Action, Exchange, Held, Upstream};
 use crate::core::gates::gate_query;
-use crate::core::pending::{Member, Pending, Via};
+use crate::core::pending::{Key, Member, Pending, Via};
 use crate::core::record::{ErrorAnswers, Records, Told};
 use crate::core::release::{Arrived, Heard, Learned};
 use crate::core::step::{Fault, Origin, Reply, Step};
@@ -60,16 +60,21 @@ pub struct UdpWorker<H: Host> {
     stop: StopUdp,
 }
 
-/// The buffers of a worker, apart from it so that it can lend itself while they are read.
-struct Buffers {
+/// What is read, apart from the worker so that it can lend itself meanwhile.
+struct Inboxes {
     queries: Inbox,
     answers: Inbox,
+}
+
+/// What is about to be sent.
+struct Outgoing {
     to_clients: Outbox,
     to_servers: Outbox,
+    /// The pending keys of what is in `to_servers`, to fail what could not be sent.
+    sent: Vec<Key>,
+    /// The bytes of one step.
     scratch: Vec<u8>,
     told: Vec<Told>,
-    /// The pending keys of what is in `to_servers`, to fail what could not be sent.
-    sent: Vec<crate::core::pending::Key>,
 }
 
 impl<H: Host> UdpWorker<H> {
@@ -113,14 +118,16 @@ impl<H: Host> UdpWorker<H> {
     /// # Errors
     /// If waiting fails; a socket's own errors are its datagram's.
     pub fn run(mut self, drain: Duration) -> io::Result<()> {
-        let mut buffers = Buffers {
+        let mut inboxes = Inboxes {
             queries: Inbox::new(BATCH, QUERY_BUFFER),
             answers: Inbox::new(BATCH / 2, DATAGRAM_MAX),
+        };
+        let mut out = Outgoing {
             to_clients: Outbox::new(BATCH, DATAGRAM_MAX, self.proxy.link),
             to_servers: Outbox::new(BATCH, QUERY_BUFFER, self.proxy.link),
+            sent: Vec::with_capacity(BATCH),
             scratch: Vec::with_capacity(4_096),
             told: Vec::new(),
-            sent: Vec::with_capacity(BATCH),
         };
         let mut events = Vec::with_capacity(BATCH);
         let mut ends_at: Option<Instant> = None;
@@ -137,7 +144,9 @@ impl<H: Host> UdpWorker<H> {
             }
             for event in &events {
                 match event.data.u64() {
-                    LISTENER if ends_at.is_none() => self.read_queries(&mut buffers),
+                    LISTENER if ends_at.is_none() => {
+                        self.read_queries(&mut inboxes.queries, &mut out)
+                    }
                     LISTENER => {}
                     STOP => {
                         let now = self.proxy.host.now();
@@ -145,11 +154,11 @@ impl<H: Host> UdpWorker<H> {
                         let _ = epoll::delete(&self.watch, &*self.stop.0);
                         let _ = epoll::delete(&self.watch, self.listener.as_fd());
                     }
-                    member => self.read_answers(Member(member), &mut buffers),
+                    member => self.read_answers(Member(member), &mut inboxes.answers, &mut out),
                 }
             }
-            self.expire(&mut buffers);
-            self.tell(&mut buffers);
+            self.expire(&mut out);
+            self.tell(&mut out);
             if let Some(end) = ends_at
                 && (self.pending.is_empty() || self.proxy.host.now() >= end)
             {
@@ -176,213 +185,212 @@ impl<H: Host> UdpWorker<H> {
     }
 
     /// Reads one batch of queries, judges each, and sends what may go.
-    fn read_queries(&mut self, buffers: &mut Buffers) {
-        let Ok(count) = buffers.queries.read(&self.listener) else {
+    fn read_queries(&mut self, queries: &mut Inbox, out: &mut Outgoing) {
+        let Ok(count @ 1..) = queries.read(&self.listener) else {
             return;
         };
-        if count == 0 {
-            return;
-        }
         let now = self.proxy.host.now();
-        let queries = u32::try_from(count).unwrap_or(u32::MAX);
-        let Some(member) = self.pool.choose(queries, now, &self.watch) else {
+        let uses = u32::try_from(count).unwrap_or(u32::MAX);
+        let Some(member) = self
+            .pool
+            .choose(uses, now, &self.watch)
+            .map(|member| member.id)
+        else {
             return;
         };
-        let member_id = member.id;
-        let mut rng = rand::rng();
-        let mut draw = || rng.random::<u16>();
-        let Buffers {
-            queries,
-            to_clients,
-            to_servers,
-            scratch,
-            sent,
-            ..
-        } = buffers;
         for index in 0..count {
-            let Some(datagram) = queries.get(index) else {
-                continue;
-            };
-            let Some(origin) = origin(&datagram) else {
-                continue;
-            };
-            scratch.clear();
-            let mut step = Step {
-                now,
-                settings: &self.proxy.settings,
-                records: &self.records,
-                out: scratch,
-            };
-            let query = match gate_query(datagram.bytes, L4Protocol::Udp) {
-                Ok(query) => query,
-                Err(refusal) => {
-                    let reply = refusal.conclude(origin, &mut self.errors, &mut step);
-                    if let Some(reply) = reply {
-                        push_reply(&self.listener, to_clients, reply, scratch);
-                    }
-                    continue;
-                }
-            };
-            let exchange = Exchange::open(origin, query, &step);
-            let server = (origin.server, origin.protocol);
-            let verdict = self
-                .proxy
-                .host
-                .judge(origin.endpoint, server, exchange.question());
-            match exchange.judge(verdict, &mut step) {
-                Action::Drop => {}
-                Action::Reply(reply) => push_reply(&self.listener, to_clients, reply, scratch),
-                Action::Forward(forward) => {
-                    let via = Via {
-                        member: member_id,
-                        draw: &mut draw,
-                    };
-                    match forward.send(&mut self.pending, via, &mut step) {
-                        Err(reply) => push_reply(&self.listener, to_clients, reply, scratch),
-                        Ok(upstream) => {
-                            let pushed = Mark::new(Kind::Upstream, upstream.endpoint.get())
-                                .is_some_and(|mark| {
-                                    to_servers.push(&Datagram {
-                                        peer: upstream.server,
-                                        local: upstream.client.ip(),
-                                        mark,
-                                        bytes: scratch,
-                                    })
-                                });
-                            if pushed {
-                                sent.push(upstream.key);
-                            } else if let Some(held) = self.pending.take(upstream.key) {
-                                scratch.clear();
-                                let mut step = Step {
-                                    now,
-                                    settings: &self.proxy.settings,
-                                    records: &self.records,
-                                    out: scratch,
-                                };
-                                let reply = held.fail(Fault::SendFailed, &mut step);
-                                push_reply(&self.listener, to_clients, reply, scratch);
-                            }
-                        }
-                    }
-                }
+            if let Some(datagram) = queries.get(index) {
+                self.take_query(&datagram, (member, now), out);
             }
         }
-        self.flush_upstream(member_id, now, buffers);
-        flush_clients(&self.listener, &mut buffers.to_clients);
+        self.flush_upstream(member, now, out);
+        flush_clients(&self.listener, &mut out.to_clients);
+    }
+
+    /// Takes one query as far as it goes without waiting: to an answer of our own, or to the server.
+    fn take_query(
+        &mut self,
+        datagram: &Datagram<'_>,
+        (member, now): (Member, Instant),
+        out: &mut Outgoing,
+    ) {
+        let Some(origin) = origin(datagram) else {
+            return;
+        };
+        out.scratch.clear();
+        let mut step = Step {
+            now,
+            settings: &self.proxy.settings,
+            records: &self.records,
+            out: &mut out.scratch,
+        };
+        let query = match gate_query(datagram.bytes, L4Protocol::Udp) {
+            Ok(query) => query,
+            Err(refusal) => {
+                let reply = refusal.conclude(origin, &mut self.errors, &mut step);
+                return self.push_reply(reply, out);
+            }
+        };
+        let exchange = Exchange::open(origin, query, &step);
+        let server = (origin.server, origin.protocol);
+        let verdict = self
+            .proxy
+            .host
+            .judge(origin.endpoint, server, exchange.question());
+        let forward = match exchange.judge(verdict, &mut step) {
+            Action::Drop => return,
+            Action::Reply(reply) => return self.push_reply(Some(reply), out),
+            Action::Forward(forward) => forward,
+        };
+        let mut rng = rand::rng();
+        let via = Via {
+            member,
+            draw: &mut || rng.random(),
+        };
+        match forward.send(&mut self.pending, via, &mut step) {
+            Err(reply) => self.push_reply(Some(reply), out),
+            Ok(upstream) => self.push_query(&upstream, now, out),
+        }
+    }
+
+    /// Adds a query for a server; one that can't be sent is answered at once.
+    fn push_query(&mut self, upstream: &Upstream, now: Instant, out: &mut Outgoing) {
+        let pushed = Mark::new(Kind::Upstream, upstream.endpoint.get()).is_some_and(|mark| {
+            out.to_servers.push(&Datagram {
+                peer: upstream.server,
+                local: upstream.client.ip(),
+                mark,
+                bytes: &out.scratch,
+            })
+        });
+        if pushed {
+            out.sent.push(upstream.key);
+        } else {
+            self.fail_send(upstream.key, now, out);
+        }
     }
 
     /// Sends what waits for the servers; what can't be sent is answered at once.
-    fn flush_upstream(&mut self, member: Member, now: Instant, buffers: &mut Buffers) {
-        let Buffers {
-            to_clients,
-            to_servers,
-            scratch,
-            sent,
-            ..
-        } = buffers;
+    fn flush_upstream(&mut self, member: Member, now: Instant, out: &mut Outgoing) {
         let Some(member) = self.pool.get(member) else {
             return;
         };
         let mut failed = Vec::new();
-        to_servers.flush(&member.socket, |index, _| {
-            failed.extend(sent.get(index).copied())
+        out.to_servers.flush(&member.socket, |index, _| {
+            failed.extend(out.sent.get(index).copied())
         });
-        sent.clear();
+        out.sent.clear();
         for key in failed {
-            let Some(held) = self.pending.take(key) else {
-                continue;
-            };
-            scratch.clear();
-            let mut step = Step {
-                now,
-                settings: &self.proxy.settings,
-                records: &self.records,
-                out: scratch,
-            };
-            let reply = held.fail(Fault::SendFailed, &mut step);
-            push_reply(&self.listener, to_clients, reply, scratch);
+            self.fail_send(key, now, out);
         }
     }
 
+    fn fail_send(&mut self, key: Key, now: Instant, out: &mut Outgoing) {
+        if let Some(held) = self.pending.take(key) {
+            self.fail(held, Fault::SendFailed, now, out);
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what failed, how, when, and where the answer goes"
+    )]
+    fn fail(&self, held: Held, fault: Fault, now: Instant, out: &mut Outgoing) {
+        out.scratch.clear();
+        let mut step = Step {
+            now,
+            settings: &self.proxy.settings,
+            records: &self.records,
+            out: &mut out.scratch,
+        };
+        let reply = held.fail(fault, &mut step);
+        self.push_reply(Some(reply), out);
+    }
+
     /// Reads one batch of what came back to a member of the pool.
-    fn read_answers(&mut self, id: Member, buffers: &mut Buffers) {
+    fn read_answers(&mut self, id: Member, answers: &mut Inbox, out: &mut Outgoing) {
         let Some(member) = self.pool.get(id) else {
             return;
         };
-        let Ok(count) = buffers.answers.read(&member.socket) else {
+        let Ok(count) = answers.read(&member.socket) else {
             return;
         };
-        let now = self.proxy.host.now();
-        let Buffers {
-            answers,
-            to_clients,
-            scratch,
-            ..
-        } = buffers;
         for index in 0..count {
             let Some(datagram) = answers.get(index) else {
                 continue;
             };
-            if datagram.mark.kind() != Kind::Upstream {
-                continue;
-            }
-            let arrived = Arrived {
-                member: id,
-                server: datagram.peer,
-                local: Some(datagram.local),
-                endpoint: EndpointId::new(datagram.mark.endpoint()),
-                bytes: datagram.bytes,
-            };
-            scratch.clear();
-            let mut step = Step {
-                now,
-                settings: &self.proxy.settings,
-                records: &self.records,
-                out: scratch,
-            };
-            let reply = match self.pending.hear(&arrived, &mut step) {
-                Heard::Ignored(_) => None,
-                Heard::Reply(reply) => Some(reply),
-                Heard::Lesson(untaught) => match untaught.learn(now, &self.proxy.host) {
-                    Learned::Taught(taught) => Some(taught.release(&mut step)),
-                    Learned::Withheld(withheld) => withheld.answer(&mut step),
-                },
-            };
-            if let Some(reply) = reply {
-                push_reply(&self.listener, to_clients, reply, scratch);
+            if datagram.mark.kind() == Kind::Upstream {
+                self.take_answer(id, &datagram, out);
             }
         }
-        flush_clients(&self.listener, &mut buffers.to_clients);
+        flush_clients(&self.listener, &mut out.to_clients);
+    }
+
+    /// Takes one answer: to the client, once what it teaches holds.
+    fn take_answer(&mut self, member: Member, datagram: &Datagram<'_>, out: &mut Outgoing) {
+        let arrived = Arrived {
+            member,
+            server: datagram.peer,
+            local: Some(datagram.local),
+            endpoint: EndpointId::new(datagram.mark.endpoint()),
+            bytes: datagram.bytes,
+        };
+        out.scratch.clear();
+        let now = self.proxy.host.now();
+        let mut step = Step {
+            now,
+            settings: &self.proxy.settings,
+            records: &self.records,
+            out: &mut out.scratch,
+        };
+        let reply = match self.pending.hear(&arrived, &mut step) {
+            Heard::Ignored(_) => None,
+            Heard::Reply(reply) => Some(reply),
+            Heard::Lesson(untaught) => {
+                let learned = untaught.learn(now, &self.proxy.host);
+                step.now = self.proxy.host.now();
+                match learned {
+                    Learned::Taught(taught) => Some(taught.release(&mut step)),
+                    Learned::Withheld(withheld) => withheld.answer(&mut step),
+                }
+            }
+        };
+        self.push_reply(reply, out);
     }
 
     /// Answers what waited too long.
-    fn expire(&mut self, buffers: &mut Buffers) {
+    fn expire(&mut self, out: &mut Outgoing) {
         let now = self.proxy.host.now();
-        let Buffers {
-            to_clients,
-            scratch,
-            ..
-        } = buffers;
         while let Some(held) = self.pending.expire(now) {
-            scratch.clear();
-            let mut step = Step {
-                now,
-                settings: &self.proxy.settings,
-                records: &self.records,
-                out: scratch,
-            };
-            let reply = held.fail(Fault::Timeout, &mut step);
-            push_reply(&self.listener, to_clients, reply, scratch);
+            self.fail(held, Fault::Timeout, now, out);
         }
-        flush_clients(&self.listener, to_clients);
+        flush_clients(&self.listener, &mut out.to_clients);
         let pending = &self.pending;
         self.pool
             .close_retired(now, |member| pending.len_of(member) > 0);
     }
 
-    fn tell(&self, buffers: &mut Buffers) {
-        self.records.drain(&mut buffers.told);
-        for told in buffers.told.drain(..) {
+    /// Adds a reply; a full outbox is sent first.
+    fn push_reply(&self, reply: Option<Reply>, out: &mut Outgoing) {
+        let Some(reply) = reply else { return };
+        let Some(mark) = Mark::new(Kind::Client, reply.origin.endpoint.get()) else {
+            return;
+        };
+        if out.to_clients.is_full() {
+            flush_clients(&self.listener, &mut out.to_clients);
+        }
+        // Not pushed: longer than any datagram, which the core doesn't write.
+        let _ = out.to_clients.push(&Datagram {
+            peer: reply.origin.client,
+            local: reply.origin.server.ip(),
+            mark,
+            bytes: &out.scratch,
+        });
+    }
+
+    fn tell(&self, out: &mut Outgoing) {
+        self.records.drain(&mut out.told);
+        for told in out.told.drain(..) {
             self.proxy.host.tell(told);
         }
     }
@@ -399,23 +407,6 @@ fn origin(datagram: &Datagram<'_>) -> Option<Origin> {
         server: SocketAddr::new(datagram.local, DNS_PORT),
         protocol: L4Protocol::Udp,
     })
-}
-
-/// Adds a reply; a full outbox is sent first.
-fn push_reply(listener: &GateUdp, to_clients: &mut Outbox, reply: Reply, bytes: &[u8]) {
-    if to_clients.is_full() {
-        flush_clients(listener, to_clients);
-    }
-    let Some(mark) = Mark::new(Kind::Client, reply.origin.endpoint.get()) else {
-        return;
-    };
-    // Not pushed: longer than any datagram, which the core doesn't write.
-    let _ = to_clients.push(&Datagram {
-        peer: reply.origin.client,
-        local: reply.origin.server.ip(),
-        mark,
-        bytes,
-    });
 }
 
 /// A reply that can't be sent is lost as on any network: the client asks again.

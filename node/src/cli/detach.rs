@@ -8,9 +8,9 @@ use clap::Args;
 
 use super::{Which, print};
 use crate::control::{Command, call};
+use crate::daemon::{Setup, take_away};
 use crate::exit::{Exit, NO_PERMISSION};
 use crate::instance::Lock;
-use crate::run::{Options, take_away};
 
 /// Take programs, links, pins and the gate away, whether a daemon runs or not. A running daemon ends.
 ///
@@ -33,7 +33,7 @@ const STEP: Duration = Duration::from_millis(20);
 impl Detach {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         if !rustix::process::geteuid().is_root() {
-            return Err(Exit::new(NO_PERMISSION, "namegate detach needs root"));
+            return Err(Exit::with(NO_PERMISSION, "namegate detach needs root"));
         }
         let was_running = call(&self.which.socket(), &Command::Detach).is_ok();
         let lock = if was_running {
@@ -42,14 +42,9 @@ impl Detach {
             take_lock()?
         };
         let instance = self.which.instance.clone();
-        take_away(&Options {
-            bpf_dir: self.bpf_dir.unwrap_or_else(|| instance.bpf_dir()),
-            socket: self.which.socket(),
-            state_dir: instance.state_dir(),
-            policy_dirs: Vec::new(),
-            endpoint_dir: PathBuf::new(),
+        take_away(&Setup {
+            pins: Some(self.bpf_dir.unwrap_or_else(|| instance.bpf_dir())),
             hook_mode: None,
-            detach_on_exit: false,
             instance,
         })?;
         drop(lock);

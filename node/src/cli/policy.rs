@@ -47,7 +47,7 @@ impl Validate {
     fn run(self) -> anyhow::Result<ExitCode> {
         let mut sources = Vec::new();
         for path in &self.paths {
-            let files = read(path).map_err(|error| Exit::new(USAGE, error))?;
+            let files = read(path).map_err(|error| Exit::with(USAGE, error))?;
             sources.extend(files.into_iter().map(|file| Source {
                 path: file.path.display().to_string(),
                 text: file.text,

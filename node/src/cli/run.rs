@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use super::Which;
+use crate::daemon::Setup;
 use crate::exit::{Exit, NO_PERMISSION, USAGE};
 use crate::run::{Options, run};
 
@@ -67,7 +68,7 @@ impl Run {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         self.log_to_stderr()?;
         if !rustix::process::geteuid().is_root() {
-            return Err(Exit::new(
+            return Err(Exit::with(
                 NO_PERMISSION,
                 "namegate run needs root: it loads BPF programs and makes a network namespace",
             ));
@@ -78,21 +79,23 @@ impl Run {
             endpoint_dir: self.endpoint_dir,
             state_dir: self.state_dir.unwrap_or_else(|| instance.state_dir()),
             socket: self.which.socket(),
-            bpf_dir: self.bpf_dir.unwrap_or_else(|| instance.bpf_dir()),
-            hook_mode: match self.hooks {
-                Hooks::Auto => None,
-                Hooks::Tcx => Some(HookMode::Tcx),
-                Hooks::Clsact => Some(HookMode::Clsact),
-            },
             detach_on_exit: self.detach_on_exit,
-            instance,
+            setup: Setup {
+                pins: Some(self.bpf_dir.unwrap_or_else(|| instance.bpf_dir())),
+                hook_mode: match self.hooks {
+                    Hooks::Auto => None,
+                    Hooks::Tcx => Some(HookMode::Tcx),
+                    Hooks::Clsact => Some(HookMode::Clsact),
+                },
+                instance,
+            },
         })?;
         Ok(ExitCode::SUCCESS)
     }
 
     fn log_to_stderr(&self) -> anyhow::Result<()> {
         let filter = EnvFilter::try_new(&self.log)
-            .map_err(|error| Exit::new(USAGE, format!("--log: {error}")))?;
+            .map_err(|error| Exit::with(USAGE, format!("--log: {error}")))?;
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr);

@@ -1,6 +1,5 @@
 //! `namegate status`.
 
-use std::fmt::Write;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -63,113 +62,85 @@ fn is_well(status: &Value) -> bool {
         && errors(status).next().is_none()
 }
 
+/// The text at a path of the answer.
+fn word<'a>(value: &'a Value, path: &str) -> &'a str {
+    value.pointer(path).and_then(Value::as_str).unwrap_or("?")
+}
+
+/// The number at a path of the answer.
+fn number(value: &Value, path: &str) -> u64 {
+    value.pointer(path).and_then(Value::as_u64).unwrap_or(0)
+}
+
 fn text(status: &Value) -> String {
-    let number = |path: &str| status.pointer(path).and_then(Value::as_u64).unwrap_or(0);
-    let word = |path: &str| {
-        status
-            .pointer(path)
-            .and_then(Value::as_str)
-            .unwrap_or("?")
-            .to_owned()
-    };
-    let mut out = String::new();
-    let mut line = |name: &str, value: String| {
-        // Writing to a string can't fail.
-        let _ = writeln!(out, "{name:<10} {value}");
-    };
-    line(
-        "daemon",
+    let n = |path: &str| number(status, path);
+    let mut lines = vec![
         format!(
-            "namegate {} (instance {}, pid {})",
-            word("/version"),
-            word("/instance"),
-            number("/pid")
+            "daemon     namegate {} (instance {}, pid {})",
+            word(status, "/version"),
+            word(status, "/instance"),
+            n("/pid")
         ),
-    );
-    line(
-        "policy",
         format!(
-            "revision {}, {} policies, {} rules",
-            number("/policy/revision"),
-            number("/policy/policies"),
-            number("/policy/rules")
+            "policy     revision {}, {} policies, {} rules",
+            n("/policy/revision"),
+            n("/policy/policies"),
+            n("/policy/rules")
         ),
-    );
-    for problem in errors(status) {
-        let text = |key: &str| {
-            problem
-                .get(key)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
-        let place = problem.get("line").and_then(Value::as_u64).unwrap_or(0);
-        line(
-            "",
-            format!(
-                "not in force: {}:{place}: {}: {}",
-                text("file"),
-                text("field"),
-                text("message")
-            ),
-        );
-    }
+    ];
+    lines.extend(errors(status).map(not_in_force));
     let endpoints = list(status, "endpoints");
-    let ready = endpoints
+    let (ready, others): (Vec<_>, Vec<_>) = endpoints
         .iter()
-        .filter(|one| one.get("state").and_then(Value::as_str) == Some("ready"))
-        .count();
-    line("endpoints", format!("{ready} of {} ready", endpoints.len()));
-    for endpoint in endpoints
-        .iter()
-        .filter(|one| one.get("state").and_then(Value::as_str) != Some("ready"))
-    {
-        let text = |key: &str| {
-            endpoint
-                .get(key)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
-        line(
-            "",
-            format!("{} {}: {}", text("name"), text("state"), text("reason")),
-        );
-    }
-    for problem in list(status, "endpoint_problems") {
-        line(
-            "",
-            format!("not read: {}", problem.as_str().unwrap_or_default()),
-        );
-    }
-    line(
-        "dns",
+        .partition(|one| word(one, "/state") == "ready");
+    lines.push(format!(
+        "endpoints  {} of {} ready",
+        ready.len(),
+        endpoints.len()
+    ));
+    lines.extend(others.iter().map(|one| {
         format!(
-            "{} answered, {} denied, {} timed out, {} SERVFAIL",
-            number("/dns/dns_exchanges_total/answered"),
-            number("/dns/dns_exchanges_total/denied"),
-            number("/dns/dns_exchanges_total/timeout"),
-            number("/dns/dns_exchanges_total/servfail"),
-        ),
+            "           {} {}: {}",
+            word(one, "/name"),
+            word(one, "/state"),
+            word(one, "/reason")
+        )
+    }));
+    let problems = list(status, "endpoint_problems").iter();
+    lines.extend(
+        problems.map(|problem| format!("           not read: {}", problem.as_str().unwrap_or("?"))),
     );
-    line(
-        "learned",
-        format!(
-            "{} answers installed, {} refreshed, {} identities",
-            number("/learning/installed"),
-            number("/learning/refreshed"),
-            number("/learning/identities")
-        ),
-    );
-    line(
-        "datapath",
-        format!(
-            "{}, {} flows, {} packets redirected, {} dropped",
-            word("/datapath/hooks"),
-            number("/datapath/flows"),
-            number("/datapath/counters/redirected"),
-            number("/datapath/drops")
-        ),
-    );
-    out
+    lines.push(format!(
+        "dns        {} answered, {} denied, {} timed out, {} SERVFAIL",
+        n("/dns/dns_exchanges_total/answered"),
+        n("/dns/dns_exchanges_total/denied"),
+        n("/dns/dns_exchanges_total/timeout"),
+        n("/dns/dns_exchanges_total/servfail"),
+    ));
+    lines.push(format!(
+        "learned    {} answers installed, {} refreshed, {} identities",
+        n("/learning/installed"),
+        n("/learning/refreshed"),
+        n("/learning/identities"),
+    ));
+    lines.push(format!(
+        "datapath   {}, {} flows, {} packets redirected, {} dropped",
+        word(status, "/datapath/hooks"),
+        n("/datapath/flows"),
+        n("/datapath/counters/redirected"),
+        n("/datapath/drops"),
+    ));
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn not_in_force(problem: &Value) -> String {
+    format!(
+        "           not in force: {}:{}:{}: {}: {}",
+        word(problem, "/file"),
+        number(problem, "/line"),
+        number(problem, "/column"),
+        word(problem, "/field"),
+        word(problem, "/message"),
+    )
 }

@@ -1,0 +1,319 @@
+//! The line that `hubble observe` prints, `-o compact`.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use crate::endpoint::Endpoint;
+use crate::flow::{Event, Flow};
+use crate::lost::LostEvents;
+use crate::time::{Time, TimeFormat};
+use crate::verdict::{AuthType, Verdict, match_type_name};
+
+/// How to print; the default is the stock command's, without colour.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Compact {
+    /// Addresses in place of pods and names: `--numeric`, the inverse of `--ip-translation`.
+    pub numeric: bool,
+    /// `--time-format`.
+    pub time_format: TimeFormat,
+    /// `--color always`.
+    pub color: bool,
+    /// `--print-node-name`.
+    pub node_name: bool,
+    /// `--print-policy-names`.
+    pub policy_names: bool,
+}
+
+impl Compact {
+    /// Appends the flow's line, without a newline.
+    pub fn write(&self, flow: &Flow, out: &mut String) {
+        self.write_time(flow.time, out);
+        if self.node_name {
+            out.push_str(" [");
+            escape(&flow.node_name, out);
+            out.push(']');
+        }
+        let source = Peer {
+            endpoint: &flow.source,
+            address: source_address(flow),
+        };
+        let destination = Peer {
+            endpoint: &flow.destination,
+            address: destination_address(flow),
+        };
+        let (left, arrow, right) = match flow.is_reply {
+            None => (source, "<>", destination),
+            Some(false) => (source, "->", destination),
+            Some(true) => (destination, "<-", source),
+        };
+        out.push_str(": ");
+        self.write_peer(&left, out);
+        out.push(' ');
+        out.push_str(arrow);
+        out.push(' ');
+        self.write_peer(&right, out);
+        out.push(' ');
+        write_type(flow, out);
+        out.push(' ');
+        self.write_verdict(flow, out);
+        out.push_str(" (");
+        escape(&flow.summary(), out);
+        if let Event::PolicyVerdict { auth_type, .. } = &flow.event {
+            self.write_auth(*auth_type, out);
+        }
+        out.push(')');
+    }
+
+    /// Appends the line that tells of lost events, without a newline.
+    pub fn write_lost(&self, lost: &LostEvents, time: Option<Time>, out: &mut String) {
+        self.write_time(time, out);
+        let (source, cpu) = (lost.source.name(), lost.cpu.unwrap_or(0));
+        write!(out, " EVENTS LOST: {source} CPU({cpu}) {}", lost.count).ok();
+        if let (Some(first), Some(last)) = (lost.first, lost.last) {
+            out.push_str(" (first: ");
+            self.time_format.write(first, out);
+            out.push_str(", last: ");
+            self.time_format.write(last, out);
+            out.push(')');
+        }
+    }
+
+    fn write_time(&self, time: Option<Time>, out: &mut String) {
+        match time {
+            Some(time) => self.time_format.write(time, out),
+            None => out.push_str("N/A"),
+        }
+    }
+
+    fn write_peer(&self, peer: &Peer<'_>, out: &mut String) {
+        self.colored(Some(Color::Cyan), out, |out| self.write_host(peer, out));
+        out.push(' ');
+        self.colored(Some(Color::Magenta), out, |out| {
+            match reserved_name(peer.endpoint.identity) {
+                Some(name) => write!(out, "({name})"),
+                None => write!(out, "(ID:{})", peer.endpoint.identity),
+            }
+            .ok();
+        });
+    }
+
+    fn write_host(&self, peer: &Peer<'_>, out: &mut String) {
+        let host = self.host(peer);
+        let Some(port) = peer.address.as_ref().and_then(|address| address.port) else {
+            return escape(&host, out);
+        };
+        let (open, close) = if host.contains(':') {
+            ("[", "]")
+        } else {
+            ("", "")
+        };
+        out.push_str(open);
+        escape(&host, out);
+        out.push_str(close);
+        out.push(':');
+        self.colored(Some(Color::Yellow), out, |out| {
+            write!(out, "{port}").ok();
+        });
+    }
+
+    /// Pod, else names, else address; an address of the link layer is never translated.
+    fn host(&self, peer: &Peer<'_>) -> String {
+        let Some(address) = &peer.address else {
+            return String::new();
+        };
+        if self.numeric || address.is_link {
+            return address.text.clone();
+        }
+        let Endpoint {
+            namespace,
+            pod_name,
+            ..
+        } = peer.endpoint;
+        if !pod_name.is_empty() {
+            let slash = if namespace.is_empty() { "" } else { "/" };
+            return format!("{namespace}{slash}{pod_name}");
+        }
+        if address.names.is_empty() {
+            return address.text.clone();
+        }
+        address.names.join(",")
+    }
+
+    fn write_verdict(&self, flow: &Flow, out: &mut String) {
+        let is_policy = matches!(flow.event, Event::PolicyVerdict { .. });
+        let word = if is_policy {
+            flow.verdict.policy_word()
+        } else {
+            flow.verdict.name()
+        };
+        self.colored(verdict_color(flow.verdict), out, |out| out.push_str(word));
+        if !(is_policy && self.policy_names) {
+            return;
+        }
+        let named = |name: &str, kind: &str| !name.is_empty() && !kind.is_empty();
+        let policies = flow
+            .deciding_policies()
+            .iter()
+            .filter(|by| named(&by.name, &by.kind));
+        for (at, policy) in policies.enumerate() {
+            out.push_str(if at == 0 { " BY " } else { ", " });
+            escape(&policy.name, out);
+            out.push_str(" (");
+            escape(&policy.kind, out);
+            out.push(')');
+        }
+    }
+
+    fn write_auth(&self, auth_type: AuthType, out: &mut String) {
+        let color = match auth_type {
+            AuthType::Disabled => return,
+            AuthType::Spire => Color::Green,
+            AuthType::TestAlwaysFail => Color::Red,
+        };
+        out.push_str("; Auth: ");
+        self.colored(Some(color), out, |out| out.push_str(auth_type.name()));
+    }
+
+    fn colored(&self, color: Option<Color>, out: &mut String, write: impl FnOnce(&mut String)) {
+        let Some(color) = color.filter(|_| self.color) else {
+            return write(out);
+        };
+        out.push_str(match color {
+            Color::Red => "\x1b[31m",
+            Color::Green => "\x1b[32m",
+            Color::Yellow => "\x1b[33m",
+            Color::Magenta => "\x1b[35m",
+            Color::Cyan => "\x1b[36m",
+        });
+        write(out);
+        out.push_str("\x1b[0m");
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Color {
+    Red,
+    Green,
+    Yellow,
+    Magenta,
+    Cyan,
+}
+
+const fn verdict_color(verdict: Verdict) -> Option<Color> {
+    match verdict {
+        Verdict::Forwarded | Verdict::Redirected => Some(Color::Green),
+        Verdict::Dropped | Verdict::Error => Some(Color::Red),
+        Verdict::Audit | Verdict::Traced | Verdict::Translated => Some(Color::Yellow),
+        Verdict::Unknown => None,
+    }
+}
+
+/// One side of the arrow; without an address there is nothing to call it by.
+struct Peer<'a> {
+    endpoint: &'a Endpoint,
+    address: Option<Address<'a>>,
+}
+
+struct Address<'a> {
+    text: String,
+    names: &'a [Arc<str>],
+    /// None for protocols without ports, and for port 0.
+    port: Option<u16>,
+    /// Of the link layer.
+    is_link: bool,
+}
+
+fn source_address(flow: &Flow) -> Option<Address<'_>> {
+    let port = flow.l4.and_then(|l4| l4.ports()).map(|(source, _)| source);
+    let ip = flow.ip.map(|ip| ip.source.to_string());
+    address(ip, &flow.source_names, port).or_else(|| {
+        flow.ethernet
+            .map(|ethernet| link(ethernet.source.to_string()))
+    })
+}
+
+fn destination_address(flow: &Flow) -> Option<Address<'_>> {
+    let port = flow
+        .l4
+        .and_then(|l4| l4.ports())
+        .map(|(_, destination)| destination);
+    let ip = flow.ip.map(|ip| ip.destination.to_string());
+    address(ip, &flow.destination_names, port).or_else(|| {
+        flow.ethernet
+            .map(|ethernet| link(ethernet.destination.to_string()))
+    })
+}
+
+fn address(ip: Option<String>, names: &[Arc<str>], port: Option<u16>) -> Option<Address<'_>> {
+    let port = port.filter(|port| *port != 0);
+    ip.map(|text| Address {
+        text,
+        names,
+        port,
+        is_link: false,
+    })
+}
+
+fn link(text: String) -> Address<'static> {
+    Address {
+        text,
+        names: &[],
+        port: None,
+        is_link: true,
+    }
+}
+
+fn write_type(flow: &Flow, out: &mut String) {
+    match &flow.event {
+        Event::Dns(dns) => {
+            out.push_str("dns-");
+            out.push_str(&dns.kind.name().to_ascii_lowercase());
+            out.push(' ');
+            escape(&dns.observation_source, out);
+        }
+        Event::PolicyVerdict { match_type, .. } => {
+            let direction = flow.traffic_direction.name();
+            write!(
+                out,
+                "policy-verdict:{} {direction}",
+                match_type_name(*match_type)
+            )
+            .ok();
+        }
+        Event::Drop { reason } => match reason.text() {
+            Some(text) => out.push_str(text),
+            None => {
+                write!(out, "{}, 0", reason.number()).ok();
+            }
+        },
+    }
+}
+
+/// Identities that every cluster shares; well-known ones of old (100 to 115) print as numbers.
+const fn reserved_name(identity: u32) -> Option<&'static str> {
+    Some(match identity {
+        0 => "unknown",
+        1 => "host",
+        2 => "world",
+        3 => "unmanaged",
+        4 => "health",
+        5 => "init",
+        6 => "remote-node",
+        7 => "kube-apiserver",
+        8 => "ingress",
+        9 => "world-ipv4",
+        10 => "world-ipv6",
+        _ => return None,
+    })
+}
+
+/// Appends text from an event so that it can't steer a terminal: ESC and CR become visible.
+fn escape(text: &str, out: &mut String) {
+    for c in text.chars() {
+        match c {
+            '\x1b' => out.push_str("^["),
+            '\r' => out.push_str("\\r"),
+            c => out.push(c),
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! Flows as the JSON that Hubble's exporter writes, to the byte: keys as declared in its protocol and
+//! in that order, no zero values, 64-bit numbers as strings, Go's escapes.
+
+use std::fmt::{Display, Write};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::dns::Dns;
+use crate::drop_reason::DropReason;
+use crate::endpoint::{Endpoint, PolicyRef};
+use crate::flow::{Event, Flow};
+use crate::limits::LINE_OCTETS_MAX;
+use crate::packet::{Ip, L4, TcpFlags};
+use crate::time::Time;
+use crate::verdict::{AuthType, Direction, Verdict};
+
+impl Flow {
+    /// Appends the flow as a JSON object.
+    pub fn write_json(&self, out: &mut String) {
+        Object::write(out, |object| self.write_fields(object));
+    }
+
+    /// Appends the exporter's line, `{"flow":…,"node_name":…,"time":…}`, without a newline. It has at
+    /// most [`LINE_OCTETS_MAX`] octets: lists of a longer one are cut and `policy_log` says so.
+    pub fn write_exporter_line(&self, out: &mut String) {
+        let start = out.len();
+        self.write_line(out);
+        for items_max in [64, 16, 4, 0] {
+            if out.len() - start <= LINE_OCTETS_MAX {
+                break;
+            }
+            out.truncate(start);
+            self.cut(items_max).write_line(out);
+        }
+    }
+
+    fn write_line(&self, out: &mut String) {
+        Object::write(out, |line| {
+            line.nested("flow", |object| self.write_fields(object));
+            line.text("node_name", &self.node_name);
+            line.time("time", self.time);
+        });
+    }
+
+    fn write_fields(&self, object: &mut Object<'_>) {
+        object.time("time", self.time);
+        object.shown("uuid", self.uuid);
+        if let Some(emitter) = &self.emitter {
+            object.nested("emitter", |object| {
+                object.text("name", &emitter.name);
+                object.text("version", &emitter.version);
+            });
+        }
+        object.name(
+            "verdict",
+            self.verdict.name(),
+            self.verdict == Verdict::Unknown,
+        );
+        object.number(
+            "drop_reason",
+            self.drop_reason()
+                .map_or(0, |reason| reason.number().into()),
+        );
+        if let Event::PolicyVerdict { auth_type, .. } = &self.event {
+            object.name(
+                "auth_type",
+                auth_type.name(),
+                *auth_type == AuthType::Disabled,
+            );
+        }
+        if let Some(ethernet) = self.ethernet {
+            object.nested("ethernet", |object| {
+                object.shown("source", Some(ethernet.source));
+                object.shown("destination", Some(ethernet.destination));
+            });
+        }
+        if let Some(ip) = self.ip {
+            object.nested("IP", |object| ip_fields(ip, object));
+        }
+        if let Some(l4) = self.l4 {
+            object.nested("l4", |object| l4_fields(l4, object));
+        }
+        object.nested("source", |object| endpoint_fields(&self.source, object));
+        object.nested("destination", |object| {
+            endpoint_fields(&self.destination, object)
+        });
+        self.write_later_fields(object);
+    }
+
+    fn write_later_fields(&self, object: &mut Object<'_>) {
+        object.name(
+            "Type",
+            if self.dns().is_some() { "L7" } else { "L3_L4" },
+            false,
+        );
+        object.text("node_name", &self.node_name);
+        object.texts("source_names", &self.source_names);
+        object.texts("destination_names", &self.destination_names);
+        if let Event::Dns(dns) = &self.event {
+            object.nested("l7", |object| l7_fields(dns, object));
+        }
+        object.flag("reply", self.is_reply == Some(true));
+        object.nested("event_type", |object| {
+            object.number("type", self.event.number());
+            object.number("sub_type", self.event.sub_number());
+        });
+        let direction = self.traffic_direction;
+        object.name(
+            "traffic_direction",
+            direction.name(),
+            direction == Direction::Unknown,
+        );
+        if let Event::PolicyVerdict { match_type, .. } = &self.event {
+            object.number("policy_match_type", *match_type);
+        }
+        if let Some(file) = &self.file {
+            object.nested("file", |object| {
+                object.text("name", &file.name);
+                object.number("line", file.line);
+            });
+        }
+        drop_reason_desc(self.drop_reason(), object);
+        if let Some(is_reply) = self.is_reply {
+            object.raw("is_reply", if is_reply { "true" } else { "false" });
+        }
+        if let Some(interface) = &self.interface {
+            object.nested("interface", |object| {
+                object.number("index", interface.index);
+                object.text("name", &interface.name);
+            });
+        }
+        object.number("proxy_port", self.proxy_port.into());
+        object.text("Summary", &self.summary());
+        object.policies("egress_allowed_by", &self.egress_allowed_by);
+        object.policies("ingress_allowed_by", &self.ingress_allowed_by);
+        object.policies("egress_denied_by", &self.egress_denied_by);
+        object.policies("ingress_denied_by", &self.ingress_denied_by);
+        object.texts("policy_log", &self.policy_log);
+    }
+
+    /// A copy whose lists have at most this many items, and that says so.
+    fn cut(&self, items_max: usize) -> Self {
+        let mut flow = self.clone();
+        flow.summary = None;
+        for endpoint in [&mut flow.source, &mut flow.destination] {
+            endpoint.labels = endpoint.labels.iter().take(items_max).cloned().collect();
+            endpoint.workloads = endpoint.workloads.iter().take(items_max).cloned().collect();
+        }
+        if let Event::Dns(dns) = &mut flow.event {
+            dns.ips.truncate(items_max);
+            dns.cnames.truncate(items_max);
+            dns.qtypes.truncate(items_max.max(1));
+            dns.rrtypes.truncate(items_max);
+        }
+        flow.source_names.truncate(items_max);
+        flow.destination_names.truncate(items_max);
+        for policies in [
+            &mut flow.egress_allowed_by,
+            &mut flow.ingress_allowed_by,
+            &mut flow.egress_denied_by,
+            &mut flow.ingress_denied_by,
+        ] {
+            policies.truncate(items_max);
+            for policy in policies {
+                policy.labels = policy.labels.iter().take(items_max).cloned().collect();
+            }
+        }
+        flow.policy_log.truncate(items_max);
+        flow.policy_log
+            .push(format!("lists cut to {items_max} items").into());
+        flow
+    }
+}
+
+fn ip_fields(ip: Ip, object: &mut Object<'_>) {
+    object.shown("source", Some(ip.source));
+    object.shown("source_xlated", ip.source_xlated);
+    object.shown("destination", Some(ip.destination));
+    let version = match ip.source {
+        IpAddr::V4(_) => "IPv4",
+        IpAddr::V6(_) => "IPv6",
+    };
+    object.name("ipVersion", version, false);
+    object.flag("encrypted", ip.encrypted);
+}
+
+fn l4_fields(l4: L4, object: &mut Object<'_>) {
+    let ports = |object: &mut Object<'_>| {
+        let (source, destination) = l4.ports().unwrap_or_default();
+        object.number("source_port", source.into());
+        object.number("destination_port", destination.into());
+    };
+    match l4 {
+        L4::Tcp { flags, .. } => object.nested("TCP", |object| {
+            ports(object);
+            if let Some(flags) = flags {
+                object.nested("flags", |object| {
+                    for (flag, name) in TcpFlags::JSON_ORDER {
+                        object.flag(name, flags.contains(flag));
+                    }
+                });
+            }
+        }),
+        L4::Udp { .. } => object.nested("UDP", ports),
+        L4::Sctp { .. } => object.nested("SCTP", ports),
+        L4::Icmpv4 { kind, code } => object.nested("ICMPv4", |object| {
+            object.number("type", kind.into());
+            object.number("code", code.into());
+        }),
+        L4::Icmpv6 { kind, code } => object.nested("ICMPv6", |object| {
+            object.number("type", kind.into());
+            object.number("code", code.into());
+        }),
+    }
+}
+
+fn endpoint_fields(endpoint: &Endpoint, object: &mut Object<'_>) {
+    object.number("ID", endpoint.id);
+    object.number("identity", endpoint.identity);
+    object.text("cluster_name", &endpoint.cluster_name);
+    object.text("namespace", &endpoint.namespace);
+    object.texts("labels", &endpoint.labels);
+    object.text("pod_name", &endpoint.pod_name);
+    object.list("workloads", &endpoint.workloads, |out, workload| {
+        Object::write(out, |object| {
+            object.text("name", &workload.name);
+            object.text("kind", &workload.kind);
+        });
+    });
+}
+
+fn l7_fields(dns: &Dns, object: &mut Object<'_>) {
+    object.name("type", dns.kind.name(), false);
+    object.long("latency_ns", dns.latency_ns);
+    object.nested("dns", |object| {
+        object.text("query", &dns.query);
+        object.list("ips", &dns.ips, |out, ip| string(&ip.to_string(), out));
+        object.number("ttl", dns.ttl);
+        object.texts("cnames", &dns.cnames);
+        object.text("observation_source", &dns.observation_source);
+        object.number("rcode", dns.rcode);
+        object.list("qtypes", &dns.qtypes, |out, kind| {
+            string(&kind.to_string(), out)
+        });
+        object.list("rrtypes", &dns.rrtypes, |out, kind| {
+            string(&kind.to_string(), out)
+        });
+    });
+}
+
+/// By name, by number where there is no name, not at all when it is the zero value.
+fn drop_reason_desc(reason: Option<DropReason>, object: &mut Object<'_>) {
+    let Some(reason) = reason.filter(|reason| *reason != DropReason::UNKNOWN) else {
+        return;
+    };
+    match reason.name() {
+        Some(name) => object.name("drop_reason_desc", name, false),
+        None => object.number("drop_reason_desc", reason.number().into()),
+    }
+}
+
+/// A JSON object being written.
+pub(crate) struct Object<'a> {
+    out: &'a mut String,
+    empty: bool,
+}
+
+impl Object<'_> {
+    /// Appends an object with the fields that the closure writes.
+    pub(crate) fn write(out: &mut String, fields: impl FnOnce(&mut Object<'_>)) {
+        out.push('{');
+        fields(&mut Object { out, empty: true });
+        out.push('}');
+    }
+
+    fn key(&mut self, key: &str) -> &mut String {
+        if !self.empty {
+            self.out.push(',');
+        }
+        self.empty = false;
+        self.out.push('"');
+        self.out.push_str(key);
+        self.out.push_str("\":");
+        self.out
+    }
+
+    pub(crate) fn nested(&mut self, key: &str, fields: impl FnOnce(&mut Object<'_>)) {
+        Object::write(self.key(key), fields);
+    }
+
+    pub(crate) fn text(&mut self, key: &str, value: &str) {
+        if !value.is_empty() {
+            string(value, self.key(key));
+        }
+    }
+
+    /// A value whose text needs no escape.
+    pub(crate) fn shown(&mut self, key: &str, value: Option<impl Display>) {
+        if let Some(value) = value {
+            write!(self.key(key), "\"{value}\"").ok();
+        }
+    }
+
+    pub(crate) fn name(&mut self, key: &str, name: &str, is_zero: bool) {
+        if !is_zero {
+            self.shown(key, Some(name));
+        }
+    }
+
+    pub(crate) fn time(&mut self, key: &str, time: Option<Time>) {
+        let Some(time) = time else { return };
+        let out = self.key(key);
+        out.push('"');
+        time.write_json(out);
+        out.push('"');
+    }
+
+    pub(crate) fn raw(&mut self, key: &str, value: impl Display) {
+        write!(self.key(key), "{value}").ok();
+    }
+
+    fn flag(&mut self, key: &str, value: bool) {
+        if value {
+            self.raw(key, "true");
+        }
+    }
+
+    fn number(&mut self, key: &str, value: u32) {
+        if value != 0 {
+            self.raw(key, value);
+        }
+    }
+
+    /// 64-bit numbers are strings.
+    pub(crate) fn long(&mut self, key: &str, value: u64) {
+        self.shown(key, Some(value).filter(|value| *value != 0));
+    }
+
+    fn list<T>(&mut self, key: &str, items: &[T], write: impl Fn(&mut String, &T)) {
+        if items.is_empty() {
+            return;
+        }
+        let out = self.key(key);
+        out.push('[');
+        for (at, item) in items.iter().enumerate() {
+            if at > 0 {
+                out.push(',');
+            }
+            write(out, item);
+        }
+        out.push(']');
+    }
+
+    fn texts(&mut self, key: &str, items: &[Arc<str>]) {
+        self.list(key, items, |out, item| string(item, out));
+    }
+
+    fn policies(&mut self, key: &str, policies: &[PolicyRef]) {
+        self.list(key, policies, |out, policy| {
+            Object::write(out, |object| {
+                object.text("name", &policy.name);
+                object.text("namespace", &policy.namespace);
+                object.texts("labels", &policy.labels);
+                object.long("revision", policy.revision);
+                object.text("kind", &policy.kind);
+            });
+        });
+    }
+}
+
+/// Appends a JSON string with the escapes of Go's encoder.
+fn string(text: &str, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\x08' => out.push_str("\\b"),
+            '\x0c' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\0'..='\x1f' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                write!(out, "\\u{:04x}", u32::from(c)).ok();
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}

@@ -1,0 +1,39 @@
+//! What leaves the house: flow events in Hubble's model, byte for byte.
+//!
+//! A [`Flow`] is one event: a DNS request, a DNS response, a policy verdict or a drop. It writes
+//! itself as the JSON of Hubble's exporter and reads that back, [`Compact`] prints it as
+//! `hubble observe` does, a [`Filter`] takes that command's flags, and a [`Ring`] keeps the last
+//! ones for readers of different speed. This crate knows no socket, no file, no clock, and no other
+//! crate of ours: whoever fills a `Flow` decides, here it is only told.
+#![forbid(unsafe_code)]
+
+mod compact;
+mod dns;
+mod drop_reason;
+mod endpoint;
+mod filter;
+mod flow;
+mod json;
+pub mod limits;
+mod lost;
+mod packet;
+mod read;
+mod ring;
+mod summary;
+mod time;
+mod uuid;
+mod verdict;
+
+pub use compact::Compact;
+pub use dns::{Dns, DnsKind, NO_TTL, RecordType, rcode_text};
+pub use drop_reason::DropReason;
+pub use endpoint::{Endpoint, PolicyRef, Workload};
+pub use filter::{Filter, FilterError};
+pub use flow::{Emitter, Event, FileInfo, Flow, Interface};
+pub use lost::{LostEvents, LostSource};
+pub use packet::{BadMacAddr, Ethernet, Ip, L4, MacAddr, TcpFlags};
+pub use read::{Line, ReadError};
+pub use ring::{Batch, Cursor, Ring};
+pub use time::{Time, TimeFormat};
+pub use uuid::{BadUuid, Uuid};
+pub use verdict::{AuthType, Direction, Verdict, match_type_name};

@@ -1,0 +1,216 @@
+//! What the reader takes, what it refuses, and what comes back of what was written.
+
+use std::net::IpAddr;
+
+use flow::limits::LINE_OCTETS_MAX;
+use flow::{Direction, Dns, Event, Flow, L4, Line, ReadError, RecordType, TcpFlags, Verdict};
+use proptest::prelude::*;
+
+fn flow_of(text: &str) -> Flow {
+    Flow::from_json(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+#[test]
+fn other_kinds_of_flows_are_named() {
+    for (text, event_type, l7) in [
+        (r#"{"event_type":{"type":4,"sub_type":3}}"#, 4, None),
+        (r#"{}"#, 0, None),
+        (
+            r#"{"l7":{"type":"REQUEST","http":{}},"event_type":{"type":129}}"#,
+            129,
+            Some("http"),
+        ),
+        (
+            r#"{"l7":{"type":"SAMPLE"},"event_type":{"type":129}}"#,
+            129,
+            Some("SAMPLE"),
+        ),
+    ] {
+        let l7 = l7.map(str::to_owned);
+        assert_eq!(
+            Flow::from_json(text),
+            Err(ReadError::UnknownKind { event_type, l7 }),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn lines_that_are_no_events_are_refused() {
+    for text in ["", "nope", "[]", "7", "{\"flow\":"] {
+        assert!(
+            matches!(Line::parse(text), Err(ReadError::NotJson { .. })),
+            "{text}"
+        );
+    }
+    assert_eq!(
+        Line::parse(r#"{"agent_event":{}}"#),
+        Err(ReadError::NotAnEvent)
+    );
+}
+
+#[test]
+fn bad_values_are_named_by_field() {
+    for (text, field) in [
+        (r#"{"event_type":{"type":1},"time":"yesterday"}"#, "time"),
+        (r#"{"event_type":{"type":1,"sub_type":256}}"#, "sub_type"),
+        (r#"{"event_type":{"type":1},"IP":{"source":"x"}}"#, "source"),
+        (
+            r#"{"event_type":{"type":1},"l4":{"UDP":{"source_port":65536}}}"#,
+            "source_port",
+        ),
+        (
+            r#"{"event_type":{"type":1},"source":{"labels":[1]}}"#,
+            "labels",
+        ),
+        (r#"{"event_type":{"type":1},"is_reply":1}"#, "is_reply"),
+        (r#"{"event_type":{"type":-1}}"#, "type"),
+    ] {
+        let error = Flow::from_json(text).expect_err(text);
+        let ReadError::BadValue { field: named, .. } = error else {
+            panic!("{text}: {error}")
+        };
+        assert_eq!(named, field);
+    }
+}
+
+#[test]
+fn reader_is_as_tolerant_as_protobuf() {
+    let flow = flow_of(
+        r#"{"eventType":{"type":"5"},"isReply":false,"verdict":1,"trafficDirection":"SIDEWAYS",
+        "policyMatchType":"3","invented":{"x":1},"nodeName":null,
+        "l4":{"TCP":{"sourcePort":"7","destination_port":8,"flags":{"SYN":true,"ACK":false}}}}"#,
+    );
+    assert_eq!(flow.verdict, Verdict::Forwarded);
+    assert_eq!(flow.is_reply, Some(false));
+    assert_eq!(flow.traffic_direction, Direction::Unknown);
+    assert!(matches!(
+        flow.event,
+        Event::PolicyVerdict { match_type: 3, .. }
+    ));
+    let flags = Some(TcpFlags::SYN);
+    assert_eq!(
+        flow.l4,
+        Some(L4::Tcp {
+            source_port: 7,
+            destination_port: 8,
+            flags
+        })
+    );
+    assert_eq!(
+        flow_of(r#"{"event_type":{"type":1},"verdict":"FROBBED"}"#).verdict,
+        Verdict::Unknown
+    );
+}
+
+#[test]
+fn no_prefix_of_a_line_makes_the_reader_panic() {
+    for line in include_str!("data/cases.txt").lines().step_by(5) {
+        let (_, case) = line.split_once('\t').unwrap();
+        for end in 0..case.len() {
+            assert!(Line::parse(&case[..end]).is_err());
+        }
+        assert!(Line::parse(case).is_ok());
+    }
+}
+
+#[test]
+fn long_lines_are_cut_below_the_bound_and_say_so() {
+    let mut dns = Dns::response("many.example.".into(), RecordType::Number(1), 0);
+    dns.ips = (0..5000u32)
+        .map(|it| IpAddr::from(it.to_be_bytes()))
+        .collect();
+    dns.rrtypes = vec![RecordType::Number(1); 5000];
+    let flow = Flow::new(Event::Dns(dns), Verdict::Forwarded);
+    let mut line = "before".to_owned();
+    flow.write_exporter_line(&mut line);
+    let line = line.strip_prefix("before").unwrap();
+    assert!(line.len() <= LINE_OCTETS_MAX);
+    let Ok(Line::Flow(read)) = Line::parse(line) else {
+        panic!("{line}")
+    };
+    assert_eq!(read.dns().unwrap().ips.len(), 64);
+    assert_eq!(read.policy_log, ["lists cut to 64 items".into()]);
+}
+
+#[test]
+fn line_at_the_bound_is_whole() {
+    let line_of = |octets: usize| {
+        let dns = Dns::request("a.".into(), RecordType::Number(1));
+        let summary = Some("x".repeat(octets).into());
+        let mut line = String::new();
+        Flow {
+            summary,
+            ..Flow::new(Event::Dns(dns), Verdict::Forwarded)
+        }
+        .write_exporter_line(&mut line);
+        line
+    };
+    let rest = line_of(1).len() - 1;
+    assert_eq!(line_of(LINE_OCTETS_MAX - rest).len(), LINE_OCTETS_MAX);
+    assert!(line_of(LINE_OCTETS_MAX - rest + 1).len() < 1000);
+}
+
+/// A flow with every field that the golden cases don't have, keys in Hubble's order.
+const RARE: &str = concat!(
+    r#"{"flow":{"verdict":"AUDIT","drop_reason":2,"auth_type":"TEST_ALWAYS_FAIL","#,
+    r#""IP":{"source":"2001:db8::1","source_xlated":"2001:db8::3","destination":"2001:db8::2","#,
+    r#""ipVersion":"IPv6","encrypted":true},"l4":{"TCP":{"destination_port":443,"#,
+    r#""flags":{"FIN":true,"PSH":true,"NS":true}}},"source":{"identity":5,"cluster_name":"blue","#,
+    r#""namespace":"a"},"destination":{},"Type":"L3_L4","source_names":["a.example"],"#,
+    r#""event_type":{"type":5},"file":{"name":"to_endpoint","line":77},"drop_reason_desc":2,"#,
+    r#""is_reply":false,"interface":{"index":3,"name":"veth\u003c1\u003e"},"proxy_port":10001,"#,
+    r#""Summary":"TCP Flags: FIN, PSH, NS","egress_allowed_by":[{"name":"p","revision":"18446744073709551615"}],"#,
+    r#""ingress_allowed_by":[{"kind":"k"}],"egress_denied_by":[{"labels":["x=y"]}],"#,
+    r#""ingress_denied_by":[{"namespace":"n"}],"policy_log":["a \u0026 b"]}}"#,
+);
+
+#[test]
+fn rare_fields_have_their_place_and_come_back() {
+    let Ok(Line::Flow(read)) = Line::parse(RARE) else {
+        panic!("{:?}", Line::parse(RARE))
+    };
+    let mut line = String::new();
+    Flow {
+        summary: None,
+        ..*read
+    }
+    .write_exporter_line(&mut line);
+    assert_eq!(line, RARE);
+}
+
+/// Names in presentation form at their longest: each octet is four characters.
+fn worst_name() -> String {
+    "\\000".repeat(250) + "."
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_text_comes_back(text in ".*", node in "\\PC*") {
+        let dns = Dns::request(text.as_str().into(), RecordType::Number(28));
+        let node_name = node.as_str().into();
+        let flow = Flow { node_name, ..Flow::new(Event::Dns(dns), Verdict::Dropped) };
+        let mut line = String::new();
+        flow.write_exporter_line(&mut line);
+        prop_assert!(!line.contains(['\n', '\r']));
+        let Ok(Line::Flow(read)) = Line::parse(&line) else { panic!("{line}") };
+        prop_assert_eq!(&read.dns().unwrap().query, &flow.dns().unwrap().query);
+        prop_assert_eq!(&read.node_name, &flow.node_name);
+        prop_assert_eq!(read.summary(), flow.summary());
+    }
+
+    #[test]
+    fn worst_answers_stay_within_the_bound(cnames in 0usize..400, ips in 0usize..400, names in 0usize..60) {
+        let mut dns = Dns::response(worst_name().into(), RecordType::Number(1), 0);
+        dns.cnames = vec![worst_name().into(); cnames];
+        dns.ips = vec!["2001:db8:1111:2222:3333:4444:5555:6666".parse().unwrap(); ips];
+        let mut flow = Flow::new(Event::Dns(dns), Verdict::Forwarded);
+        flow.source_names = vec![worst_name().into(); names];
+        flow.source.labels = vec!["k8s:label=value".into(); names].into();
+        let mut line = String::new();
+        flow.write_exporter_line(&mut line);
+        prop_assert!(line.len() <= LINE_OCTETS_MAX);
+    }
+}

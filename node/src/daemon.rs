@@ -1,0 +1,325 @@
+//! The daemon without its files and signals: what is built in which order, how a policy comes into
+//! force, and how it ends.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use bpf_redirect::{Attachment, Datapath, DatapathError, Hook, HookMode, PinError, Pins};
+use policy::{Identities, PolicySet, Problem, RuleIds, Snapshot};
+use transport::{Gate, LinkError, NetNs, Netlink};
+
+use crate::clock;
+use crate::datapath::prefixes;
+use crate::endpoints::file::Roster;
+use crate::exit::{Exit, NO_PERMISSION};
+use crate::guard::{Guards, SharedLearner};
+use crate::instance::{Instance, Lock};
+use crate::learner::Learner;
+use crate::proxy::DnsThreads;
+use crate::status::{EventCounts, EventThread, boot_time_ns, is_over};
+
+/// What a daemon is made with.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) instance: Instance,
+    /// Where programs, maps, links and the gate outlive the process; `None`: they end with it.
+    pub(crate) pins: Option<PathBuf>,
+    /// `None`: what the kernel has.
+    pub(crate) hook_mode: Option<HookMode>,
+}
+
+/// A running daemon, all parts of it, in the network namespace of the thread that started it.
+pub(crate) struct Daemon {
+    setup: Setup,
+    _lock: Lock,
+    pub(crate) datapath: Datapath,
+    pub(crate) learner: SharedLearner,
+    pub(crate) guards: Guards,
+    pub(crate) dns: DnsThreads,
+    pub(crate) events: Arc<EventCounts>,
+    event_thread: EventThread,
+    gate: Gate,
+    side_link: Vec<Attachment>,
+    policies: PolicySet,
+    rule_ids: RuleIds,
+    /// The number of policies in force.
+    pub(crate) policy_count: usize,
+    host_addresses: Vec<IpAddr>,
+    /// Flows in the table at the last sweep.
+    pub(crate) flows: usize,
+}
+
+impl Daemon {
+    /// Builds everything but endpoints: the gate, the programs, the proxy, in the order in which
+    /// nothing is lost.
+    ///
+    /// # Errors
+    /// With an exit code where one is promised; what was made is taken away again.
+    pub(crate) fn start(setup: Setup, identities: Identities) -> Result<Self> {
+        let lock = Lock::take().map_err(|holder| {
+            let who = holder.map_or_else(
+                || "another process".to_owned(),
+                |pid| format!("process {pid}"),
+            );
+            anyhow::anyhow!(
+                "{who} guards this network namespace already; one Namegate is enough for all of it"
+            )
+        })?;
+        let pins = clear_pins(&setup)?;
+        let gate = Gate::create(&setup.instance.side_link())
+            .map_err(|error| without_privilege("the gate", &error))?;
+        let parts = build(&setup, &gate, pins, identities);
+        let (datapath, learner, dns, side_link) = match parts {
+            Ok(parts) => parts,
+            Err(error) => {
+                // Nothing is guarded yet: leave nothing behind.
+                let _ = take_away(&setup);
+                return Err(error);
+            }
+        };
+        let events = Arc::new(EventCounts::default());
+        let event_thread = EventThread::start(datapath.events()?, Arc::clone(&events))?;
+        Ok(Self {
+            setup,
+            _lock: lock,
+            datapath,
+            learner,
+            guards: Guards::default(),
+            dns,
+            events,
+            event_thread,
+            gate,
+            side_link,
+            policies: PolicySet::default(),
+            rule_ids: RuleIds::new(),
+            policy_count: 0,
+            host_addresses: own_addresses()?,
+            flows: 0,
+        })
+    }
+
+    /// The instance.
+    pub(crate) fn instance(&self) -> &Instance {
+        &self.setup.instance
+    }
+
+    /// Takes other policies, which come into force with [`Daemon::enforce`].
+    pub(crate) fn set_policies(&mut self, policies: PolicySet) {
+        self.policies = policies;
+    }
+
+    /// Takes another roster, which comes under policy with [`Daemon::enforce`]. Says whether anything is
+    /// different.
+    pub(crate) fn set_roster(&mut self, roster: Roster) -> bool {
+        self.guards
+            .update(roster, &mut self.datapath, &self.learner)
+    }
+
+    /// Looks at the node's own addresses again. Says whether they are different.
+    pub(crate) fn look_at_node(&mut self) -> bool {
+        let Ok(addresses) = own_addresses() else {
+            return false;
+        };
+        let differs = addresses != self.host_addresses;
+        self.host_addresses = addresses;
+        differs
+    }
+
+    /// Compiles the policies for everybody there is and puts the result into force: policy maps, then
+    /// the address table, then the endpoints that weren't attached yet.
+    ///
+    /// # Errors
+    /// If a limit is exceeded; what was in force stays.
+    pub(crate) fn enforce(&mut self) -> Result<(), Vec<Problem>> {
+        let cast = self.guards.cast(self.host_addresses.clone());
+        let revision = self.learner.snapshot().revision() + 1;
+        let (policies, rule_ids) = (&self.policies, &mut self.rule_ids);
+        let snapshot = self.learner.with_identities(|identities| {
+            Snapshot::build(revision, policies, &cast, identities, rule_ids)
+        })?;
+        self.policy_count = self.policies.len();
+        let table = prefixes(&snapshot);
+        self.learner.set_snapshot(snapshot);
+        self.guards.reload(&self.learner);
+        if let Err(error) = self.datapath.set_prefixes(&table) {
+            tracing::error!("the address table is not complete: {error}");
+        }
+        self.guards
+            .attach(&mut self.datapath, &self.learner, &self.gate);
+        tracing::info!(revision, policies = self.policy_count, "policy in force");
+        Ok(())
+    }
+
+    /// Forgets the flows that are over.
+    pub(crate) fn sweep(&mut self) {
+        let Ok(now) = boot_time_ns() else { return };
+        match self
+            .datapath
+            .sweep_flows(|key, value| is_over(key, value, now))
+        {
+            Ok(left) => self.flows = left,
+            Err(error) => tracing::error!("the flow table can't be swept: {error}"),
+        }
+    }
+
+    /// Ends the threads. Enforcement stays where it is pinned; with `detach` everything is taken away.
+    ///
+    /// # Errors
+    /// If something can't be taken away.
+    pub(crate) fn end(mut self, detach: bool) -> Result<()> {
+        if detach {
+            // First the programs, so that workloads talk directly again; then what they led to.
+            self.guards.detach_all();
+        }
+        self.dns.stop();
+        self.event_thread.stop();
+        if detach || self.setup.pins.is_none() {
+            for attachment in self.side_link {
+                let _ = attachment.detach();
+            }
+            drop(self.datapath);
+            take_away(&self.setup)?;
+        }
+        Ok(())
+    }
+}
+
+type Parts = (Datapath, SharedLearner, DnsThreads, Vec<Attachment>);
+
+fn build(
+    setup: &Setup,
+    gate: &Gate,
+    pins: Option<Pins>,
+    mut identities: Identities,
+) -> Result<Parts> {
+    if pins.is_some() {
+        gate.ns
+            .pin(&setup.instance.gate_pin())
+            .context("pinning the gate's namespace")?;
+    }
+    let mode = setup.hook_mode.unwrap_or_else(HookMode::probe);
+    let mut datapath = Datapath::load(gate.node_end.index, mode, pins).map_err(bpf_refused)?;
+    let mut rule_ids = RuleIds::new();
+    let nothing = Snapshot::build(
+        0,
+        &PolicySet::default(),
+        &policy::Cast::default(),
+        &mut identities,
+        &mut rule_ids,
+    )
+    .map_err(|_| anyhow::anyhow!("an empty policy can't be compiled"))?;
+    let learner: SharedLearner = Arc::new(Learner::new(nothing, identities, clock::now));
+    let node_end = (gate.node_end.name.as_str(), gate.node_end.index);
+    let gate_end = (gate.gate_end.name.as_str(), gate.gate_end.index);
+    let mut side_link = vec![datapath.attach(Hook::NodeEnd, node_end)?];
+    let attached = gate.ns.run(|| -> Result<_, DatapathError> {
+        Ok([
+            datapath.attach(Hook::GateIn, gate_end)?,
+            datapath.attach(Hook::GateOut, gate_end)?,
+        ])
+    })??;
+    side_link.extend(attached);
+    let dns = DnsThreads::start(gate, &learner).context("the DNS sockets")?;
+    Ok((datapath, learner, dns, side_link))
+}
+
+/// Removes what an earlier run of this instance left, and says what that meant.
+fn clear_pins(setup: &Setup) -> Result<Option<Pins>> {
+    let Some(dir) = &setup.pins else {
+        return Ok(None);
+    };
+    let pins = Pins::open(dir).map_err(|error| match error {
+        PinError::NoBpffs { .. } => Exit::with(NO_PERMISSION, error),
+        PinError::InUse { .. } | PinError::Create { .. } | PinError::Remove { .. } => error.into(),
+    })?;
+    if pins.in_use() {
+        tracing::warn!(
+            pins = %dir.display(),
+            "an earlier run left its programs: they are removed, and the endpoints are open until they are guarded anew"
+        );
+    }
+    pins.clear()?;
+    remove_side_link(setup)?;
+    pins.create()
+        .map_err(|error| Exit::with(NO_PERMISSION, error))?;
+    Ok(Some(pins))
+}
+
+/// Takes away all that an instance leaves on a node, whether its daemon lived or not.
+///
+/// # Errors
+/// If something can't be removed, or a daemon uses it; the error names it.
+pub(crate) fn take_away(setup: &Setup) -> Result<()> {
+    if let Some(dir) = &setup.pins
+        && let Some(pins) = Pins::find(dir)?
+    {
+        pins.remove()?;
+    }
+    remove_side_link(setup)
+}
+
+fn remove_side_link(setup: &Setup) -> Result<()> {
+    let names = setup.instance.side_link();
+    let netlink = Netlink::open()?;
+    let links = netlink.links()?;
+    if links.iter().any(|link| link.name == names.node) {
+        // A clsact filter has no pin; it would go on sending into a link that is gone.
+        for link in &links {
+            bpf_redirect::remove_filters(&link.name);
+        }
+    }
+    Gate::remove(&names)?;
+    if setup.pins.is_some() {
+        NetNs::unpin(&setup.instance.gate_pin()).context("the gate's namespace")?;
+    }
+    Ok(())
+}
+
+/// The node's own addresses; the side link has none.
+fn own_addresses() -> Result<Vec<IpAddr>, LinkError> {
+    let mut addresses: Vec<IpAddr> = Netlink::open()?
+        .addresses()?
+        .into_iter()
+        .map(|(_, ip)| ip)
+        .collect();
+    addresses.sort();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+/// A failure that a missing privilege explains ends with 77.
+fn without_privilege(what: &str, error: &LinkError) -> anyhow::Error {
+    const EPERM: i32 = 1;
+    const EOPNOTSUPP: i32 = 95;
+    if matches!(error.errno(), Some(EPERM | EOPNOTSUPP)) {
+        return Exit::with(
+            NO_PERMISSION,
+            format!(
+                "{what} can't be made: {error}; Namegate needs root, or CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON"
+            ),
+        );
+    }
+    anyhow::anyhow!("{what} can't be made: {error}")
+}
+
+/// The kernel refused BPF itself: it lacks a privilege or a feature, and a restart won't help.
+fn bpf_refused(error: DatapathError) -> anyhow::Error {
+    if !matches!(
+        error,
+        DatapathError::Load(_) | DatapathError::Program { .. }
+    ) {
+        return error.into();
+    }
+    let text = error.to_string();
+    // The verifier's log follows in further lines.
+    let first = text.lines().next().unwrap_or_default();
+    tracing::debug!("{text}");
+    Exit::with(
+        NO_PERMISSION,
+        format!(
+            "the kernel refuses the datapath: {first}; Linux 6.1 with BTF is needed, and CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+        ),
+    )
+}
