@@ -5,8 +5,9 @@ use serde_json::Value;
 use super::Report;
 
 /// A crate and the workspace's crates that it may use; those only its tests may use.
-const ARROWS: [(&str, &[&str], &[&str]); 9] = [
+const ARROWS: [(&str, &[&str], &[&str]); 10] = [
     ("fqdn", &[], &[]),
+    ("flow", &[], &[]),
     ("policy", &["fqdn"], &[]),
     ("fqdn-cache", &["fqdn"], &[]),
     ("bpf-redirect-common", &[], &[]),
@@ -26,6 +27,7 @@ const WIRING: [&str; 2] = ["namegate", "namegate-bench"];
 
 const ALL: &[&str] = &[
     "fqdn",
+    "flow",
     "policy",
     "fqdn-cache",
     "bpf-redirect-common",
@@ -36,7 +38,7 @@ const ALL: &[&str] = &[
 ];
 
 /// Crates without sockets, files, clock or environment, and what they may therefore not name.
-const PURE: [&str; 3] = ["fqdn", "policy", "fqdn-cache"];
+const PURE: [&str; 4] = ["fqdn", "flow", "policy", "fqdn-cache"];
 const IMPURE: [&str; 12] = [
     "tokio",
     "tokio-util",
