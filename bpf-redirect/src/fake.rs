@@ -1,6 +1,7 @@
 //! Maps in memory, for tests: bounded, and able to fail on purpose.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use bpf_redirect_common::{Address, PolicyKey, PolicyValue};
 
@@ -17,12 +18,34 @@ pub struct FakeTable {
     pub writes_left: Option<usize>,
     /// All writes, in their order, in words.
     pub log: Vec<String>,
+    /// What else happens at each write, before it is done.
+    pub hook: Hook,
+}
+
+/// Called with the word that the log will have, also at writes that take away: time may pass, and
+/// what it refuses is refused.
+#[derive(Default)]
+pub struct Hook(pub Option<OnWrite>);
+
+type OnWrite = Box<dyn FnMut(&str) -> Result<(), TableError> + Send>;
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Hook").field(&self.0.is_some()).finish()
+    }
 }
 
 impl FakeTable {
     fn write(&mut self, what: String) -> Result<(), TableError> {
         if let Some(left) = self.writes_left.as_mut() {
             *left = left.checked_sub(1).ok_or(TableError::Full("fake"))?;
+        }
+        self.note(what)
+    }
+
+    fn note(&mut self, what: String) -> Result<(), TableError> {
+        if let Some(hook) = &mut self.hook.0 {
+            hook(&what)?;
         }
         self.log.push(what);
         Ok(())
@@ -46,7 +69,7 @@ impl Table for FakeTable {
     }
 
     fn clear_address(&mut self, address: Address) -> Result<(), TableError> {
-        self.log.push("no address".to_owned());
+        self.note("no address".to_owned())?;
         self.addresses.remove(&address.octets());
         Ok(())
     }
@@ -58,7 +81,7 @@ impl Table for FakeTable {
     }
 
     fn clear_entry(&mut self, key: PolicyKey) -> Result<(), TableError> {
-        self.log.push(format!("no entry {}", key.identity));
+        self.note(format!("no entry {}", key.identity))?;
         self.entries.remove(&entry(key));
         Ok(())
     }
@@ -73,7 +96,7 @@ impl Table for FakeTable {
     }
 
     fn remove_policy(&mut self) -> Result<(), TableError> {
-        self.log.push("no policy".to_owned());
+        self.note("no policy".to_owned())?;
         self.entries.clear();
         Ok(())
     }

@@ -48,6 +48,8 @@ pub struct Ledger<T> {
     table: T,
     addresses: BTreeMap<[u8; 16], u32>,
     identities: BTreeMap<u32, Held>,
+    /// Identities that lost their last address since the last [`Ledger::retire`]; empty between calls.
+    idle: Vec<u32>,
 }
 
 /// An identity that some address has.
@@ -68,6 +70,7 @@ impl<T: Table> Ledger<T> {
             table,
             addresses: BTreeMap::new(),
             identities: BTreeMap::new(),
+            idle: Vec::new(),
         }
     }
 
@@ -82,6 +85,12 @@ impl<T: Table> Ledger<T> {
         self.addresses
             .iter()
             .map(|(octets, identity)| (Address::from_octets(*octets), *identity))
+    }
+
+    /// Whether some address has this identity, so that its policy entries are in the kernel.
+    #[must_use]
+    pub fn has_identity(&self, identity: u32) -> bool {
+        self.identities.contains_key(&identity)
     }
 
     /// The proof that nothing had to be written: an answer whose addresses are none of the
@@ -152,9 +161,10 @@ impl<T: Table> Ledger<T> {
                 .collect()
         };
         let mut entries = statics;
-        for (identity, held) in &mut self.identities {
+        let mut keys = Vec::with_capacity(self.identities.len());
+        for identity in self.identities.keys() {
             let of_identity = entries_for(*identity);
-            held.entries = of_identity.iter().map(|(key, _)| *key).collect();
+            keys.push(of_identity.iter().map(|(key, _)| *key).collect());
             entries.extend(of_identity);
         }
         if let Err(source) = self.table.replace_entries(&entries) {
@@ -163,23 +173,48 @@ impl<T: Table> Ledger<T> {
                 source,
             });
         }
+        for (held, keys) in self.identities.values_mut().zip(keys) {
+            held.entries = keys;
+        }
+        self.apply_each(changes, &mut entries_for, &mut released);
+        Ok(Outcome {
+            installed: Installed(()),
+            released,
+        })
+    }
+
+    /// Applies each change by itself: for names that have expired, where nobody waits for an answer.
+    /// An address that can't be changed is taken away; what [`Ledger::identity_of`] says after that
+    /// is what the kernel has. Gives back the identities of which the ledger gives one reference
+    /// back.
+    pub fn settle(
+        &mut self,
+        changes: &[Change],
+        mut entries_for: impl FnMut(u32) -> Entries,
+    ) -> Vec<u32> {
+        let mut released = Vec::new();
+        self.apply_each(changes, &mut entries_for, &mut released);
+        released
+    }
+
+    fn apply_each(
+        &mut self,
+        changes: &[Change],
+        entries_for: &mut impl FnMut(u32) -> Entries,
+        released: &mut Vec<u32>,
+    ) {
         for change in changes {
-            if self.apply(change, &mut entries_for, &mut released).is_err() {
+            if self.apply(change, entries_for, released).is_err() {
                 released.extend(change.identity);
                 let away = Change {
                     address: change.address,
                     identity: None,
                 };
-                // Taking away needs no room; what the kernel refuses here stays listed, and closed
-                // by the entries that are gone.
-                let _ = self.apply(&away, &mut entries_for, &mut released);
+                // Taking away needs no room; what the kernel refuses here stays listed.
+                let _ = self.apply(&away, entries_for, released);
             }
         }
-        self.retire(&mut released);
-        Ok(Outcome {
-            installed: Installed(()),
-            released,
-        })
+        self.retire(released);
     }
 
     /// Applies one change and gives the identity that the address had. References that aren't needed
@@ -280,18 +315,22 @@ impl<T: Table> Ledger<T> {
     fn count(&mut self, identity: u32, by: isize) {
         if let Some(held) = self.identities.get_mut(&identity) {
             held.addresses = held.addresses.saturating_add_signed(by);
+            if held.addresses == 0 {
+                self.idle.push(identity);
+            }
         }
     }
 
     /// Removes the identities that no address has any more: first they lost their addresses, now
     /// their entries, and last the reference.
     fn retire(&mut self, released: &mut Vec<u32>) {
-        let idle: Vec<u32> = self
-            .identities
-            .iter()
-            .filter(|(_, held)| held.addresses == 0)
-            .map(|(identity, _)| *identity)
-            .collect();
+        let mut idle = std::mem::take(&mut self.idle);
+        idle.sort_unstable();
+        idle.dedup();
+        idle.retain(|identity| {
+            let held = self.identities.get(identity);
+            held.is_some_and(|held| held.addresses == 0)
+        });
         for identity in idle {
             self.drop_identity(identity);
             released.push(identity);
@@ -329,160 +368,4 @@ impl<T: Table> Ledger<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::FakeTable;
-
-    fn address(last: u8) -> Address {
-        Address::from(std::net::IpAddr::from([192, 0, 2, last]))
-    }
-
-    fn open(last: u8, identity: u32) -> Change {
-        Change {
-            address: address(last),
-            identity: Some(identity),
-        }
-    }
-
-    fn entry(identity: u32) -> Entries {
-        let key = PolicyKey {
-            identity,
-            port: 0,
-            protocol: 0,
-            direction: 1,
-        };
-        vec![(
-            key,
-            PolicyValue {
-                rule: 1,
-                verdict: 1,
-                reserved: [0; 3],
-            },
-        )]
-    }
-
-    #[test]
-    fn entries_are_written_before_the_address() {
-        let mut ledger = Ledger::new(FakeTable::default());
-        ledger.install(&[open(1, 70)], entry).unwrap();
-        assert_eq!(ledger.table.log, ["entry 70", "address 70"]);
-    }
-
-    #[test]
-    fn a_refresh_writes_nothing_and_gives_its_reference_back() {
-        let mut ledger = Ledger::new(FakeTable::default());
-        ledger.install(&[open(1, 70)], entry).unwrap();
-        ledger.table.log.clear();
-        let outcome = ledger.install(&[open(1, 70)], entry).unwrap();
-        assert_eq!((ledger.table.log.len(), outcome.released), (0, vec![70]));
-    }
-
-    #[test]
-    fn ten_thousand_addresses_of_one_identity_cost_one_entry() {
-        let mut ledger = Ledger::new(FakeTable::default());
-        for index in 0..10_000u32 {
-            let address = Address::from(std::net::IpAddr::from(
-                (0x0a00_0000u32 + index).to_be_bytes(),
-            ));
-            ledger
-                .install(
-                    &[Change {
-                        address,
-                        identity: Some(70),
-                    }],
-                    entry,
-                )
-                .unwrap();
-        }
-        assert_eq!(
-            (ledger.table.entries.len(), ledger.table.addresses.len()),
-            (1, 10_000)
-        );
-    }
-
-    #[test]
-    fn a_new_identity_replaces_the_old_one_in_one_write() {
-        let mut ledger = Ledger::new(FakeTable::default());
-        ledger.install(&[open(1, 70)], entry).unwrap();
-        ledger.table.log.clear();
-        let outcome = ledger.install(&[open(1, 71)], entry).unwrap();
-        assert_eq!(ledger.table.log, ["entry 71", "address 71", "no entry 70"]);
-        assert_eq!(outcome.released, [70]);
-    }
-
-    #[test]
-    fn a_full_map_leaves_no_half_of_an_answer() {
-        for writes in 0..5 {
-            let mut ledger = Ledger::new(FakeTable::default());
-            ledger.install(&[open(9, 60)], entry).unwrap();
-            let before = (ledger.table.addresses.clone(), ledger.table.entries.clone());
-            ledger.table.writes_left = Some(writes);
-            let changes = [open(1, 70), open(9, 70), open(2, 71), open(3, 70)];
-            // Six writes are needed; undoing an overwrite needs one more, so leave room for none.
-            let error = ledger.install(&changes, entry).unwrap_err();
-            let mut released = error.released;
-            released.sort_unstable();
-            let overwritten = writes > 2;
-            if overwritten {
-                assert!(
-                    !ledger.table.addresses.contains_key(&address(9).octets()),
-                    "closed, not wrongly open"
-                );
-                assert_eq!(released, [60, 70, 70, 70, 71], "{writes}");
-            } else {
-                assert_eq!(
-                    (ledger.table.addresses.clone(), ledger.table.entries.clone()),
-                    before,
-                    "{writes}"
-                );
-                assert_eq!(released, [70, 70, 70, 71], "{writes}");
-            }
-            assert!(ledger.table.entries.len() <= 1);
-        }
-    }
-
-    #[test]
-    fn taking_away_goes_backwards() {
-        let mut ledger = Ledger::new(FakeTable::default());
-        ledger.install(&[open(1, 70), open(2, 70)], entry).unwrap();
-        ledger.table.log.clear();
-        let away = |last| Change {
-            address: address(last),
-            identity: None,
-        };
-        assert!(
-            ledger
-                .install(&[away(1)], entry)
-                .unwrap()
-                .released
-                .is_empty()
-        );
-        assert_eq!(ledger.install(&[away(2)], entry).unwrap().released, [70]);
-        assert_eq!(
-            ledger.table.log,
-            ["no address", "no address", "no entry 70"]
-        );
-    }
-
-    #[test]
-    fn a_reload_swaps_all_entries_and_then_moves_addresses() {
-        let mut ledger = Ledger::new(FakeTable::default());
-        ledger.install(&[open(1, 70), open(2, 71)], entry).unwrap();
-        ledger.table.log.clear();
-        let changes = [
-            open(1, 80),
-            Change {
-                address: address(2),
-                identity: None,
-            },
-        ];
-        let outcome = ledger.reload(entry(0), &changes, entry).unwrap();
-        assert_eq!(
-            ledger.table.log.first().map(String::as_str),
-            Some("entries")
-        );
-        assert_eq!(outcome.released, [70, 71]);
-        let left: Vec<u32> = ledger.table.entries.keys().map(|key| key.0).collect();
-        assert_eq!(left, [0, 80]);
-    }
-}
+mod tests;

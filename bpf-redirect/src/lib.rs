@@ -16,7 +16,7 @@ mod table;
 pub use attach::{Attachment, Hook, HookMode, remove_filters, strangers};
 pub use datapath::{CounterValue, Datapath, DatapathError, EndpointEntry};
 pub use events::EventReader;
-pub use fake::FakeTable;
+pub use fake::{FakeTable, Hook as FakeHook};
 pub use ledger::{Change, InstallError, Installed, Ledger, Outcome};
 pub use pin::{PinError, Pins};
 pub use table::{KernelTable, Table, TableError};

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use fqdn::Name;
 
-use crate::limits::{ADDRESSES_PER_ANSWER_MAX, ALIASES_PER_ANSWER_MAX, CHAIN_NAMES_MAX};
+use crate::limits::{
+    ADDRESSES_PER_ANSWER_MAX, ALIASES_PER_ANSWER_MAX, CHAIN_NAMES_MAX, RECORD_TYPES_TOLD_MAX,
+};
 use crate::question::{HEADER_OCTETS, Header, RawQuestion, Rcode};
 use crate::walk::{Malformed, NameBuf, Record};
 use crate::words::words;
@@ -140,6 +142,10 @@ pub struct Reading {
     pub addresses: Vec<LearnedAddr>,
     /// The names that the chain of CNAMEs and DNAMEs adds, in its order.
     pub aliases: Vec<Name>,
+    /// The type of each answer record, in its order, as far as they are told.
+    pub record_types: Vec<u16>,
+    /// The least TTL among A, AAAA and CNAME records; `None` without one.
+    pub ttl_secs: Option<u32>,
 }
 
 /// Reads the answer section of a message whose question matched. Authority and additional records
@@ -161,6 +167,8 @@ pub fn read_answer(bytes: &[u8]) -> Result<Reading, Invalid> {
         is_truncated: header.flags.is_truncated(),
         addresses: Vec::new(),
         aliases: Vec::new(),
+        record_types: survey.record_types,
+        ttl_secs: survey.ttl_secs,
     };
     if reading.rcode != Rcode::NO_ERROR {
         return Ok(reading);
@@ -184,6 +192,20 @@ struct Section<'a> {
 struct Survey {
     aliases: Vec<Alias>,
     has_addresses: bool,
+    record_types: Vec<u16>,
+    ttl_secs: Option<u32>,
+}
+
+impl Survey {
+    fn note(&mut self, record: &Record<'_>) {
+        if self.record_types.len() < RECORD_TYPES_TOLD_MAX {
+            self.record_types.push(record.rtype);
+        }
+        if matches!(record.rtype, TYPE_A | TYPE_AAAA | TYPE_CNAME) {
+            let ttl_secs = record.ttl_secs();
+            self.ttl_secs = Some(self.ttl_secs.map_or(ttl_secs, |least| least.min(ttl_secs)));
+        }
+    }
 }
 
 /// A CNAME or DNAME record.
@@ -206,8 +228,11 @@ impl Section<'_> {
         let mut survey = Survey {
             aliases: Vec::new(),
             has_addresses: false,
+            record_types: Vec::with_capacity(usize::from(self.count.min(16))),
+            ttl_secs: None,
         };
         self.for_each(|owner, record| {
+            survey.note(record);
             match (record.rtype, record.rdata.len()) {
                 (TYPE_A, 4) | (TYPE_AAAA, 16) => survey.has_addresses = true,
                 (TYPE_A | TYPE_AAAA, _) => return Err(Invalid::Malformed),

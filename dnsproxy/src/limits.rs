@@ -23,6 +23,9 @@ pub const ALIASES_PER_ANSWER_MAX: usize = 64;
 /// Addresses in one answer; one more is answered SERVFAIL, `too-many`.
 pub const ADDRESSES_PER_ANSWER_MAX: usize = 1000;
 
+/// Types of answer records that an event tells; the others are left out of it.
+pub const RECORD_TYPES_TOLD_MAX: usize = 64;
+
 /// Queries of one endpoint that wait for an answer; one more is answered SERVFAIL.
 pub const OUTSTANDING_PER_ENDPOINT_MAX: u32 = 2048;
 /// Queries of all endpoints that wait for an answer; from it to twice of it an endpoint is let in

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::endpoint::Endpoint;
 use crate::flow::{Event, Flow};
 use crate::lost::LostEvents;
+use crate::reserved;
 use crate::time::{Time, TimeFormat};
 use crate::verdict::{AuthType, Verdict, match_type_name};
 
@@ -89,7 +90,7 @@ impl Compact {
         self.colored(Some(Color::Cyan), out, |out| self.write_host(peer, out));
         out.push(' ');
         self.colored(Some(Color::Magenta), out, |out| {
-            match reserved_name(peer.endpoint.identity) {
+            match reserved::name(peer.endpoint.identity) {
                 Some(name) => write!(out, "({name})"),
                 None => write!(out, "(ID:{})", peer.endpoint.identity),
             }
@@ -287,24 +288,6 @@ fn write_type(flow: &Flow, out: &mut String) {
             }
         },
     }
-}
-
-/// Identities that every cluster shares; well-known ones of old (100 to 115) print as numbers.
-const fn reserved_name(identity: u32) -> Option<&'static str> {
-    Some(match identity {
-        0 => "unknown",
-        1 => "host",
-        2 => "world",
-        3 => "unmanaged",
-        4 => "health",
-        5 => "init",
-        6 => "remote-node",
-        7 => "kube-apiserver",
-        8 => "ingress",
-        9 => "world-ipv4",
-        10 => "world-ipv6",
-        _ => return None,
-    })
 }
 
 /// Appends text from an event so that it can't steer a terminal: ESC and CR become visible.

@@ -18,6 +18,7 @@ pub mod limits;
 mod lost;
 mod packet;
 mod read;
+mod reserved;
 mod ring;
 mod summary;
 mod time;

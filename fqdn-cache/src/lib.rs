@@ -1,12 +1,16 @@
-//! What one endpoint has learned: names and their addresses.
+//! What one endpoint has learned: names, their addresses, and when that ends.
 //!
 //! Pure: no sockets, no clock. It knows no policy and no identity; it says which addresses changed
 //! their names, and what that means is for others to say.
 #![forbid(unsafe_code)]
 
+mod agenda;
 mod cache;
+mod lifetimes;
 pub mod limits;
-mod order;
+mod plan;
 mod slab;
 
-pub use cache::{Cache, Full, Learned, Plan, Stale};
+pub use cache::{Cache, Stale};
+pub use lifetimes::Lifetimes;
+pub use plan::{Full, Learned, Plan};

@@ -1,9 +1,31 @@
 //! Every bound of this crate, and what happens beyond it.
 
-/// Addresses of one name; beyond, the least recently learned of that name goes. An answer with more
-/// is refused.
+/// Addresses of one name; beyond, those go that end first. An answer with more is refused.
 pub const ADDRESSES_PER_NAME_MAX: usize = 1_000;
-/// Names of one endpoint; beyond, the least recently learned one goes.
+/// Names of one endpoint; beyond, the one that ends first goes.
 pub const NAMES_MAX: usize = 10_000;
-/// Addresses of one endpoint; beyond, the least recently learned one goes.
+/// Addresses of one endpoint; beyond, those go that end first.
 pub const ADDRESSES_MAX: usize = 20_000;
+/// Names' addresses of one endpoint, about 100 octets each; beyond, those go that end first. Without
+/// it ten thousand names on the same thousand addresses would be ten million.
+pub const PAIRS_MAX: usize = 100_000;
+
+/// The bounds of one cache.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) addresses_per_name: usize,
+    pub(crate) names: usize,
+    pub(crate) addresses: usize,
+    pub(crate) pairs: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            addresses_per_name: ADDRESSES_PER_NAME_MAX,
+            names: NAMES_MAX,
+            addresses: ADDRESSES_MAX,
+            pairs: PAIRS_MAX,
+        }
+    }
+}

@@ -52,6 +52,11 @@ impl<T> Slab<T> {
         self.place(slot)?.as_mut()
     }
 
+    /// All values, in the order of their slots.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().flatten()
+    }
+
     fn place(&mut self, slot: u32) -> Option<&mut Option<T>> {
         self.slots.get_mut(usize::try_from(slot).ok()?)
     }

@@ -2,6 +2,7 @@
 
 mod detach;
 mod endpoint;
+mod observe;
 mod policy;
 mod run;
 mod status;
@@ -43,6 +44,8 @@ enum Command {
     /// The endpoints of this node.
     #[command(subcommand)]
     Endpoint(endpoint::Endpoint),
+    /// Follow the flows of this node, as `hubble observe` prints them.
+    Observe(observe::Observe),
     /// Policy files.
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -90,10 +93,24 @@ impl Namegate {
             Command::Run(run) => run.run(),
             Command::Status(status) => status.run(),
             Command::Endpoint(endpoint) => endpoint.run(),
+            Command::Observe(observe) => observe.run(),
             Command::Policy(policy) => policy.run(),
             Command::Detach(detach) => detach.run(),
             Command::Version => print(&format!("namegate {}\n", env!("CARGO_PKG_VERSION"))),
         }
+    }
+}
+
+/// Tells of wrong usage, or prints help. `observe` ends with 1 for wrong usage, as Hubble's does.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    let is_observe = std::env::args_os()
+        .nth(1)
+        .is_some_and(|command| command == "observe");
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if is_observe => ExitCode::FAILURE,
+        code => ExitCode::from(u8::try_from(code).unwrap_or(2)),
     }
 }
 

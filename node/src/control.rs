@@ -4,13 +4,18 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
+use flow::{Filter, FilterError, LostEvents};
+use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::exit::Exit;
+use crate::flows::FlowRing;
 use crate::run::Wake;
 
 /// What can be asked of a daemon.
@@ -23,6 +28,20 @@ pub(crate) enum Command {
     Endpoints,
     /// Take everything away and end.
     Detach,
+    /// The flows: those that are there, and those to come.
+    Observe(Observe),
+}
+
+/// Which flows are wanted. The answer is a stream of Hubble's exporter lines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Observe {
+    /// At most so many of those that are there, the newest.
+    pub(crate) last: usize,
+    /// And all that come.
+    pub(crate) follow: bool,
+    /// Hubble's filter flags with their values.
+    pub(crate) filters: Vec<(String, String)>,
 }
 
 /// A command with somebody who waits.
@@ -56,12 +75,28 @@ pub(crate) struct Server {
     path: PathBuf,
 }
 
+/// What a connection needs.
+#[derive(Clone)]
+struct Desk {
+    wake: Sender<Wake>,
+    ring: Arc<FlowRing>,
+    node_name: Arc<str>,
+    open: Arc<AtomicUsize>,
+}
+
+/// Clients at once; one more is turned away.
+const CLIENTS_MAX: usize = 64;
+
 impl Server {
     /// Listens, and hands every request to the daemon.
     ///
     /// # Errors
     /// If the socket can't be made.
-    pub(crate) fn start(path: &Path, wake: Sender<Wake>) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        path: &Path,
+        wake: Sender<Wake>,
+        ring: Arc<FlowRing>,
+    ) -> anyhow::Result<Self> {
         let failed =
             |error: io::Error| anyhow::anyhow!("control socket {}: {error}", path.display());
         if let Some(parent) = path.parent() {
@@ -75,13 +110,18 @@ impl Server {
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let node_name = crate::daemon::node_name().into();
+        let desk = Desk {
+            wake,
+            ring,
+            node_name,
+            open: Arc::default(),
+        };
         std::thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || {
                 for stream in listener.incoming().flatten() {
-                    if let Err(error) = serve(&stream, &wake) {
-                        tracing::debug!("a control client: {error}");
-                    }
+                    desk.admit(stream);
                 }
             })?;
         Ok(Self {
@@ -95,31 +135,155 @@ impl Server {
     }
 }
 
-fn serve(stream: &UnixStream, wake: &Sender<Wake>) -> io::Result<()> {
-    stream.set_read_timeout(Some(WAIT))?;
-    stream.set_write_timeout(Some(WAIT))?;
-    let peer = rustix::net::sockopt::socket_peercred(stream)?;
-    let own = rustix::process::geteuid();
-    let answer = if peer.uid.is_root() || peer.uid == own {
+impl Desk {
+    /// Serves a client on a thread of its own; the clients over the limit are hung up on.
+    fn admit(&self, stream: UnixStream) {
+        let desk = self.clone();
+        if desk.open.fetch_add(1, Ordering::Relaxed) >= CLIENTS_MAX {
+            desk.open.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let open = Arc::clone(&self.open);
+        let spawned = std::thread::Builder::new()
+            .name("control-client".to_owned())
+            .spawn(move || {
+                if let Err(error) = desk.serve(&stream) {
+                    tracing::debug!("a control client: {error}");
+                }
+                desk.open.fetch_sub(1, Ordering::Relaxed);
+            });
+        if spawned.is_err() {
+            open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn serve(&self, mut stream: &UnixStream) -> io::Result<()> {
+        stream.set_read_timeout(Some(WAIT))?;
+        stream.set_write_timeout(Some(WAIT))?;
+        let peer = rustix::net::sockopt::socket_peercred(stream)?;
+        let own = rustix::process::geteuid();
+        if !peer.uid.is_root() && peer.uid != own {
+            return writeln!(
+                stream,
+                "{}",
+                serde_json::json!({"error": "only root may ask"})
+            );
+        }
         let mut line = String::new();
         BufReader::new(stream.take(REQUEST_MAX)).read_line(&mut line)?;
-        match serde_json::from_str::<Command>(&line) {
-            Ok(command) => ask(command, wake)?,
+        let answer = match serde_json::from_str::<Command>(&line) {
+            Ok(Command::Observe(observe)) => match observe.filter() {
+                Ok(filter) => return self.stream_flows(stream, &observe, &filter),
+                Err(error) => serde_json::json!({"error": error.to_string()}),
+            },
+            Ok(command) => self.ask(command)?,
             Err(error) => serde_json::json!({"error": format!("not a command: {error}")}),
+        };
+        writeln!(stream, "{answer}")
+    }
+
+    fn ask(&self, command: Command) -> io::Result<Value> {
+        let (reply, answered) = mpsc::channel();
+        let gone = || io::Error::other("the daemon is ending");
+        self.wake
+            .send(Wake::Control(Request { command, reply }))
+            .map_err(|_| gone())?;
+        answered.recv_timeout(WAIT).map_err(|_| gone())
+    }
+
+    /// Writes flows until all are written or, where they are followed, until the client goes. A slow
+    /// client loses flows, is told how many, and holds up nobody.
+    fn stream_flows(
+        &self,
+        mut stream: &UnixStream,
+        observe: &Observe,
+        filter: &Filter,
+    ) -> io::Result<()> {
+        let (all, mut cursor) = self.ring.all();
+        let wanted: Vec<_> = all.iter().filter(|flow| filter.matches(flow)).collect();
+        let first = wanted.len().saturating_sub(observe.last);
+        let mut text = String::new();
+        for flow in wanted.iter().skip(first) {
+            flow.write_exporter_line(&mut text);
+            text.push('\n');
         }
-    } else {
-        serde_json::json!({"error": "only root may ask"})
-    };
-    let mut stream = stream;
-    writeln!(stream, "{answer}")
+        loop {
+            stream.write_all(text.as_bytes())?;
+            if !observe.follow {
+                return Ok(());
+            }
+            text.clear();
+            let batch = self.ring.wait_from(cursor, FOLLOW_WAIT);
+            cursor = batch.cursor;
+            if batch.lost > 0 {
+                LostEvents::in_ring(batch.lost).write_exporter_line(
+                    &self.node_name,
+                    None,
+                    &mut text,
+                );
+                text.push('\n');
+            }
+            for flow in batch.flows.iter().filter(|flow| filter.matches(flow)) {
+                flow.write_exporter_line(&mut text);
+                text.push('\n');
+            }
+            if is_gone(stream) {
+                return Ok(());
+            }
+        }
+    }
 }
 
-fn ask(command: Command, wake: &Sender<Wake>) -> io::Result<Value> {
-    let (reply, answered) = mpsc::channel();
-    let gone = || io::Error::other("the daemon is ending");
-    wake.send(Wake::Control(Request { command, reply }))
-        .map_err(|_| gone())?;
-    answered.recv_timeout(WAIT).map_err(|_| gone())
+/// How often a follower's connection is looked at while nothing happens.
+const FOLLOW_WAIT: Duration = Duration::from_millis(500);
+
+/// Whether the client has closed its end.
+fn is_gone(stream: &UnixStream) -> bool {
+    let mut fds = [PollFd::new(stream, PollFlags::RDHUP)];
+    let now = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+impl Observe {
+    /// The filter that the flags make.
+    ///
+    /// # Errors
+    /// Which flag or value is wrong.
+    pub(crate) fn filter(&self) -> Result<Filter, FilterError> {
+        let mut filter = Filter::default();
+        for (flag, value) in &self.filters {
+            filter.allow(flag, value)?;
+        }
+        Ok(filter)
+    }
+}
+
+/// Asks a running daemon for a stream; gives its lines one by one.
+///
+/// # Errors
+/// If none listens there.
+pub(crate) fn stream(
+    path: &Path,
+    command: &Command,
+) -> anyhow::Result<impl Iterator<Item = io::Result<String>>> {
+    let mut stream = connect(path)?;
+    writeln!(stream, "{}", serde_json::to_string(command)?)?;
+    Ok(BufReader::new(stream).lines())
+}
+
+fn connect(path: &Path) -> anyhow::Result<UnixStream> {
+    UnixStream::connect(path).map_err(|error| {
+        Exit::with(
+            1,
+            format!(
+                "no daemon answers at {}: {error} (is `namegate run` running? --socket names another place)",
+                path.display()
+            ),
+        )
+    })
 }
 
 /// Asks a running daemon.
@@ -127,9 +291,7 @@ fn ask(command: Command, wake: &Sender<Wake>) -> io::Result<Value> {
 /// # Errors
 /// If none listens there, or it refuses.
 pub(crate) fn call(path: &Path, command: &Command) -> anyhow::Result<Value> {
-    let mut stream = UnixStream::connect(path).map_err(|error| {
-        Exit::with(1, format!("no daemon answers at {}: {error} (is `namegate run` running? --socket names another place)", path.display()))
-    })?;
+    let mut stream = connect(path)?;
     stream.set_read_timeout(Some(WAIT))?;
     writeln!(stream, "{}", serde_json::to_string(command)?)?;
     let mut text = String::new();

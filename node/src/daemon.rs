@@ -4,21 +4,26 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use bpf_redirect::{Attachment, Datapath, DatapathError, Hook, HookMode, PinError, Pins};
+use fqdn_cache::Lifetimes;
 use policy::{Identities, PolicySet, Problem, RuleIds, Snapshot};
 use transport::{Gate, LinkError, NetNs, Netlink};
 
 use crate::clock;
 use crate::datapath::prefixes;
+use crate::directory::Directory;
 use crate::endpoints::file::Roster;
 use crate::exit::{Exit, NO_PERMISSION};
+use crate::flows::{FlowRing, FlowThread, NewsSink, news};
 use crate::guard::{Guards, SharedLearner};
 use crate::instance::{Instance, Lock};
 use crate::learner::Learner;
 use crate::proxy::DnsThreads;
-use crate::status::{EventCounts, EventThread, boot_time_ns, is_over};
+use crate::status::{EventThread, is_over};
+use crate::tell::Teller;
 
 /// What a daemon is made with.
 #[derive(Clone, Debug)]
@@ -28,6 +33,10 @@ pub(crate) struct Setup {
     pub(crate) pins: Option<PathBuf>,
     /// `None`: what the kernel has.
     pub(crate) hook_mode: Option<HookMode>,
+    /// A file that gets every flow.
+    pub(crate) flow_log: Option<PathBuf>,
+    /// How long a learned address is open.
+    pub(crate) lifetimes: Lifetimes,
 }
 
 /// A running daemon, all parts of it, in the network namespace of the thread that started it.
@@ -38,8 +47,11 @@ pub(crate) struct Daemon {
     pub(crate) learner: SharedLearner,
     pub(crate) guards: Guards,
     pub(crate) dns: DnsThreads,
-    pub(crate) events: Arc<EventCounts>,
+    pub(crate) news: NewsSink,
+    pub(crate) flow_ring: Arc<FlowRing>,
+    teller: Arc<Teller>,
     event_thread: EventThread,
+    flow_thread: FlowThread,
     gate: Gate,
     side_link: Vec<Attachment>,
     policies: PolicySet,
@@ -70,7 +82,8 @@ impl Daemon {
         let pins = clear_pins(&setup)?;
         let gate = Gate::create(&setup.instance.side_link())
             .map_err(|error| without_privilege("the gate", &error))?;
-        let parts = build(&setup, &gate, pins, identities);
+        let (news, queue) = news();
+        let parts = build(&setup, &gate, (pins, &news), identities);
         let (datapath, learner, dns, side_link) = match parts {
             Ok(parts) => parts,
             Err(error) => {
@@ -79,8 +92,12 @@ impl Daemon {
                 return Err(error);
             }
         };
-        let events = Arc::new(EventCounts::default());
-        let event_thread = EventThread::start(datapath.events()?, Arc::clone(&events))?;
+        let teller = Arc::new(Teller::new(Arc::clone(&learner), &node_name()));
+        let flow_ring = Arc::new(FlowRing::default());
+        let made_with = (Arc::clone(&teller), Arc::clone(&flow_ring));
+        let flow_thread = FlowThread::start(queue, made_with, setup.flow_log.as_deref())
+            .context("the flow log")?;
+        let event_thread = EventThread::start(datapath.events()?, news.clone())?;
         Ok(Self {
             setup,
             _lock: lock,
@@ -88,8 +105,11 @@ impl Daemon {
             learner,
             guards: Guards::default(),
             dns,
-            events,
+            news,
+            flow_ring,
+            teller,
             event_thread,
+            flow_thread,
             gate,
             side_link,
             policies: PolicySet::default(),
@@ -141,6 +161,8 @@ impl Daemon {
         })?;
         self.policy_count = self.policies.len();
         let table = prefixes(&snapshot);
+        self.teller
+            .set_directory(Directory::new(&snapshot, &cast, &self.teller.directory()));
         self.learner.set_snapshot(snapshot);
         self.guards.reload(&self.learner);
         if let Err(error) = self.datapath.set_prefixes(&table) {
@@ -152,9 +174,20 @@ impl Daemon {
         Ok(())
     }
 
+    /// Takes away what has expired, and says when to call next at the latest.
+    pub(crate) fn expire(&self) -> Option<Instant> {
+        loop {
+            let now = clock::now();
+            match self.learner.expire(now) {
+                Some(next) if next <= now => {}
+                next => return next,
+            }
+        }
+    }
+
     /// Forgets the flows that are over.
     pub(crate) fn sweep(&mut self) {
-        let Ok(now) = boot_time_ns() else { return };
+        let now = clock::boot_ns();
         match self
             .datapath
             .sweep_flows(|key, value| is_over(key, value, now))
@@ -175,6 +208,7 @@ impl Daemon {
         }
         self.dns.stop();
         self.event_thread.stop();
+        self.flow_thread.stop();
         if detach || self.setup.pins.is_none() {
             for attachment in self.side_link {
                 let _ = attachment.detach();
@@ -191,7 +225,7 @@ type Parts = (Datapath, SharedLearner, DnsThreads, Vec<Attachment>);
 fn build(
     setup: &Setup,
     gate: &Gate,
-    pins: Option<Pins>,
+    (pins, news): (Option<Pins>, &NewsSink),
     mut identities: Identities,
 ) -> Result<Parts> {
     if pins.is_some() {
@@ -210,7 +244,8 @@ fn build(
         &mut rule_ids,
     )
     .map_err(|_| anyhow::anyhow!("an empty policy can't be compiled"))?;
-    let learner: SharedLearner = Arc::new(Learner::new(nothing, identities, clock::now));
+    let lifetimes = setup.lifetimes;
+    let learner: SharedLearner = Arc::new(Learner::new(nothing, identities, lifetimes, clock::now));
     let node_end = (gate.node_end.name.as_str(), gate.node_end.index);
     let gate_end = (gate.gate_end.name.as_str(), gate.gate_end.index);
     let mut side_link = vec![datapath.attach(Hook::NodeEnd, node_end)?];
@@ -221,7 +256,7 @@ fn build(
         ])
     })??;
     side_link.extend(attached);
-    let dns = DnsThreads::start(gate, &learner).context("the DNS sockets")?;
+    let dns = DnsThreads::start(gate, &learner, news.clone()).context("the DNS sockets")?;
     Ok((datapath, learner, dns, side_link))
 }
 
@@ -275,6 +310,14 @@ fn remove_side_link(setup: &Setup) -> Result<()> {
         NetNs::unpin(&setup.instance.gate_pin()).context("the gate's namespace")?;
     }
     Ok(())
+}
+
+/// The node's name in events.
+pub(crate) fn node_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// The node's own addresses; the side link has none.

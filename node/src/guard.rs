@@ -233,8 +233,8 @@ fn attach(
     })?;
     gate.set_endpoint_mtu(&link.addresses, link.mtu)?;
     if !guarded.attachments.is_empty() {
-        // Only its addresses changed.
-        return Ok(());
+        // Only its addresses or labels changed.
+        return Ok(learner.reload(id)?);
     }
     let others = strangers(&link.name);
     anyhow::ensure!(

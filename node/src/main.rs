@@ -6,9 +6,11 @@ mod clock;
 mod control;
 mod daemon;
 mod datapath;
+mod directory;
 mod endpoints;
 mod exit;
 mod files;
+mod flows;
 mod guard;
 mod instance;
 mod learner;
@@ -16,6 +18,7 @@ mod proxy;
 mod run;
 mod state;
 mod status;
+mod tell;
 mod watch;
 
 use std::io::Write;
@@ -24,7 +27,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let command = cli::Namegate::parse();
+    let command = match cli::Namegate::try_parse() {
+        Ok(command) => command,
+        Err(error) => return cli::usage(&error),
+    };
     match command.run() {
         Ok(code) => code,
         Err(error) => {

@@ -7,24 +7,28 @@ use std::time::{Duration, Instant};
 
 use bpf_redirect::{Installed, KernelTable};
 use dnsproxy::{
-    Counters, Host, Learn, Lesson, NotInstalled, Outcome, Proxy, Settings, StopUdp, TcpServer,
-    Told, UdpWorker,
+    Counters, Host, Learn, Lesson, NotInstalled, Proxy, Settings, StopUdp, TcpServer, Told,
+    UdpWorker,
 };
 use policy::{Denial, DnsPermit, EndpointId, L4Protocol, Question};
 use tokio_util::sync::CancellationToken;
 use transport::Gate;
 
 use crate::clock;
+use crate::flows::{News, NewsSink};
 use crate::learner::Learner;
 
 /// The node, as the proxy sees it.
-struct NodeHost(Arc<Learner<KernelTable>>);
+struct NodeHost {
+    learner: Arc<Learner<KernelTable>>,
+    news: NewsSink,
+}
 
 impl Learn for NodeHost {
     type Installed = Installed;
 
     fn learn(&self, now: Instant, lesson: Lesson) -> Result<Installed, NotInstalled> {
-        self.0.learn(now, &lesson)
+        self.learner.learn(now, &lesson)
     }
 }
 
@@ -39,28 +43,13 @@ impl Host for NodeHost {
         (server, protocol): (SocketAddr, L4Protocol),
         question: &Question,
     ) -> Result<DnsPermit, Denial> {
-        self.0
+        self.learner
             .snapshot()
             .judge_dns(endpoint, server, protocol, question)
     }
 
     fn tell(&self, told: Told) {
-        let latency_us = told.latency.map(|latency| latency.as_micros());
-        let fault = if let Outcome::ServFail(fault) = &told.outcome {
-            fault.word()
-        } else {
-            ""
-        };
-        tracing::trace!(
-            endpoint = %told.origin.endpoint,
-            server = %told.origin.server,
-            name = %told.question.name,
-            qtype = told.question.qtype,
-            ending = told.outcome.ending().word(),
-            fault,
-            latency_us,
-            "exchange"
-        );
+        self.news.tell(News::Exchange(Box::new(told)));
     }
 }
 
@@ -82,9 +71,16 @@ impl DnsThreads {
     ///
     /// # Errors
     /// If a socket can't be made.
-    pub(crate) fn start(gate: &Gate, learner: &Arc<Learner<KernelTable>>) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        gate: &Gate,
+        learner: &Arc<Learner<KernelTable>>,
+        news: NewsSink,
+    ) -> std::io::Result<Self> {
         let proxy = Arc::new(Proxy::new(
-            NodeHost(Arc::clone(learner)),
+            NodeHost {
+                learner: Arc::clone(learner),
+                news,
+            },
             Settings::default(),
             gate.gate_end.index,
         ));

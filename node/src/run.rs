@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ const SETTLE: Duration = Duration::from_millis(150);
 const SETTLE_MAX: Duration = Duration::from_secs(2);
 /// How often workloads are looked at for new addresses.
 const TICK: Duration = Duration::from_secs(2);
+/// How late an address may close after its end.
+const EXPIRY_STEP: Duration = Duration::from_millis(250);
 /// How many ticks lie between two sweeps of the flow table.
 const TICKS_PER_SWEEP: u32 = 5;
 
@@ -81,7 +84,11 @@ pub(crate) fn run(options: Options) -> Result<()> {
     let (wake, woken) = mpsc::channel();
     watch_signals(&wake)?;
     let mut service = Service::start(options)?;
-    let control = control::Server::start(&service.options.socket, wake.clone())?;
+    let control = control::Server::start(
+        &service.options.socket,
+        wake.clone(),
+        Arc::clone(&service.daemon.flow_ring),
+    )?;
     let _watch = service.watch_folders(&wake)?;
     service.say_ready()?;
     let outcome = service.serve(&woken);
@@ -176,8 +183,10 @@ impl Service {
     fn serve(&mut self, woken: &Receiver<Wake>) -> Result<End> {
         let mut ticks = 0u32;
         let mut next_tick = clock::now() + TICK;
+        let mut next_expiry = clock::now() + EXPIRY_STEP;
         loop {
-            let end = match woken.recv_timeout(next_tick.saturating_duration_since(clock::now())) {
+            let next = next_tick.min(next_expiry);
+            let end = match woken.recv_timeout(next.saturating_duration_since(clock::now())) {
                 Ok(Wake::FilesChanged) => self.settle(woken),
                 Ok(Wake::Reload) => {
                     self.reload_files();
@@ -191,8 +200,13 @@ impl Service {
             if let Some(end) = end {
                 return Ok(end);
             }
-            if clock::now() >= next_tick {
-                next_tick = clock::now() + TICK;
+            let now = clock::now();
+            if now >= next_expiry {
+                self.daemon.expire();
+                next_expiry = now + EXPIRY_STEP;
+            }
+            if now >= next_tick {
+                next_tick = now + TICK;
                 ticks = ticks.wrapping_add(1);
                 self.tick(ticks)?;
             }

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use bpf_redirect::{EventReader, HookMode};
-use bpf_redirect_common::{CtKey, CtValue, Drop as DropReason, Event, EventKind};
+use bpf_redirect_common::{CtKey, CtValue};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use serde_json::{Value, json};
 
 use crate::control::Command;
 use crate::daemon::Daemon;
+use crate::flows::{News, NewsSink};
 use crate::guard::{EndpointState, shown_name};
 use crate::run::Service;
 
@@ -41,22 +42,6 @@ pub(crate) fn is_over(key: &CtKey, value: &CtValue, now: u64) -> bool {
     now.saturating_sub(value.last_seen) > limit
 }
 
-/// Nanoseconds since boot, as the kernel's programs count them.
-///
-/// # Errors
-/// If the kernel has no such clock.
-pub(crate) fn boot_time_ns() -> Result<u64, std::num::TryFromIntError> {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    Ok(u64::try_from(time.tv_sec)? * SECOND_NS + u64::try_from(time.tv_nsec)?)
-}
-
-/// The kernel's events, counted.
-#[derive(Debug, Default)]
-pub(crate) struct EventCounts {
-    verdicts: AtomicU64,
-    drops: AtomicU64,
-}
-
 /// The thread that reads the kernel's events.
 pub(crate) struct EventThread {
     stop: Arc<OwnedFd>,
@@ -68,10 +53,7 @@ impl EventThread {
     ///
     /// # Errors
     /// If the thread can't be made.
-    pub(crate) fn start(
-        mut reader: EventReader,
-        counts: Arc<EventCounts>,
-    ) -> std::io::Result<Self> {
+    pub(crate) fn start(mut reader: EventReader, news: NewsSink) -> std::io::Result<Self> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let waiter = reader.waiter()?;
         let stopped = Arc::clone(&stop);
@@ -93,7 +75,7 @@ impl EventThread {
                     if !stop.revents().is_empty() {
                         return;
                     }
-                    reader.drain(|event| tell(event, &counts));
+                    reader.drain(|event| news.tell(News::Kernel(*event)));
                 }
             })?;
         Ok(Self { stop, thread })
@@ -106,49 +88,14 @@ impl EventThread {
     }
 }
 
-fn tell(event: &Event, counts: &EventCounts) {
-    let (source, destination) = (
-        std::net::IpAddr::from(event.source),
-        std::net::IpAddr::from(event.destination),
-    );
-    let ports = (
-        u16::from_be(event.source_port),
-        u16::from_be(event.destination_port),
-    );
-    let reason = DropReason::from_number(event.reason).map_or("", DropReason::word);
-    let what = match EventKind::from_number(event.kind) {
-        Some(EventKind::Verdict) => {
-            counts.verdicts.fetch_add(1, Ordering::Relaxed);
-            "verdict"
-        }
-        Some(EventKind::Drop) => {
-            counts.drops.fetch_add(1, Ordering::Relaxed);
-            "drop"
-        }
-        None => return,
-    };
-    tracing::debug!(
-        what,
-        endpoint = event.endpoint,
-        %source,
-        %destination,
-        source_port = ports.0,
-        destination_port = ports.1,
-        protocol = event.protocol,
-        identity = event.identity,
-        rule = event.rule,
-        verdict = event.verdict,
-        reason,
-        "kernel event"
-    );
-}
-
 /// The answer to a command.
 pub(crate) fn answer(service: &Service, command: &Command) -> Value {
     match command {
         Command::Status => status(service),
         Command::Endpoints => json!({ "endpoints": endpoints(&service.daemon) }),
         Command::Detach => json!({ "detaching": true }),
+        // Answered by its own connection; it never gets here.
+        Command::Observe(_) => json!({ "error": "observe is a stream" }),
     }
 }
 
@@ -206,8 +153,8 @@ fn status(service: &Service) -> Value {
             "flows": daemon.flows,
             "drops": drops,
             "counters": counters,
-            "events": { "verdicts": read(&daemon.events.verdicts), "drops": read(&daemon.events.drops) },
         },
+        "flows": { "seen": daemon.flow_ring.seen(), "lost": daemon.news.lost() },
     })
 }
 

@@ -54,6 +54,10 @@ pub struct Answer {
     pub addresses: Vec<LearnedAddr>,
     /// The names of its chain.
     pub aliases: Vec<Name>,
+    /// The type of each answer record, in its order, as far as they are told.
+    pub record_types: Vec<u16>,
+    /// The least TTL among A, AAAA and CNAME records; `None` without one.
+    pub ttl_secs: Option<u32>,
 }
 
 words! {

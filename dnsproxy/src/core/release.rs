@@ -263,6 +263,8 @@ fn release<P>(answer: (Held, &[u8], Reading), _proof: &P, step: &mut Step<'_>) -
         is_truncated: reading.is_truncated || !fits,
         addresses: reading.addresses,
         aliases: reading.aliases,
+        record_types: reading.record_types,
+        ttl_secs: reading.ttl_secs,
     });
     held.end(step.now, outcome);
     Reply { origin }
@@ -285,6 +287,8 @@ fn release_header(held: Held, bytes: &[u8], step: &mut Step<'_>) -> Reply {
         is_truncated: false,
         addresses: Vec::new(),
         aliases: Vec::new(),
+        record_types: Vec::new(),
+        ttl_secs: None,
     });
     held.end(step.now, outcome);
     Reply { origin }

@@ -5,6 +5,7 @@ use super::pattern::{NamePattern, PodPattern};
 use super::terms::{PeerTerms, Protocol, Terms};
 use crate::drop_reason::DropReason;
 use crate::flow::{Event, Flow};
+use crate::reserved;
 use crate::verdict::{Direction, Verdict};
 
 /// The flags given so far, and the terms that they are.
@@ -256,11 +257,7 @@ fn event_type(text: &str) -> Option<(u32, Option<u32>)> {
 }
 
 fn identity(text: &str) -> Option<u32> {
-    let reserved = RESERVED
-        .iter()
-        .find(|(name, _)| *name == text)
-        .map(|(_, number)| *number);
-    reserved.or_else(|| text.parse().ok())
+    reserved::number(text).or_else(|| text.parse().ok())
 }
 
 const NAMES: &[&str] = &[
@@ -339,18 +336,4 @@ const TRACE_POINTS: &[&str] = &[
     "from-overlay",
     "from-network",
     "to-network",
-];
-
-const RESERVED: &[(&str, u32)] = &[
-    ("unknown", 0),
-    ("host", 1),
-    ("world", 2),
-    ("unmanaged", 3),
-    ("health", 4),
-    ("init", 5),
-    ("remote-node", 6),
-    ("kube-apiserver", 7),
-    ("ingress", 8),
-    ("world-ipv4", 9),
-    ("world-ipv6", 10),
 ];

@@ -1,8 +1,10 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::{ADDRESSES_MAX, ADDRESSES_PER_NAME_MAX, NAMES_MAX, PAIRS_MAX};
 
 fn name(index: usize) -> Name {
     Name::from_text(&format!("n{index}.example.com")).unwrap()
@@ -13,27 +15,47 @@ fn address(index: usize) -> IpAddr {
     IpAddr::from((0x0A00_0000 + index).to_be_bytes())
 }
 
-fn addresses(range: std::ops::Range<usize>) -> Vec<IpAddr> {
-    range.map(address).collect()
+/// So many seconds after time began.
+#[expect(clippy::disallowed_methods, reason = "where a test's time begins")]
+fn at(secs: usize) -> Instant {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    *START.get_or_init(Instant::now) + Duration::from_secs(secs as u64)
+}
+
+/// Addresses that all end at the same time.
+fn until(secs: usize, indices: impl IntoIterator<Item = usize>) -> Vec<(IpAddr, Instant)> {
+    let indices = indices.into_iter();
+    indices.map(|index| (address(index), at(secs))).collect()
 }
 
 fn names_of(cache: &Cache, of: IpAddr) -> Vec<String> {
     cache.names_of(of).map(ToString::to_string).collect()
 }
 
+/// Expires all that has ended by then.
+fn expire_all(cache: &mut Cache, secs: usize) -> Vec<IpAddr> {
+    let mut losing = Vec::new();
+    while cache.next_expiry().is_some_and(|next| next <= at(secs)) {
+        losing.extend(cache.expire(at(secs), 7));
+    }
+    losing
+}
+
 /// All invariants that no caller can see broken.
 fn check(cache: &Cache) {
-    assert!(cache.name_count() <= NAMES_MAX && cache.address_count() <= ADDRESSES_MAX);
+    let bounds = cache.bounds;
+    assert!(cache.name_count() <= bounds.names && cache.address_count() <= bounds.addresses);
+    assert!(cache.pair_count() <= bounds.pairs);
     assert_eq!(cache.names().count(), cache.name_count());
     assert_eq!(cache.addresses().count(), cache.address_count());
-    let forth: usize = cache
-        .names()
-        .map(|name| cache.addresses_of(name).count())
+    assert_eq!(cache.name_ends.len(), cache.name_count());
+    assert_eq!(cache.address_ends.len(), cache.address_count());
+    let of_each = cache.names().map(|name| cache.addresses_of(name).count());
+    let forth: usize = of_each
+        .inspect(|count| assert!((1..=bounds.addresses_per_name).contains(count)))
         .sum();
-    let back: usize = cache
-        .addresses()
-        .map(|one| cache.names_of(one).count())
-        .sum();
+    let of_each = cache.addresses().map(|one| cache.names_of(one).count());
+    let back: usize = of_each.inspect(|count| assert!(*count > 0)).sum();
     assert_eq!((forth, back), (cache.pair_count(), cache.pair_count()));
 }
 
@@ -41,11 +63,9 @@ fn check(cache: &Cache) {
 fn a_name_has_addresses_and_an_address_names() {
     let mut cache = Cache::new();
     let (one, two) = (name(1), name(2));
-    let learned = cache
-        .learn(&one, &[address(1), address(2), address(1)])
-        .unwrap();
+    let learned = cache.learn(&one, &until(9, [1, 2, 1])).unwrap();
     assert_eq!(learned.fresh, [address(1), address(2)]);
-    let learned = cache.learn(&two, &[address(2), address(3)]).unwrap();
+    let learned = cache.learn(&two, &until(9, [2, 3])).unwrap();
     assert_eq!(learned.fresh, [address(2), address(3)]);
     assert!(learned.evicted.is_empty());
     assert_eq!(
@@ -69,28 +89,81 @@ fn a_name_has_addresses_and_an_address_names() {
 }
 
 #[test]
-fn a_refresh_changes_nothing_but_the_order() {
+fn a_refresh_puts_the_end_off_and_nothing_else() {
     let mut cache = Cache::new();
-    cache.learn(&name(1), &addresses(0..2)).unwrap();
-    cache.learn(&name(2), &addresses(2..4)).unwrap();
-    let learned = cache.learn(&name(1), &addresses(0..1)).unwrap();
-    assert!(learned.is_empty());
-    assert_eq!(
-        (learned.fresh.capacity(), learned.evicted.capacity()),
-        (0, 0)
-    );
-    assert!(cache.addresses().eq([1, 2, 3, 0].map(address)));
-    assert!(cache.names().eq([&name(2), &name(1)]));
+    cache.learn(&name(1), &until(10, 0..2)).unwrap();
+    let (refresh, shorter) = (until(20, 0..1), until(5, 0..2));
+    for (answer, ends) in [(refresh, [20, 10]), (shorter, [20, 10])] {
+        let learned = cache.learn(&name(1), &answer).unwrap();
+        assert!(learned.is_empty());
+        let capacities = (learned.fresh.capacity(), learned.evicted.capacity());
+        assert_eq!(capacities, (0, 0));
+        let got = [0, 1].map(|index| cache.expiry(&name(1), address(index)));
+        assert_eq!(got, ends.map(|end| Some(at(end))));
+    }
+    assert_eq!(cache.expire(at(10), 9), [address(1)]);
+    assert!(cache.expire(at(19), 9).is_empty());
+    assert_eq!(cache.next_expiry(), Some(at(20)));
+    assert_eq!(cache.expire(at(20), 9), [address(0)]);
+    assert_eq!((cache.next_expiry(), cache.pair_count()), (None, 0));
+    check(&cache);
+}
+
+#[test]
+fn an_address_twice_in_one_answer_ends_with_the_later() {
+    let mut cache = Cache::new();
+    let twice = [(address(1), at(7)), (address(1), at(5))];
+    cache.learn(&name(1), &twice).unwrap();
+    assert_eq!(cache.expiry(&name(1), address(1)), Some(at(7)));
+    check(&cache);
+}
+
+#[test]
+fn an_address_outlives_the_first_of_its_names() {
+    let mut cache = Cache::new();
+    cache.learn(&name(1), &until(10, [1, 2])).unwrap();
+    cache.learn(&name(2), &until(20, [1])).unwrap();
+    assert_eq!(cache.expire(at(10), 9), [address(1), address(2)]);
+    assert_eq!(names_of(&cache, address(1)), ["n2.example.com."]);
+    assert_eq!(names_of(&cache, address(2)), [""; 0]);
+    assert_eq!((cache.name_count(), cache.address_count()), (1, 1));
+    check(&cache);
+}
+
+#[test]
+fn ten_thousand_end_in_bounded_steps() {
+    let mut cache = Cache::new();
+    for index in 0..20 {
+        let own = 500 * index..500 * (index + 1);
+        cache.learn(&name(index), &until(10, own)).unwrap();
+    }
+    // Half of them were seen again: a look each, and no more until they end.
+    for index in 0..10 {
+        let own = 500 * index..500 * (index + 1);
+        cache.learn(&name(index), &until(30, own)).unwrap();
+    }
+    let steps = |cache: &mut Cache, secs| {
+        let mut steps = Vec::new();
+        while cache.next_expiry().is_some_and(|next| next <= at(secs)) {
+            steps.push(cache.expire(at(secs), 250).len());
+            check(cache);
+        }
+        (steps.len(), steps.iter().sum())
+    };
+    assert_eq!(steps(&mut cache, 20), (40, 5_000));
+    assert_eq!(steps(&mut cache, 29), (0, 0));
+    assert_eq!(steps(&mut cache, 30), (20, 5_000));
+    assert_eq!((cache.pair_count(), cache.name_count()), (0, 0));
 }
 
 #[test]
 fn a_plan_alone_changes_nothing_and_grows_stale() {
     let mut cache = Cache::new();
     let (one, two) = (name(1), name(2));
-    cache.learn(&one, &[address(1)]).unwrap();
-    let answer = [address(1), address(2)];
+    cache.learn(&one, &until(9, [1])).unwrap();
+    let answer = until(9, [1, 2]);
     let failed = cache.plan(&two, &answer).unwrap();
-    assert_eq!(failed.changes().fresh, answer);
+    assert_eq!(failed.changes().fresh, [address(1), address(2)]);
     let after: Vec<&Name> = failed.names_after(&cache, address(1)).collect();
     assert_eq!(after, [&one, &two]);
     assert!(failed.names_after(&cache, address(2)).eq([&two]));
@@ -98,22 +171,25 @@ fn a_plan_alone_changes_nothing_and_grows_stale() {
     assert_eq!(names_of(&cache, address(1)), ["n1.example.com."]);
     assert_eq!(cache.address_count(), 1);
     let stale = cache.plan(&two, &answer).unwrap();
-    cache.learn(&one, &[address(1)]).unwrap();
+    cache.learn(&one, &until(9, [1])).unwrap();
     assert_eq!(cache.commit(stale), Err(Stale));
-    assert_eq!(cache.name_count(), 1);
+    let stale = cache.plan(&two, &answer).unwrap();
+    assert_eq!(cache.expire(at(9), 9), [address(1)]);
+    assert_eq!(cache.commit(stale), Err(Stale));
+    assert_eq!(cache.name_count(), 0);
     check(&cache);
 }
 
 #[test]
-fn a_name_with_too_many_addresses_loses_its_oldest() {
+fn a_name_with_too_many_addresses_loses_those_that_end_first() {
     let mut cache = Cache::new();
     let own = name(0);
-    cache
-        .learn(&own, &addresses(0..ADDRESSES_PER_NAME_MAX))
-        .unwrap();
-    cache.learn(&name(1), &[address(1)]).unwrap();
-    cache.learn(&own, &[address(0)]).unwrap();
-    let extra = [address(5000), address(5001), address(0)];
+    let ends = (0..ADDRESSES_PER_NAME_MAX).map(|index| (address(index), at(100 + index)));
+    let full: Vec<_> = ends.collect();
+    cache.learn(&own, &full).unwrap();
+    cache.learn(&name(1), &until(900, [1])).unwrap();
+    // What the answer names stays, also where it ends first.
+    let extra = until(50, [5000, 5001, 0]);
     let plan = cache.plan(&own, &extra).unwrap();
     assert!(plan.names_after(&cache, address(1)).eq([&name(1)]));
     assert!(plan.names_after(&cache, address(2)).next().is_none());
@@ -122,46 +198,46 @@ fn a_name_with_too_many_addresses_loses_its_oldest() {
     assert_eq!(learned.evicted, [address(1), address(2)]);
     assert_eq!(names_of(&cache, address(1)), ["n1.example.com."]);
     assert_eq!(cache.addresses_of(&own).count(), ADDRESSES_PER_NAME_MAX);
-    let too_many = addresses(0..ADDRESSES_PER_NAME_MAX + 1);
-    let count = too_many.len();
-    assert_eq!(cache.learn(&own, &too_many), Err(Full { count }));
+    let too_many = until(99, 0..ADDRESSES_PER_NAME_MAX + 1);
+    let (count, max) = (too_many.len(), ADDRESSES_PER_NAME_MAX);
+    assert_eq!(cache.learn(&own, &too_many), Err(Full { count, max }));
     check(&cache);
 }
 
 #[test]
-fn one_name_too_many_takes_the_oldest_away() {
+fn one_name_too_many_takes_the_one_away_that_ends_first() {
     let mut cache = Cache::new();
     for index in 0..NAMES_MAX {
-        cache.learn(&name(index), &[address(index / 2)]).unwrap();
+        let own = until(100 + index, [index / 2]);
+        cache.learn(&name(index), &own).unwrap();
     }
-    cache.learn(&name(0), &[address(0)]).unwrap();
-    let learned = cache.learn(&name(NAMES_MAX), &[address(0)]).unwrap();
-    assert_eq!(learned.fresh, [address(0)], "it lost n1 and got another");
-    assert!(learned.evicted.is_empty());
+    cache.learn(&name(0), &until(90_000, [0])).unwrap();
+    let more = cache.learn(&name(NAMES_MAX), &until(90_000, [0])).unwrap();
+    assert_eq!(more.fresh, [address(0)], "it lost n1 and got another");
+    assert!(more.evicted.is_empty());
     assert_eq!(
         names_of(&cache, address(0)),
         ["n0.example.com.", "n10000.example.com."]
     );
-    let learned = cache.learn(&name(NAMES_MAX + 1), &[address(0)]).unwrap();
-    assert_eq!(learned.evicted, [address(1)]);
+    let more = cache.learn(&name(NAMES_MAX + 1), &until(90_000, [0]));
+    assert_eq!(more.unwrap().evicted, [address(1)]);
     assert_eq!(names_of(&cache, address(1)), ["n3.example.com."]);
     assert_eq!(cache.name_count(), NAMES_MAX);
     check(&cache);
 }
 
 #[test]
-fn one_address_too_many_takes_the_oldest_away() {
+fn one_address_too_many_takes_the_one_away_that_ends_first() {
     let mut cache = Cache::new();
     for index in 0..ADDRESSES_MAX / 500 {
-        cache
-            .learn(&name(index), &addresses(index * 500..(index + 1) * 500))
-            .unwrap();
+        let own = 500 * index..500 * (index + 1);
+        let own: Vec<_> = own.map(|one| (address(one), at(100 + one))).collect();
+        cache.learn(&name(index), &own).unwrap();
     }
-    cache.learn(&name(1), &[address(2)]).unwrap();
-    cache.learn(&name(0), &[address(0)]).unwrap();
-    let learned = cache
-        .learn(&name(99), &[address(1), address(90_000), address(90_001)])
-        .unwrap();
+    cache.learn(&name(1), &until(90_000, [2])).unwrap();
+    cache.learn(&name(0), &until(90_000, [0])).unwrap();
+    let answer = until(50, [1, 90_000, 90_001]);
+    let learned = cache.learn(&name(99), &answer).unwrap();
     assert_eq!(
         learned.fresh,
         [address(1), address(90_000), address(90_001)]
@@ -172,12 +248,29 @@ fn one_address_too_many_takes_the_oldest_away() {
 }
 
 #[test]
+fn many_names_on_the_same_addresses_are_bounded_too() {
+    let mut cache = Cache::new();
+    let rounds = PAIRS_MAX / ADDRESSES_PER_NAME_MAX;
+    for index in 0..rounds {
+        let all = until(100 + index, 0..ADDRESSES_PER_NAME_MAX);
+        cache.learn(&name(index), &all).unwrap();
+    }
+    assert_eq!(cache.pair_count(), PAIRS_MAX);
+    let learned = cache.learn(&name(rounds), &until(50, [1, 2, 90_000]));
+    let learned = learned.unwrap();
+    assert_eq!(learned.fresh, [address(1), address(2), address(90_000)]);
+    let first = names_of(&cache, address(3));
+    assert_eq!((first.len(), learned.evicted.len()), (rounds, 1));
+    assert_eq!(cache.pair_count(), PAIRS_MAX);
+    check(&cache);
+}
+
+#[test]
 fn ever_new_names_leave_the_size_as_it_is() {
     let mut cache = Cache::new();
     for index in 0..3 * NAMES_MAX {
-        cache
-            .learn(&name(index), &[address(index), address(index + 1)])
-            .unwrap();
+        let own = until(index, [index, index + 1]);
+        cache.learn(&name(index), &own).unwrap();
     }
     assert_eq!(cache.name_count(), NAMES_MAX);
     assert!(cache.names.slot_count() <= NAMES_MAX + 1);
@@ -185,31 +278,114 @@ fn ever_new_names_leave_the_size_as_it_is() {
     check(&cache);
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+#[derive(Clone, Debug)]
+enum Step {
+    Learn(usize, Vec<(usize, usize)>),
+    Expire { later: usize, at_most: usize },
+}
 
-    /// Below the bounds the cache is a set of pairs.
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let answer = prop::collection::vec((0..8usize, 1..30usize), 0..4);
+    let learn = (0..6usize, answer).prop_map(|(of, answer)| Step::Learn(of, answer));
+    let expire =
+        (0..12usize, 1..5usize).prop_map(|(later, at_most)| Step::Expire { later, at_most });
+    prop::collection::vec(prop_oneof![3 => learn, 1 => expire], 0..60)
+}
+
+/// Which names each address has.
+fn relation(cache: &Cache) -> BTreeMap<IpAddr, Vec<String>> {
+    let all = cache.addresses();
+    all.map(|one| (one, names_of(cache, one))).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Below the bounds the cache is a set of pairs with ends.
     #[test]
-    fn it_is_a_relation(answers in prop::collection::vec((0..6usize, prop::collection::vec(0..8usize, 0..5)), 0..40)) {
+    fn it_is_a_relation_with_ends(steps in steps()) {
         let mut cache = Cache::new();
-        let mut model: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
-        for (of, indices) in answers {
-            let answer: Vec<IpAddr> = indices.iter().map(|index| address(*index)).collect();
-            let learned = cache.learn(&name(of), &answer).unwrap();
-            let mut fresh: Vec<IpAddr> = Vec::new();
-            for index in indices {
-                if model.entry(index).or_default().insert(of) {
-                    fresh.push(address(index));
+        let mut model: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+        let mut now = 0;
+        for step in steps {
+            match step {
+                Step::Learn(of, answer) => {
+                    let lesson: Vec<_> = answer.iter().map(|(one, ttl)| (address(*one), at(now + ttl))).collect();
+                    let learned = cache.learn(&name(of), &lesson).unwrap();
+                    let mut fresh: Vec<IpAddr> = Vec::new();
+                    for (one, ttl) in answer {
+                        if !model.contains_key(&(one, of)) {
+                            fresh.push(address(one));
+                        }
+                        let end = model.entry((one, of)).or_default();
+                        *end = (*end).max(now + ttl);
+                    }
+                    prop_assert_eq!(learned, Learned { fresh, evicted: Vec::new() });
+                }
+                Step::Expire { later, at_most } => {
+                    now += later;
+                    let mut lost = BTreeSet::new();
+                    while cache.next_expiry().is_some_and(|next| next <= at(now)) {
+                        let step = cache.expire(at(now), at_most);
+                        prop_assert!(step.len() <= at_most);
+                        lost.extend(step);
+                    }
+                    let ended = model.iter().filter(|(_, end)| **end <= now);
+                    let expected: BTreeSet<IpAddr> = ended.map(|((one, _), _)| address(*one)).collect();
+                    prop_assert_eq!(lost, expected);
+                    model.retain(|_, end| *end > now);
                 }
             }
-            prop_assert_eq!(learned, Learned { fresh, evicted: Vec::new() });
             check(&cache);
+            prop_assert_eq!(cache.pair_count(), model.len());
+            for ((one, of), end) in &model {
+                prop_assert_eq!(cache.expiry(&name(*of), address(*one)), Some(at(*end)));
+            }
+            // It wakes nobody late.
+            let first = model.values().min().map(|end| at(*end));
+            prop_assert!(cache.next_expiry() <= first && cache.next_expiry().is_some() == first.is_some());
         }
-        for (index, names) in model {
-            let mut got = names_of(&cache, address(index));
-            got.sort_unstable();
-            let expected: Vec<String> = names.iter().map(|of| name(*of).to_string()).collect();
-            prop_assert_eq!(got, expected);
+    }
+
+    /// At the bounds an answer gets its place, and what changed by that is said, no more and no less.
+    #[test]
+    fn what_bounds_take_is_told(steps in steps()) {
+        let bounds = Bounds { addresses_per_name: 4, names: 3, addresses: 5, pairs: 7 };
+        let mut cache = Cache { bounds, ..Cache::default() };
+        let mut now = 0;
+        for step in steps {
+            let before = relation(&cache);
+            let (told, answer) = match step {
+                Step::Learn(of, answer) => {
+                    let lesson: Vec<_> = answer.iter().map(|(one, ttl)| (address(*one), at(now + ttl))).collect();
+                    let own = name(of);
+                    let plan = cache.plan(&own, &lesson).unwrap();
+                    let changed = plan.changes().clone();
+                    let changed: Vec<IpAddr> = changed.fresh.into_iter().chain(changed.evicted).collect();
+                    let after: BTreeMap<IpAddr, Vec<String>> = changed.iter().map(|one| {
+                        (*one, plan.names_after(&cache, *one).map(ToString::to_string).collect())
+                    }).collect();
+                    cache.commit(plan).unwrap();
+                    for (one, names) in after {
+                        prop_assert_eq!(names, names_of(&cache, one), "the plan was kept");
+                    }
+                    for (one, end) in &lesson {
+                        prop_assert!(cache.expiry(&name(of), *one) >= Some(*end));
+                    }
+                    (changed, lesson)
+                }
+                Step::Expire { later, .. } => {
+                    now += later;
+                    (expire_all(&mut cache, now), Vec::new())
+                }
+            };
+            check(&cache);
+            let after = relation(&cache);
+            let all: BTreeSet<IpAddr> = before.keys().chain(after.keys()).copied().collect();
+            let different: BTreeSet<IpAddr> = all.into_iter().filter(|one| before.get(one) != after.get(one)).collect();
+            let told: BTreeSet<IpAddr> = told.into_iter().collect();
+            // An answer's own address may lose one name and get another: told, as it should be.
+            prop_assert_eq!(&different, &told, "{:?}", answer);
         }
     }
 }

@@ -45,6 +45,8 @@ impl Detach {
         take_away(&Setup {
             pins: Some(self.bpf_dir.unwrap_or_else(|| instance.bpf_dir())),
             hook_mode: None,
+            flow_log: None,
+            lifetimes: fqdn_cache::Lifetimes::default(),
             instance,
         })?;
         drop(lock);

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use bpf_redirect::HookMode;
 use clap::{Args, ValueEnum};
+use fqdn_cache::Lifetimes;
 use tracing_subscriber::EnvFilter;
 
 use super::Which;
@@ -43,6 +45,18 @@ pub(super) struct Run {
     /// By which means programs are attached.
     #[arg(long, value_enum, default_value = "auto")]
     hooks: Hooks,
+    /// A name's addresses stay open at least so long, whatever its TTL says [e.g. 0s, 90s, 5m, 24h].
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    dns_ttl_floor: Duration,
+    /// A name's addresses stay open at most so long, whatever its TTL says.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
+    dns_ttl_ceiling: Duration,
+    /// And so much longer: programs connect a little late.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    dns_ttl_grace: Duration,
+    /// Append every flow to a file, as JSON lines like those of Hubble's exporter.
+    #[arg(long, value_name = "FILE")]
+    flow_log: Option<PathBuf>,
     /// Take everything away at the end, instead of leaving enforcement in place.
     #[arg(long)]
     detach_on_exit: bool,
@@ -62,6 +76,28 @@ enum Hooks {
     Tcx,
     /// Filters of the clsact qdisc.
     Clsact,
+}
+
+/// A number with its unit: ms, s, m, h, d.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let wrong = || format!("{text:?} is not a time: write 500ms, 90s, 5m, 24h or 2d");
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    number
+        .checked_mul(millis)
+        .map(Duration::from_millis)
+        .ok_or_else(wrong)
 }
 
 impl Run {
@@ -86,6 +122,12 @@ impl Run {
                     Hooks::Auto => None,
                     Hooks::Tcx => Some(HookMode::Tcx),
                     Hooks::Clsact => Some(HookMode::Clsact),
+                },
+                flow_log: self.flow_log,
+                lifetimes: Lifetimes {
+                    floor: self.dns_ttl_floor,
+                    ceiling: self.dns_ttl_ceiling,
+                    grace: self.dns_ttl_grace,
                 },
                 instance,
             },

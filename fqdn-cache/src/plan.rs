@@ -1,0 +1,216 @@
+//! What an answer changes, worked out before anything is changed.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use fqdn::Name;
+
+use crate::cache::{Cache, Pair};
+
+/// What an answer changes; [`Cache::commit`] makes it so. Until then the cache knows what it knew, so
+/// a kernel that refuses the addresses costs nothing.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    pub(crate) name: &'a Name,
+    pub(crate) addresses: &'a [(IpAddr, Instant)],
+    pub(crate) changes: Learned,
+    /// Pairs that go, in order.
+    pub(crate) dropped: BTreeSet<Pair>,
+    pub(crate) made_at: u64,
+}
+
+/// The addresses whose set of names changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Learned {
+    /// Those of the answer that get its name (and may lose another one through a bound).
+    pub fresh: Vec<IpAddr>,
+    /// Others that lose a name through a bound; one that loses its last is gone.
+    pub evicted: Vec<IpAddr>,
+}
+
+/// An answer with more addresses than a name may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{count} addresses in one answer; a name has at most {max}")]
+pub struct Full {
+    /// How many there were.
+    pub count: usize,
+    /// How many there may be.
+    pub max: usize,
+}
+
+impl Learned {
+    /// Whether nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.fresh.is_empty() && self.evicted.is_empty()
+    }
+}
+
+impl Plan<'_> {
+    /// What will change.
+    #[must_use]
+    pub fn changes(&self) -> &Learned {
+        &self.changes
+    }
+
+    /// The names that an address will have, in the order in which they were learned. `cache` is the
+    /// one that made the plan.
+    pub fn names_after<'a>(
+        &'a self,
+        cache: &'a Cache,
+        address: IpAddr,
+    ) -> impl Iterator<Item = &'a Name> {
+        let slot = cache.by_address.get(&address).copied();
+        let names = slot.and_then(|slot| cache.addresses.get(slot));
+        let names = names.map_or(&[][..], |entry| &entry.names);
+        let kept = names
+            .iter()
+            .filter(move |name| slot.is_none_or(|slot| !self.dropped.contains(&(**name, slot))));
+        let kept = kept
+            .filter_map(|name| cache.names.get(*name))
+            .map(|entry| &*entry.name);
+        let is_fresh = self.changes.fresh.contains(&address);
+        kept.chain(is_fresh.then_some(self.name))
+    }
+}
+
+impl Cache {
+    /// What the answer for a name changes: each address with its end. A refresh, which only puts ends
+    /// off, allocates nothing. `self` changes only in the order in which ends are looked at.
+    ///
+    /// # Errors
+    /// If the answer has more addresses than a name may have.
+    pub fn plan<'a>(
+        &mut self,
+        name: &'a Name,
+        addresses: &'a [(IpAddr, Instant)],
+    ) -> Result<Plan<'a>, Full> {
+        let (count, max) = (addresses.len(), self.bounds.addresses_per_name);
+        if count > max {
+            return Err(Full { count, max });
+        }
+        let mut plan = Plan {
+            name,
+            addresses,
+            changes: Learned::default(),
+            dropped: BTreeSet::new(),
+            made_at: self.changes,
+        };
+        let own = self.by_name.get(name).copied();
+        for (address, _) in addresses {
+            let is_known = own.is_some_and(|own| {
+                let slot = self.by_address.get(address);
+                slot.is_some_and(|slot| self.pairs.contains((own, *slot)))
+            });
+            if !is_known && !plan.changes.fresh.contains(address) {
+                plan.changes.fresh.push(*address);
+            }
+        }
+        if !plan.changes.fresh.is_empty() {
+            self.make_room(own, &mut plan);
+        }
+        Ok(plan)
+    }
+
+    /// Drops what is beyond the bounds; what the answer itself names stays.
+    fn make_room(&mut self, own: Option<u32>, plan: &mut Plan<'_>) {
+        let answer: BTreeSet<u32> = plan
+            .addresses
+            .iter()
+            .filter_map(|(address, _)| self.by_address.get(address).copied())
+            .collect();
+        match own {
+            Some(own) => self.room_in_name(own, &answer, plan),
+            None => self.room_for_name(plan),
+        }
+        self.room_for_addresses(&answer, plan);
+        self.room_for_pairs(own, &answer, plan);
+        plan.changes.evicted = self.losing(plan);
+    }
+
+    /// Makes room among the addresses of a known name.
+    fn room_in_name(&self, own: u32, answer: &BTreeSet<u32>, plan: &mut Plan<'_>) {
+        let Some(entry) = self.names.get(own) else {
+            return;
+        };
+        let after = entry.addresses.len() + plan.changes.fresh.len();
+        let excess = after.saturating_sub(self.bounds.addresses_per_name);
+        if excess == 0 {
+            return;
+        }
+        let others = entry.addresses.iter().filter(|slot| !answer.contains(slot));
+        let mut others: Vec<(Option<Instant>, u32)> = others
+            .map(|slot| (self.pairs.end_of((own, *slot)), *slot))
+            .collect();
+        others.sort_by_key(|(end, _)| *end);
+        let soonest = others.iter().take(excess);
+        plan.dropped.extend(soonest.map(|(_, slot)| (own, *slot)));
+    }
+
+    /// Makes room for one more name.
+    fn room_for_name(&mut self, plan: &mut Plan<'_>) {
+        if self.by_name.len() < self.bounds.names {
+            return;
+        }
+        for slot in self.name_ends.soonest(1, |_| true) {
+            let addresses = self.names.get(slot).map(|entry| entry.addresses.iter());
+            let addresses = addresses.into_iter().flatten();
+            plan.dropped
+                .extend(addresses.map(|address| (slot, *address)));
+        }
+    }
+
+    /// Makes room for the addresses of the answer that are new.
+    fn room_for_addresses(&mut self, answer: &BTreeSet<u32>, plan: &mut Plan<'_>) {
+        let new = plan.changes.fresh.iter();
+        let new = new
+            .filter(|address| !self.by_address.contains_key(address))
+            .count();
+        let freed = self.freed(answer, plan);
+        let after = self.by_address.len() + new;
+        let excess = after.saturating_sub(freed.len() + self.bounds.addresses);
+        let is_other = |slot| !freed.contains(&slot) && !answer.contains(&slot);
+        for slot in self.address_ends.soonest(excess, is_other) {
+            let names = self.addresses.get(slot).map(|entry| entry.names.iter());
+            let names = names.into_iter().flatten();
+            plan.dropped.extend(names.map(|name| (*name, slot)));
+        }
+    }
+
+    /// Makes room for the answer's pairs that are new.
+    fn room_for_pairs(&mut self, own: Option<u32>, answer: &BTreeSet<u32>, plan: &mut Plan<'_>) {
+        let after = self.pairs.len() + plan.changes.fresh.len();
+        let excess = after.saturating_sub(plan.dropped.len() + self.bounds.pairs);
+        let is_other = |pair: Pair| {
+            let is_answer = Some(pair.0) == own && answer.contains(&pair.1);
+            !is_answer && !plan.dropped.contains(&pair)
+        };
+        let soonest = self.pairs.soonest(excess, is_other);
+        plan.dropped.extend(soonest);
+    }
+
+    /// The addresses outside the answer that lose all their names so far.
+    fn freed(&self, answer: &BTreeSet<u32>, plan: &Plan<'_>) -> BTreeSet<u32> {
+        let losing: BTreeSet<u32> = plan.dropped.iter().map(|(_, address)| *address).collect();
+        let is_freed = |slot: &u32| {
+            let names = self
+                .addresses
+                .get(*slot)
+                .map_or(&[][..], |entry| &entry.names);
+            let mut names = names.iter();
+            names.all(|name| plan.dropped.contains(&(*name, *slot))) && !answer.contains(slot)
+        };
+        losing.into_iter().filter(is_freed).collect()
+    }
+
+    /// The addresses that lose a name, without those that the answer gives another.
+    fn losing(&self, plan: &Plan<'_>) -> Vec<IpAddr> {
+        let losing: BTreeSet<u32> = plan.dropped.iter().map(|(_, address)| *address).collect();
+        let losing = losing.iter().filter_map(|slot| self.addresses.get(*slot));
+        let losing = losing.map(|entry| entry.address);
+        losing
+            .filter(|address| !plan.changes.fresh.contains(address))
+            .collect()
+    }
+}

@@ -1,0 +1,147 @@
+//! Who is behind an address, for events: one place that knows labels, names and rules.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use flow::{Endpoint, PolicyRef, Workload};
+use policy::{Cast, Identity, Labels, RuleId, RuleOrigin, Snapshot};
+
+/// Rules of earlier snapshots that are still remembered: a late event may name one.
+const RULES_MAX: usize = 20_000;
+
+/// Everybody that an event can name, as of one snapshot.
+#[derive(Default)]
+pub(crate) struct Directory {
+    by_address: HashMap<IpAddr, Arc<Endpoint>>,
+    by_id: HashMap<u32, Arc<Endpoint>>,
+    rules: BTreeMap<RuleId, PolicyRef>,
+}
+
+impl Directory {
+    /// The directory of a snapshot; rules of `before` stay known.
+    pub(crate) fn new(snapshot: &Snapshot, cast: &Cast, before: &Self) -> Self {
+        let mut directory = Self {
+            rules: before.rules.clone(),
+            ..Self::default()
+        };
+        for host in &cast.host_addresses {
+            let endpoint = peer(Identity::HOST, ["reserved:host".into()].into());
+            directory.by_address.insert(*host, Arc::new(endpoint));
+        }
+        let peers = cast
+            .peers
+            .iter()
+            .map(|peer| (0, &peer.workload, &peer.addresses));
+        let locals = cast
+            .endpoints
+            .iter()
+            .map(|one| (one.id.get(), &one.workload, &one.addresses));
+        for (id, workload, addresses) in peers.chain(locals) {
+            let identity = addresses
+                .iter()
+                .map(|ip| snapshot.identity_of(*ip))
+                .find(|id| id.get() >= 256);
+            let endpoint = Arc::new(Endpoint {
+                id,
+                identity: identity.map_or(0, Identity::get),
+                namespace: workload.namespace.as_str().into(),
+                labels: label_texts(&workload.full_labels()),
+                pod_name: workload.name.as_str().into(),
+                workloads: [Workload {
+                    name: workload.name.as_str().into(),
+                    kind: "Pod".into(),
+                }]
+                .into(),
+                ..Endpoint::default()
+            });
+            for ip in addresses {
+                directory
+                    .by_address
+                    .entry(*ip)
+                    .or_insert_with(|| Arc::clone(&endpoint));
+            }
+            if id != 0 {
+                directory.by_id.insert(id, endpoint);
+            }
+        }
+        for (rule, origin) in snapshot.rules() {
+            directory
+                .rules
+                .insert(rule, policy_ref(origin, snapshot.revision()));
+        }
+        while directory.rules.len() > RULES_MAX {
+            directory.rules.pop_first();
+        }
+        directory
+    }
+
+    /// An endpoint of this node.
+    pub(crate) fn local(&self, id: u32) -> Option<&Arc<Endpoint>> {
+        self.by_id.get(&id)
+    }
+
+    /// A workload or the node itself.
+    pub(crate) fn at(&self, ip: IpAddr) -> Option<&Arc<Endpoint>> {
+        self.by_address.get(&ip)
+    }
+
+    /// The policy behind a rule.
+    pub(crate) fn policies(&self, rule: RuleId) -> Vec<PolicyRef> {
+        self.rules.get(&rule).cloned().into_iter().collect()
+    }
+}
+
+/// A peer that is no workload: its identity and labels are all that is known of it.
+pub(crate) fn peer(identity: Identity, labels: Arc<[Arc<str>]>) -> Endpoint {
+    Endpoint {
+        identity: identity.get(),
+        labels,
+        ..Endpoint::default()
+    }
+}
+
+/// Labels as events show them: sorted, and of several prefixes the longest only.
+pub(crate) fn label_texts(labels: &Labels) -> Arc<[Arc<str>]> {
+    let prefix_len = |text: &str| {
+        text.rsplit('/')
+            .next()
+            .and_then(|len| len.parse::<u32>().ok())
+            .unwrap_or(0)
+    };
+    let mut texts: Vec<Arc<str>> = Vec::new();
+    let mut longest: Option<Arc<str>> = None;
+    for label in labels.iter() {
+        let text: Arc<str> = label.to_string().into();
+        if label.source() != "cidr" {
+            texts.push(text);
+        } else if longest
+            .as_deref()
+            .is_none_or(|other| prefix_len(other) < prefix_len(&text))
+        {
+            longest = Some(text);
+        }
+    }
+    texts.extend(longest);
+    texts.sort();
+    texts.into()
+}
+
+fn policy_ref(origin: &RuleOrigin, revision: u64) -> PolicyRef {
+    let kind = origin.kind.to_string();
+    let namespace = origin.namespace.as_deref().unwrap_or_default();
+    let mut labels: Vec<Arc<str>> = vec![
+        format!("k8s:io.cilium.k8s.policy.derived-from={kind}").into(),
+        format!("k8s:io.cilium.k8s.policy.name={}", origin.name).into(),
+    ];
+    if !namespace.is_empty() {
+        labels.push(format!("k8s:io.cilium.k8s.policy.namespace={namespace}").into());
+    }
+    PolicyRef {
+        name: origin.name.as_str().into(),
+        namespace: namespace.into(),
+        labels: labels.into(),
+        revision,
+        kind: kind.into(),
+    }
+}

@@ -1,0 +1,411 @@
+//! From records and kernel events to flows: the one place that knows labels, names and rules of what
+//! happened. One exchange record in, one or two flows out.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bpf_redirect_common::{
+    Address, EGRESS, Event as KernelEvent, EventKind, Verdict as KernelVerdict,
+};
+use dnsproxy::{Answer, GateReason, Outcome, Told};
+use flow::{
+    AuthType, Direction, Dns, DropReason, Emitter, Endpoint, Event, Flow, Ip, L4, RecordType,
+    TcpFlags, Uuid, Verdict,
+};
+use policy::{EndpointId, Identity, L4Protocol, RuleId};
+
+use crate::clock;
+use crate::directory::{Directory, label_texts, peer};
+use crate::guard::SharedLearner;
+
+/// Makes flows.
+pub(crate) struct Teller {
+    learner: SharedLearner,
+    directory: ArcSwap<Directory>,
+    node_name: Arc<str>,
+    emitter: Emitter,
+}
+
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+const SCTP: u8 = 132;
+const SERVFAIL: u32 = 2;
+
+impl Teller {
+    /// A teller for a node of this name.
+    pub(crate) fn new(learner: SharedLearner, node_name: &str) -> Self {
+        Self {
+            learner,
+            directory: ArcSwap::default(),
+            node_name: node_name.into(),
+            emitter: Emitter {
+                name: "Namegate".into(),
+                version: env!("CARGO_PKG_VERSION").into(),
+            },
+        }
+    }
+
+    /// Takes another directory.
+    pub(crate) fn set_directory(&self, directory: Directory) {
+        self.directory.store(Arc::new(directory));
+    }
+
+    /// The directory in use.
+    pub(crate) fn directory(&self) -> Arc<Directory> {
+        self.directory.load_full()
+    }
+
+    /// The flows of one exchange: its request, and its response if the client got one.
+    pub(crate) fn exchange(&self, told: &Told) -> (Flow, Option<Flow>) {
+        let qtype = RecordType::Number(told.question.qtype);
+        let query: Arc<str> = told.question.name.to_string().into();
+        let denied = matches!(told.outcome, Outcome::Denied { .. } | Outcome::Malformed(_));
+        let verdict = if denied {
+            Verdict::Dropped
+        } else {
+            Verdict::Forwarded
+        };
+        let peers = self.peers(
+            told.origin.endpoint,
+            (told.origin.client, told.origin.server),
+        );
+        let request = Flow {
+            time: Some(clock::time_of_day(told.asked_at)),
+            is_reply: Some(false),
+            policy_log: reason_of(&told.outcome),
+            ..self.dns_flow(
+                told,
+                &peers,
+                (Dns::request(Arc::clone(&query), qtype.clone()), verdict),
+            )
+        };
+        let response = self.response(told, &peers, (query, qtype));
+        (request, response)
+    }
+
+    fn response(
+        &self,
+        told: &Told,
+        peers: &Peers,
+        (query, qtype): (Arc<str>, RecordType),
+    ) -> Option<Flow> {
+        let latency = told.latency?;
+        let (dns, verdict) = match &told.outcome {
+            Outcome::Answered(answer) => (answered((query, qtype), answer), Verdict::Forwarded),
+            Outcome::Timeout | Outcome::ServFail(_) => {
+                (Dns::response(query, qtype, SERVFAIL), Verdict::Error)
+            }
+            Outcome::Malformed(_)
+            | Outcome::Denied { .. }
+            | Outcome::Superseded
+            | Outcome::ClientGone
+            | Outcome::EndpointGone
+            | Outcome::Abandoned => return None,
+        };
+        let dns = Dns {
+            latency_ns: u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX),
+            ..dns
+        };
+        let flow = self.dns_flow(told, peers, (dns, verdict));
+        // The server is the source of its answer.
+        Some(Flow {
+            time: Some(clock::time_of_day(told.asked_at + latency)),
+            is_reply: Some(true),
+            ip: flow.ip.map(|ip| Ip::new(ip.destination, ip.source)),
+            l4: flow.l4.map(turned),
+            source: flow.destination,
+            destination: flow.source,
+            source_names: flow.destination_names,
+            destination_names: flow.source_names,
+            policy_log: reason_of(&told.outcome),
+            ..flow
+        })
+    }
+
+    fn dns_flow(&self, told: &Told, peers: &Peers, (dns, verdict): (Dns, Verdict)) -> Flow {
+        let (client, server) = (told.origin.client, told.origin.server);
+        let protocol = match told.origin.protocol {
+            L4Protocol::Tcp => TCP,
+            L4Protocol::Udp | L4Protocol::Sctp => UDP,
+        };
+        let allowed_by = told
+            .allowed_by
+            .map(|(rule, _)| self.directory.load().policies(rule));
+        Flow {
+            ip: Some(Ip::new(client.ip(), server.ip())),
+            l4: l4(protocol, (client.port(), server.port()), None),
+            traffic_direction: Direction::Egress,
+            egress_allowed_by: allowed_by.unwrap_or_default(),
+            ..self.between(peers, Flow::new(Event::Dns(dns), verdict))
+        }
+    }
+
+    /// The flow of one event of the kernel; `None` for one of a kind that isn't known.
+    pub(crate) fn kernel(&self, event: &KernelEvent) -> Option<Flow> {
+        let reason = DropReason::from_number(event.reason);
+        let rule = RuleId::from_number(event.rule);
+        let denied = event.reason != 0;
+        let (what, verdict) = match EventKind::from_number(event.kind)? {
+            EventKind::Drop => (Event::Drop { reason }, Verdict::Dropped),
+            EventKind::Verdict => {
+                let what = Event::PolicyVerdict {
+                    match_type: u32::from(event.matched),
+                    drop_reason: denied.then_some(reason),
+                    auth_type: AuthType::default(),
+                };
+                let verdict = match KernelVerdict::from_number(event.verdict) {
+                    KernelVerdict::Allow => Verdict::Forwarded,
+                    KernelVerdict::Redirect => Verdict::Redirected,
+                    KernelVerdict::Unmatched | KernelVerdict::Deny => Verdict::Dropped,
+                };
+                (what, verdict)
+            }
+        };
+        let is_verdict = matches!(what, Event::PolicyVerdict { .. });
+        let is_egress = event.direction == EGRESS;
+        let (source, destination) = (IpAddr::from(event.source), IpAddr::from(event.destination));
+        let (own, other) = if is_egress {
+            (source, destination)
+        } else {
+            (destination, source)
+        };
+        let peers = self.kernel_peers(event, (own, other), is_egress);
+        let policies = if is_verdict {
+            self.directory.load().policies(rule)
+        } else {
+            Vec::new()
+        };
+        let mut flow = self.between(&peers, Flow::new(what, verdict));
+        flow.time = Some(clock::time_of_boot_ns(event.at));
+        flow.is_reply = (is_verdict && !denied).then_some(false);
+        flow.traffic_direction = if is_egress {
+            Direction::Egress
+        } else {
+            Direction::Ingress
+        };
+        if event.family != 0 {
+            flow.ip = Some(Ip::new(source, destination));
+            let ports = (
+                u16::from_be(event.source_port),
+                u16::from_be(event.destination_port),
+            );
+            flow.l4 = l4(
+                event.protocol,
+                ports,
+                Some(TcpFlags::from_bits(u16::from(event.tcp_flags))),
+            );
+        }
+        match (is_egress, denied) {
+            (true, false) => flow.egress_allowed_by = policies,
+            (true, true) => flow.egress_denied_by = policies,
+            (false, false) => flow.ingress_allowed_by = policies,
+            (false, true) => flow.ingress_denied_by = policies,
+        }
+        Some(flow)
+    }
+
+    /// Who talks to whom, for an exchange of the proxy.
+    fn peers(&self, endpoint: EndpointId, (client, server): (SocketAddr, SocketAddr)) -> Peers {
+        let own = self.local(endpoint.get(), client.ip());
+        let (other, names) = self.peer_of(Some(endpoint), server.ip(), None);
+        Peers {
+            source: own,
+            destination: other,
+            source_names: Vec::new(),
+            destination_names: names,
+        }
+    }
+
+    fn kernel_peers(
+        &self,
+        event: &KernelEvent,
+        (own, other): (IpAddr, IpAddr),
+        is_egress: bool,
+    ) -> Peers {
+        let endpoint = EndpointId::new(event.endpoint);
+        let own = self.local(event.endpoint, own);
+        let identity = (event.identity != 0).then(|| Identity::from_number(event.identity));
+        let (other, names) = self.peer_of(endpoint, other, identity);
+        if is_egress {
+            Peers {
+                source: own,
+                destination: other,
+                source_names: Vec::new(),
+                destination_names: names,
+            }
+        } else {
+            Peers {
+                source: other,
+                destination: own,
+                source_names: names,
+                destination_names: Vec::new(),
+            }
+        }
+    }
+
+    fn local(&self, id: u32, ip: IpAddr) -> Endpoint {
+        let directory = self.directory.load();
+        directory
+            .local(id)
+            .or_else(|| directory.at(ip))
+            .map(|endpoint| (**endpoint).clone())
+            .unwrap_or_default()
+    }
+
+    /// The other side, and the names that the endpoint itself asked for its address.
+    fn peer_of(
+        &self,
+        endpoint: Option<EndpointId>,
+        ip: IpAddr,
+        judged: Option<Identity>,
+    ) -> (Endpoint, Vec<Arc<str>>) {
+        let known = endpoint.and_then(|endpoint| {
+            self.learner.with_knowledge(endpoint, |knowledge| {
+                let identity = knowledge.ledger.identity_of(Address::from(ip));
+                let names = knowledge.cache.names_of(ip).map(|name| {
+                    let text = name.to_string();
+                    text.strip_suffix('.').unwrap_or(&text).into()
+                });
+                (identity, names.collect::<Vec<Arc<str>>>())
+            })
+        });
+        let (learned, names) = known.unwrap_or_default();
+        if let Some(endpoint) = self.directory.load().at(ip) {
+            return ((**endpoint).clone(), names);
+        }
+        let snapshot = self.learner.snapshot();
+        let identity = judged
+            .or(learned.map(Identity::from_number))
+            .unwrap_or_else(|| snapshot.identity_of(ip));
+        let labels = match snapshot.labels_of(identity) {
+            Some(labels) => label_texts(labels),
+            None => self
+                .learner
+                .with_identities(|identities| {
+                    identities
+                        .labels_of(identity)
+                        .map(|set| label_texts(&set.to_labels()))
+                })
+                .unwrap_or_default(),
+        };
+        (peer(identity, labels), names)
+    }
+
+    fn between(&self, peers: &Peers, flow: Flow) -> Flow {
+        Flow {
+            uuid: Some(Uuid::from_random(rand::random())),
+            emitter: Some(self.emitter.clone()),
+            node_name: Arc::clone(&self.node_name),
+            source: peers.source.clone(),
+            destination: peers.destination.clone(),
+            source_names: peers.source_names.clone(),
+            destination_names: peers.destination_names.clone(),
+            ..flow
+        }
+    }
+}
+
+/// Both sides of a flow.
+struct Peers {
+    source: Endpoint,
+    destination: Endpoint,
+    source_names: Vec<Arc<str>>,
+    destination_names: Vec<Arc<str>>,
+}
+
+fn answered((query, qtype): (Arc<str>, RecordType), answer: &Answer) -> Dns {
+    let response = Dns::response(query, qtype, u32::from(answer.rcode.get()));
+    Dns {
+        ips: answer.addresses.iter().map(|learned| learned.ip).collect(),
+        ttl: answer.ttl_secs.unwrap_or(response.ttl),
+        cnames: answer
+            .aliases
+            .iter()
+            .map(|name| name.to_string().into())
+            .collect(),
+        rrtypes: answer
+            .record_types
+            .iter()
+            .map(|kind| RecordType::Number(*kind))
+            .collect(),
+        ..response
+    }
+}
+
+/// Why an exchange did not go its usual way: never in the query, but beside it.
+fn reason_of(outcome: &Outcome) -> Vec<Arc<str>> {
+    let word = match outcome {
+        Outcome::Malformed(reason) => GateReason::word(*reason),
+        Outcome::ServFail(fault) => fault.word(),
+        Outcome::Timeout => "timeout",
+        Outcome::Superseded => "superseded",
+        Outcome::ClientGone => "client-gone",
+        Outcome::EndpointGone => "endpoint-gone",
+        Outcome::Abandoned => "abandoned",
+        Outcome::Denied { .. } | Outcome::Answered(_) => return Vec::new(),
+    };
+    vec![word.into()]
+}
+
+fn l4(
+    protocol: u8,
+    (source_port, destination_port): (u16, u16),
+    flags: Option<TcpFlags>,
+) -> Option<L4> {
+    let [kind, code] = source_port.to_be_bytes();
+    match protocol {
+        TCP => Some(L4::Tcp {
+            source_port,
+            destination_port,
+            flags,
+        }),
+        UDP => Some(L4::Udp {
+            source_port,
+            destination_port,
+        }),
+        SCTP => Some(L4::Sctp {
+            source_port,
+            destination_port,
+        }),
+        ICMP => Some(L4::Icmpv4 { kind, code }),
+        ICMPV6 => Some(L4::Icmpv6 { kind, code }),
+        _ => None,
+    }
+}
+
+/// The same layer, seen from the other side.
+fn turned(l4: L4) -> L4 {
+    match l4 {
+        L4::Tcp {
+            source_port,
+            destination_port,
+            flags,
+        } => L4::Tcp {
+            source_port: destination_port,
+            destination_port: source_port,
+            flags,
+        },
+        L4::Udp {
+            source_port,
+            destination_port,
+        } => L4::Udp {
+            source_port: destination_port,
+            destination_port: source_port,
+        },
+        L4::Sctp {
+            source_port,
+            destination_port,
+        } => L4::Sctp {
+            source_port: destination_port,
+            destination_port: source_port,
+        },
+        same @ (L4::Icmpv4 { .. } | L4::Icmpv6 { .. }) => same,
+    }
+}
+
+/// How long the queue of what is to be told may be waited for at the end.
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(300);
