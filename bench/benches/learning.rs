@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use criterion::{BenchmarkId, Criterion};
@@ -42,6 +43,12 @@ fn learning(criterion: &mut Criterion, count: usize) -> Result<()> {
     Ok(())
 }
 
-fn addresses() -> impl Iterator<Item = IpAddr> {
-    (0..u32::MAX).map(|number| IpAddr::V4(Ipv4Addr::from_bits(0x2D00_0000 + number)))
+/// Addresses that end an hour from now.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an Instant can be had in no other way"
+)]
+fn addresses() -> impl Iterator<Item = (IpAddr, Instant)> {
+    let end = Instant::now() + Duration::from_secs(3600);
+    (0..u32::MAX).map(move |number| (IpAddr::V4(Ipv4Addr::from_bits(0x2D00_0000 + number)), end))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use bpf_redirect::{Change, Ledger, Table, TableError};
@@ -93,11 +94,11 @@ impl Learning {
         }
     }
 
-    /// Learns one answer; gives how many addresses changed.
+    /// Learns one answer, each address until its end; gives how many addresses changed.
     ///
     /// # Errors
     /// If a bound is reached.
-    pub fn learn(&mut self, name: &Name, addresses: &[IpAddr]) -> Result<usize> {
+    pub fn learn(&mut self, name: &Name, addresses: &[(IpAddr, Instant)]) -> Result<usize> {
         let endpoint = subject()?;
         let Self {
             scene,
