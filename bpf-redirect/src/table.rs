@@ -1,7 +1,9 @@
 //! What a ledger writes to: the kernel's maps of one endpoint.
 
 use aya::maps::{HashMap, HashOfMaps, MapData, MapError};
-use bpf_redirect_common::{Address, EndpointAddress, POLICY_ENTRIES_MAX, PolicyKey, PolicyValue};
+use bpf_redirect_common::{
+    Address, EndpointAddress, LEARNED, POLICY, POLICY_ENTRIES_MAX, PolicyKey, PolicyValue,
+};
 use zerocopy::IntoBytes;
 
 /// `BPF_F_NO_PREALLOC` (linux/bpf.h): an inner map must have the flags of its template.
@@ -102,16 +104,16 @@ impl Table for KernelTable {
         let key = self.learned_key(address);
         self.learned
             .insert(key, identity, 0)
-            .map_err(|error| failure("LEARNED", error))
+            .map_err(|error| failure(LEARNED, error))
     }
 
     fn clear_address(&mut self, address: Address) -> Result<(), TableError> {
         let key = self.learned_key(address);
-        gone_is_fine(self.learned.remove(&key)).map_err(|error| failure("LEARNED", error))
+        gone_is_fine(self.learned.remove(&key)).map_err(|error| failure(LEARNED, error))
     }
 
     fn set_entry(&mut self, key: PolicyKey, value: PolicyValue) -> Result<(), TableError> {
-        let map = self.policy.as_mut().ok_or(TableError::Full("POLICY"))?;
+        let map = self.policy.as_mut().ok_or(TableError::Full(POLICY))?;
         insert(map, key, value)
     }
 
@@ -120,28 +122,28 @@ impl Table for KernelTable {
             return Ok(());
         };
         let key: [u8; 8] = zerocopy::transmute!(key);
-        gone_is_fine(map.remove(&key)).map_err(|error| failure("POLICY", error))
+        gone_is_fine(map.remove(&key)).map_err(|error| failure(POLICY, error))
     }
 
     fn replace_entries(&mut self, entries: &[(PolicyKey, PolicyValue)]) -> Result<(), TableError> {
         if entries.len() > POLICY_ENTRIES_MAX {
-            return Err(TableError::Full("POLICY"));
+            return Err(TableError::Full(POLICY));
         }
         let mut map = PolicyInner::create(POLICY_ENTRIES_MAX as u32, NO_PREALLOC)
-            .map_err(|error| failure("POLICY", error))?;
+            .map_err(|error| failure(POLICY, error))?;
         for (key, value) in entries {
             insert(&mut map, *key, *value)?;
         }
         self.policies
             .insert(self.endpoint, &map, 0)
-            .map_err(|error| failure("POLICY", error))?;
+            .map_err(|error| failure(POLICY, error))?;
         self.policy = Some(map);
         Ok(())
     }
 
     fn remove_policy(&mut self) -> Result<(), TableError> {
         self.policy = None;
-        gone_is_fine(self.policies.remove(&self.endpoint)).map_err(|error| failure("POLICY", error))
+        gone_is_fine(self.policies.remove(&self.endpoint)).map_err(|error| failure(POLICY, error))
     }
 }
 
@@ -149,7 +151,7 @@ fn insert(map: &mut PolicyInner, key: PolicyKey, value: PolicyValue) -> Result<(
     let key: [u8; 8] = zerocopy::transmute!(key);
     let value: [u8; 8] = zerocopy::transmute!(value);
     map.insert(key, value, 0)
-        .map_err(|error| failure("POLICY", error))
+        .map_err(|error| failure(POLICY, error))
 }
 
 fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {

@@ -1,2 +1,57 @@
-//! Placeholder.
-fn main() {}
+//! What the repository does to itself: tidy, bpf, test.
+//!
+//! It knows files, cargo and the machine's programs; it links no crate of the product.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for people; what it finds is its output"
+)]
+
+mod bpf;
+mod command;
+mod debian;
+mod source;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What the repository does to itself.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build or check the committed BPF object
+    Bpf(bpf::Args),
+    /// Check arrows between crates, file lengths, comments on dependencies and the like
+    Tidy,
+    /// Run all tests, as root
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let result = if bpf::wrapper::is_wanted() {
+        bpf::wrapper::run(std::env::args())
+    } else {
+        match Cli::parse().task {
+            Task::Bpf(args) => bpf::run(&args),
+            Task::Tidy => tidy::run(),
+            Task::Test(args) => test::run(&args),
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! All tests, as root: what they need is looked at first, so that nothing is skipped in silence.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::command::{self, output, which};
+use crate::debian;
+
+/// Programs that the tests start, and the Debian packages that have them.
+const PROGRAMS: [(&str, &str); 8] = [
+    ("dig", "bind9-dnsutils"),
+    ("tcpdump", "tcpdump"),
+    ("nft", "nftables"),
+    ("knotd", "knot"),
+    ("nsenter", "util-linux"),
+    ("unshare", "util-linux"),
+    ("ip", "iproute2"),
+    ("dnsperf", "dnsperf"),
+];
+
+/// The first kernel with tcx.
+const KERNEL: (u32, u32) = (6, 6);
+
+/// What a namespace must be able to do: each is tried in one of its own.
+const ABILITIES: [(&str, &[&str]); 3] = [
+    ("network namespaces", &["true"]),
+    (
+        "veth pairs",
+        &[
+            "ip", "link", "add", "a", "type", "veth", "peer", "name", "b",
+        ],
+    ),
+    ("nftables", &["nft", "add", "table", "inet", "try"]),
+];
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask test                     all tests
+  cargo xtask test --install           first install the Debian packages that are missing
+  cargo xtask test -- -p dnsproxy      one crate's; the words go to the test runner")]
+pub(crate) struct Args {
+    /// Install the Debian packages that are missing
+    #[arg(long)]
+    install: bool,
+    /// Words for cargo nextest, or cargo test where nextest is missing
+    #[arg(last = true)]
+    words: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    ensure!(
+        std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0),
+        "the tests make network namespaces and load programs: run this as root"
+    );
+    if args.install {
+        install()?;
+    }
+    let (missing, packages) = missing();
+    ensure!(
+        missing.is_empty(),
+        "not found: {}\nOn Debian: apt-get install {} (or `cargo xtask test --install`)",
+        missing.join(" "),
+        packages.join(" ")
+    );
+    look_at_kernel()?;
+    // The tests in namespaces start target/debug/namegate.
+    command::run(command::cargo().args(["build", "--workspace"]))?;
+    let profile = match command::variable("CI") {
+        Some(_) => "ci",
+        None => "default",
+    };
+    let mut runner = command::cargo();
+    if output(command::cargo().args(["nextest", "--version"])).is_ok() {
+        runner.args(["nextest", "run", "--profile", profile]);
+    } else {
+        println!("cargo-nextest not found: cargo test instead");
+        runner.args(["test", "--no-fail-fast"]);
+    }
+    if !args
+        .words
+        .iter()
+        .any(|word| word == "-p" || word == "--package")
+    {
+        runner.arg("--workspace");
+    }
+    command::run(runner.args(&args.words))
+}
+
+/// The programs that aren't there, and the packages that have them.
+fn missing() -> (Vec<&'static str>, Vec<&'static str>) {
+    let mut packages = Vec::new();
+    let mut programs = Vec::new();
+    for (program, package) in PROGRAMS {
+        if which(program).is_none() {
+            programs.push(program);
+            if !packages.contains(&package) {
+                packages.push(package);
+            }
+        }
+    }
+    (programs, packages)
+}
+
+fn install() -> Result<()> {
+    let (missing, packages) = missing();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    debian::install(&packages)?;
+    if missing.contains(&"knotd") {
+        debian::disable_service("knot")?;
+    }
+    Ok(())
+}
+
+fn look_at_kernel() -> Result<()> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .context("the kernel's release can't be read")?;
+    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
+        bail!("kernel release {:?} can't be read", release.trim());
+    };
+    ensure!(
+        (major, minor) >= KERNEL,
+        "kernel {}: the tests of tcx need {}.{}",
+        release.trim(),
+        KERNEL.0,
+        KERNEL.1
+    );
+    ensure!(
+        Path::new("/proc/sys/kernel/unprivileged_bpf_disabled").exists(),
+        "this kernel has no bpf system call (CONFIG_BPF_SYSCALL)"
+    );
+    let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    ensure!(
+        filesystems.split_whitespace().any(|name| name == "bpf"),
+        "this kernel has no bpf file system"
+    );
+    for (what, words) in ABILITIES {
+        output(Command::new("unshare").arg("--net").args(words))
+            .with_context(|| format!("the tests need {what}"))?;
+    }
+    Ok(())
+}
