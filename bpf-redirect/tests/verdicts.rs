@@ -598,6 +598,21 @@ fn a_full_conntrack_table_refuses_new_flows_and_keeps_live_ones() {
 }
 
 #[test]
+fn an_icmp_event_names_type_and_code() {
+    let mut bench = guarded();
+    let mut events = bench.datapath.events().unwrap();
+    check(
+        &mut bench,
+        Hook::FromEndpoint,
+        &out(v4(3), 1, 0),
+        (SHOT, "policy-denied"),
+    );
+    let mut seen = Vec::new();
+    events.drain(|event| seen.push(u16::from_be(event.source_port)));
+    assert_eq!(seen, [0x0800, 0x0800], "echo request, verdict and drop");
+}
+
+#[test]
 fn events_tell_of_verdicts_and_drops_up_to_the_limit() {
     let mut bench = guarded();
     let mut events = bench.datapath.events().unwrap();

@@ -33,6 +33,8 @@ pub struct Packet {
     pub destination: Address,
     pub source_port: u16,
     pub destination_port: u16,
+    /// ICMP: type and code, as in the packet; 0 for the rest.
+    pub icmp: u16,
     pub protocol: u8,
     pub tcp_flags: u8,
     pub family: u8,
@@ -124,6 +126,7 @@ fn parse_ipv4(ctx: &TcContext, ethernet: &Ethernet) -> Result<Frame, Drop> {
         destination: Address::from_ipv4_word(ip.destination),
         source_port: 0,
         destination_port: 0,
+        icmp: 0,
         protocol: ip.protocol,
         tcp_flags: 0,
         family: 4,
@@ -187,6 +190,7 @@ fn parse_ipv6(ctx: &TcContext, ethernet: &Ethernet) -> Result<Frame, Drop> {
         destination: ip.destination,
         source_port: 0,
         destination_port: 0,
+        icmp: 0,
         protocol: next,
         tcp_flags: 0,
         family: 6,
@@ -225,6 +229,7 @@ fn read_ports(ctx: &TcContext, at: u32, packet: &mut Packet) -> Result<(), Drop>
         }
         ICMP | ICMPV6 => {
             let words: [u16; 3] = load(ctx, at).ok_or(Drop::TruncatedHeader)?;
+            packet.icmp = words[0];
             let kind = (u16::from_be(words[0]) >> 8) as u8;
             // Echo and echo reply: the id tells flows apart (RFC 792, RFC 4443 §4).
             if (packet.protocol == ICMP && (kind == 8 || kind == 0)) || matches!(kind, 128 | 129) {

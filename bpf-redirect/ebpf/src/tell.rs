@@ -7,7 +7,7 @@ use bpf_redirect_common::{
 
 use crate::{
     maps::{COUNTERS, EVENT_BUDGET, EVENTS},
-    packet::Packet,
+    packet::{ICMP, ICMPV6, Packet},
     policy::Judgement,
 };
 
@@ -63,6 +63,10 @@ fn emit(place: &Place, packet: &Packet, kind: EventKind, what: (u32, &Judgement,
         count(Counter::EventsLost as u32);
         return;
     };
+    let (source_port, destination_port) = match packet.protocol {
+        ICMP | ICMPV6 => (packet.icmp, packet.icmp),
+        _ => (packet.source_port, packet.destination_port),
+    };
     entry.write(Event {
         at: now,
         endpoint: place.endpoint,
@@ -70,8 +74,8 @@ fn emit(place: &Place, packet: &Packet, kind: EventKind, what: (u32, &Judgement,
         rule: judgement.rule,
         source: packet.source,
         destination: packet.destination,
-        source_port: packet.source_port,
-        destination_port: packet.destination_port,
+        source_port,
+        destination_port,
         kind: kind as u8,
         direction: place.direction,
         protocol: packet.protocol,
