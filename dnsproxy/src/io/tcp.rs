@@ -1,40 +1,35 @@
 //! DNS over TCP: one task for each connection, with one upstream connection, opened at the first
 //! query that may go (RFC 7766, `dns.md` §14).
 
-use std::collections::HashMap;
 use std::future::pending;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bpf_redirect_common::{DNS_PORT, Kind, Mark};
 use policy::{EndpointId, L4Protocol};
 use rand::RngExt;
-use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use transport::{GateListener, connect_as};
 
+use super::connections::Connections;
 use super::host::{Host, Proxy};
+use super::side::Side;
 use crate::core::exchange::{Action, Exchange, Upstream};
 use crate::core::gates::gate_query;
 use crate::core::pending::{Member, Pending, Via};
 use crate::core::record::{ErrorAnswers, Outcome, Records};
 use crate::core::release::{Arrived, Heard, Learned};
 use crate::core::step::{Fault, Origin, Step};
-use crate::frames::{Frames, write_frame};
 use crate::limits::{
-    TCP_CONNECTIONS_PER_ENDPOINT_MAX, TCP_FRAME_WAIT_MAX, TCP_IDLE_MAX, TCP_MALFORMED_MAX,
-    TCP_OUTSTANDING_MAX, TCP_UNREAD_OCTETS_MAX,
+    TCP_FRAME_WAIT_MAX, TCP_IDLE_MAX, TCP_MALFORMED_MAX, TCP_OUTSTANDING_MAX, TCP_UNREAD_OCTETS_MAX,
 };
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1_024;
-/// Octets of one read.
-const READ: usize = 16 << 10;
 
 /// The TCP side, ready to run in the namespace that its listener was made in.
 pub struct TcpServer<H: Host> {
@@ -88,63 +83,6 @@ impl<H: Host> TcpServer<H> {
     }
 }
 
-/// Who has how many connections open, and how an idle one is told to close.
-#[derive(Default)]
-struct Connections {
-    next: AtomicU64,
-    open: Mutex<HashMap<EndpointId, Vec<Open>>>,
-}
-
-struct Open {
-    id: u64,
-    /// Idle since; `None` while queries wait.
-    idle_since: Option<Instant>,
-    close: CancellationToken,
-}
-
-impl Connections {
-    /// Takes a place. The oldest idle connection makes room; `None` if none is idle.
-    fn admit(&self, endpoint: EndpointId, now: Instant, close: CancellationToken) -> Option<u64> {
-        let mut all = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = all.entry(endpoint).or_default();
-        if open.len() >= TCP_CONNECTIONS_PER_ENDPOINT_MAX {
-            let idle = open
-                .iter()
-                .enumerate()
-                .filter_map(|(place, one)| Some((one.idle_since?, place)));
-            let (_, place) = idle.min()?;
-            open.swap_remove(place).close.cancel();
-        }
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        open.push(Open {
-            id,
-            idle_since: Some(now),
-            close,
-        });
-        Some(id)
-    }
-
-    fn set_idle(&self, endpoint: EndpointId, id: u64, since: Option<Instant>) {
-        let mut all = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(one) = all
-            .get_mut(&endpoint)
-            .and_then(|open| open.iter_mut().find(|one| one.id == id))
-        {
-            one.idle_since = since;
-        }
-    }
-
-    fn remove(&self, endpoint: EndpointId, id: u64) {
-        let mut all = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = all.get_mut(&endpoint) {
-            open.retain(|one| one.id != id);
-            if open.is_empty() {
-                all.remove(&endpoint);
-            }
-        }
-    }
-}
-
 /// One client's connection.
 struct Connection<H: Host> {
     proxy: Arc<Proxy<H>>,
@@ -165,86 +103,12 @@ struct Connection<H: Host> {
     stop: CancellationToken,
 }
 
-/// One end of a connection: its stream, what was read of a frame, what waits to be written.
-struct Side {
-    stream: TcpStream,
-    frames: Frames,
-    unwritten: Vec<u8>,
-    /// When the frame that isn't whole yet began.
-    frame_since: Option<Instant>,
-    /// The other end says nothing more.
-    at_end: bool,
-}
-
 /// The connection upstream.
 struct Server {
     side: Side,
     member: Member,
     /// Whether the kernel has connected it.
     is_up: bool,
-}
-
-impl Side {
-    fn new(stream: TcpStream) -> Self {
-        Self {
-            stream,
-            frames: Frames::default(),
-            unwritten: Vec::new(),
-            frame_since: None,
-            at_end: false,
-        }
-    }
-
-    /// Reads once what is there.
-    fn read(&mut self, now: Instant) -> io::Result<()> {
-        let mut buffer = [0; READ];
-        let room = self.frames.room().min(READ);
-        let Some(buffer) = buffer.get_mut(..room).filter(|buffer| !buffer.is_empty()) else {
-            return Ok(());
-        };
-        match self.stream.try_read(buffer) {
-            Ok(0) => self.at_end = true,
-            Ok(count) => {
-                let octets = buffer.get(..count).unwrap_or(&[]);
-                self.frames.push(octets).map_err(io::Error::other)?;
-                self.frame_since.get_or_insert(now);
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    /// Puts a message behind what waits to be written.
-    fn put(&mut self, message: &[u8]) {
-        // Messages came in frames or datagrams: none is longer than a frame.
-        let _ = write_frame(message, &mut self.unwritten);
-    }
-
-    /// Writes what can be written at once.
-    fn write(&mut self) -> io::Result<()> {
-        while !self.unwritten.is_empty() {
-            match self.stream.try_write(&self.unwritten) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => drop(self.unwritten.drain(..count)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until something that is wanted can be done.
-    async fn ready(&self, wants_read: bool, wants_write: bool) {
-        let interest = match (wants_read, wants_write) {
-            (true, true) => Interest::READABLE | Interest::WRITABLE,
-            (true, false) => Interest::READABLE,
-            (false, true) => Interest::WRITABLE,
-            (false, false) => return pending().await,
-        };
-        // An error shows at the next read or write.
-        let _ = self.stream.ready(interest).await;
-    }
 }
 
 /// Why a connection ends.

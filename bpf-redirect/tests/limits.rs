@@ -1,0 +1,141 @@
+//! The bounds of the maps, each by hitting it: what then happens, and that what was there stays.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may die"
+)]
+
+mod common;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use bpf_redirect::{Change, Datapath, EndpointEntry, Hook, HookMode, TableError};
+use bpf_redirect_common::{
+    Address, ENDPOINTS_MAX, GATE_MAC, Kind, LEARNED_MAX, Mark, NEXT_HOPS_MAX, POLICY_ENTRIES_MAX,
+    PREFIXES_MAX, UPSTREAM_TCP_MAX, UPSTREAM_UDP_MAX, Verdict,
+};
+use common::{Bench, ENDPOINT, NEXT, REDIRECT, SHOT, entry, need_root, out, v4};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const IDENTITY: u32 = 16_777_300;
+
+/// The `index`th of many addresses.
+fn many(index: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from(0x0b00_0000 + u32::try_from(index).unwrap()))
+}
+
+#[test]
+fn a_full_table_of_learned_addresses_refuses_the_whole_answer_and_keeps_the_rest() {
+    let mut bench = Bench::new(&[]);
+    let open = |index| Change {
+        address: Address::from(many(index)),
+        identity: Some(IDENTITY),
+    };
+    let entries = |_| vec![entry(IDENTITY, 0, 0, Verdict::Allow)];
+    let all: Vec<Change> = (0..LEARNED_MAX - 1).map(open).collect();
+    bench.ledger.install(&all, entries).unwrap();
+    let error = bench
+        .ledger
+        .install(&[open(LEARNED_MAX), open(LEARNED_MAX + 1)], entries)
+        .unwrap_err();
+    assert!(
+        matches!(error.source, TableError::Full("LEARNED")),
+        "{error}"
+    );
+    for index in [LEARNED_MAX, LEARNED_MAX + 1] {
+        let (code, _, _) = bench
+            .datapath
+            .try_packet(Hook::FromEndpoint, &out(many(index), TCP, 80).bytes(), 0)
+            .unwrap();
+        assert_eq!(code, SHOT, "no half of an answer");
+    }
+    let (code, _, _) = bench
+        .datapath
+        .try_packet(Hook::FromEndpoint, &out(many(7), TCP, 80).bytes(), 0)
+        .unwrap();
+    assert_eq!(code, NEXT, "what was open stays open");
+}
+
+#[test]
+fn a_policy_with_more_entries_than_fit_is_refused_and_the_old_one_holds() {
+    let mut bench = Bench::new(&[entry(0, TCP, 80, Verdict::Allow)]);
+    let too_many: Vec<_> = (0..=POLICY_ENTRIES_MAX)
+        .map(|index| entry(u32::try_from(index).unwrap() + 1_000, 0, 0, Verdict::Allow))
+        .collect();
+    let error = bench
+        .ledger
+        .reload(too_many, &[], |_| Vec::new())
+        .unwrap_err();
+    assert!(
+        matches!(error.source, TableError::Full("POLICY")),
+        "{error}"
+    );
+    let (code, _, _) = bench
+        .datapath
+        .try_packet(Hook::FromEndpoint, &out(v4(3), TCP, 80).bytes(), 0)
+        .unwrap();
+    assert_eq!(code, NEXT);
+}
+
+#[test]
+fn one_endpoint_or_prefix_more_than_fits_is_an_error() {
+    need_root();
+    let mut datapath = Datapath::load(99, HookMode::Tcx, None).unwrap();
+    let endpoint = |number: usize| {
+        let number = u32::try_from(number).unwrap();
+        EndpointEntry {
+            endpoint: number,
+            ifindex: number,
+            workload_mac: [2; 6],
+            host_mac: [2; 6],
+            addresses: vec![v4(2)],
+        }
+    };
+    for number in 1..=ENDPOINTS_MAX {
+        datapath.set_endpoint(&endpoint(number)).unwrap();
+    }
+    datapath
+        .set_endpoint(&endpoint(ENDPOINTS_MAX + 1))
+        .unwrap_err();
+    let prefixes: Vec<(IpAddr, u8, u32)> = (0..=PREFIXES_MAX)
+        .map(|index| (many(index), 32, 9))
+        .collect();
+    datapath.set_prefixes(&prefixes[..PREFIXES_MAX]).unwrap();
+    datapath.set_prefixes(&prefixes).unwrap_err();
+}
+
+/// Beyond these bounds the least recently used entry is forgotten, and the newest always works.
+#[test]
+fn upstream_flows_and_next_hops_forget_the_oldest() {
+    for (protocol, most) in [(UDP, UPSTREAM_UDP_MAX), (TCP, UPSTREAM_TCP_MAX)] {
+        let mut bench = Bench::new(&[entry(0, protocol, 53, Verdict::Redirect)]);
+        let mark = Mark::new(Kind::Upstream, ENDPOINT).unwrap();
+        // Also more next hops than are remembered.
+        assert!(most >= NEXT_HOPS_MAX);
+        for index in 0..most + 512 {
+            let query = out(many(index), protocol, 53);
+            if index < NEXT_HOPS_MAX + 512 {
+                bench
+                    .datapath
+                    .try_packet(Hook::FromEndpoint, &query.bytes(), 0)
+                    .unwrap();
+            }
+            let mut frame = query.bytes();
+            frame[..6].copy_from_slice(&GATE_MAC);
+            frame[6..12].copy_from_slice(&mark.to_mac());
+            let (code, _, _) = bench.datapath.try_packet(Hook::NodeEnd, &frame, 0).unwrap();
+            assert_eq!(
+                code, REDIRECT,
+                "{index}: the last unicast next hop stands in"
+            );
+        }
+        let newest = out(many(most + 511), protocol, 53).answer();
+        let (code, _, _) = bench
+            .datapath
+            .try_packet(Hook::ToEndpoint, &newest.bytes(), 0)
+            .unwrap();
+        assert_eq!((code, bench.count("caught")), (REDIRECT, 1));
+    }
+}
