@@ -30,7 +30,7 @@ const ABILITIES: [(&str, &[&str]); 3] = [
     (
         "veth pairs",
         &[
-            "ip", "link", "add", "a", "type", "veth", "peer", "name", "b",
+            "ip", "link", "add", "ng0", "type", "veth", "peer", "name", "ng1",
         ],
     ),
     ("nftables", &["nft", "add", "table", "inet", "try"]),
