@@ -72,7 +72,7 @@ impl DnsPermit {
 pub struct Denial {
     /// Why.
     pub reason: DenialReason,
-    /// What `auto` answers (`dns.md` §5): the answer that stalls no stub resolver.
+    /// What `auto` answers: the answer that stalls no stub resolver.
     pub answer: DenyAnswer,
 }
 

@@ -55,7 +55,7 @@ const LOCAL_TABLE: u32 = 2004;
 /// ephemeral range of workloads.
 const LOCAL_PORTS: &str = "10000\t32767";
 
-/// Sysctls of the gate. All are written: some are inherited from the host (`networks.md` §2).
+/// Sysctls of the gate. All are written: some are inherited from the host.
 const SYSCTLS: [(&str, &str); 17] = [
     ("ipv4/tcp_fwmark_accept", "1"), // an accepted socket carries the mark of its SYN
     ("ipv4/fwmark_reflect", "1"),    // the kernel's own RSTs carry the mark of what they answer

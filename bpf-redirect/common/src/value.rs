@@ -108,7 +108,7 @@ pub struct EventBudget {
     pub told: u64,
 }
 
-/// What policy says; the larger number wins where several entries match (`policy.md` §6).
+/// What policy says; the larger number wins where several entries match.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub enum Verdict {

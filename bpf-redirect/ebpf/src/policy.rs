@@ -21,7 +21,7 @@ pub struct Flow {
 }
 
 /// Asks all entries that can match and takes the strongest verdict; among equal ones the longer
-/// protocol and port, then the specific identity (`policy.md` §6). `None`: the endpoint has no
+/// protocol and port, then the specific identity. `None`: the endpoint has no
 /// policy map, nothing may pass.
 #[inline(always)]
 pub fn judge(endpoint: u32, flow: &Flow) -> Option<Judgement> {

@@ -1,5 +1,5 @@
 //! DNS over TCP: one task for each connection, with one upstream connection, opened at the first
-//! query that may go (RFC 7766, `dns.md` §14).
+//! query that may go (RFC 7766).
 
 use std::future::pending;
 use std::io;
