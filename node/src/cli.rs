@@ -1,7 +1,10 @@
 //! The command line: one definition for help, errors and exit codes.
 
+mod completions;
 mod detach;
 mod endpoint;
+mod fqdn;
+mod man;
 mod observe;
 mod policy;
 mod run;
@@ -44,6 +47,9 @@ enum Command {
     /// The endpoints of this node.
     #[command(subcommand)]
     Endpoint(endpoint::Endpoint),
+    /// Names, and what endpoints learned of them.
+    #[command(subcommand)]
+    Fqdn(fqdn::Fqdn),
     /// Follow the flows of this node, as `hubble observe` prints them.
     Observe(observe::Observe),
     /// Policy files.
@@ -51,6 +57,10 @@ enum Command {
     Policy(policy::Policy),
     /// Take programs, links, pins and the gate away, whether a daemon runs or not.
     Detach(detach::Detach),
+    /// Print what a shell needs to complete commands and flags.
+    Completions(completions::Completions),
+    /// Print the manual page, or write the pages of all commands.
+    Man(man::Man),
     /// Print the version.
     Version,
 }
@@ -93,9 +103,12 @@ impl Namegate {
             Command::Run(run) => run.run(),
             Command::Status(status) => status.run(),
             Command::Endpoint(endpoint) => endpoint.run(),
+            Command::Fqdn(fqdn) => fqdn.run(),
             Command::Observe(observe) => observe.run(),
             Command::Policy(policy) => policy.run(),
             Command::Detach(detach) => detach.run(),
+            Command::Completions(completions) => completions.run(),
+            Command::Man(man) => man.run(),
             Command::Version => print(&format!("namegate {}\n", env!("CARGO_PKG_VERSION"))),
         }
     }

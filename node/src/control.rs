@@ -26,6 +26,11 @@ pub(crate) enum Command {
     Status,
     /// The endpoints.
     Endpoints,
+    /// What endpoints have learned: names, addresses, ends.
+    FqdnCache {
+        /// Of this endpoint alone, `NAMESPACE/NAME`.
+        endpoint: Option<String>,
+    },
     /// Take everything away and end.
     Detach,
     /// The flows: those that are there, and those to come.
