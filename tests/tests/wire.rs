@@ -118,7 +118,7 @@ fn rcode(answer: &[u8]) -> u8 {
 #[test]
 fn malformed_queries_end_in_the_stated_answer_and_none_leaves() {
     let stage = Stage::new();
-    let server = Answers::names(&stage.world.ns).unwrap();
+    let server = Answers::names(&stage.world.ns, 60).unwrap();
     let daemon = stage.daemon();
     let good = query("n1.example.com", 1);
     let with = |change: &dyn Fn(&mut Vec<u8>)| {
