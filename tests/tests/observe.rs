@@ -1,11 +1,6 @@
-//! What `namegate observe` shows of a node, in the words that people know; and what is said of files
-//! that can't be used.
+//! What `namegate observe` shows of a node, in the words that people know.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test may die"
-)]
+#![expect(clippy::unwrap_used, reason = "a test may die")]
 #![expect(clippy::disallowed_methods, reason = "a workload's own sockets")]
 
 use std::io::{BufRead, BufReader, Write};
@@ -409,86 +404,4 @@ fn a_follower_sees_what_comes_and_a_lazy_one_holds_up_nobody() {
         "{status:#}"
     );
     drop(lazy);
-}
-
-#[test]
-fn a_file_that_cannot_be_used_is_told_by_its_place_and_changes_nothing() {
-    let stage = Stage::new();
-    let mut daemon = stage.daemon();
-    assert_eq!(stage.asks(&stage.client, "web.example.com"), "198.18.0.1\n");
-    let revision = || {
-        daemon.status().unwrap()["policy"]["revision"]
-            .as_u64()
-            .unwrap()
-    };
-    let text = || {
-        let socket = daemon.path("namegate.sock").display().to_string();
-        let output = daemon.namegate(&["status", "--socket", &socket]).unwrap();
-        (
-            output.status.code(),
-            String::from_utf8(output.stdout).unwrap(),
-        )
-    };
-    assert_eq!(text().0, Some(0));
-
-    let now = revision();
-    daemon
-        .policy("story.yaml", &POLICY.replace("port: '53'", "port: '70000'"))
-        .unwrap();
-    daemon
-        .endpoint_file(
-            "bad.yaml",
-            "name: bad\nlabels: {app: bad}\nnetsn: /run/netns/bad\n",
-        )
-        .unwrap();
-    daemon.wait_beyond(now).unwrap();
-    for _ in 0..100 {
-        if daemon.status().unwrap()["endpoint_problems"][0].is_string() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let (code, shown) = text();
-    let file = |folder: &str, name: &str| daemon.path(folder).join(name).display().to_string();
-    let policy = [
-        format!("{}:11:22: ", file("policies", "story.yaml")),
-        "port".to_owned(),
-        "70000".to_owned(),
-    ];
-    let endpoint = [
-        format!("{}:3:1: ", file("endpoints", "bad.yaml")),
-        "netsn".to_owned(),
-        "unknown field".to_owned(),
-    ];
-    let status = daemon.status().unwrap();
-    let problem = &status["policy"]["problems"][0];
-    assert_eq!(
-        (&problem["line"], &problem["column"]),
-        (&11.into(), &22.into()),
-        "{status:#}"
-    );
-    let said = daemon.said();
-    for words in [policy, endpoint] {
-        let line = |text: &str| {
-            text.lines()
-                .any(|line| words.iter().all(|word| line.contains(word)))
-        };
-        assert!(line(&shown), "{words:?} in {shown}");
-        assert!(line(&said), "{words:?} in {said}");
-    }
-    assert_eq!(code, Some(1), "{shown}");
-    assert_eq!(
-        stage.asks(&stage.client, "other.example.com"),
-        "198.18.0.2\n"
-    );
-    assert_eq!(
-        stage.asks(&stage.client, "x.evil.test"),
-        "",
-        "the last good set is in force"
-    );
-    assert_eq!(
-        status["endpoints"].as_array().unwrap().len(),
-        3,
-        "{status:#}"
-    );
 }

@@ -293,10 +293,13 @@ fn over_udp(alice: &Workload, server: SocketAddr, client: u32) {
         let query = query(kind, &name(kind, "udp", number), id);
         socket.send(&query).unwrap();
         // Error answers have a limit to the second: nobody waits for one.
-        while matches!(kind, Kind::Allowed | Kind::Denied) {
-            match receive() {
-                answered if answered == id => break,
-                answered => unanswered -= u32::from(answered >= SILENT_IDS),
+        if matches!(kind, Kind::Allowed | Kind::Denied) {
+            loop {
+                let answered = receive();
+                if answered == id {
+                    break;
+                }
+                unanswered -= u32::from(answered >= SILENT_IDS);
             }
         }
     }
