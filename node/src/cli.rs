@@ -40,26 +40,18 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 77 a privilege or kernel feature is
 
 #[derive(Subcommand)]
 enum Command {
-    /// Guard the endpoints of this node, in the foreground.
+    // Without words here: they would stand in place of those of the command itself, all of them.
     Run(run::Run),
-    /// Tell how a running daemon is.
     Status(status::Status),
-    /// The endpoints of this node.
     #[command(subcommand)]
     Endpoint(endpoint::Endpoint),
-    /// Names, and what endpoints learned of them.
     #[command(subcommand)]
     Fqdn(fqdn::Fqdn),
-    /// Follow the flows of this node, as `hubble observe` prints them.
     Observe(observe::Observe),
-    /// Policy files.
     #[command(subcommand)]
     Policy(policy::Policy),
-    /// Take programs, links, pins and the gate away, whether a daemon runs or not.
     Detach(detach::Detach),
-    /// Print what a shell needs to complete commands and flags.
     Completions(completions::Completions),
-    /// Print the manual page, or write the pages of all commands.
     Man(man::Man),
     /// Print the version.
     Version,
@@ -139,6 +131,31 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+
+    #[test]
+    fn the_help_of_a_command_is_all_that_it_says() {
+        let mut command = super::Namegate::command();
+        command.build();
+        for (words, told) in [
+            (&["run"][..], "SIGHUP"),
+            (&["status"], "Exit code 0"),
+            (&["observe"], "hubble observe"),
+            (&["endpoint", "list"], "attaching"),
+            (&["policy", "validate"], "2 if something can't be read"),
+            (&["fqdn", "cache", "list"], "toFQDNs"),
+            (&["detach"], "pins"),
+        ] {
+            let mut at = &mut command;
+            for word in words {
+                at = at.find_subcommand_mut(word).unwrap();
+            }
+            let help = at.render_long_help().to_string();
+            assert!(help.contains(told), "{words:?}: {help}");
+        }
+        for one in command.get_subcommands() {
+            assert!(one.get_about().is_some(), "{}", one.get_name());
+        }
+    }
 
     #[test]
     fn the_definition_is_sound() {

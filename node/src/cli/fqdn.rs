@@ -12,7 +12,6 @@ use crate::control::{Command, call};
 /// Names, and what endpoints learned of them.
 #[derive(Subcommand)]
 pub(super) enum Fqdn {
-    /// What endpoints have learned.
     #[command(subcommand)]
     Cache(Cache),
 }
@@ -20,15 +19,13 @@ pub(super) enum Fqdn {
 /// What endpoints have learned.
 #[derive(Subcommand)]
 pub(super) enum Cache {
-    /// List names and addresses, with the time that is left to them.
     List(List),
 }
 
-/// List what endpoints have learned: each name with its addresses, the time that is left until an
-/// address ends under that name, and the identity that it has in the kernel.
+/// List what endpoints have learned: names, addresses, the time that is left.
 ///
-/// An address without an identity was learned and is open to nobody: no `toFQDNs` rule selects its
-/// names.
+/// An address ends under each of its names by itself, and closes with the last of them. One without
+/// an identity was learned and opens nothing: no `toFQDNs` rule selects its names.
 #[derive(Args)]
 #[command(after_help = "Examples:
   namegate fqdn cache list --endpoint default/internal-client

@@ -34,15 +34,18 @@ impl Man {
 
 fn page() -> std::io::Result<String> {
     let mut page = Vec::new();
-    Page::new(Namegate::command()).render(&mut page)?;
+    Page::new(command()).render(&mut page)?;
     Ok(String::from_utf8_lossy(&page).into_owned())
 }
 
 fn write_all(dir: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(dir)?;
-    // Else each command has a page of `help` too, which says nothing.
-    let command = Namegate::command().disable_help_subcommand(true);
-    clap_mangen::generate_to(command, dir)
+    clap_mangen::generate_to(command(), dir)
+}
+
+/// Without `help`, whose pages would say nothing.
+fn command() -> clap::Command {
+    Namegate::command().disable_help_subcommand(true)
 }
 
 #[cfg(test)]
@@ -57,6 +60,7 @@ mod tests {
             assert!(page.contains(&name), "{name} in {page}");
         }
         assert!(page.contains("Exit codes"), "and what follows the help");
+        assert!(!page.contains("namegate\\-help"), "which has no page");
     }
 
     #[test]
