@@ -96,6 +96,61 @@ fn each_of_ten_thousand_exchanges_is_told_once() {
     check_counts(&status, &told);
 }
 
+/// What was answered before the end is told before the end, and what waits for an answer then is told
+/// once too.
+#[test]
+fn the_end_of_the_daemon_loses_no_record() {
+    const ANSWERED: u32 = 3_000;
+    const WAITING: u32 = 40;
+    let node = Node::new().unwrap();
+    let alice = node.workload("alice", 2).unwrap();
+    let world = node.elsewhere().unwrap();
+    let _names = Answers::names(&world.ns, 600).unwrap();
+    let mut daemon = Daemon::prepare(&node).unwrap();
+    daemon.endpoint(&alice).unwrap();
+    daemon.policy("alice.yaml", POLICY).unwrap();
+    let log = daemon.path("flows.jsonl");
+    daemon
+        .start(&["--flow-log", &log.display().to_string()])
+        .unwrap();
+    let server = SocketAddr::new(world.v4.into(), 53);
+    let socket = alice.ns.run(|| UdpSocket::bind((alice.v4, 0)).unwrap());
+    let socket = socket.unwrap();
+    socket.connect(server).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = connect(&alice, server);
+    for number in 0..WAITING {
+        let name = |protocol| name(Kind::Silent, protocol, number);
+        let query = |protocol| query(Kind::Silent, &name(protocol), SILENT_IDS + number as u16);
+        socket.send(&query("udp")).unwrap();
+        send(&mut stream, &query("tcp"));
+    }
+    for number in 0..ANSWERED {
+        let query = query(Kind::Allowed, &name(Kind::Allowed, "udp", number), 1);
+        socket.send(&query).unwrap();
+        socket.recv(&mut [0; 512]).unwrap();
+    }
+    assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
+
+    let told = Told::read(&std::fs::read_to_string(&log).unwrap());
+    for (kind, protocol, count) in [
+        (Kind::Allowed, "UDP", ANSWERED),
+        (Kind::Silent, "UDP", WAITING),
+        (Kind::Silent, "TCP", WAITING),
+    ] {
+        for number in 0..count {
+            let key = (name(kind, protocol, number), protocol.to_owned());
+            let requests = told.requests.get(&key).map_or(0, Vec::len);
+            let responses = told.responses.get(&key).map_or(0, Vec::len);
+            assert_eq!(requests, 1, "{key:?}");
+            match kind {
+                Kind::Allowed => assert_eq!(responses, 1, "{key:?}"),
+                _ => assert!(responses <= 1, "{key:?}"),
+            }
+        }
+    }
+}
+
 /// The queries of some kinds, by protocol.
 fn planned_by(protocol: usize, wanted: impl Fn(Kind) -> bool) -> u32 {
     let wanted = PLAN.iter().filter(|(kind, _)| wanted(*kind));
