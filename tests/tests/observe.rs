@@ -405,3 +405,26 @@ fn a_follower_sees_what_comes_and_a_lazy_one_holds_up_nobody() {
     );
     drop(lazy);
 }
+
+#[test]
+fn one_client_too_many_is_told_so() {
+    let stage = Stage::new();
+    let mut daemon = stage.daemon();
+    let path = daemon.path("namegate.sock");
+    let socket = path.display().to_string();
+    let connect = |_| UnixStream::connect(&path).unwrap();
+    let mut clients: Vec<UnixStream> = (0..64).map(connect).collect();
+    for command in ["status", "observe"] {
+        let output = daemon.namegate(&[command, "--socket", &socket]).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("64 clients are there already"), "{said}");
+    }
+    assert!(daemon.said().contains("turned away"));
+    clients.clear();
+    let answers = |_| {
+        std::thread::sleep(Duration::from_millis(50));
+        daemon.status().is_ok_and(|status| status["pid"].is_u64())
+    };
+    assert!((0..100).any(answers), "and they make room when they go");
+}
