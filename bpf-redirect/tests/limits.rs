@@ -12,8 +12,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use bpf_redirect::{Change, Datapath, EndpointEntry, Hook, HookMode, TableError};
 use bpf_redirect_common::{
-    Address, ENDPOINTS_MAX, GATE_MAC, Kind, LEARNED_MAX, Mark, NEXT_HOPS_MAX, POLICY_ENTRIES_MAX,
-    PREFIXES_MAX, UPSTREAM_TCP_MAX, UPSTREAM_UDP_MAX, Verdict,
+    Address, ENDPOINTS_MAX, GATE_MAC, Kind, LEARNED, LEARNED_MAX, Mark, NEXT_HOPS_MAX, POLICY,
+    POLICY_ENTRIES_MAX, PREFIXES_MAX, UPSTREAM_TCP_MAX, UPSTREAM_UDP_MAX, Verdict,
 };
 use common::{Bench, ENDPOINT, NEXT, REDIRECT, SHOT, entry, need_root, out, v4};
 
@@ -40,10 +40,7 @@ fn a_full_table_of_learned_addresses_refuses_the_whole_answer_and_keeps_the_rest
         .ledger
         .install(&[open(LEARNED_MAX), open(LEARNED_MAX + 1)], entries)
         .unwrap_err();
-    assert!(
-        matches!(error.source, TableError::Full("LEARNED")),
-        "{error}"
-    );
+    assert!(matches!(error.source, TableError::Full(LEARNED)), "{error}");
     for index in [LEARNED_MAX, LEARNED_MAX + 1] {
         let (code, _, _) = bench
             .datapath
@@ -68,10 +65,7 @@ fn a_policy_with_more_entries_than_fit_is_refused_and_the_old_one_holds() {
         .ledger
         .reload(too_many, &[], |_| Vec::new())
         .unwrap_err();
-    assert!(
-        matches!(error.source, TableError::Full("POLICY")),
-        "{error}"
-    );
+    assert!(matches!(error.source, TableError::Full(POLICY)), "{error}");
     let (code, _, _) = bench
         .datapath
         .try_packet(Hook::FromEndpoint, &out(v4(3), TCP, 80).bytes(), 0)

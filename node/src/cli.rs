@@ -1,8 +1,11 @@
 //! The command line: one definition for help, errors and exit codes.
 
+mod completions;
 mod demo;
 mod detach;
 mod endpoint;
+mod fqdn;
+mod man;
 mod observe;
 mod policy;
 mod run;
@@ -39,22 +42,20 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 77 a privilege or kernel feature is
 
 #[derive(Subcommand)]
 enum Command {
-    /// See it work, on a node of its own.
+    // Without words here: they would stand in place of those of the command itself, all of them.
     Demo(demo::Demo),
-    /// Guard the endpoints of this node, in the foreground.
     Run(run::Run),
-    /// Tell how a running daemon is.
     Status(status::Status),
-    /// The endpoints of this node.
     #[command(subcommand)]
     Endpoint(endpoint::Endpoint),
-    /// Follow the flows of this node, as `hubble observe` prints them.
+    #[command(subcommand)]
+    Fqdn(fqdn::Fqdn),
     Observe(observe::Observe),
-    /// Policy files.
     #[command(subcommand)]
     Policy(policy::Policy),
-    /// Take programs, links, pins and the gate away, whether a daemon runs or not.
     Detach(detach::Detach),
+    Completions(completions::Completions),
+    Man(man::Man),
     /// Print the version.
     Version,
 }
@@ -98,9 +99,12 @@ impl Namegate {
             Command::Run(run) => run.run(),
             Command::Status(status) => status.run(),
             Command::Endpoint(endpoint) => endpoint.run(),
+            Command::Fqdn(fqdn) => fqdn.run(),
             Command::Observe(observe) => observe.run(),
             Command::Policy(policy) => policy.run(),
             Command::Detach(detach) => detach.run(),
+            Command::Completions(completions) => completions.run(),
+            Command::Man(man) => man.run(),
             Command::Version => print(&format!("namegate {}\n", env!("CARGO_PKG_VERSION"))),
         }
     }
@@ -131,6 +135,31 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+
+    #[test]
+    fn the_help_of_a_command_is_all_that_it_says() {
+        let mut command = super::Namegate::command();
+        command.build();
+        for (words, told) in [
+            (&["run"][..], "SIGHUP"),
+            (&["status"], "Exit code 0"),
+            (&["observe"], "hubble observe"),
+            (&["endpoint", "list"], "attaching"),
+            (&["policy", "validate"], "2 if something can't be read"),
+            (&["fqdn", "cache", "list"], "toFQDNs"),
+            (&["detach"], "pins"),
+        ] {
+            let mut at = &mut command;
+            for word in words {
+                at = at.find_subcommand_mut(word).unwrap();
+            }
+            let help = at.render_long_help().to_string();
+            assert!(help.contains(told), "{words:?}: {help}");
+        }
+        for one in command.get_subcommands() {
+            assert!(one.get_about().is_some(), "{}", one.get_name());
+        }
+    }
 
     #[test]
     fn the_definition_is_sound() {

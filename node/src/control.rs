@@ -26,6 +26,11 @@ pub(crate) enum Command {
     Status,
     /// The endpoints.
     Endpoints,
+    /// What endpoints have learned: names, addresses, ends.
+    FqdnCache {
+        /// Of this endpoint alone, `NAMESPACE/NAME`.
+        endpoint: Option<String>,
+    },
     /// Take everything away and end.
     Detach,
     /// The flows: those that are there, and those to come.
@@ -84,7 +89,7 @@ struct Desk {
     open: Arc<AtomicUsize>,
 }
 
-/// Clients at once; one more is turned away.
+/// Clients at once; one more is told so and turned away.
 const CLIENTS_MAX: usize = 64;
 
 impl Server {
@@ -136,11 +141,15 @@ impl Server {
 }
 
 impl Desk {
-    /// Serves a client on a thread of its own; the clients over the limit are hung up on.
-    fn admit(&self, stream: UnixStream) {
+    /// Serves a client on a thread of its own; one over the limit is turned away.
+    fn admit(&self, mut stream: UnixStream) {
         let desk = self.clone();
         if desk.open.fetch_add(1, Ordering::Relaxed) >= CLIENTS_MAX {
             desk.open.fetch_sub(1, Ordering::Relaxed);
+            tracing::warn!("a control client is turned away: {CLIENTS_MAX} are there");
+            let reason = format!("{CLIENTS_MAX} clients are there already");
+            // It fits into the empty buffer; whoever is gone needs no reason.
+            let _ = writeln!(stream, "{}", serde_json::json!({ "error": reason }));
             return;
         }
         let open = Arc::clone(&self.open);
@@ -269,9 +278,17 @@ pub(crate) fn stream(
     path: &Path,
     command: &Command,
 ) -> anyhow::Result<impl Iterator<Item = io::Result<String>>> {
-    let mut stream = connect(path)?;
-    writeln!(stream, "{}", serde_json::to_string(command)?)?;
+    let stream = connect(path)?;
+    say(&stream, command)?;
     Ok(BufReader::new(stream).lines())
+}
+
+fn say(mut stream: &UnixStream, command: &Command) -> anyhow::Result<()> {
+    match writeln!(stream, "{}", serde_json::to_string(command)?) {
+        // Turned away: the reason is there to be read.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
 }
 
 fn connect(path: &Path) -> anyhow::Result<UnixStream> {
@@ -291,9 +308,9 @@ fn connect(path: &Path) -> anyhow::Result<UnixStream> {
 /// # Errors
 /// If none listens there, or it refuses.
 pub(crate) fn call(path: &Path, command: &Command) -> anyhow::Result<Value> {
-    let mut stream = connect(path)?;
+    let stream = connect(path)?;
     stream.set_read_timeout(Some(WAIT))?;
-    writeln!(stream, "{}", serde_json::to_string(command)?)?;
+    say(&stream, command)?;
     let mut text = String::new();
     BufReader::new(stream).read_line(&mut text)?;
     let value: Value = serde_json::from_str(&text)

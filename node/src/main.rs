@@ -14,6 +14,7 @@ mod files;
 mod flows;
 mod guard;
 mod instance;
+mod learned;
 mod learner;
 mod proxy;
 mod run;

@@ -15,6 +15,7 @@ use crate::control::Command;
 use crate::daemon::Daemon;
 use crate::flows::{News, NewsSink};
 use crate::guard::{EndpointState, shown_name};
+use crate::learned;
 use crate::run::Service;
 
 /// How long a TCP flow may be silent; then its entry goes, and a later packet is judged anew.
@@ -93,6 +94,7 @@ pub(crate) fn answer(service: &Service, command: &Command) -> Value {
     match command {
         Command::Status => status(service),
         Command::Endpoints => json!({ "endpoints": endpoints(&service.daemon) }),
+        Command::FqdnCache { endpoint } => learned::list(&service.daemon, endpoint.as_deref()),
         Command::Detach => json!({ "detaching": true }),
         // Answered by its own connection; it never gets here.
         Command::Observe(_) => json!({ "error": "observe is a stream" }),
@@ -145,6 +147,7 @@ fn status(service: &Service) -> Value {
             "untrusted_server": read(&learning.untrusted_server),
             "unlearned": read(&learning.unlearned),
             "evicted": read(&learning.evicted),
+            "expired": read(&learning.expired),
             "identities": daemon.learner.with_identities(|identities| identities.local_count()),
         },
         "datapath": {

@@ -279,7 +279,7 @@ impl Teller {
         }
         let snapshot = self.learner.snapshot();
         let identity = judged
-            .or(learned.map(Identity::from_number))
+            .or_else(|| learned.map(Identity::from_number))
             .unwrap_or_else(|| snapshot.identity_of(ip));
         let labels = match snapshot.labels_of(identity) {
             Some(labels) => label_texts(labels),

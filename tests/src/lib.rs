@@ -16,4 +16,4 @@ mod server;
 
 pub use daemon::Daemon;
 pub use node::{Node, Workload, in_ns, need_root};
-pub use server::{Answers, Running, TcpSink};
+pub use server::{Answers, Running, TcpEcho, TcpSink};

@@ -3,11 +3,11 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
@@ -129,10 +129,10 @@ impl Drop for Stop {
     }
 }
 
-/// A UDP server whose answers a function makes: none, one, or several to a datagram.
+/// A server whose answers a function makes: none, one, or several to a datagram.
 pub struct Answers {
-    _stop: Stop,
-    /// Datagrams that arrived.
+    stop: Stop,
+    /// Messages that arrived.
     pub asked: Arc<AtomicU64>,
 }
 
@@ -167,17 +167,50 @@ impl Answers {
             }
         });
         Ok(Self {
-            _stop: Stop(stop),
+            stop: Stop(stop),
             asked,
         })
     }
 
-    /// A DNS server that knows endless names: `nI.example.com` is 198.18.0.0 + I.
+    /// A DNS server that knows endless names, over UDP and TCP: `nI.example.com` is 198.18.0.0 + I.
+    /// To a name that begins with `silent` it says nothing.
     ///
     /// # Errors
     /// If the port is taken.
-    pub fn names(ns: &NetNs) -> Result<Self> {
-        Self::serve(ns, 53, |query| answer(query).into_iter().collect())
+    pub fn names(ns: &NetNs, ttl_secs: u32) -> Result<Self> {
+        Self::dns(ns, move |query| answer(query, ttl_secs))
+    }
+
+    /// The same; what it ever said ends within one second before `end`.
+    ///
+    /// # Errors
+    /// If the port is taken.
+    pub fn names_until(ns: &NetNs, end: Instant) -> Result<Self> {
+        #[expect(clippy::disallowed_methods, reason = "a server outside of the gate")]
+        let left = move || end.saturating_duration_since(Instant::now()).as_secs();
+        Self::dns(ns, move |query| {
+            answer(query, u32::try_from(left()).unwrap_or(0))
+        })
+    }
+
+    fn dns(
+        ns: &NetNs,
+        answer: impl Fn(&[u8]) -> Option<Vec<u8>> + Clone + Send + 'static,
+    ) -> Result<Self> {
+        let over_tcp = answer.clone();
+        let answers = Self::serve(ns, 53, move |query| answer(query).into_iter().collect())?;
+        let asked = Arc::clone(&answers.asked);
+        accept(ns, 53, Arc::clone(&answers.stop.0), move |stream| {
+            while let Some(query) = read_frame(stream) {
+                asked.fetch_add(1, Ordering::Relaxed);
+                if let Some(answer) = over_tcp(&query) {
+                    let len = u16::try_from(answer.len()).unwrap_or(0);
+                    stream.write_all(&[&len.to_be_bytes()[..], &answer].concat())?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(answers)
     }
 
     /// Sends every datagram back.
@@ -194,10 +227,13 @@ fn address_of(index: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 0)) + index)
 }
 
-/// One A record for the question, or an empty answer.
-fn answer(query: &[u8]) -> Option<Vec<u8>> {
+/// One A record for the question, an empty answer, or silence.
+fn answer(query: &[u8], ttl_secs: u32) -> Option<Vec<u8>> {
     let label_len = usize::from(*query.get(12)?);
     let label = std::str::from_utf8(query.get(13..13 + label_len)?).ok()?;
+    if label.starts_with("silent") {
+        return None;
+    }
     let mut end = 12;
     while *query.get(end)? != 0 {
         end += 1 + usize::from(*query.get(end)?);
@@ -212,10 +248,67 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
     out.extend([0x84, 0, 0, 1, 0, u8::from(address.is_some()), 0, 0, 0, 0]);
     out.extend(question);
     if let Some(address) = address {
-        out.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        out.extend([0xc0, 12, 0, 1, 0, 1]);
+        out.extend(ttl_secs.to_be_bytes());
+        out.extend([0, 4]);
         out.extend(address.octets());
     }
     Some(out)
+}
+
+/// One DNS message from a stream; `None` at its end.
+fn read_frame(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut len = [0; 2];
+    stream.read_exact(&mut len).ok()?;
+    let mut message = vec![0; usize::from(u16::from_be_bytes(len))];
+    stream.read_exact(&mut message).ok()?;
+    Some(message)
+}
+
+/// Serves each connection to a port of every address in a namespace on a thread of its own.
+fn accept(
+    ns: &NetNs,
+    port: u16,
+    stop: Arc<AtomicBool>,
+    serve: impl Fn(&mut TcpStream) -> std::io::Result<()> + Clone + Send + 'static,
+) -> Result<()> {
+    #[expect(clippy::disallowed_methods, reason = "a server outside of the gate")]
+    let listener = ns.run(|| TcpListener::bind(("::", port)))??;
+    listener.set_nonblocking(true)?;
+    std::thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            let Ok((mut stream, _)) = listener.accept() else {
+                std::thread::sleep(Duration::from_micros(200));
+                continue;
+            };
+            let serve = serve.clone();
+            std::thread::spawn(move || {
+                stream.set_nonblocking(false)?;
+                serve(&mut stream)
+            });
+        }
+    });
+    Ok(())
+}
+
+/// Accepts connections and sends back what comes.
+pub struct TcpEcho {
+    _stop: Stop,
+}
+
+impl TcpEcho {
+    /// Listens on a port of every address in a namespace.
+    ///
+    /// # Errors
+    /// If the port is taken.
+    pub fn serve(ns: &NetNs, port: u16) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        accept(ns, port, Arc::clone(&stop), |stream| {
+            let mut back = stream.try_clone()?;
+            std::io::copy(stream, &mut back).map(drop)
+        })?;
+        Ok(Self { _stop: Stop(stop) })
+    }
 }
 
 /// Accepts connections and closes them.

@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::too_many_lines,
     reason = "a test may die, and tables are long"
 )]
@@ -118,7 +119,7 @@ fn rcode(answer: &[u8]) -> u8 {
 #[test]
 fn malformed_queries_end_in_the_stated_answer_and_none_leaves() {
     let stage = Stage::new();
-    let server = Answers::names(&stage.world.ns).unwrap();
+    let server = Answers::names(&stage.world.ns, 60).unwrap();
     let daemon = stage.daemon();
     let good = query("n1.example.com", 1);
     let with = |change: &dyn Fn(&mut Vec<u8>)| {

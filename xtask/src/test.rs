@@ -10,7 +10,7 @@ use crate::command::{self, output, which};
 use crate::debian;
 
 /// Programs that the tests start, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("dig", "bind9-dnsutils"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
@@ -19,6 +19,8 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("unshare", "util-linux"),
     ("ip", "iproute2"),
     ("dnsperf", "dnsperf"),
+    ("kdig", "knot-dnsutils"),
+    ("musl-gcc", "musl-tools"),
 ];
 
 /// The first kernel with tcx.

@@ -111,6 +111,16 @@ struct Server {
     is_up: bool,
 }
 
+/// A connection's task may be dropped unfinished, by the end of its runtime: what waits then is told as
+/// abandoned.
+impl<H: Host> Drop for Connection<H> {
+    fn drop(&mut self) {
+        drop(self.pending.take_of(self.origin.endpoint));
+        self.tell();
+        self.connections.remove(self.origin.endpoint, self.id);
+    }
+}
+
 /// Why a connection ends.
 enum End {
     /// All is answered, or a limit says so.
@@ -165,8 +175,6 @@ impl<H: Host> Connection<H> {
         for held in self.pending.take_of(self.origin.endpoint) {
             held.end(now, outcome.clone());
         }
-        self.tell();
-        self.connections.remove(self.origin.endpoint, self.id);
     }
 
     async fn serve(&mut self) -> End {

@@ -162,6 +162,9 @@ impl<H: Host> UdpWorker<H> {
             if let Some(end) = ends_at
                 && (self.pending.is_empty() || self.proxy.host.now() >= end)
             {
+                // What waits in vain is told as abandoned.
+                self.pending = Pending::new(Arc::clone(&self.proxy.outstanding));
+                self.tell(&mut out);
                 return Ok(());
             }
         }

@@ -12,7 +12,6 @@ use crate::control::{Command, call};
 /// The endpoints of this node.
 #[derive(Subcommand)]
 pub(super) enum Endpoint {
-    /// List them: number, state, identity, addresses.
     List(List),
 }
 

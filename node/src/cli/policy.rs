@@ -14,7 +14,6 @@ use crate::files::{FILE_BYTES_MAX, TextFile, read_file, read_folder};
 /// Policy files.
 #[derive(Subcommand)]
 pub(super) enum Policy {
-    /// Check files: all problems at once, each with its place.
     Validate(Validate),
 }
 

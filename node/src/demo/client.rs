@@ -26,22 +26,22 @@ const AAAA: u16 = 28;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     /// The server answered: no such name.
-    NoSuchName,
+    UnknownName,
     /// The server answered: no address.
-    NoAddress,
+    NoData,
     /// No answer from the DNS server.
-    NoAnswer,
+    Silence,
     /// Nobody answers at the address.
-    NoConnection,
+    Unreachable,
 }
 
 impl Failure {
     pub(super) fn text(self) -> &'static str {
         match self {
-            Self::NoSuchName => "no such name",
-            Self::NoAddress => "no address",
-            Self::NoAnswer => "no answer from the DNS server",
-            Self::NoConnection => "no connection: timed out",
+            Self::UnknownName => "no such name",
+            Self::NoData => "no address",
+            Self::Silence => "no answer from the DNS server",
+            Self::Unreachable => "no connection: timed out",
         }
     }
 }
@@ -54,12 +54,12 @@ pub(super) fn look_up(name: &str) -> Result<Vec<IpAddr>, Failure> {
     } else {
         vec![name.to_owned()]
     };
-    let mut last = Failure::NoSuchName;
+    let mut last = Failure::UnknownName;
     for candidate in &candidates {
         match ask_both(candidate) {
             Ok(addresses) => return Ok(addresses),
-            Err(Failure::NoSuchName) => {}
-            Err(Failure::NoAnswer) => return Err(Failure::NoAnswer),
+            Err(Failure::UnknownName) => {}
+            Err(Failure::Silence) => return Err(Failure::Silence),
             Err(other) => last = other,
         }
     }
@@ -71,7 +71,7 @@ fn ask_both(name: &str) -> Result<Vec<IpAddr>, Failure> {
     let addresses = ask(name, A)?;
     let _ = ask(name, AAAA);
     if addresses.is_empty() {
-        Err(Failure::NoAddress)
+        Err(Failure::NoData)
     } else {
         Ok(addresses)
     }
@@ -79,22 +79,22 @@ fn ask_both(name: &str) -> Result<Vec<IpAddr>, Failure> {
 
 /// One query to the cluster's DNS server.
 fn ask(name: &str, qtype: u16) -> Result<Vec<IpAddr>, Failure> {
-    let name = Name::from_text(name).map_err(|_| Failure::NoSuchName)?;
+    let name = Name::from_text(name).map_err(|_| Failure::UnknownName)?;
     let id: u16 = rand::random();
     let mut query = id.to_be_bytes().to_vec();
     query.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     query.extend(name.as_wire());
     query.extend(qtype.to_be_bytes());
     query.extend([0, 1]);
-    let answer = exchange(&query).map_err(|_| Failure::NoAnswer)?;
+    let answer = exchange(&query).map_err(|_| Failure::Silence)?;
     let fits = answer.starts_with(&id.to_be_bytes()) && RawQuestion::read(&answer).is_ok();
     let reading = read_answer(&answer)
         .ok()
         .filter(|_| fits)
-        .ok_or(Failure::NoAnswer)?;
+        .ok_or(Failure::Silence)?;
     match reading.rcode {
         Rcode::NO_ERROR => Ok(reading.addresses.iter().map(|learned| learned.ip).collect()),
-        _ => Err(Failure::NoSuchName),
+        _ => Err(Failure::UnknownName),
     }
 }
 
@@ -112,19 +112,19 @@ fn exchange(query: &[u8]) -> io::Result<Vec<u8>> {
 
 /// Connects to a name.
 pub(super) fn connect(name: &str, port: u16) -> Result<TcpStream, Failure> {
-    let ip = *look_up(name)?.first().ok_or(Failure::NoAddress)?;
+    let ip = *look_up(name)?.first().ok_or(Failure::NoData)?;
     connect_to(ip, port)
 }
 
 /// Connects to an address.
 pub(super) fn connect_to(ip: IpAddr, port: u16) -> Result<TcpStream, Failure> {
     TcpStream::connect_timeout(&SocketAddr::new(ip, port), PATIENCE)
-        .map_err(|_| Failure::NoConnection)
+        .map_err(|_| Failure::Unreachable)
 }
 
 /// Gets a page from a server.
 pub(super) fn get(name: &str, port: u16) -> Result<String, Failure> {
-    get_by(&mut connect(name, port)?, name).map_err(|_| Failure::NoConnection)
+    get_by(&mut connect(name, port)?, name).map_err(|_| Failure::Unreachable)
 }
 
 /// Gets a page over a connection that is kept.

@@ -276,7 +276,7 @@ fn wait_for_the_end(stage: &Stage, daemon: &mut Daemon, voice: &mut Voice) -> Re
         .run(|| client::connect("ifconfig.me", 80))?
         .map_err(|failure| anyhow::anyhow!(failure.text()))?;
     let peer: IpAddr = stream.peer_addr()?.ip();
-    let page = client::get_by(&mut stream, "ifconfig.me").map_err(|_| Failure::NoConnection);
+    let page = client::get_by(&mut stream, "ifconfig.me").map_err(|_| Failure::Unreachable);
     tell(voice, "connection opened in time", page)?;
     voice.say_note(&format!("waiting {IFCONFIG_TTL} s …"))?;
     for _ in 0..(IFCONFIG_TTL + 1) * 5 {
@@ -291,7 +291,7 @@ fn wait_for_the_end(stage: &Stage, daemon: &mut Daemon, voice: &mut Voice) -> Re
         .run(|| client::connect_to(peer, 80))?
         .map(|_| "connected".to_owned());
     tell(voice, "new connection after the TTL", again)?;
-    let page = client::get_by(&mut stream, "ifconfig.me").map_err(|_| Failure::NoConnection);
+    let page = client::get_by(&mut stream, "ifconfig.me").map_err(|_| Failure::Unreachable);
     tell(voice, "the old connection", page)?;
     Ok(told)
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use policy::{Peer, Workload};
 use serde::Deserialize;
+use serde_yaml::{Location, Spanned};
 
 use super::{Found, Refused, labels_of, netns};
 use crate::files::TextFile;
@@ -49,21 +50,31 @@ pub(crate) struct Roster {
 pub(crate) fn read(files: &[TextFile]) -> Result<Roster, Vec<String>> {
     let mut documents = Vec::new();
     let mut errors = Vec::new();
+    let mut seen = BTreeMap::new();
     for file in files {
         let path = file.path.display().to_string();
-        match serde_yaml::from_multiple::<EndpointFile>(&file.text) {
-            Ok(all) => documents.extend(all.into_iter().map(|document| (path.clone(), document))),
-            Err(error) => errors.push(format!("{path}: {error}")),
-        }
-    }
-    let mut seen = BTreeMap::new();
-    for (path, document) in &documents {
-        let name = format!("{}/{}", document.namespace, document.name);
-        if let Some(first) = seen.insert(name.clone(), path) {
-            errors.push(format!("{path}: endpoint {name} is in {first} already"));
-        }
-        if let Err(reason) = check(document) {
-            errors.push(format!("{path}: endpoint {name}: {reason}"));
+        let all = match parse(&file.text) {
+            Ok(all) => all,
+            Err((place, reason)) => {
+                errors.push(problem(&path, place, &reason));
+                continue;
+            }
+        };
+        for Spanned {
+            value: document,
+            referenced: place,
+            ..
+        } in all
+        {
+            let name = format!("{}/{}", document.namespace, document.name);
+            if let Some(first) = seen.insert(name.clone(), path.clone()) {
+                let reason = format!("endpoint {name} is in {first} already");
+                errors.push(problem(&path, place, &reason));
+            }
+            if let Err(reason) = check(&document) {
+                errors.push(problem(&path, place, &format!("endpoint {name}: {reason}")));
+            }
+            documents.push((path.clone(), document));
         }
     }
     if errors.is_empty() {
@@ -71,6 +82,27 @@ pub(crate) fn read(files: &[TextFile]) -> Result<Roster, Vec<String>> {
     } else {
         Err(errors)
     }
+}
+
+/// The documents of a file, each with the place where it begins; or what is wrong with it, and where.
+fn parse(text: &str) -> Result<Vec<Spanned<EndpointFile>>, (Location, String)> {
+    let options = serde_yaml::options! { with_snippet: false };
+    serde_yaml::from_multiple_with_options(text, options).map_err(|error| {
+        let rendered = error.render();
+        let reason = rendered.lines().next().unwrap_or_default();
+        // The place stands in front of the problem.
+        let reason = reason.split(" at line ").next().unwrap_or(reason);
+        (
+            error.location().unwrap_or(Location::UNKNOWN),
+            reason.to_owned(),
+        )
+    })
+}
+
+/// In the form in which problems of policy files are told.
+fn problem(path: &str, place: Location, reason: &str) -> String {
+    let (line, column) = (place.line().max(1), place.column().max(1));
+    format!("{path}:{line}:{column}: error: {reason}")
 }
 
 /// What can be known to be wrong without a look at the node.
@@ -252,6 +284,32 @@ mod tests {
         ] {
             let errors = read_text(text).unwrap_err().join("\n");
             assert!(errors.contains(reason), "{text}: {errors}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_its_place_in_one_line() {
+        for (text, expected) in [
+            (
+                "name: a\nnetsn: /x\n",
+                "e.yaml:2:1: error: unknown field `netsn`, expected one of",
+            ),
+            (
+                "name: a\nnetns: /x\n---\nname: b\n",
+                "e.yaml:4:1: error: endpoint default/b: exactly one of netns and interface",
+            ),
+            ("name: a\nlabels: [x]\nnetns: /x\n", "e.yaml:2:9: error: "),
+            ("name: [\n", "e.yaml:"),
+            (
+                "labels: {a: b}\nnetns: /x\n",
+                "e.yaml:2:1: error: missing field `name`",
+            ),
+        ] {
+            let errors = read_text(text).unwrap_err();
+            assert_eq!(errors.len(), 1, "{errors:?}");
+            let error = errors.first().unwrap();
+            assert!(error.starts_with(expected), "{text}: {error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
         }
     }
 

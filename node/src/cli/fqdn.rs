@@ -1,0 +1,144 @@
+//! `namegate fqdn`.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::{Output, Which, print};
+use crate::control::{Command, call};
+
+/// Names, and what endpoints learned of them.
+#[derive(Subcommand)]
+pub(super) enum Fqdn {
+    #[command(subcommand)]
+    Cache(Cache),
+}
+
+/// What endpoints have learned.
+#[derive(Subcommand)]
+pub(super) enum Cache {
+    List(List),
+}
+
+/// List what endpoints have learned: names, addresses, the time that is left.
+///
+/// An address ends under each of its names by itself, and closes with the last of them. One without
+/// an identity was learned and opens nothing: no `toFQDNs` rule selects its names.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  namegate fqdn cache list --endpoint default/internal-client
+  namegate fqdn cache list -o json | jq '.[] | select(.name == \"ifconfig.me.\")'")]
+pub(super) struct List {
+    #[command(flatten)]
+    which: Which,
+    /// Of this endpoint alone.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    endpoint: Option<String>,
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+impl Fqdn {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let Self::Cache(Cache::List(list)) = self;
+        let endpoint = list.endpoint;
+        let answer = call(&list.which.socket(), &Command::FqdnCache { endpoint })?;
+        let names = answer.get("names").cloned().unwrap_or_default();
+        let left_out = answer.get("left_out").and_then(Value::as_u64).unwrap_or(0);
+        if left_out > 0 {
+            tell_left_out(left_out);
+        }
+        match list.output {
+            Output::Json => print(&format!("{names:#}\n")),
+            Output::Text => print(&table(names.as_array().map_or(&[], Vec::as_slice))),
+        }
+    }
+}
+
+/// Beside the data, which a program may read.
+fn tell_left_out(count: u64) {
+    let _ = std::io::Write::write_all(
+        &mut std::io::stderr(),
+        format!("namegate: {count} more addresses are left out; --endpoint lists fewer\n")
+            .as_bytes(),
+    );
+}
+
+fn table(names: &[Value]) -> String {
+    let mut out = row(["ENDPOINT", "NAME", "ADDRESS", "EXPIRES", "IDENTITY"]);
+    for entry in names {
+        let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or("?");
+        let addresses = entry.get("addresses").and_then(Value::as_array);
+        for one in addresses.into_iter().flatten() {
+            let number = |key: &str| one.get(key).and_then(Value::as_u64);
+            let expires =
+                number("expires_secs").map_or_else(|| "-".into(), |left| format!("{left}s"));
+            let identity = number("identity").map_or_else(|| "-".into(), |id| id.to_string());
+            let address = one.get("address").and_then(Value::as_str).unwrap_or("?");
+            out.push_str(&row([
+                text("endpoint"),
+                text("name"),
+                address,
+                &expires,
+                &identity,
+            ]));
+        }
+    }
+    out
+}
+
+fn row([endpoint, name, address, expires, identity]: [&str; 5]) -> String {
+    let mut line = String::new();
+    // Writing to a string can't fail.
+    let _ = writeln!(
+        line,
+        "{endpoint:<32} {name:<40} {address:<39} {expires:<8} {identity}"
+    );
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn each_address_of_a_name_is_a_line() {
+        let names = json!([{
+            "endpoint": "default/alice",
+            "name": "web.example.com.",
+            "addresses": [
+                {"address": "198.18.0.1", "expires_secs": 29, "identity": 16_777_217},
+                {"address": "2001:db8:1::1", "expires_secs": 3, "identity": null},
+            ],
+        }]);
+        let text = table(names.as_array().unwrap());
+        let words: Vec<Vec<&str>> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(
+            words,
+            [
+                ["ENDPOINT", "NAME", "ADDRESS", "EXPIRES", "IDENTITY"],
+                [
+                    "default/alice",
+                    "web.example.com.",
+                    "198.18.0.1",
+                    "29s",
+                    "16777217"
+                ],
+                [
+                    "default/alice",
+                    "web.example.com.",
+                    "2001:db8:1::1",
+                    "3s",
+                    "-"
+                ],
+            ]
+        );
+    }
+}

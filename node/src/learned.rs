@@ -1,0 +1,95 @@
+//! What endpoints have learned, as a list for people and programs.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use bpf_redirect_common::Address;
+use policy::EndpointId;
+use serde_json::{Value, json};
+
+use crate::clock;
+use crate::daemon::Daemon;
+use crate::guard::shown_name;
+
+/// Addresses that one answer lists, about 16 MB of text; of the rest it says how many they are.
+const LISTED_MAX: usize = 200_000;
+
+/// A name and what it opens.
+struct Entry {
+    name: String,
+    addresses: Vec<Opened>,
+}
+
+/// An address under a name.
+struct Opened {
+    ip: IpAddr,
+    /// When it ends under this name.
+    end: Option<Instant>,
+    /// What the kernel takes it for; `None` where no `toFQDNs` rule selects its names.
+    identity: Option<u32>,
+}
+
+/// The names and addresses of one endpoint, `NAMESPACE/NAME`, or of all.
+pub(crate) fn list(daemon: &Daemon, endpoint: Option<&str>) -> Value {
+    let wanted: Vec<(EndpointId, String)> = daemon
+        .guards
+        .iter()
+        .map(|(id, guarded)| (id, shown_name(&guarded.found)))
+        .filter(|(_, name)| endpoint.is_none_or(|wanted| wanted == name))
+        .collect();
+    if let (Some(endpoint), true) = (endpoint, wanted.is_empty()) {
+        return json!({ "error": format!("no endpoint {endpoint}: `namegate endpoint list` shows them") });
+    }
+    let now = clock::now();
+    let (mut names, mut listed, mut left_out) = (Vec::new(), 0, 0);
+    for (id, endpoint) in wanted {
+        for entry in entries(daemon, id) {
+            listed += entry.addresses.len();
+            if listed > LISTED_MAX {
+                left_out += entry.addresses.len();
+            } else {
+                names.push(shown(&endpoint, &entry, now));
+            }
+        }
+    }
+    json!({ "names": names, "left_out": left_out })
+}
+
+/// Copied under the endpoint's lock, so that it is held shortly; in the order of the names.
+fn entries(daemon: &Daemon, endpoint: EndpointId) -> Vec<Entry> {
+    let copied = daemon.learner.with_knowledge(endpoint, |knowledge| {
+        let (cache, ledger) = (&knowledge.cache, &knowledge.ledger);
+        let opened = |name: &fqdn::Name, ip| Opened {
+            ip,
+            end: cache.expiry(name, ip),
+            identity: ledger.identity_of(Address::from(ip)),
+        };
+        let entry = |name: &fqdn::Name| Entry {
+            name: name.to_string(),
+            addresses: cache
+                .addresses_of(name)
+                .map(|ip| opened(name, ip))
+                .collect(),
+        };
+        cache.names().map(entry).collect::<Vec<_>>()
+    });
+    let mut entries = copied.unwrap_or_default();
+    entries.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    entries
+}
+
+fn shown(endpoint: &str, entry: &Entry, now: Instant) -> Value {
+    let addresses = entry.addresses.iter().map(|opened| {
+        let left = opened.end.map(|end| end.saturating_duration_since(now));
+        json!({
+            "address": opened.ip,
+            "expires_secs": left.map(|left| left.as_secs()),
+            "identity": opened.identity,
+        })
+    });
+    json!({
+        "endpoint": endpoint,
+        "name": entry.name,
+        "addresses": addresses.collect::<Vec<_>>(),
+    })
+}

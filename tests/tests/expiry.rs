@@ -1,0 +1,314 @@
+//! What was learned ends with its time, and nothing else does (law 3).
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may die"
+)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a workload's own sockets; the promise is a time"
+)]
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use namegate_tests::{Answers, Daemon, Node, Running, TcpEcho, Workload};
+use serde_json::Value;
+
+const ZONE: &str = "web 2 IN A 198.18.0.1\n";
+
+/// `alice` may ask the server elsewhere for every name below example.com, and reach all of them.
+const POLICY: &str = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: alice}
+spec:
+  endpointSelector: {matchLabels: {app: alice}}
+  egress:
+  - toCIDR: [203.0.113.2/32]
+    toPorts:
+    - ports: [{port: '53', protocol: ANY}]
+      rules: {dns: [{matchPattern: '*.example.com'}]}
+  - toFQDNs: [{matchPattern: '*.example.com'}]
+";
+
+/// TTLs as they are said.
+const EXACT: &[&str] = &["--dns-ttl-floor", "0s", "--dns-ttl-grace", "0s"];
+
+/// How long a test waits for what will come.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn daemon<'a>(node: &'a Node, alice: &Workload) -> Daemon<'a> {
+    let mut daemon = Daemon::prepare(node).unwrap();
+    daemon.endpoint(alice).unwrap();
+    daemon.policy("alice.yaml", POLICY).unwrap();
+    daemon.start(EXACT).unwrap();
+    daemon
+}
+
+fn open_addresses(daemon: &Daemon<'_>) -> u64 {
+    let status = daemon.status().unwrap();
+    status["endpoints"][0]["open_addresses"].as_u64().unwrap()
+}
+
+fn wait_until_closed(daemon: &Daemon<'_>) {
+    let began = Instant::now();
+    while open_addresses(daemon) > 0 {
+        assert!(began.elapsed() < PATIENCE, "{:#}", daemon.status().unwrap());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A connection, if it is accepted within a moment.
+fn connect(from: &Workload, to: &str) -> Option<TcpStream> {
+    let to: SocketAddr = to.parse().unwrap();
+    let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(700)).ok();
+    from.ns.run(connect).unwrap()
+}
+
+fn exchange(stream: &mut TcpStream) {
+    let mut back = [0; 5];
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"hello").unwrap();
+    stream.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"hello");
+}
+
+/// `fqdn cache list -o json` with more flags.
+fn listed(daemon: &Daemon<'_>, flags: &[&str]) -> Value {
+    let socket = daemon.path("namegate.sock").display().to_string();
+    let mut args = vec!["fqdn", "cache", "list", "-o", "json", "--socket", &socket];
+    args.extend(flags);
+    let output = daemon.namegate(&args).unwrap();
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn an_address_closes_with_its_ttl_and_an_established_connection_lives() {
+    let node = Node::new().unwrap();
+    let alice = node.workload("alice", 2).unwrap();
+    let world = node.elsewhere().unwrap();
+    let _knot = Running::knot(&world.ns, ZONE).unwrap();
+    let _echo = TcpEcho::serve(&world.ns, 80).unwrap();
+    let daemon = daemon(&node, &alice);
+    let ask = || {
+        let answer = alice.dig(world.v4.into(), &["+short", "web.example.com"]);
+        assert_eq!(answer.unwrap(), "198.18.0.1\n");
+    };
+    ask();
+    let mut stream = connect(&alice, "198.18.0.1:80").unwrap();
+    exchange(&mut stream);
+
+    wait_until_closed(&daemon);
+    let denied = daemon.counter("policy-denied").unwrap();
+    assert!(
+        connect(&alice, "198.18.0.1:80").is_none(),
+        "a new connection to what has expired"
+    );
+    assert!(daemon.counter("policy-denied").unwrap() > denied);
+    exchange(&mut stream);
+    let status = daemon.status().unwrap();
+    assert_eq!(status["endpoints"][0]["learned_addresses"], 0, "{status:#}");
+    assert_eq!(status["endpoints"][0]["names"], 0, "{status:#}");
+    assert_eq!(status["learning"]["expired"], 1, "{status:#}");
+
+    ask();
+    assert!(
+        connect(&alice, "198.18.0.1:80").is_some(),
+        "and it opens again with the next answer"
+    );
+    exchange(&mut stream);
+}
+
+#[test]
+fn an_answer_in_time_keeps_an_address_open() {
+    let node = Node::new().unwrap();
+    let alice = node.workload("alice", 2).unwrap();
+    let world = node.elsewhere().unwrap();
+    let _knot = Running::knot(&world.ns, ZONE).unwrap();
+    let _echo = TcpEcho::serve(&world.ns, 80).unwrap();
+    let daemon = daemon(&node, &alice);
+    // Where the machine stalls for longer than the TTL, the address rightly closed: again then.
+    let was_in_time = || {
+        wait_until_closed(&daemon);
+        let before = daemon.status().unwrap();
+        let began = Instant::now();
+        let mut asked = began;
+        while began.elapsed() < Duration::from_secs(5) {
+            let answer = alice.dig(world.v4.into(), &["+short", "web.example.com"]);
+            assert_eq!(answer.unwrap(), "198.18.0.1\n");
+            let is_open = connect(&alice, "198.18.0.1:80").is_some();
+            if asked.elapsed() > Duration::from_millis(1_800) {
+                return false;
+            }
+            assert!(is_open, "{:#}", daemon.status().unwrap());
+            asked = Instant::now();
+            std::thread::sleep(Duration::from_millis(600));
+        }
+        let after = daemon.status().unwrap();
+        let more = |name: &str| {
+            let count = |status: &Value| status["learning"][name].as_u64().unwrap();
+            count(&after) - count(&before)
+        };
+        assert_eq!((more("installed"), more("expired")), (1, 0), "{after:#}");
+        assert!(more("refreshed") >= 2, "{after:#}");
+        true
+    };
+    assert!((0..5).any(|_| was_in_time()), "the machine is too slow");
+    wait_until_closed(&daemon);
+}
+
+#[test]
+fn what_was_learned_is_listed_with_its_end() {
+    let node = Node::new().unwrap();
+    let alice = node.workload("alice", 2).unwrap();
+    let world = node.elsewhere().unwrap();
+    let _names = Answers::names(&world.ns, 600).unwrap();
+    let mut daemon = Daemon::prepare(&node).unwrap();
+    daemon.endpoint(&alice).unwrap();
+    let selected = POLICY.replace(
+        "toFQDNs: [{matchPattern: '*.example.com'}]",
+        "toFQDNs: [{matchName: n1.example.com}]",
+    );
+    daemon.policy("alice.yaml", &selected).unwrap();
+    daemon.start(&[]).unwrap();
+    assert_eq!(listed(&daemon, &[]), serde_json::json!([]));
+    for name in ["n2.example.com", "n1.example.com"] {
+        alice.dig(world.v4.into(), &[name]).unwrap();
+    }
+    let names = listed(&daemon, &["--endpoint", "default/alice"]);
+    assert_eq!(names, listed(&daemon, &[]), "there is no other endpoint");
+    let address = |index: usize| {
+        assert_eq!(names[index]["endpoint"], "default/alice", "{names:#}");
+        let name = format!("n{}.example.com.", index + 1);
+        assert_eq!(names[index]["name"], name.as_str(), "{names:#}");
+        let address = &names[index]["addresses"][0];
+        let left = address["expires_secs"].as_u64().unwrap();
+        assert!(
+            (560..=630).contains(&left),
+            "TTL 600 and 30 s of grace: {names:#}"
+        );
+        address
+    };
+    assert_eq!(address(0)["address"], "198.18.0.1");
+    assert!(address(0)["identity"].as_u64().unwrap() >= 16_777_216);
+    assert_eq!(address(1)["address"], "198.18.0.2");
+    assert!(address(1)["identity"].is_null(), "no rule selects it");
+
+    let socket = daemon.path("namegate.sock").display().to_string();
+    let list = ["fqdn", "cache", "list", "--socket", &socket];
+    let output = daemon.namegate(&list).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("n1.example.com.") && text.contains("16777"),
+        "{text}"
+    );
+    let nobody = [&list[..], &["--endpoint", "default/bob"]].concat();
+    let output = daemon.namegate(&nobody).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("no endpoint default/bob"), "{said}");
+}
+
+/// Ten thousand addresses end within a second; whoever asks meanwhile doesn't notice.
+#[test]
+fn ten_thousand_addresses_expire_and_queries_go_on() {
+    const COUNT: u32 = 10_000;
+    const THREADS: u32 = 8;
+    let node = Node::new().unwrap();
+    let alice = node.workload("alice", 2).unwrap();
+    let world = node.elsewhere().unwrap();
+    let end = Instant::now() + Duration::from_secs(25);
+    let _names = Answers::names_until(&world.ns, end).unwrap();
+    let daemon = daemon(&node, &alice);
+    let dns = IpAddr::from(world.v4);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let alice = &alice;
+            scope.spawn(move || {
+                let mut asking = Asking::new(alice, dns);
+                for index in thread * (COUNT / THREADS)..(thread + 1) * (COUNT / THREADS) {
+                    asking.ask(index);
+                }
+            });
+        }
+    });
+    assert!(Instant::now() < end, "learned too slowly to tell anything");
+    assert_eq!(open_addresses(&daemon), u64::from(COUNT));
+
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let stream = scope.spawn(|| {
+            let mut asking = Asking::new(&alice, dns);
+            let (mut asked, mut longest) = (0, Duration::ZERO);
+            while !is_over.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                asking.ask(COUNT);
+                longest = longest.max(began.elapsed());
+                asked += 1;
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            (asked, longest)
+        });
+        // The one more name may be open again and again.
+        while open_addresses(&daemon) > 1 {
+            assert!(Instant::now() < end + PATIENCE);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let late = Instant::now().saturating_duration_since(end);
+        is_over.store(true, Ordering::Relaxed);
+        let (asked, longest) = stream.join().unwrap();
+        println!("{asked} answers, the slowest after {longest:?}; closed {late:?} after the end");
+        assert!(asked > 100, "{asked} answers");
+        assert!(longest < Duration::from_millis(500), "{longest:?}");
+    });
+    wait_until_closed(&daemon);
+    let status = daemon.status().unwrap();
+    assert!(
+        status["learning"]["expired"].as_u64().unwrap() >= u64::from(COUNT),
+        "{status:#}"
+    );
+    assert_eq!(status["endpoints"][0]["names"], 0, "{status:#}");
+}
+
+/// A socket of a workload that asks for names one after the other.
+struct Asking {
+    socket: UdpSocket,
+    id: u16,
+}
+
+impl Asking {
+    fn new(workload: &Workload, server: IpAddr) -> Self {
+        let socket = workload.ns.run(|| {
+            let socket = UdpSocket::bind((workload.v4, 0)).unwrap();
+            socket.connect((server, 53)).unwrap();
+            socket
+        });
+        let socket = socket.unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { socket, id: 0 }
+    }
+
+    /// The A record of `nINDEX.example.com`.
+    fn ask(&mut self, index: u32) {
+        self.id = self.id.wrapping_add(1);
+        let [high, low] = self.id.to_be_bytes();
+        let label = format!("n{index}");
+        let mut query = vec![high, low, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        query.push(label.len() as u8);
+        query.extend(label.as_bytes());
+        query.extend(b"\x07example\x03com\0\0\x01\0\x01");
+        self.socket.send(&query).unwrap();
+        let mut buffer = [0; 512];
+        let len = self
+            .socket
+            .recv(&mut buffer)
+            .unwrap_or_else(|error| panic!("n{index}: {error}"));
+        assert_eq!(buffer[..2], [high, low], "n{index}");
+        assert_eq!(buffer[3] & 15, 0, "n{index}: {:?}", &buffer[..len]);
+    }
+}

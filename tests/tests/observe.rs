@@ -1,0 +1,430 @@
+//! What `namegate observe` shows of a node, in the words that people know.
+
+#![expect(clippy::unwrap_used, reason = "a test may die")]
+#![expect(clippy::disallowed_methods, reason = "a workload's own sockets")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use namegate_tests::{Daemon, Node, Running, TcpSink, Workload};
+use serde_json::Value;
+
+const ZONE: &str = "web 30 IN A 198.18.0.1\nother 30 IN A 198.18.0.2\n";
+
+/// `internal-client` may ask for names below example.com and reach what `web` is; `productpage` is
+/// closed.
+const POLICY: &str = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: internet}
+spec:
+  endpointSelector: {matchLabels: {app: internal-client}}
+  egress:
+  - toEndpoints:
+    - matchLabels: {'k8s:io.kubernetes.pod.namespace': kube-system, k8s-app: kube-dns}
+    toPorts:
+    - ports: [{port: '53', protocol: ANY}]
+      rules: {dns: [{matchPattern: '*.example.com'}]}
+  - toFQDNs: [{matchName: web.example.com}]
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: closed}
+spec:
+  endpointSelector: {matchLabels: {app: productpage}}
+  egress: [{}]
+";
+
+/// How long a test waits for what will come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The cast of the story, as far as it is needed here.
+struct Stage {
+    node: Node,
+    client: Workload,
+    page: Workload,
+    dns: Workload,
+    _world: Workload,
+    _servers: (Running, TcpSink),
+}
+
+impl Stage {
+    fn new() -> Self {
+        let node = Node::new().unwrap();
+        let [client, page, dns] = [("client", 2), ("page", 3), ("dns", 4)]
+            .map(|(name, number)| node.workload(name, number).unwrap());
+        let world = node.elsewhere().unwrap();
+        let servers = (
+            Running::knot(&dns.ns, ZONE).unwrap(),
+            TcpSink::serve(&world.ns, 80).unwrap(),
+        );
+        Self {
+            node,
+            client,
+            page,
+            dns,
+            _world: world,
+            _servers: servers,
+        }
+    }
+
+    fn daemon(&self) -> Daemon<'_> {
+        let mut daemon = Daemon::prepare(&self.node).unwrap();
+        for (name, namespace, label, workload) in [
+            (
+                "internal-client",
+                "default",
+                "app: internal-client",
+                &self.client,
+            ),
+            ("productpage-v1", "default", "app: productpage", &self.page),
+            ("coredns", "kube-system", "k8s-app: kube-dns", &self.dns),
+        ] {
+            let netns = workload.ns_path();
+            let text = format!(
+                "name: {name}\nnamespace: {namespace}\nlabels: {{{label}}}\nnetns: {}\n",
+                netns.display()
+            );
+            daemon
+                .endpoint_file(&format!("{name}.yaml"), &text)
+                .unwrap();
+        }
+        daemon.policy("story.yaml", POLICY).unwrap();
+        daemon.start(&[]).unwrap();
+        daemon
+    }
+
+    fn asks(&self, who: &Workload, name: &str) -> String {
+        who.dig(self.dns.v4.into(), &["+short", name]).unwrap()
+    }
+
+    fn reaches(&self, to: &str) -> bool {
+        let to: SocketAddr = to.parse().unwrap();
+        let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(700)).is_ok();
+        self.client.ns.run(connect).unwrap()
+    }
+
+    /// What the story tells: answers, a denied name, a connection to each name, a closed pod.
+    fn play(&self) {
+        assert_eq!(self.asks(&self.client, "web.example.com"), "198.18.0.1\n");
+        assert_eq!(self.asks(&self.client, "other.example.com"), "198.18.0.2\n");
+        assert_eq!(self.asks(&self.client, "x.evil.test"), "");
+        assert_eq!(self.asks(&self.client, "nothing.example.com"), "");
+        assert!(self.reaches("198.18.0.1:80"));
+        assert!(!self.reaches("198.18.0.2:80"));
+        let page = self
+            .page
+            .ns
+            .run(|| UdpSocket::bind((self.page.v4, 0)).unwrap());
+        page.unwrap().send_to(b"?", (self.dns.v4, 53)).unwrap();
+    }
+}
+
+/// `namegate observe` with these flags.
+fn observe(daemon: &Daemon<'_>, flags: &[&str]) -> Output {
+    let socket = daemon.path("namegate.sock").display().to_string();
+    let args = [&["observe", "--socket", &socket], flags].concat();
+    daemon.namegate(&args).unwrap()
+}
+
+fn lines(daemon: &Daemon<'_>, flags: &[&str]) -> Vec<String> {
+    let output = observe(daemon, flags);
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// The lines once this one is among them: events come a moment after what they tell.
+fn lines_with(daemon: &Daemon<'_>, flags: &[&str], wanted: &str) -> Vec<String> {
+    for _ in 0..100 {
+        let lines = lines(daemon, flags);
+        if lines.iter().any(|line| line.contains(wanted)) {
+            return lines;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("{wanted:?} isn't there: {:#?}", lines(daemon, flags))
+}
+
+/// A line without what is different each time: the time, ids, a client's port, a TTL.
+fn shape(line: &str) -> String {
+    let words = line
+        .split(' ')
+        .skip_while(|word| !word.ends_with(':'))
+        .skip(1);
+    let mut before = "";
+    let words = words.map(|word| {
+        let shaped = if word.starts_with("(ID:") {
+            "(ID)".to_owned()
+        } else if before == "TTL:" {
+            "N".to_owned()
+        } else {
+            match word.rsplit_once(':') {
+                Some((name, port)) if port.parse().is_ok_and(|port: u32| port >= 1_024) => {
+                    format!("{name}:PORT")
+                }
+                _ => word.to_owned(),
+            }
+        };
+        before = word;
+        shaped
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn lines_have_the_form_that_people_know() {
+    let stage = Stage::new();
+    let daemon = stage.daemon();
+    stage.play();
+    let lines = lines_with(&daemon, &["--last", "1000"], "productpage-v1");
+    let shapes: Vec<String> = lines.iter().map(|line| shape(line)).collect();
+    let (client, page) = (
+        "default/internal-client:PORT (ID)",
+        "default/productpage-v1:PORT (ID)",
+    );
+    let dns = "kube-system/coredns:53 (ID)";
+    for expected in [
+        format!("{client} -> {dns} dns-request proxy FORWARDED (DNS Query web.example.com. A)"),
+        format!(
+            "{client} <- {dns} dns-response proxy FORWARDED (DNS Answer \"198.18.0.1\" TTL: N (Proxy web.example.com. A))"
+        ),
+        format!("{client} -> {dns} dns-request proxy DROPPED (DNS Query x.evil.test. A)"),
+        format!(
+            "{client} <- {dns} dns-response proxy FORWARDED (DNS Answer RCode: Non-Existent Domain TTL: N (Proxy nothing.example.com. A))"
+        ),
+        format!(
+            "{client} -> web.example.com:80 (ID) policy-verdict:L3-Only EGRESS ALLOWED (TCP Flags: SYN)"
+        ),
+        format!(
+            "{client} <> other.example.com:80 (world-ipv4) policy-verdict:none EGRESS DENIED (TCP Flags: SYN)"
+        ),
+        format!(
+            "{client} <> other.example.com:80 (world-ipv4) Policy denied DROPPED (TCP Flags: SYN)"
+        ),
+        format!("{page} <> {dns} policy-verdict:none EGRESS DENIED (UDP)"),
+        format!("{page} <> {dns} Policy denied DROPPED (UDP)"),
+    ] {
+        assert!(
+            shapes.contains(&expected),
+            "{expected}\nis not in\n{shapes:#?}"
+        );
+    }
+    let denied = shapes.iter().filter(|line| line.contains("x.evil.test"));
+    assert_eq!(
+        denied.count(),
+        1,
+        "a denied query has no response: {shapes:#?}"
+    );
+    let learned: Vec<&String> = lines
+        .iter()
+        .filter(|line| line.contains("ALLOWED"))
+        .collect();
+    assert!(
+        learned
+            .iter()
+            .all(|line| line.contains("web.example.com:80 (ID:16777")),
+        "{learned:?}"
+    );
+}
+
+#[test]
+fn flags_choose_among_the_flows() {
+    let stage = Stage::new();
+    let daemon = stage.daemon();
+    stage.play();
+    let all = lines_with(&daemon, &["--last", "1000"], "productpage-v1");
+    let two = lines(&daemon, &["--last", "2"]);
+    assert_eq!(two, all[all.len() - 2..]);
+
+    let of = |flags: &[&str]| {
+        let lines = lines(&daemon, &[flags, &["--last", "1000"]].concat());
+        assert!(!lines.is_empty() && lines.len() < all.len(), "{flags:?}");
+        lines
+    };
+    let has = |lines: &[String], words: &[&str]| {
+        for line in lines {
+            assert!(
+                words.iter().any(|word| line.contains(word)),
+                "{words:?}: {line}"
+            );
+        }
+    };
+    has(
+        &of(&["--pod", "default/internal-client"]),
+        &["default/internal-client"],
+    );
+    has(&of(&["--pod", "productpage"]), &["default/productpage-v1"]);
+    has(
+        &of(&["--protocol", "dns"]),
+        &["dns-request", "dns-response"],
+    );
+    has(&of(&["--verdict", "DROPPED"]), &["DROPPED", "DENIED"]);
+    has(
+        &of(&["--verdict", "DROPPED", "--pod", "productpage"]),
+        &["productpage-v1"],
+    );
+    assert_eq!(
+        of(&["--type", "drop", "--type", "l7"]).len(),
+        of(&["--type", "drop"]).len() + of(&["--type", "l7"]).len()
+    );
+
+    for line in lines(&daemon, &["--last", "1000", "-o", "json"]) {
+        let line: Value = serde_json::from_str(&line).unwrap();
+        let flow = &line["flow"];
+        assert!(
+            ["FORWARDED", "DROPPED"].contains(&flow["verdict"].as_str().unwrap()),
+            "{line:#}"
+        );
+        assert!(
+            flow["uuid"].is_string() && flow["Summary"].is_string(),
+            "{line:#}"
+        );
+        assert_eq!(
+            flow["source"]["namespace"].is_null(),
+            flow["source"]["pod_name"].is_null()
+        );
+        assert_eq!(flow["node_name"], line["node_name"]);
+    }
+    let json = lines(&daemon, &["--last", "1000", "-o", "json"]);
+    assert_eq!(json.len(), all.len());
+}
+
+#[test]
+fn what_cannot_be_done_ends_with_one() {
+    let stage = Stage::new();
+    let daemon = stage.daemon();
+    for (flags, named) in [
+        (&["--verdict", "NOPE"][..], "\"--verdict\" flag"),
+        (&["--protocol", "smoke"], "\"--protocol\" flag"),
+        (&["--type", "nothing"], "\"--type\" flag"),
+        (&["--last", "many"], "--last"),
+        (&["-o", "yaml"], "--output"),
+        (&["--no-such-flag"], "--no-such-flag"),
+    ] {
+        let output = observe(&daemon, flags);
+        assert_eq!(output.status.code(), Some(1), "{flags:?}: {output:?}");
+        assert!(output.stdout.is_empty(), "{flags:?}: {output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(named), "{flags:?}: {said}");
+    }
+    let nobody = daemon.path("nobody.sock").display().to_string();
+    let output = daemon.namegate(&["observe", "--socket", &nobody]).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("no daemon answers at") && said.contains("nobody.sock"),
+        "{said}"
+    );
+}
+
+/// A command that goes on, and the lines that it prints.
+struct Follower {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Follower {
+    fn start(stage: &Stage, daemon: &Daemon<'_>, flags: &[&str]) -> Self {
+        let binary = Daemon::binary().unwrap().display().to_string();
+        let mut command: Command = stage.node.command(&binary);
+        command.args(["observe", "-f", "--socket"]);
+        command.arg(daemon.path("namegate.sock")).args(flags);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let (send, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if send.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, lines }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_follower_sees_what_comes_and_a_lazy_one_holds_up_nobody() {
+    let stage = Stage::new();
+    let daemon = stage.daemon();
+    stage.asks(&stage.client, "web.example.com");
+    lines_with(&daemon, &[], "dns-response");
+    let follower = Follower::start(
+        &stage,
+        &daemon,
+        &["--last", "1", "--pod", "internal-client"],
+    );
+    let first = follower.lines.recv_timeout(PATIENCE).unwrap();
+    assert!(
+        first.contains("web.example.com"),
+        "the last that was there: {first}"
+    );
+    stage.asks(&stage.client, "other.example.com");
+    let second = follower.lines.recv_timeout(PATIENCE).unwrap();
+    assert!(
+        second.contains("DNS Query other.example.com. A"),
+        "{second}"
+    );
+
+    let mut lazy = UnixStream::connect(daemon.path("namegate.sock")).unwrap();
+    let all = r#"{"command":"observe","last":1000,"follow":true,"filters":[]}"#;
+    writeln!(lazy, "{all}").unwrap();
+    // More than the socket's buffer and the ring hold together.
+    let socket = stage
+        .client
+        .ns
+        .run(|| UdpSocket::bind((stage.client.v4, 0)).unwrap());
+    let socket = socket.unwrap();
+    socket.connect((stage.dns.v4, 53)).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(4)))
+        .unwrap();
+    let query = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x03web\x07example\x03com\0\0\x01\0\x01";
+    for number in 0..8_000 {
+        socket.send(query).unwrap();
+        let answered = socket.recv(&mut [0; 512]);
+        answered.unwrap_or_else(|error| panic!("query {number}: {error}"));
+    }
+    let status = daemon.status().unwrap();
+    assert_eq!(status["flows"]["lost"], 0, "{status:#}");
+    assert!(
+        status["flows"]["seen"].as_u64().unwrap() > 16_000,
+        "{status:#}"
+    );
+    drop(lazy);
+}
+
+#[test]
+fn one_client_too_many_is_told_so() {
+    let stage = Stage::new();
+    let mut daemon = stage.daemon();
+    let path = daemon.path("namegate.sock");
+    let socket = path.display().to_string();
+    let connect = |_| UnixStream::connect(&path).unwrap();
+    let mut clients: Vec<UnixStream> = (0..64).map(connect).collect();
+    for command in ["status", "observe"] {
+        let output = daemon.namegate(&[command, "--socket", &socket]).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("64 clients are there already"), "{said}");
+    }
+    assert!(daemon.said().contains("turned away"));
+    clients.clear();
+    let answers = |_| {
+        std::thread::sleep(Duration::from_millis(50));
+        daemon.status().is_ok_and(|status| status["pid"].is_u64())
+    };
+    assert!((0..100).any(answers), "and they make room when they go");
+}
