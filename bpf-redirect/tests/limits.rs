@@ -1,10 +1,6 @@
 //! The bounds of the maps, each by hitting it: what then happens, and that what was there stays.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test may die"
-)]
+#![expect(clippy::unwrap_used, reason = "a test may die")]
 
 mod common;
 

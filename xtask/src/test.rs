@@ -10,7 +10,7 @@ use crate::command::{self, output, which};
 use crate::debian;
 
 /// Programs that the tests start, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("dig", "bind9-dnsutils"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
@@ -18,7 +18,6 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("nsenter", "util-linux"),
     ("unshare", "util-linux"),
     ("ip", "iproute2"),
-    ("dnsperf", "dnsperf"),
     ("kdig", "knot-dnsutils"),
     ("musl-gcc", "musl-tools"),
 ];
