@@ -307,6 +307,24 @@ fn policies_of_ciliums_documentation_load_or_are_refused() {
     );
 }
 
+#[test]
+fn a_key_that_is_no_string_is_refused_by_its_place() {
+    let text = examples::DNS.replacen("spec:", "? [spec]\n:", 1);
+    let loaded = load_one(&text);
+    assert!(loaded.has_errors());
+    for problem in &loaded.problems {
+        assert!(problem.line > 0 && problem.column > 0, "{problem}");
+    }
+    assert!(
+        loaded
+            .problems
+            .iter()
+            .any(|problem| problem.to_string().contains("[…]")),
+        "{:?}",
+        loaded.problems
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 

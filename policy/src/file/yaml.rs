@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_yaml::options::DuplicateKeyPolicy;
 use serde_yaml::{Location, Spanned};
 
@@ -197,9 +197,9 @@ impl<'de> Visitor<'de> for ValueVisitor {
                 Value::Text(text) | Value::Number(text) => text,
                 Value::Bool(value) => value.to_string(),
                 Value::Null => "null".to_owned(),
-                Value::List(_) | Value::Map(_) => {
-                    return Err(A::Error::custom("a key must be a string"));
-                }
+                // No field has such a name: the reader refuses it, by its place.
+                Value::List(_) => "[…]".to_owned(),
+                Value::Map(_) => "{…}".to_owned(),
             };
             members.push(Member {
                 key: text,
