@@ -208,6 +208,10 @@ impl Desk {
         observe: &Observe,
         filter: &Filter,
     ) -> io::Result<()> {
+        if observe.follow {
+            // A pager that is not read on is no failure; it holds a place, and there are enough.
+            stream.set_write_timeout(None)?;
+        }
         let (all, mut cursor) = self.ring.all();
         let wanted: Vec<_> = all.iter().filter(|flow| filter.matches(flow)).collect();
         let first = wanted.len().saturating_sub(observe.last);

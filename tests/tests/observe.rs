@@ -403,7 +403,16 @@ fn a_follower_sees_what_comes_and_a_lazy_one_holds_up_nobody() {
         status["flows"]["seen"].as_u64().unwrap() > 16_000,
         "{status:#}"
     );
-    drop(lazy);
+    // Longer than any other client is waited for; it reads on then, and is told how much it missed.
+    std::thread::sleep(Duration::from_secs(11));
+    lazy.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut lines = BufReader::new(lazy).lines().map(Result::unwrap);
+    let lost = lines.find(|line| line.contains("lost_events")).unwrap();
+    let lost: Value = serde_json::from_str(&lost).unwrap();
+    let lost = &lost["lost_events"];
+    assert_eq!(lost["source"], "HUBBLE_RING_BUFFER", "{lost:#}");
+    let count = lost["num_events_lost"].as_str().unwrap();
+    assert!(count.parse::<u64>().unwrap() > 1_000, "{lost:#}");
 }
 
 #[test]
