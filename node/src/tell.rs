@@ -63,7 +63,8 @@ impl Teller {
     pub(crate) fn exchange(&self, told: &Told) -> (Flow, Option<Flow>) {
         let qtype = RecordType::Number(told.question.qtype);
         let query: Arc<str> = told.question.name.to_string().into();
-        let denied = matches!(told.outcome, Outcome::Denied { .. } | Outcome::Malformed(_));
+        // Without a permit nothing left the node, whatever the client was told.
+        let denied = told.allowed_by.is_none();
         let verdict = if denied {
             Verdict::Dropped
         } else {
