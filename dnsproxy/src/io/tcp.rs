@@ -16,13 +16,13 @@ use tokio_util::task::TaskTracker;
 use transport::{GateListener, connect_as};
 
 use super::connections::Connections;
-use super::host::{Host, Proxy};
+use super::host::{Host, Proxy, settle};
 use super::side::Side;
 use crate::core::exchange::{Action, Exchange, Upstream};
 use crate::core::gates::gate_query;
 use crate::core::pending::{Member, Pending, Via};
 use crate::core::record::{ErrorAnswers, Outcome, Records};
-use crate::core::release::{Arrived, Heard, Learned};
+use crate::core::release::Arrived;
 use crate::core::step::{Fault, Origin, Step};
 use crate::limits::{
     TCP_FRAME_WAIT_MAX, TCP_IDLE_MAX, TCP_MALFORMED_MAX, TCP_OUTSTANDING_MAX, TCP_UNREAD_OCTETS_MAX,
@@ -425,18 +425,8 @@ impl<H: Host> Connection<H> {
                 records: &self.records,
                 out: &mut self.scratch,
             };
-            let reply = match self.pending.hear(&arrived, &mut step) {
-                Heard::Ignored(_) => None,
-                Heard::Reply(reply) => Some(reply),
-                Heard::Lesson(untaught) => {
-                    let learned = untaught.learn(now, &self.proxy.host);
-                    step.now = self.proxy.host.now();
-                    match learned {
-                        Learned::Taught(taught) => Some(taught.release(&mut step)),
-                        Learned::Withheld(withheld) => withheld.answer(&mut step),
-                    }
-                }
-            };
+            let heard = self.pending.hear(&arrived, &mut step);
+            let reply = settle(heard, &self.proxy.host, &mut step);
             if reply.is_some() {
                 self.client.put(&self.scratch);
             }

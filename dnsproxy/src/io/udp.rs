@@ -14,13 +14,13 @@ use rustix::event::epoll;
 use rustix::event::{EventfdFlags, eventfd};
 use transport::{DATAGRAM_MAX, Datagram, GateUdp, Inbox, Outbox};
 
-use super::host::{Host, Proxy};
+use super::host::{Host, Proxy, settle};
 use super::pool::Pool;
 use crate::core::exchange::{Action, Exchange, Held, Upstream};
 use crate::core::gates::gate_query;
 use crate::core::pending::{Key, Member, Pending, Via};
 use crate::core::record::{ErrorAnswers, Records, Told};
-use crate::core::release::{Arrived, Heard, Learned};
+use crate::core::release::Arrived;
 use crate::core::step::{Fault, Origin, Reply, Step};
 
 /// Datagrams that are read or sent by one system call.
@@ -346,18 +346,8 @@ impl<H: Host> UdpWorker<H> {
             records: &self.records,
             out: &mut out.scratch,
         };
-        let reply = match self.pending.hear(&arrived, &mut step) {
-            Heard::Ignored(_) => None,
-            Heard::Reply(reply) => Some(reply),
-            Heard::Lesson(untaught) => {
-                let learned = untaught.learn(now, &self.proxy.host);
-                step.now = self.proxy.host.now();
-                match learned {
-                    Learned::Taught(taught) => Some(taught.release(&mut step)),
-                    Learned::Withheld(withheld) => withheld.answer(&mut step),
-                }
-            }
-        };
+        let heard = self.pending.hear(&arrived, &mut step);
+        let reply = settle(heard, &self.proxy.host, &mut step);
         self.push_reply(reply, out);
     }
 
