@@ -6,3 +6,4 @@ mod pool;
 mod side;
 pub(crate) mod tcp;
 pub(crate) mod udp;
+mod way;

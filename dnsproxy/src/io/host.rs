@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use policy::{Denial, DnsPermit, EndpointId, L4Protocol, Question};
 
-use crate::core::release::{Heard, Learned};
-use crate::core::step::{Reply, Step};
+use crate::core::record::Records;
+use crate::core::step::Step;
 use crate::{Counters, Learn, Outstanding, Settings, Told};
 
 /// The node, seen from the DNS proxy: its clock, its policy, its datapath, its events.
@@ -57,18 +57,20 @@ impl<H: Host> Proxy<H> {
     }
 }
 
-/// Takes what was heard to what the client gets: an answer with addresses only once they hold in the
-/// datapath.
-pub(super) fn settle<H: Host>(heard: Heard<'_>, host: &H, step: &mut Step<'_>) -> Option<Reply> {
-    let untaught = match heard {
-        Heard::Ignored(_) => return None,
-        Heard::Reply(reply) => return Some(reply),
-        Heard::Lesson(untaught) => untaught,
-    };
-    let learned = untaught.learn(step.now, host);
-    step.now = host.now();
-    match learned {
-        Learned::Taught(taught) => Some(taught.release(step)),
-        Learned::Withheld(withheld) => withheld.answer(step),
+impl<H> Proxy<H> {
+    /// What a step of the core has at hand; the bytes of the one before are gone from `out`.
+    pub(super) fn step<'a>(
+        &'a self,
+        now: Instant,
+        records: &'a Records,
+        out: &'a mut Vec<u8>,
+    ) -> Step<'a> {
+        out.clear();
+        Step {
+            now,
+            settings: &self.settings,
+            records,
+            out,
+        }
     }
 }

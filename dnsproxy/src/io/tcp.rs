@@ -9,21 +9,20 @@ use std::time::{Duration, Instant};
 
 use bpf_redirect_common::{DNS_PORT, Kind, Mark};
 use policy::{EndpointId, L4Protocol};
-use rand::RngExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use transport::{GateListener, connect_as};
 
 use super::connections::Connections;
-use super::host::{Host, Proxy, settle};
+use super::host::{Host, Proxy};
 use super::side::Side;
-use crate::core::exchange::{Action, Exchange, Upstream};
-use crate::core::gates::gate_query;
-use crate::core::pending::{Member, Pending, Via};
+use super::way::{Asked, Asking, ask, settle};
+use crate::core::exchange::{Held, Upstream};
+use crate::core::pending::{Member, Pending};
 use crate::core::record::{ErrorAnswers, Outcome, Records};
 use crate::core::release::Arrived;
-use crate::core::step::{Fault, Origin, Step};
+use crate::core::step::{Fault, Origin, Reply};
 use crate::limits::{
     TCP_FRAME_WAIT_MAX, TCP_IDLE_MAX, TCP_MALFORMED_MAX, TCP_OUTSTANDING_MAX, TCP_UNREAD_OCTETS_MAX,
 };
@@ -235,17 +234,9 @@ impl<H: Host> Connection<H> {
         }
         self.hear(now);
         while let Some(held) = self.pending.expire(now) {
-            self.scratch.clear();
-            let mut step = Step {
-                now,
-                settings: &self.proxy.settings,
-                records: &self.records,
-                out: &mut self.scratch,
-            };
-            let _ = held.fail(Fault::Timeout, &mut step);
-            self.client.put(&self.scratch);
+            self.fail(held, Fault::Timeout, now);
         }
-        if let Some(end) = self.ask(now) {
+        if let Some(end) = self.take_queries(now) {
             return Some(end);
         }
         self.write_upstream(now);
@@ -260,15 +251,32 @@ impl<H: Host> Connection<H> {
     }
 
     /// Takes whole frames from the client while there is room for what waits.
-    fn ask(&mut self, now: Instant) -> Option<End> {
+    fn take_queries(&mut self, now: Instant) -> Option<End> {
         while self.has_room() {
+            let member = self.member();
             let message = match self.client.frames.next_message() {
-                Ok(Some(message)) => message.to_vec(),
+                Ok(Some(message)) => message,
                 Ok(None) => break,
                 Err(_) => return Some(End::Closed),
             };
+            let asking = Asking {
+                origin: self.origin,
+                message,
+                member,
+                pending: &mut self.pending,
+                errors: &mut self.errors,
+            };
+            let mut step = self.proxy.step(now, &self.records, &mut self.scratch);
+            let asked = ask(asking, &self.proxy.host, &mut step);
             self.client.frame_since = self.client.frames.is_amid().then_some(now);
-            self.query(&message, now);
+            self.malformed = match asked {
+                Asked::Malformed(_) => self.malformed.saturating_add(1),
+                Asked::Over(_) | Asked::Send(_) => 0,
+            };
+            match asked {
+                Asked::Malformed(reply) | Asked::Over(reply) => self.put(reply),
+                Asked::Send(upstream) => self.send(upstream, now),
+            }
             if self.malformed >= TCP_MALFORMED_MAX {
                 let _ = self.client.write();
                 return Some(End::Closed);
@@ -280,54 +288,17 @@ impl<H: Host> Connection<H> {
         None
     }
 
-    fn query(&mut self, message: &[u8], now: Instant) {
-        let member = self.member();
-        self.scratch.clear();
-        let mut step = Step {
-            now,
-            settings: &self.proxy.settings,
-            records: &self.records,
-            out: &mut self.scratch,
-        };
-        let query = match gate_query(message, L4Protocol::Tcp) {
-            Ok(query) => query,
-            Err(refusal) => {
-                self.malformed = self.malformed.saturating_add(1);
-                if refusal
-                    .conclude(self.origin, &mut self.errors, &mut step)
-                    .is_some()
-                {
-                    self.client.put(&self.scratch);
-                }
-                return;
-            }
-        };
-        self.malformed = 0;
-        let exchange = Exchange::open(self.origin, query, &step);
-        let server = (self.origin.server, self.origin.protocol);
-        let verdict = self
-            .proxy
-            .host
-            .judge(self.origin.endpoint, server, exchange.question());
-        let forward = match exchange.judge(verdict, &mut step) {
-            Action::Drop => return,
-            Action::Reply(_) => {
-                self.client.put(&self.scratch);
-                return;
-            }
-            Action::Forward(forward) => forward,
-        };
-        let mut rng = rand::rng();
-        let via = Via {
-            member,
-            draw: &mut || rng.random(),
-        };
-        match forward.send(&mut self.pending, via, &mut step) {
-            Err(_) => {
-                self.client.put(&self.scratch);
-            }
-            Ok(upstream) => self.send(upstream, now),
+    /// Puts the reply in `scratch`, if there is one, where the client reads it.
+    fn put(&mut self, reply: Option<Reply>) {
+        if reply.is_some() {
+            self.client.put(&self.scratch);
         }
+    }
+
+    fn fail(&mut self, held: Held, fault: Fault, now: Instant) {
+        let mut step = self.proxy.step(now, &self.records, &mut self.scratch);
+        let reply = held.fail(fault, &mut step);
+        self.put(Some(reply));
     }
 
     /// Hands the query in `scratch` to the upstream connection, which is made if there is none.
@@ -379,15 +350,7 @@ impl<H: Host> Connection<H> {
         self.server = None;
         self.next_member = member.0 + 1;
         while let Some(held) = self.pending.take_from(member) {
-            self.scratch.clear();
-            let mut step = Step {
-                now,
-                settings: &self.proxy.settings,
-                records: &self.records,
-                out: &mut self.scratch,
-            };
-            let _ = held.fail(Fault::Unreachable, &mut step);
-            self.client.put(&self.scratch);
+            self.fail(held, Fault::Unreachable, now);
         }
     }
 
@@ -418,18 +381,10 @@ impl<H: Host> Connection<H> {
                 endpoint: None,
                 bytes: message,
             };
-            self.scratch.clear();
-            let mut step = Step {
-                now,
-                settings: &self.proxy.settings,
-                records: &self.records,
-                out: &mut self.scratch,
-            };
+            let mut step = self.proxy.step(now, &self.records, &mut self.scratch);
             let heard = self.pending.hear(&arrived, &mut step);
             let reply = settle(heard, &self.proxy.host, &mut step);
-            if reply.is_some() {
-                self.client.put(&self.scratch);
-            }
+            self.put(reply);
         }
         if self
             .server

@@ -9,19 +9,18 @@ use std::time::{Duration, Instant};
 
 use bpf_redirect_common::{DNS_PORT, Kind, Mark};
 use policy::{EndpointId, L4Protocol};
-use rand::RngExt;
 use rustix::event::epoll;
 use rustix::event::{EventfdFlags, eventfd};
 use transport::{DATAGRAM_MAX, Datagram, GateUdp, Inbox, Outbox};
 
-use super::host::{Host, Proxy, settle};
+use super::host::{Host, Proxy};
 use super::pool::Pool;
-use crate::core::exchange::{Action, Exchange, Held, Upstream};
-use crate::core::gates::gate_query;
-use crate::core::pending::{Key, Member, Pending, Via};
+use super::way::{Asked, Asking, ask, settle};
+use crate::core::exchange::{Held, Upstream};
+use crate::core::pending::{Key, Member, Pending};
 use crate::core::record::{ErrorAnswers, Records, Told};
 use crate::core::release::Arrived;
-use crate::core::step::{Fault, Origin, Reply, Step};
+use crate::core::step::{Fault, Origin, Reply};
 
 /// Datagrams that are read or sent by one system call.
 const BATCH: usize = 64;
@@ -220,39 +219,17 @@ impl<H: Host> UdpWorker<H> {
         let Some(origin) = origin(datagram) else {
             return;
         };
-        out.scratch.clear();
-        let mut step = Step {
-            now,
-            settings: &self.proxy.settings,
-            records: &self.records,
-            out: &mut out.scratch,
-        };
-        let query = match gate_query(datagram.bytes, L4Protocol::Udp) {
-            Ok(query) => query,
-            Err(refusal) => {
-                let reply = refusal.conclude(origin, &mut self.errors, &mut step);
-                return self.push_reply(reply, out);
-            }
-        };
-        let exchange = Exchange::open(origin, query, &step);
-        let server = (origin.server, origin.protocol);
-        let verdict = self
-            .proxy
-            .host
-            .judge(origin.endpoint, server, exchange.question());
-        let forward = match exchange.judge(verdict, &mut step) {
-            Action::Drop => return,
-            Action::Reply(reply) => return self.push_reply(Some(reply), out),
-            Action::Forward(forward) => forward,
-        };
-        let mut rng = rand::rng();
-        let via = Via {
+        let asking = Asking {
+            origin,
+            message: datagram.bytes,
             member,
-            draw: &mut || rng.random(),
+            pending: &mut self.pending,
+            errors: &mut self.errors,
         };
-        match forward.send(&mut self.pending, via, &mut step) {
-            Err(reply) => self.push_reply(Some(reply), out),
-            Ok(upstream) => self.push_query(&upstream, now, out),
+        let mut step = self.proxy.step(now, &self.records, &mut out.scratch);
+        match ask(asking, &self.proxy.host, &mut step) {
+            Asked::Malformed(reply) | Asked::Over(reply) => self.push_reply(reply, out),
+            Asked::Send(upstream) => self.push_query(&upstream, now, out),
         }
     }
 
@@ -299,13 +276,7 @@ impl<H: Host> UdpWorker<H> {
         reason = "what failed, how, when, and where the answer goes"
     )]
     fn fail(&self, held: Held, fault: Fault, now: Instant, out: &mut Outgoing) {
-        out.scratch.clear();
-        let mut step = Step {
-            now,
-            settings: &self.proxy.settings,
-            records: &self.records,
-            out: &mut out.scratch,
-        };
+        let mut step = self.proxy.step(now, &self.records, &mut out.scratch);
         let reply = held.fail(fault, &mut step);
         self.push_reply(Some(reply), out);
     }
@@ -338,14 +309,8 @@ impl<H: Host> UdpWorker<H> {
             endpoint: EndpointId::new(datagram.mark.endpoint()),
             bytes: datagram.bytes,
         };
-        out.scratch.clear();
         let now = self.proxy.host.now();
-        let mut step = Step {
-            now,
-            settings: &self.proxy.settings,
-            records: &self.records,
-            out: &mut out.scratch,
-        };
+        let mut step = self.proxy.step(now, &self.records, &mut out.scratch);
         let heard = self.pending.hear(&arrived, &mut step);
         let reply = settle(heard, &self.proxy.host, &mut step);
         self.push_reply(reply, out);
