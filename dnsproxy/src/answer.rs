@@ -133,7 +133,7 @@ pub struct LearnedAddr {
 
 /// What an answer says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reading {
+pub struct Answer {
     /// Its response code.
     pub rcode: Rcode,
     /// TC=1: what it has counts all the same, since some stubs use it.
@@ -148,12 +148,26 @@ pub struct Reading {
     pub ttl_secs: Option<u32>,
 }
 
+impl Answer {
+    /// One without records.
+    pub(crate) const fn bare(rcode: Rcode) -> Self {
+        Self {
+            rcode,
+            is_truncated: false,
+            addresses: Vec::new(),
+            aliases: Vec::new(),
+            record_types: Vec::new(),
+            ttl_secs: None,
+        }
+    }
+}
+
 /// Reads the answer section of a message whose question matched. Authority and additional records
 /// teach nothing, and faults in them are none of ours.
 ///
 /// # Errors
 /// If the answer section can't be read whole, or a bound is hit.
-pub fn read_answer(bytes: &[u8]) -> Result<Reading, Invalid> {
+pub fn read_answer(bytes: &[u8]) -> Result<Answer, Invalid> {
     let header = Header::read(bytes).ok_or(Invalid::Malformed)?;
     let question = RawQuestion::read(bytes).map_err(|_| Invalid::Malformed)?;
     let section = Section {
@@ -162,23 +176,21 @@ pub fn read_answer(bytes: &[u8]) -> Result<Reading, Invalid> {
         count: header.answers,
     };
     let survey = section.survey()?;
-    let mut reading = Reading {
-        rcode: header.flags.rcode(),
+    let mut answer = Answer {
         is_truncated: header.flags.is_truncated(),
-        addresses: Vec::new(),
-        aliases: Vec::new(),
         record_types: survey.record_types,
         ttl_secs: survey.ttl_secs,
+        ..Answer::bare(header.flags.rcode())
     };
-    if reading.rcode != Rcode::NO_ERROR {
-        return Ok(reading);
+    if answer.rcode != Rcode::NO_ERROR {
+        return Ok(answer);
     }
     let chain = follow_all(question.name(), &survey.aliases)?;
     if survey.has_addresses {
-        reading.addresses = section.addresses(question.name(), &chain)?;
+        answer.addresses = section.addresses(question.name(), &chain)?;
     }
-    reading.aliases = chain.into_iter().map(|link| link.name).collect();
-    Ok(reading)
+    answer.aliases = chain.into_iter().map(|link| link.name).collect();
+    Ok(answer)
 }
 
 /// The answer section of a message.

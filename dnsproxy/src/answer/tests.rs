@@ -1,4 +1,4 @@
-use super::{Invalid, LearnedAddr, Matched, Reading, Reject, Sent, matches, read_answer};
+use super::{Answer, Invalid, LearnedAddr, Matched, Reject, Sent, matches, read_answer};
 use crate::limits::ADDRESSES_PER_ANSWER_MAX;
 use crate::testing::{A, AAAA, Draft, IN, check_corpus, wire};
 
@@ -8,7 +8,7 @@ mod rows;
 use rows::{addresses, answer, rows};
 
 /// What an answer teaches, as text: `ip ttl`, comma-separated.
-fn taught(reading: &Reading) -> String {
+fn taught(reading: &Answer) -> String {
     let text = |learned: &LearnedAddr| format!("{} {}", learned.ip, learned.ttl_secs);
     let all: Vec<String> = reading.addresses.iter().map(text).collect();
     all.join(", ")

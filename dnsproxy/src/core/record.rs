@@ -4,13 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fqdn::Name;
 use policy::{DenialReason, EndpointId, Question, RuleId};
 
 use super::gates::GateReason;
 use super::step::{Fault, Origin};
 use super::tally::{Counters, Quirk};
-use crate::answer::LearnedAddr;
+use crate::answer::Answer;
 use crate::limits::{ENDPOINTS_MAX, ERROR_ANSWERS_PER_SEC_MAX, TOLD_WAITING_MAX};
 use crate::question::Rcode;
 use crate::words::words;
@@ -27,7 +26,7 @@ pub enum Outcome {
         /// What was answered; `None` where the option says silence.
         rcode: Option<Rcode>,
     },
-    /// The server's answer was released.
+    /// The server's answer was released; TC=1 in it is by the server or by us.
     Answered(Answer),
     /// The server did not answer in time; the client got SERVFAIL.
     Timeout,
@@ -41,23 +40,6 @@ pub enum Outcome {
     EndpointGone,
     /// The exchange was dropped unfinished.
     Abandoned,
-}
-
-/// What a released answer said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// Its response code.
-    pub rcode: Rcode,
-    /// TC=1, by the server or by us.
-    pub is_truncated: bool,
-    /// The addresses of the question's name.
-    pub addresses: Vec<LearnedAddr>,
-    /// The names of its chain.
-    pub aliases: Vec<Name>,
-    /// The type of each answer record, in its order, as far as they are told.
-    pub record_types: Vec<u16>,
-    /// The least TTL among A, AAAA and CNAME records; `None` without one.
-    pub ttl_secs: Option<u32>,
 }
 
 words! {

@@ -8,11 +8,11 @@ use policy::{EndpointId, L4Protocol};
 use super::exchange::{Held, overwrite, withheld};
 use super::learn::{Learn, Lesson, NotInstalled};
 use super::pending::{Key, Member, Pending};
-use super::record::{Answer, Outcome};
+use super::record::Outcome;
 use super::step::{Case, Fault, Reply, Step};
 use super::tally::Quirk;
 use crate::answer::{
-    Invalid, Matched, Reading, Reject, Sent, matches, read_answer, read_answer_header,
+    Answer, Invalid, Matched, Reject, Sent, matches, read_answer, read_answer_header,
 };
 use crate::limits::{REJECTED_PER_EXCHANGE_MAX, UDP_PAYLOAD_OCTETS_MAX};
 use crate::question::Header;
@@ -51,7 +51,7 @@ pub enum Heard<'a> {
 pub struct Untaught<'a> {
     held: Held,
     bytes: &'a [u8],
-    reading: Reading,
+    answer: Answer,
 }
 
 /// What became of a lesson.
@@ -68,7 +68,7 @@ pub enum Learned<'a, I> {
 pub struct Taught<'a, I> {
     held: Held,
     bytes: &'a [u8],
-    reading: Reading,
+    answer: Answer,
     installed: I,
 }
 
@@ -100,13 +100,13 @@ impl Pending {
         let bytes = arrived.bytes;
         match read_answer(bytes) {
             Err(invalid) => Heard::Reply(held.fail(invalid_fault(invalid), step)),
-            Ok(reading) if reading.addresses.is_empty() => {
-                Heard::Reply(release((held, bytes, reading), &NothingToLearn, step))
+            Ok(answer) if answer.addresses.is_empty() => {
+                Heard::Reply(release((held, bytes, answer), &NothingToLearn, step))
             }
-            Ok(reading) => Heard::Lesson(Untaught {
+            Ok(answer) => Heard::Lesson(Untaught {
                 held,
                 bytes,
-                reading,
+                answer,
             }),
         }
     }
@@ -194,14 +194,14 @@ impl<'a> Untaught<'a> {
             server: origin.server,
             protocol: origin.protocol,
             name: self.held.question().name.clone(),
-            aliases: self.reading.aliases.clone(),
-            addresses: self.reading.addresses.clone(),
+            aliases: self.answer.aliases.clone(),
+            addresses: self.answer.addresses.clone(),
         };
         match learner.learn(now, lesson) {
             Ok(installed) => Learned::Taught(Taught {
                 held: self.held,
                 bytes: self.bytes,
-                reading: self.reading,
+                answer: self.answer,
                 installed,
             }),
             Err(failure) => Learned::Withheld(Withheld {
@@ -215,7 +215,7 @@ impl<'a> Untaught<'a> {
 impl<I> Taught<'_, I> {
     /// Releases the answer: the only way for one that carries addresses.
     pub fn release(self, step: &mut Step<'_>) -> Reply {
-        release((self.held, self.bytes, self.reading), &self.installed, step)
+        release((self.held, self.bytes, self.answer), &self.installed, step)
     }
 }
 
@@ -241,8 +241,8 @@ impl Withheld {
 
 /// Appends the server's bytes with the client's id, or TC=1 where they are too many for it.
 /// `_proof` is why this is allowed: what was installed, or that there was nothing to learn.
-fn release<P>(answer: (Held, &[u8], Reading), _proof: &P, step: &mut Step<'_>) -> Reply {
-    let (held, bytes, reading) = answer;
+fn release<P>(heard: (Held, &[u8], Answer), _proof: &P, step: &mut Step<'_>) -> Reply {
+    let (held, bytes, mut answer) = heard;
     let origin = held.origin();
     let fits = match origin.protocol {
         L4Protocol::Tcp => true,
@@ -256,17 +256,10 @@ fn release<P>(answer: (Held, &[u8], Reading), _proof: &P, step: &mut Step<'_>) -
         overwrite(step.out, start, held.client_id());
     } else {
         step.records.counters().quirk(Quirk::CutForClient);
-        write_truncated(&held.repeated(), reading.rcode, step.out);
+        write_truncated(&held.repeated(), answer.rcode, step.out);
+        answer.is_truncated = true;
     }
-    let outcome = Outcome::Answered(Answer {
-        rcode: reading.rcode,
-        is_truncated: reading.is_truncated || !fits,
-        addresses: reading.addresses,
-        aliases: reading.aliases,
-        record_types: reading.record_types,
-        ttl_secs: reading.ttl_secs,
-    });
-    held.end(step.now, outcome);
+    held.end(step.now, Outcome::Answered(answer));
     Reply { origin }
 }
 
@@ -282,15 +275,7 @@ fn release_header(held: Held, bytes: &[u8], step: &mut Step<'_>) -> Reply {
         ..held.repeated()
     };
     write_answer(&repeated, OwnAnswer { rcode, ede: None }, step.out);
-    let outcome = Outcome::Answered(Answer {
-        rcode,
-        is_truncated: false,
-        addresses: Vec::new(),
-        aliases: Vec::new(),
-        record_types: Vec::new(),
-        ttl_secs: None,
-    });
-    held.end(step.now, outcome);
+    held.end(step.now, Outcome::Answered(Answer::bare(rcode)));
     Reply { origin }
 }
 
