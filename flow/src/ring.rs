@@ -67,11 +67,6 @@ impl Ring {
             .collect()
     }
 
-    /// All flows from the newest to the oldest, for whoever looks for the last ones that match.
-    pub fn newest_first(&self) -> impl Iterator<Item = &Arc<Flow>> {
-        self.flows.iter().rev()
-    }
-
     /// The place of the oldest flow.
     #[must_use]
     pub fn start(&self) -> Cursor {

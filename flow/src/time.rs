@@ -16,12 +16,6 @@ impl Time {
         Self(nanos)
     }
 
-    /// Nanoseconds since the epoch.
-    #[must_use]
-    pub const fn unix_nanos(self) -> i128 {
-        self.0
-    }
-
     /// The time that this RFC 3339 text names, of any offset; digits past the ninth are cut.
     #[must_use]
     pub fn from_rfc3339(text: &str) -> Option<Self> {

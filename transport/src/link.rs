@@ -204,15 +204,6 @@ impl Netlink {
         self.set(format!("link set {index} alias {alias}"), message)
     }
 
-    /// Sets a link's MTU.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
-    pub fn set_mtu(&self, index: u32, mtu: u32) -> Result<(), LinkError> {
-        let message = LinkUnspec::new_with_index(index).mtu(mtu).build();
-        self.set(format!("link set {index} mtu {mtu}"), message)
-    }
-
     /// Keeps the kernel from giving the link IPv6 addresses of its own.
     ///
     /// # Errors
