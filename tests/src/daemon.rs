@@ -268,3 +268,24 @@ impl Drop for Daemon<'_> {
         }
     }
 }
+
+/// `subject` may ask the server elsewhere for every name below example.com, over IPv4 and
+/// IPv6, and reach what `names` are, a list of `toFQDNs`.
+#[must_use]
+pub fn policy(subject: &str, names: &str) -> String {
+    format!(
+        "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {{name: {subject}}}
+spec:
+  endpointSelector: {{matchLabels: {{app: {subject}}}}}
+  egress:
+  - toCIDR: [203.0.113.2/32, '2001:db8::2/128']
+    toPorts:
+    - ports: [{{port: '53', protocol: ANY}}]
+      rules: {{dns: [{{matchPattern: '*.example.com'}}]}}
+  - toFQDNs: {names}
+"
+    )
+}

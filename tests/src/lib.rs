@@ -14,6 +14,6 @@ mod daemon;
 mod node;
 mod server;
 
-pub use daemon::Daemon;
+pub use daemon::{Daemon, policy};
 pub use node::{Node, Workload, in_ns, need_root};
 pub use server::{Answers, Running, TcpEcho, TcpSink};

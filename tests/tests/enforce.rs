@@ -5,31 +5,12 @@
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use namegate_tests::{Answers, Daemon, Node, Running, TcpSink, Workload};
+use namegate_tests::{Answers, Daemon, Node, Running, TcpSink, Workload, policy};
 
 const ZONE: &str = "web 60 IN A 198.18.0.1\nweb 60 IN AAAA 2001:db8:1::1\n\
                     other 60 IN A 198.18.0.2\n\
                     alias 60 IN CNAME web\n\
                     private 60 IN A 127.0.0.1\nprivate 60 IN A 169.254.169.254\nprivate 60 IN A 10.0.0.3\n";
-
-/// `subject` may ask the server elsewhere for every name below example.com, and reach what `web` is.
-fn policy(subject: &str, names: &str) -> String {
-    format!(
-        "
-apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata: {{name: {subject}}}
-spec:
-  endpointSelector: {{matchLabels: {{app: {subject}}}}}
-  egress:
-  - toCIDR: [203.0.113.2/32, '2001:db8::2/128']
-    toPorts:
-    - ports: [{{port: '53', protocol: ANY}}]
-      rules: {{dns: [{{matchPattern: '*.example.com'}}]}}
-  - toFQDNs: {names}
-"
-    )
-}
 
 const WEB: &str = "[{matchName: web.example.com}]";
 

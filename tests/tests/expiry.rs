@@ -15,25 +15,13 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use namegate_tests::{Answers, Daemon, Node, Running, TcpEcho, Workload};
+use namegate_tests::{Answers, Daemon, Node, Running, TcpEcho, Workload, policy};
 use serde_json::Value;
 
 const ZONE: &str = "web 2 IN A 198.18.0.1\n";
 
-/// `alice` may ask the server elsewhere for every name below example.com, and reach all of them.
-const POLICY: &str = "
-apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata: {name: alice}
-spec:
-  endpointSelector: {matchLabels: {app: alice}}
-  egress:
-  - toCIDR: [203.0.113.2/32]
-    toPorts:
-    - ports: [{port: '53', protocol: ANY}]
-      rules: {dns: [{matchPattern: '*.example.com'}]}
-  - toFQDNs: [{matchPattern: '*.example.com'}]
-";
+/// What `alice` may reach: every name that she may ask.
+const NAMES: &str = "[{matchPattern: '*.example.com'}]";
 
 /// TTLs as they are said.
 const EXACT: &[&str] = &["--dns-ttl-floor", "0s", "--dns-ttl-grace", "0s"];
@@ -44,7 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 fn daemon<'a>(node: &'a Node, alice: &Workload) -> Daemon<'a> {
     let mut daemon = Daemon::prepare(node).unwrap();
     daemon.endpoint(alice).unwrap();
-    daemon.policy("alice.yaml", POLICY).unwrap();
+    daemon
+        .policy("alice.yaml", &policy("alice", NAMES))
+        .unwrap();
     daemon.start(EXACT).unwrap();
     daemon
 }
@@ -170,10 +160,7 @@ fn what_was_learned_is_listed_with_its_end() {
     let _names = Answers::names(&world.ns, 600).unwrap();
     let mut daemon = Daemon::prepare(&node).unwrap();
     daemon.endpoint(&alice).unwrap();
-    let selected = POLICY.replace(
-        "toFQDNs: [{matchPattern: '*.example.com'}]",
-        "toFQDNs: [{matchName: n1.example.com}]",
-    );
+    let selected = policy("alice", "[{matchName: n1.example.com}]");
     daemon.policy("alice.yaml", &selected).unwrap();
     daemon.start(&[]).unwrap();
     assert_eq!(listed(&daemon, &[]), serde_json::json!([]));

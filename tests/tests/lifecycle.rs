@@ -6,23 +6,12 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use namegate_tests::{Daemon, Node, Running, TcpSink, Workload};
+use namegate_tests::{Daemon, Node, Running, TcpSink, Workload, policy};
 
 const ZONE: &str = "web 60 IN A 198.18.0.1\nother 60 IN A 198.18.0.2\n";
 
-const POLICY: &str = "
-apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata: {name: alice}
-spec:
-  endpointSelector: {matchLabels: {app: alice}}
-  egress:
-  - toCIDR: [203.0.113.2/32]
-    toPorts:
-    - ports: [{port: '53', protocol: ANY}]
-      rules: {dns: [{matchPattern: '*.example.com'}]}
-  - toFQDNs: [{matchName: web.example.com}]
-";
+/// What `alice` may reach.
+const NAMES: &str = "[{matchName: web.example.com}]";
 
 struct Stage {
     node: Node,
@@ -51,7 +40,9 @@ impl Stage {
     fn daemon(&self) -> Daemon<'_> {
         let daemon = Daemon::prepare(&self.node).unwrap();
         daemon.endpoint(&self.alice).unwrap();
-        daemon.policy("alice.yaml", POLICY).unwrap();
+        daemon
+            .policy("alice.yaml", &policy("alice", NAMES))
+            .unwrap();
         daemon
     }
 

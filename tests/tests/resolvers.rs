@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use namegate_tests::{Daemon, Node, Running, Workload, in_ns};
+use namegate_tests::{Daemon, Node, Running, Workload, in_ns, policy};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -20,19 +20,8 @@ use tempfile::TempDir;
 const ZONE: &str =
     "www 60 IN A 198.18.0.1\nwww 60 IN AAAA 2001:db8:1::1\nonly4 60 IN A 198.18.0.2\n";
 
-const POLICY: &str = "
-apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata: {name: alice}
-spec:
-  endpointSelector: {matchLabels: {app: alice}}
-  egress:
-  - toCIDR: [203.0.113.2/32]
-    toPorts:
-    - ports: [{port: '53', protocol: ANY}]
-      rules: {dns: [{matchPattern: '*.example.com'}]}
-  - toFQDNs: [{matchPattern: '*.example.com'}]
-";
+/// What `alice` may reach.
+const NAMES: &str = "[{matchPattern: '*.example.com'}]";
 
 /// A lookup that waits for anything takes seconds; the quickest of three tells it from a machine
 /// that is busy.
@@ -130,7 +119,9 @@ impl Stage {
     fn daemon<'a>(&self, node: &'a Node) -> Daemon<'a> {
         let mut daemon = Daemon::prepare(node).unwrap();
         daemon.endpoint(&self.alice).unwrap();
-        daemon.policy("alice.yaml", POLICY).unwrap();
+        daemon
+            .policy("alice.yaml", &policy("alice", NAMES))
+            .unwrap();
         daemon.start(&[]).unwrap();
         daemon
     }

@@ -12,21 +12,10 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use namegate_tests::{Answers, Daemon, Node, Running, TcpSink, Workload};
+use namegate_tests::{Answers, Daemon, Node, Running, TcpSink, Workload, policy};
 
-const POLICY: &str = "
-apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata: {name: alice}
-spec:
-  endpointSelector: {matchLabels: {app: alice}}
-  egress:
-  - toCIDR: [203.0.113.2/32, '2001:db8::2/128']
-    toPorts:
-    - ports: [{port: '53', protocol: ANY}]
-      rules: {dns: [{matchPattern: '*.example.com'}]}
-  - toFQDNs: [{matchPattern: '*.example.com'}]
-";
+/// What `alice` may reach.
+const NAMES: &str = "[{matchPattern: '*.example.com'}]";
 
 struct Stage {
     node: Node,
@@ -45,7 +34,9 @@ impl Stage {
     fn daemon(&self) -> Daemon<'_> {
         let mut daemon = Daemon::prepare(&self.node).unwrap();
         daemon.endpoint(&self.alice).unwrap();
-        daemon.policy("alice.yaml", POLICY).unwrap();
+        daemon
+            .policy("alice.yaml", &policy("alice", NAMES))
+            .unwrap();
         daemon.start(&[]).unwrap();
         daemon
     }
