@@ -10,7 +10,7 @@ use crate::{
     learned,
     maps::{CONFIG, EP_IF},
     packet::{Fragment, Frame, Packet, TCP, UDP, parse},
-    policy::{Flow, judge},
+    policy::{Flow, Judgement, judge},
     sidelink,
     tell::{self, Place},
 };
@@ -45,16 +45,7 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
             Some(Verdict::Unmatched | Verdict::Deny) | None => {}
         }
     }
-    let identity = learned::identity(place.endpoint, packet.destination);
-    let flow = Flow {
-        identity,
-        port: policy_port(&packet),
-        protocol: packet.protocol,
-        direction: EGRESS,
-    };
-    let Some(judgement) = judge(place.endpoint, &flow) else {
-        return Err(tell::dropped(&place, &packet, Drop::NoConfiguration));
-    };
+    let (identity, judgement) = judged(&place, &packet, packet.destination)?;
     match judgement.verdict {
         Verdict::Allow => {
             tell::judged(&place, &packet, identity, &judgement);
@@ -114,16 +105,7 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
             return Ok(Action::Pass);
         }
     }
-    let identity = learned::identity(place.endpoint, packet.source);
-    let flow = Flow {
-        identity,
-        port: policy_port(&packet),
-        protocol: packet.protocol,
-        direction: INGRESS,
-    };
-    let Some(judgement) = judge(place.endpoint, &flow) else {
-        return Err(tell::dropped(&place, &packet, Drop::NoConfiguration));
-    };
+    let (identity, judgement) = judged(&place, &packet, packet.source)?;
     match judgement.verdict {
         Verdict::Allow => {
             // Remembered so that the replies pass under an egress policy that denies.
@@ -140,6 +122,22 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
             tell::judged(&place, &packet, identity, &judgement);
             Err(Drop::PolicyDeny)
         }
+    }
+}
+
+/// Whose identity the other side has, and what the endpoint's policy says of the packet.
+#[inline(always)]
+fn judged(place: &Place, packet: &Packet, peer: Address) -> Result<(u32, Judgement), Drop> {
+    let identity = learned::identity(place.endpoint, peer);
+    let flow = Flow {
+        identity,
+        port: policy_port(packet),
+        protocol: packet.protocol,
+        direction: place.direction,
+    };
+    match judge(place.endpoint, &flow) {
+        Some(judgement) => Ok((identity, judgement)),
+        None => Err(tell::dropped(place, packet, Drop::NoConfiguration)),
     }
 }
 
