@@ -1,6 +1,7 @@
 //! All tests, as root: what they need is looked at first, so that nothing is skipped in silence.
 
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -87,7 +88,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     {
         runner.arg("--workspace");
     }
-    command::run(runner.args(&args.words))
+    // In our place: the last lines are the runner's own, also when a test fails.
+    let error = runner.args(&args.words).exec();
+    bail!("the test runner can't be started: {error}")
 }
 
 /// The programs that aren't there, and the packages that have them.
