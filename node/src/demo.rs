@@ -5,6 +5,7 @@
 //! descriptors, so that it ends with the process, however that ends.
 
 mod client;
+mod kept;
 mod servers;
 mod stage;
 mod steps;
@@ -15,11 +16,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use fqdn_cache::Lifetimes;
 use policy::{Identities, Problem, Source};
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::daemon::{Daemon, Setup};
 use crate::exit::{Exit, NO_PERMISSION};
 use crate::instance::Instance;
+pub(crate) use kept::{clean, is_to_stay, tell_and_leave};
 use stage::Stage;
 use steps::STEPS;
 use voice::Voice;
@@ -29,7 +30,7 @@ use voice::Voice;
 pub(crate) struct Options {
     /// Wait for Enter after each step.
     pub(crate) step: bool,
-    /// Give the namespaces names and stay until Ctrl-C.
+    /// Give the namespaces names afterwards and stay, out of sight, until `demo --clean`.
     pub(crate) keep: bool,
     /// Colours, for a terminal.
     pub(crate) color: bool,
@@ -54,16 +55,11 @@ pub(crate) fn run(options: Options) -> Result<()> {
         .context("the demo's node")?
 }
 
-/// Takes the names away that `--keep` gave, where a demo was killed.
-///
-/// # Errors
-/// If one can't be removed.
-pub(crate) fn clean() -> Result<usize> {
-    stage::forget_names()
-}
-
 /// Runs on a thread in the node's namespace.
 fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
+    if options.keep {
+        kept::end_with_parent()?;
+    }
     let instance = Instance::parse("demo").map_err(anyhow::Error::msg)?;
     let mut daemon = Daemon::start(
         Setup {
@@ -89,10 +85,13 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
         }
     }
     if outcome.is_ok() && options.keep {
-        outcome = keep(stage, &daemon, voice);
+        outcome = kept::stay(stage, &daemon, voice);
     }
     daemon.end(true)?;
     outcome?;
+    if options.keep {
+        return Ok(());
+    }
     voice.say_closing()
 }
 
@@ -132,19 +131,4 @@ fn tell_step(
         step.expected
     );
     voice.pause()
-}
-
-/// Stays up, with names, until it is told to end.
-fn keep(stage: &Stage, daemon: &Daemon, voice: &mut Voice) -> Result<()> {
-    stage.give_names()?;
-    let ended = voice.say_kept().and_then(|()| {
-        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
-        while signals.pending().next().is_none() {
-            daemon.expire();
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        Ok(())
-    });
-    stage::forget_names()?;
-    ended
 }

@@ -81,20 +81,23 @@ const LOCK_NAME: &[u8] = b"namegate";
 impl Lock {
     /// Takes the lock of the calling thread's network namespace; `Err(Some(pid))` names its holder.
     pub(crate) fn take() -> Result<Self, Option<i32>> {
-        let Ok(address) = SocketAddr::from_abstract_name(LOCK_NAME) else {
-            return Err(None);
-        };
-        match UnixListener::bind_addr(&address) {
+        let bind = || UnixListener::bind_addr(&SocketAddr::from_abstract_name(LOCK_NAME)?);
+        match bind() {
             Ok(listener) => Ok(Self {
                 _listener: listener,
             }),
-            Err(_) => Err(holder(&address).ok()),
+            Err(_) => Err(holder_here()),
         }
     }
 }
 
-fn holder(address: &SocketAddr) -> io::Result<i32> {
-    let stream = UnixStream::connect_addr(address)?;
+/// The process that holds the lock of the calling thread's network namespace.
+pub(crate) fn holder_here() -> Option<i32> {
+    holder().ok()
+}
+
+fn holder() -> io::Result<i32> {
+    let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(LOCK_NAME)?)?;
     let credentials = rustix::net::sockopt::socket_peercred(&stream)?;
     Ok(credentials.pid.as_raw_nonzero().get())
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::print;
-use crate::demo::{Options, clean, run};
+use crate::demo::{Options, clean, is_to_stay, run, tell_and_leave};
 
 /// See it work: a shop's pods, policies step by step, and what becomes of their packets.
 ///
@@ -16,15 +16,16 @@ use crate::demo::{Options, clean, run};
 #[command(after_help = "Examples:
   namegate demo
   namegate demo --step        wait for Enter after each step
-  namegate demo --keep        stay up afterwards, with names for `ip netns exec`")]
+  namegate demo --keep        leave it up afterwards, with names for `ip netns exec`
+  namegate demo --clean       take away what --keep left")]
 pub(super) struct Demo {
     /// Wait for Enter after each step.
     #[arg(long)]
     step: bool,
-    /// Name the namespaces and stay up until Ctrl-C, to try things by hand.
+    /// Name the namespaces and leave them up afterwards, to try things by hand.
     #[arg(long)]
     keep: bool,
-    /// Take away the names that a killed `demo --keep` left.
+    /// Take away what `demo --keep` left.
     #[arg(long, conflicts_with_all = ["step", "keep"])]
     clean: bool,
 }
@@ -32,14 +33,22 @@ pub(super) struct Demo {
 impl Demo {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         if self.clean {
-            let count = clean()?;
-            return print(&format!("{count} names taken away\n"));
+            let cleaned = clean()?;
+            return print(match (cleaned.process, cleaned.names) {
+                (true, _) => "the demo that was kept is gone\n",
+                (false, 0) => "no demo is kept\n",
+                (false, _) => "the names of a demo that was killed are gone\n",
+            });
         }
-        run(Options {
+        let options = Options {
             step: self.step,
             keep: self.keep,
             color: std::io::stdout().is_terminal(),
-        })?;
+        };
+        if self.keep && !is_to_stay() {
+            return tell_and_leave(options);
+        }
+        run(options)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,6 +1,7 @@
 //! The cast: pods on a bridge, the cluster's DNS server, and the Internet behind the node.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
@@ -180,14 +181,28 @@ impl Stage {
         Ok(roster)
     }
 
-    /// Names the namespaces for `ip netns exec`.
-    pub(super) fn give_names(&self) -> Result<()> {
-        forget_names()?;
-        self.node.ns.pin(&name_path("node"))?;
-        for (pod, host) in &self.hosts {
-            host.ns.pin(&name_path(pod.name))?;
+    /// Names the namespaces for `ip netns exec`; the node's comes last, after `before_last`.
+    /// If anything fails no name is left.
+    pub(super) fn give_names(&self, before_last: impl FnOnce() -> Result<()>) -> Result<()> {
+        let mut given = Vec::new();
+        let mut give = |ns: &NetNs, path: PathBuf| -> Result<()> {
+            ns.pin(&path)
+                .with_context(|| format!("the name {}", path.display()))?;
+            given.push(path);
+            Ok(())
+        };
+        let outcome = self
+            .hosts
+            .iter()
+            .try_for_each(|(pod, host)| give(&host.ns, name_path(pod.name)))
+            .and_then(|()| before_last())
+            .and_then(|()| give(&self.node.ns, name_of_node()));
+        if outcome.is_err() {
+            for path in &given {
+                NetNs::unpin(path).with_context(|| path.display().to_string())?;
+            }
         }
-        Ok(())
+        outcome
     }
 }
 
@@ -198,17 +213,38 @@ fn name_path(name: &str) -> PathBuf {
     PathBuf::from(NAMES).join(format!("{NAME_PREFIX}{name}"))
 }
 
-/// Takes every name away that a demo gave; says how many.
-pub(super) fn forget_names() -> Result<usize> {
-    let Ok(entries) = std::fs::read_dir(NAMES) else {
-        return Ok(0);
+/// The name of the node's namespace.
+pub(super) fn name_of_node() -> PathBuf {
+    name_path("node")
+}
+
+/// Every name that a demo gave.
+fn names() -> Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(NAMES) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).context(NAMES),
     };
-    let mut count = 0;
-    for entry in entries.flatten() {
+    let mut paths = Vec::new();
+    for entry in entries {
+        let entry = entry.context(NAMES)?;
         if entry.file_name().to_string_lossy().starts_with(NAME_PREFIX) {
-            NetNs::unpin(&entry.path()).with_context(|| entry.path().display().to_string())?;
-            count += 1;
+            paths.push(entry.path());
         }
     }
-    Ok(count)
+    Ok(paths)
+}
+
+/// Whether a demo gave names that nobody took away.
+pub(super) fn has_names() -> Result<bool> {
+    Ok(!names()?.is_empty())
+}
+
+/// Takes every name away that a demo gave; says how many.
+pub(super) fn forget_names() -> Result<usize> {
+    let names = names()?;
+    for path in &names {
+        NetNs::unpin(path).with_context(|| path.display().to_string())?;
+    }
+    Ok(names.len())
 }

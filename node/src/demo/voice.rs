@@ -114,17 +114,25 @@ impl Voice {
     }
 
     pub(super) fn say_kept(&mut self) -> Result<()> {
-        self.say(
-            BOLD,
-            "\nThe stage stays until Ctrl-C; from another terminal:",
-        )?;
-        self.say(
-            "",
-            "   ip netns exec namegate-demo-internal-client dig @10.0.0.10 ifconfig.me\n\
-             \x20  ip netns exec namegate-demo-internal-client dig @10.0.0.10 cnn.com\n\
-             \x20  ip netns exec namegate-demo-internal-client curl -m 2 http://198.51.100.44/\n\
-             \x20  namegate demo --clean          after a kill -9: takes the names away",
-        )
+        self.say(BOLD, "\nThe stage stays. Things to try:")?;
+        for (program, arguments) in [
+            ("dig", "@10.0.0.10 ifconfig.me"),
+            ("dig", "@10.0.0.10 cnn.com"),
+            ("curl", "-m 2 http://198.51.100.44/"),
+        ] {
+            let missing = if is_installed(program) {
+                ""
+            } else {
+                "   (not installed here)"
+            };
+            self.say(
+                "",
+                &format!(
+                    "   ip netns exec namegate-demo-internal-client {program} {arguments}{missing}"
+                ),
+            )?;
+        }
+        self.say("", "   namegate demo --clean          takes it away")
     }
 
     pub(super) fn say_closing(&mut self) -> Result<()> {
@@ -157,4 +165,10 @@ fn collect(ring: &FlowRing, since: Cursor) -> Vec<Arc<Flow>> {
         cursor = batch.cursor;
         flows.extend(batch.flows);
     }
+}
+
+/// Whether a program is found where a shell would look.
+fn is_installed(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
