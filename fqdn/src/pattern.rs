@@ -14,13 +14,13 @@ use crate::{Name, NameError};
 pub const PATTERN_TEXT_MAX: usize = 255;
 
 /// One name, or a pattern of names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pattern {
     pub(crate) shape: Shape,
 }
 
 /// What stars alone mean: it depends on the field that holds the pattern.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Everything {
     /// In a `dns` rule: every valid name, whatever its octets.
     AnyName,
@@ -29,7 +29,7 @@ pub enum Everything {
 }
 
 /// A pattern by how it is looked up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Shape {
     /// Stars alone.
     Everything(Everything),
@@ -40,7 +40,7 @@ pub(crate) enum Shape {
 }
 
 /// A pattern with stars: a part in front, then literal labels up to the root.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Glob {
     /// Whether one or more whole labels stand in front of `labels` (`**.` at the start).
     pub(crate) deep: bool,
@@ -52,7 +52,7 @@ pub(crate) struct Glob {
 }
 
 /// One label of a pattern: literal octets and stars, never two stars in a row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LabelGlob(Box<[u8]>);
 
 /// Why a text is not a name or a pattern of policy; positions count characters from 1.

@@ -12,10 +12,9 @@ use std::sync::Arc;
 
 use fqdn::PatternSet;
 
-use crate::l4::Ports;
 use crate::limits::FILE_BYTES_MAX;
 use crate::problem::{Code, Problem};
-use crate::rule::{PeerSelector, Peers, Policy, PolicySet};
+use crate::rule::{PeerSelector, Policy, PolicySet};
 use cursor::{At, Report};
 use yaml::{Place, YamlError};
 
@@ -121,7 +120,7 @@ fn warn_of_unfed_names(set: &PolicySet, sources: &[Source], problems: &mut Vec<P
         let report = Report::new(&source.path, &source.text);
         let policies = set.policies.iter();
         for policy in policies.filter(|policy| *policy.file == *source.path) {
-            let rules = policy.rules.iter().flat_map(|rule| &rule.egress);
+            let rules = policy.rules.iter().flat_map(|rule| &rule.items);
             for (egress, name) in rules.flat_map(|egress| egress.names().map(move |n| (egress, n)))
             {
                 let fed = match name.pattern.as_exact() {
@@ -150,13 +149,11 @@ fn warn_of_unfed_names(set: &PolicySet, sources: &[Source], problems: &mut Vec<P
 fn askable_names(set: &PolicySet) -> PatternSet<()> {
     let rules = set.policies.iter().flat_map(|policy| &policy.rules);
     let mut askable = PatternSet::new();
-    for egress in rules.flat_map(|rule| &rule.egress) {
-        if let (Peers::Some(peers), Ports::List(ports)) = (&egress.peers, &egress.ports)
-            && peers.iter().any(PeerSelector::may_teach)
-        {
-            let lists = ports.iter().filter_map(|port| port.dns.as_ref());
-            for pattern in lists.flat_map(|list| list.iter()) {
-                askable.insert(pattern, ());
+    for egress in rules.flat_map(|rule| &rule.items) {
+        if egress.peer_list().iter().any(PeerSelector::may_teach) {
+            let lists = egress.port_list().iter().filter_map(|port| port.dns());
+            for name in lists.flatten() {
+                askable.insert(&name.pattern, ());
             }
         }
     }

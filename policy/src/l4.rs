@@ -1,46 +1,111 @@
-//! Ports, protocols and what may be asked through them.
+//! Ports, protocols and what may be said through them.
 
-use fqdn::Pattern;
+use std::sync::Arc;
 
-use crate::L4Protocol;
+use crate::http::HttpRule;
+use crate::rule::FqdnSelector;
+use crate::sni::SniPattern;
+use crate::{Family, L4Protocol};
 
-/// The port part of an item of `egress`.
-#[derive(Debug)]
+/// The port part of an item.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Ports {
-    /// No `toPorts`: every protocol, ICMP too.
+    /// No `toPorts` and no `icmps`: every protocol, ICMP too.
     Any,
     /// Whatever one of these lets through; an empty list lets nothing through.
     List(Vec<PortRule>),
 }
 
-/// One port with its L7 part.
-#[derive(Clone, Debug)]
+/// One port, or one type of ICMP, with its L7 part.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PortRule {
     pub(crate) protocol: RuleProtocol,
-    /// 0 is every port of the protocol.
-    pub(crate) port: u16,
-    /// Not empty if present: only these names may be asked there. Shared by the ports of an entry.
-    pub(crate) dns: Option<std::sync::Arc<[Pattern]>>,
+    pub(crate) port: PortMatch,
+    /// Shared by the ports of an entry.
+    pub(crate) l7: Option<Arc<L7>>,
 }
 
 /// A protocol as a rule names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum RuleProtocol {
     /// TCP, UDP and SCTP, and no other.
     Any,
     One(L4Protocol),
+    /// ICMP of a family; the port is its type.
+    Icmp(Family),
+}
+
+/// The ports that a rule is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum PortMatch {
+    /// Every port (written as `"0"`).
+    All,
+    /// From the first to the last, both included; a type of ICMP is a range of one.
+    Range(u16, u16),
+    /// What the selected workload calls so (ingress: the subject, egress: the peer).
+    Named(Box<str>),
+}
+
+/// What may be said through a port, beyond who may speak.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct L7 {
+    pub(crate) rules: L7Rules,
+    /// `serverNames`; empty is no judgement of names.
+    pub(crate) server_names: Vec<SniPattern>,
+    pub(crate) terminating_tls: Option<TlsContext>,
+    pub(crate) originating_tls: Option<TlsContext>,
+}
+
+/// The rules of one protocol.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum L7Rules {
+    /// Only `serverNames` or TLS.
+    None,
+    /// Only these names may be asked; not empty.
+    Dns(Vec<FqdnSelector>),
+    /// Only these requests may be made; not empty.
+    Http(Vec<HttpRule>),
+}
+
+/// Certificates for TLS that is ended or begun by the proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TlsContext {
+    pub(crate) secret_namespace: Box<str>,
+    pub(crate) secret_name: Box<str>,
+    /// The key in the secret that holds the CA, the certificate, the private key.
+    pub(crate) trusted_ca: Option<Box<str>>,
+    pub(crate) certificate: Option<Box<str>>,
+    pub(crate) private_key: Option<Box<str>>,
 }
 
 impl PortRule {
-    /// The protocols that the rule opens. DNS over SCTP doesn't exist and can't be proxied, so a
-    /// rule with names doesn't open SCTP.
-    pub(crate) fn protocols(&self) -> &'static [L4Protocol] {
+    /// The names that may be asked, if names are judged.
+    pub(crate) fn dns(&self) -> Option<&[FqdnSelector]> {
+        match &self.l7.as_deref()?.rules {
+            L7Rules::Dns(patterns) => Some(patterns),
+            L7Rules::None | L7Rules::Http(_) => None,
+        }
+    }
+
+    /// The requests that may be made, if requests are judged.
+    pub(crate) fn http(&self) -> Option<&[HttpRule]> {
+        match &self.l7.as_deref()?.rules {
+            L7Rules::Http(rules) => Some(rules),
+            L7Rules::None | L7Rules::Dns(_) => None,
+        }
+    }
+
+    /// The IANA numbers of the protocols that the rule opens. DNS over SCTP doesn't exist and can't
+    /// be proxied, so a rule with names doesn't open SCTP.
+    pub(crate) fn protocol_numbers(&self) -> &'static [u8] {
         match self.protocol {
-            RuleProtocol::Any if self.dns.is_some() => &[L4Protocol::Tcp, L4Protocol::Udp],
-            RuleProtocol::Any => &[L4Protocol::Tcp, L4Protocol::Udp, L4Protocol::Sctp],
-            RuleProtocol::One(L4Protocol::Tcp) => &[L4Protocol::Tcp],
-            RuleProtocol::One(L4Protocol::Udp) => &[L4Protocol::Udp],
-            RuleProtocol::One(L4Protocol::Sctp) => &[L4Protocol::Sctp],
+            RuleProtocol::Any if self.dns().is_some() => &[6, 17],
+            RuleProtocol::Any => &[6, 17, 132],
+            RuleProtocol::One(L4Protocol::Tcp) => &[6],
+            RuleProtocol::One(L4Protocol::Udp) => &[17],
+            RuleProtocol::One(L4Protocol::Sctp) => &[132],
+            RuleProtocol::Icmp(Family::V4) => &[1],
+            RuleProtocol::Icmp(Family::V6) => &[58],
         }
     }
 }

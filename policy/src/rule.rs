@@ -6,9 +6,9 @@ use std::sync::Arc;
 use fqdn::Pattern;
 use ipnet::IpNet;
 
-use crate::l4::Ports;
+use crate::l4::{PortRule, Ports};
 use crate::label::{NAMESPACE_KEY, SOURCE_K8S};
-use crate::{LabelSet, Labels, Selector};
+use crate::{Direction, LabelSet, Labels, Selector};
 
 /// All valid objects of a set of files, in order of (kind, namespace, name).
 #[derive(Debug, Default)]
@@ -43,6 +43,8 @@ pub struct Policy {
     pub(crate) name: String,
     pub(crate) file: Arc<str>,
     pub(crate) line: u32,
+    /// Whether its denials are told and let pass (an annotation).
+    pub(crate) audit: bool,
     pub(crate) rules: Vec<Rule>,
 }
 
@@ -79,6 +81,8 @@ pub enum PolicyKind {
     CiliumNetworkPolicy,
     /// Of the cluster.
     CiliumClusterwideNetworkPolicy,
+    /// Kubernetes' own, of one namespace.
+    NetworkPolicy,
 }
 
 impl fmt::Display for PolicyKind {
@@ -86,6 +90,7 @@ impl fmt::Display for PolicyKind {
         f.write_str(match self {
             Self::CiliumNetworkPolicy => "CiliumNetworkPolicy",
             Self::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+            Self::NetworkPolicy => "NetworkPolicy",
         })
     }
 }
@@ -93,31 +98,87 @@ impl fmt::Display for PolicyKind {
 /// One `spec`: who it is about, and what they may do.
 #[derive(Debug)]
 pub(crate) struct Rule {
-    pub(crate) subject: Selector,
-    /// Not empty: each item switches egress to default deny.
-    pub(crate) egress: Vec<Arc<EgressRule>>,
+    pub(crate) subject: Subject,
+    /// All elements of `ingress`, `ingressDeny`, `egress` and `egressDeny`.
+    pub(crate) items: Vec<Arc<Item>>,
 }
 
-/// One item of `egress`.
+/// Who is subject to a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Subject {
+    /// Workloads.
+    Endpoints(Selector),
+    /// Nodes themselves (the host firewall).
+    Nodes(Selector),
+}
+
+/// What an item does with the flows that it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Effect {
+    Allow,
+    Deny,
+}
+
+/// One element of `ingress`, `ingressDeny`, `egress` or `egressDeny`.
 #[derive(Debug)]
-pub(crate) struct EgressRule {
+pub(crate) struct Item {
+    pub(crate) direction: Direction,
+    pub(crate) effect: Effect,
     pub(crate) line: u32,
     pub(crate) column: u32,
+    /// Whether the item closes its direction to all that no item allows (`enableDefaultDeny`).
+    pub(crate) default_deny: bool,
     pub(crate) peers: Peers,
     pub(crate) ports: Ports,
+    /// `log.value` of its rule, for the flows that it decides.
+    pub(crate) log: Option<Arc<str>>,
+    /// Whether it fails every flow (`authentication.mode: test-always-fail`, drop reason 189).
+    pub(crate) fails_authentication: bool,
 }
 
-impl EgressRule {
-    /// The items of its `toFQDNs`.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &FqdnSelector> {
-        let peers: &[PeerSelector] = match &self.peers {
+impl Item {
+    /// The peers that are listed, if not everybody.
+    pub(crate) fn peer_list(&self) -> &[PeerSelector] {
+        match &self.peers {
             Peers::Any | Peers::Nobody => &[],
             Peers::Some(peers) => peers,
-        };
-        peers.iter().filter_map(|peer| match peer {
+        }
+    }
+
+    /// The ports that are listed, if not all of everything.
+    pub(crate) fn port_list(&self) -> &[PortRule] {
+        match &self.ports {
+            Ports::Any => &[],
+            Ports::List(list) => list,
+        }
+    }
+
+    /// The items of its `toFQDNs`.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &FqdnSelector> {
+        self.peer_list().iter().filter_map(|peer| match peer {
             PeerSelector::Name(name) => Some(name),
-            PeerSelector::Labels(_) | PeerSelector::Entity(_) | PeerSelector::Cidr(_) => None,
+            PeerSelector::Labels(_)
+            | PeerSelector::Entity(_)
+            | PeerSelector::Cidr(_)
+            | PeerSelector::Service(_) => None,
         })
+    }
+
+    /// The prefixes that it names, holes included.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = IpNet> {
+        let cidrs = self.peer_list().iter().filter_map(|peer| match peer {
+            PeerSelector::Cidr(cidr) => Some(cidr),
+            PeerSelector::Labels(_)
+            | PeerSelector::Entity(_)
+            | PeerSelector::Name(_)
+            | PeerSelector::Service(_) => None,
+        });
+        cidrs.flat_map(|cidr| std::iter::once(cidr.prefix).chain(cidr.except.iter().copied()))
+    }
+
+    /// Whether DNS rules stand in it.
+    pub(crate) fn has_dns(&self) -> bool {
+        self.port_list().iter().any(|port| port.dns().is_some())
     }
 }
 
@@ -141,12 +202,36 @@ pub(crate) struct PeerView<'a> {
 }
 
 /// One element of a peer list.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum PeerSelector {
     Labels(Selector),
     Entity(Entity),
-    Cidr(IpNet),
+    Cidr(CidrSelector),
     Name(FqdnSelector),
+    Service(ServiceSelector),
+}
+
+/// A prefix with holes; another rule may still allow what lies in a hole.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct CidrSelector {
+    pub(crate) prefix: IpNet,
+    /// Each lies inside `prefix`.
+    pub(crate) except: Vec<IpNet>,
+}
+
+/// An item of `toServices`: the backends of the services that it names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ServiceSelector {
+    /// `None` is every namespace.
+    pub(crate) namespace: Option<Box<str>>,
+    pub(crate) service: ServiceName,
+}
+
+/// How an item of `toServices` names services.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum ServiceName {
+    Exact(Box<str>),
+    Labels(Selector),
 }
 
 impl PeerSelector {
@@ -155,8 +240,11 @@ impl PeerSelector {
         match self {
             Self::Labels(selector) => selector.matches(peer.labels),
             Self::Entity(entity) => entity.selects(peer.labels),
-            Self::Cidr(prefix) => peer.outside.is_some_and(|set| set.is_inside(prefix)),
+            Self::Cidr(cidr) => peer.outside.is_some_and(|set| {
+                set.is_inside(&cidr.prefix) && !cidr.except.iter().any(|hole| set.is_inside(hole))
+            }),
             Self::Name(name) => peer.outside.is_some_and(|set| set.has_selector(&name.text)),
+            Self::Service(_) => false, // its backends are known to the snapshot only
         }
     }
 
@@ -166,8 +254,14 @@ impl PeerSelector {
         match self {
             Self::Labels(selector) => selector.names_labels(),
             Self::Entity(entity) => matches!(entity, Entity::Host | Entity::KubeApiserver),
-            Self::Cidr(IpNet::V4(prefix)) => prefix.prefix_len() >= TEACHER_PREFIX_V4_MIN,
-            Self::Cidr(IpNet::V6(prefix)) => prefix.prefix_len() >= TEACHER_PREFIX_V6_MIN,
+            Self::Cidr(cidr) => {
+                let min = match cidr.prefix {
+                    IpNet::V4(_) => TEACHER_PREFIX_V4_MIN,
+                    IpNet::V6(_) => TEACHER_PREFIX_V6_MIN,
+                };
+                cidr.prefix.prefix_len() >= min
+            }
+            Self::Service(_) => true,
             Self::Name(_) => false,
         }
     }
@@ -179,7 +273,7 @@ const TEACHER_PREFIX_V4_MIN: u8 = 24;
 const TEACHER_PREFIX_V6_MIN: u8 = 64;
 
 /// An item of `toFQDNs`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FqdnSelector {
     /// As written: the identity label is `fqdn:` and this.
     pub(crate) text: Arc<str>,
@@ -187,7 +281,7 @@ pub(crate) struct FqdnSelector {
 }
 
 /// A word of `toEntities`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Entity {
     All,
     World,
@@ -280,7 +374,7 @@ impl Entity {
     }
 }
 
-/// Where a rule stands: one item of `egress` in one object.
+/// Where a rule stands: one item of a direction in one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleOrigin {
     /// The kind of object.

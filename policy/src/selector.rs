@@ -7,7 +7,7 @@ use crate::label::{
 };
 
 /// A label selector with the namespace rules of its policy already in it; all parts must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Selector {
     requirements: Vec<Requirement>,
     /// Whether the text itself pins a label to a value, what the namespace rules add left out.
@@ -15,14 +15,14 @@ pub struct Selector {
 }
 
 /// One condition on one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Requirement {
     pub(crate) key: SelectorKey,
     pub(crate) condition: Condition,
 }
 
 /// A key in a selector.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SelectorKey {
     /// `None` is any source.
     pub(crate) source: Option<Box<str>>,
@@ -30,7 +30,7 @@ pub(crate) struct SelectorKey {
 }
 
 /// What must hold for the labels with the key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Condition {
     In(BTreeSet<Box<str>>),
     /// Holds also where the label is missing.

@@ -6,9 +6,10 @@ use ipnet::IpNet;
 use super::cursor::{At, Fields, Known, Report};
 use super::object::Owner;
 use super::{ports, selector};
+use crate::Direction;
 use crate::l4::Ports;
 use crate::problem::Code;
-use crate::rule::{EgressRule, Entity, FqdnSelector, PeerSelector, Peers};
+use crate::rule::{CidrSelector, Effect, Entity, FqdnSelector, Item, PeerSelector, Peers};
 
 const EGRESS: Known = Known {
     object: "an egress rule",
@@ -56,7 +57,7 @@ pub(super) fn read(
     at: &At<'_>,
     report: &mut Report<'_>,
     (owner, subject_is_init): (&Owner<'_>, bool),
-) -> Option<EgressRule> {
+) -> Option<Item> {
     let errors = report.errors();
     let mut fields = at.fields(report)?;
     check_combination(&fields, report);
@@ -94,9 +95,14 @@ pub(super) fn read(
         Some(_) | None => Ports::Any,
     };
     let has_ports = matches!(ports, Ports::List(_));
-    let rule = EgressRule {
+    let rule = Item {
+        direction: Direction::Egress,
+        effect: Effect::Allow,
         line: at.node.place.line,
         column: at.node.place.column,
+        default_deny: true,
+        log: None,
+        fails_authentication: false,
         peers: merge_peers(lists, has_ports),
         ports,
     };
@@ -119,15 +125,6 @@ pub(super) fn read(
 }
 
 type ReadItem<'f> = dyn FnMut(&At<'_>, &mut Report<'_>) -> Option<PeerSelector> + 'f;
-
-impl EgressRule {
-    fn has_dns(&self) -> bool {
-        match &self.ports {
-            Ports::Any => false,
-            Ports::List(list) => list.iter().any(|port| port.dns.is_some()),
-        }
-    }
-}
 
 fn check_combination(fields: &Fields<'_>, report: &mut Report<'_>) {
     let held = PEER_FIELDS.iter().filter(|key| fields.holds(key));
@@ -160,19 +157,15 @@ fn merge_peers(lists: Vec<Vec<PeerSelector>>, has_ports: bool) -> Peers {
 }
 
 fn read_name(at: &At<'_>, report: &mut Report<'_>) -> Option<FqdnSelector> {
-    let (text, pattern) = read_pattern(at, report, Everything::PlainNames)?;
-    Some(FqdnSelector {
-        text: text.into(),
-        pattern,
-    })
+    read_pattern(at, report, Everything::PlainNames)
 }
 
-/// Reads `{matchName}` or `{matchPattern}`; also gives the text as written.
-pub(super) fn read_pattern<'a>(
-    at: &At<'a>,
+/// Reads `{matchName}` or `{matchPattern}`.
+pub(super) fn read_pattern(
+    at: &At<'_>,
     report: &mut Report<'_>,
     everything: Everything,
-) -> Option<(&'a str, Pattern)> {
+) -> Option<FqdnSelector> {
     let mut fields = at.fields(report)?;
     let name = fields.take("matchName");
     let pattern = fields.take("matchPattern");
@@ -190,7 +183,10 @@ pub(super) fn read_pattern<'a>(
     };
     let (at, text, parsed) = parsed?;
     match parsed {
-        Ok(pattern) => Some((text, pattern)),
+        Ok(pattern) => Some(FqdnSelector {
+            text: text.into(),
+            pattern,
+        }),
         Err(error) => {
             let what = if name.is_some() { "name" } else { "pattern" };
             let message = format!("{text:?} is no {what}: {error}");
@@ -203,7 +199,10 @@ pub(super) fn read_pattern<'a>(
 fn read_cidr(at: &At<'_>, report: &mut Report<'_>) -> Option<PeerSelector> {
     let text = at.text(report)?;
     if let Ok(prefix) = text.parse::<IpNet>() {
-        return Some(PeerSelector::Cidr(prefix.trunc()));
+        return Some(PeerSelector::Cidr(CidrSelector {
+            prefix: prefix.trunc(),
+            except: Vec::new(),
+        }));
     }
     let message = format!("{text:?} is no address prefix");
     let help = match text.parse::<std::net::IpAddr>() {
@@ -230,7 +229,7 @@ fn read_entity(at: &At<'_>, report: &mut Report<'_>) -> Option<PeerSelector> {
 
 /// Warns of what is legal, but likely not what was meant.
 fn warn(
-    rule: &EgressRule,
+    rule: &Item,
     report: &mut Report<'_>,
     (at, peer_at, owner): (&At<'_>, Option<&At<'_>>, &Owner<'_>),
 ) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::cursor::{At, Fields, Known, Report};
 use super::{egress, selector};
 use crate::problem::Code;
-use crate::rule::{Policy, PolicyKind, Rule};
+use crate::rule::{Policy, PolicyKind, Rule, Subject};
 
 /// Whose rule is being read.
 pub(super) struct Owner<'a> {
@@ -127,7 +127,9 @@ fn read_object(
         }
     };
     let namespace = match kind {
-        PolicyKind::CiliumNetworkPolicy => Some(namespace.unwrap_or("default")),
+        PolicyKind::CiliumNetworkPolicy | PolicyKind::NetworkPolicy => {
+            Some(namespace.unwrap_or("default"))
+        }
         PolicyKind::CiliumClusterwideNetworkPolicy => None,
     };
     let owner = Owner {
@@ -155,6 +157,7 @@ fn read_object(
         name: name?.to_owned(),
         file: Arc::clone(file),
         line: at.node.place.line,
+        audit: false,
         rules: rules.into_iter().collect::<Option<_>>()?,
     })
 }
@@ -223,8 +226,8 @@ fn read_rule(at: &At<'_>, report: &mut Report<'_>, owner: &Owner<'_>) -> Option<
     fields.tolerate(&idle);
     fields.finish(report, &RULE);
     Some(Rule {
-        subject: subject?,
-        egress: egress.into_iter().collect::<Option<_>>()?,
+        subject: Subject::Endpoints(subject?),
+        items: egress.into_iter().collect::<Option<_>>()?,
     })
 }
 

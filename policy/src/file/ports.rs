@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use fqdn::{Everything, Pattern};
+use fqdn::Everything;
 
 use super::cursor::{At, Known, Report};
 use super::egress::read_pattern;
 use crate::L4Protocol;
-use crate::l4::{PortRule, Ports, RuleProtocol};
+use crate::l4::{L7, L7Rules, PortMatch, PortRule, Ports, RuleProtocol};
 use crate::limits::PORTS_MAX;
 use crate::problem::Code;
+use crate::rule::FqdnSelector;
 
 const ENTRY: Known = Known {
     object: "a `toPorts` entry",
@@ -68,24 +69,34 @@ fn read_entry(at: &At<'_>, report: &mut Report<'_>, out: &mut Vec<PortRule>) {
     if let Some((dns_at, _)) = dns.as_ref().filter(|_| items.is_empty()) {
         report.note(dns_at, Code::Conflict, "`dns` needs `ports` beside it");
     }
-    let patterns: Option<Arc<[Pattern]>> = dns.map(|(_, patterns)| patterns.into());
+    let l7 = dns.map(|(_, patterns)| {
+        Arc::new(L7 {
+            rules: L7Rules::Dns(patterns),
+            server_names: Vec::new(),
+            terminating_tls: None,
+            originating_tls: None,
+        })
+    });
     for item in &items {
         let Some((port, protocol)) = read_port(item, report) else {
             continue;
         };
-        if patterns.is_some() {
+        if l7.is_some() {
             check_dns_port(item, report, (port, protocol));
         }
         out.push(PortRule {
             protocol,
-            port,
-            dns: patterns.clone(),
+            port: match port {
+                0 => PortMatch::All,
+                port => PortMatch::Range(port, port),
+            },
+            l7: l7.clone(),
         });
     }
 }
 
 /// Reads `rules`; an empty `dns` is no L7 at all.
-fn read_rules<'a>(at: &At<'a>, report: &mut Report<'_>) -> Option<(At<'a>, Vec<Pattern>)> {
+fn read_rules<'a>(at: &At<'a>, report: &mut Report<'_>) -> Option<(At<'a>, Vec<FqdnSelector>)> {
     let mut fields = at.fields(report)?;
     if fields.has("http") && !fields.holds("http") {
         fields.tolerate(&["http"]);
@@ -100,7 +111,6 @@ fn read_rules<'a>(at: &At<'a>, report: &mut Report<'_>) -> Option<(At<'a>, Vec<P
     let patterns = items
         .iter()
         .filter_map(|item| read_pattern(item, report, Everything::AnyName))
-        .map(|(_, pattern)| pattern)
         .collect();
     (!items.is_empty()).then_some((dns, patterns))
 }

@@ -12,7 +12,7 @@ use crate::identity::Exhausted;
 use crate::limits::{ENTRIES_MAX, PREFIXES_MAX};
 use crate::prefix::PrefixTable;
 use crate::problem::{Code, Problem, Severity};
-use crate::rule::{EgressRule, PeerSelector, PeerView, Peers, PolicySet, Rule, RuleOrigin};
+use crate::rule::{Item, PeerSelector, PeerView, Peers, PolicySet, Rule, RuleOrigin, Subject};
 use crate::{Cast, EndpointId, Family, Identities, Identity, Label, LabelSet, Labels};
 
 pub(super) fn build(
@@ -93,7 +93,7 @@ impl Table {
     ) -> Result<(), Exhausted> {
         let mut all = PrefixTable::new();
         let mut named = BTreeSet::new();
-        for egress in rules(policies).flat_map(|(_, rule)| &rule.egress) {
+        for egress in rules(policies).flat_map(|(_, rule)| &rule.items) {
             for prefix in egress.prefixes().filter(|prefix| prefix.prefix_len() > 0) {
                 named.insert(prefix);
                 all.insert(prefix, ());
@@ -179,8 +179,8 @@ fn compile(
     let mut origins = Origins::new();
     let mut compiled: Vec<(&Rule, Vec<Arc<CompiledRule>>)> = Vec::new();
     for (policy, rule) in rules(policies) {
-        let mut items = Vec::with_capacity(rule.egress.len());
-        for egress in &rule.egress {
+        let mut items = Vec::with_capacity(rule.items.len());
+        for egress in &rule.items {
             let id = rule_ids
                 .take()
                 .ok_or("no rule number is left in this run")?;
@@ -195,7 +195,7 @@ fn compile(
             let (selected, teachers) = select_peers(egress, table);
             items.push(Arc::new(CompiledRule {
                 id,
-                egress: Arc::clone(egress),
+                item: Arc::clone(egress),
                 selected,
                 teachers,
             }));
@@ -208,7 +208,7 @@ fn compile(
         let labels = endpoint.workload.full_labels();
         let selecting = compiled.iter().enumerate();
         let selecting: Vec<usize> = selecting
-            .filter(|(_, (rule, _))| rule.subject.matches(&labels))
+            .filter(|(_, (rule, _))| matches!(&rule.subject, Subject::Endpoints(selector) if selector.matches(&labels)))
             .map(|(index, _)| index)
             .collect();
         let policy = shared.entry(selecting).or_insert_with_key(|selecting| {
@@ -229,7 +229,7 @@ fn compile(
 }
 
 /// The identities of the table that a rule selects, and those that teach by it.
-fn select_peers(egress: &EgressRule, table: &Table) -> (Vec<Identity>, Vec<Identity>) {
+fn select_peers(egress: &Item, table: &Table) -> (Vec<Identity>, Vec<Identity>) {
     let Peers::Some(peers) = &egress.peers else {
         return (Vec::new(), Vec::new());
     };
@@ -257,18 +257,5 @@ fn refusal(message: String) -> Problem {
         message,
         help: None,
         snippet: String::new(),
-    }
-}
-
-impl EgressRule {
-    fn prefixes(&self) -> impl Iterator<Item = IpNet> {
-        let peers: &[PeerSelector] = match &self.peers {
-            Peers::Any | Peers::Nobody => &[],
-            Peers::Some(peers) => peers,
-        };
-        peers.iter().filter_map(|peer| match peer {
-            PeerSelector::Cidr(prefix) => Some(*prefix),
-            PeerSelector::Labels(_) | PeerSelector::Entity(_) | PeerSelector::Name(_) => None,
-        })
     }
 }

@@ -3,6 +3,7 @@
 use fqdn::{Name, PatternSet};
 
 use crate::RuleId;
+use crate::rule::FqdnSelector;
 
 /// What all rules for a server, a port and a protocol say together.
 #[derive(Debug, Default)]
@@ -14,11 +15,11 @@ pub(super) struct DnsNames {
 
 impl DnsNames {
     /// Adds a rule; one without names opens all.
-    pub(super) fn add(&mut self, rule: RuleId, patterns: Option<&[fqdn::Pattern]>) {
+    pub(super) fn add(&mut self, rule: RuleId, patterns: Option<&[FqdnSelector]>) {
         match patterns {
             Some(patterns) => {
                 for pattern in patterns {
-                    self.names.insert(pattern, rule);
+                    self.names.insert(&pattern.pattern, rule);
                 }
             }
             None => {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use fqdn::PatternSet;
 
 use super::dns_names::DnsNames;
-use crate::l4::Ports;
+use crate::l4::{PortMatch, Ports};
 use crate::prefix::PrefixTable;
-use crate::rule::{EgressRule, PeerSelector, PeerView, Peers};
+use crate::rule::{FqdnSelector, Item, PeerSelector, PeerView, Peers};
 use crate::verdict::{Entry, EntryVerdict};
 use crate::{Direction, Identity, L4Protocol, LabelSet, RuleId};
 
@@ -16,7 +16,7 @@ use crate::{Direction, Identity, L4Protocol, LabelSet, RuleId};
 #[derive(Debug)]
 pub(super) struct CompiledRule {
     pub(super) id: RuleId,
-    pub(super) egress: Arc<EgressRule>,
+    pub(super) item: Arc<Item>,
     /// Identities of the table, in order. Empty where the rule is for every peer.
     pub(super) selected: Vec<Identity>,
     /// Those among them whose DNS servers teach.
@@ -64,17 +64,17 @@ type SharedNames = BTreeMap<Vec<PortRef>, Arc<DnsNames>>;
 
 impl CompiledRule {
     fn entry_keys(&self) -> Vec<(PortKey, EntryVerdict)> {
-        let Ports::List(ports) = &self.egress.ports else {
+        let Ports::List(ports) = &self.item.ports else {
             return vec![((0, 0), EntryVerdict::Allow)];
         };
         let mut keys = Vec::new();
         for port in ports {
-            let verdict = match port.dns {
+            let verdict = match port.l7 {
                 Some(_) => EntryVerdict::Redirect,
                 None => EntryVerdict::Allow,
             };
-            for protocol in port.protocols() {
-                keys.push(((protocol.number(), port.port), verdict));
+            for protocol in port.protocol_numbers() {
+                keys.push(((*protocol, number_of(&port.port)), verdict));
             }
         }
         keys
@@ -82,12 +82,12 @@ impl CompiledRule {
 
     /// The `ports` items that are about exactly this protocol and port.
     fn items_for(&self, (protocol, port): (L4Protocol, u16)) -> impl Iterator<Item = usize> {
-        let list: &[_] = match &self.egress.ports {
+        let list: &[_] = match &self.item.ports {
             Ports::Any => &[],
             Ports::List(list) => list,
         };
         let is_for = move |item: &crate::l4::PortRule| {
-            item.port == port && item.protocols().contains(&protocol)
+            number_of(&item.port) == port && item.protocol_numbers().contains(&protocol.number())
         };
         let items = list.iter().enumerate();
         items
@@ -95,11 +95,8 @@ impl CompiledRule {
             .map(|(index, _)| index)
     }
 
-    fn names_of(&self, item: usize) -> Option<&[fqdn::Pattern]> {
-        match &self.egress.ports {
-            Ports::Any => None,
-            Ports::List(list) => list.get(item)?.dns.as_deref(),
-        }
+    fn names_of(&self, item: usize) -> Option<&[FqdnSelector]> {
+        self.item.port_list().get(item)?.dns()
     }
 }
 
@@ -127,7 +124,7 @@ impl EndpointPolicy {
     fn index_peers(&mut self) {
         let mut seen = HashSet::new();
         for (index, rule) in self.rules.iter().enumerate() {
-            let Peers::Some(peers) = &rule.egress.peers else {
+            let Peers::Some(peers) = &rule.item.peers else {
                 continue;
             };
             let mut is_named = false;
@@ -145,8 +142,15 @@ impl EndpointPolicy {
                             self.selector_texts.push(Arc::clone(&name.text));
                         }
                     }
-                    PeerSelector::Cidr(prefix) => self.prefixes.insert(*prefix, ()),
-                    PeerSelector::Labels(_) | PeerSelector::Entity(_) => {}
+                    PeerSelector::Cidr(cidr) => {
+                        self.prefixes.insert(cidr.prefix, ());
+                        for hole in &cidr.except {
+                            self.prefixes.insert(*hole, ());
+                        }
+                    }
+                    PeerSelector::Labels(_)
+                    | PeerSelector::Entity(_)
+                    | PeerSelector::Service(_) => {}
                 }
             }
             if !is_named {
@@ -175,7 +179,7 @@ impl EndpointPolicy {
         let mut for_one = BTreeMap::new();
         for rule in &self.rules {
             for (key, verdict) in rule.entry_keys() {
-                match &rule.egress.peers {
+                match &rule.item.peers {
                     Peers::Nobody => {}
                     Peers::Any => merge(&mut self.for_any, key, (verdict, rule.id)),
                     Peers::Some(_) => {
@@ -214,7 +218,7 @@ impl EndpointPolicy {
         };
         let is_selected = |index: &usize| {
             self.rules.get(*index).is_some_and(|rule| {
-                matches!(&rule.egress.peers, Peers::Some(peers)
+                matches!(&rule.item.peers, Peers::Some(peers)
                     if peers.iter().any(|peer| peer.selects(view)))
             })
         };
@@ -245,21 +249,16 @@ impl EndpointPolicy {
 
     /// Compiles, for each port with names, what may be asked of which server.
     fn fill_dns(&mut self) {
-        let keys: BTreeSet<(L4Protocol, u16)> = self
-            .rules
-            .iter()
-            .filter_map(|rule| match &rule.egress.ports {
-                Ports::Any => None,
-                Ports::List(list) => Some(list),
-            })
-            .flatten()
-            .filter(|item| item.dns.is_some())
-            .flat_map(|item| {
-                item.protocols()
-                    .iter()
-                    .map(|protocol| (*protocol, item.port))
-            })
-            .collect();
+        let both = [L4Protocol::Tcp, L4Protocol::Udp];
+        let mut keys: BTreeSet<(L4Protocol, u16)> = BTreeSet::new();
+        for item in self.rules.iter().flat_map(|rule| rule.item.port_list()) {
+            let protocols = both
+                .into_iter()
+                .filter(|protocol| item.protocol_numbers().contains(&protocol.number()));
+            if item.dns().is_some() {
+                keys.extend(protocols.map(|protocol| (protocol, number_of(&item.port))));
+            }
+        }
         for key in keys {
             let port = self.compile_dns_port(key);
             self.dns.insert(key, port);
@@ -272,7 +271,7 @@ impl EndpointPolicy {
         let mut teachers = HashSet::new();
         for (index, rule) in self.rules.iter().enumerate() {
             for item in rule.items_for(key) {
-                match &rule.egress.peers {
+                match &rule.item.peers {
                     Peers::Nobody => {}
                     Peers::Any => for_any.push((index, item)),
                     Peers::Some(_) => {
@@ -347,4 +346,11 @@ fn merge<K: Ord>(
             }
         })
         .or_insert(what);
+}
+
+fn number_of(port: &PortMatch) -> u16 {
+    match port {
+        PortMatch::All | PortMatch::Named(_) => 0,
+        PortMatch::Range(first, _) => *first,
+    }
 }
