@@ -1,22 +1,34 @@
-//! CiliumNetworkPolicy files: read whole, checked whole, refused by name and place.
+//! Policy files: read whole, checked whole, refused by name and place.
 
+mod conflict;
 mod cursor;
-mod egress;
+mod group;
+mod http;
+mod icmp;
+mod item;
+mod l7;
+mod lint;
+mod names;
+mod network_policy;
 mod object;
+mod peer;
 mod ports;
+mod rule;
+mod scope;
 mod selector;
+mod set_lint;
+mod take;
 mod yaml;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fqdn::PatternSet;
-
 use crate::limits::FILE_BYTES_MAX;
 use crate::problem::{Code, Problem};
-use crate::rule::{PeerSelector, Policy, PolicySet};
+use crate::rule::{Policy, PolicySet};
 use cursor::{At, Report};
-use yaml::{Place, YamlError};
+use group::Groups;
+use yaml::{Node, Place, YamlError};
 
 /// One policy file.
 #[derive(Clone, Debug)]
@@ -44,54 +56,97 @@ impl Loaded {
     }
 }
 
+/// A file as YAML, and what was found in it.
+struct File<'a> {
+    path: &'a str,
+    report: Report<'a>,
+    documents: Vec<Node>,
+}
+
 /// Reads and checks policy files; all errors at once.
 #[must_use]
 pub fn load(sources: &[Source]) -> Loaded {
-    let mut policies: BTreeMap<_, Policy> = BTreeMap::new();
-    let mut problems = Vec::new();
-    for source in sources {
-        let mut report = Report::new(&source.path, &source.text);
-        for policy in load_file(source, &mut report) {
-            let key = (policy.kind, policy.namespace.clone(), policy.name.clone());
-            if let Some(first) = policies.get(&key) {
-                report.push(duplicate(&report, first, &policy));
-                continue;
-            }
-            policies.insert(key, policy);
+    let mut files: Vec<File<'_>> = sources.iter().map(parse).collect();
+    // Policies refer to groups by name, whatever file has them.
+    let mut groups = Groups::default();
+    for File {
+        report, documents, ..
+    } in &mut files
+    {
+        for document in documents.iter() {
+            groups.read_document(&At::root(document), report);
         }
+    }
+    let set = read_policies(&mut files, &groups);
+    let mut reports: Vec<(&str, Report<'_>)> = files
+        .into_iter()
+        .map(|file| (file.path, file.report))
+        .collect();
+    for problem in conflict::find(&set) {
+        problem.push_into(&mut reports);
+    }
+    if reports.iter().all(|(_, report)| report.errors() == 0) {
+        for problem in set_lint::find(&set) {
+            problem.push_into(&mut reports);
+        }
+    }
+    let mut problems = Vec::new();
+    for (_, report) in reports {
         let mut found = report.into_problems();
         found.sort_by_key(|problem| (problem.line, problem.column));
         problems.append(&mut found);
     }
-    let set = PolicySet {
-        policies: policies.into_values().collect(),
-    };
-    if !problems.iter().any(Problem::is_error) {
-        warn_of_unfed_names(&set, sources, &mut problems);
-    }
     Loaded { set, problems }
 }
 
-fn load_file(source: &Source, report: &mut Report<'_>) -> Vec<Policy> {
-    if source.text.len() > FILE_BYTES_MAX {
-        let bytes = source.text.len();
-        report.note_yaml(YamlError {
+fn parse(source: &Source) -> File<'_> {
+    let mut report = Report::new(&source.path, &source.text);
+    let bytes = source.text.len();
+    let parsed = if bytes > FILE_BYTES_MAX {
+        Err(YamlError {
             place: None,
             message: format!("{bytes} bytes; a policy file has at most {FILE_BYTES_MAX}"),
             is_limit: true,
-        });
-        return Vec::new();
+        })
+    } else {
+        yaml::parse(&source.text)
+    };
+    let documents = parsed.unwrap_or_else(|error| {
+        report.note_yaml(error);
+        Vec::new()
+    });
+    File {
+        path: &source.path,
+        report,
+        documents,
     }
-    let file: Arc<str> = source.path.as_str().into();
-    match yaml::parse(&source.text) {
-        Ok(documents) => documents
-            .iter()
-            .flat_map(|document| object::read_document(&At::root(document), report, &file))
-            .collect(),
-        Err(error) => {
-            report.note_yaml(error);
-            Vec::new()
+}
+
+fn read_policies(files: &mut [File<'_>], groups: &Groups) -> PolicySet {
+    let mut policies: BTreeMap<_, Policy> = BTreeMap::new();
+    for File {
+        path,
+        report,
+        documents,
+    } in files
+    {
+        let reader = object::Reader {
+            file: Arc::from(*path),
+            groups,
+        };
+        for document in documents.iter() {
+            for policy in reader.read_document(&At::root(document), report) {
+                let key = (policy.kind, policy.namespace.clone(), policy.name.clone());
+                if let Some(first) = policies.get(&key) {
+                    report.push(duplicate(report, first, &policy));
+                    continue;
+                }
+                policies.insert(key, policy);
+            }
         }
+    }
+    PolicySet {
+        policies: policies.into_values().collect(),
     }
 }
 
@@ -110,54 +165,6 @@ fn duplicate(report: &Report<'_>, first: &Policy, second: &Policy) -> Problem {
         first.line
     );
     report.problem((place, "metadata.name"), Code::Duplicate, message)
-}
-
-/// Warns of a `toFQDNs` that no DNS rule of the whole set can feed: names are learned only from
-/// answers to allowed questions.
-fn warn_of_unfed_names(set: &PolicySet, sources: &[Source], problems: &mut Vec<Problem>) {
-    let askable = askable_names(set);
-    for source in sources {
-        let report = Report::new(&source.path, &source.text);
-        let policies = set.policies.iter();
-        for policy in policies.filter(|policy| *policy.file == *source.path) {
-            let rules = policy.rules.iter().flat_map(|rule| &rule.items);
-            for (egress, name) in rules.flat_map(|egress| egress.names().map(move |n| (egress, n)))
-            {
-                let fed = match name.pattern.as_exact() {
-                    Some(exact) => askable.first_match(exact.as_wire()).is_some(),
-                    None => !askable.is_empty(),
-                };
-                if fed {
-                    continue;
-                }
-                let place = Place {
-                    line: egress.line,
-                    column: egress.column,
-                };
-                let message = format!(
-                    "no DNS rule of the set lets {:?} of policy {:?} be asked of a server that \
-                     teaches: it never opens",
-                    name.text, policy.name
-                );
-                problems.push(report.problem((place, "toFQDNs"), Code::NeverFed, message));
-            }
-        }
-    }
-}
-
-/// The names that some DNS rule lets be asked of a server that teaches.
-fn askable_names(set: &PolicySet) -> PatternSet<()> {
-    let rules = set.policies.iter().flat_map(|policy| &policy.rules);
-    let mut askable = PatternSet::new();
-    for egress in rules.flat_map(|rule| &rule.items) {
-        if egress.peer_list().iter().any(PeerSelector::may_teach) {
-            let lists = egress.port_list().iter().filter_map(|port| port.dns());
-            for name in lists.flatten() {
-                askable.insert(&name.pattern, ());
-            }
-        }
-    }
-    askable
 }
 
 #[cfg(test)]

@@ -8,6 +8,13 @@ pub const FILE_NODES_MAX: usize = 100_000;
 pub const FILE_DEPTH_MAX: usize = 64;
 /// Ports in one `toPorts` entry (Cilium's own bound); beyond, the rule is refused.
 pub const PORTS_MAX: usize = 40;
+/// ICMP types in one `icmps` entry (Cilium's own bound); beyond, the rule is refused.
+pub const ICMP_FIELDS_MAX: usize = 40;
+/// Characters of `log.value` (Cilium's own bound); beyond, the rule is refused.
+pub const LOG_VALUE_MAX: usize = 32;
+/// Prefixes that all references of a set to CIDR groups stand for, holes counted; beyond, it is
+/// refused.
+pub const GROUP_PREFIXES_MAX: usize = 65_536;
 /// Prefixes of the address table, as the kernel's map has room for; beyond, the snapshot is refused.
 pub const PREFIXES_MAX: usize = 65_536;
 /// Static policy entries of one endpoint, as its map has room for; beyond, the snapshot is refused.

@@ -79,6 +79,63 @@ pub enum Code {
     SelectsNothing,
     /// Warning: a namespace label that the policy's own namespace replaces.
     NamespaceReplaced,
+    /// Warning: an allow rule that a deny rule takes back whole.
+    ShadowedByDeny,
+    /// Warning: L7 rules that another rule for the same peers and port opens.
+    OpenedByOther,
+    /// Warning: a pattern for the names below a domain, but not for the domain itself.
+    MissesApex,
+    /// Warning: a pattern for everything below a public suffix.
+    PublicSuffix,
+    /// Warning: a name or a pattern that no name in DNS is like.
+    MatchesNoName,
+    /// Warning: an HTTP path that no request with a query string matches.
+    MissesQuery,
+    /// Warning: an HTTP path that doesn't start with a slash.
+    PathWithoutSlash,
+    /// Warning: a dot in an HTTP host that stands for any character.
+    UnescapedDot,
+    /// Warning: HTTP rules on a port of TLS that nobody terminates.
+    HttpOnTlsPort,
+    /// Warning: an empty rule beside others of its direction.
+    EmptyBeside,
+    /// Warning: rules of a direction that `policyTypes` leaves out.
+    PolicyTypes,
+    /// Warning: a field that changes nothing where it stands.
+    NoEffect,
+}
+
+impl Code {
+    /// Whether such a fault refuses the object.
+    pub(crate) fn severity(self) -> Severity {
+        match self {
+            Self::Yaml
+            | Self::Limit
+            | Self::UnknownField
+            | Self::NotSupported
+            | Self::WrongType
+            | Self::InvalidValue
+            | Self::Missing
+            | Self::Conflict
+            | Self::Duplicate => Severity::Error,
+            Self::NeverTeaches
+            | Self::NeverFed
+            | Self::SelectsNothing
+            | Self::NamespaceReplaced
+            | Self::ShadowedByDeny
+            | Self::OpenedByOther
+            | Self::MissesApex
+            | Self::PublicSuffix
+            | Self::MatchesNoName
+            | Self::MissesQuery
+            | Self::PathWithoutSlash
+            | Self::UnescapedDot
+            | Self::HttpOnTlsPort
+            | Self::EmptyBeside
+            | Self::PolicyTypes
+            | Self::NoEffect => Severity::Warning,
+        }
+    }
 }
 
 impl fmt::Display for Severity {

@@ -134,6 +134,8 @@ pub(crate) struct Item {
     pub(crate) effect: Effect,
     pub(crate) line: u32,
     pub(crate) column: u32,
+    /// The path of the item in its document, `spec.egress[0]`.
+    pub(crate) path: Box<str>,
     /// Whether the item closes its direction to all that no item allows (`enableDefaultDeny`).
     pub(crate) default_deny: bool,
     pub(crate) peers: Peers,

@@ -160,7 +160,8 @@ impl SelectorKey {
         })
     }
 
-    fn namespace() -> Self {
+    /// The key of the label that says in which namespace a workload is.
+    pub(crate) fn namespace() -> Self {
         Self {
             source: Some(SOURCE_K8S.into()),
             key: NAMESPACE_KEY.into(),

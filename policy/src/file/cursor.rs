@@ -2,7 +2,7 @@
 
 use super::yaml::{Member, Node, Place, Value, YamlError};
 use crate::limits::{FILE_DEPTH_MAX, FILE_NODES_MAX};
-use crate::problem::{Code, Problem, Severity};
+use crate::problem::{Code, Problem};
 
 /// Collects the problems of one file.
 pub(super) struct Report<'a> {
@@ -63,26 +63,11 @@ impl<'a> Report<'a> {
     ) -> Problem {
         let index = usize::try_from(place.line).unwrap_or(0).checked_sub(1);
         let line = index.and_then(|index| self.lines.get(index));
-        let severity = match code {
-            Code::NeverTeaches
-            | Code::NeverFed
-            | Code::SelectsNothing
-            | Code::NamespaceReplaced => Severity::Warning,
-            Code::Yaml
-            | Code::Limit
-            | Code::UnknownField
-            | Code::NotSupported
-            | Code::WrongType
-            | Code::InvalidValue
-            | Code::Missing
-            | Code::Conflict
-            | Code::Duplicate => Severity::Error,
-        };
         Problem {
             file: self.file.to_owned(),
             line: place.line,
             column: place.column,
-            severity,
+            severity: code.severity(),
             code,
             field: path.to_owned(),
             message,
@@ -212,7 +197,7 @@ impl<'a> At<'a> {
         Some(text)
     }
 
-    fn expected(&self, report: &mut Report<'_>, what: &str) {
+    pub(super) fn expected(&self, report: &mut Report<'_>, what: &str) {
         let found = self.node.value.kind();
         let fault = (
             Code::WrongType,
@@ -333,11 +318,19 @@ impl Known {
             .iter()
             .chain(refused)
             .find(|name| name.eq_ignore_ascii_case(wrong) || is_near(name, wrong));
-        match alike {
-            Some(name) => format!("did you mean `{name}`?"),
-            None => format!("its fields are {}", self.read.join(", ")),
+        let turned = self.read.iter().find(|name| is_turned(name, wrong));
+        match (alike, turned) {
+            (Some(name), _) => format!("did you mean `{name}`?"),
+            (None, Some(name)) => format!("in this direction the field is `{name}`"),
+            (None, None) => format!("its fields are {}", self.read.join(", ")),
         }
     }
+}
+
+/// Whether two words name the same peers of the two directions.
+fn is_turned(right: &str, wrong: &str) -> bool {
+    let kind = |word| str::strip_prefix(word, "from").or_else(|| str::strip_prefix(word, "to"));
+    kind(right).is_some_and(|right| kind(wrong) == Some(right))
 }
 
 /// Whether two words differ by one letter too many, too few or other.

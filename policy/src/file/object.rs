@@ -1,11 +1,13 @@
-//! Documents, objects and their rules.
+//! Documents and objects.
 
 use std::sync::Arc;
 
 use super::cursor::{At, Fields, Known, Report};
-use super::{egress, selector};
+use super::group::Groups;
+use super::yaml::Value;
+use super::{network_policy, rule};
 use crate::problem::Code;
-use crate::rule::{Policy, PolicyKind, Rule, Subject};
+use crate::rule::{Policy, PolicyKind, Rule};
 
 /// Whose rule is being read.
 pub(super) struct Owner<'a> {
@@ -13,6 +15,14 @@ pub(super) struct Owner<'a> {
     /// Absent for a clusterwide policy.
     pub(super) namespace: Option<&'a str>,
     pub(super) name: &'a str,
+    /// The CIDR groups that it may refer to.
+    pub(super) groups: &'a Groups,
+}
+
+/// Reads the policies of one file.
+pub(super) struct Reader<'a> {
+    pub(super) file: Arc<str>,
+    pub(super) groups: &'a Groups,
 }
 
 const OBJECT: Known = Known {
@@ -21,14 +31,20 @@ const OBJECT: Known = Known {
     refused: &[],
 };
 
-const METADATA: Known = Known {
+const NETWORK_POLICY: Known = Known {
+    object: "a NetworkPolicy",
+    read: &["apiVersion", "kind", "metadata", "spec"],
+    refused: &[],
+};
+
+pub(super) const METADATA: Known = Known {
     object: "metadata",
     read: &["name", "namespace", "labels", "annotations"],
     refused: &[],
 };
 
 /// Metadata that an API server writes and that says nothing about what is allowed.
-const METADATA_TOLERATED: &[&str] = &[
+pub(super) const METADATA_TOLERATED: &[&str] = &[
     "labels",
     "annotations",
     "uid",
@@ -39,137 +55,204 @@ const METADATA_TOLERATED: &[&str] = &[
     "ownerReferences",
     "finalizers",
     "selfLink",
+    "generateName",
 ];
 
-const RULE: Known = Known {
-    object: "a rule",
-    read: &["endpointSelector", "egress", "labels", "description"],
-    refused: &[
-        (
-            "nodeSelector",
-            "policies for nodes (the host firewall) are not supported yet",
-        ),
-        ("ingress", "ingress rules are not supported yet"),
-        ("ingressDeny", "deny rules are not supported yet"),
-        ("egressDeny", "deny rules are not supported yet"),
-        (
-            "enableDefaultDeny",
-            "`enableDefaultDeny` is not supported yet",
-        ),
-        ("log", "`log` is not supported yet"),
-    ],
-};
+const KIND_HELP: &str = "CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy, NetworkPolicy, \
+                         CiliumCIDRGroup and List are read";
 
-/// The fields that make a rule judge a direction.
-const DIRECTIONS: [&str; 4] = ["ingress", "ingressDeny", "egress", "egressDeny"];
+/// What the annotations that are ours start with.
+const ANNOTATION_PREFIX: &str = "namegate.io/";
+/// The annotation that makes a policy tell its denials and let them pass.
+const ANNOTATION_AUDIT: &str = "namegate.io/audit";
 
-const KIND_HELP: &str = "CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy and List are read";
-
-/// Reads one document: an object, or a list of them. Objects with an error are left out.
-pub(super) fn read_document(at: &At<'_>, report: &mut Report<'_>, file: &Arc<str>) -> Vec<Policy> {
-    let errors = report.errors();
-    let Some(mut fields) = at.fields(report) else {
-        return Vec::new();
-    };
-    let version = fields.take("apiVersion");
-    let Some(kind_at) = fields.take("kind") else {
-        fields.note_missing(report, "no `kind`");
-        return Vec::new();
-    };
-    let kind = match kind_at.text(report) {
-        Some("CiliumNetworkPolicy") => PolicyKind::CiliumNetworkPolicy,
-        Some("CiliumClusterwideNetworkPolicy") => PolicyKind::CiliumClusterwideNetworkPolicy,
-        Some("List") => {
-            let items = fields.take("items").and_then(|items| items.items(report));
-            let items = items.unwrap_or_default();
-            return items
-                .iter()
-                .flat_map(|item| read_document(item, report, file))
-                .collect();
-        }
-        Some(other) => {
-            let fault = match other {
-                "NetworkPolicy" => "NetworkPolicy is not supported yet".to_owned(),
-                _ => format!("{other} is no kind of policy that is supported"),
-            };
-            report.note_with_help(&kind_at, (Code::NotSupported, fault), KIND_HELP);
-            return Vec::new();
-        }
-        None => return Vec::new(),
-    };
-    match version.as_ref().map(|version| version.text(report)) {
-        None => fields.note_missing(report, "no `apiVersion`"),
-        Some(Some("cilium.io/v2") | None) => {}
-        Some(Some(_)) => {
-            if let Some(version) = &version {
-                report.note(version, Code::InvalidValue, "only cilium.io/v2 is read");
-            }
-        }
+/// The `kind` of a document, if it says one.
+pub(super) fn kind_of<'a>(at: &At<'a>) -> Option<&'a str> {
+    match &member(at, "kind")?.node.value {
+        Value::Text(kind) => Some(kind),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::List(_) | Value::Map(_) => None,
     }
-    read_object(kind, (at, fields), report, file)
-        .into_iter()
-        .filter(|_| report.errors() == errors)
-        .collect()
 }
 
-fn read_object(
-    kind: PolicyKind,
-    (at, mut fields): (&At<'_>, Fields<'_>),
+/// The objects of a `kind: List`.
+pub(super) fn items_of_list<'a>(at: &At<'a>) -> Vec<At<'a>> {
+    let Some(items) = member(at, "items") else {
+        return Vec::new();
+    };
+    match &items.node.value {
+        Value::List(nodes) => {
+            let item = |(index, node)| At {
+                node,
+                path: format!("{}[{index}]", items.path),
+            };
+            nodes.iter().enumerate().map(item).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) | Value::Map(_) => {
+            Vec::new()
+        }
+    }
+}
+
+fn member<'a>(at: &At<'a>, key: &str) -> Option<At<'a>> {
+    let Value::Map(members) = &at.node.value else {
+        return None;
+    };
+    let member = members.iter().find(|member| member.key == key)?;
+    let lead = if at.path.is_empty() { "" } else { "." };
+    Some(At {
+        node: &member.node,
+        path: format!("{}{lead}{key}", at.path),
+    })
+}
+
+/// Refuses an `apiVersion` that the kind doesn't have.
+pub(super) fn check_version(
+    fields: &Fields<'_>,
+    version: Option<&At<'_>>,
+    (report, known): (&mut Report<'_>, &[&str]),
+) {
+    let Some(at) = version else {
+        fields.note_missing(report, "no `apiVersion`");
+        return;
+    };
+    if let Some(text) = at.text(report)
+        && !known.contains(&text)
+    {
+        let message = format!("only {} is read", known.join(" and "));
+        report.note(at, Code::InvalidValue, message);
+    }
+}
+
+impl Reader<'_> {
+    /// Reads one document: an object, or a list of them. Objects with an error are left out.
+    pub(super) fn read_document(&self, at: &At<'_>, report: &mut Report<'_>) -> Vec<Policy> {
+        let errors = report.errors();
+        if kind_of(at) == Some("CiliumCIDRGroup") {
+            return Vec::new(); // read already
+        }
+        let Some(mut fields) = at.fields(report) else {
+            return Vec::new();
+        };
+        let version = fields.take("apiVersion");
+        let Some(kind_at) = fields.take("kind") else {
+            fields.note_missing(report, "no `kind`");
+            return Vec::new();
+        };
+        let kind = match kind_at.text(report) {
+            Some("CiliumNetworkPolicy") => PolicyKind::CiliumNetworkPolicy,
+            Some("CiliumClusterwideNetworkPolicy") => PolicyKind::CiliumClusterwideNetworkPolicy,
+            Some("NetworkPolicy") => PolicyKind::NetworkPolicy,
+            Some("List") => {
+                let list = fields.take_list("items", report);
+                let items = list.map(|list| list.items).unwrap_or_default();
+                let read = items
+                    .iter()
+                    .flat_map(|item| self.read_document(item, report));
+                return read.collect();
+            }
+            Some(other) => {
+                let fault = format!("{other:?} is no kind of policy that is supported");
+                report.note_with_help(&kind_at, (Code::NotSupported, fault), KIND_HELP);
+                return Vec::new();
+            }
+            None => return Vec::new(),
+        };
+        let versions = match kind {
+            PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy => {
+                ["cilium.io/v2"]
+            }
+            PolicyKind::NetworkPolicy => ["networking.k8s.io/v1"],
+        };
+        check_version(&fields, version.as_ref(), (report, &versions));
+        self.read_object(kind, (at, fields), report)
+            .into_iter()
+            .filter(|_| report.errors() == errors)
+            .collect()
+    }
+
+    fn read_object(
+        &self,
+        kind: PolicyKind,
+        (at, mut fields): (&At<'_>, Fields<'_>),
+        report: &mut Report<'_>,
+    ) -> Option<Policy> {
+        let metadata = match fields.take("metadata") {
+            Some(metadata) => read_metadata(kind, &metadata, report),
+            None => {
+                fields.note_missing(report, "no `metadata.name`");
+                Metadata::default()
+            }
+        };
+        let namespace = match kind {
+            PolicyKind::CiliumNetworkPolicy | PolicyKind::NetworkPolicy => {
+                Some(metadata.namespace.unwrap_or("default"))
+            }
+            PolicyKind::CiliumClusterwideNetworkPolicy => None,
+        };
+        let owner = Owner {
+            kind,
+            namespace,
+            name: metadata.name.unwrap_or_default(),
+            groups: self.groups,
+        };
+        fields.tolerate(&["status"]);
+        let rules = match kind {
+            PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy => {
+                let rules = read_specs(&mut fields, report, &owner);
+                fields.finish(report, &OBJECT);
+                rules
+            }
+            PolicyKind::NetworkPolicy => {
+                let spec = fields.take("spec");
+                if spec.is_none() {
+                    fields.note_missing(report, "an empty policy: no `spec`");
+                }
+                fields.finish(report, &NETWORK_POLICY);
+                spec.and_then(|spec| network_policy::read(&spec, report, &owner))
+                    .map(|rule| vec![rule])
+            }
+        };
+        Some(Policy {
+            kind,
+            namespace: namespace.map(ToOwned::to_owned),
+            name: metadata.name?.to_owned(),
+            file: Arc::clone(&self.file),
+            line: at.node.place.line,
+            audit: metadata.audit,
+            rules: rules?,
+        })
+    }
+}
+
+/// Reads `spec` and `specs`.
+fn read_specs(
+    fields: &mut Fields<'_>,
     report: &mut Report<'_>,
-    file: &Arc<str>,
-) -> Option<Policy> {
-    let metadata = fields.take("metadata");
-    let (name, namespace) = match &metadata {
-        Some(metadata) => read_metadata(kind, metadata, report),
-        None => {
-            fields.note_missing(report, "no `metadata.name`");
-            (None, None)
-        }
-    };
-    let namespace = match kind {
-        PolicyKind::CiliumNetworkPolicy | PolicyKind::NetworkPolicy => {
-            Some(namespace.unwrap_or("default"))
-        }
-        PolicyKind::CiliumClusterwideNetworkPolicy => None,
-    };
-    let owner = Owner {
-        kind,
-        namespace,
-        name: name.unwrap_or_default(),
-    };
-    let specs = fields.take("specs");
-    let mut specs = specs
-        .and_then(|specs| specs.items(report))
-        .unwrap_or_default();
+    owner: &Owner<'_>,
+) -> Option<Vec<Rule>> {
+    let list = fields.take_list("specs", report);
+    let mut specs = list.map(|list| list.items).unwrap_or_default();
     specs.splice(0..0, fields.take("spec"));
     if specs.is_empty() {
         fields.note_missing(report, "an empty policy: neither `spec` nor `specs`");
     }
     let rules: Vec<Option<Rule>> = specs
         .iter()
-        .map(|spec| read_rule(spec, report, &owner))
+        .map(|spec| rule::read(spec, report, owner))
         .collect();
-    fields.tolerate(&["status"]);
-    fields.finish(report, &OBJECT);
-    Some(Policy {
-        kind,
-        namespace: namespace.map(ToOwned::to_owned),
-        name: name?.to_owned(),
-        file: Arc::clone(file),
-        line: at.node.place.line,
-        audit: false,
-        rules: rules.into_iter().collect::<Option<_>>()?,
-    })
+    rules.into_iter().collect()
 }
 
-/// The name and the namespace.
-fn read_metadata<'a>(
-    kind: PolicyKind,
-    metadata: &At<'a>,
-    report: &mut Report<'_>,
-) -> (Option<&'a str>, Option<&'a str>) {
+#[derive(Default)]
+struct Metadata<'a> {
+    name: Option<&'a str>,
+    namespace: Option<&'a str>,
+    audit: bool,
+}
+
+fn read_metadata<'a>(kind: PolicyKind, metadata: &At<'a>, report: &mut Report<'_>) -> Metadata<'a> {
     let Some(mut fields) = metadata.fields(report) else {
-        return (None, None);
+        return Metadata::default();
     };
     let name_at = fields.take("name");
     let name = name_at.as_ref().and_then(|name| name.text(report));
@@ -181,60 +264,42 @@ fn read_metadata<'a>(
     if let (PolicyKind::CiliumClusterwideNetworkPolicy, Some(at)) = (kind, &namespace_at) {
         report.note(at, Code::Conflict, "a clusterwide policy has no namespace");
     }
+    let annotations = fields.take("annotations");
+    let audit = annotations.is_some_and(|annotations| read_annotations(&annotations, report));
     fields.tolerate(METADATA_TOLERATED);
     fields.finish(report, &METADATA);
-    (name, namespace.filter(|namespace| !namespace.is_empty()))
+    Metadata {
+        name,
+        namespace: namespace.filter(|namespace| !namespace.is_empty()),
+        audit,
+    }
 }
 
-fn read_rule(at: &At<'_>, report: &mut Report<'_>, owner: &Owner<'_>) -> Option<Rule> {
-    let mut fields = at.fields(report)?;
-    check_directions(&fields, report);
-    if fields.has("nodeSelector") && owner.kind == PolicyKind::CiliumNetworkPolicy {
-        fields.note_missing(report, "a CiliumNetworkPolicy can't have a `nodeSelector`");
-    }
-    let subject = match fields.take("endpointSelector") {
-        Some(_) if fields.holds("nodeSelector") => {
-            fields.note_missing(report, "both `endpointSelector` and `nodeSelector`");
-            None
-        }
-        Some(at) => selector::read_subject(&at, report, owner),
-        None => {
-            if !fields.holds("nodeSelector") {
-                fields.note_missing(report, "no `endpointSelector`");
-            }
-            None
-        }
+/// Whether the annotations ask for audit; those that are not ours say nothing here.
+fn read_annotations(at: &At<'_>, report: &mut Report<'_>) -> bool {
+    let mut audit = false;
+    let Some(fields) = at.fields(report) else {
+        return audit;
     };
-    if let Some(description) = fields.take("description") {
-        description.text(report);
+    for (member, at) in fields.take_rest() {
+        if !member.key.starts_with(ANNOTATION_PREFIX) {
+            continue;
+        }
+        if member.key != ANNOTATION_AUDIT {
+            let message = format!("unknown annotation {:?}", member.key);
+            let help = format!("the annotations of Namegate are {ANNOTATION_AUDIT}");
+            report.note_with_help(&at, (Code::UnknownField, message), help);
+            continue;
+        }
+        match at.text(report) {
+            Some("true") => audit = true,
+            Some("false") | None => {}
+            Some(other) => {
+                let message = format!("{other:?} is no value of {ANNOTATION_AUDIT}");
+                let help = "the values are \"true\" and \"false\"";
+                report.note_with_help(&at, (Code::InvalidValue, message), help);
+            }
+        }
     }
-    fields.tolerate(&["labels"]);
-    let items = fields.take("egress").and_then(|at| at.items(report));
-    let init = subject
-        .as_ref()
-        .is_some_and(|subject| subject.has_key("reserved", "init"));
-    let egress: Vec<_> = items
-        .unwrap_or_default()
-        .iter()
-        .map(|item| egress::read(item, report, (owner, init)).map(Arc::new))
-        .collect();
-    // An empty list has no effect, so it needs no support.
-    let idle: Vec<&str> = DIRECTIONS
-        .into_iter()
-        .filter(|direction| fields.has(direction) && !fields.holds(direction))
-        .collect();
-    fields.tolerate(&idle);
-    fields.finish(report, &RULE);
-    Some(Rule {
-        subject: Subject::Endpoints(subject?),
-        items: egress.into_iter().collect::<Option<_>>()?,
-    })
-}
-
-fn check_directions(fields: &Fields<'_>, report: &mut Report<'_>) {
-    if !DIRECTIONS.iter().any(|direction| fields.holds(direction)) {
-        let message = "the rule has no direction: one of `ingress`, `ingressDeny`, `egress`, \
-                       `egressDeny` must have an element";
-        fields.note_missing(report, message);
-    }
+    audit
 }

@@ -1,159 +1,228 @@
-//! `toPorts`: ports, protocols and DNS rules.
+//! `toPorts`: ports and protocols, and how they go with L7.
 
 use std::sync::Arc;
 
-use fqdn::Everything;
-
 use super::cursor::{At, Known, Report};
-use super::egress::read_pattern;
+use super::item::Context;
+use super::{l7, lint};
 use crate::L4Protocol;
-use crate::l4::{L7, L7Rules, PortMatch, PortRule, Ports, RuleProtocol};
+use crate::l4::{L7, L7Rules, PortMatch, PortRule, RuleProtocol};
 use crate::limits::PORTS_MAX;
 use crate::problem::Code;
-use crate::rule::FqdnSelector;
+use crate::rule::Effect;
 
 const ENTRY: Known = Known {
     object: "a `toPorts` entry",
-    read: &["ports", "rules"],
-    refused: &[
-        ("serverNames", "`serverNames` (SNI) is not supported yet"),
-        ("terminatingTLS", "TLS termination is not supported yet"),
-        ("originatingTLS", "TLS termination is not supported yet"),
-        (
-            "listener",
-            "`listener` (an Envoy of one's own) is not supported",
-        ),
+    read: &[
+        "ports",
+        "rules",
+        "serverNames",
+        "terminatingTLS",
+        "originatingTLS",
     ],
+    refused: &[(
+        "listener",
+        "`listener` (an Envoy of one's own) is not supported",
+    )],
+};
+
+const DENY_ENTRY: Known = Known {
+    object: "a `toPorts` entry of a deny rule",
+    read: &["ports"],
+    refused: &[],
 };
 
 const PORT: Known = Known {
     object: "a port",
-    read: &["port", "protocol"],
-    refused: &[("endPort", "port ranges (`endPort`) are not supported yet")],
+    read: &["port", "endPort", "protocol"],
+    refused: &[],
 };
 
-const RULES: Known = Known {
-    object: "`rules`",
-    read: &["dns"],
-    refused: &[("http", "HTTP rules are not supported yet")],
-};
-
-/// The only port whose datagrams are taken for DNS.
-const DNS_PORT: u16 = 53;
 /// Protocols that Cilium knows behind an option of its own.
 const EXTENDED: [&str; 7] = ["VRRP", "IGMP", "GRE", "IPIP", "IPV6", "ESP", "AH"];
 
-/// Reads a `toPorts` that has entries.
-pub(super) fn read(list: &At<'_>, report: &mut Report<'_>) -> Option<Ports> {
-    let mut ports = Vec::new();
-    for entry in list.items(report)? {
-        read_entry(&entry, report, &mut ports);
-    }
-    Some(Ports::List(ports))
+/// One port of an entry.
+struct Port {
+    protocol: RuleProtocol,
+    port: PortMatch,
 }
 
-fn read_entry(at: &At<'_>, report: &mut Report<'_>, out: &mut Vec<PortRule>) {
+/// Reads the entries of `toPorts`.
+pub(super) fn read(
+    entries: &[At<'_>],
+    report: &mut Report<'_>,
+    context: &Context<'_>,
+) -> Vec<PortRule> {
+    let read = entries.iter();
+    read.flat_map(|entry| read_entry(entry, report, context))
+        .collect()
+}
+
+fn read_entry(at: &At<'_>, report: &mut Report<'_>, context: &Context<'_>) -> Vec<PortRule> {
     let Some(mut fields) = at.fields(report) else {
-        return;
+        return Vec::new();
     };
-    let list = fields.take("ports");
-    let items = list.as_ref().and_then(|list| list.items(report));
-    let items = items.unwrap_or_default();
-    let rules = fields.take("rules");
-    fields.finish(report, &ENTRY);
-    let dns = rules.and_then(|rules| read_rules(&rules, report));
-    if let Some(list) = list.as_ref().filter(|_| items.len() > PORTS_MAX) {
-        let message = format!("{} ports; an entry takes at most {PORTS_MAX}", items.len());
-        report.note(list, Code::Limit, message);
-    }
-    if let Some((dns_at, _)) = dns.as_ref().filter(|_| items.is_empty()) {
-        report.note(dns_at, Code::Conflict, "`dns` needs `ports` beside it");
-    }
-    let l7 = dns.map(|(_, patterns)| {
-        Arc::new(L7 {
-            rules: L7Rules::Dns(patterns),
-            server_names: Vec::new(),
-            terminating_tls: None,
-            originating_tls: None,
-        })
-    });
-    for item in &items {
-        let Some((port, protocol)) = read_port(item, report) else {
-            continue;
-        };
-        if l7.is_some() {
-            check_dns_port(item, report, (port, protocol));
-        }
-        out.push(PortRule {
-            protocol,
-            port: match port {
-                0 => PortMatch::All,
-                port => PortMatch::Range(port, port),
-            },
-            l7: l7.clone(),
-        });
-    }
-}
-
-/// Reads `rules`; an empty `dns` is no L7 at all.
-fn read_rules<'a>(at: &At<'a>, report: &mut Report<'_>) -> Option<(At<'a>, Vec<FqdnSelector>)> {
-    let mut fields = at.fields(report)?;
-    if fields.has("http") && !fields.holds("http") {
-        fields.tolerate(&["http"]);
-    }
-    let dns = fields.take("dns");
-    if dns.as_ref().is_some_and(|dns| !dns.is_empty_list()) && fields.holds("http") {
-        fields.note_conflict(report, "`dns` and `http` can't stand in one entry");
-    }
-    fields.finish(report, &RULES);
-    let dns = dns?;
-    let items = dns.items(report)?;
-    let patterns = items
-        .iter()
-        .filter_map(|item| read_pattern(item, report, Everything::AnyName))
-        .collect();
-    (!items.is_empty()).then_some((dns, patterns))
-}
-
-fn read_port(at: &At<'_>, report: &mut Report<'_>) -> Option<(u16, RuleProtocol)> {
-    let mut fields = at.fields(report)?;
-    let port = match fields.take("port") {
-        Some(at) => at
-            .text(report)
-            .and_then(|text| read_number(text, &at, report)),
-        None => {
-            fields.note_missing(report, "no `port`");
+    let list = fields.take_list("ports", report);
+    let l7 = match context.effect {
+        Effect::Allow => l7::read(&mut fields, report, context),
+        Effect::Deny => {
+            let why = "a deny rule has only `ports` here: what it denies, it denies whole";
+            let help = "allow the port with L7 rules that leave out what must not pass";
+            for key in [
+                "rules",
+                "serverNames",
+                "terminatingTLS",
+                "originatingTLS",
+                "listener",
+            ] {
+                fields.refuse(key, report, (why, help));
+            }
             None
         }
     };
-    let protocol = match fields.take("protocol") {
-        Some(at) => at
-            .text(report)
-            .and_then(|text| read_protocol(text, &at, report)),
-        None => Some(RuleProtocol::Any),
+    let known = match context.effect {
+        Effect::Allow => &ENTRY,
+        Effect::Deny => &DENY_ENTRY,
     };
-    fields.finish(report, &PORT);
-    Some((port?, protocol?))
+    fields.finish(report, known);
+    let items = list
+        .as_ref()
+        .map(|list| list.items.as_slice())
+        .unwrap_or_default();
+    if let Some(list) = list.as_ref().filter(|_| items.len() > PORTS_MAX) {
+        let message = format!("{} ports; an entry takes at most {PORTS_MAX}", items.len());
+        report.note(&list.at, Code::Limit, message);
+    }
+    if let Some((at, l7)) = &l7
+        && items.is_empty()
+        && matches!(l7.rules, L7Rules::Dns(_))
+    {
+        report.note(at, Code::Conflict, "`dns` needs `ports` beside it");
+    }
+    let mut rules = Vec::new();
+    for item in items {
+        let Some(Port { protocol, port }) = read_port(item, report) else {
+            continue;
+        };
+        if let Some((_, l7)) = &l7 {
+            check_l7_port(item, report, ((&port, protocol), l7));
+        }
+        rules.push(PortRule {
+            protocol,
+            port,
+            l7: l7.as_ref().map(|(_, l7)| Arc::clone(l7)),
+        });
+    }
+    if let Some((at, l7)) = &l7 {
+        lint::warn_of_tls_port(at, report, (l7, &rules));
+    }
+    rules
 }
 
-fn read_number(text: &str, at: &At<'_>, report: &mut Report<'_>) -> Option<u16> {
-    let is_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let is_plain = is_digits && (text == "0" || !text.starts_with('0'));
-    if is_plain && let Ok(port) = text.parse::<u16>() {
-        return Some(port);
+fn read_port(at: &At<'_>, report: &mut Report<'_>) -> Option<Port> {
+    let errors = report.errors();
+    let mut fields = at.fields(report)?;
+    let port_at = fields.take("port");
+    let end_at = fields.take("endPort");
+    let protocol = match fields.take("protocol") {
+        Some(at) => at.text(report).and_then(|text| {
+            let is_bare = port_at.is_none();
+            read_protocol(text, &at, (report, is_bare))
+        }),
+        None => Some(RuleProtocol::Any),
+    };
+    if port_at.is_none() && report.errors() == errors {
+        let message = "no `port`: port must be specified (\"0\" is every port of the protocol)";
+        fields.note_missing(report, message);
     }
-    if is_service_name(text) {
-        report.note(at, Code::NotSupported, "named ports are not supported yet");
+    fields.finish(report, &PORT);
+    let port = port_at.and_then(|at| {
+        let text = at.text(report)?;
+        read_number(text, &at, report)
+    });
+    let end = end_at.and_then(|at| at.number(u16::MAX, report).map(|end| (at, end)));
+    let port = match (port?, end) {
+        (port, None) => port,
+        (port, Some((at, end))) => read_range(port, (&at, end), report)?,
+    };
+    Some(Port {
+        protocol: protocol?,
+        port,
+    })
+}
+
+/// A port with its `endPort`.
+pub(super) fn read_range(
+    port: PortMatch,
+    (at, end): (&At<'_>, u16),
+    report: &mut Report<'_>,
+) -> Option<PortMatch> {
+    match port {
+        PortMatch::All => {
+            let message = "`endPort` changes nothing beside port \"0\": that is every port already";
+            report.note(at, Code::NoEffect, message);
+            Some(PortMatch::All)
+        }
+        PortMatch::Range(first, _) if first <= end => Some(PortMatch::Range(first, end)),
+        PortMatch::Range(first, _) => {
+            let message = format!("`endPort` {end} is below `port` {first}");
+            let help =
+                format!("a range is written from its lower end: port {end}, endPort {first}");
+            report.note_with_help(at, (Code::InvalidValue, message), help);
+            None
+        }
+        PortMatch::Named(name) => {
+            let message = format!("`endPort` can't go with a named port ({name})");
+            report.note(at, Code::InvalidValue, message);
+            None
+        }
+    }
+}
+
+fn read_number(text: &str, at: &At<'_>, report: &mut Report<'_>) -> Option<PortMatch> {
+    if text.is_empty() {
+        let message = "\"\" is no port: port must be specified".to_owned();
+        let help = "\"0\" is every port of the protocol";
+        report.note_with_help(at, (Code::InvalidValue, message), help);
         return None;
     }
+    let is_digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_plain = is_digits && (text == "0" || !text.starts_with('0'));
+    if is_plain && let Ok(port) = text.parse::<u16>() {
+        return Some(match port {
+            0 => PortMatch::All,
+            port => PortMatch::Range(port, port),
+        });
+    }
+    if is_service_name(text) && !looks_like_hex(text) {
+        return Some(PortMatch::Named(text.to_ascii_lowercase().into()));
+    }
     let message = format!("{text:?} is no port");
-    let help = "a decimal number from 0 (every port) to 65535, in quotes";
+    let help = match text.split_once('-') {
+        Some((first, last)) if first.parse::<u16>().is_ok() && last.parse::<u16>().is_ok() => {
+            format!("a range is written `port: \"{first}\", endPort: {last}`")
+        }
+        Some(_) | None => {
+            "a decimal number from 0 (every port) to 65535 in quotes, or a service name of at most \
+             15 letters, digits and single dashes"
+                .to_owned()
+        }
+    };
     report.note_with_help(at, (Code::InvalidValue, message), help);
     None
 }
 
+/// A number of another base that Cilium takes for a name.
+fn looks_like_hex(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let digits = ["0x", "0b", "0o"]
+        .iter()
+        .find_map(|base| lower.strip_prefix(base));
+    digits.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 /// An IANA service name: at most 15 letters, digits and single inner dashes, one letter at least.
-fn is_service_name(text: &str) -> bool {
+pub(super) fn is_service_name(text: &str) -> bool {
     text.len() <= 15
         && text.bytes().any(|byte| byte.is_ascii_alphabetic())
         && text
@@ -161,7 +230,12 @@ fn is_service_name(text: &str) -> bool {
             .all(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
-fn read_protocol(text: &str, at: &At<'_>, report: &mut Report<'_>) -> Option<RuleProtocol> {
+/// `is_bare`: no port stands beside it.
+fn read_protocol(
+    text: &str,
+    at: &At<'_>,
+    (report, is_bare): (&mut Report<'_>, bool),
+) -> Option<RuleProtocol> {
     let upper = text.to_ascii_uppercase();
     match upper.as_str() {
         "ANY" => return Some(RuleProtocol::Any),
@@ -171,31 +245,64 @@ fn read_protocol(text: &str, at: &At<'_>, report: &mut Report<'_>) -> Option<Rul
         _ => {}
     }
     if EXTENDED.contains(&upper.as_str()) {
-        let message = format!("protocol {upper} is not supported yet");
+        let bare = if is_bare {
+            ", and without them a port must be specified"
+        } else {
+            ""
+        };
+        let message = format!("protocol {upper}: extended protocols are not supported{bare}");
         report.note(at, Code::NotSupported, message);
         return None;
     }
     let message = format!("{text:?} is no protocol of a port");
-    let help = "the protocols are TCP, UDP, SCTP and ANY";
+    let help = match upper.as_str() {
+        "ICMP" | "ICMPV6" => "ICMP is allowed by `icmps`, in a rule of its own",
+        _ => "the protocols are TCP, UDP, SCTP and ANY",
+    };
     report.note_with_help(at, (Code::InvalidValue, message), help);
     None
 }
 
-fn check_dns_port(at: &At<'_>, report: &mut Report<'_>, (port, protocol): (u16, RuleProtocol)) {
-    if protocol == RuleProtocol::One(L4Protocol::Sctp) {
-        report.note(
-            at,
-            Code::InvalidValue,
-            "`dns` rules are for UDP and TCP, not for SCTP",
-        );
-    }
-    match port {
-        DNS_PORT => {}
-        0 => report.note(at, Code::InvalidValue, "`dns` rules need a port, not \"0\""),
-        _ => report.note(
-            at,
-            Code::NotSupported,
-            "`dns` rules on a port other than 53 are not supported yet: only port 53 is redirected",
-        ),
+/// Refuses a port that the L7 rules of its entry can't go with.
+fn check_l7_port(
+    at: &At<'_>,
+    report: &mut Report<'_>,
+    ((port, protocol), l7): ((&PortMatch, RuleProtocol), &L7),
+) {
+    let is_tcp = protocol == RuleProtocol::One(L4Protocol::Tcp);
+    let needs_tcp = |what: &str| (Code::Conflict, format!("{what} need `protocol: TCP`"));
+    let tcp_help = "write `protocol: TCP` (absent is ANY)";
+    match &l7.rules {
+        L7Rules::None if is_tcp => {}
+        L7Rules::None => {
+            report.note_with_help(at, needs_tcp("`serverNames` and TLS"), tcp_help);
+        }
+        L7Rules::Http(_) => {
+            if !is_tcp {
+                report.note_with_help(at, needs_tcp("`http` rules"), tcp_help);
+            }
+            if *port == PortMatch::All {
+                let message = "`http` rules need a port, not \"0\"";
+                report.note(at, Code::InvalidValue, message);
+            }
+        }
+        L7Rules::Dns(_) => {
+            if protocol == RuleProtocol::One(L4Protocol::Sctp) {
+                let message = "`dns` rules are for UDP and TCP, not for SCTP";
+                report.note(at, Code::InvalidValue, message);
+            }
+            match port {
+                PortMatch::All => {
+                    let message = "`dns` rules need a port, not \"0\"";
+                    report.note(at, Code::InvalidValue, message);
+                }
+                PortMatch::Range(first, last) if last > first => {
+                    let message = "`dns` rules can't go with a range (`endPort`): write the ports \
+                                   one by one";
+                    report.note(at, Code::Conflict, message);
+                }
+                PortMatch::Range(..) | PortMatch::Named(_) => {}
+            }
+        }
     }
 }

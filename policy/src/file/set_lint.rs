@@ -1,0 +1,200 @@
+//! Warnings that only show between the rules of a set.
+
+use fqdn::PatternSet;
+
+use super::conflict::overlap;
+use super::scope::{Found, Scope, groups};
+use crate::http::HttpRule;
+use crate::l4::{L7Rules, PortMatch, PortRule, Ports, RuleProtocol};
+use crate::problem::Code;
+use crate::rule::{Effect, Item, PeerSelector, Peers, PolicySet};
+
+/// Comparisons of ports and peers for warnings; beyond, the rest of a vast set goes unwarned.
+const COMPARISONS_MAX: usize = 20_000_000;
+
+/// Finds what is likely not meant in a set without errors.
+pub(super) fn find(set: &PolicySet) -> Vec<Found> {
+    let mut found = Vec::new();
+    let askable = askable_names(set);
+    let mut left = COMPARISONS_MAX;
+    for group in groups(set) {
+        for scope in &group {
+            if scope.item.effect == Effect::Deny {
+                continue;
+            }
+            found.extend(unfed_names(*scope, &askable));
+            for other in &group {
+                let cost = cost_of(scope.item).saturating_mul(cost_of(other.item));
+                let Some(rest) = left.checked_sub(cost) else {
+                    return found;
+                };
+                left = rest;
+                let is_deny = other.item.effect == Effect::Deny;
+                if is_deny && covers(other.item, scope.item) {
+                    found.push(shadowed(*scope, *other));
+                    break;
+                }
+            }
+            found.extend(opened(*scope, &group));
+        }
+    }
+    found
+}
+
+fn cost_of(item: &Item) -> usize {
+    1 + item.port_list().len() + item.peer_list().len()
+}
+
+/// Warns of a `toFQDNs` that no DNS rule of the whole set can feed: names are learned only from
+/// answers to allowed questions.
+fn unfed_names<'a>(
+    scope: Scope<'a>,
+    askable: &'a PatternSet<()>,
+) -> impl Iterator<Item = Found> + 'a {
+    let unfed = scope
+        .item
+        .names()
+        .filter(|name| match name.pattern.as_exact() {
+            Some(exact) => askable.first_match(exact.as_wire()).is_none(),
+            None => askable.is_empty(),
+        });
+    unfed.map(move |name| {
+        let message = format!(
+            "no DNS rule of the set lets {:?} of policy {:?} be asked of a server that teaches: \
+             it never opens",
+            name.text, scope.policy.name
+        );
+        scope.found("toFQDNs", Code::NeverFed, message).with_help(
+            "add an egress rule that names the DNS server and has `rules.dns` with the name, on \
+             port \"53\"",
+        )
+    })
+}
+
+/// The names that some DNS rule lets be asked of a server that teaches.
+fn askable_names(set: &PolicySet) -> PatternSet<()> {
+    let rules = set.policies.iter().flat_map(|policy| &policy.rules);
+    let mut askable = PatternSet::new();
+    for item in rules.flat_map(|rule| &rule.items) {
+        if item.peer_list().iter().any(PeerSelector::may_teach) {
+            let lists = item.port_list().iter().filter_map(|port| port.dns());
+            for name in lists.flatten() {
+                askable.insert(&name.pattern, ());
+            }
+        }
+    }
+    askable
+}
+
+fn shadowed(allow: Scope<'_>, deny: Scope<'_>) -> Found {
+    let message = format!(
+        "nothing of this rule is left: {} denies the same peers and ports, and a deny beats every \
+         allow",
+        deny.name()
+    );
+    allow
+        .found("", Code::ShadowedByDeny, message)
+        .with_help("make the deny rule narrower, or take this rule out")
+}
+
+/// Whether a deny takes back all that an allow gives; "no" where that is not plain.
+fn covers(deny: &Item, allow: &Item) -> bool {
+    let peers = match (&deny.peers, &allow.peers) {
+        (_, Peers::Nobody) | (Peers::Nobody, _) | (Peers::Some(_), Peers::Any) => false,
+        (Peers::Any, Peers::Any | Peers::Some(_)) => true,
+        (Peers::Some(denied), Peers::Some(allowed)) => {
+            allowed.iter().all(|peer| denied.contains(peer))
+        }
+    };
+    let ports = match (&deny.ports, &allow.ports) {
+        (Ports::Any, Ports::Any) => true,
+        (Ports::Any, Ports::List(allowed)) => !allowed.is_empty(),
+        (Ports::List(_), Ports::Any) => false,
+        (Ports::List(denied), Ports::List(allowed)) => {
+            let is_denied = |rule| denied.iter().any(|deny| covers_port(deny, rule));
+            !allowed.is_empty() && allowed.iter().all(is_denied)
+        }
+    };
+    peers && ports
+}
+
+fn covers_port(deny: &PortRule, allow: &PortRule) -> bool {
+    let protocol = match (deny.protocol, allow.protocol) {
+        (RuleProtocol::Any, RuleProtocol::Any | RuleProtocol::One(_)) => true,
+        (one, two) => one == two,
+    };
+    let port = match (&deny.port, &allow.port) {
+        (PortMatch::All, _) => true,
+        (PortMatch::Range(a, b), PortMatch::Range(c, d)) => a <= c && d <= b,
+        (PortMatch::Named(one), PortMatch::Named(two)) => one == two,
+        (PortMatch::Range(..) | PortMatch::Named(_), PortMatch::All)
+        | (PortMatch::Range(..), PortMatch::Named(_))
+        | (PortMatch::Named(_), PortMatch::Range(..)) => false,
+    };
+    protocol && port
+}
+
+/// Warns of L7 rules that a rule without any, for the same peers and port, makes idle.
+fn opened(scope: Scope<'_>, group: &[Scope<'_>]) -> Option<Found> {
+    let judged: Vec<&PortRule> = scope
+        .item
+        .port_list()
+        .iter()
+        .filter(|rule| judges(rule))
+        .collect();
+    if judged.is_empty() {
+        return None;
+    }
+    let opener = group.iter().find(|other| {
+        other.item.effect == Effect::Allow
+            && shares_peer(other.item, scope.item)
+            && judged.iter().any(|rule| opens(other.item, rule))
+    })?;
+    let who = if std::ptr::eq(opener.item, scope.item) {
+        "another entry of this rule".to_owned()
+    } else {
+        opener.name()
+    };
+    let message = format!(
+        "{who} allows the same peers and port without L7 rules: everything passes, and these \
+         rules only tell"
+    );
+    let found = scope.found("toPorts", Code::OpenedByOther, message);
+    Some(found.with_help("give the other rule L7 rules too, or other peers or ports"))
+}
+
+/// Whether the L7 rules of a port refuse anything.
+fn judges(rule: &PortRule) -> bool {
+    match rule.l7.as_deref().map(|l7| &l7.rules) {
+        Some(L7Rules::Http(rules)) => !rules.contains(&HttpRule::default()),
+        Some(L7Rules::Dns(names)) => !names
+            .iter()
+            .any(|name| name.text.trim_matches('*').is_empty()),
+        Some(L7Rules::None) | None => false,
+    }
+}
+
+fn shares_peer(open: &Item, judged: &Item) -> bool {
+    match (&open.peers, &judged.peers) {
+        (Peers::Any, Peers::Any | Peers::Some(_)) => true,
+        (Peers::Some(open), Peers::Some(judged)) => open.iter().any(|peer| judged.contains(peer)),
+        (Peers::Nobody | Peers::Some(_), _) | (Peers::Any, Peers::Nobody) => false,
+    }
+}
+
+/// Whether an item lets all pass that the L7 rules of a port judge. Names are only opened by a rule
+/// for exactly their port.
+fn opens(open: &Item, judged: &PortRule) -> bool {
+    let is_dns = judged.dns().is_some();
+    let opens_port = |rule: &PortRule| {
+        let is_silent = rule
+            .l7
+            .as_deref()
+            .is_none_or(|l7| matches!(l7.rules, L7Rules::None));
+        is_silent && overlap(rule, judged) && (!is_dns || rule.port == judged.port)
+    };
+    match &open.ports {
+        Ports::Any => !is_dns,
+        Ports::List(rules) => rules.iter().any(opens_port),
+    }
+}
