@@ -1,7 +1,9 @@
 //! HTTP rules: which requests may be made.
 
+mod path;
 mod regex;
 
+pub use path::{BadPath, Path};
 pub use regex::check_regex;
 
 /// One rule of a list; all of its parts must match.
