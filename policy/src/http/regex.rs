@@ -1,11 +1,13 @@
 //! Regular expressions of HTTP rules: read as RE2 reads them, compiled within bounds.
 
+use std::fmt;
+
 use regex_automata::meta::{Config, Regex};
 use regex_automata::util::syntax;
 use regex_automata::{Anchored, Input, MatchKind, PatternSet, nfa::thompson::WhichCaptures};
 use regex_syntax::ast::{self, Ast, Span};
 use regex_syntax::hir::translate::TranslatorBuilder;
-use regex_syntax::hir::{Hir, Look};
+use regex_syntax::hir::{ErrorKind, Hir, Look};
 
 use crate::limits::{REGEX_CACHE_MAX, REGEX_DEPTH_MAX, REGEX_SIZE_MAX, REGEX_TEXT_MAX};
 
@@ -31,7 +33,7 @@ pub(super) fn parse(text: &str) -> Result<Hir, String> {
     if text.len() > REGEX_TEXT_MAX {
         return Err(format!("it is longer than {REGEX_TEXT_MAX} bytes"));
     }
-    let at = |reason: &dyn std::fmt::Display, span: &Span| {
+    let at = |reason: &dyn fmt::Display, span: &Span| {
         let before = text.get(..span.start.offset).unwrap_or_default();
         format!("{reason} (at character {})", before.chars().count() + 1)
     };
@@ -44,11 +46,13 @@ pub(super) fn parse(text: &str) -> Result<Hir, String> {
     translator.unicode(false).utf8(false);
     translator.dot_matches_new_line(true);
     let hir = translator.build().translate(text, &ast);
-    hir.map_err(|error| match error.kind() {
-        regex_syntax::hir::ErrorKind::UnicodeNotAllowed => {
-            at(&"only ASCII can be matched", error.span())
-        }
-        kind => at(kind, error.span()),
+    hir.map_err(|error| {
+        let is_unicode = matches!(error.kind(), ErrorKind::UnicodeNotAllowed);
+        let reason: &dyn fmt::Display = match is_unicode {
+            true => &"only ASCII can be matched",
+            false => error.kind(),
+        };
+        at(reason, error.span())
     })
 }
 
