@@ -5,6 +5,7 @@ mod egress;
 mod object;
 mod ports;
 mod selector;
+mod span;
 mod yaml;
 
 use std::collections::BTreeMap;

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anstream::{AutoStream, ColorChoice};
 use clap::{Args, Subcommand};
 use policy::{Problem, Source};
 
@@ -70,10 +71,13 @@ impl Validate {
 }
 
 fn text(problems: &[Problem], valid: usize) -> String {
-    let mut out: String = problems
-        .iter()
-        .map(|problem| format!("{problem}\n"))
-        .collect();
+    let line = |problem| match AutoStream::choice(&std::io::stdout()) {
+        ColorChoice::Never => format!("{problem}\n"),
+        ColorChoice::Auto | ColorChoice::Always | ColorChoice::AlwaysAnsi => {
+            format!("{problem:#}\n")
+        }
+    };
+    let mut out: String = problems.iter().map(line).collect();
     let errors = problems.iter().filter(|problem| problem.is_error()).count();
     let warnings = problems.len() - errors;
     out.push_str(&format!(
