@@ -84,6 +84,45 @@ pub enum Code {
     NamespaceReplaced,
 }
 
+impl Code {
+    /// Every kind of fault.
+    pub const ALL: [Self; 13] = [
+        Self::Yaml,
+        Self::Limit,
+        Self::UnknownField,
+        Self::NotSupported,
+        Self::WrongType,
+        Self::InvalidValue,
+        Self::Missing,
+        Self::Conflict,
+        Self::Duplicate,
+        Self::NeverTeaches,
+        Self::NeverFed,
+        Self::SelectsNothing,
+        Self::NamespaceReplaced,
+    ];
+
+    /// What the kind of fault is, in one sentence.
+    #[must_use]
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::Yaml => "The text is not YAML.",
+            Self::Limit => "A named limit is exceeded.",
+            Self::UnknownField => "There is no such field.",
+            Self::NotSupported => "The field or value is Cilium's, but can't be enforced here.",
+            Self::WrongType => "The value has the wrong YAML type.",
+            Self::InvalidValue => "The field can't have this value.",
+            Self::Missing => "Something that must be there is not.",
+            Self::Conflict => "Parts exclude each other.",
+            Self::Duplicate => "The same key or object stands twice.",
+            Self::NeverTeaches => "No server of a DNS rule can teach addresses.",
+            Self::NeverFed => "No DNS rule can feed a `toFQDNs`.",
+            Self::SelectsNothing => "A part selects or allows nothing.",
+            Self::NamespaceReplaced => "The policy's own namespace replaces a namespace label.",
+        }
+    }
+}
+
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -206,6 +245,11 @@ mod tests {
         let expected = "p.yaml:12:2: error: spec.egres: unknown field of a rule\n\
                         12 | \tegres: []\n   | \t^^^^^\n  help: did you mean `egress`?";
         assert_eq!(problem(2, 7).to_string(), expected);
+    }
+
+    #[test]
+    fn every_kind_of_fault_is_listed_once_in_its_order() {
+        assert!(Code::ALL.is_sorted_by(|a, b| a < b));
     }
 
     #[test]
