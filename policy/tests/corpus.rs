@@ -11,16 +11,26 @@ fn dump() {
     let mut counts = BTreeMap::new();
     for row in rows() {
         let loaded = load_file(&row.file);
-        for p in &loaded.problems { *counts.entry(p.code).or_insert(0)+=1; }
+        for p in &loaded.problems {
+            *counts.entry(p.code).or_insert(0) += 1;
+        }
         let got = (!loaded.has_errors(), loaded.set.len());
         if row.reason.is_none() != got.0 || (got.0 && got.1 != row.count) || row.reason.is_some() {
             println!("== {} want {:?} got {:?}", row.file, row.reason, got);
-            for p in loaded.problems.iter().filter(|p| p.is_error()) { println!("   {p}"); }
+            for p in loaded.problems.iter().filter(|p| p.is_error()) {
+                println!("   {p}");
+            }
         }
     }
     println!("{counts:#?}");
     for row in rows() {
-        for p in load_file(&row.file).problems.iter().filter(|p| !p.is_error()) { println!("W {p}"); }
+        for p in load_file(&row.file)
+            .problems
+            .iter()
+            .filter(|p| !p.is_error())
+        {
+            println!("W {p}");
+        }
     }
 }
 

@@ -147,7 +147,7 @@ pub(super) fn warn_of_names(list: &[(&At<'_>, FqdnSelector)], report: &mut Repor
                 .strip_suffix(*domain)
                 .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         };
-        if NO_APEX.iter().any(|domain| no_apex(&domain)) {
+        if NO_APEX.iter().any(no_apex) {
             continue;
         }
         let Ok(apex) = Name::from_text(parent) else {
@@ -212,11 +212,7 @@ fn has_bare_dot(regex: &str) -> bool {
             }
             '[' => in_class = true,
             ']' => in_class = false,
-            '.' if !in_class => {
-                if !matches!(rest.peek(), Some('*' | '+' | '?' | '{')) {
-                    return true;
-                }
-            }
+            '.' if !in_class && !matches!(rest.peek(), Some('*' | '+' | '?' | '{')) => return true,
             _ => {}
         }
     }

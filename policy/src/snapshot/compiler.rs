@@ -267,6 +267,7 @@ fn refusal(message: String) -> Problem {
         file: String::new(),
         line: 0,
         column: 0,
+        end_column: 0,
         severity: Severity::Error,
         code: Code::Limit,
         field: String::new(),

@@ -91,6 +91,7 @@ fn problem(item: &CompiledItem, other: &CompiledItem, reason: &str) -> Problem {
         file: origin.file.to_string(),
         line: origin.line,
         column: item.item().column,
+        end_column: 0,
         severity: Severity::Error,
         code: Code::Conflict,
         field: String::new(),
