@@ -1,5 +1,7 @@
 //! `namegate policy`.
 
+mod learn;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,6 +17,7 @@ use crate::files::{FILE_BYTES_MAX, TextFile, read_file, read_folder};
 #[derive(Subcommand)]
 pub(super) enum Policy {
     Validate(Validate),
+    Learn(learn::Learn),
 }
 
 /// Check policy files: all problems of all documents, each with file, line and column.
@@ -37,8 +40,10 @@ pub(super) struct Validate {
 
 impl Policy {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let Self::Validate(validate) = self;
-        validate.run()
+        match self {
+            Self::Validate(validate) => validate.run(),
+            Self::Learn(learn) => learn.run(),
+        }
     }
 }
 
