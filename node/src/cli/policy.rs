@@ -1,5 +1,6 @@
 //! `namegate policy`.
 
+mod learn;
 mod sarif;
 
 use std::io::Read;
@@ -18,6 +19,7 @@ use crate::files::{FILE_BYTES_MAX, TextFile, read_file, read_folder};
 #[derive(Subcommand)]
 pub(super) enum Policy {
     Validate(Validate),
+    Learn(learn::Learn),
 }
 
 /// Check policy files: all problems of all documents, each with file, line and column.
@@ -52,8 +54,10 @@ enum ReportForm {
 
 impl Policy {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let Self::Validate(validate) = self;
-        validate.run()
+        match self {
+            Self::Validate(validate) => validate.run(),
+            Self::Learn(learn) => learn.run(),
+        }
     }
 }
 
