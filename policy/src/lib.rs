@@ -8,6 +8,7 @@
 mod address;
 mod cast;
 mod dns;
+mod feature;
 mod file;
 pub mod http;
 mod id;
@@ -27,6 +28,7 @@ mod verdict;
 pub use address::AddressClass;
 pub use cast::{Cast, LocalEndpoint, NamedPorts, Peer, Service, Workload};
 pub use dns::{Denial, DenialReason, DenyAnswer, DnsPermit, Question};
+pub use feature::Feature;
 pub use file::{Loaded, Source, load};
 pub use id::{Direction, EndpointId, Identity, L4Protocol, RuleId};
 pub use identity::{BadDump, Exhausted, Identities};
