@@ -25,8 +25,11 @@ pub const REGEX_TEXT_MAX: usize = 4_096;
 pub const REGEX_DEPTH_MAX: u32 = 64;
 /// Bytes of one regular expression once compiled; beyond, it is refused.
 pub const REGEX_SIZE_MAX: usize = 1 << 20;
-/// Bytes that one thread remembers of one expression's automaton; beyond, it forgets and begins anew.
-pub const REGEX_CACHE_MAX: usize = 2 << 20;
+/// Bytes that one thread remembers of an expression's automaton; beyond, it forgets and begins anew, or
+/// goes on without one.
+pub const REGEX_CACHE_MAX: usize = 64 << 10;
+/// The same for many expressions that are matched at once, however many they are.
+pub const REGEX_SET_CACHE_MAX: usize = 2 << 20;
 /// HTTP rules of one list; beyond, the list is refused.
 pub const HTTP_RULES_MAX: usize = 10_000;
 /// Bytes of all expressions of one list of HTTP rules, compiled; beyond, the list is refused.

@@ -99,13 +99,13 @@ impl<'q, 'a> Asked<'q, 'a> {
 
     /// Whether a rule matches, but for its path and headers.
     fn is_met(&self, rule: &Rule) -> bool {
-        let host = match (&rule.host, &self.host) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some(word), Some(host)) => host.matches(word),
-        };
         let method = rule.method.as_ref();
-        host && method.is_none_or(|word| word.matches(self.request.method))
+        method.is_none_or(|word| word.matches(self.request.method))
+            && match (&rule.host, &self.host) {
+                (None, _) => true,
+                (Some(_), None) => false,
+                (Some(word), Some(host)) => host.matches(word),
+            }
     }
 }
 
@@ -132,12 +132,8 @@ impl First<'_, '_, '_> {
 
 impl Search for First<'_, '_, '_> {
     fn wants(&self, number: usize) -> bool {
-        let first = self
-            .asked
-            .list
-            .by_path
-            .get(number)
-            .and_then(|list| list.first());
+        let indices = self.asked.list.by_path.get(number);
+        let first = indices.and_then(|indices| indices.first());
         first.is_some_and(|first| *first < self.best)
     }
 

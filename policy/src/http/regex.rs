@@ -9,7 +9,9 @@ use regex_syntax::ast::{self, Ast, Span};
 use regex_syntax::hir::translate::TranslatorBuilder;
 use regex_syntax::hir::{ErrorKind, Hir, Look};
 
-use crate::limits::{REGEX_CACHE_MAX, REGEX_DEPTH_MAX, REGEX_SIZE_MAX, REGEX_TEXT_MAX};
+use crate::limits::{
+    REGEX_CACHE_MAX, REGEX_DEPTH_MAX, REGEX_SET_CACHE_MAX, REGEX_SIZE_MAX, REGEX_TEXT_MAX,
+};
 
 /// Checks a regular expression of a rule: that it is one, and within bounds.
 ///
@@ -70,7 +72,7 @@ pub(super) fn compile_set(hirs: &[Hir], size_max: usize) -> Result<Regex, String
         .auto_prefilter(false)
         .which_captures(WhichCaptures::None)
         .nfa_size_limit(Some(size_max))
-        .hybrid_cache_capacity(REGEX_CACHE_MAX);
+        .hybrid_cache_capacity(REGEX_SET_CACHE_MAX.min(hirs.len() * REGEX_CACHE_MAX));
     let built = Regex::builder()
         .configure(config)
         .syntax(syntax::Config::new().unicode(false).utf8(false))
@@ -337,20 +339,25 @@ mod tests {
 
     #[test]
     fn what_a_thread_remembers_is_bounded() {
-        let hostile = compile(&parse("(.*a.{14})*b?").expect("valid")).expect("small");
-        let mut cache = hostile.create_cache();
         let mut state = 1_u32;
-        let text: Vec<u8> = (0..200_000)
+        let text: Vec<u8> = (0..6_000)
             .map(|_| {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 if state >> 31 == 0 { b'a' } else { b'b' }
             })
             .collect();
-        hostile.is_match_with(&mut cache, &input(&text));
-        assert!(
-            cache.memory_usage() < 2 * REGEX_CACHE_MAX,
-            "{}",
-            cache.memory_usage()
-        );
+        for (count, bound) in [(1, REGEX_CACHE_MAX), (100, REGEX_SET_CACHE_MAX)] {
+            // Each remembers where in the last letters an `a` was: as many states as there are ways.
+            let hirs: Vec<Hir> = (0..count)
+                .map(|index| parse(&format!("(.*a.{{14}})*b{{{index}}}")).expect("valid"))
+                .collect();
+            let hostile = compile_set(&hirs, 16 * REGEX_SIZE_MAX).expect("small");
+            let mut cache = hostile.create_cache();
+            let mut found = PatternSet::new(count);
+            hostile.is_match_with(&mut cache, &input(&text));
+            hostile.which_overlapping_matches_with(&mut cache, &input(&text), &mut found);
+            let bytes = cache.memory_usage();
+            assert!(bytes < 2 * bound, "{count}: {bytes}");
+        }
     }
 }

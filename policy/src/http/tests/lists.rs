@@ -32,6 +32,22 @@ fn a_list_has_bounds() {
     }
 }
 
+#[test]
+fn rules_that_begin_alike_are_matched_at_once() {
+    let lines: Vec<_> = (0..100)
+        .map(|index| format!("GET /[a-z]+/{index}/.*x"))
+        .collect();
+    let mut lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    lines.push("PUT /[a-z]+/7/.*x");
+    lines.push("GET /[a-z]+/[0-9]/.*");
+    let rules = compile(&lines);
+    assert_eq!(get("/a/7/x").rule(&rules), Some(7));
+    assert_eq!(get("/a/99/x").rule(&rules), Some(99));
+    assert_eq!(get("/a/100/x").rule(&rules), None);
+    assert_eq!(get("/a/7/x").by("PUT").rule(&rules), Some(100));
+    assert_eq!(get("/a/7/y").rule(&rules), Some(101));
+}
+
 /// One expression compiled by itself, in the plainest way.
 fn naive(text: Option<&str>, value: &str) -> bool {
     text.is_none_or(|text| {
