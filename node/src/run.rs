@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use policy::{PolicySet, Problem, Source};
+use policy::{Feature, PolicySet, Problem, Source};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::clock;
@@ -326,9 +326,14 @@ fn read_policies(dirs: &[PathBuf]) -> Result<(PolicySet, Vec<Problem>)> {
             text: file.text,
         }));
     }
-    let loaded = policy::load(&sources);
+    let mut loaded = policy::load(&sources);
+    loaded.problems.extend(loaded.set.lacking(ENFORCED));
     Ok((loaded.set, loaded.problems))
 }
+
+/// The parts of the language that this daemon enforces, beside those that need nothing special; a
+/// set with another one is refused whole.
+const ENFORCED: &[Feature] = &[];
 
 fn read_endpoints(dir: &Path) -> Result<Roster, Vec<String>> {
     file::read(&read_folder(dir).map_err(|error| vec![error.to_string()])?)

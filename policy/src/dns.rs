@@ -27,6 +27,7 @@ pub struct DnsPermit {
     pub(crate) question: Question,
     pub(crate) rule: RuleId,
     pub(crate) revision: u64,
+    pub(crate) audited: bool,
 }
 
 impl DnsPermit {
@@ -58,6 +59,12 @@ impl DnsPermit {
     #[must_use]
     pub fn rule(&self) -> RuleId {
         self.rule
+    }
+
+    /// Whether policy denies it, and only audits: it is forwarded and told as audited.
+    #[must_use]
+    pub fn is_audited(&self) -> bool {
+        self.audited
     }
 
     /// The revision of the snapshot that judged.

@@ -37,6 +37,8 @@ pub use label_set::{Family, LabelSet};
 pub use problem::{Code, Problem, Severity};
 pub use rule::{Policy, PolicyKind, PolicySet, RuleOrigin};
 pub use selector::Selector;
-pub use snapshot::{Compiler, Enforcement, Mode, Options, PeerRef, Snapshot};
+pub use snapshot::{
+    Compiler, Enforcement, HttpAccess, HttpDecision, Mode, Options, PeerRef, Snapshot, SniDecision,
+};
 pub use sni::{BadSniPattern, SniPattern};
 pub use verdict::{Decision, Entry, EntryVerdict, FlowKey, MatchType, PortPrefix, Proxy, decide};

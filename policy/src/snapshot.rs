@@ -6,6 +6,7 @@ mod direction;
 mod dns_port;
 mod endpoint;
 mod item;
+mod l7;
 mod name_cache;
 mod names;
 mod selection;
@@ -19,6 +20,7 @@ use fqdn::Name;
 use ipnet::IpNet;
 
 use crate::address::{AddressClass, Owned};
+use crate::cast::NamedPorts;
 use crate::dns::{Denial, DenialReason, DenyAnswer, DnsPermit, Question};
 use crate::prefix::PrefixTable;
 use crate::rule::{PeerView, RuleOrigin};
@@ -30,7 +32,8 @@ pub use compiler::{Compiler, Options};
 pub use direction::Enforcement;
 use endpoint::EndpointPolicy;
 use item::CompiledItem;
-use table::Table;
+pub use l7::{HttpAccess, HttpDecision, SniDecision};
+use table::{Known, Table};
 
 /// Whether endpoints are closed to what no rule allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -54,7 +57,10 @@ pub struct Snapshot {
     prefixes: BTreeMap<IpNet, Identity>,
     /// The same, by longest match.
     table: PrefixTable<Identity>,
-    labels: BTreeMap<Identity, Labels>,
+    /// Everybody in the table.
+    known: BTreeMap<Identity, Known>,
+    /// What they call their ports.
+    ports: HashMap<Identity, Vec<NamedPorts>>,
     /// One for each acquisition that [`Snapshot::release`] gives back.
     acquired: Vec<Identity>,
     owned: Owned,
@@ -81,7 +87,8 @@ impl Snapshot {
             origins,
             endpoints,
             table: table.by_address(),
-            labels: table.labels(),
+            known: table.known,
+            ports: table.ports,
             prefixes: table.prefixes,
             acquired: table.acquired,
             owned: table.owned,
@@ -131,7 +138,7 @@ impl Snapshot {
     /// The labels of an identity of the table.
     #[must_use]
     pub fn labels_of(&self, identity: Identity) -> Option<&Labels> {
-        self.labels.get(&identity)
+        self.known.get(&identity).map(|known| &known.labels)
     }
 
     /// Whether a direction of an endpoint is limited to what policy allows; `None` if it is unknown.
@@ -296,6 +303,16 @@ impl Snapshot {
                 question: question.clone(),
                 rule,
                 revision: self.revision,
+                audited: false,
+            }),
+            None if names.audited => Ok(DnsPermit {
+                endpoint,
+                server,
+                protocol,
+                question: question.clone(),
+                rule: RuleId::NONE,
+                revision: self.revision,
+                audited: true,
             }),
             None if names.is_ancestor_of_some(&question.name) => {
                 denied(DenialReason::NameNotAllowed, DenyAnswer::NoData)

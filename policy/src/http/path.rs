@@ -47,7 +47,7 @@ impl<'a> Path<'a> {
         let target = checked(target)?;
         let (path, query) = split_query(target);
         if target == "*" || is_normal(path) {
-            return Ok(Self::raw(target));
+            return Ok(Self::of_reading(target));
         }
         let normal = normalise(path)?;
         let mut others = Vec::new();
@@ -78,12 +78,13 @@ impl<'a> Path<'a> {
     pub fn parse_raw(target: &'a [u8]) -> Result<Self, BadPath> {
         let parsed = Self::parse(target)?;
         match parsed.normal {
-            Cow::Borrowed(text) => Ok(Self::raw(text)),
-            Cow::Owned(_) => checked(target).map(Self::raw),
+            Cow::Borrowed(text) => Ok(Self::of_reading(text)),
+            Cow::Owned(_) => checked(target).map(Self::of_reading),
         }
     }
 
-    fn raw(target: &'a str) -> Self {
+    /// A path as one reading of it.
+    pub(crate) fn of_reading(target: &'a str) -> Self {
         Self {
             normal: Cow::Borrowed(target),
             others: Vec::new(),

@@ -141,6 +141,11 @@ impl HttpRules {
         self.rules.is_empty()
     }
 
+    /// Whether a rule does something to headers.
+    pub(crate) fn has_actions(&self) -> bool {
+        self.has_actions
+    }
+
     /// Judges a request. Where no rule has an action on headers, nothing is allocated for a path with
     /// one reading and a host in lower case, but by paths of which many begin alike.
     #[must_use]

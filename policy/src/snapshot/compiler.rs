@@ -196,7 +196,12 @@ impl Compiler {
         };
         self.last_rule = number;
         let prepared = Prepared::new(RuleId::from_number(number), item, policy);
-        let prepared = Arc::new(prepared);
+        let prepared = Arc::new(prepared.map_err(|reason| {
+            let mut problem = refusal(reason);
+            problem.file = policy.file.to_string();
+            (problem.line, problem.column) = (item.line, item.column);
+            vec![problem]
+        })?);
         let address = Arc::as_ptr(item).addr();
         self.prepared.insert(address, Arc::clone(&prepared));
         Ok(prepared)

@@ -43,6 +43,7 @@ pub(super) struct DirectionPolicy {
     /// Static, complete, in order.
     pub(super) entries: Vec<Entry>,
     audit: bool,
+    pub(super) allow_localhost: bool,
     /// Items with listed peers, as indices of `items`.
     listed: Vec<usize>,
     /// What holds for every peer; an identity's entry that adds nothing to it is left out.
@@ -100,13 +101,14 @@ impl DirectionPolicy {
             items,
             entries: Vec::new(),
             audit: regime.audit,
+            allow_localhost: regime.allow_localhost,
             for_any: BTreeMap::new(),
         };
-        policy.fill(regime, (table, own_ports));
+        policy.fill((table, own_ports));
         policy
     }
 
-    fn fill(&mut self, regime: Regime, (table, own_ports): (&Table, &NamedPorts)) {
+    fn fill(&mut self, (table, own_ports): (&Table, &NamedPorts)) {
         let mut for_any: BTreeMap<L4Key, What> = BTreeMap::new();
         let mut for_one: BTreeMap<(Identity, L4Key), What> = BTreeMap::new();
         let own = [own_ports];
@@ -150,7 +152,7 @@ impl DirectionPolicy {
                 }
             }
         }
-        self.fill_defaults(regime, &mut for_any, &mut for_one);
+        self.fill_defaults(&mut for_any, &mut for_one);
         self.for_any = for_any;
         let any = self.for_any.iter();
         let any = any.map(|(key, what)| self.entry(Identity::ANY, *key, *what));
@@ -165,7 +167,6 @@ impl DirectionPolicy {
     /// What holds where no rule says anything.
     fn fill_defaults(
         &self,
-        regime: Regime,
         for_any: &mut BTreeMap<L4Key, What>,
         for_one: &mut BTreeMap<(Identity, L4Key), What>,
     ) {
@@ -179,7 +180,7 @@ impl DirectionPolicy {
         if let Some(default) = default {
             for_any.entry(all).or_insert((default, RuleId::NONE));
         }
-        let probes = self.direction == Direction::Ingress && regime.allow_localhost;
+        let probes = self.direction == Direction::Ingress && self.allow_localhost;
         if probes && !self.items.is_empty() {
             merge(
                 for_one,
@@ -187,6 +188,11 @@ impl DirectionPolicy {
                 (EntryVerdict::Allow, RuleId::NONE),
             );
         }
+    }
+
+    /// Whether every denial is told and let pass.
+    pub(super) fn is_audited(&self) -> bool {
+        self.audit
     }
 
     /// What becomes of a verdict on an endpoint that is only audited.

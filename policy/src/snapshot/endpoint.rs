@@ -13,7 +13,6 @@ use super::names::NameLists;
 use super::table::Table;
 use crate::cast::NamedPorts;
 use crate::prefix::PrefixTable;
-use crate::rule::PeerSelector;
 use crate::verdict::Entry;
 use crate::{Direction, Identity, LabelSet};
 
@@ -22,6 +21,8 @@ use crate::{Direction, Identity, LabelSet};
 pub(super) struct EndpointPolicy {
     pub(super) egress: DirectionPolicy,
     pub(super) ingress: DirectionPolicy,
+    /// What its endpoints call their ports, where a rule names one.
+    pub(super) own_ports: NamedPorts,
     /// The lists of `toFQDNs`.
     names: Arc<NameLists>,
     /// The item of each of those lists, as an index of `egress.items`.
@@ -65,6 +66,7 @@ impl EndpointPolicy {
             dns: dns_port::compile(&egress, (table, regime.audit), cache),
             egress,
             ingress,
+            own_ports: own_ports.clone(),
             names: cache.group(lists),
             named_items,
             prefixes,
@@ -108,24 +110,11 @@ impl EndpointPolicy {
         }
         texts
     }
-
-    /// Whether services are among the peers of its rules.
-    pub(super) fn items(&self) -> impl Iterator<Item = &CompiledItem> {
-        self.egress.items.iter().chain(&self.ingress.items)
-    }
 }
 
 impl CompiledItem {
     /// Whether what it opens depends on what workloads call their ports.
     pub(super) fn names_ports(&self) -> bool {
         self.item().port_list().iter().any(|port| port.is_named())
-    }
-
-    /// Whether services are among its peers.
-    pub(super) fn names_services(&self) -> bool {
-        let peers = self.item().peer_list();
-        peers
-            .iter()
-            .any(|peer| matches!(peer, PeerSelector::Service(_)))
     }
 }

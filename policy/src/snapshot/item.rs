@@ -6,6 +6,7 @@ use super::names::NameList;
 use super::selection::Selections;
 use super::table::Table;
 use crate::cast::NamedPorts;
+use crate::http::HttpRules;
 use crate::l4::{L7Rules, PortMatch, PortRule, RuleProtocol};
 use crate::rule::{Effect, Item, PeerSelector, PeerView, Peers, Policy, RuleOrigin};
 use crate::verdict::{EntryVerdict, PortPrefix, Proxy};
@@ -26,6 +27,8 @@ pub(super) struct Prepared {
     pub(super) fqdns: Option<Arc<NameList>>,
     /// The names of each of its ports that judges names.
     pub(super) dns: Vec<Option<Arc<NameList>>>,
+    /// The requests of each of its ports that judges requests.
+    pub(super) http: Vec<Option<Arc<HttpRules>>>,
 }
 
 /// A prepared item with the peers that it selects now.
@@ -39,7 +42,11 @@ pub(super) struct CompiledItem {
 }
 
 impl Prepared {
-    pub(super) fn new(id: RuleId, item: &Arc<Item>, policy: &Policy) -> Self {
+    /// Prepares an item.
+    ///
+    /// # Errors
+    /// If its HTTP rules are too large.
+    pub(super) fn new(id: RuleId, item: &Arc<Item>, policy: &Policy) -> Result<Self, String> {
         let names: Vec<_> = item.names().cloned().collect();
         // The ports of one entry share their rules, and so the names.
         let mut shared: Vec<(*const crate::l4::L7, Arc<NameList>)> = Vec::new();
@@ -56,8 +63,9 @@ impl Prepared {
             shared.push((pointer, Arc::clone(&list)));
             Some(list)
         };
-        Self {
+        Ok(Self {
             id,
+            http: compile_http(item)?,
             audit: policy.audit,
             origin: RuleOrigin {
                 kind: policy.kind,
@@ -69,8 +77,27 @@ impl Prepared {
             fqdns: (!names.is_empty()).then(|| Arc::new(NameList::new(names))),
             dns: item.port_list().iter().map(&mut share).collect(),
             item: Arc::clone(item),
-        }
+        })
     }
+}
+
+/// The ports of one entry share their rules.
+fn compile_http(item: &Item) -> Result<Vec<Option<Arc<HttpRules>>>, String> {
+    let mut compiled: Vec<Option<Arc<HttpRules>>> = Vec::new();
+    let mut last = None;
+    for port in item.port_list() {
+        let entry = port.l7.as_ref();
+        let rules = match (entry, last) {
+            (None, _) => None,
+            (Some(entry), Some(before)) if Arc::ptr_eq(entry, before) => {
+                compiled.last().cloned().flatten()
+            }
+            (Some(entry), _) => entry.rules.compile_http()?,
+        };
+        compiled.push(rules);
+        last = entry;
+    }
+    Ok(compiled)
 }
 
 impl CompiledItem {

@@ -171,11 +171,4 @@ impl Table {
         }
         table
     }
-
-    pub(super) fn labels(&self) -> BTreeMap<Identity, Labels> {
-        let known = self.known.iter();
-        known
-            .map(|(identity, known)| (*identity, known.labels.clone()))
-            .collect()
-    }
 }

@@ -6,6 +6,7 @@ use crate::{
     load,
 };
 
+mod l7;
 mod scene;
 
 use scene::*;
