@@ -103,7 +103,7 @@ fn folder() -> &'static Path {
 }
 
 fn rows() -> Vec<Row> {
-    let table = std::fs::read_to_string(folder().join("README.md")).unwrap();
+    let table = std::fs::read_to_string(folder().join("README.md")).expect("the table");
     let rows = table.lines().filter_map(|line| {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         let [_, file, _kind, count, outcome, ..] = cells.as_slice() else {
@@ -122,7 +122,7 @@ fn rows() -> Vec<Row> {
 }
 
 fn load_file(name: &str) -> Loaded {
-    let text = std::fs::read_to_string(folder().join(name)).unwrap();
+    let text = std::fs::read_to_string(folder().join(name)).expect("a file of the table");
     load(&[Source {
         path: name.to_owned(),
         text,

@@ -1,7 +1,7 @@
 //! A walk over a YAML tree that notes every fault and goes on.
 
 use super::yaml::{Member, Node, Place, Value, YamlError};
-use crate::limits::{FILE_DEPTH_MAX, FILE_NODES_MAX};
+use crate::limits::{FILE_DEPTH_MAX, FILE_NODES_MAX, SNIPPET_BYTES_MAX};
 use crate::problem::{Code, Problem};
 
 /// Collects the problems of one file.
@@ -63,6 +63,7 @@ impl<'a> Report<'a> {
     ) -> Problem {
         let index = usize::try_from(place.line).unwrap_or(0).checked_sub(1);
         let line = index.and_then(|index| self.lines.get(index));
+        let line = line.filter(|line| line.len() <= SNIPPET_BYTES_MAX);
         Problem {
             file: self.file.to_owned(),
             line: place.line,
