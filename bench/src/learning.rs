@@ -59,7 +59,7 @@ impl Table for Memory {
 fn map_entry(entry: &Entry) -> (PolicyKey, PolicyValue) {
     let key = PolicyKey {
         identity: entry.identity.get(),
-        port: entry.port.to_be(),
+        port: entry.ports.port.to_be(),
         protocol: entry.protocol,
         direction: EGRESS,
     };

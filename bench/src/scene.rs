@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use anyhow::{Context as _, Result, ensure};
 use fqdn::Name;
 use policy::{
-    Cast, EndpointId, Identities, Label, Labels, LocalEndpoint, Question, RuleIds, Snapshot,
-    Source, Workload,
+    Cast, Compiler, EndpointId, Identities, Label, Labels, LocalEndpoint, Options, Question,
+    Snapshot, Source, Workload,
 };
 
 /// A snapshot, and what is needed to learn under it.
@@ -29,8 +29,11 @@ impl Scene {
         let loaded = policy::load(&[Source { path, text }]);
         ensure!(!loaded.has_errors(), "{:?}", loaded.problems);
         let mut identities = Identities::new();
-        let mut rules = RuleIds::new();
-        let snapshot = Snapshot::build(1, &loaded.set, &cast()?, &mut identities, &mut rules);
+        let snapshot = Compiler::new().build(
+            1,
+            (&loaded.set, &cast()?, Options::default()),
+            &mut identities,
+        );
         let snapshot = snapshot.map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
         Ok(Self {
             snapshot,
@@ -124,7 +127,9 @@ fn cast() -> Result<Cast> {
                 namespace: "default".to_owned(),
                 name: "a".to_owned(),
                 labels,
+                ports: policy::NamedPorts::new(),
             },
+            audit: false,
             addresses: vec![IpAddr::V4(Ipv4Addr::new(10, 1, 0, 4))],
         }],
         ..Cast::default()

@@ -146,6 +146,7 @@ mod tests {
             (&["observe"], "hubble observe"),
             (&["endpoint", "list"], "attaching"),
             (&["policy", "validate"], "2 if something can't be read"),
+            (&["policy", "learn"], "exporter's"),
             (&["fqdn", "cache", "list"], "toFQDNs"),
             (&["detach"], "pins"),
         ] {

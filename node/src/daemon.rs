@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use bpf_redirect::{Attachment, Datapath, DatapathError, Hook, HookMode, PinError, Pins};
 use fqdn_cache::Lifetimes;
-use policy::{Identities, PolicySet, Problem, RuleIds, Snapshot};
+use policy::{Compiler, Identities, Options, PolicySet, Problem};
 use transport::{Gate, LinkError, NetNs, Netlink};
 
 use crate::clock;
@@ -55,7 +55,7 @@ pub(crate) struct Daemon {
     gate: Gate,
     side_link: Vec<Attachment>,
     policies: PolicySet,
-    rule_ids: RuleIds,
+    compiler: Compiler,
     /// The number of policies in force.
     pub(crate) policy_count: usize,
     host_addresses: Vec<IpAddr>,
@@ -113,7 +113,7 @@ impl Daemon {
             gate,
             side_link,
             policies: PolicySet::default(),
-            rule_ids: RuleIds::new(),
+            compiler: Compiler::new(),
             policy_count: 0,
             host_addresses: own_addresses()?,
             flows: 0,
@@ -155,10 +155,11 @@ impl Daemon {
     pub(crate) fn enforce(&mut self) -> Result<(), Vec<Problem>> {
         let cast = self.guards.cast(self.host_addresses.clone());
         let revision = self.learner.snapshot().revision() + 1;
-        let (policies, rule_ids) = (&self.policies, &mut self.rule_ids);
-        let snapshot = self.learner.with_identities(|identities| {
-            Snapshot::build(revision, policies, &cast, identities, rule_ids)
-        })?;
+        let inputs = (&self.policies, &cast, Options::default());
+        let compiler = &mut self.compiler;
+        let snapshot = self
+            .learner
+            .with_identities(|identities| compiler.build(revision, inputs, identities))?;
         self.policy_count = self.policies.len();
         let table = prefixes(&snapshot);
         self.teller
@@ -235,15 +236,11 @@ fn build(
     }
     let mode = setup.hook_mode.unwrap_or_else(HookMode::probe);
     let mut datapath = Datapath::load(gate.node_end.index, mode, pins).map_err(bpf_refused)?;
-    let mut rule_ids = RuleIds::new();
-    let nothing = Snapshot::build(
-        0,
-        &PolicySet::default(),
-        &policy::Cast::default(),
-        &mut identities,
-        &mut rule_ids,
-    )
-    .map_err(|_| anyhow::anyhow!("an empty policy can't be compiled"))?;
+    let (policies, cast) = (PolicySet::default(), policy::Cast::default());
+    let inputs = (&policies, &cast, Options::default());
+    let nothing = Compiler::new()
+        .build(0, inputs, &mut identities)
+        .map_err(|_| anyhow::anyhow!("an empty policy can't be compiled"))?;
     let lifetimes = setup.lifetimes;
     let learner: SharedLearner = Arc::new(Learner::new(nothing, identities, lifetimes, clock::now));
     let node_end = (gate.node_end.name.as_str(), gate.node_end.index);

@@ -46,9 +46,12 @@ pub(crate) fn prefixes(snapshot: &Snapshot) -> Vec<(IpAddr, u8, u32)> {
 }
 
 fn map_entry(entry: &Entry) -> (PolicyKey, PolicyValue) {
+    // A part of a range can't be said here and is refused before; the protocol is closed then.
+    let is_whole = matches!(entry.ports.bits, 0 | 16);
+    let port = if is_whole { entry.ports.port } else { 0 };
     let key = PolicyKey {
         identity: entry.identity.get(),
-        port: entry.port.to_be(),
+        port: port.to_be(),
         protocol: entry.protocol,
         direction: match entry.direction {
             Direction::Ingress => INGRESS,
@@ -56,9 +59,13 @@ fn map_entry(entry: &Entry) -> (PolicyKey, PolicyValue) {
         },
     };
     let verdict = match entry.verdict {
+        _ if !is_whole => Verdict::Deny,
         EntryVerdict::Allow => Verdict::Allow,
-        EntryVerdict::Redirect => Verdict::Redirect,
-        EntryVerdict::Deny => Verdict::Deny,
+        EntryVerdict::Redirect(_) => Verdict::Redirect,
+        EntryVerdict::AuditDefault
+        | EntryVerdict::AuditDeny
+        | EntryVerdict::FailAuthentication
+        | EntryVerdict::Deny => Verdict::Deny,
     };
     (
         key,

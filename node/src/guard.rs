@@ -52,10 +52,12 @@ impl Guards {
             id: *id,
             workload: guarded.found.workload.clone(),
             addresses: guarded.found.link.addresses.clone(),
+            audit: false,
         });
         Cast {
             endpoints: endpoints.collect(),
             peers: self.peers.clone(),
+            services: Vec::new(),
             host_addresses,
         }
     }

@@ -20,6 +20,7 @@ mod proxy;
 mod run;
 mod state;
 mod status;
+mod suggest;
 mod tell;
 mod watch;
 

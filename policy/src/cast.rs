@@ -1,9 +1,10 @@
 //! Who there is: the workloads of this node, those of others, and the node itself.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::selector::namespace_labels;
-use crate::{EndpointId, Labels};
+use crate::{EndpointId, L4Protocol, Label, Labels};
 
 /// A workload, on this node or another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,12 +15,26 @@ pub struct Workload {
     pub name: String,
     /// Its own labels; those of its namespace come on top.
     pub labels: Labels,
+    /// What it calls its ports.
+    pub ports: NamedPorts,
 }
 
+/// Ports by the names that a workload gives them.
+pub type NamedPorts = BTreeMap<Box<str>, (u16, L4Protocol)>;
+
 impl Workload {
-    /// All labels that policy sees: its own, and those it has by being in its namespace.
+    /// All labels that policy sees: its own, and those it has by being in its namespace. Who has a
+    /// label `reserved:<name>` is no workload of a namespace (a node, a health check), and has those.
     #[must_use]
     pub fn full_labels(&self) -> Labels {
+        let reserved = self.labels.iter().filter(|label| label.is_reserved());
+        let mut reserved: Labels = reserved.cloned().collect();
+        if !reserved.is_empty() {
+            if reserved.has_reserved("kube-apiserver") {
+                reserved.insert(Label::reserved("remote-node"));
+            }
+            return reserved;
+        }
         let mut labels = self.labels.clone();
         for label in namespace_labels(&self.namespace) {
             labels.insert(label);
@@ -37,6 +52,8 @@ pub struct LocalEndpoint {
     pub workload: Workload,
     /// Its addresses, link-local ones too.
     pub addresses: Vec<IpAddr>,
+    /// Whether its denials are told and let pass.
+    pub audit: bool,
 }
 
 /// A workload that is not on this node: it gives labels to addresses.
@@ -48,6 +65,19 @@ pub struct Peer {
     pub addresses: Vec<IpAddr>,
 }
 
+/// A service: a name for some backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its own labels, for `k8sServiceSelector`.
+    pub labels: Labels,
+    /// Where it ends.
+    pub backends: Vec<IpAddr>,
+}
+
 /// Everybody that a snapshot knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cast {
@@ -55,6 +85,8 @@ pub struct Cast {
     pub endpoints: Vec<LocalEndpoint>,
     /// Workloads elsewhere.
     pub peers: Vec<Peer>,
+    /// What `toServices` selects among.
+    pub services: Vec<Service>,
     /// The node's own addresses; they win over a workload's (a host-network pod is the host).
     pub host_addresses: Vec<IpAddr>,
 }

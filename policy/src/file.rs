@@ -17,6 +17,7 @@ mod rule;
 mod scope;
 mod selector;
 mod set_lint;
+mod span;
 mod take;
 mod yaml;
 

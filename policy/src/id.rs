@@ -46,6 +46,16 @@ impl Identity {
     pub const ANY: Self = Self(0);
     /// The local node.
     pub const HOST: Self = Self(1);
+    /// The fixed numbers of labels `reserved:<name>` that an address of a peer may have.
+    pub(crate) const RESERVED: [(&'static str, Self); 7] = [
+        ("host", Self(1)),
+        ("unmanaged", Self(3)),
+        ("health", Self(4)),
+        ("init", Self(5)),
+        ("kube-apiserver", Self(7)),
+        ("remote-node", Self(6)),
+        ("ingress", Self(8)),
+    ];
     /// Addresses outside, IPv4.
     pub const WORLD_IPV4: Self = Self(9);
     /// Addresses outside, IPv6.

@@ -47,6 +47,10 @@ impl Label {
         Self::new(SOURCE_RESERVED, name, "")
     }
 
+    pub(crate) fn is_reserved(&self) -> bool {
+        *self.source == *SOURCE_RESERVED
+    }
+
     /// Who gave the label.
     #[must_use]
     pub fn source(&self) -> &str {
@@ -84,6 +88,12 @@ impl Labels {
     /// The labels in order.
     pub fn iter(&self) -> impl Iterator<Item = &Label> {
         self.0.iter()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Adds a label; another one of the same source and key gives way.

@@ -1,13 +1,14 @@
 //! What a workload may do: CiliumNetworkPolicy files, snapshots, verdicts, permits, identities.
 //!
 //! Pure: no sockets, no files, no clock. It knows names, labels and addresses, never packets.
-//! [`load`] reads files into a [`PolicySet`]; [`Snapshot::build`] compiles that for everybody in a
+//! [`load`] reads files into a [`PolicySet`]; [`Compiler::build`] compiles that for everybody in a
 //! [`Cast`]; the snapshot answers all questions of the datapath and the proxies.
 #![forbid(unsafe_code)]
 
 mod address;
 mod cast;
 mod dns;
+mod feature;
 mod file;
 pub mod http;
 mod id;
@@ -25,8 +26,9 @@ mod sni;
 mod verdict;
 
 pub use address::AddressClass;
-pub use cast::{Cast, LocalEndpoint, Peer, Workload};
+pub use cast::{Cast, LocalEndpoint, NamedPorts, Peer, Service, Workload};
 pub use dns::{Denial, DenialReason, DenyAnswer, DnsPermit, Question};
+pub use feature::Feature;
 pub use file::{Loaded, Source, load};
 pub use id::{Direction, EndpointId, Identity, L4Protocol, RuleId};
 pub use identity::{BadDump, Exhausted, Identities};
@@ -35,6 +37,6 @@ pub use label_set::{Family, LabelSet};
 pub use problem::{Code, Problem, Severity};
 pub use rule::{Policy, PolicyKind, PolicySet, RuleOrigin};
 pub use selector::Selector;
-pub use snapshot::{RuleIds, Snapshot};
+pub use snapshot::{Compiler, Enforcement, Mode, Options, PeerRef, Snapshot};
 pub use sni::{BadSniPattern, SniPattern};
-pub use verdict::{Decision, Entry, EntryVerdict, FlowKey, MatchType, decide};
+pub use verdict::{Decision, Entry, EntryVerdict, FlowKey, MatchType, PortPrefix, Proxy, decide};

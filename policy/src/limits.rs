@@ -21,3 +21,20 @@ pub const GROUP_PREFIXES_MAX: usize = 65_536;
 pub const PREFIXES_MAX: usize = 65_536;
 /// Static policy entries of one endpoint, as its map has room for; beyond, the snapshot is refused.
 pub const ENTRIES_MAX: usize = 16_384;
+/// Bytes of one regular expression as written; beyond, it is refused.
+pub const REGEX_TEXT_MAX: usize = 4_096;
+/// Nesting of one regular expression; beyond, it is refused.
+pub const REGEX_DEPTH_MAX: u32 = 64;
+/// Bytes of one regular expression once compiled; beyond, it is refused.
+pub const REGEX_SIZE_MAX: usize = 1 << 20;
+/// Bytes that one thread remembers of an expression's automaton; beyond, it forgets and begins anew, or
+/// goes on without one.
+pub const REGEX_CACHE_MAX: usize = 64 << 10;
+/// The same for many expressions that are matched at once, however many they are.
+pub const REGEX_SET_CACHE_MAX: usize = 2 << 20;
+/// HTTP rules of one list; beyond, the list is refused.
+pub const HTTP_RULES_MAX: usize = 10_000;
+/// Bytes of all expressions of one list of HTTP rules, compiled; beyond, the list is refused.
+pub const HTTP_PROGRAMS_MAX: usize = 64 << 20;
+/// Characters of one item of `serverNames` (the CRD's own bound); beyond, it is refused.
+pub const SNI_PATTERN_MAX: usize = 255;

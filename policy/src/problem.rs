@@ -13,6 +13,9 @@ pub struct Problem {
     pub line: u32,
     /// The column in characters, from 1; 0 where there is no place.
     pub column: u32,
+    /// The column after the last character of the key or value, in the same line; the next column
+    /// where it goes over several lines or its end isn't known.
+    pub end_column: u32,
     /// Whether the object is refused.
     pub severity: Severity,
     /// The kind of fault.
@@ -136,6 +139,67 @@ impl Code {
             | Self::NoEffect => Severity::Warning,
         }
     }
+
+    /// Every kind of fault.
+    pub const ALL: [Self; 25] = [
+        Self::Yaml,
+        Self::Limit,
+        Self::UnknownField,
+        Self::NotSupported,
+        Self::WrongType,
+        Self::InvalidValue,
+        Self::Missing,
+        Self::Conflict,
+        Self::Duplicate,
+        Self::NeverTeaches,
+        Self::NeverFed,
+        Self::SelectsNothing,
+        Self::NamespaceReplaced,
+        Self::ShadowedByDeny,
+        Self::OpenedByOther,
+        Self::MissesApex,
+        Self::PublicSuffix,
+        Self::MatchesNoName,
+        Self::MissesQuery,
+        Self::PathWithoutSlash,
+        Self::UnescapedDot,
+        Self::HttpOnTlsPort,
+        Self::EmptyBeside,
+        Self::PolicyTypes,
+        Self::NoEffect,
+    ];
+
+    /// What the kind of fault is, in one sentence.
+    #[must_use]
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::Yaml => "The text is not YAML.",
+            Self::Limit => "A named limit is exceeded.",
+            Self::UnknownField => "There is no such field.",
+            Self::NotSupported => "The field or value is Cilium's, but can't be enforced here.",
+            Self::WrongType => "The value has the wrong YAML type.",
+            Self::InvalidValue => "The field can't have this value.",
+            Self::Missing => "Something that must be there is not.",
+            Self::Conflict => "Parts exclude each other.",
+            Self::Duplicate => "The same key or object stands twice.",
+            Self::NeverTeaches => "No server of a DNS rule can teach addresses.",
+            Self::NeverFed => "No DNS rule can feed a `toFQDNs`.",
+            Self::SelectsNothing => "A part selects or allows nothing.",
+            Self::NamespaceReplaced => "The policy's own namespace replaces a namespace label.",
+            Self::ShadowedByDeny => "A deny rule takes an allow rule back whole.",
+            Self::OpenedByOther => "Another rule for the same peers and port opens L7 rules.",
+            Self::MissesApex => "A pattern for the names below a domain misses the domain itself.",
+            Self::PublicSuffix => "A pattern stands for everything below a public suffix.",
+            Self::MatchesNoName => "No name in DNS is like the name or pattern.",
+            Self::MissesQuery => "No request with a query string matches the HTTP path.",
+            Self::PathWithoutSlash => "An HTTP path doesn't start with a slash.",
+            Self::UnescapedDot => "A dot in an HTTP host stands for any character.",
+            Self::HttpOnTlsPort => "HTTP rules stand on a port of TLS that nobody terminates.",
+            Self::EmptyBeside => "An empty rule stands beside others of its direction.",
+            Self::PolicyTypes => "`policyTypes` leaves out a direction that has rules.",
+            Self::NoEffect => "A field changes nothing where it stands.",
+        }
+    }
 }
 
 impl fmt::Display for Severity {
@@ -148,29 +212,148 @@ impl fmt::Display for Severity {
 }
 
 impl fmt::Display for Problem {
-    /// `file:line:column: error: field: reason`, the source line, a caret, the help.
+    /// `file:line:column: error: field: reason`, the source line, what is meant underlined, the help.
+    /// `{:#}` is the same with the colours of a terminal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let paint = Paint::of(self.severity, f.alternate());
+        let severity = paint.severity(&self.severity.to_string());
         write!(
             f,
-            "{}:{}:{}: {}: ",
-            self.file, self.line, self.column, self.severity
+            "{}:{}:{}: {severity}: ",
+            self.file, self.line, self.column
         )?;
         if !self.field.is_empty() {
             write!(f, "{}: ", self.field)?;
         }
-        f.write_str(&self.message)?;
+        f.write_str(&paint.strong(&self.message))?;
         if !self.snippet.is_empty() {
-            let number = self.line.to_string();
-            let margin = " ".repeat(number.len());
-            let before = usize::try_from(self.column).unwrap_or(1).saturating_sub(1);
-            // Tabs stay tabs, so that the caret stands below its character.
-            let lead = self.snippet.chars().take(before);
-            let lead: String = lead.map(|ch| if ch == '\t' { '\t' } else { ' ' }).collect();
-            write!(f, "\n{number} | {}\n{margin} | {lead}^", self.snippet)?;
+            self.underline(f, &paint)?;
         }
         if let Some(help) = &self.help {
-            write!(f, "\n  help: {help}")?;
+            write!(f, "\n  {} {help}", paint.margin("help:"))?;
         }
         Ok(())
+    }
+}
+
+impl Problem {
+    fn underline(&self, f: &mut fmt::Formatter<'_>, paint: &Paint) -> fmt::Result {
+        let size = |count: u32| usize::try_from(count).unwrap_or(1);
+        let number = self.line.to_string();
+        let empty = " ".repeat(number.len());
+        let before = size(self.column).saturating_sub(1);
+        // Tabs stay tabs, so that the caret stands below its character.
+        let lead = self.snippet.chars().take(before);
+        let lead: String = lead.map(|ch| if ch == '\t' { '\t' } else { ' ' }).collect();
+        let carets = "^".repeat(size(self.end_column.saturating_sub(self.column)).max(1));
+        write!(
+            f,
+            "\n{} {}\n{} {lead}{}",
+            paint.margin(&format!("{number} |")),
+            self.snippet,
+            paint.margin(&format!("{empty} |")),
+            paint.severity(&carets)
+        )
+    }
+}
+
+/// The colours of a message, if it has any.
+struct Paint {
+    /// Of the severity and the carets; absent where all is plain.
+    severity: Option<&'static str>,
+}
+
+impl Paint {
+    const RED: &'static str = "\x1b[1;31m";
+    const YELLOW: &'static str = "\x1b[1;33m";
+    const BLUE: &'static str = "\x1b[1;34m";
+    const BOLD: &'static str = "\x1b[1m";
+    const RESET: &'static str = "\x1b[0m";
+
+    fn of(severity: Severity, coloured: bool) -> Self {
+        let severity = match severity {
+            Severity::Error => Self::RED,
+            Severity::Warning => Self::YELLOW,
+        };
+        Self {
+            severity: coloured.then_some(severity),
+        }
+    }
+
+    fn severity(&self, text: &str) -> String {
+        self.with(self.severity, text)
+    }
+
+    fn margin(&self, text: &str) -> String {
+        self.with(Some(Self::BLUE), text)
+    }
+
+    fn strong(&self, text: &str) -> String {
+        self.with(Some(Self::BOLD), text)
+    }
+
+    fn with(&self, colour: Option<&str>, text: &str) -> String {
+        match (self.severity, colour) {
+            (Some(_), Some(colour)) => format!("{colour}{text}{}", Self::RESET),
+            (None, _) | (_, None) => text.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(column: u32, end_column: u32) -> Problem {
+        Problem {
+            file: "p.yaml".to_owned(),
+            line: 12,
+            column,
+            end_column,
+            severity: Severity::Error,
+            code: Code::UnknownField,
+            field: "spec.egres".to_owned(),
+            message: "unknown field of a rule".to_owned(),
+            help: Some("did you mean `egress`?".to_owned()),
+            snippet: "\tegres: []".to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_is_meant_is_underlined() {
+        let expected = "p.yaml:12:2: error: spec.egres: unknown field of a rule\n\
+                        12 | \tegres: []\n   | \t^^^^^\n  help: did you mean `egress`?";
+        assert_eq!(problem(2, 7).to_string(), expected);
+    }
+
+    #[test]
+    fn every_kind_of_fault_is_listed_once_in_its_order() {
+        assert!(Code::ALL.is_sorted_by(|a, b| a < b));
+    }
+
+    #[test]
+    fn an_unknown_end_is_one_caret() {
+        for end_column in [0, 2, 3] {
+            let text = problem(2, end_column).to_string();
+            assert!(text.contains("| \t^\n"), "{text}");
+        }
+    }
+
+    #[test]
+    fn colours_add_nothing_but_colours() {
+        let problem = problem(2, 7);
+        let coloured = format!("{problem:#}");
+        let mut plain = coloured.clone();
+        for escape in [
+            Paint::RED,
+            Paint::YELLOW,
+            Paint::BLUE,
+            Paint::BOLD,
+            Paint::RESET,
+        ] {
+            plain = plain.replace(escape, "");
+        }
+        assert_ne!(coloured, plain);
+        assert_eq!(plain, problem.to_string());
     }
 }

@@ -22,6 +22,14 @@ impl PolicySet {
         self.policies.iter()
     }
 
+    /// All items with their policies and rules.
+    pub(crate) fn items(&self) -> impl Iterator<Item = (&Policy, &Rule, &Arc<Item>)> {
+        self.iter().flat_map(|policy| {
+            let rules = policy.rules.iter();
+            rules.flat_map(move |rule| rule.items.iter().map(move |item| (policy, rule, item)))
+        })
+    }
+
     /// How many objects there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -1,12 +1,18 @@
 //! One revision of policy, compiled: who may reach whom, ask what, and learn which addresses.
 
-mod build;
-mod dns_names;
+mod compiler;
+mod conflict;
+mod direction;
+mod dns_port;
 mod endpoint;
+mod item;
+mod name_cache;
+mod names;
+mod selection;
+mod table;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use fqdn::Name;
@@ -15,11 +21,28 @@ use ipnet::IpNet;
 use crate::address::{AddressClass, Owned};
 use crate::dns::{Denial, DenialReason, DenyAnswer, DnsPermit, Question};
 use crate::prefix::PrefixTable;
-use crate::problem::Problem;
-use crate::rule::{PolicySet, RuleOrigin};
-use crate::verdict::{Decision, Entry, FlowKey, decide};
-use crate::{Cast, EndpointId, Family, Identities, Identity, L4Protocol, LabelSet, Labels, RuleId};
+use crate::rule::{PeerView, RuleOrigin};
+use crate::verdict::{Decision, Entry, EntryVerdict, FlowKey, decide};
+use crate::{
+    Direction, EndpointId, Family, Identities, Identity, L4Protocol, LabelSet, Labels, RuleId,
+};
+pub use compiler::{Compiler, Options};
+pub use direction::Enforcement;
 use endpoint::EndpointPolicy;
+use item::CompiledItem;
+use table::Table;
+
+/// Whether endpoints are closed to what no rule allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// In the directions that some rule is about.
+    #[default]
+    Default,
+    /// In both directions, always.
+    Always,
+    /// Never; nothing is redirected either.
+    Never,
+}
 
 /// Policy, ready to be asked. Built whole, then only read; the next revision is another snapshot.
 #[derive(Debug)]
@@ -37,44 +60,32 @@ pub struct Snapshot {
     owned: Owned,
 }
 
-/// Numbers for rules; none is given twice in a run.
-#[derive(Debug, Default)]
-pub struct RuleIds {
-    last: u32,
-}
-
-impl RuleIds {
-    /// A counter that has given nothing yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The next number, if one is left.
-    fn take(&mut self) -> Option<RuleId> {
-        self.last = self.last.checked_add(1)?;
-        Some(RuleId::from_number(self.last))
-    }
+/// Who is at the other end of a flow.
+#[derive(Clone, Copy, Debug)]
+pub enum PeerRef<'a> {
+    /// Somebody of the address table.
+    Known(Identity),
+    /// An address that an endpoint has learned, by its labels.
+    Learned(&'a LabelSet),
 }
 
 impl Snapshot {
-    /// Compiles a set of policies for everybody there is. Acquires an identity for each prefix that
-    /// policy names; [`Snapshot::release`] gives them back.
-    ///
-    /// # Errors
-    /// If a limit is exceeded; nothing is acquired then.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "what a revision is made of, each of another type"
-    )]
-    pub fn build(
+    fn new(
         revision: u64,
-        policies: &PolicySet,
-        cast: &Cast,
-        identities: &mut Identities,
-        rule_ids: &mut RuleIds,
-    ) -> Result<Self, Vec<Problem>> {
-        build::build(revision, (policies, cast), (identities, rule_ids))
+        table: Table,
+        endpoints: HashMap<EndpointId, Arc<EndpointPolicy>>,
+        origins: BTreeMap<RuleId, RuleOrigin>,
+    ) -> Self {
+        Self {
+            revision,
+            origins,
+            endpoints,
+            table: table.by_address(),
+            labels: table.labels(),
+            prefixes: table.prefixes,
+            acquired: table.acquired,
+            owned: table.owned,
+        }
     }
 
     /// Gives back the identities that the snapshot acquired: once, after the last reader.
@@ -123,10 +134,18 @@ impl Snapshot {
         self.labels.get(&identity)
     }
 
+    /// Whether a direction of an endpoint is limited to what policy allows; `None` if it is unknown.
+    #[must_use]
+    pub fn enforcement(&self, endpoint: EndpointId, direction: Direction) -> Option<Enforcement> {
+        let policy = self.endpoints.get(&endpoint)?;
+        Some(policy.direction(direction).enforcement)
+    }
+
     /// Whether the endpoint's egress is limited to what policy allows; `None` if it is unknown.
     #[must_use]
     pub fn is_egress_enforced(&self, endpoint: EndpointId) -> Option<bool> {
-        self.endpoints.get(&endpoint).map(|policy| policy.enforced)
+        self.enforcement(endpoint, Direction::Egress)
+            .map(Enforcement::is_closed)
     }
 
     /// All policy entries of an endpoint for the identities of the table; `None` if it is unknown.
@@ -134,7 +153,7 @@ impl Snapshot {
     pub fn entries(&self, endpoint: EndpointId) -> Option<Vec<Entry>> {
         self.endpoints
             .get(&endpoint)
-            .map(|policy| policy.entries.clone())
+            .map(|policy| policy.entries().copied().collect())
     }
 
     /// The entries that one more identity of these labels needs on an endpoint, beside those for any
@@ -156,8 +175,73 @@ impl Snapshot {
     /// do nothing.
     #[must_use]
     pub fn judge(&self, endpoint: EndpointId, flow: FlowKey) -> Decision {
-        let policy = self.endpoints.get(&endpoint);
-        decide(policy.map_or(&[], |policy| &policy.entries), flow)
+        let Some(policy) = self.endpoints.get(&endpoint) else {
+            return Decision::DEFAULT_DENY;
+        };
+        decide(&policy.direction(flow.direction).entries, flow)
+    }
+
+    /// The verdict on a flow with an address that the endpoint has learned; the flow's identity is
+    /// not looked at.
+    #[must_use]
+    pub fn judge_learned(
+        &self,
+        endpoint: EndpointId,
+        labels: &LabelSet,
+        flow: FlowKey,
+    ) -> Decision {
+        let Some(policy) = self.endpoints.get(&endpoint) else {
+            return Decision::DEFAULT_DENY;
+        };
+        // A number that no entry of the table has.
+        let identity = Identity::from_number(u32::MAX);
+        let mut entries = policy.entries_for(labels, identity);
+        entries.extend(&policy.direction(flow.direction).entries);
+        decide(&entries, FlowKey { identity, ..flow })
+    }
+
+    /// All rules that say the same of a flow as its verdict: those that allow it, or those that deny
+    /// it; for default deny those that ask for it.
+    #[must_use]
+    pub fn deciding_rules(
+        &self,
+        endpoint: EndpointId,
+        peer: PeerRef<'_>,
+        flow: FlowKey,
+    ) -> Vec<RuleId> {
+        let Some(policy) = self.endpoints.get(&endpoint) else {
+            return Vec::new();
+        };
+        let (decision, items) = match peer {
+            PeerRef::Known(identity) => {
+                let flow = FlowKey { identity, ..flow };
+                let items = policy.direction(flow.direction).items.iter();
+                let items = items.filter(|item| item.selects_known(identity));
+                (self.judge(endpoint, flow), items.collect::<Vec<_>>())
+            }
+            PeerRef::Learned(labels) => {
+                let items = selecting_learned(policy, labels, flow.direction);
+                (self.judge_learned(endpoint, labels, flow), items)
+            }
+        };
+        if decision.drop_reason() == Some(133) || decision.verdict == EntryVerdict::AuditDefault {
+            let items = policy.direction(flow.direction).items.iter();
+            let closing = items.filter(|item| item.item().default_deny);
+            return closing.map(CompiledItem::id).collect();
+        }
+        let says_so = |item: &&CompiledItem| {
+            let keys = item.entry_keys(&[]);
+            keys.into_iter().any(|((protocol, ports), verdict)| {
+                (protocol == 0 || protocol == flow.protocol)
+                    && ports.contains(flow.port)
+                    && verdict.passes() == decision.verdict.passes()
+            })
+        };
+        items
+            .into_iter()
+            .filter(says_so)
+            .map(CompiledItem::id)
+            .collect()
     }
 
     /// What an address stands for once an endpoint has learned it under these names: the FQDN
@@ -174,13 +258,7 @@ impl Snapshot {
         let Some(policy) = self.endpoints.get(&endpoint) else {
             return LabelSet::world(family);
         };
-        let mut selectors = Vec::new();
-        for name in names {
-            let _: ControlFlow<()> = policy.selectors.visit(name.as_wire(), |index| {
-                selectors.extend(policy.selector_texts.get(index).cloned());
-                ControlFlow::Continue(())
-            });
-        }
+        let selectors = policy.selectors_for(names);
         let prefixes = policy.prefixes.covering(address);
         let prefixes = prefixes.map(|(prefix, ())| prefix).collect();
         LabelSet::new(family, prefixes, selectors)
@@ -206,7 +284,8 @@ impl Snapshot {
             return denied(DenialReason::UnknownEndpoint, DenyAnswer::ServFail);
         };
         let identity = self.identity_of(server.ip());
-        let Some(names) = policy.dns_names(identity, (protocol, server.port())) else {
+        let port = policy.dns.get(&(protocol, server.port()));
+        let Some(names) = port.and_then(|port| port.names(identity)) else {
             return denied(DenialReason::ServerNotAllowed, DenyAnswer::NxDomain);
         };
         match names.allowing_rule(&question.name) {
@@ -235,9 +314,9 @@ impl Snapshot {
         protocol: L4Protocol,
     ) -> bool {
         let identity = self.identity_of(server.ip());
-        self.endpoints
-            .get(&endpoint)
-            .is_some_and(|policy| policy.may_teach(identity, (protocol, server.port())))
+        let policy = self.endpoints.get(&endpoint);
+        let port = policy.and_then(|policy| policy.dns.get(&(protocol, server.port())));
+        port.is_some_and(|port| port.teaches(identity))
     }
 
     /// Whether an answer may open an address at all.
@@ -247,6 +326,21 @@ impl Snapshot {
     pub fn may_learn(&self, address: IpAddr) -> Result<(), AddressClass> {
         self.owned.may_learn(address)
     }
+}
+
+/// The items of a direction that select a learned address.
+fn selecting_learned<'a>(
+    policy: &'a EndpointPolicy,
+    labels: &LabelSet,
+    direction: Direction,
+) -> Vec<&'a CompiledItem> {
+    let all = labels.to_labels();
+    let view = PeerView {
+        labels: &all,
+        outside: Some(labels),
+    };
+    let items = policy.direction(direction).items.iter();
+    items.filter(|item| item.selects(view)).collect()
 }
 
 #[cfg(test)]

@@ -13,23 +13,105 @@ pub struct Entry {
     pub identity: Identity,
     /// The IANA protocol number; 0 is every protocol.
     pub protocol: u8,
-    /// The destination port; 0 is every port.
-    pub port: u16,
+    /// The destination ports, or the types of ICMP.
+    pub ports: PortPrefix,
     /// What happens.
     pub verdict: EntryVerdict,
     /// The rule that decided.
     pub rule: RuleId,
 }
 
+/// Ports that share their first bits; ranges are split into such.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortPrefix {
+    /// The lowest of them.
+    pub port: u16,
+    /// How many bits they share: 0 is every port, 16 is one.
+    pub bits: u8,
+}
+
+impl PortPrefix {
+    /// Every port.
+    pub const ALL: Self = Self { port: 0, bits: 0 };
+
+    /// One port.
+    #[must_use]
+    pub const fn exact(port: u16) -> Self {
+        Self { port, bits: 16 }
+    }
+
+    /// Whether a port is among them.
+    #[must_use]
+    pub fn contains(self, port: u16) -> bool {
+        let differs = u32::from(self.port ^ port);
+        differs >> (16 - u32::from(self.bits.min(16))) == 0
+    }
+
+    /// The fewest prefixes that make up a range, both ends included; none if `last` is below `first`.
+    #[must_use]
+    pub fn of_range(first: u16, last: u16) -> Vec<Self> {
+        let mut prefixes = Vec::new();
+        let (mut from, last) = (u32::from(first), u32::from(last));
+        while from <= last {
+            let aligned = from.trailing_zeros().min(16);
+            let room = (last - from + 1).ilog2();
+            let free = aligned.min(room);
+            prefixes.push(Self {
+                port: u16::try_from(from).unwrap_or(u16::MAX),
+                bits: u8::try_from(16 - free).unwrap_or(16),
+            });
+            from += 1 << free;
+        }
+        prefixes
+    }
+}
+
 /// What an entry does with a flow; a later one is stronger where two match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EntryVerdict {
+    /// Lets it pass, though no rule allows it: default deny that is only audited.
+    AuditDefault,
     /// Lets it pass.
     Allow,
+    /// Lets it pass, though a rule denies it that is only audited.
+    AuditDeny,
     /// Sends it to a proxy.
-    Redirect,
+    Redirect(Proxy),
+    /// Drops it for want of authentication.
+    FailAuthentication,
     /// Drops it.
     Deny,
+}
+
+/// Which proxy a flow is sent to; a later one wins where two match (Cilium's listener priorities).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Proxy {
+    /// Questions are judged.
+    Dns,
+    /// Server names are judged.
+    Tls,
+    /// Requests are judged.
+    Http,
+}
+
+impl EntryVerdict {
+    /// Whether the flow goes on, by itself or through a proxy.
+    #[must_use]
+    pub const fn passes(self) -> bool {
+        match self {
+            Self::AuditDefault | Self::Allow | Self::AuditDeny | Self::Redirect(_) => true,
+            Self::FailAuthentication | Self::Deny => false,
+        }
+    }
+
+    /// Whether policy would have dropped it, were it not only audited.
+    #[must_use]
+    pub const fn is_audited(self) -> bool {
+        match self {
+            Self::AuditDefault | Self::AuditDeny => true,
+            Self::Allow | Self::Redirect(_) | Self::FailAuthentication | Self::Deny => false,
+        }
+    }
 }
 
 /// A flow's side of a verdict.
@@ -41,7 +123,7 @@ pub struct FlowKey {
     pub identity: Identity,
     /// The IANA protocol number.
     pub protocol: u8,
-    /// The destination port; 0 for protocols without ports.
+    /// The destination port, or the type of ICMP; 0 for other protocols.
     pub port: u16,
 }
 
@@ -54,6 +136,33 @@ pub struct Decision {
     pub matched: MatchType,
     /// The rule that decided; [`RuleId::NONE`] for default deny and a direction without policy.
     pub rule: RuleId,
+}
+
+impl Decision {
+    /// No entry: denied by default.
+    pub const DEFAULT_DENY: Self = Self {
+        verdict: EntryVerdict::Deny,
+        matched: MatchType::None,
+        rule: RuleId::NONE,
+    };
+
+    /// Cilium's drop reason, if the flow is dropped: 133 without an entry, 181 by a deny entry, 189
+    /// for want of authentication.
+    #[must_use]
+    pub const fn drop_reason(&self) -> Option<u8> {
+        match (self.verdict, self.matched) {
+            (EntryVerdict::Deny, MatchType::None) => Some(133),
+            (EntryVerdict::Deny, _) => Some(181),
+            (EntryVerdict::FailAuthentication, _) => Some(189),
+            (
+                EntryVerdict::AuditDefault
+                | EntryVerdict::Allow
+                | EntryVerdict::AuditDeny
+                | EntryVerdict::Redirect(_),
+                _,
+            ) => None,
+        }
+    }
 }
 
 /// The form of the entry that decided, by Cilium's numbers and words.
@@ -118,13 +227,17 @@ impl Entry {
         self.direction == flow.direction
             && (self.identity == Identity::ANY || self.identity == flow.identity)
             && (self.protocol == 0 || self.protocol == flow.protocol)
-            && (self.port == 0 || self.port == flow.port)
+            && self.ports.contains(flow.port)
     }
 
     /// The form of the entry.
     #[must_use]
     pub fn match_type(&self) -> MatchType {
-        match (self.identity == Identity::ANY, self.protocol, self.port) {
+        match (
+            self.identity == Identity::ANY,
+            self.protocol,
+            self.ports.bits,
+        ) {
             (false, 0, _) => MatchType::L3Only,
             (false, _, 0) => MatchType::L3Proto,
             (false, _, _) => MatchType::L3L4,
@@ -141,19 +254,45 @@ impl Entry {
 pub fn decide(entries: &[Entry], flow: FlowKey) -> Decision {
     let covering = entries.iter().filter(|entry| entry.covers(flow));
     let rank = |entry: &&Entry| {
-        let l4 = (entry.protocol != 0, entry.port != 0);
+        let l4 = (entry.protocol != 0, entry.ports.bits);
         (entry.verdict, l4, entry.identity != Identity::ANY)
     };
-    match covering.max_by_key(rank) {
-        Some(entry) => Decision {
+    covering
+        .max_by_key(rank)
+        .map_or(Decision::DEFAULT_DENY, |entry| Decision {
             verdict: entry.verdict,
-            matched: entry.match_type(),
+            matched: if entry.verdict == EntryVerdict::AuditDefault {
+                MatchType::None
+            } else {
+                entry.match_type()
+            },
             rule: entry.rule,
-        },
-        None => Decision {
-            verdict: EntryVerdict::Deny,
-            matched: MatchType::None,
-            rule: RuleId::NONE,
-        },
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_split_into_the_ports_that_it_has() {
+        for (first, last) in [
+            (0, 65535),
+            (80, 80),
+            (80, 90),
+            (1, 65535),
+            (1023, 1025),
+            (0, 0),
+        ] {
+            let prefixes = PortPrefix::of_range(first, last);
+            for port in 0..=u16::MAX {
+                let count = prefixes.iter().filter(|one| one.contains(port)).count();
+                assert_eq!(count, usize::from((first..=last).contains(&port)), "{port}");
+            }
+            assert!(prefixes.len() <= 30);
+        }
+        assert_eq!(PortPrefix::of_range(0, 65535), [PortPrefix::ALL]);
+        assert_eq!(PortPrefix::of_range(7, 7), [PortPrefix::exact(7)]);
+        assert_eq!(PortPrefix::of_range(8, 7), []);
     }
 }

@@ -437,3 +437,52 @@ fn one_client_too_many_is_told_so() {
     };
     assert!((0..100).any(answers), "and they make room when they go");
 }
+
+#[test]
+fn a_policy_learned_from_the_flows_allows_what_was_done_and_no_more() {
+    let stage = Stage::new();
+    let daemon = stage.daemon();
+    stage.play();
+    lines_with(&daemon, &["--last", "1000"], "productpage-v1");
+    let socket = daemon.path("namegate.sock").display().to_string();
+    let args = ["policy", "learn", "--live", "--socket", &socket];
+    let learned = daemon.namegate(&args).unwrap();
+    assert!(learned.status.success(), "{learned:?}");
+    let learned = String::from_utf8(learned.stdout).unwrap();
+    for (words, count) in [
+        ("kind: CiliumNetworkPolicy", 1),
+        ("- matchName: web.example.com", 2), // to ask for and to reach
+        ("- matchName: other.example.com", 1),
+        ("- port: '80'", 1),
+        ("- matchName: nothing.example.com", 0),
+        ("evil", 0),
+    ] {
+        assert_eq!(learned.matches(words).count(), count, "{words}: {learned}");
+    }
+    daemon.policy("story.yaml", &learned).unwrap();
+    // The policy of before answers NXDOMAIN for it, the learned one denies it.
+    until_dropped(&daemon, "nothing.example.com. A)", || {
+        stage.asks(&stage.client, "nothing.example.com");
+    });
+    assert_eq!(stage.asks(&stage.client, "web.example.com"), "198.18.0.1\n");
+    assert_eq!(
+        stage.asks(&stage.client, "other.example.com"),
+        "198.18.0.2\n"
+    );
+    assert!(stage.reaches("198.18.0.1:80"));
+    assert!(!stage.reaches("198.18.0.1:81"));
+    assert!(!stage.reaches("198.18.0.2:80"));
+}
+
+/// Does something again and again until it was dropped.
+fn until_dropped(daemon: &Daemon<'_>, wanted: &str, act: impl Fn()) {
+    for _ in 0..100 {
+        act();
+        let dropped = lines(daemon, &["--last", "1000", "--verdict", "DROPPED"]);
+        if dropped.iter().any(|line| line.contains(wanted)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("{wanted:?} is never dropped");
+}

@@ -1,13 +1,17 @@
 //! `namegate policy`.
 
+mod learn;
+mod sarif;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use anstream::{AutoStream, ColorChoice};
+use clap::{Args, Subcommand, ValueEnum};
 use policy::{Problem, Source};
 
-use super::{Output, print};
+use super::print;
 use crate::exit::{Exit, USAGE};
 use crate::files::{FILE_BYTES_MAX, TextFile, read_file, read_folder};
 
@@ -15,14 +19,16 @@ use crate::files::{FILE_BYTES_MAX, TextFile, read_file, read_folder};
 #[derive(Subcommand)]
 pub(super) enum Policy {
     Validate(Validate),
+    Learn(learn::Learn),
 }
 
 /// Check policy files: all problems of all documents, each with file, line and column.
 ///
 /// Exit code 0 if all are valid, 1 if one has an error, 2 if something can't be read.
 #[derive(Args)]
-#[command(after_help = "Example:
-  namegate policy validate policies/ extra.yaml")]
+#[command(after_help = "Examples:
+  namegate policy validate policies/ extra.yaml
+  namegate policy validate -o sarif policies/ > policies.sarif")]
 pub(super) struct Validate {
     /// Files, folders, or - for standard input.
     #[arg(required = true, value_name = "FILE|DIR|-")]
@@ -32,13 +38,26 @@ pub(super) struct Validate {
     deny_warnings: bool,
     /// Form of the output.
     #[arg(short, long, value_enum, default_value = "text")]
-    output: Output,
+    output: ReportForm,
+}
+
+/// How problems are printed.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ReportForm {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+    /// For code scanners and forges: SARIF 2.1.0.
+    Sarif,
 }
 
 impl Policy {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let Self::Validate(validate) = self;
-        validate.run()
+        match self {
+            Self::Validate(validate) => validate.run(),
+            Self::Learn(learn) => learn.run(),
+        }
     }
 }
 
@@ -54,11 +73,12 @@ impl Validate {
         }
         let loaded = policy::load(&sources);
         match self.output {
-            Output::Json => print(&format!(
+            ReportForm::Json => print(&format!(
                 "{}\n",
                 serde_json::to_string_pretty(&loaded.problems)?
             ))?,
-            Output::Text => print(&text(&loaded.problems, loaded.set.len()))?,
+            ReportForm::Sarif => print(&format!("{:#}\n", sarif::log(&loaded.problems)?))?,
+            ReportForm::Text => print(&text(&loaded.problems, loaded.set.len()))?,
         };
         let fails = loaded.has_errors() || (self.deny_warnings && !loaded.problems.is_empty());
         Ok(if fails {
@@ -70,10 +90,13 @@ impl Validate {
 }
 
 fn text(problems: &[Problem], valid: usize) -> String {
-    let mut out: String = problems
-        .iter()
-        .map(|problem| format!("{problem}\n"))
-        .collect();
+    let line = |problem| match AutoStream::choice(&std::io::stdout()) {
+        ColorChoice::Never => format!("{problem}\n"),
+        ColorChoice::Auto | ColorChoice::Always | ColorChoice::AlwaysAnsi => {
+            format!("{problem:#}\n")
+        }
+    };
+    let mut out: String = problems.iter().map(line).collect();
     let errors = problems.iter().filter(|problem| problem.is_error()).count();
     let warnings = problems.len() - errors;
     out.push_str(&format!(

@@ -171,6 +171,7 @@ impl Stage {
                 namespace: pod.namespace.to_owned(),
                 name: pod.name.to_owned(),
                 labels,
+                ports: policy::NamedPorts::new(),
             };
             roster.found.push(Found {
                 workload,

@@ -141,6 +141,7 @@ fn take(documents: Vec<(String, EndpointFile)>) -> Roster {
             namespace: document.namespace.clone(),
             name: document.name.clone(),
             labels: labels_of(&document.labels),
+            ports: policy::NamedPorts::new(),
         };
         if document.remote {
             roster.peers.push(Peer {

@@ -6,7 +6,9 @@ use bpf_redirect::{FakeHook, FakeTable};
 use bpf_redirect_common::Address;
 use dnsproxy::LearnedAddr;
 use fqdn::Name;
-use policy::{Cast, L4Protocol, Label, LocalEndpoint, RuleIds, Source, Workload};
+use policy::{
+    Cast, Compiler, L4Protocol, Label, LocalEndpoint, NamedPorts, Options, Source, Workload,
+};
 
 use super::*;
 
@@ -84,7 +86,7 @@ impl Kernel {
 struct Scene {
     learner: Learner<FakeTable>,
     kernel: Kernel,
-    rule_ids: RuleIds,
+    compiler: Compiler,
     revision: u64,
     /// Identities in use before anything was learned.
     at_start: usize,
@@ -106,12 +108,12 @@ impl Scene {
     fn empty() -> Self {
         CLOCK_MS.set(0);
         let mut identities = Identities::new();
-        let mut rule_ids = RuleIds::new();
-        let snapshot = snapshot((1, POLICY), &mut identities, &mut rule_ids);
+        let mut compiler = Compiler::new();
+        let snapshot = snapshot((1, POLICY), &mut identities, &mut compiler);
         Self {
             learner: Learner::new(snapshot, identities, Lifetimes::default(), clock),
             kernel: Kernel::default(),
-            rule_ids,
+            compiler,
             revision: 1,
             at_start: 0,
         }
@@ -120,10 +122,10 @@ impl Scene {
     /// Puts another policy into force for queries; the endpoints follow by a reload.
     fn swap(&mut self, policy: &str) {
         self.revision += 1;
-        let (revision, rule_ids) = (self.revision, &mut self.rule_ids);
+        let (revision, compiler) = (self.revision, &mut self.compiler);
         let next = self
             .learner
-            .with_identities(|identities| snapshot((revision, policy), identities, rule_ids));
+            .with_identities(|identities| snapshot((revision, policy), identities, compiler));
         self.learner.set_snapshot(next);
     }
 
@@ -202,7 +204,7 @@ fn ip(last: u8) -> IpAddr {
 fn snapshot(
     (revision, fqdns): (u64, &str),
     identities: &mut Identities,
-    rule_ids: &mut RuleIds,
+    compiler: &mut Compiler,
 ) -> Snapshot {
     let text = format!(
         "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p}}\nspec: {{endpointSelector: {{matchLabels: {{app: a}}}}, egress: [{{toCIDR: [10.4.0.53/32], toPorts: [{{ports: [{{port: \"53\", protocol: ANY}}], rules: {{dns: [{{matchPattern: '*'}}]}}}}]}}, {fqdns}]}}\n"
@@ -216,14 +218,22 @@ fn snapshot(
             namespace: "default".to_owned(),
             name: format!("a{id}"),
             labels: [Label::from_key("app", "a")].into_iter().collect(),
+            ports: NamedPorts::new(),
         },
+        audit: false,
         addresses: vec![IpAddr::from([10, 2, 0, u8::try_from(id).unwrap()])],
     });
     let cast = Cast {
         endpoints: endpoints.into(),
         ..Cast::default()
     };
-    Snapshot::build(revision, &loaded.set, &cast, identities, rule_ids).unwrap()
+    compiler
+        .build(
+            revision,
+            (&loaded.set, &cast, Options::default()),
+            identities,
+        )
+        .unwrap()
 }
 
 fn lesson(id: u32, name: &str, addresses: &[IpAddr]) -> Lesson {

@@ -1,5 +1,8 @@
 //! A walk over a YAML tree that notes every fault and goes on.
 
+use std::cell::OnceCell;
+
+use super::span::Spans;
 use super::yaml::{Member, Node, Place, Value, YamlError};
 use crate::limits::{FILE_DEPTH_MAX, FILE_NODES_MAX, SNIPPET_BYTES_MAX};
 use crate::problem::{Code, Problem};
@@ -7,7 +10,10 @@ use crate::problem::{Code, Problem};
 /// Collects the problems of one file.
 pub(super) struct Report<'a> {
     file: &'a str,
+    text: &'a str,
     lines: Vec<&'a str>,
+    /// Where each token ends; empty until the first problem.
+    spans: OnceCell<Spans>,
     problems: Vec<Problem>,
     /// How many of the problems are errors.
     errors: usize,
@@ -40,7 +46,9 @@ impl<'a> Report<'a> {
     pub(super) fn new(file: &'a str, text: &'a str) -> Self {
         Self {
             file,
+            text,
             lines: text.lines().collect(),
+            spans: OnceCell::new(),
             problems: Vec::new(),
             errors: 0,
         }
@@ -64,10 +72,12 @@ impl<'a> Report<'a> {
         let index = usize::try_from(place.line).unwrap_or(0).checked_sub(1);
         let line = index.and_then(|index| self.lines.get(index));
         let line = line.filter(|line| line.len() <= SNIPPET_BYTES_MAX);
+        let spans = self.spans.get_or_init(|| Spans::of(self.text));
         Problem {
             file: self.file.to_owned(),
             line: place.line,
             column: place.column,
+            end_column: spans.end_column(place),
             severity: code.severity(),
             code,
             field: path.to_owned(),
@@ -117,7 +127,9 @@ impl<'a> Report<'a> {
                  a depth of {FILE_DEPTH_MAX} in one file"
             ));
         } else if let Some(star) = unquoted_star(&problem.snippet) {
+            let length = u32::try_from(star.chars().count()).unwrap_or(1);
             problem.help = Some(format!("quote the pattern: \"{star}\""));
+            problem.end_column = problem.column + length;
         }
         self.push(problem);
     }

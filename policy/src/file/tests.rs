@@ -178,7 +178,7 @@ fn a_problem_shows_the_place() {
     assert_eq!(
         shown,
         "p.yaml:10:15: error: spec.egress[0].toPorts[0].ports[0].port: a string is expected here, \
-         not a number\n10 |       - port: 53\n   |               ^\n  help: quote it: \"53\""
+         not a number\n10 |       - port: 53\n   |               ^^\n  help: quote it: \"53\""
     );
 }
 

@@ -1,6 +1,10 @@
 use super::*;
 use crate::limits::{ENTRIES_MAX, PREFIXES_MAX};
-use crate::{Code, Direction, EntryVerdict, Label, LocalEndpoint, Peer, Source, Workload, load};
+use crate::rule::PolicySet;
+use crate::{
+    Cast, Code, Direction, EntryVerdict, Label, LocalEndpoint, NamedPorts, Peer, Source, Workload,
+    load,
+};
 
 mod scene;
 
@@ -346,8 +350,14 @@ fn the_table_has_everybody() {
 fn a_reload_keeps_numbers_of_sets_and_never_those_of_rules() {
     let mut first = scene(&["egress: [{toCIDR: [10.0.0.0/8]}]"]);
     let set = set_of(&["egress: [{toCIDR: [10.0.0.0/8, 11.0.0.0/8]}]"]);
-    let second =
-        Snapshot::build(4, &set, &cast(), &mut first.identities, &mut first.rule_ids).unwrap();
+    let second = first
+        .compiler
+        .build(
+            4,
+            (&set, &cast(), Options::default()),
+            &mut first.identities,
+        )
+        .unwrap();
     first.snapshot.release(&mut first.identities);
     for text in [B, O, P] {
         let identity = second.identity_of(address(text));
@@ -361,9 +371,14 @@ fn a_reload_keeps_numbers_of_sets_and_never_those_of_rules() {
             .collect::<Vec<_>>()
     };
     assert_eq!((rules(&first.snapshot), rules(&second)), (vec![1], vec![2]));
-    let mut numbers = RuleIds { last: u32::MAX };
-    let problems =
-        Snapshot::build(5, &set, &cast(), &mut first.identities, &mut numbers).unwrap_err();
+    let mut full = Compiler::with_last_rule(u32::MAX);
+    let problems = full
+        .build(
+            5,
+            (&set, &cast(), Options::default()),
+            &mut first.identities,
+        )
+        .unwrap_err();
     assert_eq!(problems.first().unwrap().code, Code::Limit);
     assert_eq!(first.identities.local_count(), 2, "nothing more acquired");
 }
@@ -410,7 +425,7 @@ fn servers_teach_only_if_they_are_named() {
 fn a_snapshot_over_a_limit_is_refused_and_holds_nothing() {
     let build = |set: &PolicySet, cast: &Cast| {
         let mut identities = Identities::new();
-        let built = Snapshot::build(1, set, cast, &mut identities, &mut RuleIds::new());
+        let built = Compiler::new().build(1, (set, cast, Options::default()), &mut identities);
         let refused = built
             .map(drop)
             .map_err(|problems| problems.first().unwrap().message.clone());

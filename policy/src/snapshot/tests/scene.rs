@@ -26,6 +26,7 @@ pub(super) fn workload(namespace: &str, name: &str, labels: &[(&str, &str)]) -> 
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         labels: labels.collect(),
+        ports: NamedPorts::new(),
     }
 }
 
@@ -48,6 +49,7 @@ pub(super) fn cast() -> Cast {
             id: subject(),
             workload: workload("default", "a", &[("app", "a")]),
             addresses: vec![address(A), address("fd00::4")],
+            audit: false,
         }],
         peers: vec![
             peer(workload("default", "b", &[("app", "b")]), &[B, "fd00::5"]),
@@ -58,6 +60,7 @@ pub(super) fn cast() -> Cast {
                 &[DNS],
             ),
         ],
+        services: Vec::new(),
         host_addresses: vec![address(HOST)],
     }
 }
@@ -81,7 +84,7 @@ pub(super) fn policy(index: usize, text: &str) -> String {
 pub(super) struct Scene {
     pub(super) snapshot: Snapshot,
     pub(super) identities: Identities,
-    pub(super) rule_ids: RuleIds,
+    pub(super) compiler: Compiler,
 }
 
 pub(super) fn set_of(policies: &[&str]) -> PolicySet {
@@ -95,13 +98,15 @@ pub(super) fn set_of(policies: &[&str]) -> PolicySet {
 
 pub(super) fn scene(policies: &[&str]) -> Scene {
     let mut identities = Identities::new();
-    let mut rule_ids = RuleIds::new();
+    let mut compiler = Compiler::new();
     let set = set_of(policies);
-    let snapshot = Snapshot::build(3, &set, &cast(), &mut identities, &mut rule_ids).unwrap();
+    let snapshot = compiler
+        .build(3, (&set, &cast(), Options::default()), &mut identities)
+        .unwrap();
     Scene {
         snapshot,
         identities,
-        rule_ids,
+        compiler,
     }
 }
 
@@ -116,8 +121,11 @@ impl Scene {
         let decision = decide(entries, flow);
         let letter = match decision.verdict {
             EntryVerdict::Allow => 'A',
-            EntryVerdict::Redirect => 'R',
+            EntryVerdict::Redirect(_) => 'R',
             EntryVerdict::Deny => 'D',
+            EntryVerdict::AuditDefault
+            | EntryVerdict::AuditDeny
+            | EntryVerdict::FailAuthentication => unreachable!("none of these policies"),
         };
         assert_eq!(
             decision.rule == RuleId::NONE,

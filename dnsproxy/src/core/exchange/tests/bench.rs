@@ -3,8 +3,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use policy::{
-    Cast, DnsPermit, EndpointId, Identities, L4Protocol, Labels, LocalEndpoint, Question, RuleIds,
-    Snapshot, Source, Workload,
+    Cast, Compiler, DnsPermit, EndpointId, Identities, L4Protocol, Labels, LocalEndpoint, Options,
+    Question, Source, Workload,
 };
 
 use crate::core::exchange::{Action, Exchange, Forward, Upstream};
@@ -184,17 +184,21 @@ spec:
         namespace: "default".into(),
         name: "client".into(),
         labels: Labels::default(),
+        ports: policy::NamedPorts::new(),
     };
     let cast = Cast {
         endpoints: vec![LocalEndpoint {
             id: origin.endpoint,
             workload,
             addresses: vec![origin.client.ip()],
+            audit: false,
         }],
         ..Cast::default()
     };
-    let (mut identities, mut rules) = (Identities::new(), RuleIds::new());
-    let snapshot = Snapshot::build(1, &loaded.set, &cast, &mut identities, &mut rules).unwrap();
+    let mut identities = Identities::new();
+    let snapshot = Compiler::new()
+        .build(1, (&loaded.set, &cast, Options::default()), &mut identities)
+        .unwrap();
     snapshot
         .judge_dns(origin.endpoint, origin.server, origin.protocol, &question)
         .unwrap()

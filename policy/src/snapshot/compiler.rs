@@ -1,0 +1,278 @@
+//! From policies and workloads to a snapshot, again and again: what didn't change isn't done again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::direction::Regime;
+use super::endpoint::EndpointPolicy;
+use super::item::{CompiledItem, Prepared};
+use super::name_cache::NameCache;
+use super::selection::Selections;
+use super::table::Table;
+use super::{Mode, Snapshot, conflict};
+use crate::cast::NamedPorts;
+use crate::identity::Exhausted;
+use crate::limits::{ENTRIES_MAX, PREFIXES_MAX};
+use crate::problem::{Code, Problem, Severity};
+use crate::rule::{Item, Policy, PolicySet, Rule, RuleOrigin, Subject};
+use crate::{Cast, EndpointId, Identities, LocalEndpoint, RuleId};
+
+/// Compiles revision after revision, and keeps what the next one can use: the numbers and name sets
+/// of rules whose file did not change, the selections of selectors, the policy of endpoints.
+#[derive(Debug, Default)]
+pub struct Compiler {
+    last_rule: u32,
+    /// By the address of the item, which stays its own as long as this is kept.
+    prepared: HashMap<usize, Arc<Prepared>>,
+    selections: Selections,
+    names: NameCache,
+    endpoints: HashMap<GroupKey, Group>,
+}
+
+/// How policy is enforced on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Whether endpoints are closed.
+    pub mode: Mode,
+    /// Judge and tell, block nothing.
+    pub audit: bool,
+    /// The local host may reach every endpoint, unless a rule denies it.
+    pub allow_localhost: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Default,
+            audit: false,
+            allow_localhost: true,
+        }
+    }
+}
+
+/// What endpoints must have in common to share a policy: their rules, by number, and what else it
+/// depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct GroupKey {
+    rules: Vec<RuleId>,
+    regime: Regime,
+    /// What they call their ports, where a rule names one.
+    ports: NamedPorts,
+}
+
+#[derive(Debug)]
+struct Group {
+    items: Vec<CompiledItem>,
+    /// What everybody calls their ports, where a rule names one.
+    table_ports: HashMap<crate::Identity, Vec<NamedPorts>>,
+    policy: Arc<EndpointPolicy>,
+}
+
+/// What a revision is made from.
+#[derive(Clone, Copy)]
+pub(super) struct Inputs<'a> {
+    pub(super) policies: &'a PolicySet,
+    pub(super) cast: &'a Cast,
+    pub(super) options: Options,
+}
+
+type Endpoints = HashMap<EndpointId, Arc<EndpointPolicy>>;
+type Origins = BTreeMap<RuleId, RuleOrigin>;
+type Compiled<'a> = Vec<(&'a Rule, Vec<CompiledItem>)>;
+
+impl Compiler {
+    /// A compiler that knows nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_last_rule(last_rule: u32) -> Self {
+        Self {
+            last_rule,
+            ..Self::default()
+        }
+    }
+
+    /// Compiles a set of policies for everybody there is. Acquires an identity for each prefix that
+    /// policy names; [`Snapshot::release`] gives them back.
+    ///
+    /// # Errors
+    /// If a limit is exceeded or policies contradict each other; nothing is acquired then.
+    pub fn build(
+        &mut self,
+        revision: u64,
+        (policies, cast, options): (&PolicySet, &Cast, Options),
+        identities: &mut Identities,
+    ) -> Result<Snapshot, Vec<Problem>> {
+        let inputs = Inputs {
+            policies,
+            cast,
+            options,
+        };
+        let mut table = Table::default();
+        let result = table
+            .fill(policies, cast, identities)
+            .map_err(|Exhausted| vec![refusal("no identity number is left".to_owned())])
+            .and_then(|()| self.compile(inputs, &table));
+        match result {
+            Ok((endpoints, origins)) => Ok(Snapshot::new(revision, table, endpoints, origins)),
+            Err(problems) => {
+                for identity in &table.acquired {
+                    identities.release(*identity);
+                }
+                Err(problems)
+            }
+        }
+    }
+
+    fn compile(
+        &mut self,
+        inputs: Inputs<'_>,
+        table: &Table,
+    ) -> Result<(Endpoints, Origins), Vec<Problem>> {
+        if table.prefixes.len() > PREFIXES_MAX {
+            let count = table.prefixes.len();
+            return Err(vec![refusal(format!(
+                "{count} address prefixes; the address table has room for {PREFIXES_MAX}"
+            ))]);
+        }
+        self.selections.follow(table);
+        let (compiled, origins) = self.compile_rules(inputs, table)?;
+        let mut groups = HashMap::new();
+        let mut endpoints = Endpoints::new();
+        for endpoint in &inputs.cast.endpoints {
+            let policy = self.endpoint(inputs, (endpoint, table), (&compiled, &mut groups))?;
+            let count = policy.entries().count();
+            if count > ENTRIES_MAX {
+                return Err(vec![refusal(format!(
+                    "{}/{} needs {count} policy entries; an endpoint has room for {ENTRIES_MAX}",
+                    endpoint.workload.namespace, endpoint.workload.name
+                ))]);
+            }
+            endpoints.insert(endpoint.id, policy);
+        }
+        self.endpoints = groups;
+        self.selections.trim();
+        self.names.trim();
+        let used = |prepared: &Arc<Prepared>| origins.contains_key(&prepared.id);
+        self.prepared.retain(|_, prepared| used(prepared));
+        Ok((endpoints, origins))
+    }
+
+    fn compile_rules<'a>(
+        &mut self,
+        inputs: Inputs<'a>,
+        table: &Table,
+    ) -> Result<(Compiled<'a>, Origins), Vec<Problem>> {
+        let mut origins = Origins::new();
+        let mut compiled: Compiled<'_> = Vec::new();
+        for policy in inputs.policies.iter() {
+            for rule in &policy.rules {
+                let mut items = Vec::with_capacity(rule.items.len());
+                for item in &rule.items {
+                    let prepared = self.prepare(policy, item)?;
+                    origins.insert(prepared.id, prepared.origin.clone());
+                    items.push(CompiledItem::new(&prepared, table, &mut self.selections));
+                }
+                compiled.push((rule, items));
+            }
+        }
+        Ok((compiled, origins))
+    }
+
+    fn prepare(
+        &mut self,
+        policy: &Policy,
+        item: &Arc<Item>,
+    ) -> Result<Arc<Prepared>, Vec<Problem>> {
+        if let Some(prepared) = self.prepared.get(&Arc::as_ptr(item).addr()) {
+            return Ok(Arc::clone(prepared));
+        }
+        let Some(number) = self.last_rule.checked_add(1) else {
+            let message = "no rule number is left in this run".to_owned();
+            return Err(vec![refusal(message)]);
+        };
+        self.last_rule = number;
+        let prepared = Prepared::new(RuleId::from_number(number), item, policy);
+        let prepared = Arc::new(prepared);
+        let address = Arc::as_ptr(item).addr();
+        self.prepared.insert(address, Arc::clone(&prepared));
+        Ok(prepared)
+    }
+
+    /// The policy of one endpoint: the one of the last revision where nothing in it changed.
+    fn endpoint(
+        &mut self,
+        inputs: Inputs<'_>,
+        (endpoint, table): (&LocalEndpoint, &Table),
+        (compiled, groups): (&Compiled<'_>, &mut HashMap<GroupKey, Group>),
+    ) -> Result<Arc<EndpointPolicy>, Vec<Problem>> {
+        let labels = endpoint.workload.full_labels();
+        let selecting = compiled.iter().filter(|(rule, _)| match &rule.subject {
+            Subject::Endpoints(selector) => selector.matches(&labels),
+            Subject::Nodes(_) => false,
+        });
+        let items: Vec<&CompiledItem> = selecting.flat_map(|(_, items)| items).collect();
+        let names_ports = items.iter().any(|item| item.names_ports());
+        let key = GroupKey {
+            rules: items.iter().map(|item| item.id()).collect(),
+            regime: Regime {
+                mode: inputs.options.mode,
+                audit: inputs.options.audit || endpoint.audit,
+                is_init: labels.has_reserved("init"),
+                allow_localhost: inputs.options.allow_localhost,
+            },
+            ports: if names_ports {
+                endpoint.workload.ports.clone()
+            } else {
+                NamedPorts::new()
+            },
+        };
+        if let Some(group) = groups.get(&key) {
+            return Ok(Arc::clone(&group.policy));
+        }
+        let kept = self.endpoints.remove(&key).filter(|group| {
+            let same = group.items.iter().zip(&items);
+            same.clone().all(|(old, new)| old.is_same(new))
+                && (!names_ports || group.table_ports == table.ports)
+        });
+        let group = match kept {
+            Some(group) => group,
+            None => {
+                let items: Vec<CompiledItem> = items.into_iter().cloned().collect();
+                conflict::find(&items)?;
+                let owned = (table, &key.ports);
+                let policy = EndpointPolicy::new(key.regime, &items, owned, &mut self.names);
+                Group {
+                    items,
+                    table_ports: if names_ports {
+                        table.ports.clone()
+                    } else {
+                        HashMap::new()
+                    },
+                    policy: Arc::new(policy),
+                }
+            }
+        };
+        let policy = Arc::clone(&group.policy);
+        groups.insert(key, group);
+        Ok(policy)
+    }
+}
+
+fn refusal(message: String) -> Problem {
+    Problem {
+        file: String::new(),
+        line: 0,
+        column: 0,
+        end_column: 0,
+        severity: Severity::Error,
+        code: Code::Limit,
+        field: String::new(),
+        message,
+        help: None,
+        snippet: String::new(),
+    }
+}

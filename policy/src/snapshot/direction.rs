@@ -1,0 +1,267 @@
+//! What one direction of an endpoint lets through: entries for the kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::item::{CompiledItem, L4Key};
+use super::table::Table;
+use crate::cast::NamedPorts;
+use crate::rule::{PeerView, Peers};
+use crate::verdict::{Entry, EntryVerdict, PortPrefix};
+use crate::{Direction, Identity, LabelSet, RuleId};
+
+/// Whether a direction is closed to what no rule allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enforcement {
+    /// No rule is about it: all passes.
+    Open,
+    /// Rules are about it, and none asks for default deny: all passes but what is denied; L7 is told.
+    Observed,
+    /// Only what is allowed passes.
+    Enforced,
+    /// The same, but what default deny would drop is only told.
+    Audited,
+}
+
+/// How a direction is judged, beside its items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Regime {
+    pub(super) mode: super::Mode,
+    /// Every denial is told and let pass.
+    pub(super) audit: bool,
+    /// The endpoint has no labels yet: it is enforced in every mode but `never`.
+    pub(super) is_init: bool,
+    /// The local host may reach every endpoint (kubelet's probes).
+    pub(super) allow_localhost: bool,
+}
+
+/// One direction of the policy of all endpoints that the same rules select.
+#[derive(Debug)]
+pub(super) struct DirectionPolicy {
+    pub(super) direction: Direction,
+    pub(super) enforcement: Enforcement,
+    pub(super) items: Vec<CompiledItem>,
+    /// Static, complete, in order.
+    pub(super) entries: Vec<Entry>,
+    audit: bool,
+    /// Items with listed peers, as indices of `items`.
+    listed: Vec<usize>,
+    /// What holds for every peer; an identity's entry that adds nothing to it is left out.
+    for_any: BTreeMap<L4Key, What>,
+}
+
+/// What happens, and by which rule.
+type What = (EntryVerdict, RuleId);
+
+impl Enforcement {
+    fn of(regime: Regime, items: &[CompiledItem]) -> Self {
+        let mut denying = items.iter().filter(|item| item.item().default_deny);
+        match regime.mode {
+            super::Mode::Never => Self::Open,
+            _ if regime.is_init => Self::Enforced,
+            super::Mode::Always => Self::Enforced,
+            super::Mode::Default if items.is_empty() => Self::Open,
+            super::Mode::Default => {
+                if denying.clone().next().is_none() {
+                    Self::Observed
+                } else if denying.all(|item| item.prepared.audit) {
+                    Self::Audited
+                } else {
+                    Self::Enforced
+                }
+            }
+        }
+    }
+
+    /// Whether something can be dropped by default.
+    pub(super) const fn is_closed(self) -> bool {
+        match self {
+            Self::Open | Self::Observed => false,
+            Self::Enforced | Self::Audited => true,
+        }
+    }
+}
+
+impl DirectionPolicy {
+    pub(super) fn new(
+        (direction, regime): (Direction, Regime),
+        mut items: Vec<CompiledItem>,
+        (table, own_ports): (&Table, &NamedPorts),
+    ) -> Self {
+        let enforcement = Enforcement::of(regime, &items);
+        if enforcement == Enforcement::Open {
+            items.clear();
+        }
+        let listed = items.iter().enumerate();
+        let listed = listed.filter(|(_, item)| matches!(item.item().peers, Peers::Some(_)));
+        let mut policy = Self {
+            direction,
+            enforcement,
+            listed: listed.map(|(index, _)| index).collect(),
+            items,
+            entries: Vec::new(),
+            audit: regime.audit,
+            for_any: BTreeMap::new(),
+        };
+        policy.fill(regime, (table, own_ports));
+        policy
+    }
+
+    fn fill(&mut self, regime: Regime, (table, own_ports): (&Table, &NamedPorts)) {
+        let mut for_any: BTreeMap<L4Key, What> = BTreeMap::new();
+        let mut for_one: BTreeMap<(Identity, L4Key), What> = BTreeMap::new();
+        let own = [own_ports];
+        for item in &self.items {
+            let fixed = match self.direction {
+                Direction::Ingress => item.entry_keys(&own),
+                Direction::Egress => item.entry_keys(&[]),
+            };
+            let is_named = item.item().port_list().iter().any(|port| port.is_named());
+            let by_peer = self.direction == Direction::Egress && is_named;
+            match &item.item().peers {
+                Peers::Nobody => continue,
+                Peers::Any => {
+                    for (key, verdict) in &fixed {
+                        merge(&mut for_any, *key, (self.told(*verdict), item.id()));
+                    }
+                    if by_peer {
+                        for identity in table.ports.keys() {
+                            let keys = item.entry_keys(&table.named_ports(*identity));
+                            for (key, verdict) in keys {
+                                merge(
+                                    &mut for_one,
+                                    (*identity, key),
+                                    (self.told(verdict), item.id()),
+                                );
+                            }
+                        }
+                    }
+                }
+                Peers::Some(_) => {
+                    for identity in item.selected.iter() {
+                        let named = by_peer.then(|| item.entry_keys(&table.named_ports(*identity)));
+                        for (key, verdict) in named.as_ref().unwrap_or(&fixed) {
+                            merge(
+                                &mut for_one,
+                                (*identity, *key),
+                                (self.told(*verdict), item.id()),
+                            );
+                        }
+                    }
+                }
+            }
+        }
+        self.fill_defaults(regime, &mut for_any, &mut for_one);
+        self.for_any = for_any;
+        let any = self.for_any.iter();
+        let any = any.map(|(key, what)| self.entry(Identity::ANY, *key, *what));
+        let one = for_one
+            .iter()
+            .filter(|((_, key), what)| self.adds_something(*key, **what));
+        let one = one.map(|((identity, key), what)| self.entry(*identity, *key, *what));
+        let entries = any.chain(one).collect();
+        self.entries = entries;
+    }
+
+    /// What holds where no rule says anything.
+    fn fill_defaults(
+        &self,
+        regime: Regime,
+        for_any: &mut BTreeMap<L4Key, What>,
+        for_one: &mut BTreeMap<(Identity, L4Key), What>,
+    ) {
+        let all = (0, PortPrefix::ALL);
+        let default = match self.enforcement {
+            Enforcement::Open | Enforcement::Observed => Some(EntryVerdict::Allow),
+            Enforcement::Audited => Some(EntryVerdict::AuditDefault),
+            Enforcement::Enforced if self.audit => Some(EntryVerdict::AuditDefault),
+            Enforcement::Enforced => None,
+        };
+        if let Some(default) = default {
+            for_any.entry(all).or_insert((default, RuleId::NONE));
+        }
+        let probes = self.direction == Direction::Ingress && regime.allow_localhost;
+        if probes && !self.items.is_empty() {
+            merge(
+                for_one,
+                (Identity::HOST, all),
+                (EntryVerdict::Allow, RuleId::NONE),
+            );
+        }
+    }
+
+    /// What becomes of a verdict on an endpoint that is only audited.
+    fn told(&self, verdict: EntryVerdict) -> EntryVerdict {
+        if self.audit && !verdict.passes() {
+            EntryVerdict::AuditDeny
+        } else {
+            verdict
+        }
+    }
+
+    fn entry(&self, identity: Identity, (protocol, ports): L4Key, (verdict, rule): What) -> Entry {
+        Entry {
+            direction: self.direction,
+            identity,
+            protocol,
+            ports,
+            verdict,
+            rule,
+        }
+    }
+
+    /// Whether an identity's own entry says more than the one for every peer.
+    fn adds_something(&self, key: L4Key, (verdict, _): What) -> bool {
+        self.for_any
+            .get(&key)
+            .is_none_or(|(for_any, _)| *for_any < verdict)
+    }
+
+    /// The items that select a peer outside the table. `named` are those whose names it has.
+    pub(super) fn selecting<'a>(
+        &'a self,
+        peer: PeerView<'a>,
+        named: &'a BTreeSet<usize>,
+    ) -> impl Iterator<Item = &'a CompiledItem> {
+        let indices = self.listed.iter().filter(move |index| {
+            let item = self.items.get(**index);
+            named.contains(index)
+                || item.is_some_and(|item| item.prepared.fqdns.is_none() && item.selects(peer))
+        });
+        indices.filter_map(|index| self.items.get(*index))
+    }
+
+    /// The entries for one identity outside the table.
+    pub(super) fn entries_for(
+        &self,
+        (set, identity): (&LabelSet, Identity),
+        named: &BTreeSet<usize>,
+    ) -> Vec<Entry> {
+        let labels = set.to_labels();
+        let view = PeerView {
+            labels: &labels,
+            outside: Some(set),
+        };
+        let mut merged = BTreeMap::new();
+        for item in self.selecting(view, named) {
+            for (key, verdict) in item.entry_keys(&[]) {
+                merge(&mut merged, key, (self.told(verdict), item.id()));
+            }
+        }
+        let kept = merged
+            .into_iter()
+            .filter(|(key, what)| self.adds_something(*key, *what));
+        kept.map(|(key, what)| self.entry(identity, key, what))
+            .collect()
+    }
+}
+
+/// Keeps the stronger verdict, and of equal ones the first rule.
+fn merge<K: Ord>(map: &mut BTreeMap<K, What>, key: K, what: What) {
+    map.entry(key)
+        .and_modify(|old| {
+            if old.0 < what.0 {
+                *old = what;
+            }
+        })
+        .or_insert(what);
+}

@@ -1,0 +1,275 @@
+//! Which names may be asked of which servers, for one port and protocol of an endpoint.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use fqdn::Name;
+
+use super::direction::{DirectionPolicy, Enforcement};
+use super::item::{CompiledItem, L4Key};
+use super::name_cache::NameCache;
+use super::names::NameLists;
+use super::table::Table;
+use crate::rule::{Effect, Peers};
+use crate::verdict::PortPrefix;
+use crate::{Identity, L4Protocol, RuleId};
+
+/// All ports of an endpoint on which questions are judged.
+pub(super) type DnsPorts = HashMap<(L4Protocol, u16), DnsPort>;
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct DnsPort {
+    /// Absent names: a deny rule covers the server.
+    by_identity: HashMap<Identity, Option<Arc<DnsNames>>>,
+    /// For servers that only rules for every peer select; absent if none of those has names.
+    others: Option<Arc<DnsNames>>,
+    teachers: HashSet<Identity>,
+}
+
+/// What all rules for a server, a port and a protocol say together.
+#[derive(Debug)]
+pub(super) struct DnsNames {
+    names: Arc<NameLists>,
+    /// The rule of each list.
+    rules: Vec<RuleId>,
+    /// A rule for the same port without names, or no default deny: every name may be asked.
+    opened_by: Option<RuleId>,
+    /// Whether what is denied is only told.
+    pub(super) audited: bool,
+}
+
+impl DnsNames {
+    /// The rule by which a name may be asked.
+    pub(super) fn allowing_rule(&self, name: &Name) -> Option<RuleId> {
+        let list = self.names.first_match(name);
+        let rule = list.and_then(|list| self.rules.get(usize::try_from(list).ok()?).copied());
+        rule.or(self.opened_by)
+    }
+
+    pub(super) fn is_ancestor_of_some(&self, name: &Name) -> bool {
+        self.names.is_ancestor_of_some(name)
+    }
+}
+
+impl DnsPort {
+    /// What may be asked of a server there; `None` if nothing, or if no DNS rule selects it.
+    pub(super) fn names(&self, server: Identity) -> Option<&DnsNames> {
+        let own = self.by_identity.get(&server);
+        own.unwrap_or(&self.others).as_deref()
+    }
+
+    pub(super) fn teaches(&self, server: Identity) -> bool {
+        self.teachers.contains(&server)
+    }
+}
+
+/// One `ports` element of one item: their indices.
+type PortRef = (usize, usize);
+
+/// Compiles the DNS rules of an endpoint's egress.
+pub(super) fn compile(
+    egress: &DirectionPolicy,
+    (table, audit): (&Table, bool),
+    cache: &mut NameCache,
+) -> DnsPorts {
+    let mut keys = BTreeSet::new();
+    for item in &egress.items {
+        for (port, names) in item.item().port_list().iter().zip(&item.prepared.dns) {
+            if names.is_none() {
+                continue;
+            }
+            let mut l4 = port.l4_keys(&[]);
+            for identity in table.ports.keys().filter(|_| port.is_named()) {
+                l4.extend(port.l4_keys(&table.named_ports(*identity)));
+            }
+            keys.extend(l4);
+        }
+    }
+    let ports = keys.into_iter().filter_map(|key: L4Key| {
+        let protocol = match key.0 {
+            6 => L4Protocol::Tcp,
+            17 => L4Protocol::Udp,
+            _ => return None,
+        };
+        let shop = Shop {
+            egress,
+            table,
+            audit,
+            key,
+        };
+        Some(((protocol, key.1.port), shop.port(cache)))
+    });
+    ports.collect()
+}
+
+/// What one port is made from.
+struct Shop<'a> {
+    egress: &'a DirectionPolicy,
+    table: &'a Table,
+    audit: bool,
+    key: L4Key,
+}
+
+impl Shop<'_> {
+    fn port(&self, cache: &mut NameCache) -> DnsPort {
+        let mut for_any: Vec<PortRef> = Vec::new();
+        let mut for_one: BTreeMap<Identity, Vec<PortRef>> = BTreeMap::new();
+        let mut teachers = HashSet::new();
+        for (index, item) in self.egress.items.iter().enumerate() {
+            if item.item().effect == Effect::Deny {
+                continue;
+            }
+            match &item.item().peers {
+                Peers::Nobody => {}
+                Peers::Any => {
+                    for_any.extend(self.ports_for(item, None).map(|port| (index, port)));
+                    if item.item().port_list().iter().any(|port| port.is_named()) {
+                        for identity in self.table.ports.keys() {
+                            for port in self.ports_for(item, Some(*identity)) {
+                                for_one.entry(*identity).or_default().push((index, port));
+                            }
+                        }
+                    }
+                }
+                Peers::Some(_) => {
+                    for identity in item.selected.iter() {
+                        let ports = self.ports_for(item, Some(*identity));
+                        let ports: Vec<PortRef> = ports.map(|port| (index, port)).collect();
+                        if !ports.is_empty() {
+                            for_one.entry(*identity).or_default().extend(&ports);
+                        }
+                    }
+                    if self
+                        .ports_for(item, None)
+                        .any(|port| self.has_names((index, port)))
+                    {
+                        teachers.extend(item.teachers.iter().copied());
+                    }
+                }
+            }
+        }
+        let mut by_identity = HashMap::new();
+        let mut shared = BTreeMap::new();
+        for (identity, mut items) in for_one {
+            items.extend(&for_any);
+            items.sort_unstable();
+            items.dedup();
+            let names = self.names(&items, &mut shared, cache);
+            if names.is_some() {
+                by_identity.insert(identity, names);
+            }
+        }
+        let mut others = self.names(&for_any, &mut shared, cache);
+        self.close_denied(&mut by_identity, &mut others);
+        DnsPort {
+            by_identity,
+            others,
+            teachers,
+        }
+    }
+
+    /// The `ports` elements of an item that are about exactly this protocol and port.
+    fn ports_for(
+        &self,
+        item: &CompiledItem,
+        peer: Option<Identity>,
+    ) -> impl Iterator<Item = usize> {
+        let named = peer.map(|peer| self.table.named_ports(peer));
+        let ports = item.item().port_list().iter().enumerate();
+        let fits = ports.filter(|(_, port)| {
+            let keys = port.l4_keys(named.as_deref().unwrap_or_default());
+            keys.contains(&self.key) && self.key.1.bits == 16
+        });
+        fits.map(|(index, _)| index).collect::<Vec<_>>().into_iter()
+    }
+
+    fn has_names(&self, (item, port): PortRef) -> bool {
+        let item = self.egress.items.get(item);
+        item.and_then(|item| item.prepared.dns.get(port))
+            .is_some_and(Option::is_some)
+    }
+
+    /// What the elements let be asked; nothing is judged where none of them has names.
+    fn names(
+        &self,
+        ports: &[PortRef],
+        shared: &mut BTreeMap<Vec<PortRef>, Option<Arc<DnsNames>>>,
+        cache: &mut NameCache,
+    ) -> Option<Arc<DnsNames>> {
+        if let Some(names) = shared.get(ports) {
+            return names.clone();
+        }
+        let mut lists = Vec::new();
+        let mut rules = Vec::new();
+        let mut opened_by: Option<RuleId> = None;
+        let mut only_audited = true;
+        for (index, port) in ports {
+            let item = self.egress.items.get(*index)?;
+            match item.prepared.dns.get(*port)? {
+                Some(list) => {
+                    lists.push(Arc::clone(list));
+                    rules.push(item.id());
+                    only_audited &= item.prepared.audit;
+                }
+                None => {
+                    opened_by.get_or_insert_with(|| item.id());
+                }
+            }
+        }
+        if self.egress.enforcement == Enforcement::Observed {
+            opened_by = opened_by.or_else(|| rules.first().copied());
+        }
+        let names = (!lists.is_empty()).then(|| {
+            Arc::new(DnsNames {
+                names: cache.group(lists),
+                rules,
+                opened_by,
+                audited: self.audit || only_audited,
+            })
+        });
+        shared.insert(ports.to_vec(), names.clone());
+        names
+    }
+
+    /// Takes away what a deny rule covers: the kernel drops it, and the proxy must not know better.
+    fn close_denied(
+        &self,
+        by_identity: &mut HashMap<Identity, Option<Arc<DnsNames>>>,
+        others: &mut Option<Arc<DnsNames>>,
+    ) {
+        for item in &self.egress.items {
+            let is_denied = item.item().effect == Effect::Deny && !item.prepared.audit;
+            if !is_denied || self.audit {
+                continue;
+            }
+            let covers = |ports: &[&crate::cast::NamedPorts]| {
+                let mut keys = item.entry_keys(ports).into_iter();
+                keys.any(|((protocol, ports), _)| {
+                    (protocol == 0 || protocol == self.key.0) && ports.contains(self.port_number())
+                })
+            };
+            match &item.item().peers {
+                Peers::Nobody => {}
+                Peers::Any => {
+                    if covers(&[]) {
+                        *others = None;
+                        by_identity.clear();
+                    }
+                }
+                Peers::Some(_) => {
+                    for identity in item.selected.iter() {
+                        if covers(&self.table.named_ports(*identity)) {
+                            by_identity.insert(*identity, None);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn port_number(&self) -> u16 {
+        let PortPrefix { port, .. } = self.key.1;
+        port
+    }
+}

@@ -1,0 +1,209 @@
+//! One item of policy, with the peers of the address table that it selects.
+
+use std::sync::Arc;
+
+use super::names::NameList;
+use super::selection::Selections;
+use super::table::Table;
+use crate::cast::NamedPorts;
+use crate::l4::{L7Rules, PortMatch, PortRule, RuleProtocol};
+use crate::rule::{Effect, Item, PeerSelector, PeerView, Peers, Policy, RuleOrigin};
+use crate::verdict::{EntryVerdict, PortPrefix, Proxy};
+use crate::{Identity, RuleId};
+
+/// Protocol number and ports of an entry.
+pub(super) type L4Key = (u8, PortPrefix);
+
+/// What of an item doesn't depend on who there is; kept as long as its file stays as it is.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) id: RuleId,
+    pub(super) item: Arc<Item>,
+    pub(super) origin: RuleOrigin,
+    /// Whether its policy is only audited.
+    pub(super) audit: bool,
+    /// The names of its `toFQDNs`; absent if it has none.
+    pub(super) fqdns: Option<Arc<NameList>>,
+    /// The names of each of its ports that judges names.
+    pub(super) dns: Vec<Option<Arc<NameList>>>,
+}
+
+/// A prepared item with the peers that it selects now.
+#[derive(Clone, Debug)]
+pub(super) struct CompiledItem {
+    pub(super) prepared: Arc<Prepared>,
+    /// Identities of the table, in order. Empty where the item is for every peer.
+    pub(super) selected: Arc<[Identity]>,
+    /// Those among them whose DNS servers teach.
+    pub(super) teachers: Arc<[Identity]>,
+}
+
+impl Prepared {
+    pub(super) fn new(id: RuleId, item: &Arc<Item>, policy: &Policy) -> Self {
+        let names: Vec<_> = item.names().cloned().collect();
+        // The ports of one entry share their rules, and so the names.
+        let mut shared: Vec<(*const crate::l4::L7, Arc<NameList>)> = Vec::new();
+        let mut share = |port: &PortRule| -> Option<Arc<NameList>> {
+            let l7 = port.l7.as_ref()?;
+            let L7Rules::Dns(names) = &l7.rules else {
+                return None;
+            };
+            let pointer = Arc::as_ptr(l7);
+            if let Some((_, list)) = shared.iter().find(|(other, _)| *other == pointer) {
+                return Some(Arc::clone(list));
+            }
+            let list = Arc::new(NameList::new(names.clone()));
+            shared.push((pointer, Arc::clone(&list)));
+            Some(list)
+        };
+        Self {
+            id,
+            audit: policy.audit,
+            origin: RuleOrigin {
+                kind: policy.kind,
+                namespace: policy.namespace.clone(),
+                name: policy.name.clone(),
+                file: Arc::clone(&policy.file),
+                line: item.line,
+            },
+            fqdns: (!names.is_empty()).then(|| Arc::new(NameList::new(names))),
+            dns: item.port_list().iter().map(&mut share).collect(),
+            item: Arc::clone(item),
+        }
+    }
+}
+
+impl CompiledItem {
+    pub(super) fn new(
+        prepared: &Arc<Prepared>,
+        table: &Table,
+        selections: &mut Selections,
+    ) -> Self {
+        let peers = prepared.item.peer_list();
+        let selected = selections.of_peers(peers.iter(), table);
+        let teachers = if prepared.item.has_dns() {
+            selections.of_peers(peers.iter().filter(|peer| peer.may_teach()), table)
+        } else {
+            Arc::default()
+        };
+        Self {
+            prepared: Arc::clone(prepared),
+            selected,
+            teachers,
+        }
+    }
+
+    pub(super) fn item(&self) -> &Item {
+        &self.prepared.item
+    }
+
+    pub(super) fn id(&self) -> RuleId {
+        self.prepared.id
+    }
+
+    /// Whether it is the same item with the same peers as before.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.prepared, &other.prepared)
+            && self.selected == other.selected
+            && self.teachers == other.teachers
+    }
+
+    /// Whether it selects a peer that the table doesn't have.
+    pub(super) fn selects(&self, peer: PeerView<'_>) -> bool {
+        match &self.item().peers {
+            Peers::Any => true,
+            Peers::Nobody => false,
+            Peers::Some(peers) => peers.iter().any(|one| one.selects(peer)),
+        }
+    }
+
+    /// Whether it selects an identity of the table.
+    pub(super) fn selects_known(&self, identity: Identity) -> bool {
+        match &self.item().peers {
+            Peers::Any => true,
+            Peers::Nobody => false,
+            Peers::Some(_) => self.selected.binary_search(&identity).is_ok(),
+        }
+    }
+
+    /// The keys of its entries, each with what happens; `ports` are those of whoever owns the port.
+    pub(super) fn entry_keys(&self, ports: &[&NamedPorts]) -> Vec<(L4Key, EntryVerdict)> {
+        let list = match &self.item().ports {
+            crate::l4::Ports::Any => {
+                return vec![((0, PortPrefix::ALL), self.verdict(None))];
+            }
+            crate::l4::Ports::List(list) => list,
+        };
+        let mut keys = Vec::new();
+        for port in list {
+            let verdict = self.verdict(Some(port));
+            let l4 = port.l4_keys(ports);
+            keys.extend(l4.into_iter().map(|key| (key, verdict)));
+        }
+        keys
+    }
+
+    fn verdict(&self, port: Option<&PortRule>) -> EntryVerdict {
+        let item = self.item();
+        match item.effect {
+            Effect::Deny if self.prepared.audit => EntryVerdict::AuditDeny,
+            Effect::Deny => EntryVerdict::Deny,
+            Effect::Allow if item.fails_authentication => EntryVerdict::FailAuthentication,
+            Effect::Allow => port
+                .and_then(PortRule::proxy)
+                .map_or(EntryVerdict::Allow, EntryVerdict::Redirect),
+        }
+    }
+}
+
+impl PortRule {
+    /// The proxy that flows to it need.
+    pub(super) fn proxy(&self) -> Option<Proxy> {
+        let l7 = self.l7.as_deref()?;
+        match l7.rules {
+            L7Rules::Http(_) => Some(Proxy::Http),
+            L7Rules::Dns(_) => Some(Proxy::Dns),
+            L7Rules::None => Some(Proxy::Tls),
+        }
+    }
+
+    /// The protocols and ports that it is about; `ports` give names their numbers.
+    pub(super) fn l4_keys(&self, ports: &[&NamedPorts]) -> Vec<L4Key> {
+        let numbers = self.protocol_numbers();
+        let prefixes = match &self.port {
+            PortMatch::All => vec![PortPrefix::ALL],
+            PortMatch::Range(first, last) => PortPrefix::of_range(*first, *last),
+            PortMatch::Named(name) => {
+                let owned = ports.iter().filter_map(|ports| ports.get(name));
+                let fits = owned.filter(|(_, protocol)| match self.protocol {
+                    RuleProtocol::Any => numbers.contains(&protocol.number()),
+                    RuleProtocol::One(one) => one == *protocol,
+                    RuleProtocol::Icmp(_) => false,
+                });
+                return fits
+                    .map(|(port, protocol)| (protocol.number(), PortPrefix::exact(*port)))
+                    .collect();
+            }
+        };
+        let mut keys = Vec::with_capacity(numbers.len() * prefixes.len());
+        for number in numbers {
+            keys.extend(prefixes.iter().map(|prefix| (*number, *prefix)));
+        }
+        keys
+    }
+
+    /// Whether it names its port.
+    pub(super) fn is_named(&self) -> bool {
+        matches!(self.port, PortMatch::Named(_))
+    }
+}
+
+impl PeerSelector {
+    /// Whether what it selects is in the table, and not in the services.
+    pub(super) fn is_of_table(&self) -> bool {
+        match self {
+            Self::Labels(_) | Self::Entity(_) | Self::Cidr(_) => true,
+            Self::Name(_) | Self::Service(_) => false,
+        }
+    }
+}
