@@ -104,7 +104,10 @@ fn problem(policy: &Policy, item: &Item, need: Feature) -> Problem {
         severity: Code::NotSupported.severity(),
         code: Code::NotSupported,
         field: String::new(),
-        message: format!("policy {:?} has {need}, which are not enforced yet", policy.name),
+        message: format!(
+            "policy {:?} has {need}, which are not enforced yet",
+            policy.name
+        ),
         help: Some("a policy holds as a whole or not at all: take them out of this set".to_owned()),
         snippet: String::new(),
     }
@@ -117,7 +120,9 @@ mod tests {
 
     #[test]
     fn what_an_enforcer_lacks_is_refused_at_its_place() {
-        let tcp = |rest: &str| format!("egress: [{{toPorts: [{{ports: [{{port: '80', protocol: TCP{rest}}}]}}]}}]");
+        let tcp = |rest: &str| {
+            format!("egress: [{{toPorts: [{{ports: [{{port: '80', protocol: TCP{rest}}}]}}]}}]")
+        };
         #[rustfmt::skip]
         let rows: Vec<(String, &[Feature])> = vec![
             ("egress: [{toCIDR: [10.0.0.0/8]}], egressDeny: [{toEntities: [host]}]".into(), &[]),

@@ -62,6 +62,11 @@ impl<'a> Report<'a> {
         self.errors
     }
 
+    /// How the problems of other places name this one.
+    pub(super) fn name_of(&self, at: &At<'_>) -> String {
+        format!("{}:{}", self.file, at.node.place.line)
+    }
+
     /// A problem at a place, not yet noted.
     pub(super) fn problem(
         &self,

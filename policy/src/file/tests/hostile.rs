@@ -284,3 +284,36 @@ fn a_key_that_stands_twice_is_refused_everywhere() {
         );
     }
 }
+
+#[test]
+fn hostile_expressions_are_refused_with_a_reason() {
+    let at = "spec.ingress[0].toPorts[0].rules.http[0]";
+    let rule = |field: &str, text: &str| {
+        let quoted = text.replace('\'', "''");
+        cnp(&format!(
+            "ingress: [{{toPorts: [{{ports: [{{port: \"80\", protocol: TCP}}], rules: {{http: [{{{field}: '{quoted}'}}]}}}}]}}]"
+        ))
+    };
+    let nested = format!("{}a{}", "(".repeat(5000), ")".repeat(5000));
+    for field in ["method", "path", "host"] {
+        for text in [
+            "(a{1000}){1000}",
+            "((a{100}){100}){100}",
+            "(",
+            "[a",
+            "a(?=b)",
+            "(a)\\1",
+            "*",
+            &nested,
+        ] {
+            let path = format!("{at}.{field}");
+            refused(
+                &rule(field, text),
+                Code::InvalidValue,
+                &path,
+                "no regular expression",
+            );
+        }
+    }
+    loads(&rule("path", "/(a|b){1,10}[^/]*(?i:X).*"));
+}
