@@ -230,7 +230,8 @@ fn icmp() {
 }
 
 #[test]
-fn seven() {
+#[expect(clippy::too_many_lines, reason = "one table")]
+fn requests_server_names_and_tls() {
     let entry = |port: &str, rest: &str| {
         cnp(&format!(
             "egress: [{{toPorts: [{{ports: [{{{port}}}], {rest}}}]}}]"
