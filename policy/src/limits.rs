@@ -6,6 +6,8 @@ pub const FILE_BYTES_MAX: usize = 4 << 20;
 pub const FILE_NODES_MAX: usize = 100_000;
 /// Nesting of one policy file; beyond, it is refused.
 pub const FILE_DEPTH_MAX: usize = 64;
+/// Bytes of a line that a problem shows; a longer line is not shown, only its place.
+pub const SNIPPET_BYTES_MAX: usize = 500;
 /// Ports in one `toPorts` entry (Cilium's own bound); beyond, the rule is refused.
 pub const PORTS_MAX: usize = 40;
 /// ICMP types in one `icmps` entry (Cilium's own bound); beyond, the rule is refused.

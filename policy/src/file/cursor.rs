@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 
 use super::span::Spans;
 use super::yaml::{Member, Node, Place, Value, YamlError};
-use crate::limits::{FILE_DEPTH_MAX, FILE_NODES_MAX};
+use crate::limits::{FILE_DEPTH_MAX, FILE_NODES_MAX, SNIPPET_BYTES_MAX};
 use crate::problem::{Code, Problem};
 
 /// Collects the problems of one file.
@@ -62,6 +62,11 @@ impl<'a> Report<'a> {
         self.errors
     }
 
+    /// How the problems of other places name this one.
+    pub(super) fn name_of(&self, at: &At<'_>) -> String {
+        format!("{}:{}", self.file, at.node.place.line)
+    }
+
     /// A problem at a place, not yet noted.
     pub(super) fn problem(
         &self,
@@ -71,6 +76,7 @@ impl<'a> Report<'a> {
     ) -> Problem {
         let index = usize::try_from(place.line).unwrap_or(0).checked_sub(1);
         let line = index.and_then(|index| self.lines.get(index));
+        let line = line.filter(|line| line.len() <= SNIPPET_BYTES_MAX);
         let spans = self.spans.get_or_init(|| Spans::of(self.text));
         Problem {
             file: self.file.to_owned(),

@@ -41,6 +41,8 @@ pub(super) struct Groups {
 struct Group {
     labels: Labels,
     prefixes: Vec<IpNet>,
+    /// File and line.
+    place: String,
 }
 
 impl Groups {
@@ -84,8 +86,12 @@ impl Groups {
         let Some(name) = name else {
             return;
         };
-        if self.by_name.contains_key(&name) {
-            let message = format!("CiliumCIDRGroup {name} is here twice");
+        let place = report.name_of(at);
+        if let Some(first) = self.by_name.get(&name) {
+            let message = format!(
+                "CiliumCIDRGroup {name} is here twice, first in {}",
+                first.place
+            );
             report.note(at, Code::Duplicate, message);
             return;
         }
@@ -94,7 +100,12 @@ impl Groups {
             &format!("{NAME_KEY_PREFIX}{name}"),
             "",
         ));
-        self.by_name.insert(name, Group { labels, prefixes });
+        let group = Group {
+            labels,
+            prefixes,
+            place,
+        };
+        self.by_name.insert(name, group);
     }
 
     /// The prefixes of a group, each with the holes that lie in it.

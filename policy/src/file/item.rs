@@ -267,11 +267,12 @@ fn read_ports(fields: &mut Fields<'_>, report: &mut Report<'_>, context: &Contex
 /// Whether every flow fails.
 fn read_authentication(at: &At<'_>, report: &mut Report<'_>) -> Option<bool> {
     let mut fields = at.fields(report)?;
-    let Some(mode) = fields.take("mode") else {
+    let mode = fields.take("mode");
+    if mode.is_none() {
         fields.note_missing(report, "no `mode`");
-        return None;
-    };
+    }
     fields.finish(report, &AUTHENTICATION);
+    let mode = mode?;
     match mode.text(report)? {
         "disabled" => Some(false),
         "test-always-fail" => Some(true),

@@ -116,49 +116,42 @@ pub(super) fn warn_of_names(list: &[(&At<'_>, FqdnSelector)], report: &mut Repor
         all.insert(&name.pattern, ());
     }
     for (at, name) in list {
-        let text = name.text.trim_end_matches('.').to_ascii_lowercase();
-        let last = text.rsplit('.').next().unwrap_or_default();
-        if !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()) {
-            let message = format!(
-                "no name ends in a number, so {:?} matches nothing",
-                name.text
-            );
-            let help = "addresses are written in `toCIDR`, as 10.0.0.1/32";
-            report.note_with_help(at, (Code::MatchesNoName, message), help);
-            continue;
-        }
-        let Some(parent) = parent_domain(&text) else {
-            continue;
-        };
-        if !parent.contains('.') || PUBLIC_SUFFIXES.contains(&parent) {
-            if NO_APEX.contains(&parent) {
-                continue;
-            }
-            let message = format!(
-                "{:?} stands for names of anybody: {parent:?} is a public suffix",
-                name.text
-            );
-            let help = "name the domains that are meant";
-            report.note_with_help(at, (Code::PublicSuffix, message), help);
-            continue;
-        }
-        let no_apex = |domain: &&str| {
-            parent
-                .strip_suffix(*domain)
-                .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        };
-        if NO_APEX.iter().any(no_apex) {
-            continue;
-        }
-        let Ok(apex) = Name::from_text(parent) else {
-            continue;
-        };
-        if all.first_match(apex.as_wire()).is_none() {
-            let message = format!("{:?} does not match {parent:?} itself", name.text);
-            let help = format!("if it is meant too, add `matchName: {parent}`");
-            report.note_with_help(at, (Code::MissesApex, message), help);
+        if let Some((code, message, help)) = fault_of_name(&name.text, &all) {
+            report.note_with_help(at, (code, message), help);
         }
     }
+}
+
+/// What is likely wrong with a name or a pattern among `all` of its list: code, message, help.
+fn fault_of_name(written: &str, all: &PatternSet<()>) -> Option<(Code, String, String)> {
+    let text = written.trim_end_matches('.').to_ascii_lowercase();
+    let last = text.rsplit('.').next().unwrap_or_default();
+    if !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()) {
+        let message = format!("no name ends in a number, so {written:?} matches nothing");
+        let help = "addresses are written in `toCIDR`, as 10.0.0.1/32".to_owned();
+        return Some((Code::MatchesNoName, message, help));
+    }
+    let parent = parent_domain(&text)?;
+    let is_below = |domain: &&str| {
+        let rest = parent.strip_suffix(*domain);
+        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    if NO_APEX.iter().any(is_below) {
+        return None;
+    }
+    if !parent.contains('.') || PUBLIC_SUFFIXES.contains(&parent) {
+        let message =
+            format!("{written:?} stands for names of anybody: {parent:?} is a public suffix");
+        let help = "name the domains that are meant".to_owned();
+        return Some((Code::PublicSuffix, message, help));
+    }
+    let apex = Name::from_text(parent).ok()?;
+    if all.first_match(apex.as_wire()).is_some() {
+        return None;
+    }
+    let message = format!("{written:?} does not match {parent:?} itself");
+    let help = format!("if it is meant too, add `matchName: {parent}`");
+    Some((Code::MissesApex, message, help))
 }
 
 /// The domain below which a pattern of the form `*.x` or `**.x` stands for everything.
@@ -212,7 +205,9 @@ fn has_bare_dot(regex: &str) -> bool {
             }
             '[' => in_class = true,
             ']' => in_class = false,
-            '.' if !in_class && !matches!(rest.peek(), Some('*' | '+' | '?' | '{')) => return true,
+            '.' if !in_class && !matches!(rest.peek(), Some('*' | '+' | '?' | '{')) => {
+                return true;
+            }
             _ => {}
         }
     }

@@ -76,7 +76,7 @@ pub(super) fn read(at: &At<'_>, report: &mut Report<'_>, owner: &Owner<'_>) -> O
     };
     let ingress = fields.take_list("ingress", report);
     let egress = fields.take_list("egress", report);
-    let isolation = read_isolation(&mut fields, report, egress.as_ref())?;
+    let isolation = read_isolation(&mut fields, report, egress.as_ref());
     fields.finish(report, &SPEC);
     let mut items = Vec::new();
     for (direction, list, is_isolated) in [
@@ -118,15 +118,15 @@ fn read_isolation(
     fields: &mut Fields<'_>,
     report: &mut Report<'_>,
     egress: Option<&List<'_>>,
-) -> Option<Isolation> {
+) -> Isolation {
     let types = fields.take_list("policyTypes", report);
     let types = types.map(|list| list.items).unwrap_or_default();
     if types.is_empty() {
-        return Some(Isolation {
+        return Isolation {
             ingress: true,
             egress: egress.is_some_and(|list| !list.items.is_empty()),
             is_written: false,
-        });
+        };
     }
     let mut isolation = Isolation {
         ingress: false,
@@ -134,7 +134,10 @@ fn read_isolation(
         is_written: true,
     };
     for item in types {
-        match item.text(report)? {
+        let Some(text) = item.text(report) else {
+            continue;
+        };
+        match text {
             "Ingress" => isolation.ingress = true,
             "Egress" => isolation.egress = true,
             other => {
@@ -144,7 +147,7 @@ fn read_isolation(
             }
         }
     }
-    Some(isolation)
+    isolation
 }
 
 /// Rules of a direction that is not isolated say nothing.

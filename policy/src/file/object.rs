@@ -266,6 +266,11 @@ fn read_metadata<'a>(kind: PolicyKind, metadata: &At<'a>, report: &mut Report<'_
     }
     let annotations = fields.take("annotations");
     let audit = annotations.is_some_and(|annotations| read_annotations(&annotations, report));
+    if let Some(at) = fields.take("description") {
+        let message = "metadata has no `description`: it is ignored".to_owned();
+        let help = "the description of a rule is `spec.description`";
+        report.note_with_help(&at, (Code::NoEffect, message), help);
+    }
     fields.tolerate(METADATA_TOLERATED);
     fields.finish(report, &METADATA);
     Metadata {

@@ -182,7 +182,8 @@ pub(super) fn check_holes(prefix: IpNet, holes: &[(At<'_>, IpNet)], report: &mut
     }
     if let Some((at, _)) = holes.iter().find(|(_, hole)| *hole == prefix) {
         let message = format!("the hole is all of {prefix}: the item selects nothing");
-        report.note(at, Code::SelectsNothing, message);
+        let help = "name a part of the prefix";
+        report.note_with_help(at, (Code::SelectsNothing, message), help);
     }
 }
 

@@ -159,8 +159,10 @@ pub(super) fn read_range(
 ) -> Option<PortMatch> {
     match port {
         PortMatch::All => {
-            let message = "`endPort` changes nothing beside port \"0\": that is every port already";
-            report.note(at, Code::NoEffect, message);
+            let message = "`endPort` changes nothing beside port \"0\": that is every port already"
+                .to_owned();
+            let help = "write the lowest port of the range as `port`, or take `endPort` out";
+            report.note_with_help(at, (Code::NoEffect, message), help);
             Some(PortMatch::All)
         }
         PortMatch::Range(first, _) if first <= end => Some(PortMatch::Range(first, end)),

@@ -23,19 +23,30 @@ pub(super) fn find(set: &PolicySet) -> Vec<Found> {
                 continue;
             }
             found.extend(unfed_names(*scope, &askable));
+            let judged = judged_ports(scope.item);
+            let (mut deny, mut opener) = (None, None);
             for other in &group {
                 let cost = cost_of(scope.item).saturating_mul(cost_of(other.item));
                 let Some(rest) = left.checked_sub(cost) else {
                     return found;
                 };
                 left = rest;
-                let is_deny = other.item.effect == Effect::Deny;
-                if is_deny && covers(other.item, scope.item) {
-                    found.push(shadowed(*scope, *other));
-                    break;
+                match other.item.effect {
+                    Effect::Deny if deny.is_none() && covers(other.item, scope.item) => {
+                        deny = Some(other);
+                    }
+                    Effect::Allow
+                        if opener.is_none()
+                            && judged.iter().any(|rule| opens(other.item, rule))
+                            && shares_peer(other.item, scope.item) =>
+                    {
+                        opener = Some(other);
+                    }
+                    Effect::Deny | Effect::Allow => {}
                 }
             }
-            found.extend(opened(*scope, &group));
+            found.extend(deny.map(|deny| shadowed(*scope, *deny)));
+            found.extend(opener.map(|opener| opened(*scope, *opener)));
         }
     }
     found
@@ -134,22 +145,16 @@ fn covers_port(deny: &PortRule, allow: &PortRule) -> bool {
     protocol && port
 }
 
-/// Warns of L7 rules that a rule without any, for the same peers and port, makes idle.
-fn opened(scope: Scope<'_>, group: &[Scope<'_>]) -> Option<Found> {
-    let judged: Vec<&PortRule> = scope
-        .item
-        .port_list()
+/// The ports of an item whose L7 rules refuse anything.
+fn judged_ports(item: &Item) -> Vec<&PortRule> {
+    item.port_list()
         .iter()
         .filter(|rule| judges(rule))
-        .collect();
-    if judged.is_empty() {
-        return None;
-    }
-    let opener = group.iter().find(|other| {
-        other.item.effect == Effect::Allow
-            && shares_peer(other.item, scope.item)
-            && judged.iter().any(|rule| opens(other.item, rule))
-    })?;
+        .collect()
+}
+
+/// A warning of L7 rules that a rule without any, for the same peers and port, makes idle.
+fn opened(scope: Scope<'_>, opener: Scope<'_>) -> Found {
     let who = if std::ptr::eq(opener.item, scope.item) {
         "another entry of this rule".to_owned()
     } else {
@@ -160,7 +165,7 @@ fn opened(scope: Scope<'_>, group: &[Scope<'_>]) -> Option<Found> {
          rules only tell"
     );
     let found = scope.found("toPorts", Code::OpenedByOther, message);
-    Some(found.with_help("give the other rule L7 rules too, or other peers or ports"))
+    found.with_help("give the other rule L7 rules too, or other peers or ports")
 }
 
 /// Whether the L7 rules of a port refuse anything.

@@ -1,4 +1,9 @@
 mod examples;
+mod hostile;
+mod model;
+mod network;
+mod rejects;
+mod warnings;
 
 use proptest::prelude::*;
 
