@@ -2,6 +2,7 @@
 
 mod cursor;
 mod egress;
+mod format;
 mod object;
 mod ports;
 mod selector;
@@ -18,6 +19,7 @@ use crate::limits::FILE_BYTES_MAX;
 use crate::problem::{Code, Problem};
 use crate::rule::{PeerSelector, Peers, Policy, PolicySet};
 use cursor::{At, Report};
+pub use format::format;
 use yaml::{Place, YamlError};
 
 /// One policy file.

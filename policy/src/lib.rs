@@ -25,7 +25,7 @@ mod verdict;
 pub use address::AddressClass;
 pub use cast::{Cast, LocalEndpoint, Peer, Workload};
 pub use dns::{Denial, DenialReason, DenyAnswer, DnsPermit, Question};
-pub use file::{Loaded, Source, load};
+pub use file::{Loaded, Source, format, load};
 pub use id::{Direction, EndpointId, Identity, L4Protocol, RuleId};
 pub use identity::{BadDump, Exhausted, Identities};
 pub use label::{Label, Labels};

@@ -1,5 +1,6 @@
 //! `namegate policy`.
 
+mod fmt;
 mod sarif;
 
 use std::io::Read;
@@ -18,6 +19,7 @@ use crate::files::{FILE_BYTES_MAX, TextFile, read_file, read_folder};
 #[derive(Subcommand)]
 pub(super) enum Policy {
     Validate(Validate),
+    Fmt(fmt::Fmt),
 }
 
 /// Check policy files: all problems of all documents, each with file, line and column.
@@ -52,8 +54,10 @@ enum ReportForm {
 
 impl Policy {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let Self::Validate(validate) = self;
-        validate.run()
+        match self {
+            Self::Validate(validate) => validate.run(),
+            Self::Fmt(fmt) => fmt.run(),
+        }
     }
 }
 
@@ -86,19 +90,27 @@ impl Validate {
 }
 
 fn text(problems: &[Problem], valid: usize) -> String {
-    let line = |problem| match AutoStream::choice(&std::io::stdout()) {
-        ColorChoice::Never => format!("{problem}\n"),
-        ColorChoice::Auto | ColorChoice::Always | ColorChoice::AlwaysAnsi => {
-            format!("{problem:#}\n")
-        }
-    };
-    let mut out: String = problems.iter().map(line).collect();
+    let choice = AutoStream::choice(&std::io::stdout());
+    let mut out: String = problems
+        .iter()
+        .map(|problem| shown(problem, choice))
+        .collect();
     let errors = problems.iter().filter(|problem| problem.is_error()).count();
     let warnings = problems.len() - errors;
     out.push_str(&format!(
         "{valid} valid, {errors} errors, {warnings} warnings\n"
     ));
     out
+}
+
+/// A problem as its stream takes it.
+fn shown(problem: &Problem, choice: ColorChoice) -> String {
+    match choice {
+        ColorChoice::Never => format!("{problem}\n"),
+        ColorChoice::Auto | ColorChoice::Always | ColorChoice::AlwaysAnsi => {
+            format!("{problem:#}\n")
+        }
+    }
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<TextFile>> {
