@@ -2,6 +2,7 @@
 
 mod conflict;
 mod cursor;
+mod format;
 mod group;
 mod http;
 mod icmp;
@@ -28,6 +29,7 @@ use crate::limits::FILE_BYTES_MAX;
 use crate::problem::{Code, Problem};
 use crate::rule::{Policy, PolicySet};
 use cursor::{At, Report};
+pub use format::format;
 use group::Groups;
 use yaml::{Node, Place, YamlError};
 

@@ -1,5 +1,6 @@
 //! `namegate policy`.
 
+mod fmt;
 mod learn;
 mod sarif;
 
@@ -20,6 +21,7 @@ use crate::files::{FILE_BYTES_MAX, TextFile, read_file, read_folder};
 pub(super) enum Policy {
     Validate(Validate),
     Learn(learn::Learn),
+    Fmt(fmt::Fmt),
 }
 
 /// Check policy files: all problems of all documents, each with file, line and column.
@@ -57,6 +59,7 @@ impl Policy {
         match self {
             Self::Validate(validate) => validate.run(),
             Self::Learn(learn) => learn.run(),
+            Self::Fmt(fmt) => fmt.run(),
         }
     }
 }
@@ -90,19 +93,27 @@ impl Validate {
 }
 
 fn text(problems: &[Problem], valid: usize) -> String {
-    let line = |problem| match AutoStream::choice(&std::io::stdout()) {
-        ColorChoice::Never => format!("{problem}\n"),
-        ColorChoice::Auto | ColorChoice::Always | ColorChoice::AlwaysAnsi => {
-            format!("{problem:#}\n")
-        }
-    };
-    let mut out: String = problems.iter().map(line).collect();
+    let choice = AutoStream::choice(&std::io::stdout());
+    let mut out: String = problems
+        .iter()
+        .map(|problem| shown(problem, choice))
+        .collect();
     let errors = problems.iter().filter(|problem| problem.is_error()).count();
     let warnings = problems.len() - errors;
     out.push_str(&format!(
         "{valid} valid, {errors} errors, {warnings} warnings\n"
     ));
     out
+}
+
+/// A problem as its stream takes it.
+fn shown(problem: &Problem, choice: ColorChoice) -> String {
+    match choice {
+        ColorChoice::Never => format!("{problem}\n"),
+        ColorChoice::Auto | ColorChoice::Always | ColorChoice::AlwaysAnsi => {
+            format!("{problem:#}\n")
+        }
+    }
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<TextFile>> {

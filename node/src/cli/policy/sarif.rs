@@ -65,10 +65,11 @@ fn message(problem: &Problem) -> String {
     if !problem.field.is_empty() {
         text = format!("{}: {text}", problem.field);
     }
-    match &problem.help {
-        Some(help) => format!("{text} (help: {help})"),
-        None => text,
+    if let Some(help) = &problem.help {
+        text = format!("{text} (help: {help})");
     }
+    // Braces stand for placeholders (SARIF 2.1.0, section 3.11.5).
+    text.replace('{', "{{").replace('}', "}}")
 }
 
 /// A path as a URI: relative, as a scanner resolves it against the checkout, or `file:`.
