@@ -3,6 +3,7 @@ mod hostile;
 mod model;
 mod network;
 mod rejects;
+mod selectors;
 mod warnings;
 
 use proptest::prelude::*;
