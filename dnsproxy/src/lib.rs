@@ -26,7 +26,7 @@ pub use core::gates::{GateReason, Message, Opt, Query, Refusal, gate_query};
 pub use core::learn::{Learn, Lesson, NotInstalled};
 pub use core::outstanding::{Outstanding, Refused, Slot};
 pub use core::pending::{Key, Member, Pending, Via};
-pub use core::record::{Ending, ErrorAnswers, ExchangeRecord, Outcome, Records, Told};
+pub use core::record::{AllowedBy, Ending, ErrorAnswers, ExchangeRecord, Outcome, Records, Told};
 pub use core::release::{Arrived, Heard, Learned, Taught, Untaught, Withheld};
 pub use core::step::{Case, DenyResponse, Fault, Origin, Reply, Settings, Step};
 pub use core::tally::{Counters, Quirk};

@@ -35,6 +35,8 @@ pub(crate) struct Setup {
     pub(crate) hook_mode: Option<HookMode>,
     /// A file that gets every flow.
     pub(crate) flow_log: Option<PathBuf>,
+    /// How policy is enforced.
+    pub(crate) enforcement: Options,
     /// How long a learned address is open.
     pub(crate) lifetimes: Lifetimes,
 }
@@ -155,7 +157,7 @@ impl Daemon {
     pub(crate) fn enforce(&mut self) -> Result<(), Vec<Problem>> {
         let cast = self.guards.cast(self.host_addresses.clone());
         let revision = self.learner.snapshot().revision() + 1;
-        let inputs = (&self.policies, &cast, Options::default());
+        let inputs = (&self.policies, &cast, self.setup.enforcement);
         let compiler = &mut self.compiler;
         let snapshot = self
             .learner

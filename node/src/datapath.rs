@@ -62,10 +62,9 @@ fn map_entry(entry: &Entry) -> (PolicyKey, PolicyValue) {
         _ if !is_whole => Verdict::Deny,
         EntryVerdict::Allow => Verdict::Allow,
         EntryVerdict::Redirect(_) => Verdict::Redirect,
-        EntryVerdict::AuditDefault
-        | EntryVerdict::AuditDeny
-        | EntryVerdict::FailAuthentication
-        | EntryVerdict::Deny => Verdict::Deny,
+        EntryVerdict::AuditDefault => Verdict::AuditUnmatched,
+        EntryVerdict::AuditDeny => Verdict::AuditDeny,
+        EntryVerdict::FailAuthentication | EntryVerdict::Deny => Verdict::Deny,
     };
     (
         key,

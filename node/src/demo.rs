@@ -67,6 +67,7 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
             pins: None,
             hook_mode: None,
             flow_log: None,
+            enforcement: policy::Options::default(),
             // Seconds are seconds here: nothing is added to a name's own TTL.
             lifetimes: Lifetimes {
                 floor: Duration::ZERO,

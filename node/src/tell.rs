@@ -64,11 +64,10 @@ impl Teller {
         let qtype = RecordType::Number(told.question.qtype);
         let query: Arc<str> = told.question.name.to_string().into();
         // Without a permit nothing left the node, whatever the client was told.
-        let denied = told.allowed_by.is_none();
-        let verdict = if denied {
-            Verdict::Dropped
-        } else {
-            Verdict::Forwarded
+        let verdict = match told.allowed_by {
+            Some(allowed_by) if allowed_by.audited => Verdict::Audit,
+            Some(_) => Verdict::Forwarded,
+            None => Verdict::Dropped,
         };
         let peers = self.peers(
             told.origin.endpoint,
@@ -135,7 +134,7 @@ impl Teller {
         };
         let allowed_by = told
             .allowed_by
-            .map(|(rule, _)| self.directory.load().policies(rule));
+            .map(|by| self.directory.load().policies(by.rule));
         Flow {
             ip: Some(Ip::new(client.ip(), server.ip())),
             l4: l4(protocol, (client.port(), server.port()), None),
@@ -160,6 +159,7 @@ impl Teller {
                 };
                 let verdict = match KernelVerdict::from_number(event.verdict) {
                     KernelVerdict::Allow => Verdict::Forwarded,
+                    KernelVerdict::AuditUnmatched | KernelVerdict::AuditDeny => Verdict::Audit,
                     KernelVerdict::Redirect => Verdict::Redirected,
                     KernelVerdict::Unmatched | KernelVerdict::Deny => Verdict::Dropped,
                 };
@@ -200,6 +200,8 @@ impl Teller {
                 Some(TcpFlags::from_bits(u16::from(event.tcp_flags))),
             );
         }
+        // By what would have denied it, were it not only audited.
+        let denied = denied || event.verdict == KernelVerdict::AuditDeny as u8;
         match (is_egress, denied) {
             (true, false) => flow.egress_allowed_by = policies,
             (true, true) => flow.egress_denied_by = policies,

@@ -114,12 +114,16 @@ pub struct EventBudget {
 pub enum Verdict {
     /// Nothing allows it.
     Unmatched = 0,
+    /// Nothing allows it; that is told, and it passes.
+    AuditUnmatched = 1,
     /// Let it through.
-    Allow = 1,
+    Allow = 2,
+    /// A deny rule forbids it; that is told, and it passes.
+    AuditDeny = 3,
     /// Send it to the proxy.
-    Redirect = 2,
+    Redirect = 4,
     /// A deny rule forbids it.
-    Deny = 3,
+    Deny = 5,
 }
 
 impl Verdict {
@@ -129,8 +133,10 @@ impl Verdict {
     pub const fn from_number(number: u8) -> Self {
         match number {
             0 => Self::Unmatched,
-            1 => Self::Allow,
-            2 => Self::Redirect,
+            1 => Self::AuditUnmatched,
+            2 => Self::Allow,
+            3 => Self::AuditDeny,
+            4 => Self::Redirect,
             _ => Self::Deny,
         }
     }

@@ -42,12 +42,13 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         match tuple.known() {
             Some(Verdict::Allow) => return Ok(Action::Pass),
             Some(Verdict::Redirect) => return sidelink::to_proxy(ctx, config, place.endpoint, &packet),
-            Some(Verdict::Unmatched | Verdict::Deny) | None => {}
+            // Flows that pass are remembered as allowed.
+            Some(_) | None => {}
         }
     }
     let (identity, judgement) = judged(&place, &packet, packet.destination)?;
     match judgement.verdict {
-        Verdict::Allow => {
+        Verdict::Allow | Verdict::AuditUnmatched | Verdict::AuditDeny => {
             tell::judged(&place, &packet, identity, &judgement);
             if let Some(tuple) = tuple.as_mut() {
                 remember(tuple, (&place, &packet), identity, (judgement.rule, Verdict::Allow))?;
@@ -107,7 +108,10 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
     }
     let (identity, judgement) = judged(&place, &packet, packet.source)?;
     match judgement.verdict {
-        Verdict::Allow => {
+        Verdict::Allow | Verdict::AuditUnmatched | Verdict::AuditDeny => {
+            if !matches!(judgement.verdict, Verdict::Allow) {
+                tell::judged(&place, &packet, identity, &judgement);
+            }
             // Remembered so that the replies pass under an egress policy that denies.
             if let Some(tuple) = tuple.as_mut() {
                 remember(tuple, (&place, &packet), identity, (judgement.rule, Verdict::Allow))?;

@@ -52,6 +52,10 @@ pub fn judge(endpoint: u32, flow: &Flow) -> Option<Judgement> {
             if verdict as u8 > best.verdict as u8 {
                 best = Judgement { verdict, matched, rule: value.rule };
             }
+            // Its entry stands for want of one.
+            if best.verdict as u8 == Verdict::AuditUnmatched as u8 {
+                best.matched = Match::None;
+            }
         }
     }
     Some(best)

@@ -40,7 +40,7 @@ pub fn dropped(place: &Place, packet: &Packet, reason: Drop) -> Drop {
 #[inline(always)]
 pub fn judged(place: &Place, packet: &Packet, identity: u32, judgement: &Judgement) {
     let reason = match judgement.verdict {
-        Verdict::Allow | Verdict::Redirect => 0,
+        Verdict::Allow | Verdict::Redirect | Verdict::AuditUnmatched | Verdict::AuditDeny => 0,
         Verdict::Unmatched => Drop::PolicyDenied as u8,
         Verdict::Deny => Drop::PolicyDeny as u8,
     };

@@ -105,7 +105,7 @@ impl<'a> Exchange<'a> {
         if !is_for(&permit, &self.record) {
             return Action::Reply(self.fail(Fault::PermitMismatch, step));
         }
-        self.record.allow(permit.rule(), permit.revision());
+        self.record.allow(&permit);
         Action::Forward(Forward {
             record: self.record,
             message: self.message,

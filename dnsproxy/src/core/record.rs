@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use policy::{DenialReason, EndpointId, Question, RuleId};
+use policy::{DenialReason, DnsPermit, EndpointId, Question, RuleId};
 
 use super::gates::GateReason;
 use super::step::{Fault, Origin};
@@ -91,14 +91,25 @@ pub struct Told {
     pub origin: Origin,
     /// What was asked.
     pub question: Question,
-    /// The rule and the revision of the snapshot that allowed it; `None` if nothing did.
-    pub allowed_by: Option<(RuleId, u64)>,
+    /// What allowed it; `None` if nothing did.
+    pub allowed_by: Option<AllowedBy>,
     /// When the query was read.
     pub asked_at: Instant,
     /// From reading the query to its end; `None` if it was abandoned.
     pub latency: Option<Duration>,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+/// By what a query was let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AllowedBy {
+    /// The rule.
+    pub rule: RuleId,
+    /// The revision of the snapshot that judged.
+    pub revision: u64,
+    /// Policy denied it, and only audits: no rule allowed it.
+    pub audited: bool,
 }
 
 /// Where the records of one worker go when they are finished, and what counts them.
@@ -168,7 +179,7 @@ pub struct ExchangeRecord {
     origin: Origin,
     /// `None` once it was told.
     question: Option<Question>,
-    allowed_by: Option<(RuleId, u64)>,
+    allowed_by: Option<AllowedBy>,
     asked_at: Instant,
 }
 
@@ -187,9 +198,13 @@ impl ExchangeRecord {
             .expect("only `finish` and `drop` take it, and both consume the record")
     }
 
-    /// Notes which rule of which snapshot allowed the exchange.
-    pub const fn allow(&mut self, rule: RuleId, revision: u64) {
-        self.allowed_by = Some((rule, revision));
+    /// Notes which rule of which snapshot allowed the exchange, or that it was only audited.
+    pub fn allow(&mut self, permit: &DnsPermit) {
+        self.allowed_by = Some(AllowedBy {
+            rule: permit.rule(),
+            revision: permit.revision(),
+            audited: permit.is_audited(),
+        });
     }
 
     /// Tells how the exchange ended.

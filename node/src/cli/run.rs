@@ -54,6 +54,12 @@ pub(super) struct Run {
     /// And so much longer: programs connect a little late.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     dns_ttl_grace: Duration,
+    /// Which endpoints are closed to what no rule allows.
+    #[arg(long, value_enum, default_value = "default")]
+    enforcement_mode: EnforcementMode,
+    /// Judge and tell, block nothing: denials are flows with the verdict AUDIT.
+    #[arg(long)]
+    audit: bool,
     /// Append every flow to a file, as JSON lines like those of Hubble's exporter.
     #[arg(long, value_name = "FILE")]
     flow_log: Option<PathBuf>,
@@ -76,6 +82,26 @@ enum Hooks {
     Tcx,
     /// Filters of the clsact qdisc.
     Clsact,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum EnforcementMode {
+    /// Each in the directions that some rule is about.
+    Default,
+    /// All, in both directions.
+    Always,
+    /// None; nothing is redirected either.
+    Never,
+}
+
+impl From<EnforcementMode> for policy::Mode {
+    fn from(mode: EnforcementMode) -> Self {
+        match mode {
+            EnforcementMode::Default => Self::Default,
+            EnforcementMode::Always => Self::Always,
+            EnforcementMode::Never => Self::Never,
+        }
+    }
 }
 
 /// A number with its unit: ms, s, m, h, d.
@@ -124,6 +150,11 @@ impl Run {
                     Hooks::Clsact => Some(HookMode::Clsact),
                 },
                 flow_log: self.flow_log,
+                enforcement: policy::Options {
+                    mode: self.enforcement_mode.into(),
+                    audit: self.audit,
+                    ..policy::Options::default()
+                },
                 lifetimes: Lifetimes {
                     floor: self.dns_ttl_floor,
                     ceiling: self.dns_ttl_ceiling,

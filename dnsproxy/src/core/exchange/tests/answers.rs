@@ -35,7 +35,7 @@ fn an_answer_is_released_as_it_came_once_its_addresses_are_installed() {
     assert_eq!(lesson.addresses[0].ip.to_string(), "192.0.2.1");
     let told = bench.told().remove(0);
     assert_eq!(told.latency, Some(Duration::from_millis(3)));
-    assert_eq!(told.allowed_by.unwrap().1, 1);
+    assert_eq!(told.allowed_by.unwrap().revision, 1);
     assert_eq!(told.outcome.ending(), Ending::Answered);
     assert!(bench.pending.is_empty());
 }

@@ -1,0 +1,183 @@
+//! How closed endpoints are: deny rules, holes, default deny, modes and audit, in the kernel.
+
+#![expect(clippy::unwrap_used, reason = "a test may die")]
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use namegate_tests::{Daemon, Node, Running, TcpSink, Workload, policy};
+use serde_json::Value;
+
+const ZONE: &str = "web 60 IN A 198.18.0.1\nother 60 IN A 198.18.0.2\n";
+
+struct Stage {
+    node: Node,
+    alice: Workload,
+    world: Workload,
+    _servers: (Running, TcpSink),
+}
+
+impl Stage {
+    fn new() -> Self {
+        let node = Node::new().unwrap();
+        let alice = node.workload("alice", 2).unwrap();
+        let world = node.elsewhere().unwrap();
+        let servers = (
+            Running::knot(&world.ns, ZONE).unwrap(),
+            TcpSink::serve(&world.ns, 80).unwrap(),
+        );
+        Self {
+            node,
+            alice,
+            world,
+            _servers: servers,
+        }
+    }
+
+    /// A daemon that guards alice, with this policy or none.
+    fn daemon(&self, policy: &str, args: &[&str]) -> Daemon<'_> {
+        let mut daemon = Daemon::prepare(&self.node).unwrap();
+        daemon.endpoint(&self.alice).unwrap();
+        if !policy.is_empty() {
+            daemon.policy("alice.yaml", policy).unwrap();
+        }
+        daemon.start(args).unwrap();
+        daemon
+    }
+
+    fn reaches(&self, to: &str) -> bool {
+        let to: SocketAddr = to.parse().unwrap();
+        let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(700)).is_ok();
+        self.alice.ns.run(connect).unwrap()
+    }
+
+    fn asks(&self, name: &str) -> String {
+        let server = IpAddr::V4(self.world.v4);
+        self.alice.dig(server, &["+short", name]).unwrap()
+    }
+}
+
+/// A policy about alice whose `spec` holds this, too.
+fn about_alice(annotations: &str, rest: &str) -> String {
+    format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: alice{annotations}}}\n\
+         spec: {{endpointSelector: {{matchLabels: {{app: alice}}}}, {rest}}}\n"
+    )
+}
+
+const WEB: &str = "198.18.0.1:80";
+const OTHER: &str = "198.18.0.2:80";
+
+#[test]
+fn deny_rules_and_holes_hold_in_the_kernel() {
+    let stage = Stage::new();
+    let denied = about_alice(
+        "",
+        "egress: [{toEntities: [world]}], egressDeny: [{toCIDR: [198.18.0.2/32]}]",
+    );
+    let daemon = stage.daemon(&denied, &[]);
+    assert!(stage.reaches(WEB) && !stage.reaches(OTHER), "a deny rule");
+    let status = || daemon.status().unwrap()["policy"]["revision"].as_u64();
+    for (rest, web, other) in [
+        (
+            "egress: [{toCIDRSet: [{cidr: 198.18.0.0/24, except: [198.18.0.2/31]}]}]",
+            true,
+            false,
+        ),
+        (
+            "enableDefaultDeny: {egress: false}, egressDeny: [{toCIDR: [198.18.0.1/32]}]",
+            false,
+            true,
+        ),
+        ("egressDeny: [{toCIDR: [198.18.0.1/32]}]", false, false),
+    ] {
+        let before = status().unwrap();
+        daemon.policy("alice.yaml", &about_alice("", rest)).unwrap();
+        daemon.wait_beyond(before).unwrap();
+        assert_eq!(
+            (stage.reaches(WEB), stage.reaches(OTHER)),
+            (web, other),
+            "{rest}"
+        );
+    }
+    assert!(daemon.counter("policy-deny").unwrap() > 0);
+}
+
+#[test]
+fn always_closes_who_has_no_policy_and_never_opens_who_has() {
+    let stage = Stage::new();
+    {
+        let _daemon = stage.daemon("", &["--enforcement-mode", "always", "--detach-on-exit"]);
+        assert!(!stage.reaches(WEB), "always");
+    }
+    let closed = about_alice("", "egress: [{}]");
+    let _daemon = stage.daemon(&closed, &["--enforcement-mode", "never"]);
+    assert!(stage.reaches(WEB), "never");
+}
+
+#[test]
+fn audit_tells_what_it_would_drop_and_drops_nothing() {
+    let allow_web = policy("alice", "[{matchName: web.example.com}]");
+    let narrow = allow_web.replace("*.example.com", "web.example.com");
+    let annotated = narrow.replace(
+        "metadata: {name: alice}",
+        "metadata: {name: alice, annotations: {namegate.io/audit: 'true'}}",
+    );
+    for (text, args) in [(&narrow, &["--audit"][..]), (&annotated, &[][..])] {
+        let stage = Stage::new();
+        let mut daemon = Daemon::prepare(&stage.node).unwrap();
+        daemon.endpoint(&stage.alice).unwrap();
+        daemon.policy("alice.yaml", text).unwrap();
+        let log = daemon.path("flows.jsonl");
+        let mut all = vec!["--flow-log", log.to_str().unwrap()];
+        all.extend(args);
+        daemon.start(&all).unwrap();
+
+        assert!(stage.reaches(OTHER), "{args:?}");
+        assert_eq!(stage.asks("other.example.com"), "198.18.0.2\n", "{args:?}");
+        assert_eq!(stage.asks("web.example.com"), "198.18.0.1\n");
+        assert!(stage.reaches(WEB));
+        assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
+
+        let flows = std::fs::read_to_string(&log).unwrap();
+        let flows: Vec<Value> = flows
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["flow"].clone())
+            .collect();
+        // 5 is a policy verdict, 129 an L7 record (Hubble's numbers).
+        let verdicts = |kind: u64, part: &str| -> Vec<String> {
+            let about = flows
+                .iter()
+                .filter(|flow| flow["event_type"]["type"] == kind);
+            let about = about.filter(|flow| flow.to_string().contains(part));
+            about
+                .map(|flow| flow["verdict"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        assert_eq!(verdicts(5, "\"destination\":\"198.18.0.2\""), ["AUDIT"]);
+        let asked = verdicts(129, "\"query\":\"other.example.com.\"");
+        assert_eq!(
+            asked,
+            ["AUDIT", "FORWARDED"],
+            "the question, and the answer"
+        );
+        assert!(
+            !flows.iter().any(|flow| flow["verdict"] == "DROPPED"),
+            "{flows:#?}"
+        );
+    }
+}
+
+#[test]
+fn what_the_daemon_cannot_enforce_is_refused_by_name() {
+    let stage = Stage::new();
+    let mut daemon = Daemon::prepare(&stage.node).unwrap();
+    daemon.endpoint(&stage.alice).unwrap();
+    let text = about_alice("", "ingress: [{fromEntities: [host]}]");
+    daemon.policy("alice.yaml", &text).unwrap();
+    let error = daemon.start(&[]).unwrap_err().to_string();
+    assert!(
+        error.contains("ingress rules") && error.contains("alice.yaml:4:"),
+        "{error}"
+    );
+}
