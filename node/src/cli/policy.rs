@@ -2,6 +2,7 @@
 
 mod fmt;
 mod sarif;
+mod schema;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use crate::files::{FILE_BYTES_MAX, TextFile, read_file, read_folder};
 pub(super) enum Policy {
     Validate(Validate),
     Fmt(fmt::Fmt),
+    Schema(schema::Schema),
 }
 
 /// Check policy files: all problems of all documents, each with file, line and column.
@@ -57,6 +59,7 @@ impl Policy {
         match self {
             Self::Validate(validate) => validate.run(),
             Self::Fmt(fmt) => fmt.run(),
+            Self::Schema(schema) => schema.run(),
         }
     }
 }
