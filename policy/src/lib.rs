@@ -20,6 +20,7 @@ pub mod limits;
 mod prefix;
 mod problem;
 mod rule;
+mod schema;
 mod selector;
 mod snapshot;
 mod sni;
@@ -36,6 +37,7 @@ pub use label::{Label, Labels};
 pub use label_set::{Family, LabelSet};
 pub use problem::{Code, Problem, Severity};
 pub use rule::{Policy, PolicyKind, PolicySet, RuleOrigin};
+pub use schema::SCHEMA;
 pub use selector::Selector;
 pub use snapshot::{
     Compiler, Enforcement, HttpAccess, HttpDecision, Mode, Options, PeerRef, Snapshot, SniDecision,

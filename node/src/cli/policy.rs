@@ -3,6 +3,7 @@
 mod fmt;
 mod learn;
 mod sarif;
+mod schema;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ pub(super) enum Policy {
     Validate(Validate),
     Learn(learn::Learn),
     Fmt(fmt::Fmt),
+    Schema(schema::Schema),
 }
 
 /// Check policy files: all problems of all documents, each with file, line and column.
@@ -60,6 +62,7 @@ impl Policy {
             Self::Validate(validate) => validate.run(),
             Self::Learn(learn) => learn.run(),
             Self::Fmt(fmt) => fmt.run(),
+            Self::Schema(schema) => schema.run(),
         }
     }
 }
