@@ -16,6 +16,8 @@ pub(crate) struct Directory {
     by_address: HashMap<IpAddr, Arc<Endpoint>>,
     by_id: HashMap<u32, Arc<Endpoint>>,
     rules: BTreeMap<RuleId, PolicyRef>,
+    /// What rules ask to be logged with their flows.
+    logs: BTreeMap<RuleId, Arc<str>>,
 }
 
 impl Directory {
@@ -73,6 +75,10 @@ impl Directory {
         while directory.rules.len() > RULES_MAX {
             directory.rules.pop_first();
         }
+        let logs = snapshot
+            .rules()
+            .filter_map(|(rule, origin)| Some((rule, origin.log.clone()?)));
+        directory.logs.extend(logs);
         directory
     }
 
@@ -84,6 +90,11 @@ impl Directory {
     /// A workload or the node itself.
     pub(crate) fn at(&self, ip: IpAddr) -> Option<&Arc<Endpoint>> {
         self.by_address.get(&ip)
+    }
+
+    /// What a rule asks to be logged with its flows.
+    pub(crate) fn log(&self, rule: RuleId) -> Option<&Arc<str>> {
+        self.logs.get(&rule)
     }
 
     /// The policy behind a rule.

@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use policy::{Feature, PolicySet, Problem, Source};
+use policy::{Feature, Loader, PolicySet, Problem, Source};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::clock;
@@ -57,6 +57,7 @@ const TICKS_PER_SWEEP: u32 = 5;
 /// A daemon that is run by files.
 pub(crate) struct Service {
     options: Options,
+    loader: Loader,
     pub(crate) daemon: Daemon,
     state: StateDir,
     kept_identities: BTreeMap<String, u32>,
@@ -107,7 +108,8 @@ impl Service {
                 "the policies can't be used; no endpoint is guarded",
             )
         };
-        let (policies, problems) = read_policies(&options.policy_dirs)?;
+        let mut loader = Loader::new();
+        let (policies, problems) = read_policies(&options.policy_dirs, &mut loader)?;
         say_problems(&problems);
         if problems.iter().any(Problem::is_error) {
             return Err(unusable());
@@ -125,6 +127,7 @@ impl Service {
         daemon.set_roster(roster);
         let mut service = Self {
             options,
+            loader,
             daemon,
             state,
             kept_identities: BTreeMap::new(),
@@ -274,7 +277,7 @@ impl Service {
                 self.daemon.set_roster(roster);
             }
         }
-        match read_policies(&self.options.policy_dirs) {
+        match read_policies(&self.options.policy_dirs, &mut self.loader) {
             Err(error) => tracing::error!("policies stay as they are: {error:#}"),
             Ok((policies, problems)) => {
                 say_problems(&problems);
@@ -317,7 +320,7 @@ impl Service {
 ///
 /// # Errors
 /// If a folder or file can't be read at all.
-fn read_policies(dirs: &[PathBuf]) -> Result<(PolicySet, Vec<Problem>)> {
+fn read_policies(dirs: &[PathBuf], loader: &mut Loader) -> Result<(PolicySet, Vec<Problem>)> {
     let mut sources = Vec::new();
     for dir in dirs {
         let files = read_folder(dir).map_err(|error| Exit::with(BAD_CONFIG, error))?;
@@ -326,7 +329,7 @@ fn read_policies(dirs: &[PathBuf]) -> Result<(PolicySet, Vec<Problem>)> {
             text: file.text,
         }));
     }
-    let mut loaded = policy::load(&sources);
+    let mut loaded = loader.load(&sources);
     loaded.problems.extend(loaded.set.lacking(ENFORCED));
     Ok((loaded.set, loaded.problems))
 }

@@ -76,7 +76,7 @@ impl Teller {
         let request = Flow {
             time: Some(clock::time_of_day(told.asked_at)),
             is_reply: Some(false),
-            policy_log: reason_of(&told.outcome),
+            policy_log: self.log_of(told),
             ..self.dns_flow(
                 told,
                 &peers,
@@ -85,6 +85,14 @@ impl Teller {
         };
         let response = self.response(told, &peers, (query, qtype));
         (request, response)
+    }
+
+    /// What the deciding rule asks to be logged, and why an exchange did not go its usual way.
+    fn log_of(&self, told: &Told) -> Vec<Arc<str>> {
+        let directory = self.directory.load();
+        let rule = told.allowed_by.map(|by| by.rule);
+        let log = rule.and_then(|rule| directory.log(rule)).cloned();
+        log.into_iter().chain(reason_of(&told.outcome)).collect()
     }
 
     fn response(
@@ -121,7 +129,7 @@ impl Teller {
             destination: flow.source,
             source_names: flow.destination_names,
             destination_names: flow.source_names,
-            policy_log: reason_of(&told.outcome),
+            policy_log: self.log_of(told),
             ..flow
         })
     }
@@ -175,13 +183,15 @@ impl Teller {
             (destination, source)
         };
         let peers = self.kernel_peers(event, (own, other), is_egress);
-        let policies = if is_verdict {
-            self.directory.load().policies(rule)
+        let directory = self.directory.load();
+        let (policies, log) = if is_verdict {
+            (directory.policies(rule), directory.log(rule).cloned())
         } else {
-            Vec::new()
+            (Vec::new(), None)
         };
         let mut flow = self.between(&peers, Flow::new(what, verdict));
         flow.time = Some(clock::time_of_boot_ns(event.at));
+        flow.policy_log = log.into_iter().collect();
         flow.is_reply = (is_verdict && !denied).then_some(false);
         flow.traffic_direction = if is_egress {
             Direction::Egress

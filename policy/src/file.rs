@@ -22,7 +22,8 @@ mod span;
 mod take;
 mod yaml;
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::limits::FILE_BYTES_MAX;
@@ -59,37 +60,150 @@ impl Loaded {
     }
 }
 
-/// A file as YAML, and what was found in it.
-struct File<'a> {
-    path: &'a str,
-    report: Report<'a>,
-    documents: Vec<Node>,
-}
-
 /// Reads and checks policy files; all errors at once.
 #[must_use]
 pub fn load(sources: &[Source]) -> Loaded {
-    let mut files: Vec<File<'_>> = sources.iter().map(parse).collect();
-    // Policies refer to groups by name, whatever file has them.
-    let mut groups = Groups::default();
-    for File {
-        report, documents, ..
-    } in &mut files
-    {
-        for document in documents.iter() {
-            groups.read_document(&At::root(document), report);
+    Loader::default().load(sources)
+}
+
+/// Reads policy files again and again: a file whose text did not change is not read anew, and its
+/// policies are the same ones, so that a [`Compiler`](crate::Compiler) need not compile them again.
+#[derive(Debug, Default)]
+pub struct Loader {
+    files: HashMap<String, Kept>,
+    /// The CIDR groups that `files` was read with.
+    groups: Groups,
+}
+
+/// What a file said.
+#[derive(Debug)]
+struct Kept {
+    text: String,
+    policies: Vec<Arc<Policy>>,
+    problems: Vec<Problem>,
+}
+
+/// A file as YAML, and what was found in it.
+struct File<'a> {
+    source: &'a Source,
+    report: Report<'a>,
+    content: Content,
+}
+
+enum Content {
+    /// As it was at the last load.
+    Same,
+    Documents(Vec<Node>),
+}
+
+impl Loader {
+    /// A loader that has read nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads and checks policy files; all errors at once.
+    #[must_use]
+    pub fn load(&mut self, sources: &[Source]) -> Loaded {
+        let mut files: Vec<File<'_>> = sources.iter().map(|source| self.open(source)).collect();
+        self.read_groups(&mut files);
+        let mut policies: BTreeMap<_, Arc<Policy>> = BTreeMap::new();
+        let mut kept = HashMap::new();
+        let mut reports: Vec<(&str, Report<'_>)> = Vec::new();
+        for file in files {
+            let (source, mut report) = (file.source, file.report);
+            let one = self.read(source, file.content, &mut report);
+            for policy in &one.policies {
+                let key = (policy.kind, policy.namespace.clone(), policy.name.clone());
+                match policies.entry(key) {
+                    Entry::Occupied(first) => report.push(duplicate(&report, first.get(), policy)),
+                    Entry::Vacant(place) => {
+                        place.insert(Arc::clone(policy));
+                    }
+                }
+            }
+            kept.insert(source.path.clone(), one);
+            reports.push((&source.path, report));
+        }
+        self.files = kept;
+        let set = PolicySet {
+            policies: policies.into_values().collect(),
+        };
+        let problems = check_set(&set, reports);
+        Loaded { set, problems }
+    }
+
+    fn open<'a>(&self, source: &'a Source) -> File<'a> {
+        let kept = self.files.get(&source.path);
+        if kept.is_some_and(|kept| kept.text == source.text) {
+            return File {
+                source,
+                report: Report::new(&source.path, &source.text),
+                content: Content::Same,
+            };
+        }
+        parse(source)
+    }
+
+    /// Policies refer to groups by name, whatever file has them: where groups are, or were, all files
+    /// are read.
+    fn read_groups(&mut self, files: &mut [File<'_>]) {
+        let names_groups = |text: &str| text.contains("CiliumCIDRGroup");
+        let has_groups = files.iter().any(|file| names_groups(&file.source.text));
+        if !has_groups && self.groups.is_empty() {
+            return;
+        }
+        self.files.clear();
+        self.groups = Groups::default();
+        for file in files {
+            if matches!(file.content, Content::Same) {
+                *file = parse(file.source);
+            }
+            if let Content::Documents(documents) = &file.content {
+                for document in documents {
+                    self.groups
+                        .read_document(&At::root(document), &mut file.report);
+                }
+            }
         }
     }
-    let set = read_policies(&mut files, &groups);
-    let mut reports: Vec<(&str, Report<'_>)> = files
-        .into_iter()
-        .map(|file| (file.path, file.report))
-        .collect();
-    for problem in conflict::find(&set) {
+
+    fn read(&mut self, source: &Source, content: Content, report: &mut Report<'_>) -> Kept {
+        let documents = match (content, self.files.remove(&source.path)) {
+            (Content::Same, Some(kept)) => {
+                for problem in &kept.problems {
+                    report.push(problem.clone());
+                }
+                return kept;
+            }
+            (Content::Same, None) => Vec::new(), // twice the same path: the second says nothing new
+            (Content::Documents(documents), _) => documents,
+        };
+        let reader = object::Reader {
+            file: Arc::from(&*source.path),
+            groups: &self.groups,
+        };
+        let policies = documents
+            .iter()
+            .flat_map(|document| reader.read_document(&At::root(document), report))
+            .map(Arc::new)
+            .collect();
+        Kept {
+            text: source.text.clone(),
+            policies,
+            problems: report.problems().to_vec(),
+        }
+    }
+}
+
+/// What no file shows alone; gives the problems of all files, by file and place.
+fn check_set(set: &PolicySet, mut reports: Vec<(&str, Report<'_>)>) -> Vec<Problem> {
+    for problem in conflict::find(set) {
         problem.push_into(&mut reports);
     }
     if reports.iter().all(|(_, report)| report.errors() == 0) {
-        for problem in set_lint::find(&set) {
+        for problem in set_lint::find(set) {
             problem.push_into(&mut reports);
         }
     }
@@ -99,7 +213,7 @@ pub fn load(sources: &[Source]) -> Loaded {
         found.sort_by_key(|problem| (problem.line, problem.column));
         problems.append(&mut found);
     }
-    Loaded { set, problems }
+    problems
 }
 
 fn parse(source: &Source) -> File<'_> {
@@ -119,37 +233,9 @@ fn parse(source: &Source) -> File<'_> {
         Vec::new()
     });
     File {
-        path: &source.path,
+        source,
         report,
-        documents,
-    }
-}
-
-fn read_policies(files: &mut [File<'_>], groups: &Groups) -> PolicySet {
-    let mut policies: BTreeMap<_, Policy> = BTreeMap::new();
-    for File {
-        path,
-        report,
-        documents,
-    } in files
-    {
-        let reader = object::Reader {
-            file: Arc::from(*path),
-            groups,
-        };
-        for document in documents.iter() {
-            for policy in reader.read_document(&At::root(document), report) {
-                let key = (policy.kind, policy.namespace.clone(), policy.name.clone());
-                if let Some(first) = policies.get(&key) {
-                    report.push(duplicate(report, first, &policy));
-                    continue;
-                }
-                policies.insert(key, policy);
-            }
-        }
-    }
-    PolicySet {
-        policies: policies.into_values().collect(),
+        content: Content::Documents(documents),
     }
 }
 

@@ -87,14 +87,6 @@ impl PortRule {
         }
     }
 
-    /// The requests that may be made, if requests are judged.
-    pub(crate) fn http(&self) -> Option<&[HttpRule]> {
-        match &self.l7.as_deref()?.rules {
-            L7Rules::Http(rules) => Some(rules),
-            L7Rules::None | L7Rules::Dns(_) => None,
-        }
-    }
-
     /// The IANA numbers of the protocols that the rule opens. DNS over SCTP doesn't exist and can't
     /// be proxied, so a rule with names doesn't open SCTP.
     pub(crate) fn protocol_numbers(&self) -> &'static [u8] {

@@ -30,7 +30,7 @@ pub use address::AddressClass;
 pub use cast::{Cast, LocalEndpoint, NamedPorts, Peer, Service, Workload};
 pub use dns::{Denial, DenialReason, DenyAnswer, DnsPermit, Question};
 pub use feature::Feature;
-pub use file::{Loaded, Source, format, load};
+pub use file::{Loaded, Loader, Source, format, load};
 pub use id::{Direction, EndpointId, Identity, L4Protocol, RuleId};
 pub use identity::{BadDump, Exhausted, Identities};
 pub use label::{Label, Labels};

@@ -13,13 +13,13 @@ use crate::{Direction, LabelSet, Labels, Selector};
 /// All valid objects of a set of files, in order of (kind, namespace, name).
 #[derive(Debug, Default)]
 pub struct PolicySet {
-    pub(crate) policies: Vec<Policy>,
+    pub(crate) policies: Vec<Arc<Policy>>,
 }
 
 impl PolicySet {
     /// The objects.
     pub fn iter(&self) -> impl Iterator<Item = &Policy> {
-        self.policies.iter()
+        self.policies.iter().map(|policy| &**policy)
     }
 
     /// All items with their policies and rules.
@@ -397,4 +397,6 @@ pub struct RuleOrigin {
     pub file: Arc<str>,
     /// The line of the item, from 1.
     pub line: u32,
+    /// `log.value` of its rule, for the flows that it decides.
+    pub log: Option<Arc<str>>,
 }

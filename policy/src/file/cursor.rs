@@ -54,6 +54,10 @@ impl<'a> Report<'a> {
         }
     }
 
+    pub(super) fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
     pub(super) fn into_problems(self) -> Vec<Problem> {
         self.problems
     }

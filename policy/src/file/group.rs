@@ -31,13 +31,14 @@ const SPEC: Known = Known {
 };
 
 /// All groups of a set of files.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Groups {
     by_name: BTreeMap<String, Group>,
     /// What the references so far stand for, bounded by [`GROUP_PREFIXES_MAX`].
     resolved: Cell<usize>,
 }
 
+#[derive(Debug)]
 struct Group {
     labels: Labels,
     prefixes: Vec<IpNet>,
@@ -46,6 +47,10 @@ struct Group {
 }
 
 impl Groups {
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
     /// Reads the groups of a document; whatever else stands there is left to others.
     pub(super) fn read_document(&mut self, at: &At<'_>, report: &mut Report<'_>) {
         match object::kind_of(at) {

@@ -1,3 +1,4 @@
+mod again;
 mod examples;
 mod hostile;
 mod model;

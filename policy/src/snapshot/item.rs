@@ -73,6 +73,7 @@ impl Prepared {
                 name: policy.name.clone(),
                 file: Arc::clone(&policy.file),
                 line: item.line,
+                log: item.log.clone(),
             },
             fqdns: (!names.is_empty()).then(|| Arc::new(NameList::new(names))),
             dns: item.port_list().iter().map(&mut share).collect(),

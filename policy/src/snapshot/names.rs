@@ -45,10 +45,6 @@ impl NameList {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.names.len()
-    }
-
     fn is_long(&self) -> bool {
         self.names.len() >= LONG_LIST_MIN
     }

@@ -12,8 +12,8 @@ use crate::rule::{Effect, Item, PeerSelector, Peers, Subject};
 #[track_caller]
 fn items(text: &str) -> Vec<Arc<Item>> {
     let set = loads(text).set;
-    let policy = set.policies.into_iter().next().unwrap();
-    policy.rules.into_iter().next().unwrap().items
+    let policy = set.policies.first().unwrap();
+    policy.rules.first().unwrap().items.clone()
 }
 
 #[track_caller]

@@ -15,11 +15,7 @@ fn knp(spec: &str) -> String {
 #[track_caller]
 fn items(spec: &str) -> Vec<Arc<Item>> {
     let set = loads(&knp(&format!("podSelector: {{}}, {spec}"))).set;
-    set.policies
-        .into_iter()
-        .flat_map(|policy| policy.rules)
-        .flat_map(|rule| rule.items)
-        .collect()
+    set.items().map(|(_, _, item)| Arc::clone(item)).collect()
 }
 
 #[test]
