@@ -12,6 +12,8 @@ use policy::{Label, Labels, Workload};
 pub(crate) struct Found {
     pub(crate) workload: Workload,
     pub(crate) link: GuardedLink,
+    /// Its denials are told and let pass.
+    pub(crate) audit: bool,
     /// The file that names it.
     pub(crate) file: String,
 }

@@ -236,8 +236,9 @@ impl Snapshot {
             let closing = items.filter(|item| item.item().default_deny);
             return closing.map(CompiledItem::id).collect();
         }
+        let named = self.named_ports((policy, flow.direction), peer);
         let says_so = |item: &&CompiledItem| {
-            let keys = item.entry_keys(&[]);
+            let keys = item.entry_keys(&named);
             keys.into_iter().any(|((protocol, ports), verdict)| {
                 (protocol == 0 || protocol == flow.protocol)
                     && ports.contains(flow.port)

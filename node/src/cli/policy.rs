@@ -1,9 +1,13 @@
 //! `namegate policy`.
 
 mod fmt;
+mod judge;
 mod learn;
+mod matching;
 mod sarif;
+mod scene;
 mod schema;
+mod verdict;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -21,6 +25,8 @@ use crate::files::{FILE_BYTES_MAX, TextFile, read_file, read_folder};
 #[derive(Subcommand)]
 pub(super) enum Policy {
     Validate(Validate),
+    Verdict(Box<verdict::Verdict>),
+    Match(matching::Match),
     Learn(learn::Learn),
     Fmt(fmt::Fmt),
     Schema(schema::Schema),
@@ -60,6 +66,8 @@ impl Policy {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Validate(validate) => validate.run(),
+            Self::Verdict(verdict) => verdict.run(),
+            Self::Match(matching) => matching.run(),
             Self::Learn(learn) => learn.run(),
             Self::Fmt(fmt) => fmt.run(),
             Self::Schema(schema) => schema.run(),

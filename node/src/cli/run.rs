@@ -84,7 +84,7 @@ enum Hooks {
     Clsact,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum EnforcementMode {
     /// Each in the directions that some rule is about.
     Default,

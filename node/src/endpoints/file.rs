@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use policy::{Peer, Workload};
+use policy::{L4Protocol, Peer, Service, Workload};
 use serde::Deserialize;
 use serde_yaml::{Location, Spanned};
 
@@ -15,7 +15,8 @@ use crate::files::TextFile;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EndpointFile {
-    name: String,
+    /// Absent where the document only lists services.
+    name: Option<String>,
     #[serde(default = "default_namespace")]
     namespace: String,
     #[serde(default)]
@@ -26,6 +27,45 @@ struct EndpointFile {
     mac: Option<String>,
     #[serde(default)]
     remote: bool,
+    /// What it calls its ports: `http: 8080/TCP`.
+    #[serde(default)]
+    ports: BTreeMap<String, String>,
+    /// Its denials are told and let pass.
+    #[serde(default)]
+    audit: bool,
+    #[serde(default)]
+    services: Vec<ServiceFile>,
+}
+
+/// A service, where no cluster has one.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ServiceFile {
+    name: String,
+    #[serde(default = "default_namespace")]
+    namespace: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    backends: Vec<IpAddr>,
+    /// The address that stands for the backends.
+    vip: Option<IpAddr>,
+    #[expect(
+        dead_code,
+        reason = "read so that it may stand there; policy names the target"
+    )]
+    #[serde(default)]
+    ports: Vec<ServicePort>,
+}
+
+/// A port of a service, and where it ends.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "see `ServiceFile::ports`")]
+struct ServicePort {
+    port: u16,
+    protocol: Option<String>,
+    target: Option<u16>,
 }
 
 fn default_namespace() -> String {
@@ -39,6 +79,8 @@ pub(crate) struct Roster {
     pub(crate) found: Vec<Found>,
     /// Workloads that aren't on this node.
     pub(crate) peers: Vec<Peer>,
+    /// What `toServices` selects among.
+    pub(crate) services: Vec<Service>,
     /// Workloads of this node that can't be guarded.
     pub(crate) refused: Vec<Refused>,
 }
@@ -48,6 +90,40 @@ pub(crate) struct Roster {
 /// # Errors
 /// If a document can't be read: then none of the folder counts.
 pub(crate) fn read(files: &[TextFile]) -> Result<Roster, Vec<String>> {
+    documents(files, (check, check_services)).map(take)
+}
+
+/// Reads endpoint files as a description of who there is, without a look at a node.
+///
+/// # Errors
+/// If a document can't be read.
+pub(crate) fn describe(files: &[TextFile]) -> Result<Vec<Described>, Vec<String>> {
+    let described = documents(files, (check_names, check_bare))?.into_iter();
+    Ok(described
+        .map(|(_, document)| Described {
+            workload: document.workload(),
+            addresses: document.addresses.clone().unwrap_or_default(),
+            audit: document.audit,
+            services: document.services(),
+        })
+        .collect())
+}
+
+/// What a document of an endpoint file says.
+pub(crate) struct Described {
+    /// Absent where it only lists services.
+    pub(crate) workload: Option<Workload>,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) audit: bool,
+    pub(crate) services: Vec<Service>,
+}
+
+type Check = fn(&EndpointFile) -> Result<(), String>;
+
+fn documents(
+    files: &[TextFile],
+    (check, check_alone): (Check, Check),
+) -> Result<Vec<(String, EndpointFile)>, Vec<String>> {
     let mut documents = Vec::new();
     let mut errors = Vec::new();
     let mut seen = BTreeMap::new();
@@ -66,7 +142,14 @@ pub(crate) fn read(files: &[TextFile]) -> Result<Roster, Vec<String>> {
             ..
         } in all
         {
-            let name = format!("{}/{}", document.namespace, document.name);
+            let Some(own) = &document.name else {
+                match check_alone(&document) {
+                    Ok(()) => documents.push((path.clone(), document)),
+                    Err(reason) => errors.push(problem(&path, place, &reason)),
+                }
+                continue;
+            };
+            let name = format!("{}/{own}", document.namespace);
             if let Some(first) = seen.insert(name.clone(), path.clone()) {
                 let reason = format!("endpoint {name} is in {first} already");
                 errors.push(problem(&path, place, &reason));
@@ -78,7 +161,7 @@ pub(crate) fn read(files: &[TextFile]) -> Result<Roster, Vec<String>> {
         }
     }
     if errors.is_empty() {
-        Ok(take(documents))
+        Ok(documents)
     } else {
         Err(errors)
     }
@@ -105,13 +188,98 @@ fn problem(path: &str, place: Location, reason: &str) -> String {
     format!("{path}:{line}:{column}: error: {reason}")
 }
 
-/// What can be known to be wrong without a look at the node.
-fn check(document: &EndpointFile) -> Result<(), String> {
+/// Without a name there is nothing but services.
+fn check_services(document: &EndpointFile) -> Result<(), String> {
+    check_bare(document)?;
+    check_vips(document)
+}
+
+/// A daemon knows backends only, so far.
+fn check_vips(document: &EndpointFile) -> Result<(), String> {
+    match document
+        .services
+        .iter()
+        .find(|service| service.vip.is_some())
+    {
+        Some(service) => Err(format!(
+            "service {}/{}: `vip` is not mapped to its backends yet: list the backends alone",
+            service.namespace, service.name
+        )),
+        None => Ok(()),
+    }
+}
+
+fn check_bare(document: &EndpointFile) -> Result<(), String> {
+    let is_bare = document.netns.is_none()
+        && document.interface.is_none()
+        && document.labels.is_empty()
+        && document.addresses.is_none()
+        && document.ports.is_empty();
+    if document.services.is_empty() || !is_bare {
+        return Err("missing field `name`".to_owned());
+    }
+    Ok(())
+}
+
+/// What is wrong with what a workload is called and calls its ports.
+fn check_names(document: &EndpointFile) -> Result<(), String> {
     let is_plain =
         |text: &str| !text.is_empty() && text.len() <= 253 && !text.contains(['/', ' ', '\n']);
-    if !is_plain(&document.name) || !is_plain(&document.namespace) {
+    let name = document.name.as_deref().unwrap_or_default();
+    if !is_plain(name) || !is_plain(&document.namespace) {
         return Err("name and namespace are 1 to 253 characters without / and space".to_owned());
     }
+    for (name, port) in &document.ports {
+        parse_port(port).ok_or_else(|| {
+            format!("ports: {name}: {port:?} is no port: write 8080/TCP, the protocol in capitals")
+        })?;
+    }
+    Ok(())
+}
+
+/// `8080/TCP`; without a protocol it is TCP.
+fn parse_port(text: &str) -> Option<(u16, L4Protocol)> {
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "TCP"));
+    let protocol = match protocol {
+        "TCP" => L4Protocol::Tcp,
+        "UDP" => L4Protocol::Udp,
+        "SCTP" => L4Protocol::Sctp,
+        _ => return None,
+    };
+    let number = number.parse().ok().filter(|number| *number != 0)?;
+    Some((number, protocol))
+}
+
+impl EndpointFile {
+    fn workload(&self) -> Option<Workload> {
+        let ports = self.ports.iter();
+        let ports = ports
+            .filter_map(|(name, port)| Some((name.to_ascii_lowercase().into(), parse_port(port)?)));
+        Some(Workload {
+            namespace: self.namespace.clone(),
+            name: self.name.clone()?,
+            labels: labels_of(&self.labels),
+            ports: ports.collect(),
+        })
+    }
+
+    fn services(&self) -> Vec<Service> {
+        let services = self.services.iter();
+        services
+            .map(|service| Service {
+                namespace: service.namespace.clone(),
+                name: service.name.clone(),
+                labels: labels_of(&service.labels),
+                backends: service.backends.clone(),
+            })
+            .collect()
+    }
+}
+
+/// What can be known to be wrong without a look at the node.
+fn check(document: &EndpointFile) -> Result<(), String> {
+    check_names(document)?;
+    check_vips(document)?;
     let places = usize::from(document.netns.is_some()) + usize::from(document.interface.is_some());
     match (document.remote, places) {
         (true, 0) if document.addresses.is_some() => Ok(()),
@@ -137,11 +305,9 @@ fn check(document: &EndpointFile) -> Result<(), String> {
 fn take(documents: Vec<(String, EndpointFile)>) -> Roster {
     let mut roster = Roster::default();
     for (file, document) in documents {
-        let workload = Workload {
-            namespace: document.namespace.clone(),
-            name: document.name.clone(),
-            labels: labels_of(&document.labels),
-            ports: policy::NamedPorts::new(),
+        roster.services.extend(document.services());
+        let Some(workload) = document.workload() else {
+            continue;
         };
         if document.remote {
             roster.peers.push(Peer {
@@ -158,11 +324,12 @@ fn take(documents: Vec<(String, EndpointFile)>) -> Roster {
             }
             (None, None) => Err("neither netns nor interface".to_owned()),
         };
-        let name = format!("{}/{}", document.namespace, document.name);
+        let name = format!("{}/{}", workload.namespace, workload.name);
         match link {
             Ok(link) => roster.found.push(Found {
                 workload,
                 link,
+                audit: document.audit,
                 file,
             }),
             Err(reason) => roster.refused.push(Refused { name, file, reason }),
@@ -257,6 +424,21 @@ mod tests {
     }
 
     #[test]
+    fn services_stand_beside_endpoints_or_alone() {
+        let roster = read_text(
+            "name: a\nremote: true\naddresses: [10.0.0.9]\nports: {HTTP: 8080/TCP, dns: 53/UDP}\n\
+             services: [{name: web, backends: [10.0.0.9]}]\n---\n\
+             services: [{name: dns, namespace: kube-system, backends: [10.0.0.53], labels: {a: b}}]\n",
+        )
+        .unwrap();
+        let names: Vec<&str> = roster.services.iter().map(|one| &*one.name).collect();
+        assert_eq!(names, ["web", "dns"]);
+        let ports = &roster.peers.first().unwrap().workload.ports;
+        assert_eq!(ports.get("http"), Some(&(8080, L4Protocol::Tcp)));
+        assert_eq!(ports.get("dns"), Some(&(53, L4Protocol::Udp)));
+    }
+
+    #[test]
     fn what_an_endpoint_file_may_not_say() {
         for (text, reason) in [
             ("name: a\n", "exactly one of netns and interface"),
@@ -272,6 +454,19 @@ mod tests {
                 "six hexadecimal octets",
             ),
             ("name: a/b\nnetns: /x\n", "without / and space"),
+            ("name: a\nnetns: /x\nports: {http: 8080/tcp}\n", "8080/TCP"),
+            (
+                "services: [{name: s, vip: 10.96.0.1, ports: [{port: 53, protocol: UDP, target: 53}]}]\n",
+                "not mapped",
+            ),
+            (
+                "services: [{name: s, backend: [10.0.0.1]}]\n",
+                "unknown field",
+            ),
+            (
+                "ports: {http: 8080/TCP}\nservices: [{name: s}]\n",
+                "missing field `name`",
+            ),
             (
                 "name: a\nnetns: /x\naddresses: [10.0.0.1]\n",
                 "read from the workload",
@@ -303,7 +498,7 @@ mod tests {
             ("name: [\n", "e.yaml:"),
             (
                 "labels: {a: b}\nnetns: /x\n",
-                "e.yaml:2:1: error: missing field `name`",
+                "e.yaml:1:1: error: missing field `name`",
             ),
         ] {
             let errors = read_text(text).unwrap_err();

@@ -8,6 +8,7 @@ use super::endpoint::EndpointPolicy;
 use super::item::CompiledItem;
 use super::table::Known;
 use super::{PeerRef, Snapshot};
+use crate::cast::NamedPorts;
 use crate::http::{HeaderEffect, HeaderNote, HttpRules, HttpVerdict, Path, Request};
 use crate::l4::{L7Rules, PortRule};
 use crate::rule::{Effect, PeerSelector, Peers};
@@ -239,7 +240,7 @@ impl Snapshot {
         port: u16,
     ) -> Vec<(&'a CompiledItem, Vec<usize>)> {
         let learned = self.known(peer);
-        let own = [&policy.own_ports];
+        let named = self.named_ports((policy, direction), peer);
         let items = policy.direction(direction).items.iter();
         let selecting = items.filter(|item| match peer {
             PeerRef::Known(identity) => item.selects_known(identity),
@@ -252,13 +253,6 @@ impl Snapshot {
             if matches!(item.item().ports, crate::l4::Ports::Any) {
                 return Some((item, Vec::new()));
             }
-            let named: Vec<_> = match (direction, peer) {
-                (Direction::Ingress, _) => own.to_vec(),
-                (Direction::Egress, PeerRef::Known(identity)) => {
-                    self.ports.get(&identity).into_iter().flatten().collect()
-                }
-                (Direction::Egress, PeerRef::Learned(_)) => Vec::new(),
-            };
             let is_about = |rule: &PortRule| {
                 let mut keys = rule.l4_keys(&named).into_iter();
                 keys.any(|(protocol, ports)| protocol == TCP && ports.contains(port))
@@ -268,6 +262,21 @@ impl Snapshot {
             (!ports.is_empty()).then_some((item, ports))
         });
         applying.collect()
+    }
+
+    /// What whoever owns the destination port calls its ports.
+    pub(super) fn named_ports<'a>(
+        &'a self,
+        (policy, direction): (&'a EndpointPolicy, Direction),
+        peer: PeerRef<'_>,
+    ) -> Vec<&'a NamedPorts> {
+        match (direction, peer) {
+            (Direction::Ingress, _) => vec![&policy.own_ports],
+            (Direction::Egress, PeerRef::Known(identity)) => {
+                self.ports.get(&identity).into_iter().flatten().collect()
+            }
+            (Direction::Egress, PeerRef::Learned(_)) => Vec::new(),
+        }
     }
 
     /// The selectors of an item that select a peer; `None` is every peer.
