@@ -7,6 +7,7 @@ mod matching;
 mod sarif;
 mod scene;
 mod schema;
+mod test;
 mod verdict;
 
 use std::io::Read;
@@ -27,6 +28,7 @@ pub(super) enum Policy {
     Validate(Validate),
     Verdict(Box<verdict::Verdict>),
     Match(matching::Match),
+    Test(test::Test),
     Learn(learn::Learn),
     Fmt(fmt::Fmt),
     Schema(schema::Schema),
@@ -68,6 +70,7 @@ impl Policy {
             Self::Validate(validate) => validate.run(),
             Self::Verdict(verdict) => verdict.run(),
             Self::Match(matching) => matching.run(),
+            Self::Test(test) => test.run(),
             Self::Learn(learn) => learn.run(),
             Self::Fmt(fmt) => fmt.run(),
             Self::Schema(schema) => schema.run(),

@@ -16,6 +16,7 @@ use super::read;
 use crate::cli::run::EnforcementMode;
 use crate::endpoints::file::{Described, describe};
 use crate::exit::{Exit, USAGE};
+use crate::files::TextFile;
 
 /// Which policies and endpoints are meant.
 #[derive(Args, Clone, Debug)]
@@ -37,7 +38,23 @@ pub(super) struct SceneArgs {
     learn: Vec<(Name, IpAddr)>,
 }
 
-fn parse_learned(text: &str) -> Result<(Name, IpAddr), String> {
+/// All files and folders.
+///
+/// # Errors
+/// As wrong usage, if one can't be read.
+pub(super) fn read_all(paths: &[PathBuf]) -> Result<Vec<TextFile>> {
+    let mut files = Vec::new();
+    for path in paths {
+        files.extend(read(path).map_err(|error| Exit::with(USAGE, error))?);
+    }
+    Ok(files)
+}
+
+/// Reads `NAME=ADDRESS`.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn parse_learned(text: &str) -> Result<(Name, IpAddr), String> {
     let wrong = || format!("{text:?} is not NAME=ADDRESS");
     let (name, address) = text.split_once('=').ok_or_else(wrong)?;
     let name = Name::from_text(name).map_err(|error| format!("{name:?}: {error}"))?;
@@ -51,18 +68,14 @@ impl SceneArgs {
     /// # Errors
     /// As wrong usage: a file that can't be read, or that is not valid.
     pub(super) fn load(&self) -> Result<Scene> {
-        let mut sources = Vec::new();
-        for path in &self.policy {
-            let files = read(path).map_err(|error| Exit::with(USAGE, error))?;
-            sources.extend(files.into_iter().map(|file| Source {
+        let sources = read_all(&self.policy)?.into_iter();
+        let sources: Vec<Source> = sources
+            .map(|file| Source {
                 path: file.path.display().to_string(),
                 text: file.text,
-            }));
-        }
-        let mut files = Vec::new();
-        for path in &self.endpoints {
-            files.extend(read(path).map_err(|error| Exit::with(USAGE, error))?);
-        }
+            })
+            .collect();
+        let files = read_all(&self.endpoints)?;
         let described = describe(&files).map_err(|errors| Exit::with(USAGE, errors.join("\n")))?;
         let options = Options {
             mode: self.enforcement_mode.into(),
