@@ -18,6 +18,8 @@ mod label_set;
 pub mod limits;
 mod prefix;
 mod problem;
+#[cfg(test)]
+mod reference;
 mod rule;
 mod selector;
 mod snapshot;

@@ -212,10 +212,15 @@ impl Snapshot {
         let Some(policy) = self.endpoints.get(&endpoint) else {
             return Vec::new();
         };
+        let direction = policy.direction(flow.direction);
+        let known = match peer {
+            PeerRef::Known(identity) => Some(identity),
+            PeerRef::Learned(_) => None,
+        };
         let (decision, items) = match peer {
             PeerRef::Known(identity) => {
                 let flow = FlowKey { identity, ..flow };
-                let items = policy.direction(flow.direction).items.iter();
+                let items = direction.items.iter();
                 let items = items.filter(|item| item.selects_known(identity));
                 (self.judge(endpoint, flow), items.collect::<Vec<_>>())
             }
@@ -225,16 +230,17 @@ impl Snapshot {
             }
         };
         if decision.drop_reason() == Some(133) || decision.verdict == EntryVerdict::AuditDefault {
-            let items = policy.direction(flow.direction).items.iter();
+            let items = direction.items.iter();
             let closing = items.filter(|item| item.item().default_deny);
             return closing.map(CompiledItem::id).collect();
         }
         let says_so = |item: &&CompiledItem| {
-            let keys = item.entry_keys(&[]);
+            let keys = direction.keys_of(item, known);
             keys.into_iter().any(|((protocol, ports), verdict)| {
                 (protocol == 0 || protocol == flow.protocol)
                     && ports.contains(flow.port)
                     && verdict.passes() == decision.verdict.passes()
+                    && verdict.is_audited() == decision.verdict.is_audited()
             })
         };
         items

@@ -6,6 +6,8 @@ use crate::{
     load,
 };
 
+mod oracle;
+mod random;
 mod scene;
 
 use scene::*;
