@@ -57,7 +57,8 @@ impl EndpointPolicy {
         }
         let mut prefixes = PrefixTable::new();
         for item in items {
-            for prefix in item.item().prefixes() {
+            let named = item.item().prefixes();
+            for prefix in named.chain(item.backends.iter().copied()) {
                 prefixes.insert(prefix, ());
             }
         }

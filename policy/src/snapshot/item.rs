@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::names::NameList;
 use super::selection::Selections;
 use super::table::Table;
@@ -36,6 +38,8 @@ pub(super) struct CompiledItem {
     pub(super) selected: Arc<[Identity]>,
     /// Those among them whose DNS servers teach.
     pub(super) teachers: Arc<[Identity]>,
+    /// The backends of its services: who learns such an address may still reach it.
+    pub(super) backends: Arc<[IpNet]>,
 }
 
 impl Prepared {
@@ -86,8 +90,16 @@ impl CompiledItem {
         } else {
             Arc::default()
         };
+        let backends = peers.iter().filter_map(|peer| match peer {
+            PeerSelector::Service(service) => Some(table.backend_addresses(service)),
+            PeerSelector::Labels(_)
+            | PeerSelector::Entity(_)
+            | PeerSelector::Cidr(_)
+            | PeerSelector::Name(_) => None,
+        });
         Self {
             prepared: Arc::clone(prepared),
+            backends: backends.flatten().collect(),
             selected,
             teachers,
         }
@@ -106,6 +118,7 @@ impl CompiledItem {
         Arc::ptr_eq(&self.prepared, &other.prepared)
             && self.selected == other.selected
             && self.teachers == other.teachers
+            && self.backends == other.backends
     }
 
     /// Whether it selects a peer that the table doesn't have.
@@ -113,7 +126,12 @@ impl CompiledItem {
         match &self.item().peers {
             Peers::Any => true,
             Peers::Nobody => false,
-            Peers::Some(peers) => peers.iter().any(|one| one.selects(peer)),
+            Peers::Some(peers) => {
+                peers.iter().any(|one| one.selects(peer))
+                    || peer.outside.is_some_and(|set| {
+                        self.backends.iter().any(|backend| set.is_inside(backend))
+                    })
+            }
         }
     }
 
