@@ -166,6 +166,9 @@ impl CompiledItem {
         match item.effect {
             Effect::Deny if self.prepared.audit => EntryVerdict::AuditDeny,
             Effect::Deny => EntryVerdict::Deny,
+            Effect::Allow if item.fails_authentication && self.prepared.audit => {
+                EntryVerdict::AuditDeny
+            }
             Effect::Allow if item.fails_authentication => EntryVerdict::FailAuthentication,
             Effect::Allow => port
                 .and_then(PortRule::proxy)
