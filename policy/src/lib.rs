@@ -19,6 +19,8 @@ mod label_set;
 pub mod limits;
 mod prefix;
 mod problem;
+#[cfg(test)]
+mod reference;
 mod rule;
 mod schema;
 mod selector;

@@ -20,7 +20,6 @@ use fqdn::Name;
 use ipnet::IpNet;
 
 use crate::address::{AddressClass, Owned};
-use crate::cast::NamedPorts;
 use crate::dns::{Denial, DenialReason, DenyAnswer, DnsPermit, Question};
 use crate::prefix::PrefixTable;
 use crate::rule::{PeerView, RuleOrigin};
@@ -59,8 +58,6 @@ pub struct Snapshot {
     table: PrefixTable<Identity>,
     /// Everybody in the table.
     known: BTreeMap<Identity, Known>,
-    /// What they call their ports.
-    ports: HashMap<Identity, Vec<NamedPorts>>,
     /// One for each acquisition that [`Snapshot::release`] gives back.
     acquired: Vec<Identity>,
     owned: Owned,
@@ -88,7 +85,6 @@ impl Snapshot {
             endpoints,
             table: table.by_address(),
             known: table.known,
-            ports: table.ports,
             prefixes: table.prefixes,
             acquired: table.acquired,
             owned: table.owned,
@@ -219,10 +215,15 @@ impl Snapshot {
         let Some(policy) = self.endpoints.get(&endpoint) else {
             return Vec::new();
         };
+        let direction = policy.direction(flow.direction);
+        let known = match peer {
+            PeerRef::Known(identity) => Some(identity),
+            PeerRef::Learned(_) => None,
+        };
         let (decision, items) = match peer {
             PeerRef::Known(identity) => {
                 let flow = FlowKey { identity, ..flow };
-                let items = policy.direction(flow.direction).items.iter();
+                let items = direction.items.iter();
                 let items = items.filter(|item| item.selects_known(identity));
                 (self.judge(endpoint, flow), items.collect::<Vec<_>>())
             }
@@ -232,17 +233,17 @@ impl Snapshot {
             }
         };
         if decision.drop_reason() == Some(133) || decision.verdict == EntryVerdict::AuditDefault {
-            let items = policy.direction(flow.direction).items.iter();
+            let items = direction.items.iter();
             let closing = items.filter(|item| item.item().default_deny);
             return closing.map(CompiledItem::id).collect();
         }
-        let named = self.named_ports((policy, flow.direction), peer);
         let says_so = |item: &&CompiledItem| {
-            let keys = item.entry_keys(&named);
+            let keys = direction.keys_of(item, known);
             keys.into_iter().any(|((protocol, ports), verdict)| {
                 (protocol == 0 || protocol == flow.protocol)
                     && ports.contains(flow.port)
                     && verdict.passes() == decision.verdict.passes()
+                    && verdict.is_audited() == decision.verdict.is_audited()
             })
         };
         items

@@ -1,6 +1,6 @@
 //! What one direction of an endpoint lets through: entries for the kernel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::item::{CompiledItem, L4Key};
 use super::table::Table;
@@ -48,6 +48,10 @@ pub(super) struct DirectionPolicy {
     listed: Vec<usize>,
     /// What holds for every peer; an identity's entry that adds nothing to it is left out.
     for_any: BTreeMap<L4Key, What>,
+    /// What the endpoint calls its ports; empty for egress.
+    own_ports: NamedPorts,
+    /// What peers call theirs; empty for ingress, and where no rule names a port.
+    peer_ports: HashMap<Identity, Vec<NamedPorts>>,
 }
 
 /// What happens, and by which rule.
@@ -94,6 +98,12 @@ impl DirectionPolicy {
         }
         let listed = items.iter().enumerate();
         let listed = listed.filter(|(_, item)| matches!(item.item().peers, Peers::Some(_)));
+        let names_ports = items.iter().any(CompiledItem::names_ports);
+        let (own_ports, peer_ports) = match direction {
+            Direction::Ingress => (own_ports.clone(), HashMap::new()),
+            Direction::Egress if names_ports => (NamedPorts::new(), table.ports.clone()),
+            Direction::Egress => (NamedPorts::new(), HashMap::new()),
+        };
         let mut policy = Self {
             direction,
             enforcement,
@@ -103,50 +113,38 @@ impl DirectionPolicy {
             audit: regime.audit,
             allow_localhost: regime.allow_localhost,
             for_any: BTreeMap::new(),
+            own_ports,
+            peer_ports,
         };
-        policy.fill((table, own_ports));
+        policy.fill();
         policy
     }
 
-    fn fill(&mut self, (table, own_ports): (&Table, &NamedPorts)) {
+    fn fill(&mut self) {
         let mut for_any: BTreeMap<L4Key, What> = BTreeMap::new();
         let mut for_one: BTreeMap<(Identity, L4Key), What> = BTreeMap::new();
-        let own = [own_ports];
         for item in &self.items {
-            let fixed = match self.direction {
-                Direction::Ingress => item.entry_keys(&own),
-                Direction::Egress => item.entry_keys(&[]),
-            };
-            let is_named = item.item().port_list().iter().any(|port| port.is_named());
-            let by_peer = self.direction == Direction::Egress && is_named;
+            let fixed = self.keys_of(item, None);
+            let by_peer = self.direction == Direction::Egress && item.names_ports();
             match &item.item().peers {
                 Peers::Nobody => continue,
                 Peers::Any => {
                     for (key, verdict) in &fixed {
-                        merge(&mut for_any, *key, (self.told(*verdict), item.id()));
+                        merge(&mut for_any, *key, (*verdict, item.id()));
                     }
                     if by_peer {
-                        for identity in table.ports.keys() {
-                            let keys = item.entry_keys(&table.named_ports(*identity));
-                            for (key, verdict) in keys {
-                                merge(
-                                    &mut for_one,
-                                    (*identity, key),
-                                    (self.told(verdict), item.id()),
-                                );
+                        for identity in self.peer_ports.keys() {
+                            for (key, verdict) in self.keys_of(item, Some(*identity)) {
+                                merge(&mut for_one, (*identity, key), (verdict, item.id()));
                             }
                         }
                     }
                 }
                 Peers::Some(_) => {
                     for identity in item.selected.iter() {
-                        let named = by_peer.then(|| item.entry_keys(&table.named_ports(*identity)));
+                        let named = by_peer.then(|| self.keys_of(item, Some(*identity)));
                         for (key, verdict) in named.as_ref().unwrap_or(&fixed) {
-                            merge(
-                                &mut for_one,
-                                (*identity, *key),
-                                (self.told(*verdict), item.id()),
-                            );
+                            merge(&mut for_one, (*identity, *key), (*verdict, item.id()));
                         }
                     }
                 }
@@ -193,6 +191,32 @@ impl DirectionPolicy {
     /// Whether every denial is told and let pass.
     pub(super) fn is_audited(&self) -> bool {
         self.audit
+    }
+
+    /// What whoever owns the destination port calls its ports: the endpoint itself, or a peer of the
+    /// table.
+    pub(super) fn named_ports(&self, peer: Option<Identity>) -> Vec<&NamedPorts> {
+        match self.direction {
+            Direction::Ingress => vec![&self.own_ports],
+            Direction::Egress => {
+                let ports = peer.and_then(|peer| self.peer_ports.get(&peer));
+                ports.into_iter().flatten().collect()
+            }
+        }
+    }
+
+    /// The keys of an item's entries, each with what happens, for a peer of the table or for all
+    /// others.
+    pub(super) fn keys_of(
+        &self,
+        item: &CompiledItem,
+        peer: Option<Identity>,
+    ) -> Vec<(L4Key, EntryVerdict)> {
+        let mut keys = item.entry_keys(&self.named_ports(peer));
+        for (_, verdict) in &mut keys {
+            *verdict = self.told(*verdict);
+        }
+        keys
     }
 
     /// What becomes of a verdict on an endpoint that is only audited.
@@ -249,8 +273,8 @@ impl DirectionPolicy {
         };
         let mut merged = BTreeMap::new();
         for item in self.selecting(view, named) {
-            for (key, verdict) in item.entry_keys(&[]) {
-                merge(&mut merged, key, (self.told(verdict), item.id()));
+            for (key, verdict) in self.keys_of(item, None) {
+                merge(&mut merged, key, (verdict, item.id()));
             }
         }
         let kept = merged

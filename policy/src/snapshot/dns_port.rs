@@ -10,6 +10,7 @@ use super::item::{CompiledItem, L4Key};
 use super::name_cache::NameCache;
 use super::names::NameLists;
 use super::table::Table;
+use crate::l4::PortMatch;
 use crate::rule::{Effect, Peers};
 use crate::verdict::PortPrefix;
 use crate::{Identity, L4Protocol, RuleId};
@@ -169,7 +170,8 @@ impl Shop<'_> {
         }
     }
 
-    /// The `ports` elements of an item that are about exactly this protocol and port.
+    /// The `ports` elements of an item that are about exactly this protocol and port; a range is
+    /// another entry, whatever it is split into.
     fn ports_for(
         &self,
         item: &CompiledItem,
@@ -178,8 +180,9 @@ impl Shop<'_> {
         let named = peer.map(|peer| self.table.named_ports(peer));
         let ports = item.item().port_list().iter().enumerate();
         let fits = ports.filter(|(_, port)| {
+            let is_range = matches!(port.port, PortMatch::Range(first, last) if first < last);
             let keys = port.l4_keys(named.as_deref().unwrap_or_default());
-            keys.contains(&self.key) && self.key.1.bits == 16
+            !is_range && keys.contains(&self.key)
         });
         fits.map(|(index, _)| index).collect::<Vec<_>>().into_iter()
     }

@@ -21,8 +21,6 @@ use crate::{Direction, Identity, LabelSet};
 pub(super) struct EndpointPolicy {
     pub(super) egress: DirectionPolicy,
     pub(super) ingress: DirectionPolicy,
-    /// What its endpoints call their ports, where a rule names one.
-    pub(super) own_ports: NamedPorts,
     /// The lists of `toFQDNs`.
     names: Arc<NameLists>,
     /// The item of each of those lists, as an index of `egress.items`.
@@ -58,7 +56,8 @@ impl EndpointPolicy {
         }
         let mut prefixes = PrefixTable::new();
         for item in items {
-            for prefix in item.item().prefixes() {
+            let named = item.item().prefixes();
+            for prefix in named.chain(item.backends.iter().copied()) {
                 prefixes.insert(prefix, ());
             }
         }
@@ -66,7 +65,6 @@ impl EndpointPolicy {
             dns: dns_port::compile(&egress, (table, regime.audit), cache),
             egress,
             ingress,
-            own_ports: own_ports.clone(),
             names: cache.group(lists),
             named_items,
             prefixes,

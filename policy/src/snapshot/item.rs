@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::names::NameList;
 use super::selection::Selections;
 use super::table::Table;
@@ -39,6 +41,8 @@ pub(super) struct CompiledItem {
     pub(super) selected: Arc<[Identity]>,
     /// Those among them whose DNS servers teach.
     pub(super) teachers: Arc<[Identity]>,
+    /// The backends of its services: who learns such an address may still reach it.
+    pub(super) backends: Arc<[IpNet]>,
 }
 
 impl Prepared {
@@ -114,8 +118,16 @@ impl CompiledItem {
         } else {
             Arc::default()
         };
+        let backends = peers.iter().filter_map(|peer| match peer {
+            PeerSelector::Service(service) => Some(table.backend_addresses(service)),
+            PeerSelector::Labels(_)
+            | PeerSelector::Entity(_)
+            | PeerSelector::Cidr(_)
+            | PeerSelector::Name(_) => None,
+        });
         Self {
             prepared: Arc::clone(prepared),
+            backends: backends.flatten().collect(),
             selected,
             teachers,
         }
@@ -134,6 +146,7 @@ impl CompiledItem {
         Arc::ptr_eq(&self.prepared, &other.prepared)
             && self.selected == other.selected
             && self.teachers == other.teachers
+            && self.backends == other.backends
     }
 
     /// Whether it selects a peer that the table doesn't have.
@@ -141,7 +154,12 @@ impl CompiledItem {
         match &self.item().peers {
             Peers::Any => true,
             Peers::Nobody => false,
-            Peers::Some(peers) => peers.iter().any(|one| one.selects(peer)),
+            Peers::Some(peers) => {
+                peers.iter().any(|one| one.selects(peer))
+                    || peer.outside.is_some_and(|set| {
+                        self.backends.iter().any(|backend| set.is_inside(backend))
+                    })
+            }
         }
     }
 
@@ -176,6 +194,9 @@ impl CompiledItem {
         match item.effect {
             Effect::Deny if self.prepared.audit => EntryVerdict::AuditDeny,
             Effect::Deny => EntryVerdict::Deny,
+            Effect::Allow if item.fails_authentication && self.prepared.audit => {
+                EntryVerdict::AuditDeny
+            }
             Effect::Allow if item.fails_authentication => EntryVerdict::FailAuthentication,
             Effect::Allow => port
                 .and_then(PortRule::proxy)

@@ -8,7 +8,6 @@ use super::endpoint::EndpointPolicy;
 use super::item::CompiledItem;
 use super::table::Known;
 use super::{PeerRef, Snapshot};
-use crate::cast::NamedPorts;
 use crate::http::{HeaderEffect, HeaderNote, HttpRules, HttpVerdict, Path, Request};
 use crate::l4::{L7Rules, PortRule};
 use crate::rule::{Effect, PeerSelector, Peers};
@@ -240,9 +239,12 @@ impl Snapshot {
         port: u16,
     ) -> Vec<(&'a CompiledItem, Vec<usize>)> {
         let learned = self.known(peer);
-        let named = self.named_ports((policy, direction), peer);
-        let items = policy.direction(direction).items.iter();
-        let selecting = items.filter(|item| match peer {
+        let side = policy.direction(direction);
+        let named = side.named_ports(match peer {
+            PeerRef::Known(identity) => Some(identity),
+            PeerRef::Learned(_) => None,
+        });
+        let selecting = side.items.iter().filter(|item| match peer {
             PeerRef::Known(identity) => item.selects_known(identity),
             PeerRef::Learned(_) => learned
                 .as_ref()
@@ -262,21 +264,6 @@ impl Snapshot {
             (!ports.is_empty()).then_some((item, ports))
         });
         applying.collect()
-    }
-
-    /// What whoever owns the destination port calls its ports.
-    pub(super) fn named_ports<'a>(
-        &'a self,
-        (policy, direction): (&'a EndpointPolicy, Direction),
-        peer: PeerRef<'_>,
-    ) -> Vec<&'a NamedPorts> {
-        match (direction, peer) {
-            (Direction::Ingress, _) => vec![&policy.own_ports],
-            (Direction::Egress, PeerRef::Known(identity)) => {
-                self.ports.get(&identity).into_iter().flatten().collect()
-            }
-            (Direction::Egress, PeerRef::Learned(_)) => Vec::new(),
-        }
     }
 
     /// The selectors of an item that select a peer; `None` is every peer.

@@ -133,6 +133,17 @@ impl Table {
 
     /// The identities of the backends of the services that a selector names.
     pub(super) fn backends(&self, selector: &ServiceSelector) -> BTreeSet<Identity> {
+        self.backend_addresses(selector)
+            .filter_map(|address| self.prefixes.get(&address))
+            .copied()
+            .collect()
+    }
+
+    /// The addresses of those backends, as prefixes.
+    pub(super) fn backend_addresses<'a>(
+        &'a self,
+        selector: &'a ServiceSelector,
+    ) -> impl Iterator<Item = IpNet> + 'a {
         let selected = self.services.iter().filter(|service| {
             let of_namespace = selector.namespace.as_deref();
             of_namespace.is_none_or(|namespace| namespace == service.namespace)
@@ -142,10 +153,7 @@ impl Table {
                 }
         });
         let addresses = selected.flat_map(|service| &service.backends);
-        addresses
-            .filter_map(|address| self.prefixes.get(&IpNet::from(*address)))
-            .copied()
-            .collect()
+        addresses.map(|address| IpNet::from(*address))
     }
 }
 

@@ -7,6 +7,8 @@ use crate::{
 };
 
 mod l7;
+mod oracle;
+mod random;
 mod scene;
 
 use scene::*;
