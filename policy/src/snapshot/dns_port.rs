@@ -235,34 +235,36 @@ impl Shop<'_> {
         names
     }
 
-    /// Takes away what a deny rule covers: the kernel drops it, and the proxy must not know better.
+    /// Takes away what a rule drops: the kernel drops it, and the proxy must not know better.
     fn close_denied(
         &self,
         by_identity: &mut HashMap<Identity, Option<Arc<DnsNames>>>,
         others: &mut Option<Arc<DnsNames>>,
     ) {
         for item in &self.egress.items {
-            let is_denied = item.item().effect == Effect::Deny && !item.prepared.audit;
-            if !is_denied || self.audit {
-                continue;
-            }
-            let covers = |ports: &[&crate::cast::NamedPorts]| {
-                let mut keys = item.entry_keys(ports).into_iter();
-                keys.any(|((protocol, ports), _)| {
-                    (protocol == 0 || protocol == self.key.0) && ports.contains(self.port_number())
+            let drops = |peer: Option<Identity>| {
+                let mut keys = self.egress.keys_of(item, peer).into_iter();
+                keys.any(|((protocol, ports), verdict)| {
+                    !verdict.passes()
+                        && (protocol == 0 || protocol == self.key.0)
+                        && ports.contains(self.port_number())
                 })
             };
             match &item.item().peers {
                 Peers::Nobody => {}
+                Peers::Any if drops(None) => {
+                    *others = None;
+                    by_identity.clear();
+                }
                 Peers::Any => {
-                    if covers(&[]) {
-                        *others = None;
-                        by_identity.clear();
+                    let named = self.table.ports.keys().filter(|_| item.names_ports());
+                    for identity in named.filter(|identity| drops(Some(**identity))) {
+                        by_identity.insert(*identity, None);
                     }
                 }
                 Peers::Some(_) => {
                     for identity in item.selected.iter() {
-                        if covers(&self.table.named_ports(*identity)) {
+                        if drops(Some(*identity)) {
                             by_identity.insert(*identity, None);
                         }
                     }
