@@ -336,7 +336,7 @@ fn read_policies(dirs: &[PathBuf], loader: &mut Loader) -> Result<(PolicySet, Ve
 
 /// The parts of the language that this daemon enforces, beside those that need nothing special; a
 /// set with another one is refused whole.
-const ENFORCED: &[Feature] = &[];
+pub(crate) const ENFORCED: &[Feature] = &[];
 
 fn read_endpoints(dir: &Path) -> Result<Roster, Vec<String>> {
     file::read(&read_folder(dir).map_err(|error| vec![error.to_string()])?)

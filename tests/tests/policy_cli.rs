@@ -239,6 +239,13 @@ fn validate_formats_and_the_schema_work_from_files() {
         files.namegate(&["validate", "p.yaml"]).status.code(),
         Some(0)
     );
+    let output = files.namegate(&["validate", "--for-run", "p.yaml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said(&output).contains("which are not enforced yet"),
+        "{}",
+        said(&output)
+    );
     files.write("bad.yaml", &POLICY.replace("toFQDNs", "toFqdns"));
     let output = files.namegate(&["validate", "bad.yaml"]);
     assert_eq!(output.status.code(), Some(1));

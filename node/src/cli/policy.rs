@@ -21,6 +21,7 @@ use policy::{Problem, Source};
 use super::print;
 use crate::exit::{Exit, USAGE};
 use crate::files::{FILE_BYTES_MAX, TextFile, read_file, read_folder};
+use crate::run::ENFORCED;
 
 /// Policy files.
 #[derive(Subcommand)]
@@ -40,6 +41,7 @@ pub(super) enum Policy {
 #[derive(Args)]
 #[command(after_help = "Examples:
   namegate policy validate policies/ extra.yaml
+  namegate policy validate --for-run /etc/namegate/policies
   namegate policy validate -o sarif policies/ > policies.sarif")]
 pub(super) struct Validate {
     /// Files, folders, or - for standard input.
@@ -48,6 +50,9 @@ pub(super) struct Validate {
     /// Warnings fail too.
     #[arg(long)]
     deny_warnings: bool,
+    /// Refuse also what `namegate run` does not enforce yet.
+    #[arg(long)]
+    for_run: bool,
     /// Form of the output.
     #[arg(short, long, value_enum, default_value = "text")]
     output: ReportForm,
@@ -88,7 +93,10 @@ impl Validate {
                 text: file.text,
             }));
         }
-        let loaded = policy::load(&sources);
+        let mut loaded = policy::load(&sources);
+        if self.for_run {
+            loaded.problems.extend(loaded.set.lacking(ENFORCED));
+        }
         match self.output {
             ReportForm::Json => print(&format!(
                 "{}\n",
