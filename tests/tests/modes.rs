@@ -104,6 +104,37 @@ fn deny_rules_and_holes_hold_in_the_kernel() {
 }
 
 #[test]
+fn named_ports_services_and_network_policies_hold_in_the_kernel() {
+    let stage = Stage::new();
+    let mut daemon = Daemon::prepare(&stage.node).unwrap();
+    daemon.endpoint(&stage.alice).unwrap();
+    let others = "name: web\nremote: true\nlabels: {app: web}\naddresses: [198.18.0.1]\nports: {http: 80/TCP}\n\
+                  ---\nservices: [{name: out, backends: [198.18.0.2]}]\n";
+    daemon.endpoint_file("others.yaml", others).unwrap();
+    let by_name = "egress: [{toEndpoints: [{matchLabels: {app: web}}], toPorts: [{ports: [{port: http, protocol: TCP}]}]}]";
+    daemon
+        .policy("alice.yaml", &about_alice("", by_name))
+        .unwrap();
+    daemon.start(&[]).unwrap();
+    assert!(stage.reaches(WEB) && !stage.reaches(OTHER), "a named port");
+    assert!(!stage.reaches("198.18.0.1:81"), "another port");
+    let service = "egress: [{toServices: [{k8sService: {serviceName: out, namespace: default}}]}]";
+    let kubernetes = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: alice}\n\
+         spec: {podSelector: {matchLabels: {app: alice}}, policyTypes: [Egress], egress: [\n\
+         {to: [{ipBlock: {cidr: 198.18.0.0/24, except: [198.18.0.1/32]}}], ports: [{port: 80}]}]}\n";
+    for text in [about_alice("", service), kubernetes.to_owned()] {
+        let before = daemon.status().unwrap()["policy"]["revision"].as_u64();
+        daemon.policy("alice.yaml", &text).unwrap();
+        daemon.wait_beyond(before.unwrap()).unwrap();
+        assert_eq!(
+            (stage.reaches(WEB), stage.reaches(OTHER)),
+            (false, true),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn always_closes_who_has_no_policy_and_never_opens_who_has() {
     let stage = Stage::new();
     {
