@@ -6,6 +6,7 @@ use crate::{
     load,
 };
 
+mod laws;
 mod oracle;
 mod random;
 mod scene;
