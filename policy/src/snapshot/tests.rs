@@ -6,6 +6,7 @@ use crate::{
     load,
 };
 
+mod cases;
 mod laws;
 mod oracle;
 mod random;
