@@ -123,6 +123,7 @@ impl<'a> Reference<'a> {
             return (EntryVerdict::Allow, MatchType::All);
         }
         let items = self.items(endpoint, wire.direction);
+        let default = self.default(endpoint, &items);
         let mut said = Vec::new();
         for (policy, item) in &items {
             let Some(of_peer) = self.selects(item, other) else {
@@ -131,6 +132,9 @@ impl<'a> Reference<'a> {
             for (detail, of_peer, port) in details(item, (endpoint, other, of_peer), wire) {
                 let verdict = effect(item, port);
                 let audited = policy.audit || self.is_audited(endpoint);
+                if audited && !verdict.passes() && default.is_none() {
+                    continue; // what is not enforced must not open what is closed
+                }
                 said.push(Said {
                     verdict: match verdict.passes() || !audited {
                         true => verdict,
@@ -141,7 +145,7 @@ impl<'a> Reference<'a> {
                 });
             }
         }
-        said.extend(self.default(endpoint, &items));
+        said.extend(default);
         let from_host = wire.direction == Direction::Ingress && other.labels.has_reserved("host");
         if from_host && self.options.allow_localhost && !items.is_empty() {
             said.push(Said::of_all(EntryVerdict::Allow, true));

@@ -216,6 +216,10 @@ impl DirectionPolicy {
         for (_, verdict) in &mut keys {
             *verdict = self.told(*verdict);
         }
+        if self.enforcement == Enforcement::Enforced && !self.audit {
+            // An entry that is only told lets pass, and nothing says that another rule would.
+            keys.retain(|(_, verdict)| *verdict != EntryVerdict::AuditDeny);
+        }
         keys
     }
 

@@ -7,6 +7,8 @@ use crate::{
 };
 
 mod l7;
+mod cases;
+mod laws;
 mod oracle;
 mod random;
 mod scene;
