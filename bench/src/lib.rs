@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod learning;
+pub mod revisions;
 mod scene;
 
 pub use learning::{Learning, Memory};
