@@ -6,8 +6,8 @@ use crate::{
     load,
 };
 
-mod l7;
 mod cases;
+mod l7;
 mod laws;
 mod oracle;
 mod random;

@@ -102,6 +102,12 @@ fn again(policy: &Policy) -> Policy {
     }
 }
 
+fn in_a_set(policies: Vec<Policy>) -> PolicySet {
+    PolicySet {
+        policies: policies.into_iter().map(Arc::new).collect(),
+    }
+}
+
 fn shuffle<T>(dice: &mut Dice, list: &mut [T]) {
     for index in (1..list.len()).rev() {
         list.swap(index, dice.below(index + 1));
@@ -116,18 +122,16 @@ fn order_of_policies_rules_and_items_says_nothing() {
         let Some(set) = load_text(&text) else {
             continue;
         };
-        let mut other = PolicySet {
-            policies: set.iter().map(again).collect(),
-        };
-        shuffle(&mut dice, &mut other.policies);
-        for policy in &mut other.policies {
+        let mut policies: Vec<Policy> = set.iter().map(again).collect();
+        shuffle(&mut dice, &mut policies);
+        for policy in &mut policies {
             shuffle(&mut dice, &mut policy.rules);
             for rule in &mut policy.rules {
                 shuffle(&mut dice, &mut rule.items);
             }
         }
         let one = built(&set, &cast, options).map(|one| said(&one, &cast));
-        let two = built(&other, &cast, options).map(|one| said(&one, &cast));
+        let two = built(&in_a_set(policies), &cast, options).map(|one| said(&one, &cast));
         assert!(one == two, "{text}");
         let documents: Vec<&str> = text.split_inclusive("---\n").collect();
         let files = documents.iter().rev().filter(|text| text.len() > 4);
@@ -176,7 +180,7 @@ fn allows_only_open_and_denies_only_close() {
             let closes = matches!(effect, Effect::Deny);
             let mut policies: Vec<Policy> = set.iter().map(again).collect();
             policies.push(policy);
-            let Some(after) = built(&PolicySet { policies }, &cast, options) else {
+            let Some(after) = built(&in_a_set(policies), &cast, options) else {
                 continue;
             };
             for (old, new) in before.iter().zip(&said(&after, &cast)) {
@@ -257,19 +261,17 @@ fn a_compiler_with_a_past_says_the_same_as_a_new_one() {
         let mut identities = Identities::new();
         let mut last: Option<Snapshot> = None;
         let mut taken = [true; 8];
-        let mut options = Options::default();
+        let mut regime = Options::default();
         for revision in 1..30 {
             match dice.below(8) {
                 0..=3 => taken[dice.below(8)] ^= true,
-                4 => options = super::oracle::options(&mut dice),
+                4 => regime = options(&mut dice),
                 _ => change(&mut dice, &mut cast, &all),
             }
             let policies = pool.iter().zip(taken).filter(|(_, is_taken)| *is_taken);
-            let set = PolicySet {
-                policies: policies.map(|(policy, _)| again(policy)).collect(),
-            };
-            let found = compiler.build(revision, (&set, &cast, options), &mut identities);
-            let fresh = built(&set, &cast, options);
+            let set = in_a_set(policies.map(|(policy, _)| again(policy)).collect());
+            let found = compiler.build(revision, (&set, &cast, regime), &mut identities);
+            let fresh = built(&set, &cast, regime);
             assert_eq!(found.is_ok(), fresh.is_some(), "revision {revision}");
             let (Ok(found), Some(fresh)) = (found, fresh) else {
                 continue;
@@ -279,7 +281,7 @@ fn a_compiler_with_a_past_says_the_same_as_a_new_one() {
                 let (one, two) = (found.entries(endpoint.id), fresh.entries(endpoint.id));
                 assert_eq!(one.map(|all| all.len()), two.map(|all| all.len()));
             }
-            check_kept(&found, (&set, &cast, options));
+            check_kept(&found, (&set, &cast, regime));
             if let Some(last) = last.replace(found) {
                 last.release(&mut identities);
             }
