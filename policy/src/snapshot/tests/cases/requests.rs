@@ -5,6 +5,10 @@ use super::*;
 use crate::http::{HttpRule, HttpRules, HttpVerdict, Path, Request};
 
 /// Whether a request passes, and how many changes and notes come with it.
+#[expect(
+    clippy::unwrap_in_result,
+    reason = "the policies and requests are the test's own text"
+)]
 fn ask(policies: &[&str], line: &str, headers: &[(&str, &[u8])]) -> Option<(usize, usize)> {
     let loaded = loaded(policies);
     assert!(!loaded.has_errors(), "{:#?}", loaded.problems);
