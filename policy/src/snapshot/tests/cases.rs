@@ -1,10 +1,11 @@
 //! The cases of the policy reference, by number: who is subject, under which policies, with whom.
 //!
 //! Held elsewhere: 116 (replies and ICMP errors) by conntrack in the datapath. What is said inside
-//! HTTP, and server names (77 to 86, 104, 106), is judged by `http` and `sni`; here stands that the
+//! HTTP is in `requests`; server names (104, 106) are judged by `sni`, and here stands that the
 //! flow gets there.
 
 mod refused;
+mod requests;
 
 use super::*;
 use crate::Proxy;

@@ -1,7 +1,7 @@
 //! What holds of every set of policies: order says nothing, allows only open, denies only close, and
 //! a compiler that has seen other revisions says the same as a new one.
 
-use super::oracle::{crowd, load_text, options};
+use super::oracle::{crowd, load_text, options as options_of};
 use super::random::{Dice, file, object};
 use super::*;
 use crate::reference::{Reference, Wire};
@@ -117,8 +117,8 @@ fn shuffle<T>(dice: &mut Dice, list: &mut [T]) {
 #[test]
 fn order_of_policies_rules_and_items_says_nothing() {
     let (cast, mut dice) = (crowd(), Dice(3));
-    for _ in 0..150 {
-        let (text, options) = (file(&mut dice), options(&mut dice));
+    for _ in 0..60 {
+        let (text, options) = (file(&mut dice), options_of(&mut dice));
         let Some(set) = load_text(&text) else {
             continue;
         };
@@ -160,7 +160,7 @@ fn allows_only_open_and_denies_only_close() {
         ..Options::default()
     };
     let mut compared = 0;
-    while compared < 200 {
+    while compared < 80 {
         let Some(set) = load_text(&file(&mut dice)) else {
             continue;
         };
@@ -250,7 +250,7 @@ fn change(dice: &mut Dice, cast: &mut Cast, all: &Cast) {
 #[test]
 fn a_compiler_with_a_past_says_the_same_as_a_new_one() {
     let (all, mut dice) = (crowd(), Dice(5));
-    for _ in 0..25 {
+    for _ in 0..12 {
         let pool = (0..8)
             .map(|index| object(&mut dice, index))
             .collect::<String>();
@@ -265,7 +265,7 @@ fn a_compiler_with_a_past_says_the_same_as_a_new_one() {
         for revision in 1..30 {
             match dice.below(8) {
                 0..=3 => taken[dice.below(8)] ^= true,
-                4 => regime = options(&mut dice),
+                4 => regime = options_of(&mut dice),
                 _ => change(&mut dice, &mut cast, &all),
             }
             let policies = pool.iter().zip(taken).filter(|(_, is_taken)| *is_taken);
