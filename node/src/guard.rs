@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bpf_redirect::{Attachment, Datapath, EndpointEntry, Hook, KernelTable, strangers};
-use policy::{Cast, EndpointId, LocalEndpoint, Peer};
+use policy::{Cast, EndpointId, LocalEndpoint, Peer, Service};
 use serde::Serialize;
 use transport::Gate;
 
@@ -38,6 +38,7 @@ pub(crate) struct Guards {
     by_id: BTreeMap<EndpointId, Guarded>,
     pub(crate) refused: Vec<Refused>,
     pub(crate) peers: Vec<Peer>,
+    services: Vec<Service>,
     /// Numbers only go up: a late packet of a gone endpoint is nobody's.
     last_id: u32,
 }
@@ -52,12 +53,12 @@ impl Guards {
             id: *id,
             workload: guarded.found.workload.clone(),
             addresses: guarded.found.link.addresses.clone(),
-            audit: false,
+            audit: guarded.found.audit,
         });
         Cast {
             endpoints: endpoints.collect(),
             peers: self.peers.clone(),
-            services: Vec::new(),
+            services: self.services.clone(),
             host_addresses,
         }
     }
@@ -75,9 +76,12 @@ impl Guards {
         datapath: &mut Datapath,
         learner: &Learner<KernelTable>,
     ) -> bool {
-        let mut different = roster.refused != self.refused || roster.peers != self.peers;
+        let mut different = roster.refused != self.refused
+            || roster.peers != self.peers
+            || roster.services != self.services;
         self.refused = roster.refused;
         self.peers = roster.peers;
+        self.services = roster.services;
         let mut wanted = roster.found;
         let gone: Vec<EndpointId> = self
             .by_id

@@ -176,6 +176,7 @@ impl Stage {
             roster.found.push(Found {
                 workload,
                 link,
+                audit: false,
                 file: "the demo".to_owned(),
             });
         }

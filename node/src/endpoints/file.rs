@@ -2,35 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
-use policy::{Peer, Workload};
-use serde::Deserialize;
-use serde_yaml::{Location, Spanned};
+use policy::{Cast, EndpointId, LocalEndpoint, Peer, Service};
 
-use super::{Found, Refused, labels_of, netns};
+use super::document::{self, Documents, Reader};
+use super::{Found, Refused, netns};
 use crate::files::TextFile;
-
-/// One document of an endpoint file.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EndpointFile {
-    name: String,
-    #[serde(default = "default_namespace")]
-    namespace: String,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-    netns: Option<PathBuf>,
-    interface: Option<String>,
-    addresses: Option<Vec<IpAddr>>,
-    mac: Option<String>,
-    #[serde(default)]
-    remote: bool,
-}
-
-fn default_namespace() -> String {
-    "default".to_owned()
-}
 
 /// What the endpoint folder says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +16,8 @@ pub(crate) struct Roster {
     pub(crate) found: Vec<Found>,
     /// Workloads that aren't on this node.
     pub(crate) peers: Vec<Peer>,
+    /// What `toServices` selects among.
+    pub(crate) services: Vec<Service>,
     /// Workloads of this node that can't be guarded.
     pub(crate) refused: Vec<Refused>,
 }
@@ -48,101 +27,50 @@ pub(crate) struct Roster {
 /// # Errors
 /// If a document can't be read: then none of the folder counts.
 pub(crate) fn read(files: &[TextFile]) -> Result<Roster, Vec<String>> {
-    let mut documents = Vec::new();
-    let mut errors = Vec::new();
-    let mut seen = BTreeMap::new();
-    for file in files {
-        let path = file.path.display().to_string();
-        let all = match parse(&file.text) {
-            Ok(all) => all,
-            Err((place, reason)) => {
-                errors.push(problem(&path, place, &reason));
-                continue;
-            }
-        };
-        for Spanned {
-            value: document,
-            referenced: place,
-            ..
-        } in all
-        {
-            let name = format!("{}/{}", document.namespace, document.name);
-            if let Some(first) = seen.insert(name.clone(), path.clone()) {
-                let reason = format!("endpoint {name} is in {first} already");
-                errors.push(problem(&path, place, &reason));
-            }
-            if let Err(reason) = check(&document) {
-                errors.push(problem(&path, place, &format!("endpoint {name}: {reason}")));
-            }
-            documents.push((path.clone(), document));
+    document::read(files, Reader::Daemon).map(take)
+}
+
+/// Reads endpoint files for a tool, without a look at the node: the workloads that have no addresses
+/// in their documents have none. Endpoints are numbered in order.
+///
+/// # Errors
+/// If a document can't be read.
+pub(crate) fn describe(files: &[TextFile]) -> Result<Cast, Vec<String>> {
+    let documents = document::read(files, Reader::Tool)?;
+    let mut cast = Cast {
+        services: documents.services,
+        ..Cast::default()
+    };
+    for (number, (_, document)) in (1..).zip(documents.endpoints) {
+        let (workload, audit) = (document.workload(), document.audit);
+        let addresses = document.addresses.unwrap_or_default();
+        let is_workload = !workload
+            .labels
+            .iter()
+            .any(|label| label.source() == "reserved");
+        match EndpointId::new(number) {
+            Some(id) if is_workload || !document.remote => cast.endpoints.push(LocalEndpoint {
+                id,
+                workload,
+                addresses,
+                audit,
+            }),
+            Some(_) | None => cast.peers.push(Peer {
+                workload,
+                addresses,
+            }),
         }
     }
-    if errors.is_empty() {
-        Ok(take(documents))
-    } else {
-        Err(errors)
-    }
+    Ok(cast)
 }
 
-/// The documents of a file, each with the place where it begins; or what is wrong with it, and where.
-fn parse(text: &str) -> Result<Vec<Spanned<EndpointFile>>, (Location, String)> {
-    let options = serde_yaml::options! { with_snippet: false };
-    serde_yaml::from_multiple_with_options(text, options).map_err(|error| {
-        let rendered = error.render();
-        let reason = rendered.lines().next().unwrap_or_default();
-        // The place stands in front of the problem.
-        let reason = reason.split(" at line ").next().unwrap_or(reason);
-        (
-            error.location().unwrap_or(Location::UNKNOWN),
-            reason.to_owned(),
-        )
-    })
-}
-
-/// In the form in which problems of policy files are told.
-fn problem(path: &str, place: Location, reason: &str) -> String {
-    let (line, column) = (place.line().max(1), place.column().max(1));
-    format!("{path}:{line}:{column}: error: {reason}")
-}
-
-/// What can be known to be wrong without a look at the node.
-fn check(document: &EndpointFile) -> Result<(), String> {
-    let is_plain =
-        |text: &str| !text.is_empty() && text.len() <= 253 && !text.contains(['/', ' ', '\n']);
-    if !is_plain(&document.name) || !is_plain(&document.namespace) {
-        return Err("name and namespace are 1 to 253 characters without / and space".to_owned());
-    }
-    let places = usize::from(document.netns.is_some()) + usize::from(document.interface.is_some());
-    match (document.remote, places) {
-        (true, 0) if document.addresses.is_some() => Ok(()),
-        (true, 0) => Err("a remote endpoint needs addresses".to_owned()),
-        (true, _) => Err("a remote endpoint has neither netns nor interface".to_owned()),
-        (false, 1) => Ok(()),
-        (false, _) => {
-            Err("exactly one of netns and interface is needed, or remote: true".to_owned())
-        }
-    }?;
-    if document.interface.is_some() && document.addresses.is_none() {
-        return Err("interface needs addresses".to_owned());
-    }
-    if document.netns.is_some() && (document.addresses.is_some() || document.mac.is_some()) {
-        return Err("with netns, addresses and mac are read from the workload".to_owned());
-    }
-    if let Some(mac) = &document.mac {
-        parse_mac(mac).ok_or_else(|| format!("mac: {mac:?} is not six hexadecimal octets"))?;
-    }
-    Ok(())
-}
-
-fn take(documents: Vec<(String, EndpointFile)>) -> Roster {
-    let mut roster = Roster::default();
-    for (file, document) in documents {
-        let workload = Workload {
-            namespace: document.namespace.clone(),
-            name: document.name.clone(),
-            labels: labels_of(&document.labels),
-            ports: policy::NamedPorts::new(),
-        };
+fn take(documents: Documents) -> Roster {
+    let mut roster = Roster {
+        services: documents.services,
+        ..Roster::default()
+    };
+    for (file, document) in documents.endpoints {
+        let workload = document.workload();
         if document.remote {
             roster.peers.push(Peer {
                 workload,
@@ -150,19 +78,19 @@ fn take(documents: Vec<(String, EndpointFile)>) -> Roster {
             });
             continue;
         }
+        let (name, mac, audit) = (document.full_name(), document.mac(), document.audit);
         let link = match (&document.netns, &document.interface) {
             (Some(path), _) => netns::inspect(path),
             (None, Some(interface)) => {
-                let mac = document.mac.as_deref().and_then(parse_mac);
                 netns::by_interface(interface, mac, document.addresses.unwrap_or_default())
             }
             (None, None) => Err("neither netns nor interface".to_owned()),
         };
-        let name = format!("{}/{}", document.namespace, document.name);
         match link {
             Ok(link) => roster.found.push(Found {
                 workload,
                 link,
+                audit,
                 file,
             }),
             Err(reason) => roster.refused.push(Refused { name, file, reason }),
@@ -216,20 +144,6 @@ fn is_link_local(ip: IpAddr) -> bool {
     }
 }
 
-fn parse_mac(text: &str) -> Option<[u8; 6]> {
-    let octets: Vec<u8> = text
-        .split(':')
-        .map(|octet| {
-            if octet.len() == 2 {
-                u8::from_str_radix(octet, 16).ok()
-            } else {
-                None
-            }
-        })
-        .collect::<Option<_>>()?;
-    octets.try_into().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,7 +191,24 @@ mod tests {
                 "read from the workload",
             ),
             ("name: a\nremote: true\naddresses: [10.0.0]\n", "e.yaml"),
-            ("name: a\nnetns: /x\ncgroup: /y\n", "cgroup"),
+            (
+                "name: a\ncgroup: /y\n",
+                "cgroup endpoints are not supported yet",
+            ),
+            ("name: a\nnetns: /x\nports: {http: x}\n", "PORT/PROTOCOL"),
+            (
+                "name: a\nnetns: /x\nports: {http: 80/ICMP}\n",
+                "none of TCP",
+            ),
+            ("services: [{name: a, ports: [{port: 0}]}]\n", "1 to 65535"),
+            (
+                "services: [{name: a}, {name: a}]\n",
+                "service default/a is in",
+            ),
+            (
+                "name: a\nnetns: /x\nworkload: {kind: '', name: b}\n",
+                "workload",
+            ),
             (
                 "name: a\nremote: true\naddresses: [10.0.0.1]\n---\nname: a\nremote: true\naddresses: [10.0.0.2]\n",
                 "already",
@@ -303,7 +234,7 @@ mod tests {
             ("name: [\n", "e.yaml:"),
             (
                 "labels: {a: b}\nnetns: /x\n",
-                "e.yaml:2:1: error: missing field `name`",
+                "e.yaml:1:1: error: missing field `name`",
             ),
         ] {
             let errors = read_text(text).unwrap_err();
@@ -320,5 +251,33 @@ mod tests {
         let refused = roster.refused.first().unwrap();
         assert_eq!(refused.name, "default/gone");
         assert!(refused.reason.contains("/nowhere"), "{}", refused.reason);
+    }
+
+    #[test]
+    fn a_tool_reads_without_a_look_at_the_node() {
+        let text = "name: a\nnetns: /nowhere\naddresses: [10.0.0.2]\nports: {HTTP: 8080/tcp}\naudit: true\n\
+                    workload: {kind: Deployment, name: a}\n---\nname: b\nremote: true\naddresses: [10.0.0.3]\n\
+                    ---\nname: n\nremote: true\naddresses: [192.0.2.1]\nlabels: {'reserved:remote-node': ''}\n\
+                    ---\nservices: [{name: dns, namespace: kube-system, vip: 10.96.0.10, backends: [10.0.0.9],\n\
+                    ports: [{port: 53, protocol: UDP, target: 53}]}]\n";
+        let file = TextFile {
+            path: "e.yaml".into(),
+            text: text.to_owned(),
+        };
+        let cast = describe(&[file]).unwrap();
+        let names: Vec<_> = cast
+            .endpoints
+            .iter()
+            .map(|one| one.workload.name.as_str())
+            .collect();
+        assert_eq!(names, ["a", "b"]);
+        let first = cast.endpoints.first().unwrap();
+        assert!(first.audit);
+        let port = first.workload.ports.get("http").unwrap();
+        assert_eq!(*port, (8080, policy::L4Protocol::Tcp));
+        assert_eq!(cast.peers.len(), 1);
+        assert_eq!(cast.services.first().unwrap().backends.len(), 1);
+        // The daemon reads a netns itself.
+        assert!(read_text("name: a\nnetns: /x\naddresses: [10.0.0.2]\n").is_err());
     }
 }
