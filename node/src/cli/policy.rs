@@ -1,7 +1,10 @@
 //! `namegate policy`.
 
+mod ask;
+mod cases;
 mod fmt;
 mod learn;
+mod matching;
 mod sarif;
 mod schema;
 
@@ -21,6 +24,9 @@ use crate::files::{FILE_BYTES_MAX, TextFile, read_file, read_folder};
 #[derive(Subcommand)]
 pub(super) enum Policy {
     Validate(Validate),
+    Verdict(ask::Verdict),
+    Match(matching::Match),
+    Test(cases::Test),
     Learn(learn::Learn),
     Fmt(fmt::Fmt),
     Schema(schema::Schema),
@@ -60,6 +66,9 @@ impl Policy {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Validate(validate) => validate.run(),
+            Self::Verdict(verdict) => verdict.run(),
+            Self::Match(matching) => matching.run(),
+            Self::Test(test) => test.run(),
             Self::Learn(learn) => learn.run(),
             Self::Fmt(fmt) => fmt.run(),
             Self::Schema(schema) => schema.run(),
