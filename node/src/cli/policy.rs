@@ -2,6 +2,7 @@
 
 mod ask;
 mod cases;
+mod explain;
 mod fmt;
 mod learn;
 mod matching;
@@ -25,6 +26,7 @@ use crate::files::{FILE_BYTES_MAX, TextFile, read_file, read_folder};
 pub(super) enum Policy {
     Validate(Validate),
     Verdict(ask::Verdict),
+    Explain(explain::Explain),
     Match(matching::Match),
     Test(cases::Test),
     Learn(learn::Learn),
@@ -69,6 +71,7 @@ impl Policy {
             Self::Verdict(verdict) => verdict.run(),
             Self::Match(matching) => matching.run(),
             Self::Test(test) => test.run(),
+            Self::Explain(explain) => explain.run(),
             Self::Learn(learn) => learn.run(),
             Self::Fmt(fmt) => fmt.run(),
             Self::Schema(schema) => schema.run(),
