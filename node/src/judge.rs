@@ -2,6 +2,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod cases;
+pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod question;
 pub(crate) mod read;

@@ -2,6 +2,7 @@
 
 mod ask;
 mod cases;
+mod diff;
 mod explain;
 mod fmt;
 mod learn;
@@ -27,6 +28,7 @@ pub(super) enum Policy {
     Validate(Validate),
     Verdict(ask::Verdict),
     Explain(explain::Explain),
+    Diff(diff::Diff),
     Match(matching::Match),
     Test(cases::Test),
     Learn(learn::Learn),
@@ -72,6 +74,7 @@ impl Policy {
             Self::Match(matching) => matching.run(),
             Self::Test(test) => test.run(),
             Self::Explain(explain) => explain.run(),
+            Self::Diff(diff) => diff.run(),
             Self::Learn(learn) => learn.run(),
             Self::Fmt(fmt) => fmt.run(),
             Self::Schema(schema) => schema.run(),

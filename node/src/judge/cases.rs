@@ -89,7 +89,7 @@ pub(crate) fn run(path: &Path, options: policy::Options) -> Result<Outcomes, Str
     let yaml_options = serde_yaml::options! { with_snippet: false };
     let cases: CaseFile = serde_yaml::from_str_with_options(&file.text, yaml_options)
         .map_err(|error| format!("{shown}: {}", error.render()))?;
-    let base = path.parent().unwrap_or(Path::new(""));
+    let base = path.parent().unwrap_or_else(|| Path::new(""));
     let policies: Loaded = cases.policy.policies(base, &shown)?;
     let cast: Cast = read::endpoints(&cases.endpoints.files(base, &shown)?)?;
     let world = World::new(policies, cast, options)?;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use policy::{Direction, Enforcement, EntryVerdict, LocalEndpoint, MatchType, Proxy, RuleText};
+use policy::{
+    Direction, Enforcement, EntryVerdict, LocalEndpoint, MatchType, Problem, Proxy, RuleText,
+};
 
 use super::question::Question;
 use super::words::{rule, verdict};
@@ -60,15 +62,7 @@ fn sentences(side: &Side, question: &Question) -> String {
         }
         EntryVerdict::Deny => "the flow is dropped by a deny rule (181)",
     };
-    let entry = match side.decision.matched {
-        MatchType::None => "no entry matches",
-        MatchType::L3Only => "the entry is for this peer, on every protocol",
-        MatchType::L3L4 => "the entry is for this peer, protocol and port",
-        MatchType::L4Only => "the entry is for every peer on this protocol and port",
-        MatchType::All => "the entry is for every peer and protocol",
-        MatchType::L3Proto => "the entry is for this peer and protocol, on every port",
-        MatchType::ProtoOnly => "the entry is for every peer on this protocol",
-    };
+    let entry = entry_words(side.decision.matched);
     let matched = side.decision.matched;
     let mut text = wrapped(
         &format!("{way}, {done}: {entry} (match {matched})."),
@@ -116,6 +110,19 @@ fn sentences(side: &Side, question: &Question) -> String {
     text + &wrapped(&change, ("", ""))
 }
 
+/// Which form the entry that decides has.
+const fn entry_words(matched: MatchType) -> &'static str {
+    match matched {
+        MatchType::None => "no entry matches",
+        MatchType::L3Only => "the entry is for this peer, on every protocol",
+        MatchType::L3L4 => "the entry is for this peer, protocol and port",
+        MatchType::L4Only => "the entry is for every peer on this protocol and port",
+        MatchType::All => "the entry is for every peer and protocol",
+        MatchType::L3Proto => "the entry is for this peer and protocol, on every port",
+        MatchType::ProtoOnly => "the entry is for every peer on this protocol",
+    }
+}
+
 impl World {
     /// All that holds for one endpoint.
     pub(crate) fn explained(&self, endpoint: &LocalEndpoint) -> String {
@@ -143,14 +150,23 @@ impl World {
             let enforcement = self.snapshot.enforcement(endpoint.id, direction);
             text.push_str(&one_direction((direction, enforcement), &of_it));
         }
-        let files: BTreeSet<&str> = rules.iter().map(|rule| &*rule.origin.file).collect();
-        let mut concerning = self
-            .warnings
+        let policies: BTreeSet<(&str, &str)> = rules
             .iter()
-            .filter(|warning| files.contains(warning.file.as_str()))
-            .peekable();
+            .map(|rule| (&*rule.origin.file, &*rule.origin.name))
+            .collect();
+        let concerns = |warning: &&Problem| {
+            let around = self
+                .policies
+                .iter()
+                .map(|policy| (policy.place(), policy.name()));
+            let around =
+                around.filter(|((file, line), _)| *file == warning.file && *line <= warning.line);
+            let policy = around.max_by_key(|((_, line), _)| *line);
+            policy.is_some_and(|((file, _), name)| policies.contains(&(file, name)))
+        };
+        let mut concerning = self.warnings.iter().filter(concerns).peekable();
         if concerning.peek().is_some() {
-            text.push_str("\nWarnings of these files:\n");
+            text.push_str("\nWarnings of its policies:\n");
         }
         for warning in concerning {
             let place = format!("{}:{}: {}", warning.file, warning.line, warning.message);

@@ -166,7 +166,7 @@ fn of_family(proto: Proto, from: &str, to: &str) -> Proto {
     let is_v6 = |text: &str| text.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6());
     match proto {
         Proto::Icmp if is_v6(from) || is_v6(to) => Proto::Icmpv6,
-        other => other,
+        Proto::Tcp | Proto::Udp | Proto::Sctp | Proto::Icmp | Proto::Icmpv6 => proto,
     }
 }
 
