@@ -1,5 +1,6 @@
 //! Who lives on this node, by files.
 
+mod document;
 pub(crate) mod file;
 pub(crate) mod netns;
 
@@ -12,7 +13,7 @@ use policy::{Label, Labels, Workload};
 pub(crate) struct Found {
     pub(crate) workload: Workload,
     pub(crate) link: GuardedLink,
-    /// Its denials are told and let pass.
+    /// Whether its denials are told and let pass.
     pub(crate) audit: bool,
     /// The file that names it.
     pub(crate) file: String,

@@ -38,7 +38,7 @@ pub(crate) struct Guards {
     by_id: BTreeMap<EndpointId, Guarded>,
     pub(crate) refused: Vec<Refused>,
     pub(crate) peers: Vec<Peer>,
-    pub(crate) services: Vec<Service>,
+    services: Vec<Service>,
     /// Numbers only go up: a late packet of a gone endpoint is nobody's.
     last_id: u32,
 }
@@ -79,9 +79,9 @@ impl Guards {
         let mut different = roster.refused != self.refused
             || roster.peers != self.peers
             || roster.services != self.services;
-        self.services = roster.services;
         self.refused = roster.refused;
         self.peers = roster.peers;
+        self.services = roster.services;
         let mut wanted = roster.found;
         let gone: Vec<EndpointId> = self
             .by_id

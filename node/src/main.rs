@@ -14,6 +14,7 @@ mod files;
 mod flows;
 mod guard;
 mod instance;
+mod judge;
 mod learned;
 mod learner;
 mod proxy;

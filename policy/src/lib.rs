@@ -7,6 +7,7 @@
 
 mod address;
 mod cast;
+mod describe;
 mod dns;
 mod feature;
 mod file;
@@ -30,6 +31,7 @@ mod verdict;
 
 pub use address::AddressClass;
 pub use cast::{Cast, LocalEndpoint, NamedPorts, Peer, Service, Workload};
+pub use describe::{RuleText, Samples};
 pub use dns::{Denial, DenialReason, DenyAnswer, DnsPermit, Question};
 pub use feature::Feature;
 pub use file::{Loaded, Loader, Source, format, load};

@@ -60,6 +60,10 @@ impl Selector {
         }
     }
 
+    pub(crate) fn requirements(&self) -> &[Requirement] {
+        &self.requirements
+    }
+
     /// Whether the labels satisfy every part.
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {

@@ -1,281 +1,299 @@
-//! The tools for people who write policies: no daemon, no root, no network.
+//! `namegate policy verdict`, `match`, `test`, `explain` and `diff`: files in, words and exit codes out.
 
 #![expect(clippy::unwrap_used, reason = "a test may die")]
 
+use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use namegate_tests::Daemon;
 use serde_json::Value;
 
-const ENDPOINTS: &str = "
-name: client
-labels: {app: client}
-netns: /run/netns/client
+const POLICIES: &str = r#"apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: web, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: a}}
+  egress:
+  - toEndpoints: [{matchLabels: {app: b}}]
+    toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{method: GET, path: "/public"}]}}]
+  - toEndpoints: [{matchLabels: {k8s-app: dns, "k8s:io.kubernetes.pod.namespace": kube-system}}]
+    toPorts: [{ports: [{port: "53", protocol: UDP}], rules: {dns: [{matchPattern: "*.example.com"}, {matchName: api.x.io}]}}]
+  - toFQDNs: [{matchName: api.x.io}]
+    toPorts: [{ports: [{port: "443", protocol: TCP}], serverNames: [api.x.io]}]
+  - toEntities: [host]
+  - toServices: [{k8sService: {serviceName: db, namespace: default}}]
+  egressDeny:
+  - toEntities: [host]
+    toPorts: [{ports: [{port: "22", protocol: TCP}]}]
 ---
-name: web
-labels: {app: web}
-netns: /run/netns/web
-addresses: [10.2.0.5]
-ports: {http: 8080/TCP}
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: b-in, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: b}}
+  ingress:
+  - fromEndpoints: [{matchLabels: {app: a}}]
+    toPorts: [{ports: [{port: http, protocol: TCP}]}]
+"#;
+
+const ENDPOINTS: &str = r#"name: a
+labels: {app: a}
+netns: /run/netns/nowhere
+---
+name: b
+labels: {app: b}
+netns: /run/netns/b
+addresses: [10.0.0.3]
+ports: {http: 80/TCP}
 ---
 name: dns
 namespace: kube-system
-labels: {k8s-app: kube-dns}
+labels: {k8s-app: dns}
 remote: true
-addresses: [10.4.0.53]
-";
-
-const POLICY: &str = "
-apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata: {name: client}
-spec:
-  endpointSelector: {matchLabels: {app: client}}
-  egress:
-  - toEndpoints: [{matchLabels: {k8s-app: kube-dns, 'k8s:io.kubernetes.pod.namespace': kube-system}}]
-    toPorts:
-    - ports: [{port: '53', protocol: ANY}]
-      rules: {dns: [{matchPattern: '*.example.com'}]}
-  - toFQDNs: [{matchName: api.example.com}]
-    toPorts:
-    - ports: [{port: '80', protocol: TCP}]
-      rules: {http: [{method: GET, path: '/v1/.*'}]}
-  - toEndpoints: [{matchLabels: {app: web}}]
-    toPorts: [{ports: [{port: http, protocol: TCP}]}]
-  egressDeny:
-  - toCIDR: [192.0.2.9/32]
+addresses: [10.0.0.4]
 ---
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: web, namespace: default}
-spec:
-  podSelector: {matchLabels: {app: web}}
-  policyTypes: [Ingress]
-  ingress:
-  - from: [{podSelector: {matchLabels: {app: client}}}]
-    ports: [{port: 8080}]
+name: node2
+remote: true
+addresses: [192.168.1.2]
+labels: {"reserved:remote-node": ""}
+---
+services: [{name: db, vip: 10.96.0.7, backends: [10.9.9.9], ports: [{port: 5432}]}]
+"#;
+
+const CASES: &str = "policy: p.yaml
+endpoints: e.yaml
+cases:
+- {from: default/a, to: default/b, http: GET /public, expect: allowed}
+- {name: other path, from: default/a, to: default/b, http: GET /x, expect: {verdict: redirected, l7: denied, rule: web}}
+- {from: default/a, to: world, port: 80, expect: {verdict: denied, dropReason: 133, match: none}}
+- {from: default/a, to: api.x.io, port: 443, expect: undecided}
 ";
 
-/// A folder with the files above.
-struct Files(tempfile::TempDir);
-
-impl Files {
-    fn new() -> Self {
-        let files = Self(tempfile::tempdir().unwrap());
-        files.write("p.yaml", POLICY);
-        files.write("e.yaml", ENDPOINTS);
-        files
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.0.path().join(name), text).unwrap();
-    }
-
-    fn namegate(&self, args: &[&str]) -> Output {
-        Command::new(Daemon::binary().unwrap())
-            .current_dir(self.0.path())
-            .arg("policy")
-            .args(args)
-            .output()
-            .unwrap()
-    }
-
-    fn verdict(&self, args: &[&str]) -> (i32, Value) {
-        let mut all = vec!["verdict", "--policy", "p.yaml", "--endpoints", "e.yaml"];
-        all.extend(["-o", "json", "--from", "default/client"]);
-        all.extend(args);
-        let output = self.namegate(&all);
-        let json = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-        (output.status.code().unwrap(), json)
-    }
-}
-
-fn said(output: &Output) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    text(&output.stdout) + &text(&output.stderr)
-}
-
-#[test]
-fn verdicts_have_their_exit_codes_and_reasons() {
-    let files = Files::new();
-    let learned = "api.example.com=192.0.2.7";
-    let api = ["--to", "api.example.com", "--learn", learned];
-    let with = |more: &[&'static str]| [&api[..], more].concat();
-    #[rustfmt::skip]
-    let rows: &[(Vec<&str>, i32, &str, Value, &str)] = &[
-        (vec!["--to", "kube-system/dns", "--dns", "www.example.com"], 0, "REDIRECTED", "ALLOWED".into(), "L3-L4"),
-        (vec!["--to", "kube-system/dns", "--dns", "evil.io"], 1, "REDIRECTED", "DENIED".into(), "L3-L4"),
-        (vec!["--to", "kube-system/dns", "--dns", "www.example.com", "--proto", "TCP"], 0, "REDIRECTED", "ALLOWED".into(), "L3-L4"),
-        (vec!["--to", "kube-system/dns", "--port", "54"], 1, "DENIED", Value::Null, "none"),
-        (vec!["--to", "default/web", "--port", "8080"], 0, "ALLOWED", Value::Null, "L3-L4"),
-        (vec!["--to", "10.2.0.5", "--port", "8080"], 0, "ALLOWED", Value::Null, "L3-L4"),
-        (vec!["--to", "default/web", "--port", "81"], 1, "DENIED", Value::Null, "none"),
-        (with(&["--port", "80"]), 0, "REDIRECTED", Value::Null, "L3-L4"),
-        (with(&["--http", "GET /v1/x host=api.example.com"]), 0, "REDIRECTED", "ALLOWED".into(), "L3-L4"),
-        (with(&["--http", "POST /v1/x host=api.example.com"]), 1, "REDIRECTED", "DENIED".into(), "L3-L4"),
-        (with(&["--port", "443"]), 1, "DENIED", Value::Null, "none"),
-        (vec!["--to", "192.0.2.9", "--port", "80"], 1, "DENIED", Value::Null, "L3-Only"),
-        (vec!["--to", "world", "--proto", "icmp"], 1, "DENIED", Value::Null, "none"),
-        (vec!["--to", "default/client", "--port", "1"], 0, "ALLOWED", Value::Null, ""),
-        (vec!["--to", "api.example.com", "--port", "80"], 3, "UNDECIDED", Value::Null, ""),
-        (vec!["--to", "nobody", "--port", "80"], 2, "", Value::Null, ""),
-        (vec!["--to", "world"], 2, "", Value::Null, ""),
-        (vec!["--to", "world", "--port", "80", "--http", "GET"], 2, "", Value::Null, ""),
-    ];
-    for (args, code, verdict, l7, matched) in rows {
-        let (got, json) = files.verdict(args);
-        assert_eq!(got, *code, "{args:?}: {json}");
-        if !verdict.is_empty() {
-            assert_eq!(json["verdict"], *verdict, "{args:?}");
-            assert_eq!(json["l7_verdict"], *l7, "{args:?}");
-        }
-        if !matched.is_empty() {
-            assert_eq!(json["match"], *matched, "{args:?}");
-        }
-    }
-    let (_, json) = files.verdict(&["--to", "192.0.2.9", "--port", "80"]);
-    assert_eq!(
-        (&json["drop_reason"], &json["direction"]),
-        (&181.into(), &"EGRESS".into())
-    );
-    let rule = &json["rules"][0];
-    assert_eq!(
-        (&rule["kind"], &rule["name"]),
-        (&"CiliumNetworkPolicy".into(), &"client".into())
-    );
-    assert_eq!(
-        (&rule["file"], &rule["line"]),
-        (&"p.yaml".into(), &19.into())
-    );
-    let (_, json) = files.verdict(&["--to", "default/web", "--port", "8080"]);
-    assert_eq!(json["ingress"]["rules"][0]["kind"], "NetworkPolicy");
-    let (_, json) = files.verdict(&["--to", "default/web", "--port", "81"]);
-    assert_eq!(
-        (&json["drop_reason"], &json["direction"]),
-        (&133.into(), &"EGRESS".into())
-    );
-}
-
-#[test]
-fn a_denial_is_told_with_the_rules_that_deny() {
-    let files = Files::new();
-    let args = "verdict --policy p.yaml --endpoints e.yaml --from client --to 192.0.2.9 --port 80";
-    let output = files.namegate(&args.split(' ').collect::<Vec<_>>());
-    assert_eq!(
-        said(&output),
-        "DENIED\n  EGRESS DENIED by L3-Only: a deny rule covers it\n    CiliumNetworkPolicy default/client (p.yaml:19)\n"
-    );
-}
-
-#[test]
-fn match_says_yes_or_no_for_each_name() {
-    let files = Files::new();
-    let run = |args: &[&str]| {
-        let output = files.namegate(args);
-        (output.status.code(), said(&output))
-    };
-    let (code, text) = run(&["match", "*.cilium.io", "www.cilium.io"]);
-    assert_eq!((code, &*text), (Some(0), "www.cilium.io  yes\n"));
-    let (code, text) = run(&["match", "*.cilium.io", "www.cilium.io", "cilium.io"]);
-    assert_eq!(
-        (code, &*text),
-        (Some(1), "www.cilium.io  yes\ncilium.io      no\n")
-    );
-    assert_eq!(run(&["match", "a..b", "a.b"]).0, Some(2));
-    assert_eq!(run(&["match", "a.b"]).0, Some(2));
-    let (_, json) = run(&["match", "-o", "json", "**.io", "a.b.io"]);
-    let json: Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json[0]["matches"], true);
-}
-
-#[test]
-fn cases_pass_fail_and_are_told_by_line() {
-    let files = Files::new();
-    let run = |cases: &str| {
-        let text = format!("policy: p.yaml\nendpoints: [e.yaml]\ncases:\n{cases}");
-        files.write("cases.yaml", &text);
-        let output = files.namegate(&["test", "cases.yaml"]);
-        (output.status.code(), said(&output))
-    };
-    let good = "\
-- {from: default/client, to: kube-system/dns, dns: a.example.com, expect: allowed}
-- {from: default/client, to: kube-system/dns, port: 53, expect: redirected}
-- {from: default/client, to: world, port: 80, expect: denied}
-- {from: default/client, to: api.example.com, port: 80, expect: undecided}
-- {from: default/client, to: default/web, port: 8080, expect: {verdict: allowed, match: L3-L4, rule: client}}
-- {from: default/client, to: 192.0.2.9, port: 80, expect: {dropReason: 181}}
-- from: default/client
-  to: api.example.com
-  learn: [api.example.com=192.0.2.7]
-  http: POST /v1/x
-  expect: {verdict: redirected, l7: denied}
-";
-    let (code, text) = run(good);
-    assert_eq!((code, &*text), (Some(0), "7 passed, 0 failed\n"));
-    let bad = "- {name: web, from: default/client, to: default/web, port: 81, expect: allowed}\n";
-    let (code, text) = run(&format!("{good}{bad}"));
-    assert_eq!(code, Some(1));
-    assert!(
-        text.starts_with("FAIL cases.yaml:15: web: expected allowed, got DENIED by none: "),
-        "{text}"
-    );
-    assert!(text.ends_with("7 passed, 1 failed\n"), "{text}");
-    for wrong in [
-        "- {from: default/client, to: default/web, port: 81, expect: perhaps}\n",
-        "- {from: default/client, to: default/web, expect: allowed}\n",
-        "- {from: default/nobody, to: default/web, port: 1, expect: allowed}\n",
-        "- {from: default/client, to: default/web, port: 81, expects: allowed}\n",
+/// A folder with the files.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("p.yaml", POLICIES),
+        ("e.yaml", ENDPOINTS),
+        ("t.yaml", CASES),
     ] {
-        let (code, text) = run(wrong);
-        assert_eq!(code, Some(2), "{text}");
-        assert!(text.contains("cases.yaml"), "{text}");
+        fs::write(dir.path().join(name), text).unwrap();
+    }
+    dir
+}
+
+fn run(dir: &Path, words: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(Daemon::binary().unwrap());
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command
+        .current_dir(dir)
+        .arg("policy")
+        .args(words)
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+fn ask(dir: &Path, command: &str, words: &[&str]) -> (i32, String, String) {
+    let files = [command, "--policy", "p.yaml", "--endpoints", "e.yaml"];
+    run(dir, &[&files, words].concat())
+}
+
+#[test]
+fn verdicts_have_the_exit_codes_of_the_contract() {
+    let dir = folder();
+    #[rustfmt::skip]
+    let rows: &[(&str, i32, &str)] = &[
+        ("--from default/a --to default/b --port 80", 0, "REDIRECTED"),
+        ("--from default/a --to 10.0.0.3 --port 80", 0, "REDIRECTED"),
+        ("--from default/a --to default/b --port 81", 1, "DENIED"),
+        ("--from default/a --to kube-system/dns --dns www.example.com", 0, "ALLOWED by the proxy"),
+        ("--from default/a --to kube-system/dns --dns example.com --qtype AAAA", 1, "DENIED by the proxy"),
+        ("--from default/a --to host --port 22", 1, "181"),
+        ("--from default/a --to host --port 23", 0, "ALLOWED"),
+        ("--from host --to default/b --proto icmp", 0, "local host"),
+        ("--from host --to default/b --proto icmp --no-allow-localhost", 1, "133"),
+        ("--from default/a --to world --port 1 --enforcement-mode never", 0, "ALLOWED"),
+        ("--from default/b --to world --port 1 --enforcement-mode always", 1, "DENIED"),
+        ("--from default/a --to default/a --port 1", 0, "ALLOWED"),
+        ("--from default/a --to 10.9.9.9 --port 5432", 0, "ALLOWED"),
+        ("--from default/a --to default/node2 --port 1", 1, "DENIED"),
+        ("--from default/a --to api.x.io --port 443", 3, "--learn api.x.io=ADDRESS"),
+        ("--from default/a --to api.x.io --port 443 --learn api.x.io=198.51.100.7", 0, "REDIRECTED"),
+        ("--from default/a --to api.x.io --sni api.y.io --learn api.x.io=198.51.100.7", 1, "DENIED by the proxy"),
+        // A name that leads to a workload is that workload.
+        ("--from default/a --to api.x.io --port 443 --learn api.x.io=10.0.0.3", 1, "DENIED"),
+        ("--from default/a --to other.io --port 443 --learn other.io=203.0.113.9", 1, "DENIED"),
+        // It may be the backend of a service that is allowed.
+        ("--from default/a --to other.io --port 443", 3, "--learn other.io"),
+        ("--from default/b --to other.io --port 443", 0, "ALLOWED"),
+        ("--from world --to host --port 1", 2, ""),
+        ("--from default/zz --to host --port 1", 2, ""),
+        ("--from default/a --to host", 2, ""),
+        ("--to host --port 1", 2, ""),
+    ];
+    for (words, code, told) in rows {
+        let words: Vec<&str> = words.split(' ').collect();
+        let (got, out, error) = ask(dir.path(), "verdict", &words);
+        assert_eq!(got, *code, "{words:?}: {out}{error}");
+        assert!(out.contains(told), "{words:?}: {out}");
     }
 }
 
 #[test]
-fn validate_formats_and_the_schema_work_from_files() {
-    let files = Files::new();
-    assert_eq!(
-        files.namegate(&["validate", "p.yaml"]).status.code(),
-        Some(0)
-    );
-    let output = files.namegate(&["validate", "--for-run", "p.yaml"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(
-        said(&output).contains("which are not enforced yet"),
-        "{}",
-        said(&output)
-    );
-    files.write("bad.yaml", &POLICY.replace("toFQDNs", "toFqdns"));
-    let output = files.namegate(&["validate", "bad.yaml"]);
-    assert_eq!(output.status.code(), Some(1));
-    let text = said(&output);
-    assert!(
-        text.contains("bad.yaml:12:5: error: spec.egress[1].toFqdns"),
-        "{text}"
-    );
-    assert!(
-        text.contains("    ^^^^^^^") || text.contains("   ^^^^^^^"),
-        "{text}"
-    );
-    assert!(text.contains("did you mean `toFQDNs`?"), "{text}");
-    assert_eq!(
-        files.namegate(&["validate", "missing.yaml"]).status.code(),
-        Some(2)
-    );
+fn a_verdict_is_json_of_both_sides() {
+    let dir = folder();
+    let words = [
+        "--from",
+        "default/a",
+        "--to",
+        "default/b",
+        "--http",
+        "GET /x",
+        "-o",
+        "json",
+    ];
+    let (code, out, _) = ask(dir.path(), "verdict", &words);
+    assert_eq!(code, 1);
+    let rule = |name: &str, line: u32| {
+        serde_json::json!({"kind": "CiliumNetworkPolicy", "namespace": "default", "name": name,
+            "file": "p.yaml", "line": line})
+    };
+    let mut egress = serde_json::json!({"verdict": "REDIRECTED", "l7_verdict": "DENIED",
+        "direction": "EGRESS", "match": "L3-L4", "drop_reason": null, "rules": [rule("web", 7)]});
+    let ingress = serde_json::json!({"verdict": "ALLOWED", "l7_verdict": null,
+        "direction": "INGRESS", "match": "L3-L4", "drop_reason": null, "rules": [rule("b-in", 25)]});
+    let both = egress.clone();
+    let map = egress.as_object_mut().unwrap();
+    map.insert("egress".to_owned(), both);
+    map.insert("ingress".to_owned(), ingress);
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), egress);
+    let words = [
+        "--from",
+        "default/a",
+        "--to",
+        "world",
+        "--port",
+        "9",
+        "-o",
+        "json",
+    ];
+    let (code, out, _) = ask(dir.path(), "verdict", &words);
+    let got: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, got["drop_reason"].as_u64()), (1, Some(133)));
+    assert!(got["ingress"].is_null());
+}
 
+#[test]
+fn patterns_are_tried_on_names() {
+    let dir = folder();
+    let (code, out, _) = run(dir.path(), &["match", "*.x.io", "a.x.io", "A.X.io."]);
+    assert_eq!((code, out.as_str()), (0, "yes\ta.x.io\nyes\tA.X.io.\n"));
+    let (code, out, _) = run(dir.path(), &["match", "*.x.io", "x.io", "-o", "json"]);
+    let got: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(
-        files.namegate(&["fmt", "--write", "p.yaml"]).status.code(),
-        Some(0)
+        (code, got),
+        (1, serde_json::json!([{"name": "x.io", "match": false}]))
     );
-    assert_eq!(
-        files.namegate(&["fmt", "--check", "p.yaml"]).status.code(),
-        Some(0)
+    assert_eq!(run(dir.path(), &["match", "a b", "x.io"]).0, 2);
+}
+
+#[test]
+fn cases_are_counted() {
+    let dir = folder();
+    let (code, out, error) = run(dir.path(), &["test", "t.yaml"]);
+    assert_eq!((code, out.as_str()), (0, "4 passed, 0 failed\n"), "{error}");
+    let wrong = CASES.replace(
+        "GET /public, expect: allowed",
+        "GET /public, expect: denied",
     );
-    assert_eq!(
-        files.namegate(&["validate", "p.yaml"]).status.code(),
-        Some(0)
+    fs::write(dir.path().join("wrong.yaml"), wrong).unwrap();
+    let (code, out, _) = run(dir.path(), &["test", "t.yaml", "wrong.yaml"]);
+    assert_eq!(code, 1);
+    assert!(
+        out.contains("FAIL wrong.yaml:4: default/a -> default/b: expected denied"),
+        "{out}"
     );
-    let schema: Value = serde_json::from_str(&said(&files.namegate(&["schema"]))).unwrap();
-    assert!(schema["$schema"].as_str().unwrap().contains("2020-12"));
+    assert!(
+        out.contains("default/web p.yaml:7") && out.ends_with("7 passed, 1 failed\n"),
+        "{out}"
+    );
+    for bad in [
+        "cases: []",
+        "policy: p.yaml\nendpoints: gone.yaml\ncases: []\n",
+    ] {
+        fs::write(dir.path().join("bad.yaml"), bad).unwrap();
+        assert_eq!(run(dir.path(), &["test", "bad.yaml"]).0, 2, "{bad}");
+    }
+}
+
+#[test]
+fn sentences_tell_of_an_endpoint_and_of_a_verdict() {
+    let dir = folder();
+    let (code, out, _) = ask(dir.path(), "explain", &["--of", "default/a"]);
+    assert_eq!(code, 0);
+    for told in [
+        "Egress is closed by CiliumNetworkPolicy default/web",
+        "requests GET\n    /public only",
+        "*.example.com",
+        "It may never reach\n  - host, on 22/TCP",
+        "Ingress is open",
+    ] {
+        assert!(out.contains(told), "{told}: {out}");
+    }
+    assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
+    let words = ["--from", "world", "--to", "default/b", "--port", "80"];
+    let (code, out, _) = ask(dir.path(), "explain", &words);
+    assert_eq!(code, 0);
+    assert!(
+        out.contains("closed by:\n  - CiliumNetworkPolicy default/b-in p.yaml:25"),
+        "{out}"
+    );
+    assert!(out.contains("To have it allowed"), "{out}");
+    assert_eq!(ask(dir.path(), "explain", &["--of", "default/zz"]).0, 2);
+}
+
+#[test]
+fn a_diff_shows_what_changes() {
+    let dir = folder();
+    let path = |name: &str| dir.path().join(name);
+    fs::write(
+        path("q.yaml"),
+        POLICIES
+            .replace("\"80\"", "\"8080\"")
+            .replace("/public", "/p"),
+    )
+    .unwrap();
+    fs::write(path("bad.yaml"), "kind: Nothing\n").unwrap();
+    let with = ["--endpoints", "e.yaml"];
+    let (code, out, error) = run(
+        dir.path(),
+        &[&["diff", "p.yaml", "p.yaml"][..], &with].concat(),
+    );
+    assert_eq!(code, 0, "{out}{error}");
+    let (code, out, _) = run(
+        dir.path(),
+        &[&["diff", "p.yaml", "q.yaml"][..], &with].concat(),
+    );
+    assert_eq!(code, 1);
+    assert!(
+        out.contains("default/a egress to default/b\n  DENIED -> REDIRECTED: 8080/TCP\n"),
+        "{out}"
+    );
+    let (code, out, _) = run(dir.path(), &["diff", "p.yaml", "q.yaml"]);
+    assert_eq!(code, 1);
+    assert!(
+        out.contains("workloads with app=a in namespace default"),
+        "{out}"
+    );
+    fs::write(path("r.yaml"), POLICIES.replace("/public", "/p")).unwrap();
+    let (code, out, _) = run(dir.path(), &["diff", "p.yaml", "r.yaml", "-o", "json"]);
+    assert_eq!(code, 1);
+    assert!(out.contains("80/TCP GET /public"), "{out}");
+    assert_eq!(run(dir.path(), &["diff", "p.yaml", "bad.yaml"]).0, 2);
 }

@@ -1,14 +1,14 @@
 //! `namegate policy`.
 
+mod ask;
+mod cases;
+mod diff;
+mod explain;
 mod fmt;
-mod judge;
 mod learn;
 mod matching;
 mod sarif;
-mod scene;
 mod schema;
-mod test;
-mod verdict;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -27,9 +27,11 @@ use crate::run::ENFORCED;
 #[derive(Subcommand)]
 pub(super) enum Policy {
     Validate(Validate),
-    Verdict(Box<verdict::Verdict>),
+    Verdict(ask::Verdict),
+    Explain(explain::Explain),
+    Diff(diff::Diff),
     Match(matching::Match),
-    Test(test::Test),
+    Test(cases::Test),
     Learn(learn::Learn),
     Fmt(fmt::Fmt),
     Schema(schema::Schema),
@@ -76,6 +78,8 @@ impl Policy {
             Self::Verdict(verdict) => verdict.run(),
             Self::Match(matching) => matching.run(),
             Self::Test(test) => test.run(),
+            Self::Explain(explain) => explain.run(),
+            Self::Diff(diff) => diff.run(),
             Self::Learn(learn) => learn.run(),
             Self::Fmt(fmt) => fmt.run(),
             Self::Schema(schema) => schema.run(),

@@ -2,75 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
-use policy::{L4Protocol, Peer, Service, Workload};
-use serde::Deserialize;
-use serde_yaml::{Location, Spanned};
+use policy::{Cast, EndpointId, LocalEndpoint, Peer, Service};
 
-use super::{Found, Refused, labels_of, netns};
+use super::document::{self, Documents, Reader};
+use super::{Found, Refused, netns};
 use crate::files::TextFile;
-
-/// One document of an endpoint file.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EndpointFile {
-    /// Absent where the document only lists services.
-    name: Option<String>,
-    #[serde(default = "default_namespace")]
-    namespace: String,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-    netns: Option<PathBuf>,
-    interface: Option<String>,
-    addresses: Option<Vec<IpAddr>>,
-    mac: Option<String>,
-    #[serde(default)]
-    remote: bool,
-    /// What it calls its ports: `http: 8080/TCP`.
-    #[serde(default)]
-    ports: BTreeMap<String, String>,
-    /// Its denials are told and let pass.
-    #[serde(default)]
-    audit: bool,
-    #[serde(default)]
-    services: Vec<ServiceFile>,
-}
-
-/// A service, where no cluster has one.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ServiceFile {
-    name: String,
-    #[serde(default = "default_namespace")]
-    namespace: String,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-    #[serde(default)]
-    backends: Vec<IpAddr>,
-    /// The address that stands for the backends.
-    vip: Option<IpAddr>,
-    #[expect(
-        dead_code,
-        reason = "read so that it may stand there; policy names the target"
-    )]
-    #[serde(default)]
-    ports: Vec<ServicePort>,
-}
-
-/// A port of a service, and where it ends.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "see `ServiceFile::ports`")]
-struct ServicePort {
-    port: u16,
-    protocol: Option<String>,
-    target: Option<u16>,
-}
-
-fn default_namespace() -> String {
-    "default".to_owned()
-}
 
 /// What the endpoint folder says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,225 +27,50 @@ pub(crate) struct Roster {
 /// # Errors
 /// If a document can't be read: then none of the folder counts.
 pub(crate) fn read(files: &[TextFile]) -> Result<Roster, Vec<String>> {
-    documents(files, (check, check_services)).map(take)
+    document::read(files, Reader::Daemon).map(take)
 }
 
-/// Reads endpoint files as a description of who there is, without a look at a node.
+/// Reads endpoint files for a tool, without a look at the node: the workloads that have no addresses
+/// in their documents have none. Endpoints are numbered in order.
 ///
 /// # Errors
 /// If a document can't be read.
-pub(crate) fn describe(files: &[TextFile]) -> Result<Vec<Described>, Vec<String>> {
-    let described = documents(files, (check_names, check_bare))?.into_iter();
-    Ok(described
-        .map(|(_, document)| Described {
-            workload: document.workload(),
-            addresses: document.addresses.clone().unwrap_or_default(),
-            audit: document.audit,
-            services: document.services(),
-        })
-        .collect())
-}
-
-/// What a document of an endpoint file says.
-pub(crate) struct Described {
-    /// Absent where it only lists services.
-    pub(crate) workload: Option<Workload>,
-    pub(crate) addresses: Vec<IpAddr>,
-    pub(crate) audit: bool,
-    pub(crate) services: Vec<Service>,
-}
-
-type Check = fn(&EndpointFile) -> Result<(), String>;
-
-fn documents(
-    files: &[TextFile],
-    (check, check_alone): (Check, Check),
-) -> Result<Vec<(String, EndpointFile)>, Vec<String>> {
-    let mut documents = Vec::new();
-    let mut errors = Vec::new();
-    let mut seen = BTreeMap::new();
-    for file in files {
-        let path = file.path.display().to_string();
-        let all = match parse(&file.text) {
-            Ok(all) => all,
-            Err((place, reason)) => {
-                errors.push(problem(&path, place, &reason));
-                continue;
-            }
-        };
-        for Spanned {
-            value: document,
-            referenced: place,
-            ..
-        } in all
-        {
-            let Some(own) = &document.name else {
-                match check_alone(&document) {
-                    Ok(()) => documents.push((path.clone(), document)),
-                    Err(reason) => errors.push(problem(&path, place, &reason)),
-                }
-                continue;
-            };
-            let name = format!("{}/{own}", document.namespace);
-            if let Some(first) = seen.insert(name.clone(), path.clone()) {
-                let reason = format!("endpoint {name} is in {first} already");
-                errors.push(problem(&path, place, &reason));
-            }
-            if let Err(reason) = check(&document) {
-                errors.push(problem(&path, place, &format!("endpoint {name}: {reason}")));
-            }
-            documents.push((path.clone(), document));
-        }
-    }
-    if errors.is_empty() {
-        Ok(documents)
-    } else {
-        Err(errors)
-    }
-}
-
-/// The documents of a file, each with the place where it begins; or what is wrong with it, and where.
-fn parse(text: &str) -> Result<Vec<Spanned<EndpointFile>>, (Location, String)> {
-    let options = serde_yaml::options! { with_snippet: false };
-    serde_yaml::from_multiple_with_options(text, options).map_err(|error| {
-        let rendered = error.render();
-        let reason = rendered.lines().next().unwrap_or_default();
-        // The place stands in front of the problem.
-        let reason = reason.split(" at line ").next().unwrap_or(reason);
-        (
-            error.location().unwrap_or(Location::UNKNOWN),
-            reason.to_owned(),
-        )
-    })
-}
-
-/// In the form in which problems of policy files are told.
-fn problem(path: &str, place: Location, reason: &str) -> String {
-    let (line, column) = (place.line().max(1), place.column().max(1));
-    format!("{path}:{line}:{column}: error: {reason}")
-}
-
-/// Without a name there is nothing but services.
-fn check_services(document: &EndpointFile) -> Result<(), String> {
-    check_bare(document)?;
-    check_vips(document)
-}
-
-/// A daemon knows backends only, so far.
-fn check_vips(document: &EndpointFile) -> Result<(), String> {
-    match document
-        .services
-        .iter()
-        .find(|service| service.vip.is_some())
-    {
-        Some(service) => Err(format!(
-            "service {}/{}: `vip` is not mapped to its backends yet: list the backends alone",
-            service.namespace, service.name
-        )),
-        None => Ok(()),
-    }
-}
-
-fn check_bare(document: &EndpointFile) -> Result<(), String> {
-    let is_bare = document.netns.is_none()
-        && document.interface.is_none()
-        && document.labels.is_empty()
-        && document.addresses.is_none()
-        && document.ports.is_empty();
-    if document.services.is_empty() || !is_bare {
-        return Err("missing field `name`".to_owned());
-    }
-    Ok(())
-}
-
-/// What is wrong with what a workload is called and calls its ports.
-fn check_names(document: &EndpointFile) -> Result<(), String> {
-    let is_plain =
-        |text: &str| !text.is_empty() && text.len() <= 253 && !text.contains(['/', ' ', '\n']);
-    let name = document.name.as_deref().unwrap_or_default();
-    if !is_plain(name) || !is_plain(&document.namespace) {
-        return Err("name and namespace are 1 to 253 characters without / and space".to_owned());
-    }
-    for (name, port) in &document.ports {
-        parse_port(port).ok_or_else(|| {
-            format!("ports: {name}: {port:?} is no port: write 8080/TCP, the protocol in capitals")
-        })?;
-    }
-    Ok(())
-}
-
-/// `8080/TCP`; without a protocol it is TCP.
-fn parse_port(text: &str) -> Option<(u16, L4Protocol)> {
-    let (number, protocol) = text.split_once('/').unwrap_or((text, "TCP"));
-    let protocol = match protocol {
-        "TCP" => L4Protocol::Tcp,
-        "UDP" => L4Protocol::Udp,
-        "SCTP" => L4Protocol::Sctp,
-        _ => return None,
+pub(crate) fn describe(files: &[TextFile]) -> Result<Cast, Vec<String>> {
+    let documents = document::read(files, Reader::Tool)?;
+    let mut cast = Cast {
+        services: documents.services,
+        ..Cast::default()
     };
-    let number = number.parse().ok().filter(|number| *number != 0)?;
-    Some((number, protocol))
-}
-
-impl EndpointFile {
-    fn workload(&self) -> Option<Workload> {
-        let ports = self.ports.iter();
-        let ports = ports
-            .filter_map(|(name, port)| Some((name.to_ascii_lowercase().into(), parse_port(port)?)));
-        Some(Workload {
-            namespace: self.namespace.clone(),
-            name: self.name.clone()?,
-            labels: labels_of(&self.labels),
-            ports: ports.collect(),
-        })
-    }
-
-    fn services(&self) -> Vec<Service> {
-        let services = self.services.iter();
-        services
-            .map(|service| Service {
-                namespace: service.namespace.clone(),
-                name: service.name.clone(),
-                labels: labels_of(&service.labels),
-                backends: service.backends.clone(),
-            })
-            .collect()
-    }
-}
-
-/// What can be known to be wrong without a look at the node.
-fn check(document: &EndpointFile) -> Result<(), String> {
-    check_names(document)?;
-    check_vips(document)?;
-    let places = usize::from(document.netns.is_some()) + usize::from(document.interface.is_some());
-    match (document.remote, places) {
-        (true, 0) if document.addresses.is_some() => Ok(()),
-        (true, 0) => Err("a remote endpoint needs addresses".to_owned()),
-        (true, _) => Err("a remote endpoint has neither netns nor interface".to_owned()),
-        (false, 1) => Ok(()),
-        (false, _) => {
-            Err("exactly one of netns and interface is needed, or remote: true".to_owned())
+    for (number, (_, document)) in (1..).zip(documents.endpoints) {
+        let (workload, audit) = (document.workload(), document.audit);
+        let addresses = document.addresses.unwrap_or_default();
+        let is_workload = !workload
+            .labels
+            .iter()
+            .any(|label| label.source() == "reserved");
+        match EndpointId::new(number) {
+            Some(id) if is_workload || !document.remote => cast.endpoints.push(LocalEndpoint {
+                id,
+                workload,
+                addresses,
+                audit,
+            }),
+            Some(_) | None => cast.peers.push(Peer {
+                workload,
+                addresses,
+            }),
         }
-    }?;
-    if document.interface.is_some() && document.addresses.is_none() {
-        return Err("interface needs addresses".to_owned());
     }
-    if document.netns.is_some() && (document.addresses.is_some() || document.mac.is_some()) {
-        return Err("with netns, addresses and mac are read from the workload".to_owned());
-    }
-    if let Some(mac) = &document.mac {
-        parse_mac(mac).ok_or_else(|| format!("mac: {mac:?} is not six hexadecimal octets"))?;
-    }
-    Ok(())
+    Ok(cast)
 }
 
-fn take(documents: Vec<(String, EndpointFile)>) -> Roster {
-    let mut roster = Roster::default();
-    for (file, document) in documents {
-        roster.services.extend(document.services());
-        let Some(workload) = document.workload() else {
-            continue;
-        };
+fn take(documents: Documents) -> Roster {
+    let mut roster = Roster {
+        services: documents.services,
+        ..Roster::default()
+    };
+    for (file, document) in documents.endpoints {
+        let workload = document.workload();
         if document.remote {
             roster.peers.push(Peer {
                 workload,
@@ -316,20 +78,19 @@ fn take(documents: Vec<(String, EndpointFile)>) -> Roster {
             });
             continue;
         }
+        let (name, mac, audit) = (document.full_name(), document.mac(), document.audit);
         let link = match (&document.netns, &document.interface) {
             (Some(path), _) => netns::inspect(path),
             (None, Some(interface)) => {
-                let mac = document.mac.as_deref().and_then(parse_mac);
                 netns::by_interface(interface, mac, document.addresses.unwrap_or_default())
             }
             (None, None) => Err("neither netns nor interface".to_owned()),
         };
-        let name = format!("{}/{}", workload.namespace, workload.name);
         match link {
             Ok(link) => roster.found.push(Found {
                 workload,
                 link,
-                audit: document.audit,
+                audit,
                 file,
             }),
             Err(reason) => roster.refused.push(Refused { name, file, reason }),
@@ -383,20 +144,6 @@ fn is_link_local(ip: IpAddr) -> bool {
     }
 }
 
-fn parse_mac(text: &str) -> Option<[u8; 6]> {
-    let octets: Vec<u8> = text
-        .split(':')
-        .map(|octet| {
-            if octet.len() == 2 {
-                u8::from_str_radix(octet, 16).ok()
-            } else {
-                None
-            }
-        })
-        .collect::<Option<_>>()?;
-    octets.try_into().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -424,21 +171,6 @@ mod tests {
     }
 
     #[test]
-    fn services_stand_beside_endpoints_or_alone() {
-        let roster = read_text(
-            "name: a\nremote: true\naddresses: [10.0.0.9]\nports: {HTTP: 8080/TCP, dns: 53/UDP}\n\
-             services: [{name: web, backends: [10.0.0.9]}]\n---\n\
-             services: [{name: dns, namespace: kube-system, backends: [10.0.0.53], labels: {a: b}}]\n",
-        )
-        .unwrap();
-        let names: Vec<&str> = roster.services.iter().map(|one| &*one.name).collect();
-        assert_eq!(names, ["web", "dns"]);
-        let ports = &roster.peers.first().unwrap().workload.ports;
-        assert_eq!(ports.get("http"), Some(&(8080, L4Protocol::Tcp)));
-        assert_eq!(ports.get("dns"), Some(&(53, L4Protocol::Udp)));
-    }
-
-    #[test]
     fn what_an_endpoint_file_may_not_say() {
         for (text, reason) in [
             ("name: a\n", "exactly one of netns and interface"),
@@ -454,25 +186,29 @@ mod tests {
                 "six hexadecimal octets",
             ),
             ("name: a/b\nnetns: /x\n", "without / and space"),
-            ("name: a\nnetns: /x\nports: {http: 8080/tcp}\n", "8080/TCP"),
-            (
-                "services: [{name: s, vip: 10.96.0.1, ports: [{port: 53, protocol: UDP, target: 53}]}]\n",
-                "not mapped",
-            ),
-            (
-                "services: [{name: s, backend: [10.0.0.1]}]\n",
-                "unknown field",
-            ),
-            (
-                "ports: {http: 8080/TCP}\nservices: [{name: s}]\n",
-                "missing field `name`",
-            ),
             (
                 "name: a\nnetns: /x\naddresses: [10.0.0.1]\n",
                 "read from the workload",
             ),
             ("name: a\nremote: true\naddresses: [10.0.0]\n", "e.yaml"),
-            ("name: a\nnetns: /x\ncgroup: /y\n", "cgroup"),
+            (
+                "name: a\ncgroup: /y\n",
+                "cgroup endpoints are not supported yet",
+            ),
+            ("name: a\nnetns: /x\nports: {http: x}\n", "PORT/PROTOCOL"),
+            (
+                "name: a\nnetns: /x\nports: {http: 80/ICMP}\n",
+                "none of TCP",
+            ),
+            ("services: [{name: a, ports: [{port: 0}]}]\n", "1 to 65535"),
+            (
+                "services: [{name: a}, {name: a}]\n",
+                "service default/a is in",
+            ),
+            (
+                "name: a\nnetns: /x\nworkload: {kind: '', name: b}\n",
+                "workload",
+            ),
             (
                 "name: a\nremote: true\naddresses: [10.0.0.1]\n---\nname: a\nremote: true\naddresses: [10.0.0.2]\n",
                 "already",
@@ -515,5 +251,33 @@ mod tests {
         let refused = roster.refused.first().unwrap();
         assert_eq!(refused.name, "default/gone");
         assert!(refused.reason.contains("/nowhere"), "{}", refused.reason);
+    }
+
+    #[test]
+    fn a_tool_reads_without_a_look_at_the_node() {
+        let text = "name: a\nnetns: /nowhere\naddresses: [10.0.0.2]\nports: {HTTP: 8080/tcp}\naudit: true\n\
+                    workload: {kind: Deployment, name: a}\n---\nname: b\nremote: true\naddresses: [10.0.0.3]\n\
+                    ---\nname: n\nremote: true\naddresses: [192.0.2.1]\nlabels: {'reserved:remote-node': ''}\n\
+                    ---\nservices: [{name: dns, namespace: kube-system, vip: 10.96.0.10, backends: [10.0.0.9],\n\
+                    ports: [{port: 53, protocol: UDP, target: 53}]}]\n";
+        let file = TextFile {
+            path: "e.yaml".into(),
+            text: text.to_owned(),
+        };
+        let cast = describe(&[file]).unwrap();
+        let names: Vec<_> = cast
+            .endpoints
+            .iter()
+            .map(|one| one.workload.name.as_str())
+            .collect();
+        assert_eq!(names, ["a", "b"]);
+        let first = cast.endpoints.first().unwrap();
+        assert!(first.audit);
+        let port = first.workload.ports.get("http").unwrap();
+        assert_eq!(*port, (8080, policy::L4Protocol::Tcp));
+        assert_eq!(cast.peers.len(), 1);
+        assert_eq!(cast.services.first().unwrap().backends.len(), 1);
+        // The daemon reads a netns itself.
+        assert!(read_text("name: a\nnetns: /x\naddresses: [10.0.0.2]\n").is_err());
     }
 }

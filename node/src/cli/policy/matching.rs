@@ -1,29 +1,29 @@
-//! `namegate policy match`: which names a pattern stands for.
+//! `namegate policy match`.
 
 use std::process::ExitCode;
 
-use anyhow::Result;
 use clap::Args;
-use fqdn::{Everything, Name, Pattern, PatternSet};
+use fqdn::{Everything, Name, Pattern};
 use serde_json::json;
 
+use super::ask::usage;
 use crate::cli::{Output, print};
-use crate::exit::{Exit, USAGE};
 
-/// Say which names a `matchPattern` or a `matchName` stands for.
+/// Say which names a `matchPattern` stands for: `yes` or `no` and the name, a line each.
 ///
-/// Exit code 0 if it stands for all of them, 1 if not, 2 if it is no pattern or one is no name.
+/// Exit code 0 if all names match, 1 if one does not, 2 if the pattern or a name is none.
 #[derive(Args)]
 #[command(after_help = "Examples:
   namegate policy match '*.example.com' www.example.com example.com
-  namegate policy match '**.example.com' a.b.example.com")]
+  namegate policy match --fqdn '*' example.com -o json")]
 pub(in crate::cli) struct Match {
-    /// The pattern; quote it, so that the shell leaves the stars alone.
+    /// As in `dns` rules.
+    #[arg(value_name = "PATTERN")]
     pattern: String,
-    /// Names.
+    /// Names to try.
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
-    /// As `toFQDNs` reads it: stars alone stand only for names of letters, digits, `-` and `_`.
+    /// Read the pattern as `toFQDNs` does: a lone star stands for plain names only.
     #[arg(long)]
     fqdn: bool,
     /// Form of the output.
@@ -32,43 +32,37 @@ pub(in crate::cli) struct Match {
 }
 
 impl Match {
-    pub(super) fn run(&self) -> Result<ExitCode> {
+    pub(in crate::cli) fn run(self) -> anyhow::Result<ExitCode> {
         let everything = match self.fqdn {
             true => Everything::PlainNames,
             false => Everything::AnyName,
         };
-        let wrong = |text: &str, error: &dyn std::fmt::Display| {
-            Exit::with(USAGE, format!("{text:?}: {error}"))
-        };
+        let bad = |text: &str, why: &dyn std::fmt::Display| usage(format!("{text:?}: {why}"));
         let pattern = Pattern::parse(&self.pattern, everything)
-            .map_err(|error| wrong(&self.pattern, &error))?;
-        let mut set = PatternSet::new();
-        set.insert(&pattern, ());
-        let mut results = Vec::new();
+            .map_err(|error| bad(&self.pattern, &error))?;
+        let mut all = true;
+        let mut found = Vec::new();
         for text in &self.names {
-            let name = Name::from_text(text).map_err(|error| wrong(text, &error))?;
-            results.push((text, set.first_match(name.as_wire()).is_some()));
+            let name = Name::from_text(text).map_err(|error| bad(text, &error))?;
+            let matches = pattern.matches(&name);
+            all &= matches;
+            found.push((text, matches));
         }
-        let all = results.iter().all(|(_, matches)| *matches);
         match self.output {
             Output::Json => {
-                let results = results.iter();
-                let list: Vec<_> = results
-                    .map(|(name, matches)| json!({"name": name, "matches": matches}))
-                    .collect();
-                print(&format!("{:#}\n", json!(list)))?;
+                let rows = found
+                    .iter()
+                    .map(|(name, yes)| json!({"name": name, "match": yes}));
+                print(&format!("{:#}\n", rows.collect::<serde_json::Value>()))?
             }
             Output::Text => {
-                let width = results.iter().map(|(name, _)| name.len()).max();
-                let width = width.unwrap_or_default();
-                let mut out = String::new();
-                for (name, matches) in results {
-                    let word = if matches { "yes" } else { "no" };
-                    out.push_str(&format!("{name:width$}  {word}\n"));
-                }
-                print(&out)?;
+                let word = |yes| if yes { "yes" } else { "no" };
+                let rows = found
+                    .iter()
+                    .map(|(name, yes)| format!("{}\t{name}\n", word(*yes)));
+                print(&rows.collect::<String>())?
             }
-        }
+        };
         Ok(ExitCode::from(u8::from(!all)))
     }
 }
