@@ -372,3 +372,66 @@ impl fmt::Display for PortRule {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Source, load};
+
+    const TEXT: &str = r#"{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: p},
+        spec: {endpointSelector: {matchLabels: {app: a}}, egress: [
+          {toEndpoints: [{matchExpressions: [{key: x, operator: NotIn, values: [w]}, {key: z, operator: Exists}]}],
+           toPorts: [{ports: [{port: "80", endPort: 90, protocol: TCP}]}]},
+          {toFQDNs: [{matchPattern: "*.x.io"}]},
+          {toCIDRSet: [{cidr: 10.0.0.0/8, except: [10.1.0.0/16]}], icmps: [{fields: [{type: 8}]}]},
+          {toPorts: [{ports: [{port: "81", protocol: TCP}], rules: {http: [{method: GET, path: /a}]}}]}]}}"#;
+
+    fn set() -> PolicySet {
+        let source = Source {
+            path: "p.yaml".to_owned(),
+            text: TEXT.to_owned(),
+        };
+        let loaded = load(&[source]);
+        assert!(!loaded.has_errors(), "{:?}", loaded.problems);
+        loaded.set
+    }
+
+    #[test]
+    fn rules_have_words() {
+        let mut labels = Labels::default();
+        labels.insert(Label::new("k8s", "app", "a"));
+        labels.insert(Label::new("k8s", NAMESPACE_KEY, "default"));
+        let words: Vec<String> = set()
+            .rules_for(&labels)
+            .iter()
+            .map(|rule| {
+                let parts = [&rule.peers, &rule.ports, &rule.said];
+                parts.map(|part| part.join("+")).join(" / ")
+            })
+            .collect();
+        assert_eq!(
+            words,
+            [
+                "workloads with x!=w, z in namespace default / 80-90/TCP / ",
+                "addresses of *.x.io / every port and protocol / ",
+                "10.0.0.0/8 (not 10.1.0.0/16) / ICMP type 8 / ",
+                "everybody / 81/TCP / requests GET /a",
+            ]
+        );
+        assert_eq!(set().rules_for(&Labels::default()), []);
+    }
+
+    #[test]
+    fn samples_have_the_ends_of_everything() {
+        let samples = set().samples();
+        for port in [79, 80, 90, 91, 81, 82] {
+            assert!(samples.ports.contains(&(6, port)), "{port}");
+        }
+        assert!(samples.ports.contains(&(1, 8)));
+        assert!(samples.names.contains("x.x.io"));
+        let addresses: Vec<String> = samples.addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["10.0.0.0", "10.1.0.0"]);
+        assert_eq!(samples.requests.len(), 1);
+        assert_eq!(samples.workloads.len(), 2);
+    }
+}

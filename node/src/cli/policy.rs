@@ -10,8 +10,7 @@ mod matching;
 mod sarif;
 mod schema;
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anstream::{AutoStream, ColorChoice};
@@ -20,7 +19,7 @@ use policy::{Problem, Source};
 
 use super::print;
 use crate::exit::{Exit, USAGE};
-use crate::files::{FILE_BYTES_MAX, TextFile, read_file, read_folder};
+use crate::judge::read::files as read;
 use crate::run::ENFORCED;
 
 /// Policy files.
@@ -139,24 +138,5 @@ fn shown(problem: &Problem, choice: ColorChoice) -> String {
         ColorChoice::Auto | ColorChoice::Always | ColorChoice::AlwaysAnsi => {
             format!("{problem:#}\n")
         }
-    }
-}
-
-fn read(path: &Path) -> std::io::Result<Vec<TextFile>> {
-    if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin()
-            .lock()
-            .take(FILE_BYTES_MAX + 1)
-            .read_to_string(&mut text)?;
-        return Ok(vec![TextFile {
-            path: "-".into(),
-            text,
-        }]);
-    }
-    if path.is_dir() {
-        read_folder(path)
-    } else {
-        Ok(vec![read_file(path)?])
     }
 }

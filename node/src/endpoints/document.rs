@@ -191,6 +191,13 @@ impl Document {
     /// What can be known to be wrong without a look at the node.
     fn check(&self, reader: Reader) -> Result<(), String> {
         self.services.iter().try_for_each(ServiceEntry::check)?;
+        let vip = self.services.iter().find(|service| service.vip.is_some());
+        if let (Reader::Daemon, Some(service)) = (reader, vip) {
+            return Err(format!(
+                "service {}/{}: `vip` is not mapped to its backends yet: list the backends alone",
+                service.namespace, service.name
+            ));
+        }
         if self.name.is_none() {
             let is_bare = self.netns.is_none() && self.interface.is_none() && !self.remote;
             return if !self.services.is_empty() && is_bare && self.addresses.is_none() {

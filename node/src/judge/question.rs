@@ -19,7 +19,7 @@ pub(crate) struct Words {
     #[arg(long, value_name = "N")]
     pub(crate) port: Option<u16>,
     /// Protocol [default: tcp; udp with --dns; icmp with --icmp-type].
-    #[arg(long, value_enum, value_name = "PROTOCOL")]
+    #[arg(long, value_enum, ignore_case = true, value_name = "PROTOCOL")]
     pub(crate) proto: Option<Proto>,
     /// Type of ICMP [default: echo request].
     #[arg(long, value_name = "N")]
@@ -30,7 +30,7 @@ pub(crate) struct Words {
     /// The type of that question; policy judges the name alone.
     #[arg(long, value_name = "TYPE", requires = "dns")]
     pub(crate) qtype: Option<String>,
-    /// A request: 'METHOD PATH [host=H] [Name: value]...' [default port: 80].
+    /// A request: 'METHOD PATH [host=H] [Name: value]...' [default port: 80, host: --to if it is a name].
     #[arg(long, value_name = "REQUEST")]
     pub(crate) http: Option<String>,
     /// A server name that a TLS client says [default port: 443].
@@ -121,9 +121,16 @@ impl Words {
                 Some(L7Question::Dns(dns_name(name)?, qtype))
             }
             (None, Some(text), sni) => {
-                let request = request(text)?;
-                let sni = sni.clone();
-                Some(L7Question::Http(HttpQuestion { sni, ..request }))
+                let mut request = request(text)?;
+                request.sni.clone_from(sni);
+                let is_name = |to: &&String| to.contains('.') && to.parse::<IpAddr>().is_err();
+                let name = self
+                    .to
+                    .as_ref()
+                    .filter(is_name)
+                    .filter(|to| !to.contains('/'));
+                request.host = request.host.or_else(|| name.cloned());
+                Some(L7Question::Http(request))
             }
             (None, None, Some(name)) => Some(L7Question::Sni(name.clone())),
             (None, None, None) => None,
@@ -294,6 +301,11 @@ mod tests {
         assert_eq!(asked.question().unwrap().service(), "443/TCP");
         asked.http = Some("GET /".to_owned());
         assert_eq!(asked.question().unwrap().service(), "80/TCP");
+        asked.to = Some("x.io".to_owned());
+        let Some(L7Question::Http(request)) = asked.question().unwrap().l7 else {
+            panic!("a request");
+        };
+        assert_eq!(request.host.as_deref(), Some("x.io"));
         asked.dns = Some("x".to_owned());
         assert_eq!(asked.question().unwrap().service(), "53/UDP");
         let mut ping = words("a/b", "fd00::1");

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::http::{HttpRule, HttpRules, HttpVerdict, Path, Request};
+use crate::l4::{L7, L7Rules};
 
 /// Whether a request passes, and how many changes and notes come with it.
 #[expect(
@@ -16,8 +17,11 @@ fn ask(policies: &[&str], line: &str, headers: &[(&str, &[u8])]) -> Option<(usiz
     for (_, _, item) in loaded.set.items() {
         match item.port_list() {
             [] => pool.push(HttpRule::default()),
-            ports => ports.iter().for_each(|port| match port.http() {
-                Some(rules) if item.default_deny => pool.extend_from_slice(rules),
+            ports => ports.iter().for_each(|port| match port.l7.as_deref() {
+                Some(L7 {
+                    rules: L7Rules::Http(rules),
+                    ..
+                }) if item.default_deny => pool.extend_from_slice(rules),
                 Some(_) | None => pool.push(HttpRule::default()),
             }),
         }
