@@ -2,9 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
+
 use crate::label::{
     Label, Labels, NAMESPACE_KEY, NAMESPACE_LABELS_PREFIX, SOURCE_K8S, SOURCE_RESERVED,
 };
+
+/// The source of labels that stand for prefixes.
+const SOURCE_CIDR: &str = "cidr";
 
 /// A label selector with the namespace rules of its policy already in it; all parts must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -121,6 +126,9 @@ impl Selector {
 
 impl Requirement {
     fn holds(&self, labels: &Labels) -> bool {
+        if let Some(prefix) = self.key.as_prefix() {
+            return self.holds_inside(prefix, labels);
+        }
         let mut with_key = labels.with_key(self.key.source.as_deref(), &self.key.key);
         match &self.condition {
             Condition::In(values) => with_key.any(|label| values.contains(label.value())),
@@ -131,7 +139,38 @@ impl Requirement {
     }
 }
 
+impl Requirement {
+    /// Labels of prefixes compare by containment: `cidr:10.0.0.0/8` stands for all inside it. They have
+    /// no values.
+    fn holds_inside(&self, prefix: IpNet, labels: &Labels) -> bool {
+        let is_inside = labels.iter().any(|label| {
+            label.source() == SOURCE_CIDR
+                && prefix_of_key(label.key()).is_some_and(|inner| prefix.contains(&inner))
+        });
+        match &self.condition {
+            Condition::In(values) => is_inside && values.contains(""),
+            Condition::NotIn(values) => !is_inside || !values.contains(""),
+            Condition::Exists => is_inside,
+            Condition::DoesNotExist => !is_inside,
+        }
+    }
+}
+
+/// A prefix as the key of a label: `-` stands for the colon of IPv6, with a 0 at an end that is one.
+fn prefix_of_key(key: &str) -> Option<IpNet> {
+    key.replace('-', ":").parse().ok()
+}
+
 impl SelectorKey {
+    /// The prefix that a key of source `cidr` stands for.
+    fn as_prefix(&self) -> Option<IpNet> {
+        if self.source.as_deref() == Some(SOURCE_CIDR) {
+            prefix_of_key(&self.key)
+        } else {
+            None
+        }
+    }
+
     /// Reads a key: `foo` is of any source, `k8s:foo` of one, a leading `$` means `reserved:`.
     pub(crate) fn parse(text: &str) -> Result<Self, KeyError> {
         let (source, key) = match (text.strip_prefix('$'), text.split_once(':')) {
@@ -225,6 +264,32 @@ pub(crate) fn namespace_labels(namespace: &str) -> [Label; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_of_prefixes_compare_by_containment() {
+        let labels: Labels = ["10.1.2.3/32", "2001-db8--0/32"]
+            .map(|key| Label::new("cidr", key, ""))
+            .into_iter()
+            .collect();
+        for (key, expected) in [
+            ("cidr:10.0.0.0/8", true),
+            ("cidr:10.1.2.3/32", true),
+            ("cidr:11.0.0.0/8", false),
+            ("cidr:2001--0/16", true),
+            ("cidr:2001-db9--0/32", false),
+            ("10.0.0.0/8", false), // of any source: a key as others
+        ] {
+            let key = SelectorKey::parse(key).unwrap();
+            let holds = |condition: Condition| {
+                let key = key.clone();
+                Selector::new(vec![Requirement { key, condition }]).matches(&labels)
+            };
+            assert_eq!(holds(Condition::Exists), expected, "{key:?}");
+            assert_eq!(holds(Condition::DoesNotExist), !expected, "{key:?}");
+            let empty = BTreeSet::from(["".into()]);
+            assert_eq!(holds(Condition::In(empty)), expected, "{key:?}");
+        }
+    }
 
     #[test]
     fn keys_follow_the_syntax() {

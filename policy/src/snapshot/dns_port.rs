@@ -137,15 +137,13 @@ impl Shop<'_> {
                     for identity in item.selected.iter() {
                         let ports = self.ports_for(item, Some(*identity));
                         let ports: Vec<PortRef> = ports.map(|port| (index, port)).collect();
+                        let has_names = ports.iter().any(|port| self.has_names(*port));
+                        if has_names && item.teachers.binary_search(identity).is_ok() {
+                            teachers.insert(*identity);
+                        }
                         if !ports.is_empty() {
                             for_one.entry(*identity).or_default().extend(&ports);
                         }
-                    }
-                    if self
-                        .ports_for(item, None)
-                        .any(|port| self.has_names((index, port)))
-                    {
-                        teachers.extend(item.teachers.iter().copied());
                     }
                 }
             }
@@ -228,7 +226,9 @@ impl Shop<'_> {
                 names: cache.group(lists),
                 rules,
                 opened_by,
-                audited: self.audit || only_audited,
+                // A list that is only audited opens nothing that another policy closes.
+                audited: self.audit
+                    || (only_audited && self.egress.enforcement == Enforcement::Audited),
             })
         });
         shared.insert(ports.to_vec(), names.clone());

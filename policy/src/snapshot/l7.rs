@@ -166,6 +166,10 @@ impl Snapshot {
                 access.is_denied |= !item.prepared.audit && !side.is_audited();
                 continue;
             }
+            if item.item().fails_authentication {
+                access.is_denied |= !side.is_audited();
+                continue;
+            }
             if ports.is_empty() {
                 _ = access.opened_by.get_or_insert_with(|| item.id());
             }

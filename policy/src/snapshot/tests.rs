@@ -467,3 +467,20 @@ fn a_snapshot_over_a_limit_is_refused_and_holds_nothing() {
     cast.peers.truncate(100);
     assert_eq!(build(&set, &cast), Ok(()));
 }
+
+#[test]
+fn a_dns_rule_that_names_its_port_has_servers_that_teach() {
+    let set = set_of(&[&dns_rule("{port: dns, protocol: UDP}", "{matchName: a.io}")]);
+    let mut cast = cast();
+    for peer in &mut cast.peers {
+        if peer.workload.name == "dns" {
+            peer.workload.ports = [("dns".into(), (53, L4Protocol::Udp))].into();
+        }
+    }
+    let mut identities = Identities::new();
+    let inputs = (&set, &cast, Options::default());
+    let snapshot = Compiler::new().build(1, inputs, &mut identities).unwrap();
+    let server = SERVER.parse().unwrap();
+    assert!(snapshot.may_teach(subject(), server, L4Protocol::Udp));
+    assert!(!snapshot.may_teach(subject(), server, L4Protocol::Tcp));
+}

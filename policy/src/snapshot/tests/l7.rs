@@ -30,6 +30,7 @@ fn requests_are_judged_by_every_list_that_applies() {
     let plain = "egress: [{toPorts: [{ports: [{port: '80', protocol: TCP}]}]}]";
     let only_b = "egress: [{toEndpoints: [{matchLabels: {app: b}}]}]";
     let denied = "egressDeny: [{toPorts: [{ports: [{port: '80', protocol: TCP}]}]}]";
+    let failing = "egress: [{toEntities: [all], authentication: {mode: test-always-fail}}]";
     let range = "egress: [{toPorts: [{ports: [{port: '80', endPort: 90, protocol: TCP}], rules: {http: [{path: /r}]}}]}]";
     let empty =
         "egress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{}]}}]}]";
@@ -49,6 +50,7 @@ fn requests_are_judged_by_every_list_that_applies() {
         (&[HTTP, only_b], W, "DELETE", "/x", false),
         (&[HTTP, range], W, "POST", "/r", true),
         (&[HTTP, denied], W, "GET", "/public", false),
+        (&[HTTP, failing], W, "GET", "/public", false),
         (&[open], W, "GET", "/b", true),
         (&[open, "egress: [{}]"], W, "GET", "/b", false),
         (&[open, "egress: [{}]"], W, "GET", "/a", true),
