@@ -484,3 +484,32 @@ fn a_dns_rule_that_names_its_port_has_servers_that_teach() {
     assert!(snapshot.may_teach(subject(), server, L4Protocol::Udp));
     assert!(!snapshot.may_teach(subject(), server, L4Protocol::Tcp));
 }
+
+#[test]
+fn an_audited_list_of_names_opens_nothing_that_another_policy_closes() {
+    let audited = policy(0, &dns_rule(UDP53, "{matchName: a.io}")).replace(
+        "{name: p0}",
+        "{name: p0, annotations: {namegate.io/audit: 'true'}}",
+    );
+    let closing = policy(1, "egress: [{}]");
+    let ask = |text: String, asked: &str| {
+        let path = "p.yaml".to_owned();
+        let loaded = load(&[Source { path, text }]);
+        assert!(!loaded.has_errors(), "{:#?}", loaded.problems);
+        let (cast, mut identities) = (cast(), Identities::new());
+        let inputs = (&loaded.set, &cast, Options::default());
+        let snapshot = Compiler::new().build(1, inputs, &mut identities).unwrap();
+        let question = Question {
+            name: name(asked),
+            qtype: 1,
+            qclass: 1,
+        };
+        let server = SERVER.parse().unwrap();
+        let verdict = snapshot.judge_dns(subject(), server, L4Protocol::Udp, &question);
+        verdict.map(|permit| permit.is_audited())
+    };
+    assert_eq!(ask(audited.clone(), "a.io"), Ok(false));
+    assert_eq!(ask(audited.clone(), "b.io"), Ok(true));
+    assert_eq!(ask(format!("{audited}{closing}"), "a.io"), Ok(false));
+    assert_eq!(ask(format!("{audited}{closing}"), "b.io"), Err(NX));
+}
