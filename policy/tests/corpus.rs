@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use policy::{Code, Loaded, Source, load};
+use policy::{Code, Loaded, Source, format, load};
 
 /// Valid files that need what Namegate refuses, with the name that the refusal gives.
 const REFUSED_BY_NAME: [(&str, &str); 3] = [
@@ -72,6 +72,31 @@ fn each_file_loads_or_is_refused_as_the_table_says() {
 
 /// A warning that is told of what is right is worse than none: the counts show what a change does.
 #[test]
+fn formatting_changes_no_verdict_on_a_file() {
+    let mut formatted = 0;
+    for row in rows() {
+        let before = source(&row.file);
+        let Ok(text) = format(&before) else {
+            continue;
+        };
+        formatted += 1;
+        let after = Source {
+            path: row.file.clone(),
+            text,
+        };
+        assert_eq!(format(&after).as_ref(), Ok(&after.text), "{}", row.file);
+        let codes = |one: &Source| -> Vec<Code> {
+            let problems = load(std::slice::from_ref(one)).problems;
+            let mut codes: Vec<Code> = problems.iter().map(|problem| problem.code).collect();
+            codes.sort_unstable();
+            codes
+        };
+        assert_eq!(codes(&after), codes(&before), "{}", row.file);
+    }
+    assert!(formatted > 100, "{formatted} files could be formatted");
+}
+
+#[test]
 fn warnings_of_the_corpus_are_few() {
     let mut counts: BTreeMap<Code, usize> = BTreeMap::new();
     for row in rows() {
@@ -121,10 +146,14 @@ fn rows() -> Vec<Row> {
     rows.collect()
 }
 
-fn load_file(name: &str) -> Loaded {
+fn source(name: &str) -> Source {
     let text = std::fs::read_to_string(folder().join(name)).expect("a file of the table");
-    load(&[Source {
+    Source {
         path: name.to_owned(),
         text,
-    }])
+    }
+}
+
+fn load_file(name: &str) -> Loaded {
+    load(&[source(name)])
 }

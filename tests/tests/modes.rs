@@ -154,10 +154,19 @@ fn audit_tells_what_it_would_drop_and_drops_nothing() {
         "metadata: {name: alice}",
         "metadata: {name: alice, annotations: {namegate.io/audit: 'true'}}",
     );
-    for (text, args) in [(&narrow, &["--audit"][..]), (&annotated, &[][..])] {
+    // The whole node, one policy, one endpoint.
+    for (text, args, of_endpoint) in [
+        (&narrow, &["--audit"][..], ""),
+        (&annotated, &[][..], ""),
+        (&narrow, &[][..], "audit: true\n"),
+    ] {
         let stage = Stage::new();
         let mut daemon = Daemon::prepare(&stage.node).unwrap();
-        daemon.endpoint(&stage.alice).unwrap();
+        let endpoint = format!(
+            "name: alice\nlabels: {{app: alice}}\nnetns: {}\n{of_endpoint}",
+            stage.alice.ns_path().display()
+        );
+        daemon.endpoint_file("alice.yaml", &endpoint).unwrap();
         daemon.policy("alice.yaml", text).unwrap();
         let log = daemon.path("flows.jsonl");
         let mut all = vec!["--flow-log", log.to_str().unwrap()];
