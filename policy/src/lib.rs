@@ -11,6 +11,7 @@ mod describe;
 mod dns;
 mod feature;
 mod file;
+pub mod fuzzing;
 pub mod http;
 mod id;
 mod identity;
