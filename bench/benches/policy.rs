@@ -16,6 +16,8 @@ use policy::{Identity, L4Protocol, Loader, Source};
 const NAMES: usize = 512;
 
 fn main() -> Result<()> {
+    // First, while nothing that was freed could be used again.
+    memory()?;
     let mut criterion = Criterion::default().sample_size(10).configure_from_args();
     for count in [10, 1_000, 10_000, 100_000] {
         let sources = pattern_files(Shape::Suffix, count);
@@ -34,7 +36,7 @@ fn main() -> Result<()> {
         learned(&mut criterion, count)?;
     }
     criterion.final_summary();
-    memory()
+    Ok(())
 }
 
 /// Loading and compiling whole, and what one more endpoint costs.

@@ -174,9 +174,17 @@ impl Item {
         })
     }
 
+    /// The peers that the address table may have: names stand beside no others, and there can be many.
+    pub(crate) fn table_peers(&self) -> &[PeerSelector] {
+        match self.peer_list() {
+            [PeerSelector::Name(_), ..] => &[],
+            peers => peers,
+        }
+    }
+
     /// The prefixes that it names, holes included.
     pub(crate) fn prefixes(&self) -> impl Iterator<Item = IpNet> {
-        let cidrs = self.peer_list().iter().filter_map(|peer| match peer {
+        let cidrs = self.table_peers().iter().filter_map(|peer| match peer {
             PeerSelector::Cidr(cidr) => Some(cidr),
             PeerSelector::Labels(_)
             | PeerSelector::Entity(_)

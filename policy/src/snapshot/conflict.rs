@@ -31,7 +31,10 @@ pub(super) fn find(items: &[CompiledItem]) -> Result<(), Vec<Problem>> {
                 if let Some((other, reason)) = other {
                     problems.push(problem(item, other, reason));
                 }
-                before.push((item, l7));
+                // Of those that say as much, one is enough to compare with.
+                if !before.iter().any(|(_, other)| is_alike(other, l7)) {
+                    before.push((item, l7));
+                }
             }
         }
     }
@@ -57,6 +60,14 @@ fn places<'a>(item: &'a CompiledItem, port: &'a PortRule) -> Vec<Place<'a>> {
         keys.map(move |key| (direction, peer, *key))
     };
     peers.into_iter().flat_map(each).collect()
+}
+
+/// Whether whatever contradicts one contradicts the other, too.
+fn is_alike(a: &L7, b: &L7) -> bool {
+    std::mem::discriminant(&a.rules) == std::mem::discriminant(&b.rules)
+        && a.server_names.is_empty() == b.server_names.is_empty()
+        && a.terminating_tls == b.terminating_tls
+        && a.originating_tls == b.originating_tls
 }
 
 /// Why two L7 parts can't both hold.

@@ -111,7 +111,7 @@ impl CompiledItem {
         table: &Table,
         selections: &mut Selections,
     ) -> Self {
-        let peers = prepared.item.peer_list();
+        let peers = prepared.item.table_peers();
         let selected = selections.of_peers(peers.iter(), table);
         let teachers = if prepared.item.has_dns() {
             selections.of_peers(peers.iter().filter(|peer| peer.may_teach()), table)

@@ -3,7 +3,8 @@
 //! A long list has a set of its own, which every endpoint, port and revision that the list is in
 //! shares; short lists are poured into one set for each group of lists. So a look-up costs one step
 //! for each long list and one for all short ones, and one more endpoint under a long list costs
-//! nothing that grows with the list.
+//! nothing that grows with the list. Where there would be many steps, all lists of a group are poured
+//! into one set, once for the group.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -15,6 +16,9 @@ use crate::rule::FqdnSelector;
 
 /// From how many names on a list has a set of its own.
 const LONG_LIST_MIN: usize = 64;
+
+/// How many sets are asked for a name beside the one of short lists.
+const LONG_LISTS_MAX: usize = 4;
 
 /// A list of names as a rule holds it, and its set once somebody needed it.
 #[derive(Debug)]
@@ -28,11 +32,11 @@ pub(super) struct NameList {
 #[derive(Debug, Default)]
 pub(super) struct NameLists {
     lists: Vec<Arc<NameList>>,
-    /// The indices of the long lists.
+    /// The indices of the lists with a set of their own.
     long: Vec<u32>,
-    /// All names of the short lists, each with the list and its index there.
+    /// All names of the lists that have no set of their own here, each with the list and its index there.
     short: PatternSet<(u32, u32)>,
-    /// The short lists that hold a name, by its text.
+    /// Which of those lists hold a name, by its text.
     short_by_text: HashMap<Arc<str>, Vec<u32>>,
 }
 
@@ -76,8 +80,9 @@ impl NameList {
 impl NameLists {
     pub(super) fn new(lists: Vec<Arc<NameList>>) -> Self {
         let mut all = Self::default();
+        let long = lists.iter().filter(|list| list.is_long()).count();
         for (index, list) in (0..).zip(&lists) {
-            if list.is_long() {
+            if list.is_long() && long <= LONG_LISTS_MAX {
                 list.set();
                 all.long.push(index);
                 continue;
@@ -184,6 +189,25 @@ mod tests {
             assert_eq!(lists.holders("*.n7.example.com").collect::<Vec<_>>(), [1]);
             assert_eq!(lists.holders("a.io").collect::<Vec<_>>(), [0]);
             assert_eq!(lists.holders("b.io").count(), 0);
+        }
+    }
+
+    #[test]
+    fn many_long_lists_are_asked_in_one_step() {
+        let long =
+            |from: usize| list((from..from + LONG_LIST_MIN).map(|i| format!("*.n{i}.example.com")));
+        for count in [LONG_LISTS_MAX, LONG_LISTS_MAX + 1] {
+            let lists = (0..count)
+                .map(|index| long(index * LONG_LIST_MIN))
+                .collect();
+            let lists = NameLists::new(lists);
+            assert_eq!(lists.long.len(), count % (LONG_LISTS_MAX + 1));
+            for index in 0..u32::try_from(count).unwrap() {
+                let text = format!("*.n{}.example.com", 64 * index + 63);
+                let asked = Name::from_text(&text.replace('*', "x")).unwrap();
+                assert_eq!(lists.first_match(&asked), Some(index));
+                assert_eq!(lists.holders(&text).collect::<Vec<_>>(), [index]);
+            }
         }
     }
 }
