@@ -147,27 +147,31 @@ fn learned(criterion: &mut Criterion, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// What policies occupy once loaded and compiled: the growth of the resident set by further ones, so
-/// that what loading leaves free is used again.
+/// What a revision keeps in memory, with its loader and compiler: what the resident set grows by.
 fn memory() -> Result<()> {
-    const KEPT: usize = 5;
     let cast = cast(&["a"])?;
-    let sources = pattern_files(Shape::Suffix, 10_000);
     let mut kept = Vec::new();
-    let mut start = 0;
-    for turn in 0..=KEPT {
-        let mut revisions = Revisions::new();
-        revisions.change(&sources, &cast)?;
-        kept.push(revisions);
-        if turn == 0 {
-            start = resident_kib()?;
+    let mut out = std::io::stdout();
+    for (what, counts) in [
+        ("rules", &[10, 1_000, 10_000][..]),
+        ("patterns", &[10, 1_000, 10_000, 100_000][..]),
+    ] {
+        for count in counts {
+            let sources = match what {
+                "patterns" => pattern_files(Shape::Suffix, *count),
+                _ => rule_files(*count),
+            };
+            // The first one pays for what reading needs and frees again.
+            let mut first = Revisions::new();
+            first.change(&sources, &cast)?;
+            let before = resident_kib()?;
+            let mut second = Revisions::new();
+            second.change(&sources, &cast)?;
+            let grown = resident_kib()?.saturating_sub(before);
+            kept.push((first, second));
+            writeln!(out, "memory of {count} {what}: {grown} KiB")?;
         }
     }
-    let each = (resident_kib()? - start) / KEPT / 10;
-    let text: usize = sources.iter().map(|source| source.text.len()).sum();
-    let text = text / 10 / 1024;
-    let mut out = std::io::stdout();
-    writeln!(out, "per 1,000 patterns: {each} KiB, {text} of it the text")?;
     Ok(())
 }
 
