@@ -641,7 +641,7 @@ fn events_tell_of_verdicts_and_drops_up_to_the_limit() {
     assert_eq!(
         seen,
         [
-            (1, 1, 2, 0, SERVER),
+            (1, Verdict::Allow as u8, 2, 0, SERVER),
             (1, 0, 0, 133, SERVER),
             (2, 0, 0, 133, SERVER)
         ]

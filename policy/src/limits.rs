@@ -38,3 +38,6 @@ pub const HTTP_RULES_MAX: usize = 10_000;
 pub const HTTP_PROGRAMS_MAX: usize = 64 << 20;
 /// Characters of one item of `serverNames` (the CRD's own bound); beyond, it is refused.
 pub const SNI_PATTERN_MAX: usize = 255;
+/// Warnings about the names of one list, and one more that counts the rest; a long list of patterns would
+/// fill pages, and memory as long as its file stays.
+pub const NAME_WARNINGS_MAX: usize = 16;

@@ -6,6 +6,7 @@ use super::cursor::{At, Report};
 use super::object::Owner;
 use crate::Direction;
 use crate::l4::{L7, L7Rules, PortMatch, PortRule, Ports};
+use crate::limits::NAME_WARNINGS_MAX;
 use crate::problem::Code;
 use crate::rule::{Effect, FqdnSelector, Item, PeerSelector, Peers};
 
@@ -109,16 +110,26 @@ pub(super) fn warn_of_empty_beside(elements: &[&At<'_>], report: &mut Report<'_>
     }
 }
 
-/// Warns of names and patterns of one list, at most once for each.
+/// Warns of names and patterns of one list, at most once for each; of a long list the first
+/// [`NAME_WARNINGS_MAX`] are told, and how many there are more.
 pub(super) fn warn_of_names(list: &[(&At<'_>, FqdnSelector)], report: &mut Report<'_>) {
     let mut all = PatternSet::new();
     for (_, name) in list {
         all.insert(&name.pattern, ());
     }
-    for (at, name) in list {
-        if let Some((code, message, help)) = fault_of_name(&name.text, &all) {
-            report.note_with_help(at, (code, message), help);
-        }
+    let mut faults = list
+        .iter()
+        .filter_map(|(at, name)| Some((at, fault_of_name(&name.text, &all)?)));
+    for (at, (code, message, help)) in faults.by_ref().take(NAME_WARNINGS_MAX) {
+        report.note_with_help(at, (code, message), help);
+    }
+    if let Some((at, (code, message, help))) = faults.next() {
+        let more = faults.count();
+        let message = match more {
+            0 => message,
+            more => format!("{message}; and {more} more of this list are like that"),
+        };
+        report.note_with_help(at, (code, message), help);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is legal but likely wrong, and what can't hold together: between items and policies.
 
 use super::*;
+use crate::limits::NAME_WARNINGS_MAX;
 
 /// Two policies of the same subject in two files.
 fn pair(one: &str, two: &str) -> Loaded {
@@ -28,6 +29,29 @@ fn check(spec: &str, expected: Option<Code>) {
             "{problem}"
         );
     }
+}
+
+#[test]
+fn a_long_list_is_warned_of_in_a_few_lines() {
+    let warnings = |count: usize| {
+        let names = (0..count).map(|i| format!("{{matchPattern: '*.n{i}.example.com'}}"));
+        let list = names.collect::<Vec<_>>().join(", ");
+        let text = cnp(&format!(
+            "egress: [{{toEntities: [host], toPorts: [{{ports: [{{port: \"53\"}}], rules: {{dns: [{list}]}}}}]}}]"
+        ));
+        loads(&text).problems
+    };
+    assert_eq!(warnings(NAME_WARNINGS_MAX).len(), NAME_WARNINGS_MAX);
+    let told = warnings(NAME_WARNINGS_MAX + 1);
+    assert_eq!(told.len(), NAME_WARNINGS_MAX + 1);
+    assert!(!told.last().unwrap().message.contains("more of this list"));
+    let told = warnings(NAME_WARNINGS_MAX + 5);
+    assert_eq!(told.len(), NAME_WARNINGS_MAX + 1);
+    let last = &told.last().unwrap().message;
+    assert!(
+        last.ends_with("; and 4 more of this list are like that"),
+        "{last}"
+    );
 }
 
 #[test]
