@@ -78,6 +78,52 @@ pub(crate) struct TlsContext {
     pub(crate) private_key: Option<Box<str>>,
 }
 
+impl L7 {
+    /// Whether it conflicts with the same others as another one.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        std::mem::discriminant(&self.rules) == std::mem::discriminant(&other.rules)
+            && self.terminating_tls == other.terminating_tls
+            && self.originating_tls == other.originating_tls
+            && self.server_names.is_empty() == other.server_names.is_empty()
+    }
+
+    /// Why both can't hold for one connection, if they can't.
+    pub(crate) fn conflict_with(&self, other: &Self) -> Option<&'static str> {
+        match (&self.rules, &other.rules) {
+            (L7Rules::Http(_), L7Rules::Dns(_)) | (L7Rules::Dns(_), L7Rules::Http(_)) => {
+                return Some("one has `http` rules, the other `dns` rules");
+            }
+            (L7Rules::None | L7Rules::Http(_), L7Rules::None | L7Rules::Http(_))
+            | (L7Rules::None | L7Rules::Dns(_), L7Rules::None | L7Rules::Dns(_)) => {}
+        }
+        let differ = |one, two| matches!((one, two), (Some(one), Some(two)) if one != two);
+        if differ(
+            self.terminating_tls.as_ref(),
+            other.terminating_tls.as_ref(),
+        ) {
+            return Some("they terminate TLS with different secrets (`terminatingTLS`)");
+        }
+        if differ(
+            self.originating_tls.as_ref(),
+            other.originating_tls.as_ref(),
+        ) {
+            return Some("they originate TLS with different secrets (`originatingTLS`)");
+        }
+        let has_names = !self.server_names.is_empty() || !other.server_names.is_empty();
+        let has_rules = [&self.rules, &other.rules]
+            .iter()
+            .any(|rules| !matches!(rules, L7Rules::None));
+        let terminates = self.terminating_tls.is_some() || other.terminating_tls.is_some();
+        if has_names && has_rules && !terminates {
+            return Some(
+                "`serverNames` together with L7 rules needs `terminatingTLS`: requests inside TLS \
+                 can't be seen otherwise",
+            );
+        }
+        None
+    }
+}
+
 impl PortRule {
     /// The names that may be asked, if names are judged.
     pub(crate) fn dns(&self) -> Option<&[FqdnSelector]> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::scope::{Found, Scope, groups};
-use crate::l4::{L7, L7Rules, PortMatch, PortRule};
+use crate::l4::{L7, PortMatch, PortRule};
 use crate::problem::Code;
 use crate::rule::{Effect, Item, PeerSelector, Peers, PolicySet};
 
@@ -93,11 +93,11 @@ fn find_among(together: &[Scope<'_>], (told, found): (&mut Told, &mut Vec<Found>
         let mut reach: Vec<Spoken<'_>> = Vec::new();
         for spoken in list {
             for other in reach.iter().filter(|other| other.last >= spoken.first) {
-                if let Some(why) = conflict_of(other.l7, spoken.l7) {
+                if let Some(why) = other.l7.conflict_with(spoken.l7) {
                     tell((other.scope, spoken.scope), why, (told, found));
                 }
             }
-            let same = reach.iter_mut().find(|other| is_alike(other.l7, spoken.l7));
+            let same = reach.iter_mut().find(|other| other.l7.is_like(spoken.l7));
             match same {
                 Some(other) if other.last < spoken.last => *other = spoken,
                 Some(_) => {}
@@ -142,44 +142,6 @@ fn tell(
             .found("toPorts", Code::Conflict, message)
             .with_help("make them agree, or give them different ports or peers"),
     );
-}
-
-/// Whether two ways of speaking conflict with the same others.
-fn is_alike(one: &L7, two: &L7) -> bool {
-    std::mem::discriminant(&one.rules) == std::mem::discriminant(&two.rules)
-        && one.terminating_tls == two.terminating_tls
-        && one.originating_tls == two.originating_tls
-        && one.server_names.is_empty() == two.server_names.is_empty()
-}
-
-/// Why both can't hold for one connection.
-fn conflict_of(one: &L7, two: &L7) -> Option<&'static str> {
-    match (&one.rules, &two.rules) {
-        (L7Rules::Http(_), L7Rules::Dns(_)) | (L7Rules::Dns(_), L7Rules::Http(_)) => {
-            return Some("one has `http` rules, the other `dns` rules");
-        }
-        (L7Rules::None | L7Rules::Http(_), L7Rules::None | L7Rules::Http(_))
-        | (L7Rules::None | L7Rules::Dns(_), L7Rules::None | L7Rules::Dns(_)) => {}
-    }
-    let differ = |one, two| matches!((one, two), (Some(one), Some(two)) if one != two);
-    if differ(one.terminating_tls.as_ref(), two.terminating_tls.as_ref()) {
-        return Some("they terminate TLS with different secrets (`terminatingTLS`)");
-    }
-    if differ(one.originating_tls.as_ref(), two.originating_tls.as_ref()) {
-        return Some("they originate TLS with different secrets (`originatingTLS`)");
-    }
-    let has_names = !one.server_names.is_empty() || !two.server_names.is_empty();
-    let has_rules = [&one.rules, &two.rules]
-        .iter()
-        .any(|rules| !matches!(rules, L7Rules::None));
-    let terminates = one.terminating_tls.is_some() || two.terminating_tls.is_some();
-    if has_names && has_rules && !terminates {
-        return Some(
-            "`serverNames` together with L7 rules needs `terminatingTLS`: requests inside TLS \
-             can't be seen otherwise",
-        );
-    }
-    None
 }
 
 /// Whether two rules have a port of a protocol in common.

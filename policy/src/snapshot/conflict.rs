@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::item::{CompiledItem, L4Key};
 use crate::Direction;
-use crate::l4::{L7, L7Rules, PortRule};
+use crate::l4::{L7, PortRule};
 use crate::problem::{Code, Problem, Severity};
 use crate::rule::{PeerSelector, Peers};
 
@@ -25,14 +25,14 @@ pub(super) fn find(items: &[CompiledItem]) -> Result<(), Vec<Problem>> {
             };
             for place in places(item, port) {
                 let before = merged.entry(place).or_default();
-                let other = before.iter().find_map(|(other, theirs)| {
-                    contradiction(theirs, l7).map(|reason| (*other, reason))
-                });
-                if let Some((other, reason)) = other {
-                    problems.push(problem(item, other, reason));
+                let other = before
+                    .iter()
+                    .find_map(|(other, theirs)| theirs.conflict_with(l7).map(|why| (*other, why)));
+                if let Some((other, why)) = other {
+                    problems.push(problem(item, other, why));
                 }
                 // Of those that say as much, one is enough to compare with.
-                if !before.iter().any(|(_, other)| is_alike(other, l7)) {
+                if !before.iter().any(|(_, other)| other.is_like(l7)) {
                     before.push((item, l7));
                 }
             }
@@ -62,41 +62,7 @@ fn places<'a>(item: &'a CompiledItem, port: &'a PortRule) -> Vec<Place<'a>> {
     peers.into_iter().flat_map(each).collect()
 }
 
-/// Whether whatever contradicts one contradicts the other, too.
-fn is_alike(a: &L7, b: &L7) -> bool {
-    std::mem::discriminant(&a.rules) == std::mem::discriminant(&b.rules)
-        && a.server_names.is_empty() == b.server_names.is_empty()
-        && a.terminating_tls == b.terminating_tls
-        && a.originating_tls == b.originating_tls
-}
-
-/// Why two L7 parts can't both hold.
-fn contradiction(a: &L7, b: &L7) -> Option<&'static str> {
-    match (&a.rules, &b.rules) {
-        (L7Rules::Http(_), L7Rules::Dns(_)) | (L7Rules::Dns(_), L7Rules::Http(_)) => {
-            return Some("`http` and `dns` rules on the same peer and port");
-        }
-        (L7Rules::None, _)
-        | (_, L7Rules::None)
-        | (L7Rules::Http(_), L7Rules::Http(_))
-        | (L7Rules::Dns(_), L7Rules::Dns(_)) => {}
-    }
-    let differ = |a: &Option<_>, b: &Option<_>| matches!((a, b), (Some(a), Some(b)) if a != b);
-    if differ(&a.terminating_tls, &b.terminating_tls)
-        || differ(&a.originating_tls, &b.originating_tls)
-    {
-        return Some("two TLS contexts on the same peer and port");
-    }
-    let has_names = |l7: &L7| !l7.server_names.is_empty();
-    let has_rules = |l7: &L7| !matches!(l7.rules, L7Rules::None);
-    let terminates = a.terminating_tls.is_some() || b.terminating_tls.is_some();
-    if (has_names(a) || has_names(b)) && (has_rules(a) || has_rules(b)) && !terminates {
-        return Some("`serverNames` and L7 rules on the same peer and port need `terminatingTLS`");
-    }
-    None
-}
-
-fn problem(item: &CompiledItem, other: &CompiledItem, reason: &str) -> Problem {
+fn problem(item: &CompiledItem, other: &CompiledItem, why: &str) -> Problem {
     let (origin, theirs) = (&item.prepared.origin, &other.prepared.origin);
     Problem {
         file: origin.file.to_string(),
@@ -107,7 +73,7 @@ fn problem(item: &CompiledItem, other: &CompiledItem, reason: &str) -> Problem {
         code: Code::Conflict,
         field: String::new(),
         message: format!(
-            "{reason}: policy {:?} here, policy {:?} in {}:{}",
+            "policy {:?} and policy {:?} in {}:{} are about the same peers and port of a workload, and {why}",
             origin.name, theirs.name, theirs.file, theirs.line
         ),
         help: Some(
