@@ -53,10 +53,9 @@ impl PolicySet {
     /// The rules that select a workload of these labels, in words.
     #[must_use]
     pub fn rules_for(&self, labels: &Labels) -> Vec<RuleText> {
-        let selecting = self.items().filter(|(_, rule, _)| match &rule.subject {
-            Subject::Endpoints(selector) => selector.matches(labels),
-            Subject::Nodes(_) => false,
-        });
+        let selecting = self
+            .items()
+            .filter(|(_, rule, _)| rule.subject.selects(labels));
         selecting
             .map(|(policy, _, item)| text_of(policy, item))
             .collect()

@@ -120,6 +120,16 @@ pub(crate) enum Subject {
     Nodes(Selector),
 }
 
+impl Subject {
+    /// Whether a workload of these labels is among them.
+    pub(crate) fn selects(&self, labels: &Labels) -> bool {
+        match self {
+            Self::Endpoints(selector) => selector.matches(labels),
+            Self::Nodes(_) => false,
+        }
+    }
+}
+
 /// What an item does with the flows that it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Effect {

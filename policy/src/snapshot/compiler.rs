@@ -14,7 +14,7 @@ use crate::cast::NamedPorts;
 use crate::identity::Exhausted;
 use crate::limits::{ENTRIES_MAX, PREFIXES_MAX};
 use crate::problem::{Code, Problem, Severity};
-use crate::rule::{Item, Policy, PolicySet, Rule, RuleOrigin, Subject};
+use crate::rule::{Item, Policy, PolicySet, Rule, RuleOrigin};
 use crate::{Cast, EndpointId, Identities, LocalEndpoint, RuleId};
 
 /// Compiles revision after revision, and keeps what the next one can use: the numbers and name sets
@@ -215,10 +215,9 @@ impl Compiler {
         (compiled, groups): (&Compiled<'_>, &mut HashMap<GroupKey, Group>),
     ) -> Result<Arc<EndpointPolicy>, Vec<Problem>> {
         let labels = endpoint.workload.full_labels();
-        let selecting = compiled.iter().filter(|(rule, _)| match &rule.subject {
-            Subject::Endpoints(selector) => selector.matches(&labels),
-            Subject::Nodes(_) => false,
-        });
+        let selecting = compiled
+            .iter()
+            .filter(|(rule, _)| rule.subject.selects(&labels));
         let items: Vec<&CompiledItem> = selecting.flat_map(|(_, items)| items).collect();
         let names_ports = items.iter().any(|item| item.names_ports());
         let key = GroupKey {
