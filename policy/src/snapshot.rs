@@ -22,7 +22,7 @@ use ipnet::IpNet;
 use crate::address::{AddressClass, Owned};
 use crate::dns::{Denial, DenialReason, DenyAnswer, DnsPermit, Question};
 use crate::prefix::PrefixTable;
-use crate::rule::{PeerView, RuleOrigin};
+use crate::rule::RuleOrigin;
 use crate::verdict::{Decision, Entry, EntryVerdict, FlowKey, decide};
 use crate::{
     Direction, EndpointId, Family, Identities, Identity, L4Protocol, LabelSet, Labels, RuleId,
@@ -70,6 +70,16 @@ pub enum PeerRef<'a> {
     Known(Identity),
     /// An address that an endpoint has learned, by its labels.
     Learned(&'a LabelSet),
+}
+
+impl PeerRef<'_> {
+    /// The identity, if it is one of the table.
+    fn identity(&self) -> Option<Identity> {
+        match self {
+            Self::Known(identity) => Some(*identity),
+            Self::Learned(_) => None,
+        }
+    }
 }
 
 impl Snapshot {
@@ -216,21 +226,9 @@ impl Snapshot {
             return Vec::new();
         };
         let direction = policy.direction(flow.direction);
-        let known = match peer {
-            PeerRef::Known(identity) => Some(identity),
-            PeerRef::Learned(_) => None,
-        };
-        let (decision, items) = match peer {
-            PeerRef::Known(identity) => {
-                let flow = FlowKey { identity, ..flow };
-                let items = direction.items.iter();
-                let items = items.filter(|item| item.selects_known(identity));
-                (self.judge(endpoint, flow), items.collect::<Vec<_>>())
-            }
-            PeerRef::Learned(labels) => {
-                let items = selecting_learned(policy, labels, flow.direction);
-                (self.judge_learned(endpoint, labels, flow), items)
-            }
+        let decision = match peer {
+            PeerRef::Known(identity) => self.judge(endpoint, FlowKey { identity, ..flow }),
+            PeerRef::Learned(labels) => self.judge_learned(endpoint, labels, flow),
         };
         if decision.drop_reason() == Some(133) || decision.verdict == EntryVerdict::AuditDefault {
             let items = direction.items.iter();
@@ -238,7 +236,7 @@ impl Snapshot {
             return closing.map(CompiledItem::id).collect();
         }
         let says_so = |item: &&CompiledItem| {
-            let keys = direction.keys_of(item, known);
+            let keys = direction.keys_of(item, peer.identity());
             keys.into_iter().any(|((protocol, ports), verdict)| {
                 (protocol == 0 || protocol == flow.protocol)
                     && ports.contains(flow.port)
@@ -246,7 +244,8 @@ impl Snapshot {
                     && verdict.is_audited() == decision.verdict.is_audited()
             })
         };
-        items
+        direction
+            .selecting_peer(peer)
             .into_iter()
             .filter(says_so)
             .map(CompiledItem::id)
@@ -297,25 +296,18 @@ impl Snapshot {
         let Some(names) = port.and_then(|port| port.names(identity)) else {
             return denied(DenialReason::ServerNotAllowed, DenyAnswer::NxDomain);
         };
+        let permit = |rule: Option<RuleId>| DnsPermit {
+            endpoint,
+            server,
+            protocol,
+            question: question.clone(),
+            rule: rule.unwrap_or(RuleId::NONE),
+            revision: self.revision,
+            audited: rule.is_none(),
+        };
         match names.allowing_rule(&question.name) {
-            Some(rule) => Ok(DnsPermit {
-                endpoint,
-                server,
-                protocol,
-                question: question.clone(),
-                rule,
-                revision: self.revision,
-                audited: false,
-            }),
-            None if names.audited => Ok(DnsPermit {
-                endpoint,
-                server,
-                protocol,
-                question: question.clone(),
-                rule: RuleId::NONE,
-                revision: self.revision,
-                audited: true,
-            }),
+            Some(rule) => Ok(permit(Some(rule))),
+            None if names.audited => Ok(permit(None)),
             None if names.is_ancestor_of_some(&question.name) => {
                 denied(DenialReason::NameNotAllowed, DenyAnswer::NoData)
             }
@@ -345,21 +337,6 @@ impl Snapshot {
     pub fn may_learn(&self, address: IpAddr) -> Result<(), AddressClass> {
         self.owned.may_learn(address)
     }
-}
-
-/// The items of a direction that select a learned address.
-fn selecting_learned<'a>(
-    policy: &'a EndpointPolicy,
-    labels: &LabelSet,
-    direction: Direction,
-) -> Vec<&'a CompiledItem> {
-    let all = labels.to_labels();
-    let view = PeerView {
-        labels: &all,
-        outside: Some(labels),
-    };
-    let items = policy.direction(direction).items.iter();
-    items.filter(|item| item.selects(view)).collect()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::PeerRef;
 use super::item::{CompiledItem, L4Key};
 use super::table::Table;
 use crate::cast::NamedPorts;
@@ -43,7 +44,7 @@ pub(super) struct DirectionPolicy {
     /// Static, complete, in order.
     pub(super) entries: Vec<Entry>,
     audit: bool,
-    pub(super) allow_localhost: bool,
+    allow_localhost: bool,
     /// Items with listed peers, as indices of `items`.
     listed: Vec<usize>,
     /// What holds for every peer; an identity's entry that adds nothing to it is left out.
@@ -133,9 +134,9 @@ impl DirectionPolicy {
                         merge(&mut for_any, *key, (*verdict, item.id()));
                     }
                     if by_peer {
-                        for identity in self.peer_ports.keys() {
-                            for (key, verdict) in self.keys_of(item, Some(*identity)) {
-                                merge(&mut for_one, (*identity, key), (verdict, item.id()));
+                        for identity in self.port_owners() {
+                            for (key, verdict) in self.keys_of(item, Some(identity)) {
+                                merge(&mut for_one, (identity, key), (verdict, item.id()));
                             }
                         }
                     }
@@ -178,8 +179,7 @@ impl DirectionPolicy {
         if let Some(default) = default {
             for_any.entry(all).or_insert((default, RuleId::NONE));
         }
-        let probes = self.direction == Direction::Ingress && self.allow_localhost;
-        if probes && !self.items.is_empty() {
+        if self.lets_host_in() {
             merge(
                 for_one,
                 (Identity::HOST, all),
@@ -188,9 +188,19 @@ impl DirectionPolicy {
         }
     }
 
+    /// Whether the local host has the exception that lets it in.
+    pub(super) fn lets_host_in(&self) -> bool {
+        self.direction == Direction::Ingress && self.allow_localhost && !self.items.is_empty()
+    }
+
     /// Whether every denial is told and let pass.
     pub(super) fn is_audited(&self) -> bool {
         self.audit
+    }
+
+    /// The peers that call their ports something, where a rule names one.
+    pub(super) fn port_owners(&self) -> impl Iterator<Item = Identity> {
+        self.peer_ports.keys().copied()
     }
 
     /// What whoever owns the destination port calls its ports: the endpoint itself, or a peer of the
@@ -248,6 +258,22 @@ impl DirectionPolicy {
         self.for_any
             .get(&key)
             .is_none_or(|(for_any, _)| *for_any < verdict)
+    }
+
+    /// The items that select a peer.
+    pub(super) fn selecting_peer(&self, peer: PeerRef<'_>) -> Vec<&CompiledItem> {
+        let items = self.items.iter();
+        match peer {
+            PeerRef::Known(identity) => items.filter(|item| item.selects_known(identity)).collect(),
+            PeerRef::Learned(set) => {
+                let labels = set.to_labels();
+                let view = PeerView {
+                    labels: &labels,
+                    outside: Some(set),
+                };
+                items.filter(|item| item.selects(view)).collect()
+            }
+        }
     }
 
     /// The items that select a peer outside the table. `named` are those whose names it has.

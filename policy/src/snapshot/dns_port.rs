@@ -9,10 +9,8 @@ use super::direction::{DirectionPolicy, Enforcement};
 use super::item::{CompiledItem, L4Key};
 use super::name_cache::NameCache;
 use super::names::NameLists;
-use super::table::Table;
 use crate::l4::PortMatch;
 use crate::rule::{Effect, Peers};
-use crate::verdict::PortPrefix;
 use crate::{Identity, L4Protocol, RuleId};
 
 /// All ports of an endpoint on which questions are judged.
@@ -69,11 +67,7 @@ impl DnsPort {
 type PortRef = (usize, usize);
 
 /// Compiles the DNS rules of an endpoint's egress.
-pub(super) fn compile(
-    egress: &DirectionPolicy,
-    (table, audit): (&Table, bool),
-    cache: &mut NameCache,
-) -> DnsPorts {
+pub(super) fn compile(egress: &DirectionPolicy, cache: &mut NameCache) -> DnsPorts {
     let mut keys = BTreeSet::new();
     for item in &egress.items {
         for (port, names) in item.item().port_list().iter().zip(&item.prepared.dns) {
@@ -81,8 +75,8 @@ pub(super) fn compile(
                 continue;
             }
             let mut l4 = port.l4_keys(&[]);
-            for identity in table.ports.keys().filter(|_| port.is_named()) {
-                l4.extend(port.l4_keys(&table.named_ports(*identity)));
+            for identity in egress.port_owners().filter(|_| port.is_named()) {
+                l4.extend(port.l4_keys(&egress.named_ports(Some(identity))));
             }
             keys.extend(l4);
         }
@@ -93,12 +87,7 @@ pub(super) fn compile(
             17 => L4Protocol::Udp,
             _ => return None,
         };
-        let shop = Shop {
-            egress,
-            table,
-            audit,
-            key,
-        };
+        let shop = Shop { egress, key };
         Some(((protocol, key.1.port), shop.port(cache)))
     });
     ports.collect()
@@ -107,8 +96,6 @@ pub(super) fn compile(
 /// What one port is made from.
 struct Shop<'a> {
     egress: &'a DirectionPolicy,
-    table: &'a Table,
-    audit: bool,
     key: L4Key,
 }
 
@@ -125,11 +112,9 @@ impl Shop<'_> {
                 Peers::Nobody => {}
                 Peers::Any => {
                     for_any.extend(self.ports_for(item, None).map(|port| (index, port)));
-                    if item.item().port_list().iter().any(|port| port.is_named()) {
-                        for identity in self.table.ports.keys() {
-                            for port in self.ports_for(item, Some(*identity)) {
-                                for_one.entry(*identity).or_default().push((index, port));
-                            }
+                    for identity in self.egress.port_owners().filter(|_| item.names_ports()) {
+                        for port in self.ports_for(item, Some(identity)) {
+                            for_one.entry(identity).or_default().push((index, port));
                         }
                     }
                 }
@@ -175,11 +160,11 @@ impl Shop<'_> {
         item: &CompiledItem,
         peer: Option<Identity>,
     ) -> impl Iterator<Item = usize> {
-        let named = peer.map(|peer| self.table.named_ports(peer));
+        let named = self.egress.named_ports(peer);
         let ports = item.item().port_list().iter().enumerate();
         let fits = ports.filter(|(_, port)| {
             let is_range = matches!(port.port, PortMatch::Range(first, last) if first < last);
-            let keys = port.l4_keys(named.as_deref().unwrap_or_default());
+            let keys = port.l4_keys(&named);
             !is_range && keys.contains(&self.key)
         });
         fits.map(|(index, _)| index).collect::<Vec<_>>().into_iter()
@@ -227,7 +212,7 @@ impl Shop<'_> {
                 rules,
                 opened_by,
                 // A list that is only audited opens nothing that another policy closes.
-                audited: self.audit
+                audited: self.egress.is_audited()
                     || (only_audited && self.egress.enforcement == Enforcement::Audited),
             })
         });
@@ -247,7 +232,7 @@ impl Shop<'_> {
                 keys.any(|((protocol, ports), verdict)| {
                     !verdict.passes()
                         && (protocol == 0 || protocol == self.key.0)
-                        && ports.contains(self.port_number())
+                        && ports.contains(self.key.1.port)
                 })
             };
             match &item.item().peers {
@@ -257,9 +242,9 @@ impl Shop<'_> {
                     by_identity.clear();
                 }
                 Peers::Any => {
-                    let named = self.table.ports.keys().filter(|_| item.names_ports());
-                    for identity in named.filter(|identity| drops(Some(**identity))) {
-                        by_identity.insert(*identity, None);
+                    let named = self.egress.port_owners().filter(|_| item.names_ports());
+                    for identity in named.filter(|identity| drops(Some(*identity))) {
+                        by_identity.insert(identity, None);
                     }
                 }
                 Peers::Some(_) => {
@@ -271,10 +256,5 @@ impl Shop<'_> {
                 }
             }
         }
-    }
-
-    fn port_number(&self) -> u16 {
-        let PortPrefix { port, .. } = self.key.1;
-        port
     }
 }

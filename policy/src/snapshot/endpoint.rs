@@ -62,7 +62,7 @@ impl EndpointPolicy {
             }
         }
         Self {
-            dns: dns_port::compile(&egress, (table, regime.audit), cache),
+            dns: dns_port::compile(&egress, cache),
             egress,
             ingress,
             names: cache.group(lists),
@@ -107,12 +107,5 @@ impl EndpointPolicy {
             self.names.texts_for(name, &mut texts);
         }
         texts
-    }
-}
-
-impl CompiledItem {
-    /// Whether what it opens depends on what workloads call their ports.
-    pub(super) fn names_ports(&self) -> bool {
-        self.item().port_list().iter().any(|port| port.is_named())
     }
 }

@@ -52,24 +52,10 @@ impl Prepared {
     /// If its HTTP rules are too large.
     pub(super) fn new(id: RuleId, item: &Arc<Item>, policy: &Policy) -> Result<Self, String> {
         let names: Vec<_> = item.names().cloned().collect();
-        // The ports of one entry share their rules, and so the names.
-        let mut shared: Vec<(*const crate::l4::L7, Arc<NameList>)> = Vec::new();
-        let mut share = |port: &PortRule| -> Option<Arc<NameList>> {
-            let l7 = port.l7.as_ref()?;
-            let L7Rules::Dns(names) = &l7.rules else {
-                return None;
-            };
-            let pointer = Arc::as_ptr(l7);
-            if let Some((_, list)) = shared.iter().find(|(other, _)| *other == pointer) {
-                return Some(Arc::clone(list));
-            }
-            let list = Arc::new(NameList::new(names.clone()));
-            shared.push((pointer, Arc::clone(&list)));
-            Some(list)
-        };
         Ok(Self {
             id,
-            http: compile_http(item)?,
+            dns: by_entry(item, |rules| Ok(rules.name_list()))?,
+            http: by_entry(item, L7Rules::compile_http)?,
             audit: policy.audit,
             origin: RuleOrigin {
                 kind: policy.kind,
@@ -80,29 +66,41 @@ impl Prepared {
                 log: item.log.clone(),
             },
             fqdns: (!names.is_empty()).then(|| Arc::new(NameList::new(names))),
-            dns: item.port_list().iter().map(&mut share).collect(),
             item: Arc::clone(item),
         })
     }
 }
 
-/// The ports of one entry share their rules.
-fn compile_http(item: &Item) -> Result<Vec<Option<Arc<HttpRules>>>, String> {
-    let mut compiled: Vec<Option<Arc<HttpRules>>> = Vec::new();
+/// What is made of the L7 rules of each port; the ports of one entry, which stand together, share it.
+fn by_entry<T>(
+    item: &Item,
+    make: impl Fn(&L7Rules) -> Result<Option<Arc<T>>, String>,
+) -> Result<Vec<Option<Arc<T>>>, String> {
+    let mut made: Vec<Option<Arc<T>>> = Vec::new();
     let mut last = None;
     for port in item.port_list() {
         let entry = port.l7.as_ref();
-        let rules = match (entry, last) {
+        let one = match (entry, last) {
             (None, _) => None,
             (Some(entry), Some(before)) if Arc::ptr_eq(entry, before) => {
-                compiled.last().cloned().flatten()
+                made.last().cloned().flatten()
             }
-            (Some(entry), _) => entry.rules.compile_http()?,
+            (Some(entry), _) => make(&entry.rules)?,
         };
-        compiled.push(rules);
+        made.push(one);
         last = entry;
     }
-    Ok(compiled)
+    Ok(made)
+}
+
+impl L7Rules {
+    /// The names that may be asked, if it is that.
+    fn name_list(&self) -> Option<Arc<NameList>> {
+        match self {
+            Self::Dns(names) => Some(Arc::new(NameList::new(names.clone()))),
+            Self::Http(_) | Self::None => None,
+        }
+    }
 }
 
 impl CompiledItem {
@@ -139,6 +137,11 @@ impl CompiledItem {
 
     pub(super) fn id(&self) -> RuleId {
         self.prepared.id
+    }
+
+    /// Whether what it opens depends on what workloads call their ports.
+    pub(super) fn names_ports(&self) -> bool {
+        self.item().port_list().iter().any(PortRule::is_named)
     }
 
     /// Whether it is the same item with the same peers as before.
@@ -244,15 +247,5 @@ impl PortRule {
     /// Whether it names its port.
     pub(super) fn is_named(&self) -> bool {
         matches!(self.port, PortMatch::Named(_))
-    }
-}
-
-impl PeerSelector {
-    /// Whether what it selects is in the table, and not in the services.
-    pub(super) fn is_of_table(&self) -> bool {
-        match self {
-            Self::Labels(_) | Self::Entity(_) | Self::Cidr(_) => true,
-            Self::Name(_) | Self::Service(_) => false,
-        }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::direction::{DirectionPolicy, Enforcement};
+use super::direction::Enforcement;
 use super::endpoint::EndpointPolicy;
 use super::item::CompiledItem;
 use super::table::Known;
@@ -158,10 +158,10 @@ impl Snapshot {
         if matches!(side.enforcement, Enforcement::Open | Enforcement::Observed) {
             access.opened_by = Some(RuleId::NONE);
         }
-        if self.is_local_host(direction, peer) && side.lets_host_in() {
+        if peer.identity() == Some(crate::Identity::HOST) && side.lets_host_in() {
             access.opened_by = Some(RuleId::NONE);
         }
-        for (item, ports) in self.applying((policy, direction), peer, port) {
+        for (item, ports) in Self::applying((policy, direction), peer, port) {
             if item.item().effect == Effect::Deny {
                 access.is_denied |= !item.prepared.audit && !side.is_audited();
                 continue;
@@ -199,7 +199,8 @@ impl Snapshot {
         let Some(policy) = self.endpoints.get(&endpoint) else {
             return SniDecision::Denied;
         };
-        let applying = self.applying((policy, direction), peer, port);
+        let applying = Self::applying((policy, direction), peer, port);
+        let known = self.known(peer);
         let mut groups: Vec<SniGroup<'_>> = Vec::new();
         let mut opened = false;
         for (item, ports) in applying {
@@ -211,7 +212,7 @@ impl Snapshot {
                 .into_iter()
                 .filter_map(|index| item.item().port_list().get(index));
             for rule in rules {
-                for selector in self.selectors_of(item, peer) {
+                for selector in selectors_of(item, known.as_ref()) {
                     join(&mut groups, (selector, rule), item.id());
                 }
             }
@@ -237,24 +238,13 @@ impl Snapshot {
     /// The items that select a peer and are about a port of TCP, each with the indices of those of
     /// its ports that are; none where the item is about all ports of all protocols.
     fn applying<'a>(
-        &self,
         (policy, direction): (&'a EndpointPolicy, Direction),
         peer: PeerRef<'_>,
         port: u16,
     ) -> Vec<(&'a CompiledItem, Vec<usize>)> {
-        let learned = self.known(peer);
         let side = policy.direction(direction);
-        let named = side.named_ports(match peer {
-            PeerRef::Known(identity) => Some(identity),
-            PeerRef::Learned(_) => None,
-        });
-        let selecting = side.items.iter().filter(|item| match peer {
-            PeerRef::Known(identity) => item.selects_known(identity),
-            PeerRef::Learned(_) => learned
-                .as_ref()
-                .is_some_and(|known| item.selects(known.view())),
-        });
-        let applying = selecting.filter_map(|item| {
+        let named = side.named_ports(peer.identity());
+        let applying = side.selecting_peer(peer).into_iter().filter_map(|item| {
             let list = item.item().port_list();
             if matches!(item.item().ports, crate::l4::Ports::Any) {
                 return Some((item, Vec::new()));
@@ -270,25 +260,6 @@ impl Snapshot {
         applying.collect()
     }
 
-    /// The selectors of an item that select a peer; `None` is every peer.
-    fn selectors_of<'a>(
-        &self,
-        item: &'a CompiledItem,
-        peer: PeerRef<'_>,
-    ) -> Vec<Option<&'a PeerSelector>> {
-        let Peers::Some(peers) = &item.item().peers else {
-            return vec![None];
-        };
-        let known = self.known(peer);
-        let selecting = peers.iter().filter(|selector| {
-            matches!(selector, PeerSelector::Service(_))
-                || known
-                    .as_ref()
-                    .is_some_and(|known| selector.selects(known.view()))
-        });
-        selecting.map(Some).collect()
-    }
-
     fn known(&self, peer: PeerRef<'_>) -> Option<Known> {
         match peer {
             PeerRef::Known(identity) => self.known.get(&identity).cloned(),
@@ -298,17 +269,18 @@ impl Snapshot {
             }),
         }
     }
-
-    fn is_local_host(&self, direction: Direction, peer: PeerRef<'_>) -> bool {
-        direction == Direction::Ingress && matches!(peer, PeerRef::Known(crate::Identity::HOST))
-    }
 }
 
-impl DirectionPolicy {
-    /// Whether the local host has the exception that lets it in.
-    fn lets_host_in(&self) -> bool {
-        self.allow_localhost && !self.items.is_empty()
-    }
+/// The selectors of an item that select a peer; `None` is every peer.
+fn selectors_of<'a>(item: &'a CompiledItem, peer: Option<&Known>) -> Vec<Option<&'a PeerSelector>> {
+    let Peers::Some(peers) = &item.item().peers else {
+        return vec![None];
+    };
+    let selecting = peers.iter().filter(|selector| {
+        matches!(selector, PeerSelector::Service(_))
+            || peer.is_some_and(|peer| selector.selects(peer.view()))
+    });
+    selecting.map(Some).collect()
 }
 
 const TCP: u8 = 6;

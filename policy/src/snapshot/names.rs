@@ -6,7 +6,7 @@
 //! nothing that grows with the list. Where there would be many steps, all lists of a group are poured
 //! into one set, once for the group.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
@@ -25,7 +25,7 @@ const LONG_LISTS_MAX: usize = 4;
 pub(super) struct NameList {
     names: Box<[FqdnSelector]>,
     set: OnceLock<PatternSet<u32>>,
-    by_text: OnceLock<HashMap<Arc<str>, u32>>,
+    texts: OnceLock<HashSet<Arc<str>>>,
 }
 
 /// Lists that are looked up together; a list is known by its index.
@@ -45,7 +45,7 @@ impl NameList {
         Self {
             names: names.into(),
             set: OnceLock::new(),
-            by_text: OnceLock::new(),
+            texts: OnceLock::new(),
         }
     }
 
@@ -68,12 +68,13 @@ impl NameList {
     }
 
     fn has_text(&self, text: &str) -> bool {
-        let by_text = self.by_text.get_or_init(|| {
-            self.numbered()
-                .map(|(index, name)| (Arc::clone(&name.text), index))
+        let texts = || {
+            self.names
+                .iter()
+                .map(|name| Arc::clone(&name.text))
                 .collect()
-        });
-        by_text.contains_key(text)
+        };
+        self.texts.get_or_init(texts).contains(text)
     }
 }
 

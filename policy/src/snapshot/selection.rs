@@ -69,14 +69,10 @@ impl Selections {
         for peer in peers {
             match peer {
                 PeerSelector::Service(service) => all.extend(table.backends(service)),
-                PeerSelector::Labels(_)
-                | PeerSelector::Entity(_)
-                | PeerSelector::Cidr(_)
-                | PeerSelector::Name(_) => {
-                    if peer.is_of_table() {
-                        all.extend(self.of_one(peer).iter().copied());
-                    }
+                PeerSelector::Labels(_) | PeerSelector::Entity(_) | PeerSelector::Cidr(_) => {
+                    all.extend(self.of_one(peer).iter().copied());
                 }
+                PeerSelector::Name(_) => {} // nobody in the table has a name
             }
         }
         all.into_iter().collect()

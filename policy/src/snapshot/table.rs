@@ -166,11 +166,6 @@ fn fixed_identity(labels: &Labels) -> Option<Identity> {
 }
 
 impl Table {
-    pub(super) fn named_ports(&self, identity: Identity) -> Vec<&NamedPorts> {
-        let ports = self.ports.get(&identity);
-        ports.into_iter().flatten().collect()
-    }
-
     /// The prefix table by longest match.
     pub(super) fn by_address(&self) -> PrefixTable<Identity> {
         let mut table = PrefixTable::new();
