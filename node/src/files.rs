@@ -10,6 +10,16 @@ pub(crate) struct TextFile {
     pub(crate) text: String,
 }
 
+impl TextFile {
+    /// The file as policies are read from it.
+    pub(crate) fn into_source(self) -> policy::Source {
+        policy::Source {
+            path: self.path.display().to_string(),
+            text: self.text,
+        }
+    }
+}
+
 /// Bytes of one file; one over it is refused unread.
 pub(crate) const FILE_BYTES_MAX: u64 = 4 << 20;
 

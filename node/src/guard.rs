@@ -117,7 +117,7 @@ impl Guards {
         wanted.sort_by(|a, b| a.workload.name.cmp(&b.workload.name));
         for found in wanted {
             let Some(id) = self.last_id.checked_add(1).and_then(EndpointId::new) else {
-                let name = format!("{}/{}", found.workload.namespace, found.workload.name);
+                let name = found.workload.full_name();
                 let reason = "no endpoint number is left".to_owned();
                 self.refused.push(Refused {
                     name,
@@ -257,11 +257,6 @@ fn attach(
     }
     tracing::info!(endpoint = %guarded.found.workload.name, id = %id, interface = %link.name, "guarded");
     Ok(())
-}
-
-/// For what is shown.
-pub(crate) fn shown_name(found: &Found) -> String {
-    format!("{}/{}", found.workload.namespace, found.workload.name)
 }
 
 /// Shares a learner.

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use crate::clock;
 use crate::daemon::Daemon;
-use crate::guard::shown_name;
 
 /// Addresses that one answer lists, about 16 MB of text; of the rest it says how many they are.
 const LISTED_MAX: usize = 200_000;
@@ -34,7 +33,7 @@ pub(crate) fn list(daemon: &Daemon, endpoint: Option<&str>) -> Value {
     let wanted: Vec<(EndpointId, String)> = daemon
         .guards
         .iter()
-        .map(|(id, guarded)| (id, shown_name(&guarded.found)))
+        .map(|(id, guarded)| (id, guarded.found.workload.full_name()))
         .filter(|(_, name)| endpoint.is_none_or(|wanted| wanted == name))
         .collect();
     if let (Some(endpoint), true) = (endpoint, wanted.is_empty()) {

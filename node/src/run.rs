@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use policy::{Feature, Loader, PolicySet, Problem, Source};
+use policy::{Feature, Loader, PolicySet, Problem};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::clock;
@@ -16,7 +16,7 @@ use crate::control::{self, Request};
 use crate::daemon::{Daemon, Setup};
 use crate::endpoints::file::{self, Roster};
 use crate::exit::{BAD_CONFIG, Exit};
-use crate::files::read_folder;
+use crate::files::{TextFile, read_folder};
 use crate::state::StateDir;
 use crate::watch::FolderWatch;
 
@@ -324,10 +324,7 @@ fn read_policies(dirs: &[PathBuf], loader: &mut Loader) -> Result<(PolicySet, Ve
     let mut sources = Vec::new();
     for dir in dirs {
         let files = read_folder(dir).map_err(|error| Exit::with(BAD_CONFIG, error))?;
-        sources.extend(files.into_iter().map(|file| Source {
-            path: file.path.display().to_string(),
-            text: file.text,
-        }));
+        sources.extend(files.into_iter().map(TextFile::into_source));
     }
     let mut loaded = loader.load(&sources);
     loaded.problems.extend(loaded.set.lacking(ENFORCED));

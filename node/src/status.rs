@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::control::Command;
 use crate::daemon::Daemon;
 use crate::flows::{News, NewsSink};
-use crate::guard::{EndpointState, shown_name};
+use crate::guard::EndpointState;
 use crate::learned;
 use crate::run::Service;
 
@@ -177,7 +177,7 @@ fn endpoints(daemon: &Daemon) -> Vec<Value> {
         };
         json!({
             "id": id.get(),
-            "name": shown_name(&guarded.found),
+            "name": guarded.found.workload.full_name(),
             "state": state,
             "reason": reason,
             "identity": identity,

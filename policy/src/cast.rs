@@ -23,6 +23,12 @@ pub struct Workload {
 pub type NamedPorts = BTreeMap<Box<str>, (u16, L4Protocol)>;
 
 impl Workload {
+    /// `namespace/name`.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
     /// All labels that policy sees: its own, and those it has by being in its namespace. Who has a
     /// label `reserved:<name>` is no workload of a namespace (a node, a health check), and has those.
     #[must_use]

@@ -244,12 +244,9 @@ fn duplicate(report: &Report<'_>, first: &Policy, second: &Policy) -> Problem {
         line: second.line,
         column: 1,
     };
-    let namespace = second.namespace.as_deref().map(|word| format!("{word}/"));
     let message = format!(
-        "{} {}{} is here twice, first in {}:{}",
-        second.kind,
-        namespace.unwrap_or_default(),
-        second.name,
+        "{} is here twice, first in {}:{}",
+        second.full_name(),
         first.file,
         first.line
     );

@@ -75,6 +75,12 @@ impl Policy {
         &self.name
     }
 
+    /// `kind namespace/name`; a clusterwide one has no namespace.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        full_name(self.kind, self.namespace(), &self.name)
+    }
+
     /// The file and line where it starts.
     #[must_use]
     pub fn place(&self) -> (&str, u32) {
@@ -417,4 +423,19 @@ pub struct RuleOrigin {
     pub line: u32,
     /// `log.value` of its rule, for the flows that it decides.
     pub log: Option<Arc<str>>,
+}
+
+impl RuleOrigin {
+    /// The policy: `kind namespace/name`; a clusterwide one has no namespace.
+    #[must_use]
+    pub fn policy(&self) -> String {
+        full_name(self.kind, self.namespace.as_deref(), &self.name)
+    }
+}
+
+fn full_name(kind: PolicyKind, namespace: Option<&str>, name: &str) -> String {
+    match namespace {
+        Some(namespace) => format!("{kind} {namespace}/{name}"),
+        None => format!("{kind} {name}"),
+    }
 }

@@ -19,7 +19,8 @@ use policy::{Problem, Source};
 
 use super::print;
 use crate::exit::{Exit, USAGE};
-use crate::judge::read::files as read;
+use crate::files::TextFile;
+use crate::judge::read::all_files;
 use crate::run::ENFORCED;
 
 /// Policy files.
@@ -88,14 +89,8 @@ impl Policy {
 
 impl Validate {
     fn run(self) -> anyhow::Result<ExitCode> {
-        let mut sources = Vec::new();
-        for path in &self.paths {
-            let files = read(path).map_err(|error| Exit::with(USAGE, error))?;
-            sources.extend(files.into_iter().map(|file| Source {
-                path: file.path.display().to_string(),
-                text: file.text,
-            }));
-        }
+        let files = all_files(&self.paths).map_err(|error| Exit::with(USAGE, error))?;
+        let sources: Vec<Source> = files.into_iter().map(TextFile::into_source).collect();
         let mut loaded = policy::load(&sources);
         if self.for_run {
             loaded.problems.extend(loaded.set.lacking(ENFORCED));

@@ -106,7 +106,7 @@ fn refuse_shared(roster: &mut Roster) {
     let mut links: BTreeMap<u32, String> = BTreeMap::new();
     let mut addresses: BTreeMap<IpAddr, String> = BTreeMap::new();
     for found in std::mem::take(&mut roster.found) {
-        let name = format!("{}/{}", found.workload.namespace, found.workload.name);
+        let name = found.workload.full_name();
         let first = links
             .get(&found.link.ifindex)
             .map(|first| (first, "link"))

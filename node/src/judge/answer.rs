@@ -9,7 +9,7 @@ use policy::{
 };
 
 use super::question::{HttpQuestion, L7Question, Proto, Question};
-use super::world::{Party, World, full_name};
+use super::world::{Party, World};
 
 /// What comes of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -247,8 +247,11 @@ impl Flow<'_> {
         rules.dedup();
         Side {
             direction,
-            subject: full_name(subject),
-            peer: owner.map_or_else(|| self.world.shown_address(address), full_name),
+            subject: subject.workload.full_name(),
+            peer: owner.map_or_else(
+                || self.world.shown_address(address),
+                |owner| owner.workload.full_name(),
+            ),
             decision,
             l7,
             rules,

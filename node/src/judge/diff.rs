@@ -10,7 +10,6 @@ use policy::{
 
 use super::question::{HttpQuestion, L7Question, Proto, Question};
 use super::words::{direction, l7_verdict, verdict};
-use super::world::full_name;
 use super::{Answer, Outcome, Side, World};
 
 /// Questions of one comparison; beyond, the rest isn't asked, and that is told.
@@ -91,7 +90,7 @@ fn made_up(samples: &Samples) -> Cast {
 
 impl Plan {
     fn new(samples: &Samples, cast: &Cast) -> Self {
-        let workloads = cast.endpoints.iter().map(full_name);
+        let workloads = cast.endpoints.iter().map(|one| one.workload.full_name());
         let mut froms: BTreeSet<String> = workloads.collect();
         froms.extend(["host", "world", "remote-node", "kube-apiserver"].map(str::to_owned));
         froms.extend(samples.addresses.iter().map(ToString::to_string));

@@ -8,7 +8,7 @@ use policy::{
 
 use super::question::Question;
 use super::words::{rule, verdict};
-use super::world::{World, full_name};
+use super::world::World;
 use super::{Answer, Side};
 
 /// Columns of a line.
@@ -135,7 +135,7 @@ impl World {
             .map(ToString::to_string)
             .collect();
         let mut text = wrapped(
-            &format!("{} ({})", full_name(endpoint), own.join(", ")),
+            &format!("{} ({})", endpoint.workload.full_name(), own.join(", ")),
             ("", "  "),
         );
         if endpoint.audit {
@@ -191,15 +191,7 @@ fn one_direction(
     let closing: BTreeSet<String> = rules
         .iter()
         .filter(|rule| rule.closes)
-        .map(|one| {
-            let namespace = one
-                .origin
-                .namespace
-                .as_deref()
-                .map(|text| format!("{text}/"));
-            let namespace = namespace.unwrap_or_default();
-            format!("{} {namespace}{}", one.origin.kind, one.origin.name)
-        })
+        .map(|one| one.origin.policy())
         .collect();
     let by = closing.into_iter().collect::<Vec<_>>().join(", ");
     let by = if by.is_empty() {

@@ -46,11 +46,8 @@ pub(crate) fn all_files(paths: &[PathBuf]) -> Result<Vec<TextFile>, String> {
 /// # Errors
 /// If a policy has an error; all of them are told.
 pub(crate) fn policies(files: Vec<TextFile>) -> Result<Loaded, String> {
-    let sources = files.into_iter().map(|file| Source {
-        path: file.path.display().to_string(),
-        text: file.text,
-    });
-    let loaded = policy::load(&sources.collect::<Vec<_>>());
+    let sources: Vec<Source> = files.into_iter().map(TextFile::into_source).collect();
+    let loaded = policy::load(&sources);
     if loaded.has_errors() {
         let errors = loaded.problems.iter().filter(|problem| problem.is_error());
         return Err(told(errors));

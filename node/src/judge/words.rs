@@ -36,15 +36,7 @@ pub(crate) const fn l7_verdict(allowed: Option<bool>) -> Option<&'static str> {
 
 /// `kind namespace/name file:line`.
 pub(crate) fn rule(origin: &RuleOrigin) -> String {
-    let namespace = origin.namespace.as_deref().map(|text| format!("{text}/"));
-    format!(
-        "{} {}{} {}:{}",
-        origin.kind,
-        namespace.unwrap_or_default(),
-        origin.name,
-        origin.file,
-        origin.line
-    )
+    format!("{} {}:{}", origin.policy(), origin.file, origin.line)
 }
 
 fn rule_json(origin: &RuleOrigin) -> Value {

@@ -105,7 +105,10 @@ impl World {
         }
         if let Some((namespace, name)) = text.split_once('/') {
             return self.workload(namespace, name).ok_or_else(|| {
-                let known: Vec<String> = self.endpoints().map(full_name).collect();
+                let known: Vec<String> = self
+                    .endpoints()
+                    .map(|one| one.workload.full_name())
+                    .collect();
                 let known = match known.is_empty() {
                     true => "the files have none".to_owned(),
                     false => format!("there are {}", shortened(&known)),
@@ -199,7 +202,7 @@ impl World {
         let owner = owners.next().map(|peer| &peer.workload);
         match owner {
             Some(workload) if workload.namespace.is_empty() => workload.name.clone(),
-            Some(workload) => format!("{}/{}", workload.namespace, workload.name),
+            Some(workload) => workload.full_name(),
             None if self.is_world(address) => format!("{address} (world)"),
             None => address.to_string(),
         }
@@ -209,11 +212,6 @@ impl World {
         let identity = self.snapshot.identity_of(address);
         identity == Identity::WORLD_IPV4 || identity == Identity::WORLD_IPV6
     }
-}
-
-/// `namespace/name`.
-pub(crate) fn full_name(endpoint: &LocalEndpoint) -> String {
-    format!("{}/{}", endpoint.workload.namespace, endpoint.workload.name)
 }
 
 /// At most ten words of a list.

@@ -147,8 +147,8 @@ impl Compiler {
             let count = policy.entries().count();
             if count > ENTRIES_MAX {
                 return Err(vec![refusal(format!(
-                    "{}/{} needs {count} policy entries; an endpoint has room for {ENTRIES_MAX}",
-                    endpoint.workload.namespace, endpoint.workload.name
+                    "{} needs {count} policy entries; an endpoint has room for {ENTRIES_MAX}",
+                    endpoint.workload.full_name()
                 ))]);
             }
             endpoints.insert(endpoint.id, policy);

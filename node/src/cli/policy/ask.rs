@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
-use policy::{Mode, Options};
+use clap::Args;
+use policy::Options;
 use serde_json::json;
 
+use crate::cli::run::EnforcementMode;
 use crate::cli::{Output, print};
 use crate::exit::{Exit, USAGE};
 use crate::judge::question::Words;
@@ -62,27 +63,16 @@ pub(super) struct Files {
 pub(super) struct RegimeFlags {
     /// Whether endpoints are closed that no policy closes.
     #[arg(long, value_enum, default_value = "default", value_name = "MODE")]
-    enforcement_mode: ModeWord,
+    enforcement_mode: EnforcementMode,
     /// The local host has no way in of its own.
     #[arg(long)]
     no_allow_localhost: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ModeWord {
-    Default,
-    Always,
-    Never,
-}
-
 impl RegimeFlags {
     pub(super) fn options(self) -> Options {
         Options {
-            mode: match self.enforcement_mode {
-                ModeWord::Default => Mode::Default,
-                ModeWord::Always => Mode::Always,
-                ModeWord::Never => Mode::Never,
-            },
+            mode: self.enforcement_mode.into(),
             audit: false,
             allow_localhost: !self.no_allow_localhost,
         }

@@ -10,9 +10,10 @@ use anstream::AutoStream;
 use clap::Args;
 use policy::Source;
 
-use super::{print, read, shown};
+use super::{print, shown};
 use crate::exit::{Exit, USAGE};
 use crate::files::TextFile;
+use crate::judge::read::all_files;
 
 /// Write policy files in the usual form: keys in their order, blocks, no needless quotes.
 ///
@@ -58,13 +59,10 @@ impl Formatted {
 
 impl Fmt {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let mut files = Vec::new();
-        for path in &self.paths {
-            if self.write && path == Path::new("-") {
-                return Err(Exit::with(USAGE, "--write needs files, not standard input"));
-            }
-            files.extend(read(path).map_err(|error| Exit::with(USAGE, error))?);
+        if self.write && self.paths.iter().any(|path| path == Path::new("-")) {
+            return Err(Exit::with(USAGE, "--write needs files, not standard input"));
         }
+        let files = all_files(&self.paths).map_err(|error| Exit::with(USAGE, error))?;
         let to_print = !self.write && !self.check;
         if to_print && files.len() > 1 {
             let message = format!("{} files: use --write or --check", files.len());
