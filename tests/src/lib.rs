@@ -13,7 +13,9 @@
 mod daemon;
 mod node;
 mod server;
+mod stage;
 
 pub use daemon::{Daemon, policy};
 pub use node::{Node, Workload, in_ns, need_root};
 pub use server::{Answers, Running, TcpEcho, TcpSink};
+pub use stage::Stage;

@@ -2,90 +2,46 @@
 
 #![expect(clippy::unwrap_used, clippy::too_many_lines, reason = "a test may die")]
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::IpAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use namegate_tests::{Daemon, Node, Running, TcpSink, Workload, policy};
-
-const ZONE: &str = "web 60 IN A 198.18.0.1\nother 60 IN A 198.18.0.2\n";
+use namegate_tests::{Daemon, Stage, policy};
 
 /// What `alice` may reach.
 const NAMES: &str = "[{matchName: web.example.com}]";
 
-struct Stage {
-    node: Node,
-    alice: Workload,
-    world: Workload,
-    _servers: (Running, TcpSink),
+fn daemon(stage: &Stage) -> Daemon<'_> {
+    stage.daemon(&policy("alice", NAMES)).unwrap()
 }
 
-impl Stage {
-    fn new() -> Self {
-        let node = Node::new().unwrap();
-        let alice = node.workload("alice", 2).unwrap();
-        let world = node.elsewhere().unwrap();
-        let servers = (
-            Running::knot(&world.ns, ZONE).unwrap(),
-            TcpSink::serve(&world.ns, 80).unwrap(),
-        );
-        Self {
-            node,
-            alice,
-            world,
-            _servers: servers,
-        }
-    }
+/// A path to the node's network namespace.
+fn ns_path(stage: &Stage) -> String {
+    use std::os::fd::{AsFd, AsRawFd};
+    format!(
+        "/proc/{}/fd/{}",
+        std::process::id(),
+        stage.node.ns.as_fd().as_raw_fd()
+    )
+}
 
-    fn daemon(&self) -> Daemon<'_> {
-        let daemon = Daemon::prepare(&self.node).unwrap();
-        daemon.endpoint(&self.alice).unwrap();
-        daemon
-            .policy("alice.yaml", &policy("alice", NAMES))
-            .unwrap();
-        daemon
-    }
-
-    fn asks(&self, name: &str) -> String {
-        self.alice
-            .dig(IpAddr::V4(self.world.v4), &["+short", name])
-            .unwrap()
-    }
-
-    fn reaches(&self, to: &str) -> bool {
-        let to: SocketAddr = to.parse().unwrap();
-        let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(700)).is_ok();
-        self.alice.ns.run(connect).unwrap()
-    }
-
-    /// A path to the node's network namespace.
-    fn ns_path(&self) -> String {
-        use std::os::fd::{AsFd, AsRawFd};
-        format!(
-            "/proc/{}/fd/{}",
-            std::process::id(),
-            self.node.ns.as_fd().as_raw_fd()
-        )
-    }
-
-    /// How many side links the node has.
-    fn side_links(&self) -> usize {
-        let links = self.node.check("ip", &["-o", "link"]).unwrap();
-        links.lines().filter(|line| line.contains(": ng")).count()
-    }
+/// How many side links the node has.
+fn side_links(stage: &Stage) -> usize {
+    let links = stage.node.check("ip", &["-o", "link"]).unwrap();
+    links.lines().filter(|line| line.contains(": ng")).count()
 }
 
 /// Law 7: rules, routes, nft tables, sysctls, addresses: equal before, while and after.
 #[test]
 fn nothing_of_the_nodes_is_touched() {
-    let stage = Stage::new();
+    let stage = Stage::new().unwrap();
     let before = stage.node.fingerprint().unwrap();
     assert!(before.lines().count() > 500, "the fingerprint is not empty");
-    let mut daemon = stage.daemon();
+    let mut daemon = daemon(&stage);
     daemon.start(&[]).unwrap();
-    stage.asks("web.example.com");
-    assert!(stage.reaches("198.18.0.1:80"));
-    assert_eq!(stage.side_links(), 1);
+    stage.asks("web.example.com").unwrap();
+    assert!(stage.reaches("198.18.0.1:80").unwrap());
+    assert_eq!(side_links(&stage), 1);
     difference(&before, &stage.node.fingerprint().unwrap());
     let detached = daemon
         .namegate(&[
@@ -97,9 +53,9 @@ fn nothing_of_the_nodes_is_touched() {
     assert!(detached.status.success(), "{detached:?}");
     assert_eq!(daemon.wait().unwrap(), Some(0));
     difference(&before, &stage.node.fingerprint().unwrap());
-    assert_eq!(stage.side_links(), 0);
+    assert_eq!(side_links(&stage), 0);
     assert!(
-        stage.reaches("198.18.0.9:80"),
+        stage.reaches("198.18.0.9:80").unwrap(),
         "and nothing is guarded any more"
     );
 }
@@ -121,24 +77,24 @@ fn difference(before: &str, after: &str) {
 
 #[test]
 fn sigterm_and_kill_leave_enforcement_and_a_restart_begins_anew() {
-    let stage = Stage::new();
-    let mut daemon = stage.daemon();
+    let stage = Stage::new().unwrap();
+    let mut daemon = daemon(&stage);
     for signal in ["TERM", "KILL"] {
         daemon.start(&[]).unwrap();
-        assert_eq!(stage.asks("web.example.com"), "198.18.0.1\n");
-        assert!(stage.reaches("198.18.0.1:80"));
+        assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
+        assert!(stage.reaches("198.18.0.1:80").unwrap());
         let code = daemon.end_with(signal).unwrap();
         assert_eq!(code, (signal == "TERM").then_some(0));
         assert!(
-            stage.reaches("198.18.0.1:80"),
+            stage.reaches("198.18.0.1:80").unwrap(),
             "{signal}: what was open stays open"
         );
         assert!(
-            !stage.reaches("198.18.0.2:80"),
+            !stage.reaches("198.18.0.2:80").unwrap(),
             "{signal}: what was closed stays closed"
         );
         assert!(
-            stage.asks("web.example.com").contains("timed out"),
+            stage.asks("web.example.com").unwrap().contains("timed out"),
             "{signal}: no query goes unjudged"
         );
     }
@@ -148,25 +104,25 @@ fn sigterm_and_kill_leave_enforcement_and_a_restart_begins_anew() {
         said.contains("an earlier run left its programs") && said.contains("open until"),
         "{said}"
     );
-    assert_eq!(stage.asks("other.example.com"), "198.18.0.2\n");
+    assert_eq!(stage.asks("other.example.com").unwrap(), "198.18.0.2\n");
     assert!(
-        !stage.reaches("198.18.0.1:80"),
+        !stage.reaches("198.18.0.1:80").unwrap(),
         "what the earlier run had learned is forgotten"
     );
 }
 
 #[test]
 fn detach_works_without_a_daemon_and_with_nothing_to_take_away() {
-    let stage = Stage::new();
-    let mut daemon = stage.daemon();
+    let stage = Stage::new().unwrap();
+    let mut daemon = daemon(&stage);
     daemon.start(&[]).unwrap();
     daemon.end_with("KILL").unwrap();
-    assert!(!stage.reaches("198.18.0.9:80"));
+    assert!(!stage.reaches("198.18.0.9:80").unwrap());
     for _ in 0..2 {
         let detached = daemon.namegate(&["detach"]).unwrap();
         assert!(detached.status.success(), "{detached:?}");
-        assert!(stage.reaches("198.18.0.9:80"));
-        assert_eq!(stage.side_links(), 0);
+        assert!(stage.reaches("198.18.0.9:80").unwrap());
+        assert_eq!(side_links(&stage), 0);
     }
     let pins = stage
         .node
@@ -188,31 +144,31 @@ fn detach_works_without_a_daemon_and_with_nothing_to_take_away() {
 
 #[test]
 fn detach_on_exit_takes_two_seconds_at_most() {
-    let stage = Stage::new();
-    let mut daemon = stage.daemon();
+    let stage = Stage::new().unwrap();
+    let mut daemon = daemon(&stage);
     daemon.start(&["--detach-on-exit"]).unwrap();
-    assert_eq!(stage.asks("web.example.com"), "198.18.0.1\n");
+    assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
     #[expect(clippy::disallowed_methods, reason = "the promise is a time")]
     let began = Instant::now();
     assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
     let took = began.elapsed();
     assert!(took < Duration::from_secs(2), "{took:?}");
-    assert_eq!(stage.side_links(), 0);
-    assert!(stage.reaches("198.18.0.9:80"));
+    assert_eq!(side_links(&stage), 0);
+    assert!(stage.reaches("198.18.0.9:80").unwrap());
 }
 
 #[test]
 fn a_second_daemon_is_refused_with_the_first_ones_pid() {
-    let stage = Stage::new();
-    let mut first = stage.daemon();
+    let stage = Stage::new().unwrap();
+    let mut first = daemon(&stage);
     first.start(&[]).unwrap();
-    let mut second = stage.daemon();
+    let mut second = daemon(&stage);
     second.spawn(&["--instance", "second"]).unwrap();
     assert_eq!(second.wait().unwrap(), Some(1));
     let said = second.said();
     assert!(said.contains(&format!("process {}", first.pid())), "{said}");
     assert_eq!(
-        stage.asks("web.example.com"),
+        stage.asks("web.example.com").unwrap(),
         "198.18.0.1\n",
         "the first goes on"
     );
@@ -222,15 +178,15 @@ fn a_second_daemon_is_refused_with_the_first_ones_pid() {
 /// programs away.
 #[test]
 fn pins_that_a_daemon_of_another_node_uses_are_left_alone() {
-    let (one, two) = (Stage::new(), Stage::new());
-    let mut first = one.daemon();
+    let (one, two) = (Stage::new().unwrap(), Stage::new().unwrap());
+    let mut first = daemon(&one);
     first.start(&[]).unwrap();
-    let second = two.daemon();
+    let second = daemon(&two);
     // The second node's network, the first one's file systems.
     let output = Command::new("timeout")
         .args(["10", "nsenter"])
         .arg(format!("--mount=/proc/{}/ns/mnt", first.pid()))
-        .arg(format!("--net={}", two.ns_path()))
+        .arg(format!("--net={}", ns_path(&two)))
         .arg("--")
         .arg(Daemon::binary().unwrap())
         .args(["run", "--policy-dir"])
@@ -247,7 +203,7 @@ fn pins_that_a_daemon_of_another_node_uses_are_left_alone() {
         "{output:?}"
     );
     assert_eq!(
-        one.asks("web.example.com"),
+        one.asks("web.example.com").unwrap(),
         "198.18.0.1\n",
         "the first goes on"
     );
@@ -255,8 +211,8 @@ fn pins_that_a_daemon_of_another_node_uses_are_left_alone() {
 
 #[test]
 fn what_cannot_be_used_is_said_in_one_line_with_its_exit_code() {
-    let stage = Stage::new();
-    let mut daemon = stage.daemon();
+    let stage = Stage::new().unwrap();
+    let mut daemon = daemon(&stage);
     daemon.policy("bad.yaml", "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: x}\nspec:\n  endpointSelector: {}\n  egress:\n  - toPortz: []\n").unwrap();
     daemon.spawn(&[]).unwrap();
     assert_eq!(daemon.wait().unwrap(), Some(78));
@@ -265,7 +221,7 @@ fn what_cannot_be_used_is_said_in_one_line_with_its_exit_code() {
         said.contains("bad.yaml:7:5: error") && said.contains("toPortz"),
         "{said}"
     );
-    assert_eq!(stage.side_links(), 0, "nothing was begun");
+    assert_eq!(side_links(&stage), 0, "nothing was begun");
 
     std::fs::remove_file(daemon.path("policies").join("bad.yaml")).unwrap();
     daemon
@@ -331,8 +287,8 @@ fn what_cannot_be_used_is_said_in_one_line_with_its_exit_code() {
 
 #[test]
 fn endpoints_come_and_go_while_it_runs() {
-    let stage = Stage::new();
-    let mut daemon = stage.daemon();
+    let stage = Stage::new().unwrap();
+    let mut daemon = daemon(&stage);
     daemon.start(&[]).unwrap();
     let revision = || {
         daemon.status().unwrap()["policy"]["revision"]
@@ -416,8 +372,8 @@ fn endpoints_come_and_go_while_it_runs() {
 
 #[test]
 fn label_sets_keep_their_numbers_over_a_restart() {
-    let stage = Stage::new();
-    let mut daemon = stage.daemon();
+    let stage = Stage::new().unwrap();
+    let mut daemon = daemon(&stage);
     daemon.start(&[]).unwrap();
     let identity =
         |daemon: &Daemon<'_>| daemon.status().unwrap()["endpoints"][0]["identity"].clone();

@@ -2,59 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may die")]
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::time::Duration;
-
-use namegate_tests::{Daemon, Node, Running, TcpSink, Workload, policy};
+use namegate_tests::{Daemon, Stage, policy};
 use serde_json::Value;
 
-const ZONE: &str = "web 60 IN A 198.18.0.1\nother 60 IN A 198.18.0.2\n";
-
-struct Stage {
-    node: Node,
-    alice: Workload,
-    world: Workload,
-    _servers: (Running, TcpSink),
-}
-
-impl Stage {
-    fn new() -> Self {
-        let node = Node::new().unwrap();
-        let alice = node.workload("alice", 2).unwrap();
-        let world = node.elsewhere().unwrap();
-        let servers = (
-            Running::knot(&world.ns, ZONE).unwrap(),
-            TcpSink::serve(&world.ns, 80).unwrap(),
-        );
-        Self {
-            node,
-            alice,
-            world,
-            _servers: servers,
-        }
-    }
-
-    /// A daemon that guards alice, with this policy or none.
-    fn daemon(&self, policy: &str, args: &[&str]) -> Daemon<'_> {
-        let mut daemon = Daemon::prepare(&self.node).unwrap();
-        daemon.endpoint(&self.alice).unwrap();
-        if !policy.is_empty() {
-            daemon.policy("alice.yaml", policy).unwrap();
-        }
-        daemon.start(args).unwrap();
-        daemon
-    }
-
-    fn reaches(&self, to: &str) -> bool {
-        let to: SocketAddr = to.parse().unwrap();
-        let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(700)).is_ok();
-        self.alice.ns.run(connect).unwrap()
-    }
-
-    fn asks(&self, name: &str) -> String {
-        let server = IpAddr::V4(self.world.v4);
-        self.alice.dig(server, &["+short", name]).unwrap()
-    }
+/// A started daemon that guards alice, with this policy or none.
+fn daemon<'a>(stage: &'a Stage, policy: &str, args: &[&str]) -> Daemon<'a> {
+    let mut daemon = stage.daemon(policy).unwrap();
+    daemon.start(args).unwrap();
+    daemon
 }
 
 /// A policy about alice whose `spec` holds this, too.
@@ -70,13 +25,16 @@ const OTHER: &str = "198.18.0.2:80";
 
 #[test]
 fn deny_rules_and_holes_hold_in_the_kernel() {
-    let stage = Stage::new();
+    let stage = Stage::new().unwrap();
     let denied = about_alice(
         "",
         "egress: [{toEntities: [world]}], egressDeny: [{toCIDR: [198.18.0.2/32]}]",
     );
-    let daemon = stage.daemon(&denied, &[]);
-    assert!(stage.reaches(WEB) && !stage.reaches(OTHER), "a deny rule");
+    let daemon = daemon(&stage, &denied, &[]);
+    assert!(
+        stage.reaches(WEB).unwrap() && !stage.reaches(OTHER).unwrap(),
+        "a deny rule"
+    );
     let status = || daemon.status().unwrap()["policy"]["revision"].as_u64();
     for (rest, web, other) in [
         (
@@ -95,7 +53,7 @@ fn deny_rules_and_holes_hold_in_the_kernel() {
         daemon.policy("alice.yaml", &about_alice("", rest)).unwrap();
         daemon.wait_beyond(before).unwrap();
         assert_eq!(
-            (stage.reaches(WEB), stage.reaches(OTHER)),
+            (stage.reaches(WEB).unwrap(), stage.reaches(OTHER).unwrap()),
             (web, other),
             "{rest}"
         );
@@ -105,7 +63,7 @@ fn deny_rules_and_holes_hold_in_the_kernel() {
 
 #[test]
 fn named_ports_services_and_network_policies_hold_in_the_kernel() {
-    let stage = Stage::new();
+    let stage = Stage::new().unwrap();
     let mut daemon = Daemon::prepare(&stage.node).unwrap();
     daemon.endpoint(&stage.alice).unwrap();
     let others = "name: web\nremote: true\nlabels: {app: web}\naddresses: [198.18.0.1]\nports: {http: 80/TCP}\n\
@@ -116,8 +74,11 @@ fn named_ports_services_and_network_policies_hold_in_the_kernel() {
         .policy("alice.yaml", &about_alice("", by_name))
         .unwrap();
     daemon.start(&[]).unwrap();
-    assert!(stage.reaches(WEB) && !stage.reaches(OTHER), "a named port");
-    assert!(!stage.reaches("198.18.0.1:81"), "another port");
+    assert!(
+        stage.reaches(WEB).unwrap() && !stage.reaches(OTHER).unwrap(),
+        "a named port"
+    );
+    assert!(!stage.reaches("198.18.0.1:81").unwrap(), "another port");
     let service = "egress: [{toServices: [{k8sService: {serviceName: out, namespace: default}}]}]";
     let kubernetes = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: alice}\n\
          spec: {podSelector: {matchLabels: {app: alice}}, policyTypes: [Egress], egress: [\n\
@@ -127,7 +88,7 @@ fn named_ports_services_and_network_policies_hold_in_the_kernel() {
         daemon.policy("alice.yaml", &text).unwrap();
         daemon.wait_beyond(before.unwrap()).unwrap();
         assert_eq!(
-            (stage.reaches(WEB), stage.reaches(OTHER)),
+            (stage.reaches(WEB).unwrap(), stage.reaches(OTHER).unwrap()),
             (false, true),
             "{text}"
         );
@@ -136,14 +97,18 @@ fn named_ports_services_and_network_policies_hold_in_the_kernel() {
 
 #[test]
 fn always_closes_who_has_no_policy_and_never_opens_who_has() {
-    let stage = Stage::new();
+    let stage = Stage::new().unwrap();
     {
-        let _daemon = stage.daemon("", &["--enforcement-mode", "always", "--detach-on-exit"]);
-        assert!(!stage.reaches(WEB), "always");
+        let _daemon = daemon(
+            &stage,
+            "",
+            &["--enforcement-mode", "always", "--detach-on-exit"],
+        );
+        assert!(!stage.reaches(WEB).unwrap(), "always");
     }
     let closed = about_alice("", "egress: [{}]");
-    let _daemon = stage.daemon(&closed, &["--enforcement-mode", "never"]);
-    assert!(stage.reaches(WEB), "never");
+    let _daemon = daemon(&stage, &closed, &["--enforcement-mode", "never"]);
+    assert!(stage.reaches(WEB).unwrap(), "never");
 }
 
 #[test]
@@ -160,7 +125,7 @@ fn audit_tells_what_it_would_drop_and_drops_nothing() {
         (&annotated, &[][..], ""),
         (&narrow, &[][..], "audit: true\n"),
     ] {
-        let stage = Stage::new();
+        let stage = Stage::new().unwrap();
         let mut daemon = Daemon::prepare(&stage.node).unwrap();
         let endpoint = format!(
             "name: alice\nlabels: {{app: alice}}\nnetns: {}\n{of_endpoint}",
@@ -173,10 +138,14 @@ fn audit_tells_what_it_would_drop_and_drops_nothing() {
         all.extend(args);
         daemon.start(&all).unwrap();
 
-        assert!(stage.reaches(OTHER), "{args:?}");
-        assert_eq!(stage.asks("other.example.com"), "198.18.0.2\n", "{args:?}");
-        assert_eq!(stage.asks("web.example.com"), "198.18.0.1\n");
-        assert!(stage.reaches(WEB));
+        assert!(stage.reaches(OTHER).unwrap(), "{args:?}");
+        assert_eq!(
+            stage.asks("other.example.com").unwrap(),
+            "198.18.0.2\n",
+            "{args:?}"
+        );
+        assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
+        assert!(stage.reaches(WEB).unwrap());
         assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
 
         let flows = std::fs::read_to_string(&log).unwrap();
@@ -210,7 +179,7 @@ fn audit_tells_what_it_would_drop_and_drops_nothing() {
 
 #[test]
 fn what_the_daemon_cannot_enforce_is_refused_by_name() {
-    let stage = Stage::new();
+    let stage = Stage::new().unwrap();
     let mut daemon = Daemon::prepare(&stage.node).unwrap();
     daemon.endpoint(&stage.alice).unwrap();
     let text = about_alice("", "ingress: [{fromEntities: [host]}]");
