@@ -38,6 +38,10 @@ impl<T: Copy> GlobList<T> {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.few.is_empty()
+    }
+
     /// Adds a pattern; `next` is its label next to the suffix.
     pub(crate) fn insert(&mut self, glob: &Glob, next: &LabelGlob, value: T) {
         let entry = (glob.clone(), value);

@@ -159,6 +159,11 @@ impl Glob {
         })
     }
 
+    /// Whether it is `*.suffix`.
+    pub(crate) fn is_star(&self) -> bool {
+        !self.deep && matches!(self.labels.as_slice(), [label] if label.is_star())
+    }
+
     /// Whether the labels in front of the suffix match; they come from the right.
     pub(crate) fn matches_front<'a>(&self, mut labels: impl Iterator<Item = &'a [u8]>) -> bool {
         for glob in self.labels.iter().rev() {
@@ -204,7 +209,7 @@ impl LabelGlob {
     }
 
     /// Whether this is a star and nothing else.
-    pub(crate) fn is_star(&self) -> bool {
+    fn is_star(&self) -> bool {
         *self.0 == *b"*"
     }
 

@@ -26,28 +26,31 @@ pub struct PatternSet<T> {
 
 /// One name as the end of patterns.
 struct Node<T> {
-    /// The name itself.
-    exact: Values<T>,
-    /// `*.suffix`: one more label.
-    one: Values<T>,
-    /// What is rarer.
-    rare: Option<Box<Rare<T>>>,
+    patterns: Patterns<T>,
     /// Whether a key of the set lies below.
     has_below: bool,
 }
 
-/// The rarer patterns of a suffix.
-struct Rare<T> {
-    /// `**.suffix`: one more label or several.
-    deep: Values<T>,
-    /// Of another form.
-    globs: GlobList<T>,
+/// The patterns that end in one name. Mostly there is one, which then needs no memory of its own.
+enum Patterns<T> {
+    None,
+    /// The name itself.
+    Exact(T),
+    /// `*.suffix`: one more label.
+    Star(T),
+    Many(Box<Many<T>>),
 }
 
-/// A list that mostly has one value and then needs no memory of its own.
-enum Values<T> {
-    One(T),
-    Many(Box<[T]>),
+/// Several patterns of a suffix, or rarer ones.
+struct Many<T> {
+    /// The name itself.
+    exact: Vec<T>,
+    /// `*.suffix`: one more label.
+    star: Vec<T>,
+    /// `**.suffix`: one more label or several.
+    deep: Vec<T>,
+    /// Of another form.
+    globs: GlobList<T>,
 }
 
 /// The labels of one wire name, on the stack.
@@ -83,15 +86,22 @@ impl<T: Copy> PatternSet<T> {
 
     /// Adds one exact name.
     pub fn insert_exact(&mut self, name: &Name, value: T) {
-        self.node(name).exact.push(value);
+        let patterns = &mut self.node(name).patterns;
+        match patterns {
+            Patterns::None => *patterns = Patterns::Exact(value),
+            Patterns::Exact(_) | Patterns::Star(_) | Patterns::Many(_) => {
+                patterns.add(|many| many.exact.push(value));
+            }
+        }
     }
 
     fn insert_glob(&mut self, glob: &Glob, value: T) {
-        let node = self.node(&glob.suffix);
-        match glob.labels.as_slice() {
-            [] => node.rare().deep.push(value),
-            [label] if !glob.deep && label.is_star() => node.one.push(value),
-            [.., next] => node.rare().globs.insert(glob, next, value),
+        let patterns = &mut self.node(&glob.suffix).patterns;
+        match (glob.labels.as_slice(), &patterns) {
+            ([label], Patterns::None) if glob.is_star() => *patterns = Patterns::Star(value),
+            ([], _) => patterns.add(|many| many.deep.push(value)),
+            ([_], _) if glob.is_star() => patterns.add(|many| many.star.push(value)),
+            ([.., next], _) => patterns.add(|many| many.globs.insert(glob, next, value)),
         }
     }
 
@@ -101,11 +111,15 @@ impl<T: Copy> PatternSet<T> {
         let wire = name.as_wire();
         let mut child = wire;
         while let Some(parent) = parent_of(child) {
-            let node = self.nodes.entry(parent.into()).or_insert_with(Node::new);
-            if node.has_below {
-                break; // so have its own ancestors
+            match self.nodes.get_mut(parent) {
+                Some(node) if node.has_below => break, // so have its own ancestors
+                Some(node) => node.has_below = true,
+                None => {
+                    let mut node = Node::new();
+                    node.has_below = true;
+                    self.nodes.insert(parent.into(), node);
+                }
             }
-            node.has_below = true;
             child = parent;
         }
         self.nodes.entry(wire.into()).or_insert_with(Node::new)
@@ -123,31 +137,21 @@ impl<T: Copy> PatternSet<T> {
             return ControlFlow::Continue(());
         };
         if let Some(node) = self.nodes.get(wire) {
-            node.exact
-                .as_slice()
-                .iter()
-                .copied()
-                .try_for_each(&mut visit)?;
+            let exact = node.patterns.exact();
+            exact.iter().copied().try_for_each(&mut visit)?;
         }
         for (depth, node) in self.path(&labels) {
             let front = labels.count - depth;
             let is_plain = labels.plain >= front;
             if front == 1 && is_plain {
-                node.one
-                    .as_slice()
-                    .iter()
-                    .copied()
-                    .try_for_each(&mut visit)?;
+                let star = node.patterns.star();
+                star.iter().copied().try_for_each(&mut visit)?;
             }
-            if let Some(rare) = &node.rare {
+            if let Patterns::Many(many) = &node.patterns {
                 if front > 0 && is_plain {
-                    rare.deep
-                        .as_slice()
-                        .iter()
-                        .copied()
-                        .try_for_each(&mut visit)?;
+                    many.deep.iter().copied().try_for_each(&mut visit)?;
                 }
-                for (glob, value) in rare.globs.candidates(labels.front(depth).next()) {
+                for (glob, value) in many.globs.candidates(labels.front(depth).next()) {
                     if glob.matches_front(labels.front(depth)) {
                         visit(value)?;
                     }
@@ -177,15 +181,15 @@ impl<T: Copy> PatternSet<T> {
         };
         self.path(&labels).any(|(depth, node)| {
             let front = labels.count - depth;
-            let rare = node.rare.as_ref();
             if front == 0 {
-                return node.has_below || !node.one.as_slice().is_empty() || rare.is_some();
+                return node.has_below || node.patterns.has_below();
             }
-            rare.is_some_and(|rare| {
-                let is_deep = !rare.deep.as_slice().is_empty() && labels.plain >= front;
-                let mut globs = rare.globs.candidates(labels.front(depth).next());
-                is_deep || globs.any(|(glob, _)| glob.has_below(labels.front(depth)))
-            })
+            let Patterns::Many(many) = &node.patterns else {
+                return false;
+            };
+            let is_deep = !many.deep.is_empty() && labels.plain >= front;
+            let mut globs = many.globs.candidates(labels.front(depth).next());
+            is_deep || globs.any(|(glob, _)| glob.has_below(labels.front(depth)))
         })
     }
 
@@ -232,45 +236,53 @@ impl<T> fmt::Debug for PatternSet<T> {
 impl<T> Node<T> {
     fn new() -> Self {
         Self {
-            exact: Values::none(),
-            one: Values::none(),
-            rare: None,
+            patterns: Patterns::None,
             has_below: false,
         }
     }
-
-    fn rare(&mut self) -> &mut Rare<T>
-    where
-        T: Copy,
-    {
-        self.rare.get_or_insert_with(|| {
-            Box::new(Rare {
-                deep: Values::none(),
-                globs: GlobList::new(),
-            })
-        })
-    }
 }
 
-impl<T> Values<T> {
-    fn none() -> Self {
-        Self::Many(Box::default())
-    }
-
-    fn as_slice(&self) -> &[T] {
+impl<T: Copy> Patterns<T> {
+    fn exact(&self) -> &[T] {
         match self {
-            Self::One(value) => std::slice::from_ref(value),
-            Self::Many(values) => values,
+            Self::None | Self::Star(_) => &[],
+            Self::Exact(value) => std::slice::from_ref(value),
+            Self::Many(many) => &many.exact,
         }
     }
-}
 
-impl<T: Copy> Values<T> {
-    fn push(&mut self, value: T) {
-        *self = match self.as_slice() {
-            [] => Self::One(value),
-            some => Self::Many(some.iter().copied().chain([value]).collect()),
+    fn star(&self) -> &[T] {
+        match self {
+            Self::None | Self::Exact(_) => &[],
+            Self::Star(value) => std::slice::from_ref(value),
+            Self::Many(many) => &many.star,
+        }
+    }
+
+    /// Whether names that one of them stands for lie below the suffix.
+    fn has_below(&self) -> bool {
+        match self {
+            Self::None | Self::Exact(_) => false,
+            Self::Star(_) => true,
+            Self::Many(many) => {
+                !many.star.is_empty() || !many.deep.is_empty() || !many.globs.is_empty()
+            }
+        }
+    }
+
+    /// Adds one more where there may be several.
+    fn add(&mut self, add: impl FnOnce(&mut Many<T>)) {
+        let mut many = match std::mem::replace(self, Self::None) {
+            Self::Many(many) => many,
+            few @ (Self::None | Self::Exact(_) | Self::Star(_)) => Box::new(Many {
+                exact: few.exact().to_vec(),
+                star: few.star().to_vec(),
+                deep: Vec::new(),
+                globs: GlobList::new(),
+            }),
         };
+        add(&mut many);
+        *self = Self::Many(many);
     }
 }
 
