@@ -72,6 +72,9 @@ impl PolicySet {
             for peer in item.peer_list() {
                 samples.add_peer(peer);
             }
+            for name in item.names().iter().flat_map(|names| names.texts()) {
+                samples.add_name(name);
+            }
             for prefix in item.prefixes() {
                 samples.addresses.insert(prefix.addr());
             }
@@ -122,7 +125,6 @@ impl Samples {
     fn add_peer(&mut self, peer: &PeerSelector) {
         match peer {
             PeerSelector::Labels(selector) => self.add_workload(selector),
-            PeerSelector::Name(name) => self.add_name(&name.text),
             PeerSelector::Entity(_) | PeerSelector::Cidr(_) | PeerSelector::Service(_) => {}
         }
     }
@@ -174,7 +176,7 @@ impl Samples {
         }
         match &l7.rules {
             L7Rules::None => {}
-            L7Rules::Dns(names) => names.iter().for_each(|name| self.add_name(&name.text)),
+            L7Rules::Dns(names) => names.texts().for_each(|name| self.add_name(name)),
             L7Rules::Http(rules) => {
                 for rule in rules {
                     let is_plain =
@@ -212,6 +214,10 @@ fn text_of(policy: &Policy, item: &Item) -> RuleText {
             Peers::Any => vec!["everybody".to_owned()],
             Peers::Nobody => Vec::new(),
             Peers::Some(peers) => peers.iter().map(ToString::to_string).collect(),
+            Peers::Named(names) => names
+                .texts()
+                .map(|name| format!("addresses of {name}"))
+                .collect(),
         },
         ports: match &item.ports {
             Ports::Any => vec!["every port and protocol".to_owned()],
@@ -232,7 +238,7 @@ fn said_through(port: &PortRule, said: &mut Vec<String>) {
     match &l7.rules {
         L7Rules::None => {}
         L7Rules::Dns(names) => {
-            let names: Vec<&str> = names.iter().map(|name| &*name.text).collect();
+            let names: Vec<&str> = names.texts().collect();
             add(format!("questions for {}", names.join(", ")));
         }
         L7Rules::Http(rules) => {
@@ -330,7 +336,6 @@ impl fmt::Display for PeerSelector {
                     false => write!(f, " (not {})", holes.join(", ")),
                 }
             }
-            Self::Name(name) => write!(f, "addresses of {}", name.text),
             Self::Service(service) => {
                 match &service.service {
                     ServiceName::Exact(name) => write!(f, "service {name}")?,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::http::HttpRule;
-use crate::rule::FqdnSelector;
+use crate::names::NameList;
 use crate::sni::SniPattern;
 use crate::{Family, L4Protocol};
 
@@ -62,7 +62,7 @@ pub(crate) enum L7Rules {
     /// Only `serverNames` or TLS.
     None,
     /// Only these names may be asked; not empty.
-    Dns(Vec<FqdnSelector>),
+    Dns(Arc<NameList>),
     /// Only these requests may be made; not empty.
     Http(Vec<HttpRule>),
 }
@@ -126,7 +126,7 @@ impl L7 {
 
 impl PortRule {
     /// The names that may be asked, if names are judged.
-    pub(crate) fn dns(&self) -> Option<&[FqdnSelector]> {
+    pub(crate) fn dns(&self) -> Option<&Arc<NameList>> {
         match &self.l7.as_deref()?.rules {
             L7Rules::Dns(patterns) => Some(patterns),
             L7Rules::None | L7Rules::Http(_) => None,

@@ -19,6 +19,7 @@ mod l4;
 mod label;
 mod label_set;
 pub mod limits;
+mod names;
 mod prefix;
 mod problem;
 #[cfg(test)]

@@ -1,18 +1,19 @@
-//! Names of many lists, looked up together.
+//! The lists of names that rules hold, and many of them looked up together.
 //!
-//! A long list has a set of its own, which every endpoint, port and revision that the list is in
-//! shares; short lists are poured into one set for each group of lists. So a look-up costs one step
-//! for each long list and one for all short ones, and one more endpoint under a long list costs
-//! nothing that grows with the list. Where there would be many steps, all lists of a group are poured
-//! into one set, once for the group.
+//! A list is read once and shared from then on: by the rule, by everybody whom the rule selects, by
+//! all revisions. Its set of patterns is made when somebody first needs it; beside the set a list keeps
+//! no more than what was written.
+//!
+//! Short lists are poured into one set for each group of lists. So a look-up costs one step for each
+//! long list and one for all short ones, and one more endpoint under a long list costs nothing that
+//! grows with the list. Where there would be many steps, all lists of a group are poured into one set,
+//! once for the group.
 
-use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
-use fqdn::{Name, PatternSet};
-
-use crate::rule::FqdnSelector;
+use fqdn::{Everything, Name, Pattern, PatternSet};
 
 /// From how many names on a list has a set of its own.
 const LONG_LIST_MIN: usize = 64;
@@ -20,67 +21,144 @@ const LONG_LIST_MIN: usize = 64;
 /// How many sets are asked for a name beside the one of short lists.
 const LONG_LISTS_MAX: usize = 4;
 
-/// A list of names as a rule holds it, and its set once somebody needed it.
-#[derive(Debug)]
-pub(super) struct NameList {
-    names: Box<[FqdnSelector]>,
+/// The names and patterns of one `toFQDNs` or `rules.dns`, in the order of the file.
+pub(crate) struct NameList {
+    /// As written: the identity label of a name in `toFQDNs` is `fqdn:` and this.
+    texts: Texts,
+    /// What stars alone mean in it.
+    everything: Everything,
+    /// Each pattern with its index.
     set: OnceLock<PatternSet<u32>>,
-    texts: OnceLock<HashSet<Arc<str>>>,
+    /// The indices by text.
+    by_text: OnceLock<Box<[u32]>>,
+}
+
+/// Many short texts in one.
+#[derive(PartialEq, Eq)]
+struct Texts {
+    all: Box<str>,
+    /// Where each ends.
+    ends: Box<[u32]>,
 }
 
 /// Lists that are looked up together; a list is known by its index.
 #[derive(Debug, Default)]
-pub(super) struct NameLists {
+pub(crate) struct NameLists {
     lists: Vec<Arc<NameList>>,
     /// The indices of the lists with a set of their own.
     long: Vec<u32>,
     /// All names of the lists that have no set of their own here, each with the list and its index there.
     short: PatternSet<(u32, u32)>,
-    /// Which of those lists hold a name, by its text.
-    short_by_text: HashMap<Arc<str>, Vec<u32>>,
+    /// The same, by text.
+    short_by_text: Box<[(u32, u32)]>,
 }
 
 impl NameList {
-    pub(super) fn new(names: Vec<FqdnSelector>) -> Self {
+    /// A list of texts that are patterns; what is none, the reader refused.
+    pub(crate) fn new(texts: &[&str], everything: Everything) -> Self {
         Self {
-            names: names.into(),
+            texts: Texts::new(texts),
+            everything,
             set: OnceLock::new(),
-            texts: OnceLock::new(),
+            by_text: OnceLock::new(),
         }
     }
 
-    fn is_long(&self) -> bool {
-        self.names.len() >= LONG_LIST_MIN
+    /// The names and patterns as written.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
+        (0..).map_while(|index| self.texts.get(index))
     }
 
-    fn numbered(&self) -> impl Iterator<Item = (u32, &FqdnSelector)> {
-        (0..).zip(&self.names)
-    }
-
-    fn set(&self) -> &PatternSet<u32> {
-        self.set.get_or_init(|| {
-            let mut set = PatternSet::new();
-            for (index, name) in self.numbered() {
-                set.insert(&name.pattern, index);
-            }
-            set
+    /// Each with its index.
+    pub(crate) fn patterns(&self) -> impl Iterator<Item = (u32, Pattern)> {
+        (0..).zip(self.texts()).filter_map(|(index, text)| {
+            let pattern = Pattern::parse(text, self.everything).ok()?;
+            Some((index, pattern))
         })
     }
 
-    fn has_text(&self, text: &str) -> bool {
-        let texts = || {
-            self.names
-                .iter()
-                .map(|name| Arc::clone(&name.text))
-                .collect()
-        };
-        self.texts.get_or_init(texts).contains(text)
+    fn is_long(&self) -> bool {
+        self.len() >= LONG_LIST_MIN
+    }
+
+    fn text(&self, index: u32) -> Option<&str> {
+        self.texts.get(usize::try_from(index).ok()?)
+    }
+
+    fn set(&self) -> &PatternSet<u32> {
+        self.set.get_or_init(|| self.make_set())
+    }
+
+    /// Its patterns, each with its index.
+    pub(crate) fn make_set(&self) -> PatternSet<u32> {
+        let mut set = PatternSet::new();
+        for (index, pattern) in self.patterns() {
+            set.insert(&pattern, index);
+        }
+        set
+    }
+
+    /// How many names and patterns there are.
+    pub(crate) fn len(&self) -> usize {
+        self.texts.ends.len()
+    }
+
+    /// Whether it holds a name with this text.
+    pub(crate) fn has_text(&self, text: &str) -> bool {
+        let by_text = self.by_text.get_or_init(|| {
+            let numbered = (0..).zip(self.texts());
+            let mut indices: Box<[u32]> = numbered.map(|(index, _)| index).collect();
+            indices.sort_unstable_by_key(|index| self.text(*index));
+            indices
+        });
+        by_text
+            .binary_search_by_key(&Some(text), |index| self.text(*index))
+            .is_ok()
+    }
+}
+
+impl Texts {
+    fn new(texts: &[&str]) -> Self {
+        let mut all = String::with_capacity(texts.iter().map(|text| text.len()).sum());
+        let mut ends = Vec::with_capacity(texts.len());
+        for text in texts {
+            all.push_str(text);
+            // A file is far shorter than that.
+            ends.push(u32::try_from(all.len()).unwrap_or(u32::MAX));
+        }
+        Self {
+            all: all.into(),
+            ends: ends.into(),
+        }
+    }
+
+    fn get(&self, index: usize) -> Option<&str> {
+        let before = index
+            .checked_sub(1)
+            .map_or(Some(&0), |before| self.ends.get(before));
+        let place = |end: &u32| usize::try_from(*end).ok();
+        self.all.get(place(before?)?..place(self.ends.get(index)?)?)
+    }
+}
+
+impl PartialEq for NameList {
+    fn eq(&self, other: &Self) -> bool {
+        self.texts == other.texts && self.everything == other.everything
+    }
+}
+
+impl Eq for NameList {}
+
+impl fmt::Debug for NameList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.texts()).finish()
     }
 }
 
 impl NameLists {
-    pub(super) fn new(lists: Vec<Arc<NameList>>) -> Self {
+    pub(crate) fn new(lists: Vec<Arc<NameList>>) -> Self {
         let mut all = Self::default();
+        let mut short_by_text = Vec::new();
         let long = lists.iter().filter(|list| list.is_long()).count();
         for (index, list) in (0..).zip(&lists) {
             if list.is_long() && long <= LONG_LISTS_MAX {
@@ -88,21 +166,29 @@ impl NameLists {
                 all.long.push(index);
                 continue;
             }
-            for (at, name) in list.numbered() {
-                all.short.insert(&name.pattern, (index, at));
-                let holders = all.short_by_text.entry(Arc::clone(&name.text)).or_default();
-                if holders.last() != Some(&index) {
-                    holders.push(index);
-                }
+            for (at, pattern) in list.patterns() {
+                all.short.insert(&pattern, (index, at));
+                short_by_text.push((index, at));
             }
         }
         all.lists = lists;
+        short_by_text.sort_unstable_by_key(|place| all.text(*place));
+        all.short_by_text = short_by_text.into();
         all
+    }
+
+    /// Whether no list has a name.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lists.iter().all(|list| list.len() == 0)
     }
 
     fn list(&self, index: u32) -> Option<&NameList> {
         let index = usize::try_from(index).ok()?;
         self.lists.get(index).map(|list| &**list)
+    }
+
+    fn text(&self, (list, at): (u32, u32)) -> Option<&str> {
+        self.list(list)?.text(at)
     }
 
     fn long(&self) -> impl Iterator<Item = (u32, &NameList)> {
@@ -112,7 +198,7 @@ impl NameLists {
     }
 
     /// A list with a name that stands for this one.
-    pub(super) fn first_match(&self, name: &Name) -> Option<u32> {
+    pub(crate) fn first_match(&self, name: &Name) -> Option<u32> {
         let wire = name.as_wire();
         let short = self.short.first_match(wire).map(|(list, _)| list);
         short.or_else(|| {
@@ -123,7 +209,7 @@ impl NameLists {
     }
 
     /// Whether names that some list allows lie below this one.
-    pub(super) fn is_ancestor_of_some(&self, name: &Name) -> bool {
+    pub(crate) fn is_ancestor_of_some(&self, name: &Name) -> bool {
         self.short.is_ancestor_of_some(name)
             || self
                 .long()
@@ -131,13 +217,10 @@ impl NameLists {
     }
 
     /// The texts of all names that stand for this one, in no order, doubles possible.
-    pub(super) fn texts_for(&self, name: &Name, texts: &mut Vec<Arc<str>>) {
+    pub(crate) fn texts_for(&self, name: &Name, texts: &mut Vec<Arc<str>>) {
         let mut take = |list: u32, at: u32| {
-            let names = self.list(list).map(|list| &list.names);
-            let name = usize::try_from(at)
-                .ok()
-                .and_then(|at| names.and_then(|names| names.get(at)));
-            texts.extend(name.map(|name| Arc::clone(&name.text)));
+            let text = self.list(list).and_then(|list| list.text(at));
+            texts.extend(text.map(Arc::from));
         };
         let _: ControlFlow<()> = self.short.visit(name.as_wire(), |(list, at)| {
             take(list, at);
@@ -151,9 +234,13 @@ impl NameLists {
         }
     }
 
-    /// The lists that hold a name with this text, in no order.
-    pub(super) fn holders<'a>(&'a self, text: &'a str) -> impl Iterator<Item = u32> + 'a {
-        let short = self.short_by_text.get(text).into_iter().flatten().copied();
+    /// The lists that hold a name with this text, in no order, doubles possible.
+    pub(crate) fn holders<'a>(&'a self, text: &'a str) -> impl Iterator<Item = u32> + 'a {
+        let by_text = &self.short_by_text;
+        let first = by_text.partition_point(|place| self.text(*place) < Some(text));
+        let short = by_text.iter().skip(first);
+        let short = short.take_while(move |place| self.text(**place) == Some(text));
+        let short = short.map(|(list, _)| *list);
         let long = self.long().filter(move |(_, list)| list.has_text(text));
         short.chain(long.map(|(index, _)| index))
     }
@@ -161,16 +248,12 @@ impl NameLists {
 
 #[cfg(test)]
 mod tests {
-    use fqdn::{Everything, Pattern};
-
     use super::*;
 
     fn list(texts: impl Iterator<Item = String>) -> Arc<NameList> {
-        let name = |text: String| FqdnSelector {
-            pattern: Pattern::parse(&text, Everything::AnyName).unwrap(),
-            text: text.into(),
-        };
-        Arc::new(NameList::new(texts.map(name).collect()))
+        let texts: Vec<String> = texts.collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        Arc::new(NameList::new(&texts, Everything::AnyName))
     }
 
     #[test]

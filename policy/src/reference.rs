@@ -8,9 +8,10 @@ use fqdn::Name;
 
 use crate::cast::NamedPorts;
 use crate::l4::{L7Rules, PortMatch, PortRule, Ports, RuleProtocol};
+use crate::names::NameList;
 use crate::rule::{
-    Effect, Entity, FqdnSelector, Item, PeerSelector, Peers, Policy, PolicySet, ServiceName,
-    ServiceSelector, Subject,
+    Effect, Entity, Item, PeerSelector, Peers, Policy, PolicySet, ServiceName, ServiceSelector,
+    Subject,
 };
 use crate::{
     Cast, Direction, EntryVerdict, Family, L4Protocol, Label, Labels, LocalEndpoint, MatchType,
@@ -209,7 +210,7 @@ impl<'a> Reference<'a> {
                         None => allowed = true,
                         Some(names) => {
                             judged = true;
-                            allowed |= names.iter().any(|one| one.pattern.matches(name));
+                            allowed |= stands_for(names, name);
                         }
                     },
                 }
@@ -234,6 +235,10 @@ impl<'a> Reference<'a> {
                 .iter()
                 .any(|peer| self.is_peer(peer, other))
                 .then_some(true),
+            Peers::Named(names) => {
+                let mut of_other = other.names.iter();
+                of_other.any(|name| stands_for(names, name)).then_some(true)
+            }
         }
     }
 
@@ -245,10 +250,6 @@ impl<'a> Reference<'a> {
                 cidr.prefix.contains(&address)
                     && !cidr.except.iter().any(|hole| hole.contains(&address))
             }),
-            PeerSelector::Name(selector) => {
-                let mut names = other.names.iter();
-                names.any(|name| selector.pattern.matches(name))
-            }
             PeerSelector::Service(service) => self.is_backend(service, other),
         }
     }
@@ -386,7 +387,12 @@ fn is_protocol(rule: &PortRule, number: u8) -> bool {
     }
 }
 
-fn names_of(rule: &PortRule) -> Option<&[FqdnSelector]> {
+/// Whether one of the patterns stands for a name.
+fn stands_for(names: &NameList, name: &Name) -> bool {
+    names.patterns().any(|(_, pattern)| pattern.matches(name))
+}
+
+fn names_of(rule: &PortRule) -> Option<&NameList> {
     match rule.l7.as_deref().map(|l7| &l7.rules) {
         Some(L7Rules::Dns(names)) => Some(names),
         Some(L7Rules::None | L7Rules::Http(_)) | None => None,

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use fqdn::Pattern;
 use ipnet::IpNet;
 
 use crate::l4::{PortRule, Ports};
 use crate::label::{NAMESPACE_KEY, SOURCE_K8S};
+use crate::names::NameList;
 use crate::{Direction, LabelSet, Labels, Selector};
 
 /// All valid objects of a set of files, in order of (kind, namespace, name).
@@ -163,10 +163,10 @@ pub(crate) struct Item {
 }
 
 impl Item {
-    /// The peers that are listed, if not everybody.
+    /// The selectors of peers that are listed; names are none.
     pub(crate) fn peer_list(&self) -> &[PeerSelector] {
         match &self.peers {
-            Peers::Any | Peers::Nobody => &[],
+            Peers::Any | Peers::Nobody | Peers::Named(_) => &[],
             Peers::Some(peers) => peers,
         }
     }
@@ -179,33 +179,19 @@ impl Item {
         }
     }
 
-    /// The items of its `toFQDNs`.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &FqdnSelector> {
-        self.peer_list().iter().filter_map(|peer| match peer {
-            PeerSelector::Name(name) => Some(name),
-            PeerSelector::Labels(_)
-            | PeerSelector::Entity(_)
-            | PeerSelector::Cidr(_)
-            | PeerSelector::Service(_) => None,
-        })
-    }
-
-    /// The peers that the address table may have: names stand beside no others, and there can be many.
-    pub(crate) fn table_peers(&self) -> &[PeerSelector] {
-        match self.peer_list() {
-            [PeerSelector::Name(_), ..] => &[],
-            peers => peers,
+    /// Its `toFQDNs`.
+    pub(crate) fn names(&self) -> Option<&Arc<NameList>> {
+        match &self.peers {
+            Peers::Named(names) => Some(names),
+            Peers::Any | Peers::Nobody | Peers::Some(_) => None,
         }
     }
 
     /// The prefixes that it names, holes included.
     pub(crate) fn prefixes(&self) -> impl Iterator<Item = IpNet> {
-        let cidrs = self.table_peers().iter().filter_map(|peer| match peer {
+        let cidrs = self.peer_list().iter().filter_map(|peer| match peer {
             PeerSelector::Cidr(cidr) => Some(cidr),
-            PeerSelector::Labels(_)
-            | PeerSelector::Entity(_)
-            | PeerSelector::Name(_)
-            | PeerSelector::Service(_) => None,
+            PeerSelector::Labels(_) | PeerSelector::Entity(_) | PeerSelector::Service(_) => None,
         });
         cidrs.flat_map(|cidr| std::iter::once(cidr.prefix).chain(cidr.except.iter().copied()))
     }
@@ -225,6 +211,51 @@ pub(crate) enum Peers {
     Nobody,
     /// Whoever one of these selects.
     Some(Vec<PeerSelector>),
+    /// Addresses that were learned for one of these names (`toFQDNs`, beside which nothing else stands).
+    Named(Arc<NameList>),
+}
+
+/// One of the peers that an item lists, to be compared with those of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum PeerKey<'a> {
+    Everybody,
+    Selector(&'a PeerSelector),
+    /// A name or pattern as written.
+    Name(&'a str),
+}
+
+impl Peers {
+    /// Everybody or each peer that is listed.
+    pub(crate) fn keys(&self) -> Vec<PeerKey<'_>> {
+        match self {
+            Self::Any => vec![PeerKey::Everybody],
+            Self::Nobody => Vec::new(),
+            Self::Some(peers) => peers.iter().map(PeerKey::Selector).collect(),
+            Self::Named(names) => names.texts().map(PeerKey::Name).collect(),
+        }
+    }
+
+    /// Whether another list has all that this one has; neither is everybody.
+    pub(crate) fn is_within(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Some(own), Self::Some(theirs)) => own.iter().all(|peer| theirs.contains(peer)),
+            (Self::Named(own), Self::Named(theirs)) => {
+                own.texts().all(|text| theirs.has_text(text))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether another list has one that this one has; neither is everybody.
+    pub(crate) fn shares_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Some(own), Self::Some(theirs)) => own.iter().any(|peer| theirs.contains(peer)),
+            (Self::Named(own), Self::Named(theirs)) => {
+                own.texts().any(|text| theirs.has_text(text))
+            }
+            _ => false,
+        }
+    }
 }
 
 /// A peer as selectors see it.
@@ -241,7 +272,6 @@ pub(crate) enum PeerSelector {
     Labels(Selector),
     Entity(Entity),
     Cidr(CidrSelector),
-    Name(FqdnSelector),
     Service(ServiceSelector),
 }
 
@@ -277,7 +307,6 @@ impl PeerSelector {
             Self::Cidr(cidr) => peer.outside.is_some_and(|set| {
                 set.is_inside(&cidr.prefix) && !cidr.except.iter().any(|hole| set.is_inside(hole))
             }),
-            Self::Name(name) => peer.outside.is_some_and(|set| set.has_selector(&name.text)),
             Self::Service(_) => false, // its backends are known to the snapshot only
         }
     }
@@ -296,7 +325,6 @@ impl PeerSelector {
                 cidr.prefix.prefix_len() >= min
             }
             Self::Service(_) => true,
-            Self::Name(_) => false,
         }
     }
 }
@@ -305,14 +333,6 @@ impl PeerSelector {
 const TEACHER_PREFIX_V4_MIN: u8 = 24;
 /// The same for IPv6: one network, as a /24 is by habit.
 const TEACHER_PREFIX_V6_MIN: u8 = 64;
-
-/// An item of `toFQDNs`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct FqdnSelector {
-    /// As written: the identity label is `fqdn:` and this.
-    pub(crate) text: Arc<str>,
-    pub(crate) pattern: Pattern,
-}
 
 /// A word of `toEntities`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -8,7 +8,6 @@ mod endpoint;
 mod item;
 mod l7;
 mod name_cache;
-mod names;
 mod selection;
 mod table;
 

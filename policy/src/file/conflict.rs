@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::scope::{Found, Scope, groups};
 use crate::l4::{L7, PortMatch, PortRule};
 use crate::problem::Code;
-use crate::rule::{Effect, Item, PeerSelector, Peers, PolicySet};
+use crate::rule::{Effect, Item, PeerKey, PolicySet};
 
 /// A port with L7 rules of an item, for one protocol.
 #[derive(Clone, Copy)]
@@ -36,18 +36,13 @@ pub(super) fn find(set: &PolicySet) -> Vec<Found> {
 
 /// The items that have a peer selector in common; every such company once.
 fn by_peer<'a>(speakers: &[Scope<'a>]) -> Vec<Vec<Scope<'a>>> {
-    let mut by_peer: HashMap<Option<&PeerSelector>, Vec<usize>> = HashMap::new();
+    let mut by_peer: HashMap<PeerKey<'_>, Vec<usize>> = HashMap::new();
     for (index, scope) in speakers.iter().enumerate() {
-        let mut join = |peer| {
-            let members: &mut Vec<usize> = by_peer.entry(peer).or_default();
+        for peer in scope.item.peers.keys() {
+            let members = by_peer.entry(peer).or_default();
             if members.last() != Some(&index) {
                 members.push(index);
             }
-        };
-        match &scope.item.peers {
-            Peers::Any => join(None),
-            Peers::Nobody => {}
-            Peers::Some(peers) => peers.iter().for_each(|peer| join(Some(peer))),
         }
     }
     let mut companies: Vec<Vec<usize>> = by_peer.into_values().collect();

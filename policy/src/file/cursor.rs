@@ -1,19 +1,24 @@
 //! A walk over a YAML tree that notes every fault and goes on.
 
-use std::cell::OnceCell;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
 
 use super::span::Spans;
 use super::yaml::{Member, Node, Place, Value, YamlError};
 use crate::limits::{FILE_DEPTH_MAX, FILE_NODES_MAX, SNIPPET_BYTES_MAX};
 use crate::problem::{Code, Problem};
 
+/// Up to so many members of a mapping are compared one by one: cheaper than any index.
+const FEW_MEMBERS: usize = 8;
+
 /// Collects the problems of one file.
 pub(super) struct Report<'a> {
     file: &'a str,
-    text: &'a str,
     lines: Vec<&'a str>,
-    /// Where each token ends; empty until the first problem.
-    spans: OnceCell<Spans>,
+    /// Where tokens end, as far as the last problem.
+    spans: RefCell<Spans<'a>>,
     problems: Vec<Problem>,
     /// How many of the problems are errors.
     errors: usize,
@@ -23,12 +28,26 @@ pub(super) struct Report<'a> {
 #[derive(Clone)]
 pub(super) struct At<'a> {
     pub(super) node: &'a Node,
-    pub(super) path: String,
+    pub(super) path: Path<'a>,
+}
+
+/// The way to a value from the top of its document, written out only where it is told.
+#[derive(Clone, Default)]
+pub(super) struct Path<'a>(Option<Rc<Step<'a>>>);
+
+struct Step<'a> {
+    before: Path<'a>,
+    last: Last<'a>,
+}
+
+enum Last<'a> {
+    Key(&'a str),
+    Index(usize),
 }
 
 /// The members of a mapping, of which each is asked for once; the rest is refused by name.
 pub(super) struct Fields<'a> {
-    path: String,
+    path: Path<'a>,
     place: Place,
     rest: Vec<&'a Member>,
 }
@@ -46,9 +65,8 @@ impl<'a> Report<'a> {
     pub(super) fn new(file: &'a str, text: &'a str) -> Self {
         Self {
             file,
-            text,
             lines: text.lines().collect(),
-            spans: OnceCell::new(),
+            spans: RefCell::new(Spans::new(text)),
             problems: Vec::new(),
             errors: 0,
         }
@@ -74,22 +92,21 @@ impl<'a> Report<'a> {
     /// A problem at a place, not yet noted.
     pub(super) fn problem(
         &self,
-        (place, path): (Place, &str),
+        (place, path): (Place, &dyn fmt::Display),
         code: Code,
         message: String,
     ) -> Problem {
         let index = usize::try_from(place.line).unwrap_or(0).checked_sub(1);
         let line = index.and_then(|index| self.lines.get(index));
         let line = line.filter(|line| line.len() <= SNIPPET_BYTES_MAX);
-        let spans = self.spans.get_or_init(|| Spans::of(self.text));
         Problem {
             file: self.file.to_owned(),
             line: place.line,
             column: place.column,
-            end_column: spans.end_column(place),
+            end_column: self.spans.borrow_mut().end_column(place),
             severity: code.severity(),
             code,
-            field: path.to_owned(),
+            field: path.to_string(),
             message,
             help: None,
             snippet: line.copied().unwrap_or_default().trim_end().to_owned(),
@@ -129,7 +146,7 @@ impl<'a> Report<'a> {
         } else {
             Code::Yaml
         };
-        let mut problem = self.problem((place, ""), code, error.message);
+        let mut problem = self.problem((place, &""), code, error.message);
         if error.is_limit {
             problem.help = Some(format!(
                 "at most {FILE_NODES_MAX} YAML nodes (aliases count as often as they are used) and \
@@ -161,7 +178,7 @@ impl<'a> At<'a> {
     pub(super) fn root(node: &'a Node) -> Self {
         Self {
             node,
-            path: String::new(),
+            path: Path::default(),
         }
     }
 
@@ -184,14 +201,27 @@ impl<'a> At<'a> {
             place: self.node.place,
             rest: Vec::with_capacity(members.len()),
         };
-        let mut seen = std::collections::BTreeMap::new();
-        for member in members {
-            let Some(first) = seen.insert(member.key.as_str(), member.place) else {
+        let mut seen = BTreeMap::new();
+        for (index, member) in members.iter().enumerate() {
+            let first = match index < FEW_MEMBERS {
+                true => members.iter().take(index).find(|one| one.key == member.key),
+                false => {
+                    if index == FEW_MEMBERS {
+                        // From the last to the first, so that the first place stays.
+                        let before = members.iter().take(index).rev();
+                        seen = before.map(|one| (one.key.as_str(), one)).collect();
+                    }
+                    let first = seen.get(member.key.as_str()).copied();
+                    seen.entry(&member.key).or_insert(member);
+                    first
+                }
+            };
+            let Some(first) = first else {
                 fields.rest.push(member);
                 continue;
             };
-            let message = format!("the key stands twice, first in line {}", first.line);
-            let path = fields.path_of(&member.key);
+            let message = format!("the key stands twice, first in line {}", first.place.line);
+            let path = fields.path.key(&member.key);
             report.push(report.problem((member.place, &path), Code::Duplicate, message));
         }
         Some(fields)
@@ -205,7 +235,7 @@ impl<'a> At<'a> {
         };
         let items = items.iter().enumerate().map(|(index, node)| Self {
             node,
-            path: format!("{}[{index}]", self.path),
+            path: self.path.index(index),
         });
         Some(items.collect())
     }
@@ -253,7 +283,7 @@ impl<'a> Fields<'a> {
         let member = self.rest.swap_remove(index);
         let at = At {
             node: &member.node,
-            path: self.path_of(key),
+            path: self.path.key(&member.key),
         };
         (!at.is_null()).then_some(at)
     }
@@ -279,10 +309,9 @@ impl<'a> Fields<'a> {
 
     /// Every member that is left, in the order of the file.
     pub(super) fn take_rest(self) -> Vec<(&'a Member, At<'a>)> {
-        let path = |member: &Member| self.path_of(&member.key);
         let at = |member: &'a Member| At {
             node: &member.node,
-            path: path(member),
+            path: self.path.key(&member.key),
         };
         self.rest
             .iter()
@@ -307,7 +336,7 @@ impl<'a> Fields<'a> {
         self.rest
             .sort_by_key(|member| (member.place.line, member.place.column));
         for member in &self.rest {
-            let path = self.path_of(&member.key);
+            let path = self.path.key(&member.key);
             let refused = known.refused.iter().find(|(name, _)| *name == member.key);
             if let Some((_, reason)) = refused {
                 if !matches!(member.node.value, Value::Null) {
@@ -322,12 +351,35 @@ impl<'a> Fields<'a> {
             report.push(Problem { help, ..problem });
         }
     }
+}
 
-    fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
+impl<'a> Path<'a> {
+    /// The way to a member.
+    pub(super) fn key(&self, key: &'a str) -> Self {
+        self.step(Last::Key(key))
+    }
+
+    /// The way to an item.
+    pub(super) fn index(&self, index: usize) -> Self {
+        self.step(Last::Index(index))
+    }
+
+    fn step(&self, last: Last<'a>) -> Self {
+        let before = self.clone();
+        Self(Some(Rc::new(Step { before, last })))
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(step) = &self.0 else {
+            return Ok(());
+        };
+        step.before.fmt(f)?;
+        match step.last {
+            Last::Key(key) if step.before.0.is_none() => f.write_str(key),
+            Last::Key(key) => write!(f, ".{key}"),
+            Last::Index(index) => write!(f, "[{index}]"),
         }
     }
 }

@@ -47,7 +47,7 @@ pub fn format(source: &Source) -> Result<String, Box<Problem>> {
             code,
             message,
         } = refusal;
-        Box::new(report.problem((place, ""), code, message))
+        Box::new(report.problem((place, &""), code, message))
     })
 }
 

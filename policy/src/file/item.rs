@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use fqdn::Everything;
+
 use super::cursor::{At, Fields, Known, Report};
 use super::object::Owner;
 use super::peer::{self, PeerKind};
-use super::{icmp, lint, ports};
+use super::{icmp, lint, names, ports};
 use crate::Direction;
 use crate::l4::Ports;
+use crate::names::NameList;
 use crate::problem::Code;
 use crate::rule::{Effect, Entity, Item, PeerSelector, Peers};
 
@@ -29,8 +32,8 @@ pub(super) struct Context<'a> {
 struct PeerLists<'a> {
     /// Where the first of the lists stands; absent where no peer field is.
     at: Option<At<'a>>,
-    /// Where `toFQDNs` stands.
-    names_at: Option<At<'a>>,
+    /// `toFQDNs` and where it stands.
+    names: Option<(At<'a>, Arc<NameList>)>,
     selectors: Vec<PeerSelector>,
 }
 
@@ -151,20 +154,19 @@ pub(super) fn read(at: &At<'_>, report: &mut Report<'_>, context: &Context<'_>) 
         authentication.is_some_and(|at| read_authentication(&at, report) == Some(true));
     fields.finish(report, context.known());
     let has_ports = matches!(ports, Ports::List(_));
-    let has_lists = lists.at.is_some();
     let item = Item {
         direction: context.direction,
         effect: context.effect,
         line: at.node.place.line,
         column: at.node.place.column,
-        path: at.path.as_str().into(),
+        path: at.path.to_string().into(),
         default_deny: context.default_deny,
-        peers: merge_peers(has_lists.then_some(lists.selectors), has_ports),
+        peers: merge_peers(&lists, has_ports),
         ports,
         log: context.log.clone(),
         fails_authentication,
     };
-    if let Some(names) = &lists.names_at
+    if let Some((names, _)) = &lists.names
         && item.has_dns()
     {
         let message = "`toFQDNs` can't stand beside `rules.dns`: which server such a rule means \
@@ -221,12 +223,13 @@ fn read_peers<'a>(
         let Some(list) = fields.take_list(key, report) else {
             continue;
         };
+        if *kind == PeerKind::Names {
+            let names = names::read_list(&list.items, report, Everything::PlainNames);
+            lists.names = Some((list.at.clone(), names));
+        }
         lists
             .selectors
             .extend(peer::read(*kind, &list, (report, context)));
-        if *kind == PeerKind::Names {
-            lists.names_at = Some(list.at.clone());
-        }
         lists.at.get_or_insert(list.at);
     }
     lists
@@ -292,20 +295,22 @@ fn read_authentication(at: &At<'_>, report: &mut Report<'_>) -> Option<bool> {
 }
 
 /// An empty list selects nobody, and no list at all selects everybody, if there are ports.
-fn merge_peers(selectors: Option<Vec<PeerSelector>>, has_ports: bool) -> Peers {
-    let Some(mut peers) = selectors else {
+fn merge_peers(lists: &PeerLists<'_>, has_ports: bool) -> Peers {
+    if lists.at.is_none() {
         return if has_ports { Peers::Any } else { Peers::Nobody };
-    };
-    if peers
-        .iter()
-        .any(|peer| matches!(peer, PeerSelector::Entity(Entity::All)))
-    {
+    }
+    if let Some((_, names)) = lists.names.as_ref().filter(|(_, names)| names.len() > 0) {
+        return Peers::Named(Arc::clone(names));
+    }
+    let is_entity = |peer: &PeerSelector, entity| *peer == PeerSelector::Entity(entity);
+    let peers = lists.selectors.iter();
+    if peers.clone().any(|peer| is_entity(peer, Entity::All)) {
         return Peers::Any;
     }
-    peers.retain(|peer| !matches!(peer, PeerSelector::Entity(Entity::None)));
-    if peers.is_empty() {
-        Peers::Nobody
-    } else {
-        Peers::Some(peers)
+    let peers = peers.filter(|peer| !is_entity(peer, Entity::None));
+    let peers: Vec<PeerSelector> = peers.cloned().collect();
+    match peers.is_empty() {
+        true => Peers::Nobody,
+        false => Peers::Some(peers),
     }
 }

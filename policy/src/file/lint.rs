@@ -1,5 +1,9 @@
 //! Warnings of what is legal, but likely not what was meant, as one object shows it.
 
+use std::borrow::Cow;
+use std::cell::LazyCell;
+use std::ops::Deref;
+
 use fqdn::{Name, PatternSet};
 
 use super::cursor::{At, Report};
@@ -7,8 +11,9 @@ use super::object::Owner;
 use crate::Direction;
 use crate::l4::{L7, L7Rules, PortMatch, PortRule, Ports};
 use crate::limits::NAME_WARNINGS_MAX;
+use crate::names::NameList;
 use crate::problem::Code;
-use crate::rule::{Effect, FqdnSelector, Item, PeerSelector, Peers};
+use crate::rule::{Effect, Item, PeerSelector, Peers};
 
 /// The port of HTTP over TLS.
 const HTTPS_PORT: u16 = 443;
@@ -76,7 +81,7 @@ pub(super) fn warn_of_item(
         report.note_with_help(at, (Code::SelectsNothing, message), help);
     }
     let can_teach = match &item.peers {
-        Peers::Any => false,
+        Peers::Any | Peers::Named(_) => false,
         Peers::Nobody => return,
         Peers::Some(peers) => peers.iter().any(PeerSelector::may_teach),
     };
@@ -110,22 +115,28 @@ pub(super) fn warn_of_empty_beside(elements: &[&At<'_>], report: &mut Report<'_>
     }
 }
 
+/// What is likely wrong with a name or a pattern.
+#[derive(Clone, Copy)]
+enum NameFault {
+    MatchesNoName,
+    PublicSuffix,
+    MissesApex,
+}
+
 /// Warns of names and patterns of one list, at most once for each; of a long list the first
 /// [`NAME_WARNINGS_MAX`] are told, and how many there are more.
-pub(super) fn warn_of_names(list: &[(&At<'_>, FqdnSelector)], report: &mut Report<'_>) {
-    let mut all = PatternSet::new();
-    for (_, name) in list {
-        all.insert(&name.pattern, ());
-    }
-    let mut faults = list
-        .iter()
-        .filter_map(|(at, name)| Some((at, fault_of_name(&name.text, &all)?)));
-    for (at, (code, message, help)) in faults.by_ref().take(NAME_WARNINGS_MAX) {
+pub(super) fn warn_of_names(list: &NameList, places: &[&At<'_>], report: &mut Report<'_>) {
+    let all = LazyCell::new(|| list.make_set());
+    let named = places.iter().zip(list.texts());
+    let faults = named.map(|(at, text)| (at, text, fault_of_name(&folded(text), &all)));
+    let mut faults = faults.filter_map(|(at, text, fault)| Some((at, text, fault?)));
+    for (at, text, fault) in faults.by_ref().take(NAME_WARNINGS_MAX) {
+        let (code, message, help) = fault.words(text);
         report.note_with_help(at, (code, message), help);
     }
-    if let Some((at, (code, message, help))) = faults.next() {
-        let more = faults.count();
-        let message = match more {
+    if let Some((at, text, fault)) = faults.next() {
+        let (code, message, help) = fault.words(text);
+        let message = match faults.count() {
             0 => message,
             more => format!("{message}; and {more} more of this list are like that"),
         };
@@ -133,16 +144,22 @@ pub(super) fn warn_of_names(list: &[(&At<'_>, FqdnSelector)], report: &mut Repor
     }
 }
 
-/// What is likely wrong with a name or a pattern among `all` of its list: code, message, help.
-fn fault_of_name(written: &str, all: &PatternSet<()>) -> Option<(Code, String, String)> {
-    let text = written.trim_end_matches('.').to_ascii_lowercase();
+/// A name in lower case, without its optional final dot.
+fn folded(text: &str) -> Cow<'_, str> {
+    let text = text.trim_end_matches('.');
+    match text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => text.to_ascii_lowercase().into(),
+        false => text.into(),
+    }
+}
+
+/// What is likely wrong with a name or a pattern among `all` of its list.
+fn fault_of_name(text: &str, all: &impl Deref<Target = PatternSet<u32>>) -> Option<NameFault> {
     let last = text.rsplit('.').next().unwrap_or_default();
     if !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()) {
-        let message = format!("no name ends in a number, so {written:?} matches nothing");
-        let help = "addresses are written in `toCIDR`, as 10.0.0.1/32".to_owned();
-        return Some((Code::MatchesNoName, message, help));
+        return Some(NameFault::MatchesNoName);
     }
-    let parent = parent_domain(&text)?;
+    let parent = parent_domain(text)?;
     let is_below = |domain: &&str| {
         let rest = parent.strip_suffix(*domain);
         rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
@@ -151,18 +168,36 @@ fn fault_of_name(written: &str, all: &PatternSet<()>) -> Option<(Code, String, S
         return None;
     }
     if !parent.contains('.') || PUBLIC_SUFFIXES.contains(&parent) {
-        let message =
-            format!("{written:?} stands for names of anybody: {parent:?} is a public suffix");
-        let help = "name the domains that are meant".to_owned();
-        return Some((Code::PublicSuffix, message, help));
+        return Some(NameFault::PublicSuffix);
     }
     let apex = Name::from_text(parent).ok()?;
-    if all.first_match(apex.as_wire()).is_some() {
-        return None;
+    let is_missed = all.first_match(apex.as_wire()).is_none();
+    is_missed.then_some(NameFault::MissesApex)
+}
+
+impl NameFault {
+    /// Code, message and help.
+    fn words(self, written: &str) -> (Code, String, String) {
+        let text = folded(written);
+        let parent = parent_domain(&text).unwrap_or_default();
+        match self {
+            Self::MatchesNoName => (
+                Code::MatchesNoName,
+                format!("no name ends in a number, so {written:?} matches nothing"),
+                "addresses are written in `toCIDR`, as 10.0.0.1/32".to_owned(),
+            ),
+            Self::PublicSuffix => (
+                Code::PublicSuffix,
+                format!("{written:?} stands for names of anybody: {parent:?} is a public suffix"),
+                "name the domains that are meant".to_owned(),
+            ),
+            Self::MissesApex => (
+                Code::MissesApex,
+                format!("{written:?} does not match {parent:?} itself"),
+                format!("if it is meant too, add `matchName: {parent}`"),
+            ),
+        }
     }
-    let message = format!("{written:?} does not match {parent:?} itself");
-    let help = format!("if it is meant too, add `matchName: {parent}`");
-    Some((Code::MissesApex, message, help))
 }
 
 /// The domain below which a pattern of the form `*.x` or `**.x` stands for everything.

@@ -1,11 +1,13 @@
 //! `matchName` and `matchPattern`, in `toFQDNs` and in `rules.dns`.
 
+use std::sync::Arc;
+
 use fqdn::{Everything, Pattern};
 
 use super::cursor::{At, Known, Report};
 use super::lint;
+use crate::names::NameList;
 use crate::problem::Code;
-use crate::rule::FqdnSelector;
 
 const FQDN_ITEM: Known = Known {
     object: "a name selector",
@@ -18,17 +20,22 @@ pub(super) fn read_list(
     items: &[At<'_>],
     report: &mut Report<'_>,
     everything: Everything,
-) -> Vec<FqdnSelector> {
-    let read: Vec<(&At<'_>, FqdnSelector)> = items
-        .iter()
-        .filter_map(|item| read_item(item, report, everything).map(|name| (item, name)))
-        .collect();
-    lint::warn_of_names(&read, report);
-    read.into_iter().map(|(_, name)| name).collect()
+) -> Arc<NameList> {
+    let mut places = Vec::with_capacity(items.len());
+    let mut texts = Vec::with_capacity(items.len());
+    for item in items {
+        if let Some(text) = read_item(item, report, everything) {
+            places.push(item);
+            texts.push(text);
+        }
+    }
+    let list = NameList::new(&texts, everything);
+    lint::warn_of_names(&list, &places, report);
+    Arc::new(list)
 }
 
-/// Reads `{matchName}` or `{matchPattern}`.
-fn read_item(at: &At<'_>, report: &mut Report<'_>, everything: Everything) -> Option<FqdnSelector> {
+/// Reads `{matchName}` or `{matchPattern}`: the text, if it is one.
+fn read_item<'a>(at: &At<'a>, report: &mut Report<'_>, everything: Everything) -> Option<&'a str> {
     let mut fields = at.fields(report)?;
     let name = fields.take("matchName");
     let pattern = fields.take("matchPattern");
@@ -46,10 +53,7 @@ fn read_item(at: &At<'_>, report: &mut Report<'_>, everything: Everything) -> Op
     };
     let (at, text, parsed) = parsed?;
     match parsed {
-        Ok(pattern) => Some(FqdnSelector {
-            text: text.into(),
-            pattern,
-        }),
+        Ok(_) => Some(text),
         Err(error) => {
             let what = if name.is_some() { "name" } else { "pattern" };
             let message = format!("{text:?} is no {what}: {error}");

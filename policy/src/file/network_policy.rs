@@ -199,7 +199,7 @@ fn item(at: &At<'_>, direction: Direction, (peers, ports): (Peers, Ports)) -> It
         effect: Effect::Allow,
         line: at.node.place.line,
         column: at.node.place.column,
-        path: at.path.as_str().into(),
+        path: at.path.to_string().into(),
         default_deny: true,
         peers,
         ports,

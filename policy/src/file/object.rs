@@ -83,7 +83,7 @@ pub(super) fn items_of_list<'a>(at: &At<'a>) -> Vec<At<'a>> {
         Value::List(nodes) => {
             let item = |(index, node)| At {
                 node,
-                path: format!("{}[{index}]", items.path),
+                path: items.path.index(index),
             };
             nodes.iter().enumerate().map(item).collect()
         }
@@ -98,10 +98,9 @@ fn member<'a>(at: &At<'a>, key: &str) -> Option<At<'a>> {
         return None;
     };
     let member = members.iter().find(|member| member.key == key)?;
-    let lead = if at.path.is_empty() { "" } else { "." };
     Some(At {
         node: &member.node,
-        path: format!("{}{lead}{key}", at.path),
+        path: at.path.key(&member.key),
     })
 }
 

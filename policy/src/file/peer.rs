@@ -1,11 +1,9 @@
 //! The kinds of peers.
 
-use fqdn::Everything;
 use ipnet::IpNet;
 
 use super::cursor::{At, Known, Report};
 use super::item::Context;
-use super::names;
 use super::selector;
 use super::take::List;
 use crate::problem::Code;
@@ -88,10 +86,7 @@ pub(super) fn read(
             let services = items.filter_map(|item| read_service(item, report));
             services.map(PeerSelector::Service).collect()
         }
-        PeerKind::Names => {
-            let names = names::read_list(&list.items, report, Everything::PlainNames);
-            names.into_iter().map(PeerSelector::Name).collect()
-        }
+        PeerKind::Names => Vec::new(), // no selectors: `item` reads them
         PeerKind::Nodes => refuse(
             report,
             "selecting nodes by their labels is not supported: node labels are off; the entities \

@@ -1,11 +1,14 @@
 //! Warnings that only show between the rules of a set.
 
-use fqdn::PatternSet;
+use std::sync::Arc;
+
+use fqdn::Name;
 
 use super::conflict::overlap;
 use super::scope::{Found, Scope, groups};
 use crate::http::HttpRule;
 use crate::l4::{L7Rules, PortMatch, PortRule, Ports, RuleProtocol};
+use crate::names::{NameList, NameLists};
 use crate::problem::Code;
 use crate::rule::{Effect, Item, PeerSelector, Peers, PolicySet};
 
@@ -53,27 +56,27 @@ pub(super) fn find(set: &PolicySet) -> Vec<Found> {
 }
 
 fn cost_of(item: &Item) -> usize {
-    1 + item.port_list().len() + item.peer_list().len()
+    let names = item.names().map_or(0, |names| names.len());
+    1 + item.port_list().len() + item.peer_list().len() + names
 }
 
 /// Warns of a `toFQDNs` that no DNS rule of the whole set can feed: names are learned only from
 /// answers to allowed questions.
-fn unfed_names<'a>(
-    scope: Scope<'a>,
-    askable: &'a PatternSet<()>,
-) -> impl Iterator<Item = Found> + 'a {
-    let unfed = scope
+fn unfed_names<'a>(scope: Scope<'a>, askable: &'a NameLists) -> impl Iterator<Item = Found> + 'a {
+    let names = scope
         .item
         .names()
-        .filter(|name| match name.pattern.as_exact() {
-            Some(exact) => askable.first_match(exact.as_wire()).is_none(),
-            None => askable.is_empty(),
-        });
-    unfed.map(move |name| {
+        .into_iter()
+        .flat_map(|names| names.texts());
+    let unfed = names.filter(|text| match text.contains('*') {
+        true => askable.is_empty(),
+        false => Name::from_text(text).is_ok_and(|name| askable.first_match(&name).is_none()),
+    });
+    unfed.map(move |text| {
         let message = format!(
-            "no DNS rule of the set lets {:?} of policy {:?} be asked of a server that teaches: \
-             it never opens",
-            name.text, scope.policy.name
+            "no DNS rule of the set lets {text:?} of policy {:?} be asked of a server that \
+             teaches: it never opens",
+            scope.policy.name
         );
         scope.found("toFQDNs", Code::NeverFed, message).with_help(
             "add an egress rule that names the DNS server and has `rules.dns` with the name, on \
@@ -83,18 +86,18 @@ fn unfed_names<'a>(
 }
 
 /// The names that some DNS rule lets be asked of a server that teaches.
-fn askable_names(set: &PolicySet) -> PatternSet<()> {
-    let rules = set.policies.iter().flat_map(|policy| &policy.rules);
-    let mut askable = PatternSet::new();
-    for item in rules.flat_map(|rule| &rule.items) {
+fn askable_names(set: &PolicySet) -> NameLists {
+    let mut lists: Vec<Arc<NameList>> = Vec::new();
+    for (_, _, item) in set.items() {
         if item.peer_list().iter().any(PeerSelector::may_teach) {
-            let lists = item.port_list().iter().filter_map(|port| port.dns());
-            for name in lists.flatten() {
-                askable.insert(&name.pattern, ());
+            for list in item.port_list().iter().filter_map(PortRule::dns) {
+                if !lists.last().is_some_and(|last| Arc::ptr_eq(last, list)) {
+                    lists.push(Arc::clone(list));
+                }
             }
         }
     }
-    askable
+    NameLists::new(lists)
 }
 
 fn shadowed(allow: Scope<'_>, deny: Scope<'_>) -> Found {
@@ -111,11 +114,9 @@ fn shadowed(allow: Scope<'_>, deny: Scope<'_>) -> Found {
 /// Whether a deny takes back all that an allow gives; "no" where that is not plain.
 fn covers(deny: &Item, allow: &Item) -> bool {
     let peers = match (&deny.peers, &allow.peers) {
-        (_, Peers::Nobody) | (Peers::Nobody, _) | (Peers::Some(_), Peers::Any) => false,
-        (Peers::Any, Peers::Any | Peers::Some(_)) => true,
-        (Peers::Some(denied), Peers::Some(allowed)) => {
-            allowed.iter().all(|peer| denied.contains(peer))
-        }
+        (_, Peers::Nobody) => false,
+        (Peers::Any, _) => true,
+        (denied, allowed) => allowed.is_within(denied),
     };
     let ports = match (&deny.ports, &allow.ports) {
         (Ports::Any, Ports::Any) => true,
@@ -172,18 +173,16 @@ fn opened(scope: Scope<'_>, opener: Scope<'_>) -> Found {
 fn judges(rule: &PortRule) -> bool {
     match rule.l7.as_deref().map(|l7| &l7.rules) {
         Some(L7Rules::Http(rules)) => !rules.contains(&HttpRule::default()),
-        Some(L7Rules::Dns(names)) => !names
-            .iter()
-            .any(|name| name.text.trim_matches('*').is_empty()),
+        Some(L7Rules::Dns(names)) => !names.texts().any(|text| text.trim_matches('*').is_empty()),
         Some(L7Rules::None) | None => false,
     }
 }
 
 fn shares_peer(open: &Item, judged: &Item) -> bool {
     match (&open.peers, &judged.peers) {
-        (Peers::Any, Peers::Any | Peers::Some(_)) => true,
-        (Peers::Some(open), Peers::Some(judged)) => open.iter().any(|peer| judged.contains(peer)),
-        (Peers::Nobody | Peers::Some(_), _) | (Peers::Any, Peers::Nobody) => false,
+        (_, Peers::Nobody) => false,
+        (Peers::Any, _) => true,
+        (open, judged) => open.shares_with(judged),
     }
 }
 

@@ -6,10 +6,10 @@ use super::item::{CompiledItem, L4Key};
 use crate::Direction;
 use crate::l4::{L7, PortRule};
 use crate::problem::{Code, Problem, Severity};
-use crate::rule::{PeerSelector, Peers};
+use crate::rule::PeerKey;
 
 /// A peer of a direction on a port.
-type Place<'a> = (Direction, Option<&'a PeerSelector>, L4Key);
+type Place<'a> = (Direction, PeerKey<'a>, L4Key);
 
 /// Looks for L7 parts of the same peer and port that can't both hold.
 ///
@@ -49,16 +49,12 @@ pub(super) fn find(items: &[CompiledItem]) -> Result<(), Vec<Problem>> {
 
 fn places<'a>(item: &'a CompiledItem, port: &'a PortRule) -> Vec<Place<'a>> {
     let direction = item.item().direction;
-    let peers: Vec<Option<&PeerSelector>> = match &item.item().peers {
-        Peers::Any => vec![None],
-        Peers::Nobody => Vec::new(),
-        Peers::Some(peers) => peers.iter().map(Some).collect(),
-    };
     let keys = port.l4_keys(&[]);
-    let each = |peer: Option<&'a PeerSelector>| {
+    let each = |peer: PeerKey<'a>| {
         let keys = keys.iter();
         keys.map(move |key| (direction, peer, *key))
     };
+    let peers = item.item().peers.keys();
     peers.into_iter().flat_map(each).collect()
 }
 

@@ -98,7 +98,8 @@ impl DirectionPolicy {
             items.clear();
         }
         let listed = items.iter().enumerate();
-        let listed = listed.filter(|(_, item)| matches!(item.item().peers, Peers::Some(_)));
+        let listed = listed
+            .filter(|(_, item)| matches!(item.item().peers, Peers::Some(_) | Peers::Named(_)));
         let names_ports = items.iter().any(CompiledItem::names_ports);
         let (own_ports, peer_ports) = match direction {
             Direction::Ingress => (own_ports.clone(), HashMap::new()),
@@ -128,7 +129,7 @@ impl DirectionPolicy {
             let fixed = self.keys_of(item, None);
             let by_peer = self.direction == Direction::Egress && item.names_ports();
             match &item.item().peers {
-                Peers::Nobody => continue,
+                Peers::Nobody | Peers::Named(_) => continue,
                 Peers::Any => {
                     for (key, verdict) in &fixed {
                         merge(&mut for_any, *key, (*verdict, item.id()));
@@ -285,7 +286,7 @@ impl DirectionPolicy {
         let indices = self.listed.iter().filter(move |index| {
             let item = self.items.get(**index);
             named.contains(index)
-                || item.is_some_and(|item| item.prepared.fqdns.is_none() && item.selects(peer))
+                || item.is_some_and(|item| item.item().names().is_none() && item.selects(peer))
         });
         indices.filter_map(|index| self.items.get(*index))
     }

@@ -8,8 +8,8 @@ use fqdn::Name;
 use super::direction::{DirectionPolicy, Enforcement};
 use super::item::{CompiledItem, L4Key};
 use super::name_cache::NameCache;
-use super::names::NameLists;
 use crate::l4::PortMatch;
+use crate::names::NameLists;
 use crate::rule::{Effect, Peers};
 use crate::{Identity, L4Protocol, RuleId};
 
@@ -70,8 +70,8 @@ type PortRef = (usize, usize);
 pub(super) fn compile(egress: &DirectionPolicy, cache: &mut NameCache) -> DnsPorts {
     let mut keys = BTreeSet::new();
     for item in &egress.items {
-        for (port, names) in item.item().port_list().iter().zip(&item.prepared.dns) {
-            if names.is_none() {
+        for port in item.item().port_list() {
+            if port.dns().is_none() {
                 continue;
             }
             let mut l4 = port.l4_keys(&[]);
@@ -109,7 +109,7 @@ impl Shop<'_> {
                 continue;
             }
             match &item.item().peers {
-                Peers::Nobody => {}
+                Peers::Nobody | Peers::Named(_) => {}
                 Peers::Any => {
                     for_any.extend(self.ports_for(item, None).map(|port| (index, port)));
                     for identity in self.egress.port_owners().filter(|_| item.names_ports()) {
@@ -172,8 +172,8 @@ impl Shop<'_> {
 
     fn has_names(&self, (item, port): PortRef) -> bool {
         let item = self.egress.items.get(item);
-        item.and_then(|item| item.prepared.dns.get(port))
-            .is_some_and(Option::is_some)
+        item.and_then(|item| item.item().port_list().get(port))
+            .is_some_and(|port| port.dns().is_some())
     }
 
     /// What the elements let be asked; nothing is judged where none of them has names.
@@ -192,7 +192,7 @@ impl Shop<'_> {
         let mut only_audited = true;
         for (index, port) in ports {
             let item = self.egress.items.get(*index)?;
-            match item.prepared.dns.get(*port)? {
+            match item.item().port_list().get(*port)?.dns() {
                 Some(list) => {
                     lists.push(Arc::clone(list));
                     rules.push(item.id());
@@ -236,7 +236,7 @@ impl Shop<'_> {
                 })
             };
             match &item.item().peers {
-                Peers::Nobody => {}
+                Peers::Nobody | Peers::Named(_) => {}
                 Peers::Any if drops(None) => {
                     *others = None;
                     by_identity.clear();

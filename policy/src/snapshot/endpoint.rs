@@ -9,9 +9,9 @@ use super::direction::{DirectionPolicy, Regime};
 use super::dns_port::{self, DnsPorts};
 use super::item::CompiledItem;
 use super::name_cache::NameCache;
-use super::names::NameLists;
 use super::table::Table;
 use crate::cast::NamedPorts;
+use crate::names::NameLists;
 use crate::prefix::PrefixTable;
 use crate::verdict::Entry;
 use crate::{Direction, Identity, LabelSet};
@@ -49,7 +49,7 @@ impl EndpointPolicy {
         let mut lists = Vec::new();
         let mut named_items = Vec::new();
         for (index, item) in egress.items.iter().enumerate() {
-            if let Some(list) = &item.prepared.fqdns {
+            if let Some(list) = item.item().names() {
                 lists.push(Arc::clone(list));
                 named_items.push(index);
             }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::names::NameList;
 use super::selection::Selections;
 use super::table::Table;
 use crate::cast::NamedPorts;
@@ -25,10 +24,6 @@ pub(super) struct Prepared {
     pub(super) origin: RuleOrigin,
     /// Whether its policy is only audited.
     pub(super) audit: bool,
-    /// The names of its `toFQDNs`; absent if it has none.
-    pub(super) fqdns: Option<Arc<NameList>>,
-    /// The names of each of its ports that judges names.
-    pub(super) dns: Vec<Option<Arc<NameList>>>,
     /// The requests of each of its ports that judges requests.
     pub(super) http: Vec<Option<Arc<HttpRules>>>,
 }
@@ -51,11 +46,9 @@ impl Prepared {
     /// # Errors
     /// If its HTTP rules are too large.
     pub(super) fn new(id: RuleId, item: &Arc<Item>, policy: &Policy) -> Result<Self, String> {
-        let names: Vec<_> = item.names().cloned().collect();
         Ok(Self {
             id,
-            dns: by_entry(item, |rules| Ok(rules.name_list()))?,
-            http: by_entry(item, L7Rules::compile_http)?,
+            http: compile_http(item)?,
             audit: policy.audit,
             origin: RuleOrigin {
                 kind: policy.kind,
@@ -65,18 +58,14 @@ impl Prepared {
                 line: item.line,
                 log: item.log.clone(),
             },
-            fqdns: (!names.is_empty()).then(|| Arc::new(NameList::new(names))),
             item: Arc::clone(item),
         })
     }
 }
 
-/// What is made of the L7 rules of each port; the ports of one entry, which stand together, share it.
-fn by_entry<T>(
-    item: &Item,
-    make: impl Fn(&L7Rules) -> Result<Option<Arc<T>>, String>,
-) -> Result<Vec<Option<Arc<T>>>, String> {
-    let mut made: Vec<Option<Arc<T>>> = Vec::new();
+/// The HTTP rules of each port; the ports of one entry, which stand together, share them.
+fn compile_http(item: &Item) -> Result<Vec<Option<Arc<HttpRules>>>, String> {
+    let mut made: Vec<Option<Arc<HttpRules>>> = Vec::new();
     let mut last = None;
     for port in item.port_list() {
         let entry = port.l7.as_ref();
@@ -85,22 +74,12 @@ fn by_entry<T>(
             (Some(entry), Some(before)) if Arc::ptr_eq(entry, before) => {
                 made.last().cloned().flatten()
             }
-            (Some(entry), _) => make(&entry.rules)?,
+            (Some(entry), _) => entry.rules.compile_http()?,
         };
         made.push(one);
         last = entry;
     }
     Ok(made)
-}
-
-impl L7Rules {
-    /// The names that may be asked, if it is that.
-    fn name_list(&self) -> Option<Arc<NameList>> {
-        match self {
-            Self::Dns(names) => Some(Arc::new(NameList::new(names.clone()))),
-            Self::Http(_) | Self::None => None,
-        }
-    }
 }
 
 impl CompiledItem {
@@ -109,7 +88,7 @@ impl CompiledItem {
         table: &Table,
         selections: &mut Selections,
     ) -> Self {
-        let peers = prepared.item.table_peers();
+        let peers = prepared.item.peer_list();
         let selected = selections.of_peers(peers.iter(), table);
         let teachers = if prepared.item.has_dns() {
             selections.of_peers(peers.iter().filter(|peer| peer.may_teach()), table)
@@ -118,10 +97,7 @@ impl CompiledItem {
         };
         let backends = peers.iter().filter_map(|peer| match peer {
             PeerSelector::Service(service) => Some(table.backend_addresses(service)),
-            PeerSelector::Labels(_)
-            | PeerSelector::Entity(_)
-            | PeerSelector::Cidr(_)
-            | PeerSelector::Name(_) => None,
+            PeerSelector::Labels(_) | PeerSelector::Entity(_) | PeerSelector::Cidr(_) => None,
         });
         Self {
             prepared: Arc::clone(prepared),
@@ -163,6 +139,10 @@ impl CompiledItem {
                         self.backends.iter().any(|backend| set.is_inside(backend))
                     })
             }
+            Peers::Named(names) => peer.outside.is_some_and(|set| {
+                let mut selectors = set.selectors().iter();
+                selectors.any(|text| names.has_text(text))
+            }),
         }
     }
 
@@ -170,7 +150,7 @@ impl CompiledItem {
     pub(super) fn selects_known(&self, identity: Identity) -> bool {
         match &self.item().peers {
             Peers::Any => true,
-            Peers::Nobody => false,
+            Peers::Nobody | Peers::Named(_) => false, // nobody in the table has a name
             Peers::Some(_) => self.selected.binary_search(&identity).is_ok(),
         }
     }

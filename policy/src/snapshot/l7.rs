@@ -10,7 +10,7 @@ use super::table::Known;
 use super::{PeerRef, Snapshot};
 use crate::http::{HeaderEffect, HeaderNote, HttpRules, HttpVerdict, Path, Request};
 use crate::l4::{L7Rules, PortRule};
-use crate::rule::{Effect, PeerSelector, Peers};
+use crate::rule::{Effect, PeerKey, PeerSelector, Peers};
 use crate::{Direction, EndpointId, RuleId};
 
 /// What may be asked by HTTP over one connection. Found once, when the connection is accepted.
@@ -212,8 +212,8 @@ impl Snapshot {
                 .into_iter()
                 .filter_map(|index| item.item().port_list().get(index));
             for rule in rules {
-                for selector in selectors_of(item, known.as_ref()) {
-                    join(&mut groups, (selector, rule), item.id());
+                for peer in selectors_of(item, known.as_ref()) {
+                    join(&mut groups, (peer, rule), item.id());
                 }
             }
         }
@@ -271,37 +271,40 @@ impl Snapshot {
     }
 }
 
-/// The selectors of an item that select a peer; `None` is every peer.
-fn selectors_of<'a>(item: &'a CompiledItem, peer: Option<&Known>) -> Vec<Option<&'a PeerSelector>> {
-    let Peers::Some(peers) = &item.item().peers else {
-        return vec![None];
-    };
-    let selecting = peers.iter().filter(|selector| {
+/// The selectors and names of an item that select a peer.
+fn selectors_of<'a>(item: &'a CompiledItem, peer: Option<&Known>) -> Vec<PeerKey<'a>> {
+    let selects = |selector: &&PeerSelector| {
         matches!(selector, PeerSelector::Service(_))
             || peer.is_some_and(|peer| selector.selects(peer.view()))
-    });
-    selecting.map(Some).collect()
+    };
+    let outside = peer.and_then(|peer| peer.outside.as_ref());
+    let is_named = |text: &&str| outside.is_some_and(|set| set.has_selector(text));
+    match &item.item().peers {
+        Peers::Any | Peers::Nobody => vec![PeerKey::Everybody],
+        Peers::Some(peers) => peers
+            .iter()
+            .filter(selects)
+            .map(PeerKey::Selector)
+            .collect(),
+        Peers::Named(names) => names.texts().filter(is_named).map(PeerKey::Name).collect(),
+    }
 }
 
 const TCP: u8 = 6;
 
 /// Port rules of one peer selector, protocol and port, whose names are joined.
 struct SniGroup<'a> {
-    selector: Option<&'a PeerSelector>,
+    peer: PeerKey<'a>,
     rules: Vec<(RuleId, &'a PortRule)>,
     judges: bool,
 }
 
-fn join<'a>(
-    groups: &mut Vec<SniGroup<'a>>,
-    (selector, rule): (Option<&'a PeerSelector>, &'a PortRule),
-    id: RuleId,
-) {
+fn join<'a>(groups: &mut Vec<SniGroup<'a>>, (peer, rule): (PeerKey<'a>, &'a PortRule), id: RuleId) {
     let names = rule.l7.as_deref().map(|l7| &*l7.server_names);
     let judges = names.is_some_and(|names| !names.is_empty());
     let same = groups.iter_mut().find(|group| {
         let first = group.rules.first().map(|(_, first)| *first);
-        group.selector == selector && first.is_some_and(|first| first.port == rule.port)
+        group.peer == peer && first.is_some_and(|first| first.port == rule.port)
     });
     match same {
         Some(group) => {
@@ -309,7 +312,7 @@ fn join<'a>(
             group.judges |= judges;
         }
         None => groups.push(SniGroup {
-            selector,
+            peer,
             rules: vec![(id, rule)],
             judges,
         }),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::names::{NameList, NameLists};
+use crate::names::{NameList, NameLists};
 
 /// Groups by the addresses of their lists; a group keeps its lists alive, so no address comes again.
 #[derive(Debug, Default)]

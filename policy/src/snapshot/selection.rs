@@ -72,7 +72,6 @@ impl Selections {
                 PeerSelector::Labels(_) | PeerSelector::Entity(_) | PeerSelector::Cidr(_) => {
                     all.extend(self.of_one(peer).iter().copied());
                 }
-                PeerSelector::Name(_) => {} // nobody in the table has a name
             }
         }
         all.into_iter().collect()

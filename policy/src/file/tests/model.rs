@@ -186,7 +186,7 @@ fn requests_headers_and_tls() {
         item.port_list()
             .first()
             .and_then(PortRule::dns)
-            .map(<[_]>::len)
+            .map(|names| names.len())
     };
     assert_eq!(
         [
