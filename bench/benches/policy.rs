@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::{Context as _, Result};
 use criterion::{BenchmarkId, Criterion};
 use namegate_bench::revisions::{
-    FILE_PATTERNS, Revisions, Shape, cast, load, pattern_file, pattern_files, rule_files,
+    FILE_PATTERNS, Revisions, Shape, cast, load, one_rule_file, pattern_file, pattern_files,
+    rule_files,
 };
 use namegate_bench::{name, question, server, subject};
 use policy::{Identity, L4Protocol, Loader, Source};
@@ -70,26 +71,34 @@ fn changes(
     Ok(())
 }
 
-/// The first file says something else in all its lists.
+/// The first file says something else in all its lists, and a rule in its only one.
 fn replaced(criterion: &mut Criterion, count: usize, sources: Vec<Source>) -> Result<()> {
+    let texts = |first| -> Vec<String> {
+        let numbers = first..first + count.min(FILE_PATTERNS);
+        numbers.map(|index| Shape::Suffix.pattern(index)).collect()
+    };
+    let (old, new) = (texts(0), texts(1_000_000));
     let mut changed = sources.clone();
-    let texts = (0..count.min(FILE_PATTERNS)).map(|index| Shape::Suffix.pattern(index + 1_000_000));
-    *changed.first_mut().context("a file")? = pattern_file(0, &texts.collect::<Vec<_>>());
+    *changed.first_mut().context("a file")? = pattern_file(0, &new);
+    let one_rule = [vec![one_rule_file(&old)], vec![one_rule_file(&new)]];
     let cast = cast(&["a"])?;
-    let mut revisions = Revisions::new();
-    revisions.change(&changed, &cast)?;
-    revisions.change(&sources, &cast)?;
-    let mut turns = [&changed, &sources].into_iter().cycle();
-    let id = BenchmarkId::new("patterns/replace", count);
-    criterion
-        .benchmark_group("policy")
-        .bench_function(id, |bench| {
-            bench.iter(|| {
-                let sources = turns.next()?;
-                let snapshot = revisions.change(black_box(sources), &cast);
-                snapshot.is_ok().then_some(())
-            });
-        });
+    for (what, turns) in [
+        ("replace", &[sources, changed]),
+        ("replace one rule", &one_rule),
+    ] {
+        let mut revisions = Revisions::new();
+        let mut turns = turns.iter().cycle();
+        let mut change = || {
+            let sources = turns.next().context("endless")?;
+            revisions.change(black_box(sources), &cast).map(|_| ())
+        };
+        change()?;
+        change()?;
+        let id = BenchmarkId::new(format!("patterns/{what}"), count);
+        criterion
+            .benchmark_group("policy")
+            .bench_function(id, |bench| bench.iter(|| change().is_ok()));
+    }
     Ok(())
 }
 
@@ -155,11 +164,16 @@ fn memory() -> Result<()> {
     for (what, counts) in [
         ("rules", &[10, 1_000, 10_000][..]),
         ("patterns", &[10, 1_000, 10_000, 100_000][..]),
+        ("patterns in one list", &[1_000, 10_000][..]),
     ] {
         for count in counts {
             let sources = match what {
+                "rules" => rule_files(*count),
                 "patterns" => pattern_files(Shape::Suffix, *count),
-                _ => rule_files(*count),
+                _ => {
+                    let texts = (0..*count).map(|index| Shape::Suffix.pattern(index));
+                    vec![one_rule_file(&texts.collect::<Vec<_>>())]
+                }
             };
             // The first one pays for what reading needs and frees again.
             let mut first = Revisions::new();

@@ -113,6 +113,16 @@ spec:
     Source { path, text }
 }
 
+/// One rule with these patterns in its `toFQDNs`, and nothing else.
+#[must_use]
+pub fn one_rule_file(texts: &[String]) -> Source {
+    let lines = texts
+        .iter()
+        .map(|text| format!("    - matchPattern: \"{text}\"\n"));
+    let rule = format!("  - toFQDNs:\n{}", lines.collect::<String>());
+    rule_file("one-rule", "{app: a}", &rule)
+}
+
 /// Files with that many small rules, for names and for prefixes in turn.
 #[must_use]
 pub fn rule_files(count: usize) -> Vec<Source> {
