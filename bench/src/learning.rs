@@ -57,12 +57,8 @@ impl Table for Memory {
 
 /// Which verdict it is costs nothing.
 fn map_entry(entry: &Entry) -> (PolicyKey, PolicyValue) {
-    let key = PolicyKey {
-        identity: entry.identity.get(),
-        port: entry.ports.port.to_be(),
-        protocol: entry.protocol,
-        direction: EGRESS,
-    };
+    let ports = (entry.ports.port, entry.ports.bits);
+    let key = PolicyKey::new(EGRESS, entry.identity.get(), entry.protocol, ports);
     let value = PolicyValue {
         rule: entry.rule.get(),
         verdict: Verdict::Allow as u8,
@@ -72,7 +68,7 @@ fn map_entry(entry: &Entry) -> (PolicyKey, PolicyValue) {
 }
 
 fn parts(key: PolicyKey) -> (u32, u8, u16, u8) {
-    (key.identity, key.protocol, key.port, key.direction)
+    (key.identity, key.protocol, key.port, key.scope)
 }
 
 /// What one endpoint knows, and what its maps hold.

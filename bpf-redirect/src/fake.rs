@@ -57,7 +57,7 @@ fn entry(key: PolicyKey) -> (u32, u8, u16, u8) {
         key.identity,
         key.protocol,
         u16::from_be(key.port),
-        key.direction,
+        key.direction(),
     )
 }
 

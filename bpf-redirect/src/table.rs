@@ -2,7 +2,8 @@
 
 use aya::maps::{HashMap, HashOfMaps, MapData, MapError};
 use bpf_redirect_common::{
-    Address, EndpointAddress, LEARNED, POLICY, POLICY_ENTRIES_MAX, PolicyKey, PolicyValue,
+    Address, EGRESS, EndpointAddress, INGRESS, LEARNED, POLICY, POLICY_ENTRIES_MAX, POLICY_SLOTS,
+    PolicyKey, PolicyValue,
 };
 use zerocopy::IntoBytes;
 
@@ -75,6 +76,16 @@ pub struct KernelTable {
     policies: PolicyOuter,
     /// The endpoint's own policy map; `None` before the first policy.
     policy: Option<PolicyInner>,
+    /// The lengths of ports that the map says it has.
+    lengths: Lengths,
+}
+
+/// For each direction, a bit for each length of ports that some entry has. A length stays until the
+/// next policy, though its last entry may be gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Lengths {
+    egress: u32,
+    ingress: u32,
 }
 
 impl KernelTable {
@@ -88,6 +99,7 @@ impl KernelTable {
             learned,
             policies,
             policy: None,
+            lengths: Lengths::default(),
         }
     }
 
@@ -114,6 +126,12 @@ impl Table for KernelTable {
 
     fn set_entry(&mut self, key: PolicyKey, value: PolicyValue) -> Result<(), TableError> {
         let map = self.policy.as_mut().ok_or(TableError::Full(POLICY))?;
+        // First the length, so that the entry counts as soon as it is there.
+        let lengths = self.lengths.with(key);
+        if lengths != self.lengths {
+            lengths.write(map)?;
+            self.lengths = lengths;
+        }
         insert(map, key, value)
     }
 
@@ -129,8 +147,11 @@ impl Table for KernelTable {
         if entries.len() > POLICY_ENTRIES_MAX {
             return Err(TableError::Full(POLICY));
         }
-        let mut map = PolicyInner::create(POLICY_ENTRIES_MAX as u32, NO_PREALLOC)
+        let mut map = PolicyInner::create(POLICY_SLOTS as u32, NO_PREALLOC)
             .map_err(|error| failure(POLICY, error))?;
+        let keys = entries.iter().map(|(key, _)| *key);
+        let lengths = keys.fold(Lengths::default(), Lengths::with);
+        lengths.write(&mut map)?;
         for (key, value) in entries {
             insert(&mut map, *key, *value)?;
         }
@@ -138,12 +159,36 @@ impl Table for KernelTable {
             .insert(self.endpoint, &map, 0)
             .map_err(|error| failure(POLICY, error))?;
         self.policy = Some(map);
+        self.lengths = lengths;
         Ok(())
     }
 
     fn remove_policy(&mut self) -> Result<(), TableError> {
         self.policy = None;
         gone_is_fine(self.policies.remove(&self.endpoint)).map_err(|error| failure(POLICY, error))
+    }
+}
+
+impl Lengths {
+    fn with(mut self, key: PolicyKey) -> Self {
+        let bit = 1 << key.port_bits();
+        match key.direction() {
+            EGRESS => self.egress |= bit,
+            _ => self.ingress |= bit,
+        }
+        self
+    }
+
+    fn write(self, map: &mut PolicyInner) -> Result<(), TableError> {
+        for (direction, lengths) in [(EGRESS, self.egress), (INGRESS, self.ingress)] {
+            let value = PolicyValue {
+                rule: lengths,
+                verdict: 0,
+                reserved: [0; 3],
+            };
+            insert(map, PolicyKey::lengths(direction), value)?;
+        }
+        Ok(())
     }
 }
 

@@ -21,8 +21,9 @@ use crate::flows::{FlowRing, FlowThread, NewsSink, news};
 use crate::guard::{Guards, SharedLearner};
 use crate::instance::{Instance, Lock};
 use crate::learner::Learner;
+use crate::live::{Review, is_over};
 use crate::proxy::DnsThreads;
-use crate::status::{EventThread, is_over};
+use crate::status::EventThread;
 use crate::tell::Teller;
 
 /// What a daemon is made with.
@@ -171,6 +172,7 @@ impl Daemon {
         if let Err(error) = self.datapath.set_prefixes(&table) {
             tracing::error!("the address table is not complete: {error}");
         }
+        self.end_flows();
         self.guards
             .attach(&mut self.datapath, &self.learner, &self.gate);
         tracing::info!(revision, policies = self.policy_count, "policy in force");
@@ -197,6 +199,19 @@ impl Daemon {
         {
             Ok(left) => self.flows = left,
             Err(error) => tracing::error!("the flow table can't be swept: {error}"),
+        }
+    }
+
+    /// Forgets the flows that live on an allow that is gone: their next packet is judged as a new one.
+    fn end_flows(&mut self) {
+        let snapshot = self.learner.snapshot();
+        let review = Review::new(&self.learner, &snapshot);
+        match self
+            .datapath
+            .sweep_flows(|key, value| review.ends(key, value))
+        {
+            Ok(left) => self.flows = left,
+            Err(error) => tracing::error!("flows of the old policy go on: {error}"),
         }
     }
 

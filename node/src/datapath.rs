@@ -46,25 +46,19 @@ pub(crate) fn prefixes(snapshot: &Snapshot) -> Vec<(IpAddr, u8, u32)> {
 }
 
 fn map_entry(entry: &Entry) -> (PolicyKey, PolicyValue) {
-    // A part of a range can't be said here and is refused before; the protocol is closed then.
-    let is_whole = matches!(entry.ports.bits, 0 | 16);
-    let port = if is_whole { entry.ports.port } else { 0 };
-    let key = PolicyKey {
-        identity: entry.identity.get(),
-        port: port.to_be(),
-        protocol: entry.protocol,
-        direction: match entry.direction {
-            Direction::Ingress => INGRESS,
-            Direction::Egress => EGRESS,
-        },
+    let direction = match entry.direction {
+        Direction::Ingress => INGRESS,
+        Direction::Egress => EGRESS,
     };
+    let ports = (entry.ports.port, entry.ports.bits);
+    let key = PolicyKey::new(direction, entry.identity.get(), entry.protocol, ports);
     let verdict = match entry.verdict {
-        _ if !is_whole => Verdict::Deny,
         EntryVerdict::Allow => Verdict::Allow,
         EntryVerdict::Redirect(_) => Verdict::Redirect,
         EntryVerdict::AuditDefault => Verdict::AuditUnmatched,
         EntryVerdict::AuditDeny => Verdict::AuditDeny,
-        EntryVerdict::FailAuthentication | EntryVerdict::Deny => Verdict::Deny,
+        EntryVerdict::FailAuthentication => Verdict::FailAuthentication,
+        EntryVerdict::Deny => Verdict::Deny,
     };
     (
         key,

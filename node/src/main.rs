@@ -17,6 +17,7 @@ mod instance;
 mod judge;
 mod learned;
 mod learner;
+mod live;
 mod proxy;
 mod run;
 mod state;

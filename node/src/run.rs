@@ -333,7 +333,12 @@ fn read_policies(dirs: &[PathBuf], loader: &mut Loader) -> Result<(PolicySet, Ve
 
 /// The parts of the language that this daemon enforces, beside those that need nothing special; a
 /// set with another one is refused whole.
-pub(crate) const ENFORCED: &[Feature] = &[];
+pub(crate) const ENFORCED: &[Feature] = &[
+    Feature::Ingress,
+    Feature::Icmp,
+    Feature::PortRange,
+    Feature::Authentication,
+];
 
 fn read_endpoints(dir: &Path) -> Result<Roster, Vec<String>> {
     file::read(&read_folder(dir).map_err(|error| vec![error.to_string()])?)

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use bpf_redirect::{EventReader, HookMode};
-use bpf_redirect_common::{CtKey, CtValue};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use serde_json::{Value, json};
 
@@ -17,31 +16,6 @@ use crate::flows::{News, NewsSink};
 use crate::guard::EndpointState;
 use crate::learned;
 use crate::run::Service;
-
-/// How long a TCP flow may be silent; then its entry goes, and a later packet is judged anew.
-const TCP_IDLE_NS: u64 = 6 * 3_600 * SECOND_NS;
-/// How long a TCP flow that was never answered is remembered.
-const TCP_UNANSWERED_NS: u64 = 60 * SECOND_NS;
-/// How long a closed TCP flow is remembered, for late segments.
-const TCP_CLOSED_NS: u64 = 10 * SECOND_NS;
-/// How long any other flow may be silent; QUIC's usual idle time-out.
-const OTHER_IDLE_NS: u64 = 180 * SECOND_NS;
-const SECOND_NS: u64 = 1_000_000_000;
-const TCP: u8 = 6;
-
-/// Whether a flow's entry has outlived its time.
-pub(crate) fn is_over(key: &CtKey, value: &CtValue, now: u64) -> bool {
-    let limit = if key.protocol != TCP {
-        OTHER_IDLE_NS
-    } else if value.state & CtValue::CLOSED == CtValue::CLOSED {
-        TCP_CLOSED_NS
-    } else if value.state & CtValue::ANSWERED == 0 {
-        TCP_UNANSWERED_NS
-    } else {
-        TCP_IDLE_NS
-    };
-    now.saturating_sub(value.last_seen) > limit
-}
 
 /// The thread that reads the kernel's events.
 pub(crate) struct EventThread {
@@ -194,53 +168,4 @@ fn endpoints(daemon: &Daemon) -> Vec<Value> {
         json!({ "name": refused.name, "state": "refused", "reason": refused.reason, "file": refused.file })
     });
     guarded.chain(refused).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use bpf_redirect_common::Address;
-
-    fn flow(protocol: u8, state: u8, age_secs: u64) -> bool {
-        let key = CtKey {
-            endpoint: 1,
-            local_port: 1,
-            peer_port: 1,
-            local: Address::NONE,
-            peer: Address::NONE,
-            protocol,
-            direction: 1,
-            reserved: 0,
-        };
-        let now = 1_000_000 * SECOND_NS;
-        let value = CtValue {
-            last_seen: now - age_secs * SECOND_NS,
-            identity: 0,
-            rule: 0,
-            verdict: 1,
-            state,
-            reserved: [0; 6],
-        };
-        is_over(&key, &value, now)
-    }
-
-    #[test]
-    fn flows_are_remembered_as_long_as_their_state_says() {
-        for (protocol, state, lives, over) in [
-            (TCP, CtValue::ANSWERED, 6 * 3_600, 6 * 3_600 + 1),
-            (TCP, 0, 60, 61),
-            (TCP, CtValue::CLOSED | CtValue::ANSWERED, 10, 11),
-            (
-                TCP,
-                CtValue::ANSWERED | CtValue::LOCAL_CLOSED,
-                3_600,
-                6 * 3_600 + 1,
-            ),
-            (17, 0, 180, 181),
-            (1, CtValue::ANSWERED, 180, 181),
-        ] {
-            assert!(!flow(protocol, state, lives), "{protocol} {state}");
-            assert!(flow(protocol, state, over), "{protocol} {state}");
-        }
-    }
 }

@@ -169,7 +169,9 @@ impl Teller {
                     KernelVerdict::Allow => Verdict::Forwarded,
                     KernelVerdict::AuditUnmatched | KernelVerdict::AuditDeny => Verdict::Audit,
                     KernelVerdict::Redirect => Verdict::Redirected,
-                    KernelVerdict::Unmatched | KernelVerdict::Deny => Verdict::Dropped,
+                    KernelVerdict::Unmatched
+                    | KernelVerdict::FailAuthentication
+                    | KernelVerdict::Deny => Verdict::Dropped,
                 };
                 (what, verdict)
             }

@@ -115,7 +115,7 @@ impl EntryVerdict {
 }
 
 /// A flow's side of a verdict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowKey {
     /// The direction seen from the endpoint.
     pub direction: Direction,

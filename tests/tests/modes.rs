@@ -182,11 +182,12 @@ fn what_the_daemon_cannot_enforce_is_refused_by_name() {
     let stage = Stage::new().unwrap();
     let mut daemon = Daemon::prepare(&stage.node).unwrap();
     daemon.endpoint(&stage.alice).unwrap();
-    let text = about_alice("", "ingress: [{fromEntities: [host]}]");
+    let http = "toPorts: [{ports: [{port: '80'}], rules: {http: [{method: GET}]}}]";
+    let text = about_alice("", &format!("egress: [{{toEntities: [world], {http}}}]"));
     daemon.policy("alice.yaml", &text).unwrap();
     let error = daemon.start(&[]).unwrap_err().to_string();
     assert!(
-        error.contains("ingress rules") && error.contains("alice.yaml:4:"),
+        error.contains("`http` rules") && error.contains("alice.yaml:4:"),
         "{error}"
     );
 }

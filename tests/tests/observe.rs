@@ -222,7 +222,7 @@ fn lines_have_the_form_that_people_know() {
     );
     let learned: Vec<&String> = lines
         .iter()
-        .filter(|line| line.contains("ALLOWED"))
+        .filter(|line| line.contains("EGRESS ALLOWED"))
         .collect();
     assert!(
         learned
@@ -450,7 +450,7 @@ fn a_policy_learned_from_the_flows_allows_what_was_done_and_no_more() {
     assert!(learned.status.success(), "{learned:?}");
     let learned = String::from_utf8(learned.stdout).unwrap();
     for (words, count) in [
-        ("kind: CiliumNetworkPolicy", 1),
+        ("kind: CiliumNetworkPolicy", 2), // the client's, and the DNS server's ingress
         ("- matchName: web.example.com", 2), // to ask for and to reach
         ("- matchName: other.example.com", 1),
         ("- port: '80'", 1),

@@ -11,7 +11,7 @@ use crate::command::{self, output, which};
 use crate::debian;
 
 /// Programs that the tests start, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("dig", "bind9-dnsutils"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
@@ -21,6 +21,7 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("ip", "iproute2"),
     ("kdig", "knot-dnsutils"),
     ("musl-gcc", "musl-tools"),
+    ("ping", "iputils-ping"),
 ];
 
 /// The first kernel with tcx.

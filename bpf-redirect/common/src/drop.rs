@@ -30,6 +30,8 @@ pub enum Drop {
     PolicyDeny = 181,
     /// A VLAN tag on an endpoint's interface.
     Vlan = 182,
+    /// A rule allows it that fails its authentication (`test-always-fail`).
+    AuthenticationRequired = 189,
     /// Side link: no valid kind and endpoint in the frame or mark.
     NoKind = 240,
     /// Side link: the endpoint of the frame isn't known.
@@ -40,11 +42,13 @@ pub enum Drop {
     BadUpstream = 243,
     /// Side link: an answer addressed to a listener's port.
     UpstreamToListener = 244,
+    /// Not addressed to the endpoint (flooded, multicast), under enforced ingress.
+    NotForEndpoint = 245,
 }
 
 impl Drop {
     /// Every reason, with the word used in counters and logs.
-    pub const ALL: [(Self, &'static str); 18] = [
+    pub const ALL: [(Self, &'static str); 20] = [
         (Self::InvalidSourceMac, "invalid-source-mac"),
         (Self::InvalidSourceIp, "invalid-source-ip"),
         (Self::PolicyDenied, "policy-denied"),
@@ -58,11 +62,13 @@ impl Drop {
         (Self::NoConfiguration, "no-configuration"),
         (Self::PolicyDeny, "policy-deny"),
         (Self::Vlan, "vlan"),
+        (Self::AuthenticationRequired, "authentication-required"),
         (Self::NoKind, "no-kind"),
         (Self::UnknownEndpoint, "unknown-endpoint"),
         (Self::NoNextHop, "no-next-hop"),
         (Self::BadUpstream, "bad-upstream"),
         (Self::UpstreamToListener, "upstream-to-listener"),
+        (Self::NotForEndpoint, "not-for-endpoint"),
     ];
 
     /// The word used in counters and logs.

@@ -104,18 +104,66 @@ pub struct CtKey {
     pub reserved: u16,
 }
 
-/// Key of an endpoint's policy map. 0 in `identity`, `protocol` or `port` means any.
+/// Key of an endpoint's policy map. 0 in `identity` or `protocol` means any.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct PolicyKey {
     /// The peer's identity.
     pub identity: u32,
-    /// Destination port, network byte order.
+    /// The first bits of the destination port, or of the type of ICMP, the rest 0; network byte order.
     pub port: u16,
     /// IANA protocol number.
     pub protocol: u8,
+    /// How many bits of the port count, 0 to 16; the top bit is the direction.
+    pub scope: u8,
+}
+
+impl PolicyKey {
+    const DIRECTION_SHIFT: u8 = 7;
+    /// No peer has this identity.
+    const NOBODY: u32 = u32::MAX;
+
+    /// The key of an entry for the ports that share their first `bits` bits with `port` (host byte
+    /// order): 0 is every port, or a protocol without ports, 16 is one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(direction: u8, identity: u32, protocol: u8, port: (u16, u8)) -> Self {
+        let (port, bits) = port;
+        let bits = if bits > 16 { 16 } else { bits };
+        let kept = (0xffff_0000_u32 >> bits) as u16;
+        Self {
+            identity,
+            port: (port & kept).to_be(),
+            protocol,
+            scope: direction << Self::DIRECTION_SHIFT | bits,
+        }
+    }
+
+    /// The entry whose `rule` says which lengths of ports a direction has: bit N is set where some
+    /// entry has N bits. A length that isn't there is not asked for.
+    #[inline(always)]
+    #[must_use]
+    pub const fn lengths(direction: u8) -> Self {
+        Self::new(direction, Self::NOBODY, 0, (0, 0))
+    }
+
+    /// Whether this is no entry but says which lengths there are.
+    #[must_use]
+    pub const fn is_lengths(&self) -> bool {
+        self.identity == Self::NOBODY
+    }
+
     /// [`crate::INGRESS`] or [`crate::EGRESS`].
-    pub direction: u8,
+    #[must_use]
+    pub const fn direction(&self) -> u8 {
+        self.scope >> Self::DIRECTION_SHIFT
+    }
+
+    /// How many bits of the port count.
+    #[must_use]
+    pub const fn port_bits(&self) -> u8 {
+        self.scope & 0x1f
+    }
 }
 
 const _: () = {

@@ -1,7 +1,7 @@
 //! Names and sizes of the maps, and the constants that programs and user space agree on.
 
 /// Raised with every change of a key, a value or a meaning; pins of another layout are not taken.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Direction: into the endpoint.
 pub const INGRESS: u8 = 0;
@@ -54,6 +54,8 @@ pub const LEARNED_MAX: usize = 262_144;
 pub const PREFIXES_MAX: usize = 65_536;
 /// Policy entries of one endpoint; beyond, SERVFAIL, or the snapshot is refused.
 pub const POLICY_ENTRIES_MAX: usize = 16_384;
+/// What an endpoint's policy map has room for: the entries, and the lengths of ports of each direction.
+pub const POLICY_SLOTS: usize = POLICY_ENTRIES_MAX + 2;
 /// Bytes of the event ring; beyond, events are lost and counted.
 pub const EVENT_RING_BYTES: usize = 1 << 20;
 /// Events of one endpoint in a second; beyond, they are counted and not told.

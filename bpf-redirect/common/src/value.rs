@@ -90,7 +90,7 @@ impl CtValue {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct PolicyValue {
-    /// The rule that made the entry.
+    /// The rule that made the entry; under [`crate::PolicyKey::lengths`] a bit for each length.
     pub rule: u32,
     /// A [`Verdict`].
     pub verdict: u8,
@@ -122,8 +122,10 @@ pub enum Verdict {
     AuditDeny = 3,
     /// Send it to the proxy.
     Redirect = 4,
+    /// A rule that allows it fails its authentication.
+    FailAuthentication = 5,
     /// A deny rule forbids it.
-    Deny = 5,
+    Deny = 6,
 }
 
 impl Verdict {
@@ -137,6 +139,7 @@ impl Verdict {
             2 => Self::Allow,
             3 => Self::AuditDeny,
             4 => Self::Redirect,
+            5 => Self::FailAuthentication,
             _ => Self::Deny,
         }
     }

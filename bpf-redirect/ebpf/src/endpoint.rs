@@ -9,8 +9,8 @@ use crate::{
     conntrack::Tuple,
     learned,
     maps::{CONFIG, EP_IF},
-    packet::{Fragment, Frame, Packet, TCP, UDP, parse},
-    policy::{Flow, Judgement, judge},
+    packet::{Fragment, Frame, ICMP, ICMPV6, Packet, SCTP, TCP, UDP, parse},
+    policy::{Flow, Judgement, is_open, judge},
     sidelink,
     tell::{self, Place},
 };
@@ -34,6 +34,9 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         return Err(tell::dropped(&place, &packet, Drop::InvalidSourceMac));
     }
     if !is_own(endpoint, packet.source) {
+        if asks_for_lease(&packet) {
+            return Ok(Action::Pass);
+        }
         return Err(tell::dropped(&place, &packet, Drop::InvalidSourceIp));
     }
 
@@ -70,9 +73,9 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
             tell::judged(&place, &packet, identity, &judgement);
             Err(if packet.fragment == Fragment::Later { Drop::Fragment } else { Drop::PolicyDenied })
         }
-        Verdict::Deny => {
+        Verdict::Deny | Verdict::FailAuthentication => {
             tell::judged(&place, &packet, identity, &judgement);
-            Err(Drop::PolicyDeny)
+            Err(judgement.reason())
         }
     }
 }
@@ -91,11 +94,14 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         Frame::Neighbour => return Ok(Action::Pass),
         Frame::Ip(packet) => packet,
     };
+    let place = Place { endpoint: endpoint.endpoint, direction: INGRESS };
     if !is_own(endpoint, packet.destination) {
         // Flooded by a bridge, or multicast.
-        return Ok(Action::Pass);
+        return match is_lease_offer(&packet) || is_open(place.endpoint, INGRESS) {
+            true => Ok(Action::Pass),
+            false => Err(Drop::NotForEndpoint),
+        };
     }
-    let place = Place { endpoint: endpoint.endpoint, direction: INGRESS };
     if packet.fragment == Fragment::Whole && sidelink::is_upstream_answer(place.endpoint, &packet) {
         // Before conntrack and before the ingress policy: it was asked for by the proxy.
         return sidelink::to_gate(ctx, config, Kind::Upstream, place.endpoint);
@@ -109,9 +115,7 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
     let (identity, judgement) = judged(&place, &packet, packet.source)?;
     match judgement.verdict {
         Verdict::Allow | Verdict::AuditUnmatched | Verdict::AuditDeny => {
-            if !matches!(judgement.verdict, Verdict::Allow) {
-                tell::judged(&place, &packet, identity, &judgement);
-            }
+            tell::judged(&place, &packet, identity, &judgement);
             // Remembered so that the replies pass under an egress policy that denies.
             if let Some(tuple) = tuple.as_mut() {
                 remember(tuple, (&place, &packet), identity, (judgement.rule, Verdict::Allow))?;
@@ -122,9 +126,9 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
             tell::judged(&place, &packet, identity, &judgement);
             Err(Drop::PolicyDenied)
         }
-        Verdict::Deny => {
+        Verdict::Deny | Verdict::FailAuthentication => {
             tell::judged(&place, &packet, identity, &judgement);
-            Err(Drop::PolicyDeny)
+            Err(judgement.reason())
         }
     }
 }
@@ -157,13 +161,41 @@ fn remember(
     tuple.remember(identity, rule, verdict).map_err(|reason| tell::dropped(place, packet, reason))
 }
 
-/// The port that policy entries name: none for ICMP, where the port field holds an echo's id.
+/// What policy entries name as a port: of ICMP the type, of a later fragment nothing.
 #[inline(always)]
-fn policy_port(packet: &Packet) -> u16 {
-    match packet.protocol {
-        TCP | UDP | crate::packet::SCTP => packet.destination_port,
-        _ => 0,
+fn policy_port(packet: &Packet) -> Option<u16> {
+    if packet.fragment == Fragment::Later {
+        return None;
     }
+    match packet.protocol {
+        TCP | UDP | SCTP => Some(u16::from_be(packet.destination_port)),
+        ICMP | ICMPV6 => Some(u16::from_be(packet.icmp) >> 8),
+        _ => None,
+    }
+}
+
+const LEASE_SERVER: u16 = 67u16.to_be();
+const LEASE_CLIENT: u16 = 68u16.to_be();
+
+/// Whether a workload asks the link for its first address (RFC 2131 §4.1): it has none to be judged by.
+#[inline(always)]
+fn asks_for_lease(packet: &Packet) -> bool {
+    packet.protocol == UDP
+        && packet.fragment == Fragment::Whole
+        && packet.source_port == LEASE_CLIENT
+        && packet.destination_port == LEASE_SERVER
+        && packet.source == Address::from_ipv4_word(0)
+        && packet.destination == Address::from_ipv4_word(u32::MAX)
+}
+
+/// Whether it is an answer to that, for an address that the workload doesn't have yet.
+#[inline(always)]
+fn is_lease_offer(packet: &Packet) -> bool {
+    packet.protocol == UDP
+        && packet.family == 4
+        && packet.fragment == Fragment::Whole
+        && packet.source_port == LEASE_SERVER
+        && packet.destination_port == LEASE_CLIENT
 }
 
 #[inline(always)]

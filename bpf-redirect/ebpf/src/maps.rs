@@ -9,13 +9,13 @@ use bpf_redirect_common as common;
 use bpf_redirect_common::{
     Address, CT_MAX, Config, CtKey, CtValue, ENDPOINTS_MAX, EVENT_RING_BYTES, EndpointAddress,
     EndpointIf, EndpointLink, EventBudget, LEARNED_MAX, NEXT_HOPS_MAX, NextHop,
-    POLICY_ENTRIES_MAX, PREFIXES_MAX, PolicyKey, PolicyValue, UPSTREAM_TCP_MAX, UPSTREAM_UDP_MAX,
+    POLICY_SLOTS, PREFIXES_MAX, PolicyKey, PolicyValue, UPSTREAM_TCP_MAX, UPSTREAM_UDP_MAX,
     UpstreamKey,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
-pub type PolicyMap = HashMap<PolicyKey, PolicyValue, POLICY_ENTRIES_MAX, NO_PREALLOC>;
+pub type PolicyMap = HashMap<PolicyKey, PolicyValue, POLICY_SLOTS, NO_PREALLOC>;
 
 #[btf_map]
 pub static CONFIG: Array<Config, 1> = Array::new();

@@ -1,21 +1,25 @@
 //! The verdict of an endpoint's policy map.
 
-use bpf_redirect_common::{Match, PolicyKey, Verdict};
+use core::ffi::c_void;
 
-use crate::maps::POLICY;
+use aya_ebpf::helpers::generated::bpf_loop;
+use bpf_redirect_common::{Drop, Match, PolicyKey, Verdict};
+
+use crate::maps::{POLICY, PolicyMap};
 
 /// A verdict, and what made it.
 pub struct Judgement {
     pub verdict: Verdict,
-    pub matched: Match,
+    /// The number of a [`Match`].
+    pub matched: u8,
     pub rule: u32,
 }
 
 /// What is judged: a flow's first packet, seen from the endpoint.
 pub struct Flow {
     pub identity: u32,
-    /// Destination port, network byte order; 0 where there is none.
-    pub port: u16,
+    /// Destination port, or type of ICMP, host byte order; `None` where there is neither.
+    pub port: Option<u16>,
     pub protocol: u8,
     pub direction: u8,
 }
@@ -27,36 +31,114 @@ pub struct Flow {
 pub fn judge(endpoint: u32, flow: &Flow) -> Option<Judgement> {
     // SAFETY: the inner map is only asked, by helpers.
     let map = unsafe { POLICY.get(&endpoint) }?;
-    let mut best = Judgement { verdict: Verdict::Unmatched, matched: Match::None, rule: 0 };
-    // From the longest port match to the shortest, specific identity before any.
-    let candidates = [
-        (flow.identity, flow.protocol, flow.port, Match::L3L4),
-        (0, flow.protocol, flow.port, Match::L4Only),
-        (flow.identity, flow.protocol, 0, Match::L3Proto),
-        (0, flow.protocol, 0, Match::ProtoOnly),
-        (flow.identity, 0, 0, Match::L3Only),
-        (0, 0, 0, Match::All),
-    ];
-    let mut index = 0;
-    while index < candidates.len() {
-        let (identity, protocol, port, matched) = candidates[index];
-        index += 1;
-        // The first two name a port; without one they would repeat the next two.
-        if port == 0 && matches!(matched, Match::L3L4 | Match::L4Only) {
-            continue;
-        }
-        let key = PolicyKey { identity, port, protocol, direction: flow.direction };
-        // SAFETY: plain integers; a torn read can't happen, entries are replaced, not written to.
-        if let Some(value) = unsafe { map.get(&key) } {
-            let verdict = Verdict::from_number(value.verdict);
-            if verdict as u8 > best.verdict as u8 {
-                best = Judgement { verdict, matched, rule: value.rule };
-            }
-            // Its entry stands for want of one.
-            if best.verdict as u8 == Verdict::AuditUnmatched as u8 {
-                best.matched = Match::None;
-            }
+    let Flow { identity, protocol, direction, .. } = *flow;
+    let mut search = Search { map, identity, port: 0, protocol, direction, best: 0, lengths: 0 };
+    if let Some(port) = flow.port {
+        search.port = port;
+        search.ask_ports(16);
+        // SAFETY: a word that is read once.
+        let lengths = unsafe { map.get(&PolicyKey::lengths(direction)) };
+        search.lengths = lengths.map_or(0, |value| value.rule);
+        if search.lengths & PARTS_OF_RANGES != 0 {
+            let search: *mut Search = &mut search;
+            // SAFETY: the callback gets `search`, which lives on; 15 turns, from 15 bits down to 1.
+            unsafe { bpf_loop(15, ask_length as *mut c_void, search.cast(), 0) };
         }
     }
-    Some(best)
+    let key = |identity, protocol| PolicyKey::new(direction, identity, protocol, (0, 0));
+    search.ask(&key(identity, protocol), (4, Match::L3Proto));
+    search.ask(&key(0, protocol), (3, Match::ProtoOnly));
+    search.ask(&key(identity, 0), (2, Match::L3Only));
+    search.ask(&key(0, 0), (1, Match::All));
+    Some(search.judgement())
+}
+
+/// The lengths that neither one port nor all of them have.
+const PARTS_OF_RANGES: u32 = 0xfffe;
+
+/// One turn of the search for parts of ranges.
+unsafe extern "C" fn ask_length(turn: u32, search: *mut c_void) -> i64 {
+    // SAFETY: `judge` gives a pointer to its own search.
+    let search = unsafe { &mut *search.cast::<Search>() };
+    let bits = 15 - (turn & 0xf) as u8;
+    if search.lengths >> bits & 1 != 0 {
+        search.ask_ports(bits);
+    }
+    0
+}
+
+/// A search for the strongest entry.
+struct Search {
+    map: &'static PolicyMap,
+    /// The strongest so far in one number: verdict, rank, form, rule. As a number and no more: the
+    /// verifier follows every value that it can tell apart, and there are many.
+    best: u64,
+    identity: u32,
+    lengths: u32,
+    port: u16,
+    protocol: u8,
+    direction: u8,
+}
+
+impl Search {
+    /// Asks the entries with the first `bits` bits of the port.
+    #[inline(always)]
+    fn ask_ports(&mut self, bits: u8) {
+        let Self { identity, protocol, direction, .. } = *self;
+        let rank = 2 * bits + 4;
+        let key = |identity| PolicyKey::new(direction, identity, protocol, (self.port, bits));
+        let (own, any) = (key(identity), key(0));
+        self.ask(&own, (rank + 1, Match::L3L4));
+        self.ask(&any, (rank, Match::L4Only));
+    }
+
+    /// Takes an entry's verdict if it is stronger.
+    #[inline(always)]
+    fn ask(&mut self, key: &PolicyKey, place: (u8, Match)) {
+        let (rank, matched) = place;
+        // SAFETY: plain integers; a torn read can't happen, entries are replaced, not written to.
+        let Some(value) = (unsafe { self.map.get(key) }) else {
+            return;
+        };
+        let place = u64::from(rank) << 40 | (matched as u64) << 32;
+        let entry = u64::from(value.verdict) << 48 | place | u64::from(value.rule);
+        if entry > self.best {
+            self.best = entry;
+        }
+    }
+
+    #[inline(always)]
+    fn judgement(&self) -> Judgement {
+        let verdict = Verdict::from_number((self.best >> 48) as u8);
+        let matched = match verdict {
+            // Its entry stands for want of one.
+            Verdict::AuditUnmatched => 0,
+            _ => (self.best >> 32) as u8,
+        };
+        Judgement { verdict, matched, rule: self.best as u32 }
+    }
+}
+
+/// Whether a direction lets everything pass since no policy is about it.
+#[inline(always)]
+pub fn is_open(endpoint: u32, direction: u8) -> bool {
+    // SAFETY: the inner map is only asked, by helpers.
+    let Some(map) = (unsafe { POLICY.get(&endpoint) }) else {
+        return false;
+    };
+    let key = PolicyKey::new(direction, 0, 0, (0, 0));
+    // SAFETY: plain integers; entries are replaced, not written to.
+    unsafe { map.get(&key) }.is_some_and(|value| value.verdict == Verdict::Allow as u8)
+}
+
+impl Judgement {
+    /// Why a packet is dropped that it doesn't let pass.
+    #[inline(always)]
+    pub fn reason(&self) -> Drop {
+        match self.verdict {
+            Verdict::Deny => Drop::PolicyDeny,
+            Verdict::FailAuthentication => Drop::AuthenticationRequired,
+            _ => Drop::PolicyDenied,
+        }
+    }
 }

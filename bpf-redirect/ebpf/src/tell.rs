@@ -31,7 +31,7 @@ pub struct Place {
 /// Tells of a drop for which no policy was asked; gives the reason back.
 #[inline(always)]
 pub fn dropped(place: &Place, packet: &Packet, reason: Drop) -> Drop {
-    let judgement = Judgement { verdict: Verdict::Unmatched, matched: Match::None, rule: 0 };
+    let judgement = Judgement { verdict: Verdict::Unmatched, matched: Match::None as u8, rule: 0 };
     emit(place, packet, EventKind::Drop, (0, &judgement, reason as u8));
     reason
 }
@@ -41,8 +41,9 @@ pub fn dropped(place: &Place, packet: &Packet, reason: Drop) -> Drop {
 pub fn judged(place: &Place, packet: &Packet, identity: u32, judgement: &Judgement) {
     let reason = match judgement.verdict {
         Verdict::Allow | Verdict::Redirect | Verdict::AuditUnmatched | Verdict::AuditDeny => 0,
-        Verdict::Unmatched => Drop::PolicyDenied as u8,
-        Verdict::Deny => Drop::PolicyDeny as u8,
+        Verdict::Unmatched | Verdict::FailAuthentication | Verdict::Deny => {
+            judgement.reason() as u8
+        }
     };
     emit(place, packet, EventKind::Verdict, (identity, judgement, reason));
     if reason != 0 {
@@ -81,7 +82,7 @@ fn emit(place: &Place, packet: &Packet, kind: EventKind, what: (u32, &Judgement,
         protocol: packet.protocol,
         tcp_flags: packet.tcp_flags,
         verdict: judgement.verdict as u8,
-        matched: judgement.matched as u8,
+        matched: judgement.matched,
         reason,
         family: packet.family,
     });

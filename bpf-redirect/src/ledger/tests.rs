@@ -13,12 +13,7 @@ fn open(last: u8, identity: u32) -> Change {
 }
 
 fn entry(identity: u32) -> Entries {
-    let key = PolicyKey {
-        identity,
-        port: 0,
-        protocol: 0,
-        direction: 1,
-    };
+    let key = PolicyKey::new(1, identity, 0, (0, 0));
     vec![(
         key,
         PolicyValue {

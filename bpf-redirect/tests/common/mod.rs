@@ -45,12 +45,8 @@ pub(crate) fn entry(
     port: u16,
     verdict: Verdict,
 ) -> (PolicyKey, PolicyValue) {
-    let key = PolicyKey {
-        identity,
-        port: port.to_be(),
-        protocol,
-        direction: EGRESS,
-    };
+    let bits = if port == 0 { 0 } else { 16 };
+    let key = PolicyKey::new(EGRESS, identity, protocol, (port, bits));
     (
         key,
         PolicyValue {
@@ -63,12 +59,7 @@ pub(crate) fn entry(
 
 /// Ingress isn't enforced.
 pub(crate) fn open_ingress() -> (PolicyKey, PolicyValue) {
-    let key = PolicyKey {
-        identity: 0,
-        port: 0,
-        protocol: 0,
-        direction: INGRESS,
-    };
+    let key = PolicyKey::new(INGRESS, 0, 0, (0, 0));
     (
         key,
         PolicyValue {
