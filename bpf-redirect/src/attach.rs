@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use aya::programs::links::FdLink;
+use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, tc};
 
@@ -116,6 +116,20 @@ pub(crate) fn attach(
         hook,
         source,
     };
+    if let (HookMode::Tcx, Some(path)) = (mode, pin)
+        && path.exists()
+    {
+        if replace(program, (hook, interface), path) {
+            return Ok(Attachment {
+                kept: Kept::Pinned(path.to_owned()),
+            });
+        }
+        // Its interface is gone, and another one has its number.
+        std::fs::remove_file(path).map_err(|source| DatapathError::StalePin {
+            path: path.to_owned(),
+            source,
+        })?;
+    }
     let options = match mode {
         HookMode::Tcx => TcAttachOptions::TcxOrder(LinkOrder::first()),
         HookMode::Clsact => {
@@ -151,6 +165,27 @@ pub(crate) fn attach(
         }
     };
     Ok(Attachment { kept })
+}
+
+/// Puts a program into the link that an earlier run pinned, in one step. `false` if that link is on
+/// no interface any more, or on another one.
+fn replace(program: &mut SchedClassifier, (hook, interface): (Hook, &str), pin: &Path) -> bool {
+    let Ok(link) = PinnedLink::from_pin(pin) else {
+        return false;
+    };
+    let Ok(link) = SchedClassifierLink::try_from(FdLink::from(link)) else {
+        return false;
+    };
+    let Ok(id) = program.attach_to_link(link) else {
+        return false;
+    };
+    // The pin holds the link from here on.
+    drop(program.take_link(id));
+    let Ok(own) = program.info() else {
+        return false;
+    };
+    let chain = SchedClassifier::query_tcx(interface, hook.side());
+    chain.is_ok_and(|(_, programs)| programs.iter().any(|one| one.id() == own.id()))
 }
 
 /// Names of programs like ours that sit on an interface of the calling thread's namespace and were

@@ -1,5 +1,6 @@
 //! The loaded datapath: programs and maps.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use zerocopy::FromBytes;
 use crate::attach::{Attachment, Hook, HookMode, attach};
 use crate::object::{OBJECT, PROGRAMS};
 use crate::table::bytes;
-use crate::{EventReader, KernelTable, Pins};
+use crate::{EventReader, KernelTable, PinError, Pins};
 
 /// What can go wrong with the kernel's part.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,14 @@ pub enum DatapathError {
         /// The kernel's answer.
         source: aya::pin::PinError,
     },
+    /// The pin of a link that is on no interface any more could not be removed.
+    #[error("{}: {source}", path.display())]
+    StalePin {
+        /// Where.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
     /// A map could not be opened, read or written.
     #[error("map {name}: {source}")]
     Map {
@@ -74,6 +83,8 @@ pub struct Datapath {
     mode: HookMode,
     pins: Option<Pins>,
     config: Config,
+    /// The pinned links of this run.
+    links: BTreeSet<PathBuf>,
 }
 
 /// An endpoint as the datapath sees it.
@@ -103,7 +114,7 @@ pub struct CounterValue {
 }
 
 impl Datapath {
-    /// Loads the committed object; pins maps and programs if `pins` are given.
+    /// Loads the committed object over new maps; pins maps and programs if `pins` are given.
     ///
     /// # Errors
     /// If the kernel refuses a map or a program, or a pin is taken.
@@ -112,12 +123,6 @@ impl Datapath {
         mode: HookMode,
         pins: Option<Pins>,
     ) -> Result<Self, DatapathError> {
-        let mut ebpf = EbpfLoader::new().load(OBJECT)?;
-        for name in PROGRAMS {
-            classifier(&mut ebpf, name)?
-                .load()
-                .map_err(|source| DatapathError::Program { name, source })?;
-        }
         let inject_mark = random_mark();
         let config = Config {
             layout: LAYOUT_VERSION,
@@ -125,14 +130,56 @@ impl Datapath {
             inject_mark,
             client_mark: inject_mark ^ (1 << 31),
         };
+        Self::load_with(EbpfLoader::new().load(OBJECT)?, mode, (pins, config))
+            .and_then(Self::pin_maps)
+    }
+
+    /// Loads the committed object over the maps that an earlier run pinned, which [`inspect`] found
+    /// to be of this version. The links go on with the old programs until each is attached.
+    ///
+    /// # Errors
+    /// If the kernel refuses a map or a program.
+    ///
+    /// [`inspect`]: crate::inspect
+    pub fn take_over(
+        side_link_ifindex: u32,
+        pins: Pins,
+        config: Config,
+    ) -> Result<Self, DatapathError> {
+        let names = aya_obj::Object::parse(OBJECT)
+            .map_err(|error| DatapathError::Load(EbpfError::ParseError(error)))?;
+        let mut loader = EbpfLoader::new();
+        for name in names.maps.keys().filter(|name| !name.starts_with('.')) {
+            loader.map_pin_path(name, pins.map(name));
+        }
+        // Two marks at once would be a packet storm: they stay.
+        let config = Config {
+            side_link_ifindex,
+            ..config
+        };
+        let ebpf = loader.load(OBJECT)?;
+        Self::load_with(ebpf, HookMode::Tcx, (Some(pins), config))
+    }
+
+    fn load_with(
+        mut ebpf: Ebpf,
+        mode: HookMode,
+        (pins, config): (Option<Pins>, Config),
+    ) -> Result<Self, DatapathError> {
+        for name in PROGRAMS {
+            classifier(&mut ebpf, name)?
+                .load()
+                .map_err(|source| DatapathError::Program { name, source })?;
+        }
         let mut datapath = Self {
             ebpf,
             mode,
             pins,
             config,
+            links: BTreeSet::new(),
         };
         datapath.write_config()?;
-        datapath.pin_all()?;
+        datapath.pin_programs()?;
         Ok(datapath)
     }
 
@@ -150,7 +197,30 @@ impl Datapath {
             .as_ref()
             .map(|pins| pins.link(ifindex, hook.program()));
         let program = classifier(&mut self.ebpf, hook.program())?;
-        attach(program, (hook, self.mode), interface, pin.as_deref())
+        let attachment = attach(program, (hook, self.mode), interface, pin.as_deref())?;
+        self.links.extend(pin);
+        Ok(attachment)
+    }
+
+    /// Whether an earlier run left a link there.
+    #[must_use]
+    pub fn has_link(&self, hook: Hook, ifindex: u32) -> bool {
+        let pin = self
+            .pins
+            .as_ref()
+            .map(|pins| pins.link(ifindex, hook.program()));
+        pin.is_some_and(|pin| pin.exists())
+    }
+
+    /// Takes off what an earlier run attached and this one didn't.
+    ///
+    /// # Errors
+    /// If a pin can't be removed.
+    pub fn drop_other_links(&self) -> Result<(), PinError> {
+        match &self.pins {
+            Some(pins) => pins.keep_links(&self.links),
+            None => Ok(()),
+        }
     }
 
     /// How programs are attached.
@@ -229,7 +299,7 @@ impl Datapath {
     pub fn set_prefixes(&mut self, prefixes: &[(IpAddr, u8, u32)]) -> Result<(), DatapathError> {
         let failed = map_error(common::IPCACHE);
         let mut table: LpmTrie<MapData, [u8; 16], u32> = self.open(common::IPCACHE)?;
-        let mut wanted = std::collections::BTreeSet::new();
+        let mut wanted = BTreeSet::new();
         for (ip, len, identity) in prefixes {
             let bits = u32::from(*len) + if ip.is_ipv4() { 96 } else { 0 };
             let octets = Address::from(*ip).octets();
@@ -363,9 +433,9 @@ impl Datapath {
             .map_err(map_error(common::CONFIG))
     }
 
-    fn pin_all(&mut self) -> Result<(), DatapathError> {
+    fn pin_maps(self) -> Result<Self, DatapathError> {
         let Some(pins) = &self.pins else {
-            return Ok(());
+            return Ok(self);
         };
         // The compiler's own read-only data (`.rodata…`) goes with the programs; a bpffs takes no dots.
         for (name, map) in self.ebpf.maps().filter(|(name, _)| !name.starts_with('.')) {
@@ -373,8 +443,17 @@ impl Datapath {
             map.pin(&path)
                 .map_err(|source| DatapathError::Pin { path, source })?;
         }
+        Ok(self)
+    }
+
+    fn pin_programs(&mut self) -> Result<(), DatapathError> {
+        let Some(pins) = &self.pins else {
+            return Ok(());
+        };
         for name in PROGRAMS {
             let path = pins.program(name);
+            // Of an earlier run: its links keep it as long as they need it.
+            let _ = std::fs::remove_file(&path);
             classifier(&mut self.ebpf, name)?
                 .pin(&path)
                 .map_err(|source| DatapathError::Pin {

@@ -74,6 +74,22 @@ impl<T: Table> Ledger<T> {
         }
     }
 
+    /// A ledger over maps that hold these addresses already, from an earlier run. What policy entries
+    /// are there isn't known: the next [`Ledger::reload`] replaces them all. The caller holds one
+    /// reference to each identity.
+    pub fn inherit(table: T, addresses: impl IntoIterator<Item = (Address, u32)>) -> Self {
+        let mut ledger = Self::new(table);
+        for (address, identity) in addresses {
+            ledger.addresses.insert(address.octets(), identity);
+            let held = ledger.identities.entry(identity).or_insert(Held {
+                addresses: 0,
+                entries: Vec::new(),
+            });
+            held.addresses += 1;
+        }
+        ledger
+    }
+
     /// The identity that the kernel gives an address.
     #[must_use]
     pub fn identity_of(&self, address: Address) -> Option<u32> {

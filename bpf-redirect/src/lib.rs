@@ -12,6 +12,7 @@ mod ledger;
 mod object;
 mod pin;
 mod table;
+mod takeover;
 
 pub use attach::{Attachment, Hook, HookMode, remove_filters, strangers};
 pub use datapath::{CounterValue, Datapath, DatapathError, EndpointEntry};
@@ -20,3 +21,4 @@ pub use fake::{FakeTable, Hook as FakeHook};
 pub use ledger::{Change, InstallError, Installed, Ledger, Outcome};
 pub use pin::{PinError, Pins};
 pub use table::{KernelTable, Table, TableError};
+pub use takeover::{Inherited, InheritedEndpoint, TakeOverError, inspect};

@@ -3,6 +3,7 @@
 //! `DIR/maps/NAME`, `DIR/programs/NAME`, `DIR/links/INTERFACE-PROGRAM`. Removing a link's pin takes the
 //! program off its interface, unless the daemon still holds the link.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -115,6 +116,28 @@ impl Pins {
     #[must_use]
     pub fn in_use(&self) -> bool {
         self.dir.join("maps").exists()
+    }
+
+    /// Whether programs are attached by pinned links: then something is enforced.
+    #[must_use]
+    pub fn has_links(&self) -> bool {
+        std::fs::read_dir(self.dir.join("links")).is_ok_and(|mut links| links.next().is_some())
+    }
+
+    /// Removes all links but these.
+    pub(crate) fn keep_links(&self, kept: &BTreeSet<PathBuf>) -> Result<(), PinError> {
+        let links = self.dir.join("links");
+        let failed = |source: io::Error| PinError::Remove {
+            path: links.clone(),
+            source,
+        };
+        for entry in std::fs::read_dir(&links).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if !kept.contains(&path) {
+                std::fs::remove_file(&path).map_err(|source| PinError::Remove { path, source })?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the folders.

@@ -18,6 +18,12 @@ pub(crate) fn time_of_day(at: Instant) -> Time {
     since_epoch(SystemTime::now(), ago)
 }
 
+/// The time of day.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+pub(crate) fn wall() -> SystemTime {
+    SystemTime::now()
+}
+
 /// Nanoseconds since boot, as the kernel's programs count them.
 pub(crate) fn boot_ns() -> u64 {
     let time = clock_gettime(ClockId::Boottime);

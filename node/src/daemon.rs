@@ -1,13 +1,18 @@
 //! The daemon without its files and signals: what is built in which order, how a policy comes into
 //! force, and how it ends.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use bpf_redirect::{Attachment, Datapath, DatapathError, Hook, HookMode, PinError, Pins};
+use bpf_redirect::{
+    Attachment, Datapath, DatapathError, Hook, HookMode, Inherited, PinError, Pins, inspect,
+};
+use bpf_redirect_common::Config;
 use fqdn_cache::Lifetimes;
 use policy::{Compiler, Identities, Options, PolicySet, Problem};
 use transport::{Gate, LinkError, NetNs, Netlink};
@@ -16,13 +21,14 @@ use crate::clock;
 use crate::datapath::prefixes;
 use crate::directory::Directory;
 use crate::endpoints::file::Roster;
-use crate::exit::{Exit, NO_PERMISSION};
+use crate::exit::{BAD_CONFIG, Exit, NO_PERMISSION};
 use crate::flows::{FlowRing, FlowThread, NewsSink, news};
 use crate::guard::{Guards, SharedLearner};
 use crate::instance::{Instance, Lock};
 use crate::learner::Learner;
 use crate::live::{Review, is_over};
 use crate::proxy::DnsThreads;
+use crate::remembered::{PAIRS_MAX, Remembered, remembered_names};
 use crate::status::EventThread;
 use crate::tell::Teller;
 
@@ -62,6 +68,8 @@ pub(crate) struct Daemon {
     /// The number of policies in force.
     pub(crate) policy_count: usize,
     host_addresses: Vec<IpAddr>,
+    /// Whether what an earlier run guards is to be taken over yet.
+    pub(crate) has_heir: bool,
     /// Flows in the table at the last sweep.
     pub(crate) flows: usize,
 }
@@ -72,7 +80,11 @@ impl Daemon {
     ///
     /// # Errors
     /// With an exit code where one is promised; what was made is taken away again.
-    pub(crate) fn start(setup: Setup, identities: Identities) -> Result<Self> {
+    pub(crate) fn start(
+        setup: Setup,
+        mut identities: Identities,
+        remembered: Remembered,
+    ) -> Result<Self> {
         let lock = Lock::take().map_err(|holder| {
             let who = holder.map_or_else(
                 || "another process".to_owned(),
@@ -82,18 +94,32 @@ impl Daemon {
                 "{who} guards this network namespace already; one Namegate is enough for all of it"
             )
         })?;
-        let pins = clear_pins(&setup)?;
-        let gate = Gate::create(&setup.instance.side_link())
-            .map_err(|error| without_privilege("the gate", &error))?;
+        let (pins, inherited) = open_pins(&setup)?;
+        let has_heir = inherited.is_some();
+        let inherited = inherited.unwrap_or_default();
+        if has_heir {
+            remembered.number(&mut identities);
+            identities.pass_over(inherited.last_identity);
+        }
         let (news, queue) = news();
-        let parts = build(&setup, &gate, (pins, &news), identities);
-        let (datapath, learner, dns, side_link) = match parts {
+        let parts = open_gate(&setup, has_heir).and_then(|gate| {
+            let kernel = (pins, inherited.config);
+            let parts = build(&setup, &gate, (kernel, &news), identities)?;
+            Ok((gate, parts))
+        });
+        let (gate, (datapath, learner, dns, side_link)) = match parts {
             Ok(parts) => parts,
             Err(error) => {
-                // Nothing is guarded yet: leave nothing behind.
-                let _ = take_away(&setup);
+                // Nothing is guarded yet: leave nothing behind. What an earlier run guards stays so.
+                if !has_heir {
+                    let _ = take_away(&setup);
+                }
                 return Err(error);
             }
+        };
+        let guards = match has_heir {
+            true => Guards::inheriting(inherited, remembered),
+            false => Guards::default(),
         };
         let teller = Arc::new(Teller::new(Arc::clone(&learner), &node_name()));
         let flow_ring = Arc::new(FlowRing::default());
@@ -106,7 +132,8 @@ impl Daemon {
             _lock: lock,
             datapath,
             learner,
-            guards: Guards::default(),
+            guards,
+            has_heir,
             dns,
             news,
             flow_ring,
@@ -169,12 +196,17 @@ impl Daemon {
             .set_directory(Directory::new(&snapshot, &cast, &self.teller.directory()));
         self.learner.set_snapshot(snapshot);
         self.guards.reload(&self.learner);
+        self.guards
+            .prepare(&mut self.datapath, &self.learner, &self.gate);
         if let Err(error) = self.datapath.set_prefixes(&table) {
             tracing::error!("the address table is not complete: {error}");
         }
         self.end_flows();
         self.guards
             .attach(&mut self.datapath, &self.learner, &self.gate);
+        if std::mem::take(&mut self.has_heir) {
+            self.guards.drop_inheritance(&mut self.datapath);
+        }
         tracing::info!(revision, policies = self.policy_count, "policy in force");
         Ok(())
     }
@@ -215,6 +247,40 @@ impl Daemon {
         }
     }
 
+    /// How often something new was learned or forgotten, and how often only repeated.
+    pub(crate) fn learned_counts(&self) -> (u64, u64) {
+        let counts = &self.learner.counts;
+        let changes = [&counts.installed, &counts.expired, &counts.evicted];
+        let changes = changes.map(|count| count.load(Ordering::Relaxed));
+        let revision = self.learner.snapshot().revision();
+        (
+            changes.iter().sum::<u64>() + revision,
+            counts.refreshed.load(Ordering::Relaxed),
+        )
+    }
+
+    /// What the next daemon needs to know of what was learned.
+    pub(crate) fn remember(&self) -> Remembered {
+        let mut room = PAIRS_MAX;
+        let mut endpoints = BTreeMap::new();
+        for (id, guarded) in self.guards.iter() {
+            let names = self.learner.with_knowledge(id, |knowledge| {
+                remembered_names(&knowledge.cache, clock::now(), &mut room)
+            });
+            endpoints.insert(
+                guarded.found.workload.full_name(),
+                names.unwrap_or_default(),
+            );
+        }
+        if room == 0 {
+            tracing::warn!(
+                "more than {PAIRS_MAX} addresses are learned: the rest would not outlive a restart"
+            );
+        }
+        self.learner
+            .with_identities(|identities| Remembered::new(clock::wall(), identities, endpoints))
+    }
+
     /// Ends the threads. Enforcement stays where it is pinned; with `detach` everything is taken away.
     ///
     /// # Errors
@@ -240,19 +306,40 @@ impl Daemon {
 
 type Parts = (Datapath, SharedLearner, DnsThreads, Vec<Attachment>);
 
+type Kernel = (Option<Pins>, Option<Config>);
+
+/// The gate of an earlier run, else a new one.
+fn open_gate(setup: &Setup, has_heir: bool) -> Result<Gate> {
+    let (names, pin) = (setup.instance.side_link(), setup.instance.gate_pin());
+    if has_heir {
+        if let Some(gate) = Gate::find(&names, &pin) {
+            return Ok(gate);
+        }
+        tracing::warn!("the gate of the earlier run is gone and is made anew");
+        remove_side_link(setup)?;
+    }
+    let gate = Gate::create(&names).map_err(|error| without_privilege("the gate", &error))?;
+    if setup.pins.is_some() {
+        gate.ns.pin(&pin).context("pinning the gate's namespace")?;
+    }
+    Ok(gate)
+}
+
 fn build(
     setup: &Setup,
     gate: &Gate,
-    (pins, news): (Option<Pins>, &NewsSink),
+    ((pins, config), news): (Kernel, &NewsSink),
     mut identities: Identities,
 ) -> Result<Parts> {
-    if pins.is_some() {
-        gate.ns
-            .pin(&setup.instance.gate_pin())
-            .context("pinning the gate's namespace")?;
+    let node_end = gate.node_end.index;
+    let mut datapath = match (pins, config) {
+        (Some(pins), Some(config)) => Datapath::take_over(node_end, pins, config),
+        (pins, _) => {
+            let mode = setup.hook_mode.unwrap_or_else(HookMode::probe);
+            Datapath::load(node_end, mode, pins)
+        }
     }
-    let mode = setup.hook_mode.unwrap_or_else(HookMode::probe);
-    let mut datapath = Datapath::load(gate.node_end.index, mode, pins).map_err(bpf_refused)?;
+    .map_err(bpf_refused)?;
     let (policies, cast) = (PolicySet::default(), policy::Cast::default());
     let inputs = (&policies, &cast, Options::default());
     let nothing = Compiler::new()
@@ -274,15 +361,29 @@ fn build(
     Ok((datapath, learner, dns, side_link))
 }
 
-/// Removes what an earlier run of this instance left, and says what that meant.
-fn clear_pins(setup: &Setup) -> Result<Option<Pins>> {
+/// Opens the pins, and what an earlier run of this instance left there to be taken over. Filters have
+/// no links: what they left is removed, and said.
+fn open_pins(setup: &Setup) -> Result<(Option<Pins>, Option<Inherited>)> {
     let Some(dir) = &setup.pins else {
-        return Ok(None);
+        return Ok((None, None));
     };
     let pins = Pins::open(dir).map_err(|error| match error {
         PinError::NoBpffs { .. } => Exit::with(NO_PERMISSION, error),
         PinError::InUse { .. } | PinError::Create { .. } | PinError::Remove { .. } => error.into(),
     })?;
+    let mode = setup.hook_mode.unwrap_or_else(HookMode::probe);
+    if pins.has_links() && mode == HookMode::Tcx {
+        let inherited = inspect(&pins).map_err(|error| {
+            let dir = dir.display();
+            Exit::with(
+                BAD_CONFIG,
+                format!("an earlier run's pins in {dir} can't be taken over: {error}; what they enforce stays, and `namegate detach` takes it away"),
+            )
+        })?;
+        let endpoints = inherited.endpoints.len();
+        tracing::info!(endpoints, pins = %dir.display(), "taking over from an earlier run");
+        return Ok((Some(pins), Some(inherited)));
+    }
     if pins.in_use() {
         tracing::warn!(
             pins = %dir.display(),
@@ -293,7 +394,7 @@ fn clear_pins(setup: &Setup) -> Result<Option<Pins>> {
     remove_side_link(setup)?;
     pins.create()
         .map_err(|error| Exit::with(NO_PERMISSION, error))?;
-    Ok(Some(pins))
+    Ok((Some(pins), None))
 }
 
 /// Takes away all that an instance leaves on a node, whether its daemon lived or not.

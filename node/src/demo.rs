@@ -20,6 +20,7 @@ use policy::{Identities, Problem, Source};
 use crate::daemon::{Daemon, Setup};
 use crate::exit::{Exit, NO_PERMISSION};
 use crate::instance::Instance;
+use crate::remembered::Remembered;
 pub(crate) use kept::{clean, is_to_stay, tell_and_leave};
 use stage::Stage;
 use steps::STEPS;
@@ -76,6 +77,7 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
             },
         },
         Identities::new(),
+        Remembered::default(),
     )?;
     daemon.set_roster(stage.roster()?);
     let mut outcome = Ok(());

@@ -4,19 +4,25 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bpf_redirect::{Attachment, Datapath, EndpointEntry, Hook, KernelTable, strangers};
+use bpf_redirect::{
+    Attachment, Datapath, EndpointEntry, Hook, Inherited, KernelTable, Ledger, strangers,
+};
 use policy::{Cast, EndpointId, LocalEndpoint, Peer, Service};
 use serde::Serialize;
 use transport::Gate;
 
+use crate::clock;
 use crate::endpoints::file::Roster;
 use crate::endpoints::{Found, Refused};
-use crate::learner::Learner;
+use crate::learner::{Heritage, Learner};
+use crate::remembered::Remembered;
 
 /// One guarded endpoint.
 pub(crate) struct Guarded {
     pub(crate) found: Found,
     pub(crate) state: EndpointState,
+    /// Whether its tables are written as they should be.
+    is_prepared: bool,
     attachments: Vec<Attachment>,
 }
 
@@ -41,12 +47,26 @@ pub(crate) struct Guards {
     services: Vec<Service>,
     /// Numbers only go up: a late packet of a gone endpoint is nobody's.
     last_id: u32,
+    /// What an earlier run left, as long as nobody took it.
+    inherited: Inherited,
+    remembered: Remembered,
 }
 
 /// The smallest MTU that the gate assumes where no endpoint says less.
 const MTU_DEFAULT: u32 = 1_500;
 
 impl Guards {
+    /// Endpoints that take over what an earlier run left: its numbers and what it had learned.
+    pub(crate) fn inheriting(inherited: Inherited, remembered: Remembered) -> Self {
+        let numbers = inherited.endpoints.values().map(|one| one.endpoint);
+        Self {
+            last_id: numbers.max().unwrap_or_default(),
+            inherited,
+            remembered,
+            ..Self::default()
+        }
+    }
+
     /// Everybody that policy must know.
     pub(crate) fn cast(&self, host_addresses: Vec<IpAddr>) -> Cast {
         let endpoints = self.by_id.iter().map(|(id, guarded)| LocalEndpoint {
@@ -112,11 +132,12 @@ impl Guards {
                         EndpointState::Refused(reason) => EndpointState::Refused(reason),
                         EndpointState::Attaching | EndpointState::Ready => EndpointState::Attaching,
                     };
+                guarded.is_prepared = false;
             }
         }
         wanted.sort_by(|a, b| a.workload.name.cmp(&b.workload.name));
         for found in wanted {
-            let Some(id) = self.last_id.checked_add(1).and_then(EndpointId::new) else {
+            let Some(id) = self.number(&found) else {
                 let name = found.workload.full_name();
                 let reason = "no endpoint number is left".to_owned();
                 self.refused.push(Refused {
@@ -127,12 +148,12 @@ impl Guards {
                 continue;
             };
             different = true;
-            self.last_id = id.get();
             self.by_id.insert(
                 id,
                 Guarded {
                     found,
                     state: EndpointState::Attaching,
+                    is_prepared: false,
                     attachments: Vec::new(),
                 },
             );
@@ -140,8 +161,71 @@ impl Guards {
         different
     }
 
-    /// Brings every endpoint that isn't there yet under its policy: tables first, then the program
-    /// that judges what it sends, then the one that judges what it gets.
+    /// The number of a new endpoint: the one that the kernel has for its link, else the next.
+    fn number(&mut self, found: &Found) -> Option<EndpointId> {
+        let known = self.inherited.endpoints.get(&found.link.ifindex);
+        let own = known.filter(|one| one.workload_mac == found.link.workload_mac);
+        if let Some(id) = own.and_then(|one| EndpointId::new(one.endpoint)) {
+            return Some(id);
+        }
+        let id = self.last_id.checked_add(1).and_then(EndpointId::new)?;
+        self.last_id = id.get();
+        Some(id)
+    }
+
+    /// Writes the tables of every endpoint that isn't guarded yet, or whose addresses changed: its
+    /// programs judge by them from the first packet on.
+    pub(crate) fn prepare(
+        &mut self,
+        datapath: &mut Datapath,
+        learner: &Learner<KernelTable>,
+        gate: &Gate,
+    ) {
+        for (id, guarded) in &mut self.by_id {
+            if guarded.state != EndpointState::Attaching || guarded.is_prepared {
+                continue;
+            }
+            let addresses = self.inherited.learned.remove(&id.get());
+            let name = guarded.found.workload.full_name();
+            let heritage = Heritage {
+                pairs: self
+                    .remembered
+                    .of_endpoint(&name, (clock::wall(), clock::now())),
+                addresses: addresses.unwrap_or_default(),
+            };
+            match prepare(*id, guarded, (datapath, learner, gate), &heritage) {
+                Ok(()) => guarded.is_prepared = true,
+                Err(error) => refuse(*id, guarded, learner, &error),
+            }
+        }
+    }
+
+    /// Lets go what an earlier run left and nobody took: its workloads are gone.
+    pub(crate) fn drop_inheritance(&mut self, datapath: &mut Datapath) {
+        let inherited = std::mem::take(&mut self.inherited);
+        self.remembered = Remembered::default();
+        if let Err(error) = datapath.drop_other_links() {
+            tracing::warn!("links of an earlier run: {error}");
+        }
+        for (ifindex, one) in inherited.endpoints {
+            let is_used =
+                EndpointId::new(one.endpoint).is_some_and(|id| self.by_id.contains_key(&id));
+            if is_used {
+                continue;
+            }
+            let addresses = inherited.learned.get(&one.endpoint).cloned();
+            let forgotten = datapath
+                .table(one.endpoint)
+                .map(|table| Ledger::inherit(table, addresses.unwrap_or_default()).clear())
+                .and_then(|_| datapath.remove_endpoint(one.endpoint, ifindex));
+            if let Err(error) = forgotten {
+                tracing::warn!("entries of an earlier run: {error}");
+            }
+        }
+    }
+
+    /// Brings every endpoint that isn't there yet under its policy, whose tables [`Guards::prepare`]
+    /// wrote: first the program that judges what it sends, then the one that judges what it gets.
     pub(crate) fn attach(
         &mut self,
         datapath: &mut Datapath,
@@ -152,18 +236,10 @@ impl Guards {
             if guarded.state != EndpointState::Attaching {
                 continue;
             }
-            guarded.state = match attach(*id, guarded, (datapath, learner, gate)) {
-                Ok(()) => EndpointState::Ready,
-                Err(error) => {
-                    let name = &guarded.found.workload.name;
-                    tracing::error!(endpoint = %name, "can't be guarded and is open: {error:#}");
-                    for attachment in guarded.attachments.drain(..) {
-                        let _ = attachment.detach();
-                    }
-                    learner.remove(*id);
-                    EndpointState::Refused(format!("{error:#}"))
-                }
-            };
+            match attach(*id, guarded, datapath) {
+                Ok(()) => guarded.state = EndpointState::Ready,
+                Err(error) => refuse(*id, guarded, learner, &error),
+            }
         }
         let smallest = self
             .by_id
@@ -224,10 +300,26 @@ fn detach(guarded: Guarded) {
     }
 }
 
-fn attach(
+fn refuse(
     id: EndpointId,
     guarded: &mut Guarded,
+    learner: &Learner<KernelTable>,
+    error: &anyhow::Error,
+) {
+    let name = &guarded.found.workload.name;
+    tracing::error!(endpoint = %name, "can't be guarded and is open: {error:#}");
+    for attachment in guarded.attachments.drain(..) {
+        let _ = attachment.detach();
+    }
+    learner.remove(id);
+    guarded.state = EndpointState::Refused(format!("{error:#}"));
+}
+
+fn prepare(
+    id: EndpointId,
+    guarded: &Guarded,
     (datapath, learner, gate): (&mut Datapath, &Learner<KernelTable>, &Gate),
+    heritage: &Heritage,
 ) -> anyhow::Result<()> {
     let link = &guarded.found.link;
     datapath.set_endpoint(&EndpointEntry {
@@ -242,15 +334,30 @@ fn attach(
         // Only its addresses or labels changed.
         return Ok(learner.reload(id)?);
     }
-    let others = strangers(&link.name);
-    anyhow::ensure!(
-        others.is_empty(),
-        "{} carries programs of another Namegate ({}): two on one link make a packet storm",
-        link.name,
-        others.join(", ")
-    );
-    learner.add(id, datapath.table(id.get())?)?;
-    for hook in [Hook::FromEndpoint, Hook::ToEndpoint] {
+    if !HOOKS
+        .iter()
+        .any(|hook| datapath.has_link(*hook, link.ifindex))
+    {
+        let others = strangers(&link.name);
+        anyhow::ensure!(
+            others.is_empty(),
+            "{} carries programs of another Namegate ({}): two on one link make a packet storm",
+            link.name,
+            others.join(", ")
+        );
+    }
+    Ok(learner.adopt(id, datapath.table(id.get())?, heritage)?)
+}
+
+/// What an endpoint's interface carries, in the order in which it is attached.
+const HOOKS: [Hook; 2] = [Hook::FromEndpoint, Hook::ToEndpoint];
+
+fn attach(id: EndpointId, guarded: &mut Guarded, datapath: &mut Datapath) -> anyhow::Result<()> {
+    let link = &guarded.found.link;
+    if !guarded.attachments.is_empty() {
+        return Ok(());
+    }
+    for hook in HOOKS {
         guarded
             .attachments
             .push(datapath.attach(hook, (&link.name, link.ifindex))?);

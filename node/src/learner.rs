@@ -16,7 +16,7 @@ use fqdn_cache::Lifetimes;
 use parking_lot::Mutex;
 use policy::{EndpointId, Identities, Identity, Snapshot};
 
-pub(crate) use knowledge::Knowledge;
+pub(crate) use knowledge::{Heritage, Knowledge};
 use knowledge::{Scope, Taught};
 
 /// How long an answer may wait for the datapath; then the client gets SERVFAIL (Cilium's figure).
@@ -97,14 +97,21 @@ impl<T: Table> Learner<T> {
         old.release(&mut self.identities.lock());
     }
 
-    /// Takes an endpoint in and puts the snapshot's policy into its map.
+    /// Takes an endpoint in whose maps hold what an earlier run wrote: what is still known goes on
+    /// under its numbers, the rest closes.
     ///
     /// # Errors
-    /// If the map can't take it: the endpoint stays closed.
-    pub(crate) fn add(&self, endpoint: EndpointId, table: T) -> Result<(), TableError> {
+    /// If the map can't take it: the policy of the earlier run holds.
+    pub(crate) fn adopt(
+        &self,
+        endpoint: EndpointId,
+        table: T,
+        heritage: &Heritage,
+    ) -> Result<(), TableError> {
         self.remove(endpoint);
+        let knowledge = Knowledge::inherit(table, heritage, &mut self.identities.lock());
         self.endpoints
-            .insert(endpoint, Arc::new(Mutex::new(Knowledge::new(table))));
+            .insert(endpoint, Arc::new(Mutex::new(knowledge)));
         self.reload(endpoint)
     }
 

@@ -19,6 +19,7 @@ mod learned;
 mod learner;
 mod live;
 mod proxy;
+mod remembered;
 mod run;
 mod state;
 mod status;

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use policy::{Feature, Loader, PolicySet, Problem};
@@ -51,6 +51,10 @@ const SETTLE_MAX: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_secs(2);
 /// How late an address may close after its end.
 const EXPIRY_STEP: Duration = Duration::from_millis(250);
+/// How long after the last time what was newly learned is kept on disk.
+const KEEP_CHANGES_AFTER: Duration = Duration::from_secs(1);
+/// The same where known names were only asked for again.
+const KEEP_REFRESHES_AFTER: Duration = Duration::from_secs(10);
 /// How many ticks lie between two sweeps of the flow table.
 const TICKS_PER_SWEEP: u32 = 5;
 
@@ -61,6 +65,8 @@ pub(crate) struct Service {
     pub(crate) daemon: Daemon,
     state: StateDir,
     kept_identities: BTreeMap<String, u32>,
+    /// What was learned, as it was last kept: its count of changes and of refreshes, and when.
+    kept_learned: (u64, u64, Instant),
     /// Problems of the policy files as they are; the set in force is older if one is an error.
     pub(crate) policy_problems: Vec<Problem>,
     /// Faults of the endpoint folder as it is.
@@ -96,6 +102,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     control.close();
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let detach = matches!(outcome, Ok(End::Detach));
+    service.write_learned();
     service.daemon.end(detach)?;
     outcome.map(drop)
 }
@@ -105,7 +112,7 @@ impl Service {
         let unusable = || {
             Exit::with(
                 BAD_CONFIG,
-                "the policies can't be used; no endpoint is guarded",
+                "the policies can't be used; no endpoint is guarded by them",
             )
         };
         let mut loader = Loader::new();
@@ -122,7 +129,11 @@ impl Service {
                 format!("{}: {error}", options.state_dir.display()),
             )
         })?;
-        let mut daemon = Daemon::start(options.setup.clone(), state.identities())?;
+        let mut daemon = Daemon::start(
+            options.setup.clone(),
+            state.identities(),
+            state.remembered(),
+        )?;
         daemon.set_policies(policies);
         daemon.set_roster(roster);
         let mut service = Self {
@@ -131,6 +142,7 @@ impl Service {
             daemon,
             state,
             kept_identities: BTreeMap::new(),
+            kept_learned: (0, 0, clock::now()),
             policy_problems: problems,
             endpoint_problems: Vec::new(),
         };
@@ -141,7 +153,9 @@ impl Service {
             }
             Err(problems) => {
                 say_problems(&problems);
-                service.daemon.end(true)?;
+                // What an earlier run guards stays guarded by its policies.
+                let has_heir = service.daemon.has_heir;
+                service.daemon.end(!has_heir)?;
                 Err(unusable())
             }
         }
@@ -158,6 +172,26 @@ impl Service {
         match self.state.keep(&dump) {
             Ok(()) => self.kept_identities = dump,
             Err(error) => tracing::error!("the numbers of label sets can't be kept: {error}"),
+        }
+    }
+
+    /// Keeps what was learned: at most once a second where something is new, and now and then where
+    /// only its time is.
+    fn keep_learned(&mut self, now: Instant) {
+        let (changes, refreshes) = self.daemon.learned_counts();
+        let (kept_changes, kept_refreshes, when) = self.kept_learned;
+        let age = now.saturating_duration_since(when);
+        let is_due = (changes != kept_changes && age >= KEEP_CHANGES_AFTER)
+            || (refreshes != kept_refreshes && age >= KEEP_REFRESHES_AFTER);
+        if is_due {
+            self.write_learned();
+            self.kept_learned = (changes, refreshes, now);
+        }
+    }
+
+    fn write_learned(&self) {
+        if let Err(error) = self.state.remember(&self.daemon.remember()) {
+            tracing::error!("what was learned can't be kept: {error}");
         }
     }
 
@@ -206,6 +240,7 @@ impl Service {
             let now = clock::now();
             if now >= next_expiry {
                 self.daemon.expire();
+                self.keep_learned(now);
                 next_expiry = now + EXPIRY_STEP;
             }
             if now >= next_tick {

@@ -1,4 +1,4 @@
-//! What must outlive the daemon: the numbers of label sets.
+//! What must outlive the daemon: the numbers of label sets, and what was learned.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use policy::Identities;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
+
+use crate::remembered::Remembered;
 
 /// The state folder.
 #[derive(Debug)]
@@ -26,6 +28,7 @@ struct IdentityFile {
 }
 
 const IDENTITIES: &str = "identities.json";
+const LEARNED: &str = "learned.json";
 const VERSION: u32 = 1;
 
 impl StateDir {
@@ -51,25 +54,37 @@ impl StateDir {
     /// The numbers of the last run. A file that can't be used is set aside and said; the numbers then
     /// start anew.
     pub(crate) fn identities(&self) -> Identities {
-        let path = self.path.join(IDENTITIES);
+        let parse = |bytes: &[u8]| {
+            let file: IdentityFile =
+                serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+            if file.version != VERSION {
+                return Err(format!("version {} instead of {VERSION}", file.version));
+            }
+            Identities::restore(file.identities).map_err(|error| error.to_string())
+        };
+        self.read(IDENTITIES, parse).unwrap_or_default()
+    }
+
+    /// What the last run had learned, as with [`StateDir::identities`].
+    pub(crate) fn remembered(&self) -> Remembered {
+        self.read(LEARNED, Remembered::parse).unwrap_or_default()
+    }
+
+    /// What a file says; one that can't be used is set aside and said.
+    fn read<T>(&self, name: &str, parse: impl Fn(&[u8]) -> Result<T, String>) -> Option<T> {
+        let path = self.path.join(name);
         let refused = match std::fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Identities::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => error.to_string(),
-            Ok(bytes) => match serde_json::from_slice::<IdentityFile>(&bytes) {
-                Err(error) => error.to_string(),
-                Ok(file) if file.version != VERSION => {
-                    format!("version {} instead of {VERSION}", file.version)
-                }
-                Ok(file) => match Identities::restore(file.identities) {
-                    Ok(identities) => return identities,
-                    Err(error) => error.to_string(),
-                },
+            Ok(bytes) => match parse(&bytes) {
+                Ok(read) => return Some(read),
+                Err(error) => error,
             },
         };
-        let aside = self.path.join(format!("{IDENTITIES}.refused"));
+        let aside = self.path.join(format!("{name}.refused"));
         let _ = std::fs::rename(&path, &aside);
-        tracing::error!(file = %path.display(), aside = %aside.display(), "identities of the last run can't be used: {refused}");
-        Identities::new()
+        tracing::error!(file = %path.display(), aside = %aside.display(), "what the last run left can't be used: {refused}");
+        None
     }
 
     /// Keeps the numbers: written aside, synced, renamed.
@@ -81,11 +96,23 @@ impl StateDir {
             version: VERSION,
             identities: identities.clone(),
         };
+        self.write(IDENTITIES, &serde_json::to_vec_pretty(&file)?)
+    }
+
+    /// Keeps what was learned, likewise.
+    ///
+    /// # Errors
+    /// If the disk says no; the old file stays then.
+    pub(crate) fn remember(&self, remembered: &Remembered) -> io::Result<()> {
+        self.write(LEARNED, &serde_json::to_vec(remembered)?)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let mut draft = tempfile::NamedTempFile::new_in(&self.path)?;
-        draft.write_all(&serde_json::to_vec_pretty(&file)?)?;
+        draft.write_all(bytes)?;
         draft.as_file().sync_all()?;
         draft
-            .persist(self.path.join(IDENTITIES))
+            .persist(self.path.join(name))
             .map_err(|error| error.error)?;
         File::open(&self.path)?.sync_all()
     }

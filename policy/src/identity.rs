@@ -17,6 +17,9 @@ pub struct Identities {
     outside: HashMap<LabelSet, u32>,
     in_use: BTreeMap<u32, Use>,
     next_outside: u32,
+    /// Numbers of an earlier run: kept for their sets, since the kernel may still hold them.
+    remembered: BTreeMap<u32, LabelSet>,
+    remembered_sets: HashMap<LabelSet, u32>,
 }
 
 /// A local number in use.
@@ -59,6 +62,8 @@ impl Identities {
             outside: HashMap::new(),
             in_use: BTreeMap::new(),
             next_outside: Identity::LOCAL_MIN,
+            remembered: BTreeMap::new(),
+            remembered_sets: HashMap::new(),
         }
     }
 
@@ -123,7 +128,13 @@ impl Identities {
             }
             return Ok(Identity::from_number(*number));
         }
-        let number = self.free_number()?;
+        let number = match self.remembered_sets.remove(&set) {
+            Some(number) => {
+                self.remembered.remove(&number);
+                number
+            }
+            None => self.free_number()?,
+        };
         self.outside.insert(set.clone(), number);
         self.in_use.insert(number, Use { set, count: 1 });
         Ok(Identity::from_number(number))
@@ -144,6 +155,49 @@ impl Identities {
         }
     }
 
+    /// The numbers in use of sets of addresses outside, for the state folder.
+    pub fn outside(&self) -> impl Iterator<Item = (Identity, &LabelSet)> {
+        let in_use = self.in_use.iter();
+        in_use.map(|(number, entry)| (Identity::from_number(*number), &entry.set))
+    }
+
+    /// Keeps the number of a set from an earlier run for it, unless one of them is taken already.
+    pub fn remember(&mut self, number: u32, set: LabelSet) {
+        let is_ours = (Identity::LOCAL_MIN..=Identity::LOCAL_MAX).contains(&number);
+        if !is_ours
+            || set.is_world()
+            || self.in_use.contains_key(&number)
+            || self.remembered.contains_key(&number)
+            || self.outside.contains_key(&set)
+            || self.remembered_sets.contains_key(&set)
+        {
+            return;
+        }
+        self.pass_over(number);
+        self.remembered.insert(number, set.clone());
+        self.remembered_sets.insert(set, number);
+    }
+
+    /// Gives no number up to this one to a new set: the kernel may still hold it.
+    pub fn pass_over(&mut self, number: u32) {
+        if (Identity::LOCAL_MIN..Identity::LOCAL_MAX).contains(&number) {
+            self.next_outside = self.next_outside.max(number + 1);
+        }
+    }
+
+    /// Acquires a number that is in use or remembered. Says whether it was: then there is one more to
+    /// release.
+    pub fn hold(&mut self, number: u32) -> bool {
+        if let Some(entry) = self.in_use.get_mut(&number) {
+            entry.count += 1;
+            return true;
+        }
+        let Some(set) = self.remembered.get(&number).cloned() else {
+            return false;
+        };
+        self.acquire(set).is_ok()
+    }
+
     /// The set that a local number in use stands for.
     #[must_use]
     pub fn labels_of(&self, identity: Identity) -> Option<&LabelSet> {
@@ -159,7 +213,7 @@ impl Identities {
     /// The next number; past the last one it starts again and passes over those in use.
     fn free_number(&mut self) -> Result<u32, Exhausted> {
         let room = usize::try_from(Identity::LOCAL_MAX - Identity::LOCAL_MIN + 1);
-        if room.is_ok_and(|room| self.in_use.len() >= room) {
+        if room.is_ok_and(|room| self.in_use.len() + self.remembered.len() >= room) {
             return Err(Exhausted);
         }
         loop {
@@ -169,7 +223,7 @@ impl Identities {
             } else {
                 number + 1
             };
-            if !self.in_use.contains_key(&number) {
+            if !self.in_use.contains_key(&number) && !self.remembered.contains_key(&number) {
                 return Ok(number);
             }
         }
@@ -212,6 +266,24 @@ mod tests {
         ids.next_outside = Identity::LOCAL_MAX;
         assert_eq!(ids.acquire(set("a")).unwrap().get(), Identity::LOCAL_MAX);
         assert_eq!(ids.acquire(set("b")).unwrap().get(), kept.get() + 1);
+    }
+
+    #[test]
+    fn numbers_of_an_earlier_run_stay_with_their_sets() {
+        let mut ids = Identities::new();
+        let number = Identity::LOCAL_MIN + 5;
+        ids.remember(number, set("a"));
+        ids.remember(number, set("b")); // the number is taken
+        ids.remember(number + 1, set("a")); // the set is
+        ids.remember(7, set("c")); // no number of ours
+        ids.pass_over(number + 9);
+        assert_eq!(ids.acquire(set("b")).unwrap().get(), number + 10);
+        assert!(ids.hold(number) && !ids.hold(number + 1) && !ids.hold(7));
+        assert_eq!(ids.acquire(set("a")).unwrap().get(), number);
+        ids.release(Identity::from_number(number));
+        ids.release(Identity::from_number(number));
+        assert_eq!(ids.labels_of(Identity::from_number(number)), None);
+        assert_eq!(ids.outside().count(), 1);
     }
 
     #[test]

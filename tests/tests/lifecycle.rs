@@ -11,6 +11,9 @@ use namegate_tests::{Daemon, Stage, policy};
 /// What `alice` may reach.
 const NAMES: &str = "[{matchName: web.example.com}]";
 
+/// Filters, as where there is no tcx: nothing pins them, so nobody takes them over.
+const CLSACT: &[&str] = &["--hooks", "clsact"];
+
 fn daemon(stage: &Stage) -> Daemon<'_> {
     stage.daemon(&policy("alice", NAMES)).unwrap()
 }
@@ -76,11 +79,11 @@ fn difference(before: &str, after: &str) {
 }
 
 #[test]
-fn sigterm_and_kill_leave_enforcement_and_a_restart_begins_anew() {
+fn sigterm_and_kill_leave_enforcement_and_filters_are_made_anew() {
     let stage = Stage::new().unwrap();
     let mut daemon = daemon(&stage);
     for signal in ["TERM", "KILL"] {
-        daemon.start(&[]).unwrap();
+        daemon.start(CLSACT).unwrap();
         assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
         assert!(stage.reaches("198.18.0.1:80").unwrap());
         let code = daemon.end_with(signal).unwrap();
@@ -98,7 +101,7 @@ fn sigterm_and_kill_leave_enforcement_and_a_restart_begins_anew() {
             "{signal}: no query goes unjudged"
         );
     }
-    daemon.start(&[]).unwrap();
+    daemon.start(CLSACT).unwrap();
     let said = daemon.said();
     assert!(
         said.contains("an earlier run left its programs") && said.contains("open until"),

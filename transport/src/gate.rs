@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
 use bpf_redirect_common::GATE_MAC;
 
@@ -113,6 +114,21 @@ impl Gate {
                 Err(error)
             }
         }
+    }
+
+    /// The gate of an earlier run, if its namespace is pinned and joined to the calling thread's.
+    #[must_use]
+    pub fn find(names: &SideLinkNames, pin: &Path) -> Option<Self> {
+        let ns = NetNs::open(pin).ok()?;
+        let node_end = Netlink::open().ok()?.link(&names.node).ok()?;
+        let gate_end = ns.run(|| Netlink::open()?.link(&names.gate)).ok()?.ok()?;
+        let is_pair =
+            node_end.peer == Some(gate_end.index) && gate_end.peer == Some(node_end.index);
+        is_pair.then_some(Self {
+            ns,
+            node_end,
+            gate_end,
+        })
     }
 
     /// Sets how large a packet the gate may send where no endpoint's own route says more: the

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use policy::{EndpointId, Identities, Identity, Snapshot};
 
 use crate::datapath::{Entries, learned_entries, static_entries};
+use crate::remembered::Pair;
 
 /// What one endpoint knows, and what the kernel holds of it.
 pub(crate) struct Knowledge<T> {
@@ -28,6 +29,15 @@ pub(crate) struct Knowledge<T> {
     pub(super) unsettled: BTreeSet<IpAddr>,
     /// Taken out while others still wait for its lock: nothing may be written any more.
     pub(super) is_gone: bool,
+}
+
+/// What an earlier run leaves to an endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Heritage {
+    /// What it knew.
+    pub(crate) pairs: Vec<Pair>,
+    /// What the kernel holds.
+    pub(crate) addresses: Vec<(Address, u32)>,
 }
 
 /// Under which policy, and with whose numbers.
@@ -71,13 +81,39 @@ struct Wanted {
 }
 
 impl<T: Table> Knowledge<T> {
-    pub(super) fn new(table: T) -> Self {
+    /// What is left of an earlier run, if there was one. All its addresses count as not settled: the
+    /// next [`Knowledge::reload`] gives each what its names call for.
+    pub(super) fn inherit(table: T, heritage: &Heritage, identities: &mut Identities) -> Self {
+        let mut cache = Cache::new();
+        let mut by_name: BTreeMap<&Name, Vec<(IpAddr, Instant)>> = BTreeMap::new();
+        for pair in &heritage.pairs {
+            let addresses = by_name.entry(&pair.name).or_default();
+            addresses.push((pair.address, pair.end));
+        }
+        for (name, addresses) in by_name {
+            // What has no room, or is stale, is not known.
+            let plan = cache.plan(name, &addresses);
+            let _ = plan.map(|plan| cache.commit(plan));
+        }
+        let numbers: BTreeSet<u32> = heritage
+            .addresses
+            .iter()
+            .map(|(_, number)| *number)
+            .collect();
+        for number in numbers {
+            // A number that nobody remembers is released as one that isn't counted.
+            identities.hold(number);
+        }
+        let addresses = heritage.addresses.iter().copied();
         Self {
-            cache: Cache::new(),
-            ledger: Ledger::new(table),
+            cache,
+            unsettled: addresses
+                .clone()
+                .map(|(address, _)| address.into())
+                .collect(),
+            ledger: Ledger::inherit(table, addresses),
             followed: None,
             refused: None,
-            unsettled: BTreeSet::new(),
             is_gone: false,
         }
     }

@@ -98,7 +98,7 @@ impl Scene {
         for id in [1, 2] {
             scene
                 .learner
-                .add(endpoint(id), scene.kernel.table())
+                .adopt(endpoint(id), scene.kernel.table(), &Heritage::default())
                 .unwrap();
         }
         scene.at_start = scene.identities();
@@ -393,7 +393,7 @@ fn an_endpoint_that_comes_again_starts_with_nothing() {
     scene.ask("x.example", &[1]).unwrap();
     scene
         .learner
-        .add(endpoint(1), scene.kernel.table())
+        .adopt(endpoint(1), scene.kernel.table(), &Heritage::default())
         .unwrap();
     assert_eq!((scene.names_of(1), scene.open(1)), (0, None));
     assert_eq!(scene.identities(), scene.at_start);

@@ -1,0 +1,202 @@
+//! What an earlier daemon left in the kernel: looked at first, then taken over.
+//!
+//! Programs, maps and links outlive the process that made them. The next one loads its own programs
+//! over the same maps and puts them into the same links, one atomic replacement each: at no moment is
+//! an interface without a program, or a program without its tables. That holds only if the maps are
+//! what the new programs take them for, which neither the kernel nor aya looks at.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use aya::maps::{Array, HashMap, MapData, MapInfo};
+use bpf_redirect_common as common;
+use bpf_redirect_common::{Address, Config, EndpointAddress, EndpointIf, LAYOUT_VERSION};
+use zerocopy::{FromBytes, KnownLayout};
+
+use crate::object::OBJECT;
+use crate::{DatapathError, Pins};
+
+/// Why the pins are not taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeOverError {
+    /// A map isn't what this version's programs need.
+    #[error("{}: {found}, and this version needs {wanted}", path.display())]
+    OtherMap {
+        /// The pin.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+        /// What it should be.
+        wanted: String,
+    },
+    /// The maps were written by a version with other keys, values or meanings.
+    #[error("the pinned maps have layout {found}, and this version has {LAYOUT_VERSION}")]
+    OtherLayout {
+        /// Their layout.
+        found: u32,
+    },
+    /// A map can't be opened or read.
+    #[error("{0}")]
+    Kernel(#[from] DatapathError),
+}
+
+/// What the kernel holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inherited {
+    /// The marks and the side link.
+    pub config: Option<Config>,
+    /// Endpoints by their interface.
+    pub endpoints: BTreeMap<u32, InheritedEndpoint>,
+    /// What each endpoint has learned.
+    pub learned: BTreeMap<u32, Vec<(Address, u32)>>,
+    /// The largest identity that any table names.
+    pub last_identity: u32,
+}
+
+/// An endpoint that the kernel knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InheritedEndpoint {
+    /// Its number.
+    pub endpoint: u32,
+    /// The workload's own MAC.
+    pub workload_mac: [u8; 6],
+}
+
+/// Looks whether the pinned maps are those of this version, and reads what they hold.
+///
+/// # Errors
+/// If they are of another version, or can't be read.
+pub fn inspect(pins: &Pins) -> Result<Inherited, TakeOverError> {
+    verify(pins)?;
+    let config = read_config(pins)?;
+    if config.layout != LAYOUT_VERSION {
+        return Err(TakeOverError::OtherLayout {
+            found: config.layout,
+        });
+    }
+    let mut inherited = Inherited {
+        config: Some(config),
+        ..Inherited::default()
+    };
+    for (ifindex, entry) in pairs::<u32, 144>(pins, common::EP_IF)? {
+        let entry: EndpointIf = from_bytes(&entry, common::EP_IF)?;
+        inherited.endpoints.insert(
+            ifindex,
+            InheritedEndpoint {
+                endpoint: entry.endpoint,
+                workload_mac: entry.workload_mac,
+            },
+        );
+    }
+    let mut identities = BTreeSet::new();
+    for (key, identity) in pairs::<[u8; 20], 4>(pins, common::LEARNED)? {
+        let key: EndpointAddress = from_bytes(&key, common::LEARNED)?;
+        let identity = u32::from_ne_bytes(identity);
+        identities.insert(identity);
+        let of_endpoint = inherited.learned.entry(key.endpoint).or_default();
+        of_endpoint.push((key.address, identity));
+    }
+    let flows = pairs::<[u8; 44], 24>(pins, common::CT)?;
+    for (_, value) in flows {
+        let value: common::CtValue = from_bytes(&value, common::CT)?;
+        identities.insert(value.identity);
+    }
+    identities.extend(prefix_identities(pins)?);
+    inherited.last_identity = identities.last().copied().unwrap_or_default();
+    Ok(inherited)
+}
+
+/// Compares each pinned map with what the object needs.
+fn verify(pins: &Pins) -> Result<(), TakeOverError> {
+    let object = aya_obj::Object::parse(OBJECT)
+        .map_err(|error| DatapathError::Load(aya::EbpfError::ParseError(error)))?;
+    for (name, wanted) in object
+        .maps
+        .iter()
+        .filter(|(name, _)| !name.starts_with('.'))
+    {
+        let path = pins.map(name);
+        let found = MapInfo::from_pin(&path).map_err(|source| TakeOverError::OtherMap {
+            path: path.clone(),
+            found: format!("it can't be opened ({source})"),
+            wanted: shape(
+                wanted.map_type(),
+                wanted.key_size(),
+                wanted.value_size(),
+                wanted.max_entries(),
+            ),
+        })?;
+        let kind = found.map_type().map_or(0, |kind| kind as u32);
+        // A ring has no keys; the kernel rounds nothing of what we name.
+        let found = shape(
+            kind,
+            found.key_size(),
+            found.value_size(),
+            found.max_entries(),
+        );
+        let wanted = shape(
+            wanted.map_type(),
+            wanted.key_size(),
+            wanted.value_size(),
+            wanted.max_entries(),
+        );
+        if found != wanted {
+            return Err(TakeOverError::OtherMap {
+                path,
+                found,
+                wanted,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn shape(kind: u32, key: u32, value: u32, entries: u32) -> String {
+    format!("map type {kind}, keys of {key} and values of {value} bytes, {entries} entries")
+}
+
+fn read_config(pins: &Pins) -> Result<Config, DatapathError> {
+    let failed = |source| DatapathError::Map {
+        name: common::CONFIG,
+        source,
+    };
+    let data = MapData::from_pin(pins.map(common::CONFIG)).map_err(failed)?;
+    let map = aya::maps::Map::from_map_data(data).map_err(failed)?;
+    let map: Array<MapData, [u8; 16]> = map.try_into().map_err(failed)?;
+    from_bytes(&map.get(&0, 0).map_err(failed)?, common::CONFIG)
+}
+
+/// All entries of a pinned hash; what vanishes under the walk is left out.
+fn pairs<K: aya::Pod, const V: usize>(
+    pins: &Pins,
+    name: &'static str,
+) -> Result<Vec<(K, [u8; V])>, DatapathError> {
+    let failed = |source| DatapathError::Map { name, source };
+    let data = MapData::from_pin(pins.map(name)).map_err(failed)?;
+    let map = aya::maps::Map::from_map_data(data).map_err(failed)?;
+    let map: HashMap<MapData, K, [u8; V]> = map.try_into().map_err(failed)?;
+    Ok(map.iter().filter_map(Result::ok).collect())
+}
+
+fn prefix_identities(pins: &Pins) -> Result<Vec<u32>, DatapathError> {
+    let failed = |source| DatapathError::Map {
+        name: common::IPCACHE,
+        source,
+    };
+    let data = MapData::from_pin(pins.map(common::IPCACHE)).map_err(failed)?;
+    let map = aya::maps::Map::from_map_data(data).map_err(failed)?;
+    let map: aya::maps::lpm_trie::LpmTrie<MapData, [u8; 16], u32> =
+        map.try_into().map_err(failed)?;
+    Ok(map
+        .iter()
+        .filter_map(Result::ok)
+        .map(|(_, identity)| identity)
+        .collect())
+}
+
+fn from_bytes<T: FromBytes + KnownLayout>(
+    bytes: &[u8],
+    name: &'static str,
+) -> Result<T, DatapathError> {
+    T::read_from_bytes(bytes).map_err(|_| DatapathError::Missing(name))
+}

@@ -1,0 +1,198 @@
+//! What a daemon leaves to the next one: names, addresses and their ends, and the numbers that the
+//! kernel knows for them. Kept in the state folder while the daemon runs, so that it is there however
+//! the daemon ends; what the kernel holds beyond it is closed.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use fqdn::Name;
+use fqdn_cache::Cache;
+use ipnet::IpNet;
+use policy::{Family, Identities, LabelSet};
+use serde::{Deserialize, Serialize};
+
+/// Pairs of a name and an address that are kept, about 40 MB of text; beyond, the rest is left out and
+/// said, and closes with the next restart.
+pub(crate) const PAIRS_MAX: usize = 500_000;
+
+const VERSION: u32 = 1;
+
+/// The file.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Remembered {
+    version: u32,
+    /// When it was written, milliseconds since the epoch.
+    written_ms: u64,
+    identities: Vec<RememberedIdentity>,
+    /// By `NAMESPACE/NAME`.
+    endpoints: BTreeMap<String, Vec<RememberedName>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct RememberedIdentity {
+    number: u32,
+    ipv6: bool,
+    prefixes: Vec<IpNet>,
+    selectors: Vec<String>,
+}
+
+/// A name and its addresses, each with how long it is open yet, in milliseconds.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RememberedName {
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<(IpAddr, u64)>,
+}
+
+/// One thing that an endpoint knew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pair {
+    pub(crate) name: Name,
+    pub(crate) address: IpAddr,
+    pub(crate) end: Instant,
+}
+
+impl Remembered {
+    pub(crate) fn new(
+        now: SystemTime,
+        identities: &Identities,
+        endpoints: BTreeMap<String, Vec<RememberedName>>,
+    ) -> Self {
+        let identities = identities
+            .outside()
+            .map(|(number, set)| RememberedIdentity {
+                number: number.get(),
+                ipv6: set.family() == Family::V6,
+                prefixes: set.prefixes().to_vec(),
+                selectors: set.selectors().iter().map(ToString::to_string).collect(),
+            });
+        Self {
+            version: VERSION,
+            written_ms: since_epoch(now),
+            identities: identities.collect(),
+            endpoints,
+        }
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// If it is of another version or no such file at all.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let read: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        match read.version {
+            VERSION => Ok(read),
+            other => Err(format!("version {other} instead of {VERSION}")),
+        }
+    }
+
+    /// Gives the numbers back to their sets.
+    pub(crate) fn number(&self, identities: &mut Identities) {
+        for one in &self.identities {
+            let family = if one.ipv6 { Family::V6 } else { Family::V4 };
+            let selectors = one.selectors.iter().map(|text| text.as_str().into());
+            let set = LabelSet::new(family, one.prefixes.clone(), selectors.collect());
+            identities.remember(one.number, set);
+        }
+    }
+
+    /// What an endpoint knew and what has not ended since. A clock that was set back gives nothing a
+    /// longer life than it had when this was written.
+    pub(crate) fn of_endpoint(&self, name: &str, now: (SystemTime, Instant)) -> Vec<Pair> {
+        let (time_of_day, now) = now;
+        let gone = since_epoch(time_of_day).saturating_sub(self.written_ms);
+        let pairs = |one: &RememberedName| {
+            let name = Name::from_text(&one.name).ok();
+            let pair = move |(address, left): &(IpAddr, u64)| {
+                let left = left.checked_sub(gone).filter(|left| *left > 0)?;
+                Some(Pair {
+                    name: name.clone()?,
+                    address: *address,
+                    end: now.checked_add(Duration::from_millis(left))?,
+                })
+            };
+            one.addresses.iter().filter_map(pair).collect::<Vec<_>>()
+        };
+        let names = self.endpoints.get(name).into_iter().flatten();
+        names.flat_map(pairs).collect()
+    }
+}
+
+/// What a cache holds, up to `room` addresses, which get fewer.
+pub(crate) fn remembered_names(
+    cache: &Cache,
+    now: Instant,
+    room: &mut usize,
+) -> Vec<RememberedName> {
+    let mut names = Vec::new();
+    for name in cache.names() {
+        let open = |ip: IpAddr| {
+            let left = cache.expiry(name, ip)?.saturating_duration_since(now);
+            Some((ip, u64::try_from(left.as_millis()).unwrap_or(u64::MAX)))
+        };
+        let addresses: Vec<_> = cache
+            .addresses_of(name)
+            .filter_map(open)
+            .take(*room)
+            .collect();
+        *room -= addresses.len();
+        names.push(RememberedName {
+            name: name.to_string(),
+            addresses,
+        });
+        if *room == 0 {
+            break;
+        }
+    }
+    names
+}
+
+fn since_epoch(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    #[test]
+    fn what_was_known_comes_back_with_what_is_left_of_its_time() {
+        let mut identities = Identities::new();
+        let set = LabelSet::new(
+            Family::V4,
+            vec!["10.0.0.0/8".parse().unwrap()],
+            vec!["*.a.io".into()],
+        );
+        let number = identities.acquire(set.clone()).unwrap();
+        let written = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+        let address: IpAddr = "10.0.0.1".parse().unwrap();
+        let name = RememberedName {
+            name: "x.a.io.".to_owned(),
+            addresses: vec![(address, 5_000), ("10.0.0.2".parse().unwrap(), 900)],
+        };
+        let endpoints = [("default/a".to_owned(), vec![name])].into();
+        let kept = Remembered::new(written, &identities, endpoints);
+        let kept = Remembered::parse(&serde_json::to_vec(&kept).unwrap()).unwrap();
+
+        let mut next = Identities::new();
+        kept.number(&mut next);
+        assert_eq!(next.acquire(set).unwrap(), number);
+        let now = clock::now();
+        let after = |secs| (SystemTime::UNIX_EPOCH + Duration::from_secs(secs), now);
+        let ends = |secs| -> Vec<(IpAddr, Duration)> {
+            let pairs = kept.of_endpoint("default/a", after(secs));
+            pairs
+                .iter()
+                .map(|one| (one.address, one.end - now))
+                .collect()
+        };
+        assert_eq!(ends(1_001), [(address, Duration::from_secs(4))]);
+        assert_eq!(ends(1_005), []);
+        assert_eq!(ends(500).len(), 2, "a clock that was set back");
+        assert_eq!(ends(500)[0].1, Duration::from_secs(5));
+        assert_eq!(kept.of_endpoint("default/b", after(1_000)), []);
+        assert!(Remembered::parse(b"{\"version\": 9}").is_err());
+    }
+}

@@ -1,0 +1,234 @@
+//! A daemon after a daemon: nothing opens, nothing that is allowed breaks, whatever ended the first.
+
+#![expect(clippy::unwrap_used, reason = "a test may die")]
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use namegate_tests::{Answers, Stage, TcpEcho, policy};
+
+const NAMES: &str = "[{matchName: web.example.com}]";
+
+/// Packets that alice sends all the time, to where she may and to where she may not.
+struct Flood {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Flood {
+    fn start(stage: &Stage, allowed: SocketAddr, denied: SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        #[expect(clippy::disallowed_methods, reason = "a client outside of the gate")]
+        let open = || UdpSocket::bind("0.0.0.0:0").unwrap();
+        let sockets = stage.alice.ns.run(|| [open(), open()]).unwrap();
+        let ns = stage.alice.ns.clone();
+        let thread = std::thread::spawn(move || {
+            let [one, other] = sockets;
+            while !stopped.load(Ordering::Relaxed) {
+                // A refusal by ICMP is a failed send.
+                let _ = one.send_to(b"allowed", allowed);
+                let _ = other.send_to(b"denied", denied);
+                // A new flow each time, too.
+                ns.run(|| {
+                    #[expect(clippy::disallowed_methods, reason = "a client outside of the gate")]
+                    let fresh = UdpSocket::bind("0.0.0.0:0").unwrap();
+                    let _ = fresh.send_to(b"denied", denied);
+                })
+                .unwrap();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Self {
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn says(stream: &mut TcpStream, word: &[u8; 4]) -> bool {
+    let mut back = [0; 4];
+    stream
+        .set_read_timeout(Some(Duration::from_secs(3)))
+        .unwrap();
+    stream.write_all(word).unwrap();
+    stream.read_exact(&mut back).is_ok_and(|()| back == *word)
+}
+
+fn count(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// What alice may do: ask, reach what she asked for at ports 80 to 90, and one server by its address.
+fn rules() -> String {
+    policy("alice", NAMES).replace(
+        "  - toFQDNs:",
+        "  - toCIDR: [198.18.0.7/32]\n    toPorts: [{ports: [{port: '7000', protocol: UDP}]}]\n  - toFQDNs:",
+    )
+}
+
+#[test]
+fn twenty_restarts_open_nothing_and_break_nothing() {
+    let stage = Stage::new().unwrap();
+    let allowed = Answers::echo(&stage.world.ns, 7_000).unwrap();
+    let denied = Answers::echo(&stage.world.ns, 7_001).unwrap();
+    let _echo = TcpEcho::serve(&stage.world.ns, 443).unwrap();
+    let mut daemon = stage.daemon(&rules()).unwrap();
+    daemon.start(&[]).unwrap();
+    assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
+    let to: SocketAddr = "198.18.0.1:443".parse().unwrap();
+    let open = || TcpStream::connect_timeout(&to, Duration::from_secs(2));
+    let mut old = stage.alice.ns.run(open).unwrap().unwrap();
+    assert!(says(&mut old, b"old."));
+    let flood = Flood::start(
+        &stage,
+        "198.18.0.7:7000".parse().unwrap(),
+        "198.18.0.7:7001".parse().unwrap(),
+    );
+    for turn in 0..20 {
+        // What was learned is on disk a second later.
+        if turn == 0 {
+            std::thread::sleep(Duration::from_millis(1_600));
+        }
+        let signal = if turn % 2 == 0 { "KILL" } else { "TERM" };
+        daemon.end_with(signal).unwrap();
+        let before = count(&allowed.asked);
+        assert!(says(&mut old, b"dead"), "{turn}: without a daemon");
+        assert!(
+            stage.reaches("198.18.0.1:80").unwrap(),
+            "{turn}: a learned address, without a daemon"
+        );
+        daemon.start(&[]).unwrap();
+        assert!(says(&mut old, b"back"), "{turn}: with the next one");
+        assert!(stage.reaches("198.18.0.1:80").unwrap(), "{turn}: learned");
+        assert!(count(&allowed.asked) > before, "{turn}: the flood goes on");
+        assert!(!stage.reaches("198.18.0.2:80").unwrap(), "{turn}: denied");
+    }
+    assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
+    drop(flood);
+    assert_eq!(count(&denied.asked), 0, "none wrongly passed");
+    let status = daemon.status().unwrap();
+    assert_eq!(status["endpoints"][0]["state"], "ready", "{status}");
+}
+
+#[test]
+fn killed_in_the_middle_of_a_takeover_nothing_opens() {
+    let stage = Stage::new().unwrap();
+    let denied = Answers::echo(&stage.world.ns, 7_001).unwrap();
+    let mut daemon = stage.daemon(&rules()).unwrap();
+    daemon.start(&[]).unwrap();
+    daemon.end_with("KILL").unwrap();
+    let flood = Flood::start(
+        &stage,
+        "198.18.0.7:7000".parse().unwrap(),
+        "198.18.0.7:7001".parse().unwrap(),
+    );
+    // From before the programs are loaded to after all links are replaced.
+    for wait in (0..400).step_by(20) {
+        daemon.spawn(&[]).unwrap();
+        std::thread::sleep(Duration::from_millis(wait));
+        daemon.end_with("KILL").unwrap();
+    }
+    daemon.start(&[]).unwrap();
+    assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
+    assert!(stage.reaches("198.18.0.1:80").unwrap());
+    drop(flood);
+    assert_eq!(count(&denied.asked), 0);
+    // A storm would be counted in millions.
+    assert!(daemon.counter("redirected").unwrap() < 1_000);
+}
+
+#[test]
+fn what_went_away_meanwhile_is_let_go_and_what_changed_holds() {
+    let stage = Stage::new().unwrap();
+    let bob = stage.node.workload("bob", 3).unwrap();
+    let mut daemon = stage.daemon(&rules()).unwrap();
+    daemon.endpoint(&bob).unwrap();
+    daemon.policy("bob.yaml", &policy("bob", NAMES)).unwrap();
+    daemon.start(&[]).unwrap();
+    stage.asks("web.example.com").unwrap();
+    std::thread::sleep(Duration::from_millis(1_600));
+    daemon.end_with("KILL").unwrap();
+    std::fs::remove_file(daemon.path("endpoints/bob.yaml")).unwrap();
+    daemon
+        .policy(
+            "alice.yaml",
+            &rules().replace("*.example.com", "other.example.com"),
+        )
+        .unwrap();
+    daemon.start(&[]).unwrap();
+    let status = daemon.status().unwrap();
+    assert_eq!(status["endpoints"].as_array().unwrap().len(), 1, "{status}");
+    let connect = || {
+        let to = "198.18.0.9:80".parse().unwrap();
+        TcpStream::connect_timeout(&to, Duration::from_millis(700)).is_ok()
+    };
+    assert!(bob.ns.run(connect).unwrap(), "bob is nobody's any more");
+    assert!(!stage.reaches("198.18.0.9:80").unwrap());
+    assert_eq!(stage.asks("web.example.com").unwrap(), "", "no more");
+    assert_eq!(stage.asks("other.example.com").unwrap(), "198.18.0.2\n");
+}
+
+#[test]
+fn what_cannot_be_taken_over_is_refused_by_name_and_stays() {
+    let stage = Stage::new().unwrap();
+    let mut daemon = stage.daemon(&rules()).unwrap();
+    daemon.start(&[]).unwrap();
+    daemon.end_with("TERM").unwrap();
+    // A map of another version: its pin holds another map.
+    let maps = "/sys/fs/bpf/namegate/maps";
+    let node = &stage.node;
+    node.check("mv", &[&format!("{maps}/EP_ID"), &format!("{maps}/kept")])
+        .unwrap();
+    node.check("ln", &[&format!("{maps}/CONFIG"), &format!("{maps}/EP_ID")])
+        .unwrap();
+    let error = daemon.start(&[]).unwrap_err().to_string();
+    assert!(
+        error.contains("maps/EP_ID") && error.contains("values of 16 bytes"),
+        "{error}"
+    );
+    assert!(
+        !stage.reaches("198.18.0.9:80").unwrap(),
+        "what was enforced stays"
+    );
+    node.check("rm", &[&format!("{maps}/EP_ID")]).unwrap();
+    node.check("mv", &[&format!("{maps}/kept"), &format!("{maps}/EP_ID")])
+        .unwrap();
+    daemon.start(&[]).unwrap();
+    assert!(!stage.reaches("198.18.0.9:80").unwrap());
+
+    // A policy that can't be used leaves what the earlier run enforces, too.
+    daemon.end_with("TERM").unwrap();
+    daemon.policy("alice.yaml", "nothing: good\n").unwrap();
+    daemon.start(&[]).unwrap_err();
+    assert!(!stage.reaches("198.18.0.9:80").unwrap());
+}
+
+#[test]
+fn what_was_learned_is_known_to_the_next_daemon() {
+    let stage = Stage::new().unwrap();
+    let mut daemon = stage.daemon(&rules()).unwrap();
+    daemon.start(&[]).unwrap();
+    stage.asks("web.example.com").unwrap();
+    std::thread::sleep(Duration::from_millis(1_600));
+    daemon.end_with("KILL").unwrap();
+    daemon.start(&[]).unwrap();
+    let socket = daemon.path("namegate.sock").display().to_string();
+    let listed = daemon
+        .namegate(&["fqdn", "cache", "list", "-o", "json", "--socket", &socket])
+        .unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.contains("web.example.com") && listed.contains("198.18.0.1"));
+}
