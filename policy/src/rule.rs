@@ -352,6 +352,12 @@ impl Entity {
         ("none", Self::None),
     ];
 
+    /// Its word.
+    pub(crate) fn word(self) -> &'static str {
+        let word = Self::WORDS.iter().find(|(_, one)| *one == self);
+        word.map_or("", |(word, _)| word)
+    }
+
     fn selects(self, labels: &Labels) -> bool {
         let reserved = self.reserved_labels();
         reserved.iter().any(|name| labels.has_reserved(name))
