@@ -282,6 +282,15 @@ impl PeerSelector {
         }
     }
 
+    /// Whether it can select an address outside.
+    pub(crate) fn may_select_outside(&self) -> bool {
+        match self {
+            Self::Labels(selector) => selector.may_match_outside(),
+            Self::Entity(_) | Self::Cidr(_) | Self::Name(_) => true,
+            Self::Service(_) => false,
+        }
+    }
+
     /// Whether a DNS server is named by it closely enough to learn from: not everybody, not the
     /// world, not a network that somebody else may have a host in.
     pub(crate) fn may_teach(&self) -> bool {

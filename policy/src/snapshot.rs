@@ -57,7 +57,7 @@ pub struct Snapshot {
     /// The same, by longest match.
     table: PrefixTable<Identity>,
     /// Everybody in the table.
-    known: BTreeMap<Identity, Known>,
+    known: BTreeMap<Identity, Arc<Known>>,
     /// One for each acquisition that [`Snapshot::release`] gives back.
     acquired: Vec<Identity>,
     owned: Owned,

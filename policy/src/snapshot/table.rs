@@ -1,22 +1,25 @@
 //! The address table: whose identity an address has, before anything is learned.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use crate::address::Owned;
 use crate::cast::NamedPorts;
 use crate::identity::Exhausted;
-use crate::prefix::PrefixTable;
-use crate::rule::{PeerView, PolicySet, ServiceName, ServiceSelector};
+use crate::prefix::{NestedPrefixes, PrefixTable};
+use crate::rule::{CidrSelector, PeerView, PolicySet, ServiceName, ServiceSelector};
 use crate::{Cast, Family, Identities, Identity, Label, LabelSet, Labels};
 
 /// The address table in the making.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     pub(super) prefixes: BTreeMap<IpNet, Identity>,
+    /// What its prefixes outside stand for, whoever else has the address of one.
+    outside: NestedPrefixes<Identity>,
     /// What each identity in it stands for.
-    pub(super) known: BTreeMap<Identity, Known>,
+    pub(super) known: BTreeMap<Identity, Arc<Known>>,
     /// What the workloads of an identity call their ports.
     pub(super) ports: HashMap<Identity, Vec<NamedPorts>>,
     services: Vec<crate::cast::Service>,
@@ -122,13 +125,26 @@ impl Table {
         let identity = identities.acquire(set.clone())?;
         self.acquired.push(identity);
         self.prefixes.insert(prefix, identity);
+        self.outside.insert(prefix, identity);
         self.know(identity, set.to_labels(), Some(set));
         Ok(())
     }
 
     fn know(&mut self, identity: Identity, labels: Labels, outside: Option<LabelSet>) {
-        let known = Known { labels, outside };
-        self.known.entry(identity).or_insert(known);
+        let known = || Arc::new(Known { labels, outside });
+        self.known.entry(identity).or_insert_with(known);
+    }
+
+    /// The identities of the prefixes that a selector holds.
+    pub(super) fn inside(&self, selector: &CidrSelector) -> BTreeSet<Identity> {
+        let mut inside: BTreeSet<Identity> =
+            self.outside.inside(selector.prefix).copied().collect();
+        for hole in &selector.except {
+            for identity in self.outside.inside(*hole) {
+                inside.remove(identity);
+            }
+        }
+        inside
     }
 
     /// The identities of the backends of the services that a selector names.
