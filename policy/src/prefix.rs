@@ -75,13 +75,13 @@ impl<T> NestedPrefixes<T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
     /// Prefixes of few addresses, so that many lie in each other; host bits may be set.
-    fn prefix() -> impl Strategy<Value = IpNet> {
+    pub(crate) fn prefix() -> impl Strategy<Value = IpNet> {
         let v4 = (any::<[bool; 4]>(), 0..=32_u8).prop_map(|(bits, length)| {
             let octets = bits.map(|bit| if bit { 255 } else { 0 });
             IpNet::new(octets.into(), length).unwrap()

@@ -22,7 +22,7 @@ pub(super) type L4Key = (u8, PortPrefix);
 pub(super) struct Prepared {
     pub(super) id: RuleId,
     pub(super) item: Arc<Item>,
-    pub(super) origin: RuleOrigin,
+    pub(super) origin: Arc<RuleOrigin>,
     /// Whether its policy is only audited.
     pub(super) audit: bool,
     /// The names of its `toFQDNs`; absent if it has none.
@@ -57,14 +57,14 @@ impl Prepared {
             dns: by_entry(item, |rules| Ok(rules.name_list()))?,
             http: by_entry(item, L7Rules::compile_http)?,
             audit: policy.audit,
-            origin: RuleOrigin {
+            origin: Arc::new(RuleOrigin {
                 kind: policy.kind,
                 namespace: policy.namespace.clone(),
                 name: policy.name.clone(),
                 file: Arc::clone(&policy.file),
                 line: item.line,
                 log: item.log.clone(),
-            },
+            }),
             fqdns: (!names.is_empty()).then(|| Arc::new(NameList::new(names))),
             item: Arc::clone(item),
         })

@@ -263,10 +263,7 @@ impl Snapshot {
     fn known(&self, peer: PeerRef<'_>) -> Option<Arc<Known>> {
         match peer {
             PeerRef::Known(identity) => self.known.get(&identity).cloned(),
-            PeerRef::Learned(set) => Some(Arc::new(Known {
-                labels: set.to_labels(),
-                outside: Some(set.clone()),
-            })),
+            PeerRef::Learned(set) => Some(Arc::new(Known::outside(set.clone()))),
         }
     }
 }
