@@ -1,5 +1,7 @@
 //! Rules in words, for those who read them; and a sample of everything that rules tell apart.
 
+mod parts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -8,10 +10,11 @@ use crate::http::HttpRule;
 use crate::l4::{L7Rules, PortMatch, PortRule, Ports, RuleProtocol};
 use crate::label::{NAMESPACE_KEY, SOURCE_K8S};
 use crate::rule::{
-    Effect, Entity, Item, PeerSelector, Peers, Policy, PolicySet, RuleOrigin, ServiceName, Subject,
+    Effect, Item, PeerSelector, Peers, Policy, PolicySet, RuleOrigin, ServiceName, Subject,
 };
 use crate::selector::{Condition, Requirement, Selector};
 use crate::{Direction, Family, L4Protocol, Label, Labels};
+pub use parts::RuleParts;
 
 /// One rule in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub struct RuleText {
     pub ports: Vec<String>,
     /// What may be said there; empty is anything.
     pub said: Vec<String>,
+    /// Peers, ports and what may be said, for programs.
+    pub parts: RuleParts,
 }
 
 /// A sample of everything that the rules of a set tell apart.
@@ -224,6 +229,7 @@ fn text_of(policy: &Policy, item: &Item) -> RuleText {
             Ports::List(list) => list.iter().map(ToString::to_string).collect(),
         },
         said,
+        parts: RuleParts::of(item),
     }
 }
 
@@ -324,10 +330,7 @@ impl fmt::Display for PeerSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Labels(selector) => selector.fmt(f),
-            Self::Entity(entity) => {
-                let word = Entity::WORDS.iter().find(|(_, one)| one == entity);
-                f.write_str(word.map_or("", |(word, _)| word))
-            }
+            Self::Entity(entity) => f.write_str(entity.word()),
             Self::Cidr(cidr) => {
                 write!(f, "{}", cidr.prefix)?;
                 let holes: Vec<String> = cidr.except.iter().map(ToString::to_string).collect();

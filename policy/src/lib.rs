@@ -33,7 +33,7 @@ mod verdict;
 
 pub use address::AddressClass;
 pub use cast::{Cast, LocalEndpoint, NamedPorts, Peer, Service, Workload};
-pub use describe::{RuleText, Samples};
+pub use describe::{RuleParts, RuleText, Samples};
 pub use dns::{Denial, DenialReason, DenyAnswer, DnsPermit, Question};
 pub use feature::Feature;
 pub use file::{Loaded, Loader, Source, format, load};

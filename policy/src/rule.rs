@@ -311,6 +311,15 @@ impl PeerSelector {
         }
     }
 
+    /// Whether it can select an address outside.
+    pub(crate) fn may_select_outside(&self) -> bool {
+        match self {
+            Self::Labels(selector) => selector.may_match_outside(),
+            Self::Entity(_) | Self::Cidr(_) => true,
+            Self::Service(_) => false,
+        }
+    }
+
     /// Whether a DNS server is named by it closely enough to learn from: not everybody, not the
     /// world, not a network that somebody else may have a host in.
     pub(crate) fn may_teach(&self) -> bool {
@@ -371,6 +380,12 @@ impl Entity {
         ("cluster-mesh", Self::ClusterMesh),
         ("none", Self::None),
     ];
+
+    /// Its word.
+    pub(crate) fn word(self) -> &'static str {
+        let word = Self::WORDS.iter().find(|(_, one)| *one == self);
+        word.map_or("", |(word, _)| word)
+    }
 
     fn selects(self, labels: &Labels) -> bool {
         let reserved = self.reserved_labels();

@@ -77,6 +77,17 @@ impl Selector {
             .all(|requirement| requirement.holds(labels))
     }
 
+    /// Whether it can match an address outside: those have no labels of Kubernetes.
+    pub(crate) fn may_match_outside(&self) -> bool {
+        !self.requirements.iter().any(|requirement| {
+            let is_needed = match requirement.condition {
+                Condition::In(_) | Condition::Exists => true,
+                Condition::NotIn(_) | Condition::DoesNotExist => false,
+            };
+            is_needed && requirement.key.source.as_deref() == Some(SOURCE_K8S)
+        })
+    }
+
     /// Whether its author names servers by a label's value, rather than "all".
     #[must_use]
     pub fn names_labels(&self) -> bool {

@@ -8,6 +8,7 @@ mod endpoint;
 mod item;
 mod l7;
 mod name_cache;
+mod outside;
 mod selection;
 mod table;
 
@@ -49,14 +50,14 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Snapshot {
     revision: u64,
-    origins: BTreeMap<RuleId, RuleOrigin>,
+    origins: BTreeMap<RuleId, Arc<RuleOrigin>>,
     endpoints: HashMap<EndpointId, Arc<EndpointPolicy>>,
     /// What fills the kernel's address table.
     prefixes: BTreeMap<IpNet, Identity>,
     /// The same, by longest match.
     table: PrefixTable<Identity>,
     /// Everybody in the table.
-    known: BTreeMap<Identity, Known>,
+    known: BTreeMap<Identity, Arc<Known>>,
     /// One for each acquisition that [`Snapshot::release`] gives back.
     acquired: Vec<Identity>,
     owned: Owned,
@@ -86,7 +87,7 @@ impl Snapshot {
         revision: u64,
         table: Table,
         endpoints: HashMap<EndpointId, Arc<EndpointPolicy>>,
-        origins: BTreeMap<RuleId, RuleOrigin>,
+        origins: BTreeMap<RuleId, Arc<RuleOrigin>>,
     ) -> Self {
         Self {
             revision,
@@ -116,12 +117,12 @@ impl Snapshot {
     /// Where a rule of this snapshot stands.
     #[must_use]
     pub fn rule(&self, rule: RuleId) -> Option<&RuleOrigin> {
-        self.origins.get(&rule)
+        self.origins.get(&rule).map(|origin| &**origin)
     }
 
     /// All rules with their numbers.
     pub fn rules(&self) -> impl Iterator<Item = (RuleId, &RuleOrigin)> {
-        self.origins.iter().map(|(rule, origin)| (*rule, origin))
+        self.origins.iter().map(|(rule, origin)| (*rule, &**origin))
     }
 
     /// The whole address table: workloads, the node, prefixes that policy names, and the world.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use namegate_tests::Daemon;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const POLICIES: &str = r#"apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
@@ -161,12 +161,12 @@ fn a_verdict_is_json_of_both_sides() {
     let (code, out, _) = ask(dir.path(), "verdict", &words);
     assert_eq!(code, 1);
     let rule = |name: &str, line: u32| {
-        serde_json::json!({"kind": "CiliumNetworkPolicy", "namespace": "default", "name": name,
+        json!({"kind": "CiliumNetworkPolicy", "namespace": "default", "name": name,
             "file": "p.yaml", "line": line})
     };
-    let mut egress = serde_json::json!({"verdict": "REDIRECTED", "l7_verdict": "DENIED",
+    let mut egress = json!({"verdict": "REDIRECTED", "l7_verdict": "DENIED",
         "direction": "EGRESS", "match": "L3-L4", "drop_reason": null, "rules": [rule("web", 7)]});
-    let ingress = serde_json::json!({"verdict": "ALLOWED", "l7_verdict": null,
+    let ingress = json!({"verdict": "ALLOWED", "l7_verdict": null,
         "direction": "INGRESS", "match": "L3-L4", "drop_reason": null, "rules": [rule("b-in", 25)]});
     let both = egress.clone();
     let map = egress.as_object_mut().unwrap();
@@ -196,10 +196,7 @@ fn patterns_are_tried_on_names() {
     assert_eq!((code, out.as_str()), (0, "yes\ta.x.io\nyes\tA.X.io.\n"));
     let (code, out, _) = run(dir.path(), &["match", "*.x.io", "x.io", "-o", "json"]);
     let got: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(
-        (code, got),
-        (1, serde_json::json!([{"name": "x.io", "match": false}]))
-    );
+    assert_eq!((code, got), (1, json!([{"name": "x.io", "match": false}])));
     assert_eq!(run(dir.path(), &["match", "a b", "x.io"]).0, 2);
 }
 
@@ -256,6 +253,82 @@ fn sentences_tell_of_an_endpoint_and_of_a_verdict() {
     );
     assert!(out.contains("To have it allowed"), "{out}");
     assert_eq!(ask(dir.path(), "explain", &["--of", "default/zz"]).0, 2);
+}
+
+#[test]
+fn an_endpoint_is_explained_as_json() {
+    let dir = folder();
+    let (code, out, _) = ask(dir.path(), "explain", &["--of", "default/a", "-o", "json"]);
+    let got: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(code, 0);
+    assert_eq!(
+        (&got["namespace"], &got["name"], &got["labels"]),
+        (&json!("default"), &json!("a"), &json!(["k8s:app=a"]))
+    );
+    let web = json!({"kind": "CiliumNetworkPolicy", "namespace": "default", "name": "web"});
+    let egress = &got["egress"];
+    assert_eq!(egress["enforcement"], "enforced");
+    assert_eq!(egress["closed_by"], json!([web]));
+    let rule = |index: usize| &egress["rules"][index];
+    let l7 = |index: usize| &rule(index)["ports"][0]["l7"];
+    let in_default = json!({"source": "k8s", "key": "io.kubernetes.pod.namespace",
+        "operator": "In", "values": ["default"]});
+    let app_b = json!({"source": null, "key": "app", "operator": "In", "values": ["b"]});
+    #[rustfmt::skip]
+    let rows = [
+        (&rule(0)["peers"], json!([{"labels": [app_b, in_default]}])),
+        (&l7(0)["http"], json!([{"method": "GET", "path": "/public", "host": null, "headers": []}])),
+        (&l7(1)["dns"], json!(["*.example.com", "api.x.io"])),
+        (&rule(2)["peers"], json!([{"fqdn": "api.x.io"}])),
+        (&l7(2)["server_names"], json!(["api.x.io"])),
+        (&rule(4)["peers"],
+            json!([{"service": {"name": "db", "labels": null, "namespace": "default"}}])),
+        (rule(5), json!({"effect": "deny", "closes": true, "audited": false,
+            "peers": [{"entity": "host"}],
+            "ports": [{"protocols": ["TCP"], "port": 22, "end_port": 22, "port_name": null,
+                "icmp_type": null, "l7": null}],
+            "text": "host, on 22/TCP", "kind": "CiliumNetworkPolicy", "namespace": "default",
+            "name": "web", "file": "p.yaml", "line": 16})),
+    ];
+    for (got, expected) in rows {
+        assert_eq!(*got, expected);
+    }
+    assert_eq!(
+        got["ingress"],
+        json!({"enforcement": "open", "closed_by": [], "rules": []})
+    );
+    assert_eq!(got["warnings"][0]["line"], 8);
+}
+
+#[test]
+fn a_verdict_is_explained_as_json() {
+    let dir = folder();
+    let words = ["--from", "world", "--to", "default/b", "--port", "80"];
+    let with_json = [&words[..], &["-o", "json"]].concat();
+    let (code, out, _) = ask(dir.path(), "explain", &with_json);
+    let mut got: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &got["drop_reason"]), (0, &json!(133)));
+    let ingress = &got["ingress"];
+    assert_eq!(ingress["subject"], "default/b");
+    assert_eq!(ingress["rules"][0]["line"], 25);
+    let advice = ingress["to_allow"].as_str().unwrap();
+    assert!(advice.contains("an ingress rule to let in"), "{advice}");
+    // It has all that a verdict has.
+    let (_, out, _) = ask(dir.path(), "verdict", &with_json);
+    let verdict: Value = serde_json::from_str(&out).unwrap();
+    for (key, value) in verdict["ingress"].as_object().unwrap() {
+        assert_eq!(ingress[key], *value, "{key}");
+    }
+    got["ingress"] = verdict["ingress"].clone();
+    for (key, value) in verdict.as_object().unwrap() {
+        assert_eq!(got[key], *value, "{key}");
+    }
+    let words = "--from default/a --to api.x.io --port 443 -o json";
+    let words: Vec<&str> = words.split(' ').collect();
+    let (code, out, _) = ask(dir.path(), "explain", &words);
+    let got: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &got["verdict"]), (3, &Value::Null));
+    assert!(got["reason"].as_str().unwrap().contains("--learn api.x.io"));
 }
 
 #[test]

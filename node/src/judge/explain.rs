@@ -1,21 +1,25 @@
-//! Policy in sentences: one verdict, or all that holds for one endpoint.
+//! Policy explained: one verdict, or all that holds for one endpoint; in sentences and as data.
 
-use std::collections::BTreeSet;
+mod json;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use policy::{
-    Direction, Enforcement, EntryVerdict, LocalEndpoint, MatchType, Problem, Proxy, RuleText,
+    Direction, Enforcement, EntryVerdict, LocalEndpoint, MatchType, Problem, Proxy, RuleOrigin,
+    RuleText,
 };
 
 use super::question::Question;
 use super::words::{rule, verdict};
 use super::world::World;
 use super::{Answer, Side};
+pub(crate) use json::as_json;
 
 /// Columns of a line.
 const WIDTH: usize = 80;
 
 /// An answer in sentences.
-pub(crate) fn answer(answer: &Answer, question: &Question) -> String {
+pub(crate) fn as_text(answer: &Answer, question: &Question) -> String {
     let mut text = wrapped(
         &format!(
             "{} to {} on {}: {}{}.",
@@ -123,33 +127,44 @@ const fn entry_words(matched: MatchType) -> &'static str {
     }
 }
 
+/// All that holds for one endpoint.
+pub(crate) struct Explained<'a> {
+    endpoint: &'a LocalEndpoint,
+    egress: OneDirection,
+    ingress: OneDirection,
+    /// Warnings of the policies that select it.
+    warnings: Vec<&'a Problem>,
+}
+
+struct OneDirection {
+    direction: Direction,
+    enforcement: Enforcement,
+    /// What is in force: nothing where the direction is open.
+    rules: Vec<RuleText>,
+}
+
 impl World {
     /// All that holds for one endpoint.
-    pub(crate) fn explained(&self, endpoint: &LocalEndpoint) -> String {
-        let labels = endpoint.workload.full_labels();
-        let rules = self.policies.rules_for(&labels);
-        let own: Vec<String> = endpoint
-            .workload
-            .labels
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        let mut text = wrapped(
-            &format!("{} ({})", endpoint.workload.full_name(), own.join(", ")),
-            ("", "  "),
-        );
-        if endpoint.audit {
-            text.push_str("Its denials are only told, not done: it is audited.\n");
-        }
-        for direction in [Direction::Egress, Direction::Ingress] {
-            text.push('\n');
-            let of_it: Vec<&RuleText> = rules
-                .iter()
-                .filter(|rule| rule.direction == direction)
-                .collect();
+    pub(crate) fn explained<'a>(&'a self, endpoint: &'a LocalEndpoint) -> Explained<'a> {
+        let rules = self.policies.rules_for(&endpoint.workload.full_labels());
+        let warnings = self.warnings_of(&rules);
+        let (egress, ingress) = rules
+            .into_iter()
+            .partition(|rule| rule.direction == Direction::Egress);
+        let one = |direction, rules| {
             let enforcement = self.snapshot.enforcement(endpoint.id, direction);
-            text.push_str(&one_direction((direction, enforcement), &of_it));
+            OneDirection::new((direction, enforcement), rules)
+        };
+        Explained {
+            endpoint,
+            egress: one(Direction::Egress, egress),
+            ingress: one(Direction::Ingress, ingress),
+            warnings,
         }
+    }
+
+    /// The warnings of the policies that these rules are of.
+    fn warnings_of(&self, rules: &[RuleText]) -> Vec<&Problem> {
         let policies: BTreeSet<(&str, &str)> = rules
             .iter()
             .map(|rule| (&*rule.origin.file, &*rule.origin.name))
@@ -164,11 +179,30 @@ impl World {
             let policy = around.max_by_key(|((_, line), _)| *line);
             policy.is_some_and(|((file, _), name)| policies.contains(&(file, name)))
         };
-        let mut concerning = self.warnings.iter().filter(concerns).peekable();
-        if concerning.peek().is_some() {
+        self.warnings.iter().filter(concerns).collect()
+    }
+}
+
+impl Explained<'_> {
+    /// In sentences.
+    pub(crate) fn text(&self) -> String {
+        let workload = &self.endpoint.workload;
+        let own: Vec<String> = workload.labels.iter().map(ToString::to_string).collect();
+        let mut text = wrapped(
+            &format!("{} ({})", workload.full_name(), own.join(", ")),
+            ("", "  "),
+        );
+        if self.endpoint.audit {
+            text.push_str("Its denials are only told, not done: it is audited.\n");
+        }
+        for direction in [&self.egress, &self.ingress] {
+            text.push('\n');
+            text.push_str(&direction.text());
+        }
+        if !self.warnings.is_empty() {
             text.push_str("\nWarnings of its policies:\n");
         }
-        for warning in concerning {
+        for warning in &self.warnings {
             let place = format!("{}:{}: {}", warning.file, warning.line, warning.message);
             text.push_str(&wrapped(&place, ("  - ", "    ")));
         }
@@ -176,50 +210,68 @@ impl World {
     }
 }
 
-fn one_direction(
-    (direction, enforcement): (Direction, Option<Enforcement>),
-    rules: &[&RuleText],
-) -> String {
-    let (word, may, may_not) = match direction {
-        Direction::Egress => ("Egress", "It may reach", "It may never reach"),
-        Direction::Ingress => (
-            "Ingress",
-            "It may be reached by",
-            "It may never be reached by",
-        ),
-    };
-    let closing: BTreeSet<String> = rules
-        .iter()
-        .filter(|rule| rule.closes)
-        .map(|one| one.origin.policy())
-        .collect();
-    let by = closing.into_iter().collect::<Vec<_>>().join(", ");
-    let by = if by.is_empty() {
-        "the mode".to_owned()
-    } else {
-        by
-    };
-    let state = match enforcement {
-        None | Some(Enforcement::Open) => "open: all is allowed, no policy closes it".to_owned(),
-        Some(Enforcement::Observed) => "open to all that no rule denies".to_owned(),
-        Some(Enforcement::Enforced) => format!("closed by {by}: only what is allowed passes"),
-        Some(Enforcement::Audited) => format!("closed by {by}, which is only audited"),
-    };
-    let mut text = wrapped(&format!("{word} is {state}."), ("", ""));
-    let is_open = matches!(enforcement, None | Some(Enforcement::Open));
-    for (denies, head) in [(false, may), (true, may_not)] {
-        let mut some = rules
-            .iter()
-            .filter(|rule| rule.denies == denies && !is_open)
-            .peekable();
-        if some.peek().is_some() {
-            text.push_str(&format!("{head}\n"));
+impl OneDirection {
+    fn new(
+        (direction, enforcement): (Direction, Option<Enforcement>),
+        mut rules: Vec<RuleText>,
+    ) -> Self {
+        let enforcement = enforcement.unwrap_or(Enforcement::Open);
+        if enforcement == Enforcement::Open {
+            rules.clear();
         }
-        for one in some {
-            text.push_str(&wrapped(&in_words(one), ("  - ", "    ")));
+        Self {
+            direction,
+            enforcement,
+            rules,
         }
     }
-    text
+
+    /// The policies that close it, by their full names. If it is closed without one, the mode does it.
+    fn closing(&self) -> BTreeMap<String, &RuleOrigin> {
+        let closing = self.rules.iter().filter(|rule| rule.closes);
+        closing
+            .map(|rule| (rule.origin.policy(), &rule.origin))
+            .collect()
+    }
+
+    fn text(&self) -> String {
+        let (word, may, may_not) = match self.direction {
+            Direction::Egress => ("Egress", "It may reach", "It may never reach"),
+            Direction::Ingress => (
+                "Ingress",
+                "It may be reached by",
+                "It may never be reached by",
+            ),
+        };
+        let by = self.closing().into_keys().collect::<Vec<_>>().join(", ");
+        let by = if by.is_empty() {
+            "the mode".to_owned()
+        } else {
+            by
+        };
+        let state = match self.enforcement {
+            Enforcement::Open => "open: all is allowed, no policy closes it".to_owned(),
+            Enforcement::Observed => "open to all that no rule denies".to_owned(),
+            Enforcement::Enforced => format!("closed by {by}: only what is allowed passes"),
+            Enforcement::Audited => format!("closed by {by}, which is only audited"),
+        };
+        let mut text = wrapped(&format!("{word} is {state}."), ("", ""));
+        for (denies, head) in [(false, may), (true, may_not)] {
+            let some = self.rules.iter().filter(|rule| rule.denies == denies);
+            let mut some = some.peekable();
+            if some.peek().is_some() {
+                text.push_str(&format!("{head}\n"));
+            }
+            for one in some {
+                let RuleOrigin {
+                    name, file, line, ..
+                } = &one.origin;
+                let rule = format!("{} [{name} {file}:{line}]", in_words(one));
+                text.push_str(&wrapped(&rule, ("  - ", "    ")));
+            }
+        }
+        text
+    }
 }
 
 fn in_words(one: &RuleText) -> String {
@@ -241,11 +293,7 @@ fn in_words(one: &RuleText) -> String {
     } else {
         ""
     };
-    let origin = &one.origin;
-    format!(
-        "{peers}, {ports}{said}{audited} [{} {}:{}]",
-        origin.name, origin.file, origin.line
-    )
+    format!("{peers}, {ports}{said}{audited}")
 }
 
 /// The text in lines of at most [`WIDTH`] columns where words allow it; the first and the other lines

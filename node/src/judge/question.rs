@@ -256,17 +256,34 @@ impl Proto {
             Self::Icmpv6 => 58,
         }
     }
+
+    /// Its name.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+            Self::Icmp => "ICMP",
+            Self::Icmpv6 => "ICMPv6",
+        }
+    }
+
+    /// Whether it has types in place of ports.
+    pub(crate) const fn is_icmp(self) -> bool {
+        match self {
+            Self::Icmp | Self::Icmpv6 => true,
+            Self::Tcp | Self::Udp | Self::Sctp => false,
+        }
+    }
 }
 
 impl Question {
     /// `80/TCP`, `ICMP type 8`.
     pub(crate) fn service(&self) -> String {
-        match self.proto {
-            Proto::Tcp => format!("{}/TCP", self.port),
-            Proto::Udp => format!("{}/UDP", self.port),
-            Proto::Sctp => format!("{}/SCTP", self.port),
-            Proto::Icmp => format!("ICMP type {}", self.port),
-            Proto::Icmpv6 => format!("ICMPv6 type {}", self.port),
+        let (word, port) = (self.proto.word(), self.port);
+        match self.proto.is_icmp() {
+            true => format!("{word} type {port}"),
+            false => format!("{port}/{word}"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use policy::{Direction, EntryVerdict, MatchType, RuleOrigin};
+use policy::{Direction, Enforcement, EntryVerdict, MatchType, RuleOrigin};
 use serde_json::{Value, json};
 
 use super::question::{L7Question, Question};
@@ -34,18 +34,38 @@ pub(crate) const fn l7_verdict(allowed: Option<bool>) -> Option<&'static str> {
     }
 }
 
+/// The word of how far a direction is closed.
+pub(crate) const fn enforcement(enforcement: Enforcement) -> &'static str {
+    match enforcement {
+        Enforcement::Open => "open",
+        Enforcement::Observed => "observed",
+        Enforcement::Enforced => "enforced",
+        Enforcement::Audited => "audited",
+    }
+}
+
 /// `kind namespace/name file:line`.
 pub(crate) fn rule(origin: &RuleOrigin) -> String {
     format!("{} {}:{}", origin.policy(), origin.file, origin.line)
 }
 
-fn rule_json(origin: &RuleOrigin) -> Value {
+/// A rule by its policy and place.
+pub(crate) fn rule_json(origin: &RuleOrigin) -> Value {
     json!({
         "kind": origin.kind.to_string(),
         "namespace": origin.namespace,
         "name": origin.name,
         "file": &*origin.file,
         "line": origin.line,
+    })
+}
+
+/// The policy of a rule.
+pub(crate) fn policy_json(origin: &RuleOrigin) -> Value {
+    json!({
+        "kind": origin.kind.to_string(),
+        "namespace": origin.namespace,
+        "name": origin.name,
     })
 }
 

@@ -7,6 +7,7 @@ use super::direction::Regime;
 use super::endpoint::EndpointPolicy;
 use super::item::{CompiledItem, Prepared};
 use super::name_cache::NameCache;
+use super::outside::Outside;
 use super::selection::Selections;
 use super::table::Table;
 use super::{Mode, Snapshot, conflict};
@@ -18,12 +19,14 @@ use crate::rule::{Item, Policy, PolicySet, Rule, RuleOrigin};
 use crate::{Cast, EndpointId, Identities, LocalEndpoint, RuleId};
 
 /// Compiles revision after revision, and keeps what the next one can use: the numbers and name sets
-/// of rules whose file did not change, the selections of selectors, the policy of endpoints.
+/// of rules whose file did not change, what prefixes stand for, the selections of selectors, the
+/// policy of endpoints.
 #[derive(Debug, Default)]
 pub struct Compiler {
     last_rule: u32,
     /// By the address of the item, which stays its own as long as this is kept.
     prepared: HashMap<usize, Arc<Prepared>>,
+    outside: Outside,
     selections: Selections,
     names: NameCache,
     endpoints: HashMap<GroupKey, Group>,
@@ -77,7 +80,7 @@ pub(super) struct Inputs<'a> {
 }
 
 type Endpoints = HashMap<EndpointId, Arc<EndpointPolicy>>;
-type Origins = BTreeMap<RuleId, RuleOrigin>;
+type Origins = BTreeMap<RuleId, Arc<RuleOrigin>>;
 type Compiled<'a> = Vec<(&'a Rule, Vec<CompiledItem>)>;
 
 impl Compiler {
@@ -113,7 +116,7 @@ impl Compiler {
         };
         let mut table = Table::default();
         let result = table
-            .fill(policies, cast, identities)
+            .fill((policies, cast), &mut self.outside, identities)
             .map_err(|Exhausted| vec![refusal("no identity number is left".to_owned())])
             .and_then(|()| self.compile(inputs, &table));
         match result {
@@ -173,7 +176,7 @@ impl Compiler {
                 let mut items = Vec::with_capacity(rule.items.len());
                 for item in &rule.items {
                     let prepared = self.prepare(policy, item)?;
-                    origins.insert(prepared.id, prepared.origin.clone());
+                    origins.insert(prepared.id, Arc::clone(&prepared.origin));
                     items.push(CompiledItem::new(&prepared, table, &mut self.selections));
                 }
                 compiled.push((rule, items));

@@ -21,7 +21,7 @@ pub(super) type L4Key = (u8, PortPrefix);
 pub(super) struct Prepared {
     pub(super) id: RuleId,
     pub(super) item: Arc<Item>,
-    pub(super) origin: RuleOrigin,
+    pub(super) origin: Arc<RuleOrigin>,
     /// Whether its policy is only audited.
     pub(super) audit: bool,
     /// The requests of each of its ports that judges requests.
@@ -50,14 +50,14 @@ impl Prepared {
             id,
             http: compile_http(item)?,
             audit: policy.audit,
-            origin: RuleOrigin {
+            origin: Arc::new(RuleOrigin {
                 kind: policy.kind,
                 namespace: policy.namespace.clone(),
                 name: policy.name.clone(),
                 file: Arc::clone(&policy.file),
                 line: item.line,
                 log: item.log.clone(),
-            },
+            }),
             item: Arc::clone(item),
         })
     }

@@ -212,7 +212,7 @@ impl Snapshot {
                 .into_iter()
                 .filter_map(|index| item.item().port_list().get(index));
             for rule in rules {
-                for peer in selectors_of(item, known.as_ref()) {
+                for peer in selectors_of(item, known.as_deref()) {
                     join(&mut groups, (peer, rule), item.id());
                 }
             }
@@ -260,13 +260,10 @@ impl Snapshot {
         applying.collect()
     }
 
-    fn known(&self, peer: PeerRef<'_>) -> Option<Known> {
+    fn known(&self, peer: PeerRef<'_>) -> Option<Arc<Known>> {
         match peer {
             PeerRef::Known(identity) => self.known.get(&identity).cloned(),
-            PeerRef::Learned(set) => Some(Known {
-                labels: set.to_labels(),
-                outside: Some(set.clone()),
-            }),
+            PeerRef::Learned(set) => Some(Arc::new(Known::outside(set.clone()))),
         }
     }
 }

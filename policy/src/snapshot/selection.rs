@@ -2,18 +2,20 @@
 //! that a change costs what it changes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::table::{Known, Table};
 use crate::Identity;
 use crate::rule::PeerSelector;
 
-/// What selectors select; equal selectors are looked up once.
+/// What selectors select. Prefixes are looked up in the table's index; other selectors are tried on
+/// everybody, equal ones once.
 #[derive(Debug, Default)]
 pub(super) struct Selections {
     by_selector: HashMap<PeerSelector, Kept>,
     /// The table that they are about.
-    known: BTreeMap<Identity, Known>,
+    known: BTreeMap<Identity, Arc<Known>>,
     revision: u64,
 }
 
@@ -28,28 +30,17 @@ impl Selections {
     /// Makes all selections follow a new table.
     pub(super) fn follow(&mut self, table: &Table) {
         self.revision += 1;
-        let is_new = |(identity, known): &(&Identity, &Known)| {
-            self.known.get(identity).is_none_or(|old| old != *known)
-        };
-        let added: Vec<_> = table.known.iter().filter(is_new).collect();
-        let gone: Vec<_> = self
-            .known
-            .iter()
-            .filter(|(identity, known)| table.known.get(identity).is_none_or(|new| new != *known))
-            .map(|(identity, _)| *identity)
-            .collect();
-        for (selector, kept) in &mut self.by_selector {
-            for identity in &gone {
-                kept.identities.remove(identity);
-            }
-            for (identity, known) in &added {
-                if selector.selects(known.view()) {
-                    kept.identities.insert(**identity);
-                }
-            }
+        if self.known == table.known {
+            return;
         }
-        if !added.is_empty() || !gone.is_empty() {
-            self.known.clone_from(&table.known);
+        let mut added = table.known.clone();
+        added.retain(|identity, known| self.known.get(identity) != Some(known));
+        let mut gone = std::mem::replace(&mut self.known, table.known.clone());
+        gone.retain(|identity, known| table.known.get(identity) != Some(known));
+        for (selector, kept) in &mut self.by_selector {
+            kept.identities
+                .retain(|identity| !gone.contains_key(identity));
+            kept.identities.extend(selected(selector, &added));
         }
     }
 
@@ -69,7 +60,8 @@ impl Selections {
         for peer in peers {
             match peer {
                 PeerSelector::Service(service) => all.extend(table.backends(service)),
-                PeerSelector::Labels(_) | PeerSelector::Entity(_) | PeerSelector::Cidr(_) => {
+                PeerSelector::Cidr(cidr) => all.extend(table.inside(cidr)),
+                PeerSelector::Labels(_) | PeerSelector::Entity(_) => {
                     all.extend(self.of_one(peer).iter().copied());
                 }
             }
@@ -83,14 +75,26 @@ impl Selections {
             .by_selector
             .entry(peer.clone())
             .or_insert_with(|| Kept {
-                identities: known
-                    .iter()
-                    .filter(|(_, known)| peer.selects(known.view()))
-                    .map(|(identity, _)| *identity)
-                    .collect(),
+                identities: selected(peer, known).collect(),
                 used: revision,
             });
         kept.used = revision;
         &kept.identities
     }
+}
+
+/// Those whom a selector selects.
+fn selected<'a>(
+    selector: &'a PeerSelector,
+    known: &'a BTreeMap<Identity, Arc<Known>>,
+) -> impl Iterator<Item = Identity> + 'a {
+    // Numbers of prefixes come last, and there may be many of them.
+    let end = match selector.may_select_outside() {
+        true => Bound::Unbounded,
+        false => Bound::Excluded(Identity::from_number(Identity::LOCAL_MIN)),
+    };
+    known
+        .range((Bound::Unbounded, end))
+        .filter(|(_, known)| selector.selects(known.view()))
+        .map(|(identity, _)| *identity)
 }

@@ -1,22 +1,26 @@
 //! The address table: whose identity an address has, before anything is learned.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::outside::Outside;
 use crate::address::Owned;
 use crate::cast::NamedPorts;
 use crate::identity::Exhausted;
-use crate::prefix::PrefixTable;
-use crate::rule::{PeerView, PolicySet, ServiceName, ServiceSelector};
-use crate::{Cast, Family, Identities, Identity, Label, LabelSet, Labels};
+use crate::prefix::{NestedPrefixes, PrefixTable};
+use crate::rule::{CidrSelector, PeerView, PolicySet, ServiceName, ServiceSelector};
+use crate::{Cast, Identities, Identity, Label, LabelSet, Labels};
 
 /// The address table in the making.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     pub(super) prefixes: BTreeMap<IpNet, Identity>,
+    /// What its prefixes outside stand for, whoever else has the address of one.
+    outside: NestedPrefixes<Identity>,
     /// What each identity in it stands for.
-    pub(super) known: BTreeMap<Identity, Known>,
+    pub(super) known: BTreeMap<Identity, Arc<Known>>,
     /// What the workloads of an identity call their ports.
     pub(super) ports: HashMap<Identity, Vec<NamedPorts>>,
     services: Vec<crate::cast::Service>,
@@ -32,6 +36,14 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// An address outside, by its labels.
+    pub(super) fn outside(set: LabelSet) -> Self {
+        Self {
+            labels: set.to_labels(),
+            outside: Some(set),
+        }
+    }
+
     pub(super) fn view(&self) -> PeerView<'_> {
         PeerView {
             labels: &self.labels,
@@ -44,25 +56,26 @@ impl Table {
     /// Fills it; on an error `acquired` holds what must be given back.
     pub(super) fn fill(
         &mut self,
-        policies: &PolicySet,
-        cast: &Cast,
+        (policies, cast): (&PolicySet, &Cast),
+        outside: &mut Outside,
         identities: &mut Identities,
     ) -> Result<(), Exhausted> {
-        for text in ["0.0.0.0/0", "::/0"] {
-            if let Ok(prefix) = text.parse::<IpNet>() {
-                let family = Family::of(prefix.addr());
-                self.add_outside(prefix, LabelSet::world(family), identities)?;
-            }
-        }
         self.services.clone_from(&cast.services);
-        self.fill_prefixes(policies, identities)?;
+        for (prefix, known) in outside.follow(self.named(policies)) {
+            let Some(set) = &known.outside else { continue };
+            let identity = identities.acquire(set.clone())?;
+            self.acquired.push(identity);
+            self.prefixes.insert(prefix, identity);
+            self.outside.insert(prefix, identity);
+            self.known.insert(identity, Arc::clone(known));
+        }
         for (workload, addresses) in cast.workloads() {
             let labels = workload.full_labels();
             let identity = match fixed_identity(&labels) {
                 Some(identity) => identity,
                 None => identities.label_identity(&labels)?,
             };
-            self.know(identity, labels, None);
+            self.know(identity, labels);
             if !workload.ports.is_empty() {
                 let ports = self.ports.entry(identity).or_default();
                 if !ports.contains(&workload.ports) {
@@ -75,7 +88,7 @@ impl Table {
             }
         }
         let host = [Label::reserved("host")].into_iter().collect();
-        self.know(Identity::HOST, host, None);
+        self.know(Identity::HOST, host);
         for address in &cast.host_addresses {
             self.prefixes.insert(IpNet::from(*address), Identity::HOST);
             self.owned.node.insert(*address);
@@ -83,52 +96,36 @@ impl Table {
         Ok(())
     }
 
-    /// An identity for each prefix that policy names and each backend of a service.
-    fn fill_prefixes(
-        &mut self,
-        policies: &PolicySet,
-        identities: &mut Identities,
-    ) -> Result<(), Exhausted> {
-        let mut all = PrefixTable::new();
-        let mut named = BTreeSet::new();
+    /// `0.0.0.0/0` and `::/0`, each prefix that policy names and each backend of a service.
+    fn named(&self, policies: &PolicySet) -> BTreeSet<IpNet> {
+        let items = policies.items().map(|(_, _, item)| item);
         let backends = self.services.iter().flat_map(|service| &service.backends);
         let backends = backends.map(|address| IpNet::from(*address));
-        let items = policies.items().map(|(_, _, item)| item);
-        let prefixes = items.flat_map(|item| item.prefixes());
-        for prefix in prefixes
-            .chain(backends)
-            .filter(|prefix| prefix.prefix_len() > 0)
-        {
-            named.insert(prefix);
-            all.insert(prefix, ());
-        }
-        for prefix in named {
-            let address = prefix.addr();
-            // An outer prefix holds the first address of an inner one, and no longer one counts.
-            let holding = all.covering(address).map(|(outer, ())| outer);
-            let holding = holding.filter(|outer| outer.prefix_len() <= prefix.prefix_len());
-            let set = LabelSet::new(Family::of(address), holding.collect(), Vec::new());
-            self.add_outside(prefix, set, identities)?;
-        }
-        Ok(())
+        let named = items.flat_map(|item| item.prefixes()).chain(backends);
+        let world = [Ipv4Net::default().into(), Ipv6Net::default().into()];
+        named.chain(world).collect()
     }
 
-    fn add_outside(
-        &mut self,
-        prefix: IpNet,
-        set: LabelSet,
-        identities: &mut Identities,
-    ) -> Result<(), Exhausted> {
-        let identity = identities.acquire(set.clone())?;
-        self.acquired.push(identity);
-        self.prefixes.insert(prefix, identity);
-        self.know(identity, set.to_labels(), Some(set));
-        Ok(())
+    fn know(&mut self, identity: Identity, labels: Labels) {
+        let known = || {
+            Arc::new(Known {
+                labels,
+                outside: None,
+            })
+        };
+        self.known.entry(identity).or_insert_with(known);
     }
 
-    fn know(&mut self, identity: Identity, labels: Labels, outside: Option<LabelSet>) {
-        let known = Known { labels, outside };
-        self.known.entry(identity).or_insert(known);
+    /// The identities of the prefixes that a selector holds.
+    pub(super) fn inside(&self, selector: &CidrSelector) -> BTreeSet<Identity> {
+        let mut inside: BTreeSet<Identity> =
+            self.outside.inside(selector.prefix).copied().collect();
+        for hole in &selector.except {
+            for identity in self.outside.inside(*hole) {
+                inside.remove(identity);
+            }
+        }
+        inside
     }
 
     /// The identities of the backends of the services that a selector names.
@@ -173,5 +170,41 @@ impl Table {
             table.insert(*prefix, *identity);
         }
         table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::prefix::tests::prefix;
+    use crate::rule::PeerSelector;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_prefix_with_holes_finds_what_it_selects(
+            named in vec(prefix(), 0..30),
+            outer in prefix(),
+            holes in vec(prefix(), 0..4),
+        ) {
+            let mut table = Table::default();
+            let mut outside = Outside::default();
+            let named = named.iter().map(IpNet::trunc).collect();
+            for (number, (prefix, known)) in (1..).zip(outside.follow(named)) {
+                let identity = Identity::from_number(number);
+                table.outside.insert(prefix, identity);
+                table.known.insert(identity, Arc::clone(known));
+            }
+            let cidr = CidrSelector { prefix: outer, except: holes };
+            let found = table.inside(&cidr);
+            let selector = PeerSelector::Cidr(cidr);
+            let selected = table.known.iter().filter(|(_, known)| selector.selects(known.view()));
+            let selected: BTreeSet<Identity> = selected.map(|(identity, _)| *identity).collect();
+            prop_assert_eq!(found, selected);
+        }
     }
 }
