@@ -71,8 +71,11 @@ pub struct Attachment {
 
 #[derive(Debug)]
 enum Kept {
-    /// The link lives in the bpffs.
-    Pinned(PathBuf),
+    /// The link lives in the bpffs; held as well, so that a pin that somebody removes opens nothing.
+    Pinned {
+        path: PathBuf,
+        _link: SchedClassifierLink,
+    },
     /// The link ends with this value, and with the process.
     Held { _link: SchedClassifierLink },
     /// The filter lives in the interface's qdisc until it is removed.
@@ -87,9 +90,10 @@ impl Attachment {
     pub fn detach(self) -> Result<(), PinError> {
         match self.kept {
             Kept::Held { .. } => Ok(()),
-            Kept::Pinned(path) => {
-                std::fs::remove_file(&path).map_err(|source| PinError::Remove { path, source })
-            }
+            Kept::Pinned { path, .. } => match std::fs::remove_file(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                removed => removed.map_err(|source| PinError::Remove { path, source }),
+            },
             Kept::Filter { interface, hook } => {
                 remove_filter(&interface, hook);
                 Ok(())
@@ -119,9 +123,12 @@ pub(crate) fn attach(
     if let (HookMode::Tcx, Some(path)) = (mode, pin)
         && path.exists()
     {
-        if replace(program, (hook, interface), path) {
+        if let Some(link) = replace(program, (hook, interface), path) {
             return Ok(Attachment {
-                kept: Kept::Pinned(path.to_owned()),
+                kept: Kept::Pinned {
+                    path: path.to_owned(),
+                    _link: link,
+                },
             });
         }
         // Its interface is gone, and another one has its number.
@@ -145,47 +152,119 @@ pub(crate) fn attach(
         .attach_with_options(interface, hook.side(), options)
         .map_err(failed)?;
     let link = program.take_link(id).map_err(failed)?;
-    let kept = match (mode, pin) {
-        (HookMode::Clsact, _) => {
+    match mode {
+        HookMode::Clsact => {
             // The filter belongs to the qdisc: what is forgotten here stays there.
             std::mem::forget(link);
-            Kept::Filter {
-                interface: interface.to_owned(),
-                hook,
-            }
+            let interface = interface.to_owned();
+            let kept = Kept::Filter { interface, hook };
+            Ok(Attachment { kept })
         }
-        (HookMode::Tcx, None) => Kept::Held { _link: link },
-        (HookMode::Tcx, Some(path)) => {
-            let link: FdLink = link.try_into().map_err(DatapathError::Link)?;
-            link.pin(path).map_err(|source| DatapathError::Pin {
-                path: path.to_owned(),
-                source,
-            })?;
-            Kept::Pinned(path.to_owned())
-        }
+        HookMode::Tcx => keep(link, pin),
+    }
+}
+
+/// Keeps a link, by a pin if there is one to be.
+fn keep(link: SchedClassifierLink, pin: Option<&Path>) -> Result<Attachment, DatapathError> {
+    let Some(path) = pin else {
+        let kept = Kept::Held { _link: link };
+        return Ok(Attachment { kept });
+    };
+    let link: FdLink = link.try_into().map_err(DatapathError::Link)?;
+    let pinned = link.pin(path).map_err(|source| DatapathError::Pin {
+        path: path.to_owned(),
+        source,
+    })?;
+    let kept = Kept::Pinned {
+        path: path.to_owned(),
+        _link: FdLink::from(pinned)
+            .try_into()
+            .map_err(DatapathError::Link)?,
     };
     Ok(Attachment { kept })
 }
 
-/// Puts a program into the link that an earlier run pinned, in one step. `false` if that link is on
-/// no interface any more, or on another one.
-fn replace(program: &mut SchedClassifier, (hook, interface): (Hook, &str), pin: &Path) -> bool {
-    let Ok(link) = PinnedLink::from_pin(pin) else {
-        return false;
+/// Attaches the program that drops everything, first in the chain: what holds an interface closed while
+/// the programs behind it change.
+pub(crate) fn close(
+    closed: &mut SchedClassifier,
+    hook: Hook,
+    interface: &str,
+) -> Result<SchedClassifierLink, DatapathError> {
+    let failed = |source| DatapathError::Attach {
+        interface: interface.to_owned(),
+        hook,
+        source,
     };
-    let Ok(link) = SchedClassifierLink::try_from(FdLink::from(link)) else {
-        return false;
+    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = closed
+        .attach_with_options(interface, hook.side(), first)
+        .map_err(failed)?;
+    closed.take_link(id).map_err(failed)
+}
+
+/// Puts a program in place of the one that holds an interface closed, in one step.
+pub(crate) fn reopen(
+    program: &mut SchedClassifier,
+    link: SchedClassifierLink,
+    (hook, interface): (Hook, &str),
+    pin: Option<&Path>,
+) -> Result<Attachment, DatapathError> {
+    let failed = |source| DatapathError::Attach {
+        interface: interface.to_owned(),
+        hook,
+        source,
     };
-    let Ok(id) = program.attach_to_link(link) else {
-        return false;
-    };
-    // The pin holds the link from here on.
-    drop(program.take_link(id));
-    let Ok(own) = program.info() else {
-        return false;
-    };
+    let id = program.attach_to_link(link).map_err(failed)?;
+    keep(program.take_link(id).map_err(failed)?, pin)
+}
+
+/// How a program stands among those of its hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It decides first.
+    First,
+    /// These run before it, and may keep packets from it.
+    Behind(Vec<String>),
+    /// It is not there.
+    Gone,
+    /// The interface can't be asked: it is gone, or has filters, which no list tells.
+    Unknown,
+}
+
+/// How a program stands at a hook of an interface of the calling thread's namespace.
+pub(crate) fn standing(program: &SchedClassifier, hook: Hook, interface: &str) -> Standing {
+    let own = program.info().map(|info| info.id());
     let chain = SchedClassifier::query_tcx(interface, hook.side());
-    chain.is_ok_and(|(_, programs)| programs.iter().any(|one| one.id() == own.id()))
+    let (Ok(own), Ok((_, chain))) = (own, chain) else {
+        return Standing::Unknown;
+    };
+    let before = chain.iter().take_while(|one| one.id() != own);
+    let before: Vec<String> = before
+        .map(|one| one.name_as_str().unwrap_or("?").to_owned())
+        .collect();
+    match before.len() {
+        len if len == chain.len() => Standing::Gone,
+        0 => Standing::First,
+        _ => Standing::Behind(before),
+    }
+}
+
+/// Puts a program into the link that an earlier run pinned, in one step. `None` if that link is on
+/// no interface any more, or on another one.
+fn replace(
+    program: &mut SchedClassifier,
+    (hook, interface): (Hook, &str),
+    pin: &Path,
+) -> Option<SchedClassifierLink> {
+    let link = FdLink::from(PinnedLink::from_pin(pin).ok()?);
+    let link = SchedClassifierLink::try_from(link).ok()?;
+    let id = program.attach_to_link(link).ok()?;
+    let link = program.take_link(id).ok()?;
+    match standing(program, hook, interface) {
+        Standing::First | Standing::Behind(_) => Some(link),
+        Standing::Gone | Standing::Unknown => None,
+    }
 }
 
 /// Names of programs like ours that sit on an interface of the calling thread's namespace and were

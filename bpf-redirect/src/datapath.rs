@@ -16,8 +16,8 @@ use bpf_redirect_common::{
 };
 use zerocopy::FromBytes;
 
-use crate::attach::{Attachment, Hook, HookMode, attach};
-use crate::object::{OBJECT, PROGRAMS};
+use crate::attach::{Attachment, Hook, HookMode, Standing, attach, close, reopen, standing};
+use crate::object::{CLOSED, OBJECT, PROGRAMS};
 use crate::table::bytes;
 use crate::{EventReader, KernelTable, PinError, Pins};
 
@@ -202,6 +202,43 @@ impl Datapath {
         Ok(attachment)
     }
 
+    /// Where a program stands in the chain of its hook, and whether it is there at all.
+    ///
+    /// # Errors
+    /// If the object has no such program.
+    pub fn standing(&mut self, hook: Hook, interface: &str) -> Result<Standing, DatapathError> {
+        match self.mode {
+            HookMode::Clsact => Ok(Standing::Unknown),
+            HookMode::Tcx => {
+                let program = classifier(&mut self.ebpf, hook.program())?;
+                Ok(standing(program, hook, interface))
+            }
+        }
+    }
+
+    /// Attaches a program anew, in front of all others. At no moment is there none, or are there two
+    /// of ours that would hand each other the same packet: in between everything is dropped.
+    ///
+    /// # Errors
+    /// If the kernel refuses; then the interface stays as it was.
+    pub fn attach_in_front(
+        &mut self,
+        hook: Hook,
+        (interface, ifindex): (&str, u32),
+        old: Attachment,
+    ) -> Result<Attachment, DatapathError> {
+        let pin = self
+            .pins
+            .as_ref()
+            .map(|pins| pins.link(ifindex, hook.program()));
+        let closed = classifier(&mut self.ebpf, CLOSED)?;
+        let link = close(closed, hook, interface)?;
+        // A pin that can't be removed is told by the next one, which can't be made.
+        let _ = old.detach();
+        let program = classifier(&mut self.ebpf, hook.program())?;
+        reopen(program, link, (hook, interface), pin.as_deref())
+    }
+
     /// Whether an earlier run left a link there.
     #[must_use]
     pub fn has_link(&self, hook: Hook, ifindex: u32) -> bool {
@@ -233,6 +270,15 @@ impl Datapath {
     #[must_use]
     pub fn config(&self) -> Config {
         self.config
+    }
+
+    /// Says where the side link is now.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_side_link(&mut self, ifindex: u32) -> Result<(), DatapathError> {
+        self.config.side_link_ifindex = ifindex;
+        self.write_config()
     }
 
     /// Makes an endpoint known. Its interface's programs judge from here on by its policy map, and

@@ -14,7 +14,7 @@ mod pin;
 mod table;
 mod takeover;
 
-pub use attach::{Attachment, Hook, HookMode, remove_filters, strangers};
+pub use attach::{Attachment, Hook, HookMode, Standing, remove_filters, strangers};
 pub use datapath::{CounterValue, Datapath, DatapathError, EndpointEntry};
 pub use events::EventReader;
 pub use fake::{FakeTable, Hook as FakeHook};

@@ -15,5 +15,15 @@ pub(crate) const GATE_IN: &str = "ng_gate_in";
 /// Egress of the gate's end.
 pub(crate) const GATE_OUT: &str = "ng_gate_out";
 
+/// Drops everything, while another is being attached.
+pub(crate) const CLOSED: &str = "ng_closed";
+
 /// All of them.
-pub(crate) const PROGRAMS: [&str; 5] = [FROM_ENDPOINT, TO_ENDPOINT, NODE_END, GATE_IN, GATE_OUT];
+pub(crate) const PROGRAMS: [&str; 6] = [
+    FROM_ENDPOINT,
+    TO_ENDPOINT,
+    NODE_END,
+    GATE_IN,
+    GATE_OUT,
+    CLOSED,
+];

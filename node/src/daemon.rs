@@ -31,6 +31,7 @@ use crate::proxy::DnsThreads;
 use crate::remembered::{PAIRS_MAX, Remembered, remembered_names};
 use crate::status::EventThread;
 use crate::tell::Teller;
+use crate::vigil::{Interference, set_right};
 
 /// What a daemon is made with.
 #[derive(Clone, Debug)]
@@ -62,7 +63,9 @@ pub(crate) struct Daemon {
     event_thread: EventThread,
     flow_thread: FlowThread,
     gate: Gate,
-    side_link: Vec<Attachment>,
+    /// By the order of [`SIDE_LINK_HOOKS`].
+    side_link: Vec<Option<Attachment>>,
+    pub(crate) interference: Interference,
     policies: PolicySet,
     compiler: Compiler,
     /// The number of policies in force.
@@ -141,7 +144,8 @@ impl Daemon {
             event_thread,
             flow_thread,
             gate,
-            side_link,
+            side_link: side_link.into_iter().map(Some).collect(),
+            interference: Interference::default(),
             policies: PolicySet::default(),
             compiler: Compiler::new(),
             policy_count: 0,
@@ -247,6 +251,58 @@ impl Daemon {
         }
     }
 
+    /// The side link: its programs, and the pair itself, which is made anew if it is gone.
+    pub(crate) fn watch_side_link(&mut self) -> Vec<String> {
+        let mut seen = Vec::new();
+        match self.mend_side_link() {
+            Ok(what) => seen.extend(what),
+            Err(error) => seen.push(format!(
+                "the side link can't be made anew, and all that is redirected is lost: {error:#}"
+            )),
+        }
+        let ends = [
+            &self.gate.node_end,
+            &self.gate.gate_end,
+            &self.gate.gate_end,
+        ];
+        for ((hook, end), attachment) in SIDE_LINK_HOOKS
+            .into_iter()
+            .zip(ends)
+            .zip(&mut self.side_link)
+        {
+            let place = (hook, (end.name.as_str(), end.index));
+            let mut look = || set_right(&mut self.datapath, place, attachment);
+            let looked = match hook {
+                Hook::NodeEnd => look(),
+                _ => self.gate.ns.run(look).map_err(Into::into).flatten(),
+            };
+            match looked {
+                Ok(what) => seen.extend(what),
+                Err(error) => seen.push(format!("the side link: {error:#}")),
+            }
+        }
+        seen
+    }
+
+    /// Makes the pair anew if somebody deleted it. The proxy's sockets live on in the gate.
+    fn mend_side_link(&mut self) -> Result<Option<String>> {
+        let name = &self.gate.node_end.name;
+        match Netlink::open()?.link(name) {
+            Ok(link) if link.index == self.gate.node_end.index => return Ok(None),
+            Ok(_) | Err(LinkError::Missing(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let what = format!("{name} was deleted: what is redirected was lost until now; it is back");
+        // The pins of links that are on no interface are replaced.
+        self.side_link.clear();
+        self.gate.mend(&self.setup.instance.side_link())?;
+        self.datapath.set_side_link(self.gate.node_end.index)?;
+        let links = attach_side_link(&mut self.datapath, &self.gate)?;
+        self.side_link = links.into_iter().map(Some).collect();
+        self.guards.set_mtus(&self.gate);
+        Ok(Some(what))
+    }
+
     /// How often something new was learned or forgotten, and how often only repeated.
     pub(crate) fn learned_counts(&self) -> (u64, u64) {
         let counts = &self.learner.counts;
@@ -294,7 +350,7 @@ impl Daemon {
         self.event_thread.stop();
         self.flow_thread.stop();
         if detach || self.setup.pins.is_none() {
-            for attachment in self.side_link {
+            for attachment in self.side_link.into_iter().flatten() {
                 let _ = attachment.detach();
             }
             drop(self.datapath);
@@ -305,6 +361,23 @@ impl Daemon {
 }
 
 type Parts = (Datapath, SharedLearner, DnsThreads, Vec<Attachment>);
+
+/// What the side link carries: one program on the node's end, two on the gate's.
+const SIDE_LINK_HOOKS: [Hook; 3] = [Hook::NodeEnd, Hook::GateIn, Hook::GateOut];
+
+fn attach_side_link(datapath: &mut Datapath, gate: &Gate) -> Result<Vec<Attachment>> {
+    let node_end = (gate.node_end.name.as_str(), gate.node_end.index);
+    let gate_end = (gate.gate_end.name.as_str(), gate.gate_end.index);
+    let mut side_link = vec![datapath.attach(Hook::NodeEnd, node_end)?];
+    let attached = gate.ns.run(|| -> Result<_, DatapathError> {
+        Ok([
+            datapath.attach(Hook::GateIn, gate_end)?,
+            datapath.attach(Hook::GateOut, gate_end)?,
+        ])
+    })??;
+    side_link.extend(attached);
+    Ok(side_link)
+}
 
 type Kernel = (Option<Pins>, Option<Config>);
 
@@ -347,16 +420,7 @@ fn build(
         .map_err(|_| anyhow::anyhow!("an empty policy can't be compiled"))?;
     let lifetimes = setup.lifetimes;
     let learner: SharedLearner = Arc::new(Learner::new(nothing, identities, lifetimes, clock::now));
-    let node_end = (gate.node_end.name.as_str(), gate.node_end.index);
-    let gate_end = (gate.gate_end.name.as_str(), gate.gate_end.index);
-    let mut side_link = vec![datapath.attach(Hook::NodeEnd, node_end)?];
-    let attached = gate.ns.run(|| -> Result<_, DatapathError> {
-        Ok([
-            datapath.attach(Hook::GateIn, gate_end)?,
-            datapath.attach(Hook::GateOut, gate_end)?,
-        ])
-    })??;
-    side_link.extend(attached);
+    let side_link = attach_side_link(&mut datapath, gate)?;
     let dns = DnsThreads::start(gate, &learner, news.clone()).context("the DNS sockets")?;
     Ok((datapath, learner, dns, side_link))
 }

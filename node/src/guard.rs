@@ -16,6 +16,7 @@ use crate::endpoints::file::Roster;
 use crate::endpoints::{Found, Refused};
 use crate::learner::{Heritage, Learner};
 use crate::remembered::Remembered;
+use crate::vigil::set_right;
 
 /// One guarded endpoint.
 pub(crate) struct Guarded {
@@ -23,7 +24,8 @@ pub(crate) struct Guarded {
     pub(crate) state: EndpointState,
     /// Whether its tables are written as they should be.
     is_prepared: bool,
-    attachments: Vec<Attachment>,
+    /// By the order of [`HOOKS`].
+    attachments: Vec<Option<Attachment>>,
 }
 
 /// How far an endpoint is.
@@ -241,14 +243,25 @@ impl Guards {
                 Err(error) => refuse(*id, guarded, learner, &error),
             }
         }
-        let smallest = self
-            .by_id
-            .values()
-            .map(|guarded| guarded.found.link.mtu)
-            .min();
-        if let Err(error) = gate.set_default_mtu(smallest.unwrap_or(MTU_DEFAULT)) {
+        self.set_default_mtu(gate);
+    }
+
+    fn set_default_mtu(&self, gate: &Gate) {
+        let mtus = self.by_id.values().map(|guarded| guarded.found.link.mtu);
+        if let Err(error) = gate.set_default_mtu(mtus.min().unwrap_or(MTU_DEFAULT)) {
             tracing::error!("the gate's routes: {error}");
         }
+    }
+
+    /// Tells a gate that was made anew how large a packet each endpoint takes.
+    pub(crate) fn set_mtus(&self, gate: &Gate) {
+        for guarded in self.by_id.values() {
+            let link = &guarded.found.link;
+            if let Err(error) = gate.set_endpoint_mtu(&link.addresses, link.mtu) {
+                tracing::error!("the gate's routes: {error}");
+            }
+        }
+        self.set_default_mtu(gate);
     }
 
     /// Gives every endpoint the policy of the snapshot in force.
@@ -261,6 +274,29 @@ impl Guards {
                 tracing::error!(endpoint = %guarded.found.workload.name, "keeps its old policy: {error}");
             }
         }
+    }
+
+    /// Looks whether the programs of each endpoint are still the first of their hooks, and sets right
+    /// what isn't so; says what it was.
+    pub(crate) fn watch(&mut self, datapath: &mut Datapath) -> Vec<String> {
+        let mut seen = Vec::new();
+        for guarded in self.by_id.values_mut() {
+            if guarded.state != EndpointState::Ready {
+                continue;
+            }
+            let link = &guarded.found.link;
+            for (hook, attachment) in HOOKS.into_iter().zip(&mut guarded.attachments) {
+                let place = (hook, (link.name.as_str(), link.ifindex));
+                match set_right(datapath, place, attachment) {
+                    Ok(what) => seen.extend(what),
+                    Err(error) => {
+                        let name = &guarded.found.workload.name;
+                        seen.push(format!("{name} may be open: {error:#}"));
+                    }
+                }
+            }
+        }
+        seen
     }
 
     /// Takes all programs off.
@@ -294,7 +330,7 @@ fn is_same_link(a: &Found, b: &Found) -> bool {
 }
 
 fn detach(guarded: Guarded) {
-    for attachment in guarded.attachments {
+    for attachment in guarded.attachments.into_iter().flatten() {
         // The interface, and the program with it, may be gone.
         let _ = attachment.detach();
     }
@@ -308,7 +344,7 @@ fn refuse(
 ) {
     let name = &guarded.found.workload.name;
     tracing::error!(endpoint = %name, "can't be guarded and is open: {error:#}");
-    for attachment in guarded.attachments.drain(..) {
+    for attachment in guarded.attachments.drain(..).flatten() {
         let _ = attachment.detach();
     }
     learner.remove(id);
@@ -360,7 +396,7 @@ fn attach(id: EndpointId, guarded: &mut Guarded, datapath: &mut Datapath) -> any
     for hook in HOOKS {
         guarded
             .attachments
-            .push(datapath.attach(hook, (&link.name, link.ifindex))?);
+            .push(Some(datapath.attach(hook, (&link.name, link.ifindex))?));
     }
     tracing::info!(endpoint = %guarded.found.workload.name, id = %id, interface = %link.name, "guarded");
     Ok(())

@@ -25,6 +25,7 @@ mod state;
 mod status;
 mod suggest;
 mod tell;
+mod vigil;
 mod watch;
 
 use std::io::Write;

@@ -47,8 +47,8 @@ pub(crate) enum Wake {
 const SETTLE: Duration = Duration::from_millis(150);
 /// A folder that never rests is read all the same.
 const SETTLE_MAX: Duration = Duration::from_secs(2);
-/// How often workloads are looked at for new addresses.
-const TICK: Duration = Duration::from_secs(2);
+/// How often workloads are looked at for new addresses, and interfaces for other people's programs.
+const TICK: Duration = Duration::from_millis(750);
 /// How late an address may close after its end.
 const EXPIRY_STEP: Duration = Duration::from_millis(250);
 /// How long after the last time what was newly learned is kept on disk.
@@ -56,7 +56,7 @@ const KEEP_CHANGES_AFTER: Duration = Duration::from_secs(1);
 /// The same where known names were only asked for again.
 const KEEP_REFRESHES_AFTER: Duration = Duration::from_secs(10);
 /// How many ticks lie between two sweeps of the flow table.
-const TICKS_PER_SWEEP: u32 = 5;
+const TICKS_PER_SWEEP: u32 = 13;
 
 /// A daemon that is run by files.
 pub(crate) struct Service {
@@ -254,6 +254,7 @@ impl Service {
     /// What is done every now and then.
     fn tick(&mut self, ticks: u32) -> Result<()> {
         self.look_again();
+        self.daemon.watch();
         if ticks.is_multiple_of(TICKS_PER_SWEEP) {
             self.daemon.sweep();
         }

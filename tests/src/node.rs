@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use transport::{HostLink, NetNs, Netlink, PrivateHost, PrivateNode, Route};
+use transport::{HostLink, NetNs, Netlink, PrivateHost, PrivateNode, Route, Veth};
 
 /// A node: its network namespace, a bridge, and a mount namespace for its daemon.
 pub struct Node {
@@ -210,6 +210,40 @@ impl Node {
             "table inet nat { chain post { type nat hook postrouting priority 100; oifname uplink masquerade; }\n}",
         )?;
         Ok(Workload::new("world", host))
+    }
+
+    /// Deletes the link of a workload on the bridge and makes it anew, with the same names and addresses.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn remake(&self, workload: &Workload) -> Result<()> {
+        let host = &workload.host_link;
+        let bridge = self.check("ip", &["-o", "link", "show", "type", "bridge"])?;
+        let bridge = bridge.split([' ', ':']).nth(2).context("a bridge")?;
+        self.check("ip", &["link", "del", host])?;
+        self.ns.run(|| {
+            Netlink::open()?.add_veth(&Veth {
+                name: host,
+                peer: "eth0",
+                peer_ns: &workload.ns,
+                peer_mac: None,
+                peer_index: None,
+                mtu: 1_500,
+                arp: true,
+            })
+        })??;
+        self.check("ip", &["link", "set", host, "master", bridge, "up"])?;
+        let (v4, v6) = (format!("{}/24", workload.v4), format!("{}/64", workload.v6));
+        for args in [
+            &["link", "set", "eth0", "up"][..],
+            &["address", "add", &v4, "dev", "eth0"],
+            &["address", "add", &v6, "dev", "eth0", "nodad"],
+            &["route", "add", "default", "via", &GATEWAY.0.to_string()],
+            &["route", "add", "default", "via", &GATEWAY.1.to_string()],
+        ] {
+            workload.check("ip", args)?;
+        }
+        Ok(())
     }
 
     /// A command on the node, in its network and mount namespaces.

@@ -84,13 +84,28 @@ impl Gate {
     /// # Errors
     /// If a name is taken, or the kernel refuses. What was made by then is taken away again.
     pub fn create(names: &SideLinkNames) -> Result<Self, LinkError> {
-        let ns = NetNs::create()?;
+        Self::join(NetNs::create()?, names, None)
+    }
+
+    /// Joins the gate to the calling thread's namespace again, after somebody deleted the pair.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn mend(&mut self, names: &SideLinkNames) -> Result<(), LinkError> {
+        Self::remove(names)?;
+        // The proxy's sockets know the gate's end by its number.
+        *self = Self::join(self.ns.clone(), names, Some(self.gate_end.index))?;
+        Ok(())
+    }
+
+    fn join(ns: NetNs, names: &SideLinkNames, index: Option<u32>) -> Result<Self, LinkError> {
         let netlink = Netlink::open()?;
         netlink.add_veth(&Veth {
             name: &names.node,
             peer: &names.gate,
             peer_ns: &ns,
             peer_mac: Some(GATE_MAC),
+            peer_index: index,
             mtu: SIDE_LINK_MTU,
             arp: false,
         })?;
@@ -184,6 +199,9 @@ const MAIN_TABLE: u32 = 254;
 /// The MTU that is assumed until endpoints are known.
 const DEFAULT_MTU: u32 = 1_500;
 
+/// What is to be made is there already.
+const EEXIST: i32 = 17;
+
 /// Sets up the inside of the gate; runs there.
 fn furnish(gate: &str) -> Result<Link, LinkError> {
     let netlink = Netlink::open()?;
@@ -216,8 +234,11 @@ fn furnish(gate: &str) -> Result<Link, LinkError> {
             mtu: None,
         })?;
     }
-    netlink.add_rule(gate, LOCAL_TABLE, 10)?;
-    Ok(link)
+    match netlink.add_rule(gate, LOCAL_TABLE, 10) {
+        // A gate whose link was deleted keeps its rules.
+        Err(error) if error.errno() != Some(EEXIST) => Err(error),
+        Ok(()) | Err(_) => Ok(link),
+    }
 }
 
 fn add_default_routes(netlink: &Netlink, link: u32, mtu: u32) -> Result<(), LinkError> {

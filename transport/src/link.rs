@@ -87,6 +87,8 @@ pub struct Veth<'a> {
     pub peer_ns: &'a NetNs,
     /// The other end's MAC; `None`: the kernel's choice.
     pub peer_mac: Option<[u8; 6]>,
+    /// The other end's number there; `None`: the kernel's choice.
+    pub peer_index: Option<u32>,
     /// MTU of both ends in bytes.
     pub mtu: u32,
     /// Neighbour resolution on both ends.
@@ -143,6 +145,9 @@ impl Netlink {
             .setns_by_fd(veth.peer_ns.as_fd().as_raw_fd());
         if let Some(mac) = veth.peer_mac {
             peer = peer.address(mac.to_vec());
+        }
+        if let Some(index) = veth.peer_index {
+            peer = peer.index(index);
         }
         let link = LinkVeth::new(veth.name, veth.peer)
             .mtu(veth.mtu)

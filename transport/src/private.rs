@@ -82,6 +82,7 @@ impl PrivateNode {
                 peer: "eth0",
                 peer_ns: &ns,
                 peer_mac: None,
+                peer_index: None,
                 mtu: 1_500,
                 arp: true,
             };

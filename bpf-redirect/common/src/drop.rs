@@ -44,11 +44,13 @@ pub enum Drop {
     UpstreamToListener = 244,
     /// Not addressed to the endpoint (flooded, multicast), under enforced ingress.
     NotForEndpoint = 245,
+    /// The program of the interface is being attached anew.
+    Closed = 247,
 }
 
 impl Drop {
     /// Every reason, with the word used in counters and logs.
-    pub const ALL: [(Self, &'static str); 20] = [
+    pub const ALL: [(Self, &'static str); 21] = [
         (Self::InvalidSourceMac, "invalid-source-mac"),
         (Self::InvalidSourceIp, "invalid-source-ip"),
         (Self::PolicyDenied, "policy-denied"),
@@ -69,6 +71,7 @@ impl Drop {
         (Self::BadUpstream, "bad-upstream"),
         (Self::UpstreamToListener, "upstream-to-listener"),
         (Self::NotForEndpoint, "not-for-endpoint"),
+        (Self::Closed, "closed"),
     ];
 
     /// The word used in counters and logs.

@@ -1,4 +1,4 @@
-//! The five TC programs. Each entry point is one match: what passes, what is redirected, what is
+//! The TC programs: five hooks, and one that drops everything. Each entry point is one match: what passes, what is redirected, what is
 //! dropped, and nothing else decides.
 #![no_std]
 #![no_main]
@@ -56,6 +56,12 @@ pub fn ng_gate_in(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn ng_gate_out(ctx: TcContext) -> i32 {
     finish(sidelink::leave_gate(&ctx))
+}
+
+/// Any hook, while the program that belongs there is being attached anew: nothing passes.
+#[classifier]
+pub fn ng_closed(_ctx: TcContext) -> i32 {
+    finish(Err(Drop::Closed))
 }
 
 #[inline(always)]

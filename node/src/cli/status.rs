@@ -130,6 +130,13 @@ fn text(status: &Value) -> String {
         n("/datapath/counters/redirected"),
         n("/datapath/drops"),
     ));
+    if number(status, "/datapath/interference/count") > 0 {
+        lines.push(format!(
+            "           set right {} times, the last: {}",
+            n("/datapath/interference/count"),
+            word(status, "/datapath/interference/last"),
+        ));
+    }
     lines.push(String::new());
     lines.join("\n")
 }

@@ -1,0 +1,89 @@
+//! Where our program stands among others of the same hook, and how it comes to the front again.
+
+#![expect(clippy::unwrap_used, reason = "a test may die")]
+
+mod common;
+
+use aya::Ebpf;
+use aya::programs::links::FdLink;
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use bpf_redirect::{Datapath, Hook, HookMode, Standing};
+use common::need_root;
+use object::write::{Object, Symbol, SymbolSection};
+use object::{
+    Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
+};
+use transport::{NetNs, Netlink, Veth};
+
+/// A program that lets everything pass and lets nobody else decide: `r0 = TC_ACT_OK; exit`.
+const OK: [u8; 16] = [0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
+
+fn somebody_elses() -> Ebpf {
+    let mut object = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
+    let section = object.add_section(Vec::new(), b"classifier".to_vec(), SectionKind::Text);
+    let symbol = object.add_symbol(Symbol {
+        name: b"somebody".to_vec(),
+        value: 0,
+        size: 0,
+        kind: SymbolKind::Text,
+        scope: SymbolScope::Linkage,
+        weak: false,
+        section: SymbolSection::Section(section),
+        flags: SymbolFlags::None,
+    });
+    object.add_symbol_data(symbol, section, &OK, 8);
+    Ebpf::load(&object.write().unwrap()).unwrap()
+}
+
+fn in_front(ebpf: &mut Ebpf, interface: &str) -> SchedClassifierLink {
+    let program: &mut SchedClassifier = ebpf.program_mut("somebody").unwrap().try_into().unwrap();
+    let _ = program.load();
+    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = program
+        .attach_with_options(interface, TcAttachType::Ingress, first)
+        .unwrap();
+    program.take_link(id).unwrap()
+}
+
+#[test]
+fn a_program_that_came_in_front_is_seen_and_passed() {
+    need_root();
+    let (node, workload) = (NetNs::create().unwrap(), NetNs::create().unwrap());
+    node.run(|| {
+        let netlink = Netlink::open().unwrap();
+        netlink
+            .add_veth(&Veth {
+                name: "vx",
+                peer: "eth0",
+                peer_ns: &workload,
+                peer_mac: None,
+                peer_index: None,
+                mtu: 1_500,
+                arp: true,
+            })
+            .unwrap();
+        let index = netlink.link("vx").unwrap().index;
+        let mut datapath = Datapath::load(99, HookMode::Tcx, None).unwrap();
+        let hook = Hook::FromEndpoint;
+        assert_eq!(datapath.standing(hook, "vx").unwrap(), Standing::Gone);
+        let ours = datapath.attach(hook, ("vx", index)).unwrap();
+        assert_eq!(datapath.standing(hook, "vx").unwrap(), Standing::First);
+        let mut foreign = somebody_elses();
+        let theirs = in_front(&mut foreign, "vx");
+        assert_eq!(
+            datapath.standing(hook, "vx").unwrap(),
+            Standing::Behind(vec!["somebody".to_owned()])
+        );
+        let ours = datapath.attach_in_front(hook, ("vx", index), ours).unwrap();
+        assert_eq!(datapath.standing(hook, "vx").unwrap(), Standing::First);
+        let (_, chain) = SchedClassifier::query_tcx("vx", TcAttachType::Ingress).unwrap();
+        let names: Vec<_> = chain.iter().filter_map(|one| one.name_as_str()).collect();
+        assert_eq!(names, ["ng_from_ep", "somebody"], "theirs stays, once each");
+        drop(FdLink::try_from(theirs).unwrap());
+        ours.detach().unwrap();
+        assert_eq!(datapath.standing(hook, "vx").unwrap(), Standing::Gone);
+        assert_eq!(datapath.standing(hook, "gone").unwrap(), Standing::Unknown);
+    })
+    .unwrap();
+}
