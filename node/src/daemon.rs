@@ -1,6 +1,9 @@
 //! The daemon without its files and signals: what is built in which order, how a policy comes into
 //! force, and how it ends.
 
+mod assembly;
+mod vigil;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -9,10 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use bpf_redirect::{
-    Attachment, Datapath, DatapathError, Hook, HookMode, Inherited, PinError, Pins, inspect,
-};
-use bpf_redirect_common::Config;
+use bpf_redirect::{Attachment, Datapath, HookMode, Pins};
 use fqdn_cache::Lifetimes;
 use policy::{Compiler, Identities, Options, PolicySet, Problem};
 use transport::{Gate, LinkError, NetNs, Netlink};
@@ -21,17 +21,18 @@ use crate::clock;
 use crate::datapath::prefixes;
 use crate::directory::Directory;
 use crate::endpoints::file::Roster;
-use crate::exit::{BAD_CONFIG, Exit, NO_PERMISSION};
 use crate::flows::{FlowRing, FlowThread, NewsSink, news};
 use crate::guard::{Guards, SharedLearner};
 use crate::instance::{Instance, Lock};
-use crate::learner::Learner;
 use crate::live::{Review, is_over};
 use crate::proxy::DnsThreads;
 use crate::remembered::{PAIRS_MAX, Remembered, remembered_names};
 use crate::status::EventThread;
 use crate::tell::Teller;
-use crate::vigil::{Interference, set_right};
+
+use assembly::{build, open_gate, open_pins};
+use vigil::Interference;
+pub(crate) use vigil::set_right;
 
 /// What a daemon is made with.
 #[derive(Clone, Debug)]
@@ -251,58 +252,6 @@ impl Daemon {
         }
     }
 
-    /// The side link: its programs, and the pair itself, which is made anew if it is gone.
-    pub(crate) fn watch_side_link(&mut self) -> Vec<String> {
-        let mut seen = Vec::new();
-        match self.mend_side_link() {
-            Ok(what) => seen.extend(what),
-            Err(error) => seen.push(format!(
-                "the side link can't be made anew, and all that is redirected is lost: {error:#}"
-            )),
-        }
-        let ends = [
-            &self.gate.node_end,
-            &self.gate.gate_end,
-            &self.gate.gate_end,
-        ];
-        for ((hook, end), attachment) in SIDE_LINK_HOOKS
-            .into_iter()
-            .zip(ends)
-            .zip(&mut self.side_link)
-        {
-            let place = (hook, (end.name.as_str(), end.index));
-            let mut look = || set_right(&mut self.datapath, place, attachment);
-            let looked = match hook {
-                Hook::NodeEnd => look(),
-                _ => self.gate.ns.run(look).map_err(Into::into).flatten(),
-            };
-            match looked {
-                Ok(what) => seen.extend(what),
-                Err(error) => seen.push(format!("the side link: {error:#}")),
-            }
-        }
-        seen
-    }
-
-    /// Makes the pair anew if somebody deleted it. The proxy's sockets live on in the gate.
-    fn mend_side_link(&mut self) -> Result<Option<String>> {
-        let name = &self.gate.node_end.name;
-        match Netlink::open()?.link(name) {
-            Ok(link) if link.index == self.gate.node_end.index => return Ok(None),
-            Ok(_) | Err(LinkError::Missing(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let what = format!("{name} was deleted: what is redirected was lost until now; it is back");
-        // The pins of links that are on no interface are replaced.
-        self.side_link.clear();
-        self.gate.mend(&self.setup.instance.side_link())?;
-        self.datapath.set_side_link(self.gate.node_end.index)?;
-        let links = attach_side_link(&mut self.datapath, &self.gate)?;
-        self.side_link = links.into_iter().map(Some).collect();
-        self.guards.set_mtus(&self.gate);
-        Ok(Some(what))
-    }
-
     /// How often something new was learned or forgotten, and how often only repeated.
     pub(crate) fn learned_counts(&self) -> (u64, u64) {
         let counts = &self.learner.counts;
@@ -360,107 +309,6 @@ impl Daemon {
     }
 }
 
-type Parts = (Datapath, SharedLearner, DnsThreads, Vec<Attachment>);
-
-/// What the side link carries: one program on the node's end, two on the gate's.
-const SIDE_LINK_HOOKS: [Hook; 3] = [Hook::NodeEnd, Hook::GateIn, Hook::GateOut];
-
-fn attach_side_link(datapath: &mut Datapath, gate: &Gate) -> Result<Vec<Attachment>> {
-    let node_end = (gate.node_end.name.as_str(), gate.node_end.index);
-    let gate_end = (gate.gate_end.name.as_str(), gate.gate_end.index);
-    let mut side_link = vec![datapath.attach(Hook::NodeEnd, node_end)?];
-    let attached = gate.ns.run(|| -> Result<_, DatapathError> {
-        Ok([
-            datapath.attach(Hook::GateIn, gate_end)?,
-            datapath.attach(Hook::GateOut, gate_end)?,
-        ])
-    })??;
-    side_link.extend(attached);
-    Ok(side_link)
-}
-
-type Kernel = (Option<Pins>, Option<Config>);
-
-/// The gate of an earlier run, else a new one.
-fn open_gate(setup: &Setup, has_heir: bool) -> Result<Gate> {
-    let (names, pin) = (setup.instance.side_link(), setup.instance.gate_pin());
-    if has_heir {
-        if let Some(gate) = Gate::find(&names, &pin) {
-            return Ok(gate);
-        }
-        tracing::warn!("the gate of the earlier run is gone and is made anew");
-        remove_side_link(setup)?;
-    }
-    let gate = Gate::create(&names).map_err(|error| without_privilege("the gate", &error))?;
-    if setup.pins.is_some() {
-        gate.ns.pin(&pin).context("pinning the gate's namespace")?;
-    }
-    Ok(gate)
-}
-
-fn build(
-    setup: &Setup,
-    gate: &Gate,
-    ((pins, config), news): (Kernel, &NewsSink),
-    mut identities: Identities,
-) -> Result<Parts> {
-    let node_end = gate.node_end.index;
-    let mut datapath = match (pins, config) {
-        (Some(pins), Some(config)) => Datapath::take_over(node_end, pins, config),
-        (pins, _) => {
-            let mode = setup.hook_mode.unwrap_or_else(HookMode::probe);
-            Datapath::load(node_end, mode, pins)
-        }
-    }
-    .map_err(bpf_refused)?;
-    let (policies, cast) = (PolicySet::default(), policy::Cast::default());
-    let inputs = (&policies, &cast, Options::default());
-    let nothing = Compiler::new()
-        .build(0, inputs, &mut identities)
-        .map_err(|_| anyhow::anyhow!("an empty policy can't be compiled"))?;
-    let lifetimes = setup.lifetimes;
-    let learner: SharedLearner = Arc::new(Learner::new(nothing, identities, lifetimes, clock::now));
-    let side_link = attach_side_link(&mut datapath, gate)?;
-    let dns = DnsThreads::start(gate, &learner, news.clone()).context("the DNS sockets")?;
-    Ok((datapath, learner, dns, side_link))
-}
-
-/// Opens the pins, and what an earlier run of this instance left there to be taken over. Filters have
-/// no links: what they left is removed, and said.
-fn open_pins(setup: &Setup) -> Result<(Option<Pins>, Option<Inherited>)> {
-    let Some(dir) = &setup.pins else {
-        return Ok((None, None));
-    };
-    let pins = Pins::open(dir).map_err(|error| match error {
-        PinError::NoBpffs { .. } => Exit::with(NO_PERMISSION, error),
-        PinError::InUse { .. } | PinError::Create { .. } | PinError::Remove { .. } => error.into(),
-    })?;
-    let mode = setup.hook_mode.unwrap_or_else(HookMode::probe);
-    if pins.has_links() && mode == HookMode::Tcx {
-        let inherited = inspect(&pins).map_err(|error| {
-            let dir = dir.display();
-            Exit::with(
-                BAD_CONFIG,
-                format!("an earlier run's pins in {dir} can't be taken over: {error}; what they enforce stays, and `namegate detach` takes it away"),
-            )
-        })?;
-        let endpoints = inherited.endpoints.len();
-        tracing::info!(endpoints, pins = %dir.display(), "taking over from an earlier run");
-        return Ok((Some(pins), Some(inherited)));
-    }
-    if pins.in_use() {
-        tracing::warn!(
-            pins = %dir.display(),
-            "an earlier run left its programs: they are removed, and the endpoints are open until they are guarded anew"
-        );
-    }
-    pins.clear()?;
-    remove_side_link(setup)?;
-    pins.create()
-        .map_err(|error| Exit::with(NO_PERMISSION, error))?;
-    Ok((Some(pins), None))
-}
-
 /// Takes away all that an instance leaves on a node, whether its daemon lived or not.
 ///
 /// # Errors
@@ -509,39 +357,4 @@ fn own_addresses() -> Result<Vec<IpAddr>, LinkError> {
     addresses.sort();
     addresses.dedup();
     Ok(addresses)
-}
-
-/// A failure that a missing privilege explains ends with 77.
-fn without_privilege(what: &str, error: &LinkError) -> anyhow::Error {
-    const EPERM: i32 = 1;
-    const EOPNOTSUPP: i32 = 95;
-    if matches!(error.errno(), Some(EPERM | EOPNOTSUPP)) {
-        return Exit::with(
-            NO_PERMISSION,
-            format!(
-                "{what} can't be made: {error}; Namegate needs root, or CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON"
-            ),
-        );
-    }
-    anyhow::anyhow!("{what} can't be made: {error}")
-}
-
-/// The kernel refused BPF itself: it lacks a privilege or a feature, and a restart won't help.
-fn bpf_refused(error: DatapathError) -> anyhow::Error {
-    if !matches!(
-        error,
-        DatapathError::Load(_) | DatapathError::Program { .. }
-    ) {
-        return error.into();
-    }
-    let text = error.to_string();
-    // The verifier's log follows in further lines.
-    let first = text.lines().next().unwrap_or_default();
-    tracing::debug!("{text}");
-    Exit::with(
-        NO_PERMISSION,
-        format!(
-            "the kernel refuses the datapath: {first}; Linux 6.1 with BTF is needed, and CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
-        ),
-    )
 }

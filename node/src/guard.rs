@@ -12,11 +12,11 @@ use serde::Serialize;
 use transport::Gate;
 
 use crate::clock;
+use crate::daemon::set_right;
 use crate::endpoints::file::Roster;
 use crate::endpoints::{Found, Refused};
 use crate::learner::{Heritage, Learner};
 use crate::remembered::Remembered;
-use crate::vigil::set_right;
 
 /// One guarded endpoint.
 pub(crate) struct Guarded {

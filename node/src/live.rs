@@ -6,9 +6,7 @@ use std::net::IpAddr;
 
 use bpf_redirect::Table;
 use bpf_redirect_common::{CtKey, CtValue, EGRESS, Verdict};
-use policy::{
-    Decision, Direction, EndpointId, EntryVerdict, FlowKey, Identity, LabelSet, RuleId, Snapshot,
-};
+use policy::{Decision, Direction, EndpointId, EntryVerdict, FlowKey, Identity, RuleId, Snapshot};
 
 use crate::learner::Learner;
 
@@ -95,7 +93,7 @@ impl<'a, T: Table> Review<'a, T> {
         let is_redirected = value.verdict == Verdict::Redirect as u8;
         let lives = |decision: &Decision| match decision.verdict {
             EntryVerdict::Redirect(_) => is_redirected,
-            _ => decision.verdict.passes(),
+            other => other.passes(),
         };
         let now = self.judge(endpoint, flow(now));
         match now {
@@ -119,9 +117,9 @@ impl<'a, T: Table> Review<'a, T> {
             if self.snapshot.labels_of(flow.identity).is_some() {
                 return Some(self.snapshot.judge(endpoint, flow));
             }
-            let labels = self.learner.with_identities(|identities| {
-                identities.labels_of(flow.identity).map(LabelSet::clone)
-            })?;
+            let labels = self
+                .learner
+                .with_identities(|identities| identities.labels_of(flow.identity).cloned())?;
             Some(self.snapshot.judge_learned(endpoint, &labels, flow))
         };
         *judged.entry((endpoint, flow)).or_insert_with(judge)

@@ -25,7 +25,6 @@ mod state;
 mod status;
 mod suggest;
 mod tell;
-mod vigil;
 mod watch;
 
 use std::io::Write;

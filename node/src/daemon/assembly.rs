@@ -1,0 +1,155 @@
+//! The parts of a daemon: made anew, or taken over from an earlier one.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use bpf_redirect::{
+    Attachment, Datapath, DatapathError, Hook, HookMode, Inherited, PinError, Pins, inspect,
+};
+use bpf_redirect_common::Config;
+use policy::{Compiler, Identities, Options, PolicySet};
+use transport::{Gate, LinkError};
+
+use super::{Setup, remove_side_link};
+use crate::clock;
+use crate::exit::{BAD_CONFIG, Exit, NO_PERMISSION};
+use crate::flows::NewsSink;
+use crate::guard::SharedLearner;
+use crate::learner::Learner;
+use crate::proxy::DnsThreads;
+
+type Parts = (Datapath, SharedLearner, DnsThreads, Vec<Attachment>);
+
+/// What the side link carries: one program on the node's end, two on the gate's.
+pub(super) const SIDE_LINK_HOOKS: [Hook; 3] = [Hook::NodeEnd, Hook::GateIn, Hook::GateOut];
+
+pub(super) fn attach_side_link(datapath: &mut Datapath, gate: &Gate) -> Result<Vec<Attachment>> {
+    let node_end = (gate.node_end.name.as_str(), gate.node_end.index);
+    let gate_end = (gate.gate_end.name.as_str(), gate.gate_end.index);
+    let mut side_link = vec![datapath.attach(Hook::NodeEnd, node_end)?];
+    let attached = gate.ns.run(|| -> Result<_, DatapathError> {
+        Ok([
+            datapath.attach(Hook::GateIn, gate_end)?,
+            datapath.attach(Hook::GateOut, gate_end)?,
+        ])
+    })??;
+    side_link.extend(attached);
+    Ok(side_link)
+}
+
+type Kernel = (Option<Pins>, Option<Config>);
+
+/// The gate of an earlier run, else a new one.
+pub(super) fn open_gate(setup: &Setup, has_heir: bool) -> Result<Gate> {
+    let (names, pin) = (setup.instance.side_link(), setup.instance.gate_pin());
+    if has_heir {
+        if let Some(gate) = Gate::find(&names, &pin) {
+            return Ok(gate);
+        }
+        tracing::warn!("the gate of the earlier run is gone and is made anew");
+        remove_side_link(setup)?;
+    }
+    let gate = Gate::create(&names).map_err(|error| without_privilege("the gate", &error))?;
+    if setup.pins.is_some() {
+        gate.ns.pin(&pin).context("pinning the gate's namespace")?;
+    }
+    Ok(gate)
+}
+
+pub(super) fn build(
+    setup: &Setup,
+    gate: &Gate,
+    ((pins, config), news): (Kernel, &NewsSink),
+    mut identities: Identities,
+) -> Result<Parts> {
+    let node_end = gate.node_end.index;
+    let mut datapath = match (pins, config) {
+        (Some(pins), Some(config)) => Datapath::take_over(node_end, pins, config),
+        (pins, _) => {
+            let mode = setup.hook_mode.unwrap_or_else(HookMode::probe);
+            Datapath::load(node_end, mode, pins)
+        }
+    }
+    .map_err(bpf_refused)?;
+    let (policies, cast) = (PolicySet::default(), policy::Cast::default());
+    let inputs = (&policies, &cast, Options::default());
+    let nothing = Compiler::new()
+        .build(0, inputs, &mut identities)
+        .map_err(|_| anyhow::anyhow!("an empty policy can't be compiled"))?;
+    let lifetimes = setup.lifetimes;
+    let learner: SharedLearner = Arc::new(Learner::new(nothing, identities, lifetimes, clock::now));
+    let side_link = attach_side_link(&mut datapath, gate)?;
+    let dns = DnsThreads::start(gate, &learner, news.clone()).context("the DNS sockets")?;
+    Ok((datapath, learner, dns, side_link))
+}
+
+/// Opens the pins, and what an earlier run of this instance left there to be taken over. Filters have
+/// no links: what they left is removed, and said.
+pub(super) fn open_pins(setup: &Setup) -> Result<(Option<Pins>, Option<Inherited>)> {
+    let Some(dir) = &setup.pins else {
+        return Ok((None, None));
+    };
+    let pins = Pins::open(dir).map_err(|error| match error {
+        PinError::NoBpffs { .. } => Exit::with(NO_PERMISSION, error),
+        PinError::InUse { .. } | PinError::Create { .. } | PinError::Remove { .. } => error.into(),
+    })?;
+    let mode = setup.hook_mode.unwrap_or_else(HookMode::probe);
+    if pins.has_links() && mode == HookMode::Tcx {
+        let inherited = inspect(&pins).map_err(|error| {
+            let dir = dir.display();
+            Exit::with(
+                BAD_CONFIG,
+                format!("an earlier run's pins in {dir} can't be taken over: {error}; what they enforce stays, and `namegate detach` takes it away"),
+            )
+        })?;
+        let endpoints = inherited.endpoints.len();
+        tracing::info!(endpoints, pins = %dir.display(), "taking over from an earlier run");
+        return Ok((Some(pins), Some(inherited)));
+    }
+    if pins.in_use() {
+        tracing::warn!(
+            pins = %dir.display(),
+            "an earlier run left its programs: they are removed, and the endpoints are open until they are guarded anew"
+        );
+    }
+    pins.clear()?;
+    remove_side_link(setup)?;
+    pins.create()
+        .map_err(|error| Exit::with(NO_PERMISSION, error))?;
+    Ok((Some(pins), None))
+}
+
+/// A failure that a missing privilege explains ends with 77.
+pub(super) fn without_privilege(what: &str, error: &LinkError) -> anyhow::Error {
+    const EPERM: i32 = 1;
+    const EOPNOTSUPP: i32 = 95;
+    if matches!(error.errno(), Some(EPERM | EOPNOTSUPP)) {
+        return Exit::with(
+            NO_PERMISSION,
+            format!(
+                "{what} can't be made: {error}; Namegate needs root, or CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON"
+            ),
+        );
+    }
+    anyhow::anyhow!("{what} can't be made: {error}")
+}
+
+/// The kernel refused BPF itself: it lacks a privilege or a feature, and a restart won't help.
+fn bpf_refused(error: DatapathError) -> anyhow::Error {
+    if !matches!(
+        error,
+        DatapathError::Load(_) | DatapathError::Program { .. }
+    ) {
+        return error.into();
+    }
+    let text = error.to_string();
+    // The verifier's log follows in further lines.
+    let first = text.lines().next().unwrap_or_default();
+    tracing::debug!("{text}");
+    Exit::with(
+        NO_PERMISSION,
+        format!(
+            "the kernel refuses the datapath: {first}; Linux 6.1 with BTF is needed, and CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+        ),
+    )
+}

@@ -1,0 +1,123 @@
+//! Others change the node too: what they put in front of our programs or take away is seen within a
+//! second, set right and said.
+
+use anyhow::Result;
+use bpf_redirect::{Attachment, Datapath, Hook, Standing};
+use transport::{LinkError, Netlink};
+
+use super::Daemon;
+use super::assembly::{SIDE_LINK_HOOKS, attach_side_link};
+
+/// What was seen and set right.
+#[derive(Debug, Default)]
+pub(crate) struct Interference {
+    /// How often.
+    pub(crate) count: u64,
+    /// The last one, in words.
+    pub(crate) last: Option<String>,
+}
+
+impl Interference {
+    fn note(&mut self, what: String) {
+        tracing::error!("{what}");
+        self.count += 1;
+        self.last = Some(what);
+    }
+}
+
+impl Daemon {
+    /// Looks at every interface that carries programs of ours.
+    pub(crate) fn watch(&mut self) {
+        let mut seen = self.guards.watch(&mut self.datapath);
+        seen.extend(self.watch_side_link());
+        for what in seen {
+            self.interference.note(what);
+        }
+    }
+
+    /// The side link: its programs, and the pair itself, which is made anew if it is gone.
+    fn watch_side_link(&mut self) -> Vec<String> {
+        let mut seen = Vec::new();
+        match self.mend_side_link() {
+            Ok(what) => seen.extend(what),
+            Err(error) => seen.push(format!(
+                "the side link can't be made anew, and all that is redirected is lost: {error:#}"
+            )),
+        }
+        let ends = [
+            &self.gate.node_end,
+            &self.gate.gate_end,
+            &self.gate.gate_end,
+        ];
+        for ((hook, end), attachment) in SIDE_LINK_HOOKS
+            .into_iter()
+            .zip(ends)
+            .zip(&mut self.side_link)
+        {
+            let place = (hook, (end.name.as_str(), end.index));
+            let mut look = || set_right(&mut self.datapath, place, attachment);
+            let looked = match hook {
+                Hook::NodeEnd => look(),
+                Hook::GateIn | Hook::GateOut | Hook::FromEndpoint | Hook::ToEndpoint => {
+                    self.gate.ns.run(look).map_err(Into::into).flatten()
+                }
+            };
+            match looked {
+                Ok(what) => seen.extend(what),
+                Err(error) => seen.push(format!("the side link: {error:#}")),
+            }
+        }
+        seen
+    }
+
+    /// Makes the pair anew if somebody deleted it. The proxy's sockets live on in the gate.
+    fn mend_side_link(&mut self) -> Result<Option<String>> {
+        let name = &self.gate.node_end.name;
+        match Netlink::open()?.link(name) {
+            Ok(link) if link.index == self.gate.node_end.index => return Ok(None),
+            Ok(_) | Err(LinkError::Missing(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let what = format!("{name} was deleted: what is redirected was lost until now; it is back");
+        // The pins of links that are on no interface are replaced.
+        self.side_link.clear();
+        self.gate.mend(&self.setup.instance.side_link())?;
+        self.datapath.set_side_link(self.gate.node_end.index)?;
+        let links = attach_side_link(&mut self.datapath, &self.gate)?;
+        self.side_link = links.into_iter().map(Some).collect();
+        self.guards.set_mtus(&self.gate);
+        Ok(Some(what))
+    }
+}
+
+/// Sets one program of an interface right, if it isn't the first of its hook; says what was wrong.
+///
+/// # Errors
+/// If the kernel refuses. Then the interface is closed or as it was, and the next look tries again.
+pub(crate) fn set_right(
+    datapath: &mut Datapath,
+    (hook, interface): (Hook, (&str, u32)),
+    attachment: &mut Option<Attachment>,
+) -> Result<Option<String>> {
+    let name = interface.0;
+    let what = match datapath.standing(hook, name)? {
+        Standing::First | Standing::Unknown => return Ok(None),
+        Standing::Behind(others) => {
+            let others = others.join(", ");
+            let Some(old) = attachment.take() else {
+                return Ok(None);
+            };
+            *attachment = Some(datapath.attach_in_front(hook, interface, old)?);
+            format!(
+                "{name}: {others} came in front of {hook:?} and may have kept packets from it; it is in front again"
+            )
+        }
+        Standing::Gone => {
+            *attachment = Some(datapath.attach(hook, interface)?);
+            format!(
+                "{name}: {hook:?} was taken off; packets passed unjudged until now, and it is back"
+            )
+        }
+    };
+    Ok(Some(what))
+}
