@@ -91,9 +91,9 @@ impl<'a, T: Table> Review<'a, T> {
         let learned = learned.flatten().map(Identity::from_number);
         let now = learned.unwrap_or_else(|| self.snapshot.identity_of(peer));
         let is_redirected = value.verdict == Verdict::Redirect as u8;
-        let lives = |decision: &Decision| match decision.verdict {
-            EntryVerdict::Redirect(_) => is_redirected,
-            other => other.passes(),
+        let lives = |decision: &Decision| {
+            let is_redirect = matches!(decision.verdict, EntryVerdict::Redirect(_));
+            decision.verdict.passes() && (is_redirected || !is_redirect)
         };
         let now = self.judge(endpoint, flow(now));
         match now {
