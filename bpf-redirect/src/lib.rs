@@ -6,19 +6,23 @@
 
 mod attach;
 mod datapath;
+mod dump;
 mod events;
 mod fake;
 mod ledger;
 mod object;
 mod pin;
+mod pinned;
 mod table;
 mod takeover;
 
 pub use attach::{Attachment, Hook, HookMode, Standing, remove_filters, strangers};
 pub use datapath::{CounterValue, Datapath, DatapathError, EndpointEntry};
+pub use dump::{ENDPOINT, Field, Row};
 pub use events::EventReader;
 pub use fake::{FakeTable, Hook as FakeHook};
 pub use ledger::{Change, InstallError, Installed, Ledger, Outcome};
 pub use pin::{PinError, Pins};
+pub use pinned::{DumpError, MapSummary, PinnedMaps};
 pub use table::{KernelTable, Table, TableError};
 pub use takeover::{Inherited, InheritedEndpoint, TakeOverError, inspect};
