@@ -6,6 +6,7 @@ mod detach;
 mod endpoint;
 mod fqdn;
 mod man;
+mod map;
 mod observe;
 mod policy;
 mod run;
@@ -50,6 +51,8 @@ enum Command {
     Endpoint(endpoint::Endpoint),
     #[command(subcommand)]
     Fqdn(fqdn::Fqdn),
+    #[command(subcommand)]
+    Map(map::Map),
     Observe(observe::Observe),
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -100,6 +103,7 @@ impl Namegate {
             Command::Status(status) => status.run(),
             Command::Endpoint(endpoint) => endpoint.run(),
             Command::Fqdn(fqdn) => fqdn.run(),
+            Command::Map(map) => map.run(),
             Command::Observe(observe) => observe.run(),
             Command::Policy(policy) => policy.run(),
             Command::Detach(detach) => detach.run(),
@@ -148,6 +152,7 @@ mod tests {
             (&["policy", "validate"], "2 if something can't be read"),
             (&["policy", "learn"], "exporter's"),
             (&["fqdn", "cache", "list"], "toFQDNs"),
+            (&["map", "get"], "strongest verdict"),
             (&["detach"], "pins"),
         ] {
             let mut at = &mut command;

@@ -18,6 +18,7 @@ mod judge;
 mod learned;
 mod learner;
 mod live;
+mod maps;
 mod proxy;
 mod remembered;
 mod run;

@@ -1,0 +1,146 @@
+//! `namegate map`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bpf_redirect::{MapSummary, PinnedMaps, Row};
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::{Output, Which, print};
+use crate::control::{Command, call};
+use crate::{clock, maps};
+
+/// What the kernel holds: the maps of the datapath, read by their pins, also while no daemon runs.
+#[derive(Subcommand)]
+pub(super) enum Map {
+    List(List),
+    Get(Get),
+}
+
+/// Whose maps.
+#[derive(Args)]
+struct Pinned {
+    /// Where the pins are [default: /sys/fs/bpf/namegate].
+    #[arg(long, value_name = "DIR")]
+    bpf_dir: Option<PathBuf>,
+    #[command(flatten)]
+    which: Which,
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+/// List the maps: type, sizes, how many entries each takes and has, and where it is pinned.
+#[derive(Args)]
+#[command(after_help = "Example:
+  namegate map list -o json | jq '.[] | {name, entries, max_entries}'")]
+pub(super) struct List {
+    #[command(flatten)]
+    pinned: Pinned,
+}
+
+/// Show the entries of a map in words: addresses, ports, protocols, verdicts, the numbers of
+/// identities, rules and endpoints.
+///
+/// In a policy entry `any` (null in JSON) is what it doesn't look at; the strongest verdict of all
+/// entries that fit wins. EVENTS is a ring and has no entries: `namegate observe` tells what was in it.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  namegate map get POLICY --endpoint default/internal-client
+  namegate map get LEARNED -o json | jq '.[] | select(.address == \"198.51.100.44\")'")]
+pub(super) struct Get {
+    /// Its name, as `map list` shows it; small letters will do.
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Entries of this endpoint alone. A number works without a daemon.
+    #[arg(long, value_name = "NUMBER|NAMESPACE/NAME")]
+    endpoint: Option<String>,
+    #[command(flatten)]
+    pinned: Pinned,
+}
+
+impl Map {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::List(list) => list.run(),
+            Self::Get(get) => get.run(),
+        }
+    }
+}
+
+impl Pinned {
+    fn open(&self) -> anyhow::Result<PinnedMaps> {
+        let dir = self.bpf_dir.clone();
+        let dir = dir.unwrap_or_else(|| self.which.instance.bpf_dir());
+        Ok(PinnedMaps::open(&dir)?)
+    }
+
+    /// The number of an endpoint that is named.
+    fn endpoint(&self, name: &str) -> anyhow::Result<u32> {
+        if let Ok(number) = name.parse() {
+            return Ok(number);
+        }
+        let answer = call(&self.which.socket(), &Command::Endpoints)
+            .map_err(|error| error.context("an endpoint's name is known to a running daemon alone; its number would do, and `namegate map get EP_IF` shows it"))?;
+        let all = answer.get("endpoints").and_then(Value::as_array);
+        let found = all
+            .into_iter()
+            .flatten()
+            .find(|one| one.get("name").and_then(Value::as_str) == Some(name));
+        let number = found.and_then(|one| one.get("id")).and_then(Value::as_u64);
+        number
+            .and_then(|number| u32::try_from(number).ok())
+            .ok_or_else(|| {
+                anyhow::anyhow!("no endpoint {name}: `namegate endpoint list` shows them")
+            })
+    }
+}
+
+impl List {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let all = self.pinned.open()?.list()?;
+        match self.pinned.output {
+            Output::Json => {
+                let all: Vec<Value> = all.iter().map(maps::summary).collect();
+                print(&format!("{:#}\n", Value::Array(all)))
+            }
+            Output::Text => print(&list(&all)),
+        }
+    }
+}
+
+impl Get {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let pinned = self.pinned.open()?;
+        let endpoint = self.endpoint.as_deref();
+        let endpoint = endpoint
+            .map(|name| self.pinned.endpoint(name))
+            .transpose()?;
+        let rows: Vec<Row> = pinned.entries(&self.name, endpoint, clock::boot_ns())?;
+        match self.pinned.output {
+            Output::Json => {
+                let all: Vec<Value> = rows.iter().map(maps::json).collect();
+                print(&format!("{:#}\n", Value::Array(all)))
+            }
+            Output::Text => print(&maps::table(&rows)),
+        }
+    }
+}
+
+fn list(all: &[MapSummary]) -> String {
+    let head = ["NAME", "TYPE", "KEY", "VALUE", "ENTRIES", "MAX", "PIN"];
+    let line = |map: &MapSummary| {
+        vec![
+            map.name.clone(),
+            map.kind.clone(),
+            map.key_size.to_string(),
+            map.value_size.to_string(),
+            map.entries
+                .map_or_else(|| "-".into(), |count| count.to_string()),
+            map.max_entries.to_string(),
+            map.path.display().to_string(),
+        ]
+    };
+    maps::aligned(head.map(str::to_owned).to_vec(), all.iter().map(line))
+}
