@@ -267,17 +267,49 @@ fn replace(
     }
 }
 
+/// A program in the tcx chain of an interface, whoever attached it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seat {
+    /// On what comes in by the interface; else on what goes out.
+    pub ingress: bool,
+    /// Its name, which may be empty.
+    pub program: String,
+    /// The kernel's number for it.
+    pub id: u32,
+}
+
+/// The tcx programs on an interface of the calling thread's namespace, in the order in which they run;
+/// none where the kernel has no tcx.
+#[must_use]
+pub fn chain(interface: &str) -> Vec<Seat> {
+    let side = |side: TcAttachType, ingress: bool| {
+        let programs = SchedClassifier::query_tcx(interface, side).map(|(_, programs)| programs);
+        programs
+            .unwrap_or_default()
+            .into_iter()
+            .map(move |program| Seat {
+                ingress,
+                program: program.name_as_str().unwrap_or_default().to_owned(),
+                id: program.id(),
+            })
+    };
+    side(TcAttachType::Ingress, true)
+        .chain(side(TcAttachType::Egress, false))
+        .collect()
+}
+
+/// Whether a program has the name of one of ours.
+#[must_use]
+pub fn is_ours(program: &str) -> bool {
+    object::PROGRAMS.contains(&program)
+}
+
 /// Names of programs like ours that sit on an interface of the calling thread's namespace and were
 /// attached by somebody else, or by an earlier run.
 #[must_use]
 pub fn strangers(interface: &str) -> Vec<String> {
-    [TcAttachType::Ingress, TcAttachType::Egress]
-        .into_iter()
-        .filter_map(|side| SchedClassifier::query_tcx(interface, side).ok())
-        .flat_map(|(_, programs)| programs)
-        .filter_map(|program| program.name_as_str().map(str::to_owned))
-        .filter(|name| object::PROGRAMS.contains(&name.as_str()))
-        .collect()
+    let names = chain(interface).into_iter().map(|seat| seat.program);
+    names.filter(|name| is_ours(name)).collect()
 }
 
 /// Removes every filter of ours from an interface's clsact qdisc: what an earlier run left.

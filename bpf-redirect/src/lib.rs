@@ -16,13 +16,15 @@ mod pinned;
 mod table;
 mod takeover;
 
-pub use attach::{Attachment, Hook, HookMode, Standing, remove_filters, strangers};
+pub use attach::{
+    Attachment, Hook, HookMode, Seat, Standing, chain, is_ours, remove_filters, strangers,
+};
 pub use datapath::{CounterValue, Datapath, DatapathError, EndpointEntry};
 pub use dump::{ENDPOINT, Field, Row};
 pub use events::EventReader;
 pub use fake::{FakeTable, Hook as FakeHook};
 pub use ledger::{Change, InstallError, Installed, Ledger, Outcome};
-pub use pin::{PinError, Pins};
+pub use pin::{PinError, Pins, has_bpffs};
 pub use pinned::{DumpError, MapSummary, PinnedMaps};
 pub use table::{KernelTable, Table, TableError};
 pub use takeover::{Inherited, InheritedEndpoint, TakeOverError, inspect};

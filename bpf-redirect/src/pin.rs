@@ -66,7 +66,7 @@ impl Pins {
     /// If there is no bpffs and none can be mounted, or another process has the folder.
     pub fn open(dir: &Path) -> Result<Self, PinError> {
         let parent = dir.parent().unwrap_or(dir);
-        if !is_bpffs(parent) && !is_bpffs(dir) {
+        if !has_bpffs(dir) {
             let refused = |source: io::Error| PinError::NoBpffs {
                 path: parent.to_owned(),
                 source,
@@ -181,6 +181,12 @@ impl Pins {
     pub(crate) fn link(&self, ifindex: u32, program: &str) -> PathBuf {
         self.dir.join("links").join(format!("{ifindex}-{program}"))
     }
+}
+
+/// Whether `dir` is or will be in a BPF file system that is mounted already.
+#[must_use]
+pub fn has_bpffs(dir: &Path) -> bool {
+    is_bpffs(dir.parent().unwrap_or(dir)) || is_bpffs(dir)
 }
 
 fn is_bpffs(path: &Path) -> bool {

@@ -5,6 +5,7 @@ mod demo;
 mod detach;
 mod endpoint;
 mod fqdn;
+mod identity;
 mod man;
 mod map;
 mod observe;
@@ -51,6 +52,8 @@ enum Command {
     Endpoint(endpoint::Endpoint),
     #[command(subcommand)]
     Fqdn(fqdn::Fqdn),
+    #[command(subcommand)]
+    Identity(identity::Identity),
     #[command(subcommand)]
     Map(map::Map),
     Observe(observe::Observe),
@@ -103,6 +106,7 @@ impl Namegate {
             Command::Status(status) => status.run(),
             Command::Endpoint(endpoint) => endpoint.run(),
             Command::Fqdn(fqdn) => fqdn.run(),
+            Command::Identity(identity) => identity.run(),
             Command::Map(map) => map.run(),
             Command::Observe(observe) => observe.run(),
             Command::Policy(policy) => policy.run(),
@@ -152,6 +156,8 @@ mod tests {
             (&["policy", "validate"], "2 if something can't be read"),
             (&["policy", "learn"], "exporter's"),
             (&["fqdn", "cache", "list"], "toFQDNs"),
+            (&["endpoint", "get"], "programs on its interface"),
+            (&["identity", "list"], "keeps its number"),
             (&["map", "get"], "strongest verdict"),
             (&["detach"], "pins"),
         ] {

@@ -26,6 +26,16 @@ pub(crate) enum Command {
     Status,
     /// The endpoints.
     Endpoints,
+    /// All that is known of an endpoint, by its number or `NAMESPACE/NAME`.
+    Endpoint {
+        /// Which one.
+        endpoint: String,
+    },
+    /// The identities, and who has them.
+    Identities {
+        /// This one alone, with all its addresses.
+        number: Option<u32>,
+    },
     /// What endpoints have learned: names, addresses, ends.
     FqdnCache {
         /// Of this endpoint alone, `NAMESPACE/NAME`.

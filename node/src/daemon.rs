@@ -6,7 +6,7 @@ mod vigil;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -158,6 +158,11 @@ impl Daemon {
     /// The instance.
     pub(crate) fn instance(&self) -> &Instance {
         &self.setup.instance
+    }
+
+    /// Where its maps are pinned.
+    pub(crate) fn pins(&self) -> Option<&Path> {
+        self.setup.pins.as_deref()
     }
 
     /// Takes other policies, which come into force with [`Daemon::enforce`].

@@ -38,7 +38,7 @@ pub(crate) fn summary(map: &MapSummary) -> Value {
 /// Entries as a table.
 pub(crate) fn table(rows: &[Row]) -> String {
     let Some(first) = rows.first() else {
-        return String::new();
+        return "no entries\n".to_owned();
     };
     let heads = first.iter().map(|(name, _)| name.replace('_', " "));
     let fields = |row: &Row| {

@@ -11,11 +11,9 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use serde_json::{Value, json};
 
 use crate::control::Command;
-use crate::daemon::Daemon;
 use crate::flows::{News, NewsSink};
-use crate::guard::EndpointState;
-use crate::learned;
 use crate::run::Service;
+use crate::{identities, learned, listed};
 
 /// The thread that reads the kernel's events.
 pub(crate) struct EventThread {
@@ -67,7 +65,9 @@ impl EventThread {
 pub(crate) fn answer(service: &Service, command: &Command) -> Value {
     match command {
         Command::Status => status(service),
-        Command::Endpoints => json!({ "endpoints": endpoints(&service.daemon) }),
+        Command::Endpoints => json!({ "endpoints": listed::endpoints(&service.daemon) }),
+        Command::Endpoint { endpoint } => listed::endpoint(&service.daemon, endpoint),
+        Command::Identities { number } => identities::list(&service.daemon, *number),
         Command::FqdnCache { endpoint } => learned::list(&service.daemon, endpoint.as_deref()),
         Command::Detach => json!({ "detaching": true }),
         // Answered by its own connection; it never gets here.
@@ -112,7 +112,7 @@ fn status(service: &Service) -> Value {
             "rules": snapshot.rules().count(),
             "problems": service.policy_problems,
         },
-        "endpoints": endpoints(daemon),
+        "endpoints": listed::endpoints(daemon),
         "endpoint_problems": service.endpoint_problems,
         "dns": dns,
         "learning": {
@@ -134,39 +134,4 @@ fn status(service: &Service) -> Value {
         },
         "flows": { "seen": daemon.flow_ring.seen(), "lost": daemon.news.lost() },
     })
-}
-
-fn endpoints(daemon: &Daemon) -> Vec<Value> {
-    let snapshot = daemon.learner.snapshot();
-    let guarded = daemon.guards.iter().map(|(id, guarded)| {
-        let link = &guarded.found.link;
-        let identity = link.addresses.iter().map(|ip| snapshot.identity_of(*ip).get()).find(|id| *id >= 256);
-        let knowledge = daemon.learner.with_knowledge(id, |knowledge| {
-            (knowledge.cache.name_count(), knowledge.cache.address_count(), knowledge.ledger.addresses().count())
-        });
-        let (names, addresses, open) = knowledge.unwrap_or_default();
-        let (state, reason) = match &guarded.state {
-            EndpointState::Attaching => ("attaching", None),
-            EndpointState::Ready => ("ready", None),
-            EndpointState::Refused(reason) => ("refused", Some(reason)),
-        };
-        json!({
-            "id": id.get(),
-            "name": guarded.found.workload.full_name(),
-            "state": state,
-            "reason": reason,
-            "identity": identity,
-            "interface": link.name,
-            "addresses": link.addresses,
-            "egress": snapshot.is_egress_enforced(id).map(|enforced| if enforced { "enforced" } else { "open" }),
-            "names": names,
-            "learned_addresses": addresses,
-            "open_addresses": open,
-            "file": guarded.found.file,
-        })
-    });
-    let refused = daemon.guards.refused.iter().map(|refused| {
-        json!({ "name": refused.name, "state": "refused", "reason": refused.reason, "file": refused.file })
-    });
-    guarded.chain(refused).collect()
 }

@@ -257,6 +257,7 @@ mod tests {
         let again = ids.acquire(set("a")).unwrap();
         assert_eq!(again.get(), first.get() + 1, "not given again at once");
         assert_eq!(ids.local_count(), 1);
+        assert_eq!(ids.outside().collect::<Vec<_>>(), [(again, &set("a"))]);
     }
 
     #[test]

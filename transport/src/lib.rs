@@ -18,7 +18,7 @@ mod udp;
 
 pub use addr::{ClientAddr, OrigDstAddr, UpstreamAddr};
 pub use gate::{Gate, SideLinkNames};
-pub use link::{Link, LinkError, Netlink, Route, Veth};
+pub use link::{Filter, Link, LinkError, Netlink, Route, Veth};
 pub use netns::NetNs;
 pub use private::{BRIDGE, HostLink, PrivateHost, PrivateNode};
 pub use tcp::{GateListener, connect_as};

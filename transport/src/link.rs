@@ -14,6 +14,7 @@ use rtnetlink::packet_route::link::{
 use rtnetlink::packet_route::nsid::{NsidAttribute, NsidMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMetric, RouteScope, RouteType};
 use rtnetlink::packet_route::rule::RuleAction;
+use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use tokio::runtime::{Builder, Runtime};
 
@@ -110,6 +111,19 @@ pub struct Route {
     pub local: bool,
     /// A path MTU that the kernel must not change.
     pub mtu: Option<u32>,
+}
+
+/// A filter of a link's clsact qdisc.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Filter {
+    /// On what comes in by the link; else on what goes out.
+    pub ingress: bool,
+    /// The lower ones run first.
+    pub preference: u16,
+    /// `bpf`, `flower` ….
+    pub kind: String,
+    /// The program's name, of a BPF filter.
+    pub program: Option<String>,
 }
 
 /// A netlink socket in the namespace of the thread that made it.
@@ -301,6 +315,27 @@ impl Netlink {
             .collect())
     }
 
+    /// The filters of a link's clsact qdisc, in the order in which they run; none where there is no
+    /// such qdisc.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn filters(&self, index: u32) -> Result<Vec<Filter>, LinkError> {
+        let of = || self.handle.traffic_filter(index.cast_signed());
+        let mut filters = Vec::new();
+        for (ingress, request) in [(true, of().get().ingress()), (false, of().get().egress())] {
+            let side = if ingress { "ingress" } else { "egress" };
+            let what = format!("filter show dev {index} {side}");
+            let messages: Vec<TcMessage> = self.ask(what, request.execute().try_collect())?;
+            // A filter's head has no handle of its own.
+            let real = messages
+                .iter()
+                .filter(|one| u32::from(one.header.handle) != 0);
+            filters.extend(real.map(|message| read_filter(message, ingress)));
+        }
+        Ok(filters)
+    }
+
     /// Adds a route.
     ///
     /// # Errors
@@ -417,6 +452,28 @@ impl Netlink {
             .block_on(request)
             .map_err(|source| LinkError::Refused { what, source })
     }
+}
+
+fn read_filter(message: &TcMessage, ingress: bool) -> Filter {
+    let mut filter = Filter {
+        ingress,
+        // The kernel packs it with the protocol.
+        preference: u16::try_from(message.header.info >> 16).unwrap_or(u16::MAX),
+        kind: String::new(),
+        program: None,
+    };
+    for attribute in &message.attributes {
+        if let TcAttribute::Kind(kind) = attribute {
+            filter.kind.clone_from(kind);
+        } else if let TcAttribute::Options(options) = attribute {
+            for option in options {
+                if let TcOption::Bpf(TcFilterBpfOption::ProgName(name)) = option {
+                    filter.program = Some(name.clone());
+                }
+            }
+        }
+    }
+    filter
 }
 
 fn read_link(message: &LinkMessage) -> Link {

@@ -8,11 +8,13 @@ use serde_json::Value;
 
 use super::{Output, Which, print};
 use crate::control::{Command, call};
+use crate::maps::aligned;
 
 /// The endpoints of this node.
 #[derive(Subcommand)]
 pub(super) enum Endpoint {
     List(List),
+    Get(Get),
 }
 
 /// List the endpoints: `attaching` ones are still open, `ready` ones judged, `refused` ones can't be
@@ -28,14 +30,50 @@ pub(super) struct List {
     output: Output,
 }
 
+/// Show all that is known of one endpoint: its link, identity and labels, how far it is enforced, what
+/// it has learned, the programs on its interface, its policy entries in the kernel.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  namegate endpoint get default/internal-client
+  namegate endpoint get 3 -o json | jq '.policy[] | select(.verdict == \"redirect\")'")]
+pub(super) struct Get {
+    /// Which one.
+    #[arg(value_name = "NAMESPACE/NAME|NUMBER")]
+    endpoint: String,
+    #[command(flatten)]
+    which: Which,
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
+}
+
 impl Endpoint {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let Self::List(list) = self;
-        let answer = call(&list.which.socket(), &Command::Endpoints)?;
+        match self {
+            Self::List(list) => list.run(),
+            Self::Get(get) => get.run(),
+        }
+    }
+}
+
+impl List {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let answer = call(&self.which.socket(), &Command::Endpoints)?;
         let endpoints = answer.get("endpoints").cloned().unwrap_or_default();
-        match list.output {
+        match self.output {
             Output::Json => print(&format!("{endpoints:#}\n")),
             Output::Text => print(&table(endpoints.as_array().map_or(&[], Vec::as_slice))),
+        }
+    }
+}
+
+impl Get {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let endpoint = self.endpoint;
+        let answer = call(&self.which.socket(), &Command::Endpoint { endpoint })?;
+        match self.output {
+            Output::Json => print(&format!("{answer:#}\n")),
+            Output::Text => print(&details(&answer)),
         }
     }
 }
@@ -46,16 +84,7 @@ fn table(endpoints: &[Value]) -> String {
         "ID", "NAME", "STATE", "EGRESS", "IDENTITY", "ADDRESSES"
     );
     for endpoint in endpoints {
-        let shown = |key: &str| match endpoint.get(key) {
-            None | Some(Value::Null) => "-".to_owned(),
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Array(all)) => all
-                .iter()
-                .map(|one| one.as_str().unwrap_or_default())
-                .collect::<Vec<_>>()
-                .join(" "),
-            Some(other) => other.to_string(),
-        };
+        let shown = |key: &str| shown(endpoint.get(key));
         let last = if endpoint.get("reason").is_some_and(Value::is_string) {
             shown("reason")
         } else {
@@ -73,4 +102,153 @@ fn table(endpoints: &[Value]) -> String {
         );
     }
     out
+}
+
+fn details(endpoint: &Value) -> String {
+    let at = |path: &str| shown(endpoint.pointer(path));
+    let mut out = String::new();
+    let mut line = |name: &str, text: String| {
+        // Writing to a string can't fail.
+        let _ = writeln!(out, "{name:<11} {text}");
+    };
+    line("endpoint", format!("{} {}", at("/id"), at("/name")));
+    line(
+        "state",
+        match at("/reason").as_str() {
+            "-" => at("/state"),
+            reason => format!("{}: {reason}", at("/state")),
+        },
+    );
+    line("file", at("/file"));
+    // One that is refused before it has a number has nothing else.
+    if endpoint.get("id").is_none() {
+        return out;
+    }
+    line("identity", at("/identity"));
+    line("labels", at("/labels"));
+    line("addresses", at("/addresses"));
+    line("mac", at("/mac"));
+    let interface = [
+        at("/interface"),
+        at("/ifindex"),
+        at("/host_mac"),
+        at("/mtu"),
+    ];
+    let [name, index, host_mac, mtu] = interface;
+    line(
+        "interface",
+        format!("{name} (index {index}, MAC {host_mac}, MTU {mtu})"),
+    );
+    let (ingress, egress) = (at("/enforcement/ingress"), at("/enforcement/egress"));
+    line(
+        "policy",
+        format!(
+            "egress {egress}, ingress {ingress}, revision {}",
+            at("/policy_revision")
+        ),
+    );
+    let (names, learned, open) = (
+        at("/names"),
+        at("/learned_addresses"),
+        at("/open_addresses"),
+    );
+    line(
+        "learned",
+        format!("{names} names, {learned} addresses, {open} of them open"),
+    );
+    for program in list(endpoint, "programs") {
+        let of = |key: &str| shown(program.get(key));
+        let foreign = if program.get("ours") == Some(&Value::Bool(true)) {
+            ""
+        } else {
+            ", not ours"
+        };
+        line(
+            "program",
+            format!("{} {} ({}{foreign})", of("hook"), of("program"), of("by")),
+        );
+    }
+    let entries = list(endpoint, "policy");
+    line("entries", entries.len().to_string());
+    if !entries.is_empty() {
+        out.push_str(&entry_table(entries));
+    }
+    out
+}
+
+fn entry_table(entries: &[Value]) -> String {
+    let columns = [
+        "direction",
+        "identity",
+        "protocol",
+        "port",
+        "verdict",
+        "rule",
+    ];
+    let head = columns.iter().map(|column| column.to_uppercase());
+    let rows = entries.iter().map(|entry| {
+        let cell = |column: &&str| match entry.get(*column) {
+            Some(Value::Null) => "any".to_owned(),
+            other => shown(other),
+        };
+        columns.iter().map(cell).collect()
+    });
+    aligned(head.collect(), rows)
+}
+
+fn list<'a>(endpoint: &'a Value, key: &str) -> &'a [Value] {
+    let all = endpoint.get(key).and_then(Value::as_array);
+    all.map_or(&[], Vec::as_slice)
+}
+
+/// What isn't there is `-`; several are told with spaces between.
+fn shown(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(all)) => all
+            .iter()
+            .map(|one| one.as_str().unwrap_or_default())
+            .collect::<Vec<_>>()
+            .join(" "),
+        Some(other) => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn one_endpoint_is_told_with_its_programs_and_entries() {
+        let endpoint = json!({
+            "id": 1, "name": "default/alice", "state": "ready", "reason": null, "file": "a.yaml",
+            "identity": 256, "labels": ["k8s:app=alice"], "addresses": ["10.0.0.2", "fd00::2"],
+            "mac": "02:00:00:00:00:01", "interface": "veth1", "ifindex": 8, "host_mac": "02:00:00:00:00:02",
+            "mtu": 1500, "enforcement": {"ingress": "open", "egress": "enforced"}, "policy_revision": 3,
+            "names": 1, "learned_addresses": 2, "open_addresses": 1,
+            "programs": [
+                {"hook": "ingress", "by": "tcx", "program": "ng_from_ep", "ours": true},
+                {"hook": "ingress", "by": "clsact", "program": "cil_from", "ours": false},
+            ],
+            "policy": [{"direction": "egress", "identity": 9, "protocol": "UDP", "port": null,
+                        "verdict": "redirect", "rule": 2}],
+        });
+        let text = details(&endpoint);
+        for line in [
+            "endpoint    1 default/alice",
+            "addresses   10.0.0.2 fd00::2",
+            "policy      egress enforced, ingress open, revision 3",
+            "learned     1 names, 2 addresses, 1 of them open",
+            "program     ingress ng_from_ep (tcx)",
+            "program     ingress cil_from (clsact, not ours)",
+            "egress     9         UDP       any   redirect  2",
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line}\n{text}");
+        }
+        let refused = json!({"name": "default/bob", "state": "refused", "reason": "no link", "file": "b.yaml"});
+        assert!(details(&refused).contains("state       refused: no link\n"));
+    }
 }

@@ -118,6 +118,11 @@ impl<T: Table> Knowledge<T> {
         }
     }
 
+    /// The policy revision that its maps were last to follow; `None` before the first.
+    pub(crate) fn revision(&self) -> Option<u64> {
+        self.followed
+    }
+
     /// Makes sure that the maps follow the snapshot that the query is judged by: between a swap and
     /// the endpoint's own reload, what is "already there" is there under the policy before.
     ///
