@@ -3,6 +3,7 @@
 mod completions;
 mod demo;
 mod detach;
+mod doctor;
 mod endpoint;
 mod fqdn;
 mod identity;
@@ -59,6 +60,7 @@ enum Command {
     Observe(observe::Observe),
     #[command(subcommand)]
     Policy(policy::Policy),
+    Doctor(doctor::Doctor),
     Detach(detach::Detach),
     Completions(completions::Completions),
     Man(man::Man),
@@ -110,6 +112,7 @@ impl Namegate {
             Command::Map(map) => map.run(),
             Command::Observe(observe) => observe.run(),
             Command::Policy(policy) => policy.run(),
+            Command::Doctor(doctor) => doctor.run(),
             Command::Detach(detach) => detach.run(),
             Command::Completions(completions) => completions.run(),
             Command::Man(man) => man.run(),
@@ -159,6 +162,7 @@ mod tests {
             (&["endpoint", "get"], "programs on its interface"),
             (&["identity", "list"], "keeps its number"),
             (&["map", "get"], "strongest verdict"),
+            (&["doctor"], "It changes nothing"),
             (&["detach"], "pins"),
         ] {
             let mut at = &mut command;

@@ -8,6 +8,7 @@ mod daemon;
 mod datapath;
 mod demo;
 mod directory;
+mod doctor;
 mod endpoints;
 mod exit;
 mod files;

@@ -356,7 +356,10 @@ impl Service {
 ///
 /// # Errors
 /// If a folder or file can't be read at all.
-fn read_policies(dirs: &[PathBuf], loader: &mut Loader) -> Result<(PolicySet, Vec<Problem>)> {
+pub(crate) fn read_policies(
+    dirs: &[PathBuf],
+    loader: &mut Loader,
+) -> Result<(PolicySet, Vec<Problem>)> {
     let mut sources = Vec::new();
     for dir in dirs {
         let files = read_folder(dir).map_err(|error| Exit::with(BAD_CONFIG, error))?;

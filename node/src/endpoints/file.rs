@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use policy::{Cast, EndpointId, LocalEndpoint, Peer, Service};
 
@@ -62,6 +63,18 @@ pub(crate) fn describe(files: &[TextFile]) -> Result<Cast, Vec<String>> {
         }
     }
     Ok(cast)
+}
+
+/// The network namespaces that endpoint files name, each with its endpoint; none, if a document can't
+/// be read.
+pub(crate) fn namespaces(files: &[TextFile]) -> Vec<(String, PathBuf)> {
+    let documents = document::read(files, Reader::Daemon).unwrap_or_default();
+    let all = documents.endpoints.into_iter();
+    all.filter_map(|(_, document)| {
+        let name = document.full_name();
+        Some((name, document.netns?))
+    })
+    .collect()
 }
 
 fn take(documents: Documents) -> Roster {
