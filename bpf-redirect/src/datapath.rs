@@ -2,10 +2,11 @@
 
 mod links;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, HashOfMaps, Map, MapData, MapError, PerCpuArray, RingBuf};
@@ -16,12 +17,13 @@ use bpf_redirect_common::{
     ADDRESSES_PER_ENDPOINT_MAX, Address, Config, Counter, CtKey, CtValue, Drop, EndpointIf,
     EndpointLink, LAYOUT_VERSION,
 };
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::attach::{Hook, HookMode};
+use crate::journal::{Act, NO_VALUE};
 use crate::object::{OBJECT, PROGRAMS};
 use crate::table::bytes;
-use crate::{EventReader, KernelTable, Pins};
+use crate::{EventReader, Journal, KernelTable, Pins};
 
 /// What can go wrong with the kernel's part.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +89,7 @@ pub struct Datapath {
     config: Config,
     /// The pinned links of this run.
     links: BTreeSet<PathBuf>,
+    journal: Option<Arc<Journal>>,
 }
 
 /// An endpoint as the datapath sees it.
@@ -179,10 +182,16 @@ impl Datapath {
             pins,
             config,
             links: BTreeSet::new(),
+            journal: None,
         };
         datapath.write_config()?;
         datapath.pin_programs()?;
         Ok(datapath)
+    }
+
+    /// Remembers the writes to come, those of tables that are opened from here on too.
+    pub fn keep_journal(&mut self, journal: Arc<Journal>) {
+        self.journal = Some(journal);
     }
 
     /// How programs are attached.
@@ -234,7 +243,10 @@ impl Datapath {
         let mut by_if: HashMap<MapData, u32, [u8; 144]> = self.open(common::EP_IF)?;
         by_if
             .insert(entry.ifindex, bytes(&interface), 0)
-            .map_err(map_error(common::EP_IF))
+            .map_err(map_error(common::EP_IF))?;
+        self.note(common::EP_ID, Act::Set, (&entry.endpoint, &link));
+        self.note(common::EP_IF, Act::Set, (&entry.ifindex, &interface));
+        Ok(())
     }
 
     /// Makes an endpoint unknown: what its programs still see is dropped.
@@ -246,6 +258,8 @@ impl Datapath {
         let _ = by_if.remove(&ifindex);
         let mut by_id: HashMap<MapData, u32, [u8; 16]> = self.open(common::EP_ID)?;
         let _ = by_id.remove(&endpoint);
+        self.note(common::EP_IF, Act::Delete, (&ifindex, NO_VALUE));
+        self.note(common::EP_ID, Act::Delete, (&endpoint, NO_VALUE));
         self.forget_flows(|key| key.endpoint == endpoint)
     }
 
@@ -260,32 +274,48 @@ impl Datapath {
             endpoint,
             self.open(common::LEARNED)?,
             policies,
+            self.journal.clone(),
         ))
     }
 
-    /// Makes the prefix table hold exactly `prefixes`: new ones are written before old ones go.
+    /// Makes the prefix table hold exactly `prefixes`: new ones are written before old ones go, and
+    /// what is there already is not written again.
     ///
     /// # Errors
     /// If they don't fit or the kernel refuses.
     pub fn set_prefixes(&mut self, prefixes: &[(IpAddr, u8, u32)]) -> Result<(), DatapathError> {
         let failed = map_error(common::IPCACHE);
         let mut table: LpmTrie<MapData, [u8; 16], u32> = self.open(common::IPCACHE)?;
-        let mut wanted = BTreeSet::new();
+        let mut old = BTreeMap::new();
+        for item in table.iter() {
+            let (key, identity) = item.map_err(&failed)?;
+            old.insert((key.prefix_len(), key.data()), identity);
+        }
+        let mut wanted = BTreeMap::new();
         for (ip, len, identity) in prefixes {
             let bits = u32::from(*len) + if ip.is_ipv4() { 96 } else { 0 };
-            let octets = Address::from(*ip).octets();
-            wanted.insert((bits, octets));
-            table
-                .insert(&Key::new(bits, octets), identity, 0)
-                .map_err(&failed)?;
+            wanted.insert((bits, Address::from(*ip).octets()), *identity);
         }
-        let old: Vec<Key<[u8; 16]>> = table.keys().collect::<Result<_, _>>().map_err(&failed)?;
-        for key in old {
-            if !wanted.contains(&(key.prefix_len(), key.data())) {
-                table.remove(&key).map_err(&failed)?;
+        for ((bits, octets), identity) in &wanted {
+            if old.get(&(*bits, *octets)) != Some(identity) {
+                let key = Key::new(*bits, *octets);
+                table.insert(&key, identity, 0).map_err(&failed)?;
+                self.note_prefix(Act::Set, (*bits, octets), identity);
             }
         }
+        for (bits, octets) in old.into_keys().filter(|key| !wanted.contains_key(key)) {
+            table.remove(&Key::new(bits, octets)).map_err(&failed)?;
+            self.note_prefix(Act::Delete, (bits, &octets), NO_VALUE);
+        }
         Ok(())
+    }
+
+    fn note_prefix<V>(&self, act: Act, (bits, octets): (u32, &[u8; 16]), value: &V)
+    where
+        V: IntoBytes + Immutable + ?Sized,
+    {
+        let key = [bits.as_bytes(), octets].concat();
+        self.note(common::IPCACHE, act, (key.as_slice(), value));
     }
 
     /// A reader of the kernel's events. One at a time: the ring has one reading position.
@@ -350,13 +380,24 @@ impl Datapath {
         }
         for key in over {
             match table.remove(&key) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Ok(()) => self.note(common::CT, Act::Delete, (&key, NO_VALUE)),
+                Err(MapError::KeyNotFound) => {}
                 Err(MapError::SyscallError(error))
                     if error.io_error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(failed(error)),
             }
         }
         Ok(left)
+    }
+
+    fn note<K, V>(&self, map: &'static str, act: Act, entry: (&K, &V))
+    where
+        K: IntoBytes + Immutable + ?Sized,
+        V: IntoBytes + Immutable + ?Sized,
+    {
+        if let Some(journal) = &self.journal {
+            journal.tell(map, act, entry);
+        }
     }
 
     fn forget_flows(&self, of: impl Fn(&CtKey) -> bool) -> Result<(), DatapathError> {

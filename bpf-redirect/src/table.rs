@@ -1,11 +1,16 @@
 //! What a ledger writes to: the kernel's maps of one endpoint.
 
+use std::sync::Arc;
+
 use aya::maps::{HashMap, HashOfMaps, MapData, MapError};
 use bpf_redirect_common::{
     Address, EGRESS, EndpointAddress, INGRESS, LEARNED, POLICY, POLICY_ENTRIES_MAX, POLICY_SLOTS,
     PolicyKey, PolicyValue,
 };
-use zerocopy::IntoBytes;
+use zerocopy::{Immutable, IntoBytes};
+
+use crate::Journal;
+use crate::journal::{Act, NO_VALUE};
 
 /// `BPF_F_NO_PREALLOC` (linux/bpf.h): an inner map must have the flags of its template.
 const NO_PREALLOC: u32 = 1;
@@ -78,6 +83,8 @@ pub struct KernelTable {
     policy: Option<PolicyInner>,
     /// The lengths of ports that the map says it has.
     lengths: Lengths,
+    /// Where writes are remembered, if they are.
+    journal: Option<Arc<Journal>>,
 }
 
 /// For each direction, a bit for each length of ports that some entry has. A length stays until the
@@ -93,6 +100,7 @@ impl KernelTable {
         endpoint: u32,
         learned: HashMap<MapData, [u8; 20], u32>,
         policies: PolicyOuter,
+        journal: Option<Arc<Journal>>,
     ) -> Self {
         Self {
             endpoint,
@@ -100,6 +108,24 @@ impl KernelTable {
             policies,
             policy: None,
             lengths: Lengths::default(),
+            journal,
+        }
+    }
+
+    fn note<V>(&self, map: &'static str, act: Act, (key, value): (&[u8], &V))
+    where
+        V: IntoBytes + Immutable + ?Sized,
+    {
+        if let Some(journal) = &self.journal {
+            journal.tell(map, act, (key, value));
+        }
+    }
+
+    /// A policy entry, or all of them, under the endpoint.
+    fn note_policy(&self, act: Act, (key, value): (&[u8], &[u8])) {
+        if self.journal.is_some() {
+            let key = [self.endpoint.as_bytes(), key].concat();
+            self.note(POLICY, act, (&key, value));
         }
     }
 
@@ -116,12 +142,16 @@ impl Table for KernelTable {
         let key = self.learned_key(address);
         self.learned
             .insert(key, identity, 0)
-            .map_err(|error| failure(LEARNED, error))
+            .map_err(|error| failure(LEARNED, error))?;
+        self.note(LEARNED, Act::Set, (&key, &identity));
+        Ok(())
     }
 
     fn clear_address(&mut self, address: Address) -> Result<(), TableError> {
         let key = self.learned_key(address);
-        gone_is_fine(self.learned.remove(&key)).map_err(|error| failure(LEARNED, error))
+        gone_is_fine(self.learned.remove(&key)).map_err(|error| failure(LEARNED, error))?;
+        self.note(LEARNED, Act::Delete, (&key, NO_VALUE));
+        Ok(())
     }
 
     fn set_entry(&mut self, key: PolicyKey, value: PolicyValue) -> Result<(), TableError> {
@@ -132,7 +162,9 @@ impl Table for KernelTable {
             lengths.write(map)?;
             self.lengths = lengths;
         }
-        insert(map, key, value)
+        insert(map, key, value)?;
+        self.note_policy(Act::Set, (key.as_bytes(), value.as_bytes()));
+        Ok(())
     }
 
     fn clear_entry(&mut self, key: PolicyKey) -> Result<(), TableError> {
@@ -140,7 +172,9 @@ impl Table for KernelTable {
             return Ok(());
         };
         let key: [u8; 8] = zerocopy::transmute!(key);
-        gone_is_fine(map.remove(&key)).map_err(|error| failure(POLICY, error))
+        gone_is_fine(map.remove(&key)).map_err(|error| failure(POLICY, error))?;
+        self.note_policy(Act::Delete, (&key, NO_VALUE));
+        Ok(())
     }
 
     fn replace_entries(&mut self, entries: &[(PolicyKey, PolicyValue)]) -> Result<(), TableError> {
@@ -160,12 +194,16 @@ impl Table for KernelTable {
             .map_err(|error| failure(POLICY, error))?;
         self.policy = Some(map);
         self.lengths = lengths;
+        self.note_policy(Act::Replace(entries.len()), (NO_VALUE, NO_VALUE));
         Ok(())
     }
 
     fn remove_policy(&mut self) -> Result<(), TableError> {
         self.policy = None;
-        gone_is_fine(self.policies.remove(&self.endpoint)).map_err(|error| failure(POLICY, error))
+        gone_is_fine(self.policies.remove(&self.endpoint))
+            .map_err(|error| failure(POLICY, error))?;
+        self.note_policy(Act::Delete, (NO_VALUE, NO_VALUE));
+        Ok(())
     }
 }
 
@@ -227,7 +265,7 @@ fn failure(map: &'static str, error: MapError) -> TableError {
 }
 
 /// A key's or value's bytes, for maps that are opened with byte arrays.
-pub(crate) fn bytes<const N: usize>(value: &(impl IntoBytes + zerocopy::Immutable)) -> [u8; N] {
+pub(crate) fn bytes<const N: usize>(value: &(impl IntoBytes + Immutable)) -> [u8; N] {
     let mut out = [0; N];
     for (to, from) in out.iter_mut().zip(value.as_bytes()) {
         *to = *from;

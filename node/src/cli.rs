@@ -162,6 +162,7 @@ mod tests {
             (&["endpoint", "get"], "programs on its interface"),
             (&["identity", "list"], "keeps its number"),
             (&["map", "get"], "strongest verdict"),
+            (&["map", "events"], "since its start"),
             (&["doctor"], "It changes nothing"),
             (&["detach"], "pins"),
         ] {

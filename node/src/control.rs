@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
+use bpf_redirect::{Journal, JournalCursor};
 use flow::{Filter, FilterError, LostEvents};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use serde_json::Value;
 
 use crate::exit::Exit;
 use crate::flows::FlowRing;
+use crate::maps;
 use crate::run::Wake;
 
 /// What can be asked of a daemon.
@@ -43,6 +45,13 @@ pub(crate) enum Command {
     },
     /// Take everything away and end.
     Detach,
+    /// The last writes to the maps, and those to come.
+    MapEvents {
+        /// To this one alone.
+        map: Option<String>,
+        /// And all that come.
+        follow: bool,
+    },
     /// The flows: those that are there, and those to come.
     Observe(Observe),
 }
@@ -95,6 +104,7 @@ pub(crate) struct Server {
 struct Desk {
     wake: Sender<Wake>,
     ring: Arc<FlowRing>,
+    journal: Arc<Journal>,
     node_name: Arc<str>,
     open: Arc<AtomicUsize>,
 }
@@ -110,7 +120,7 @@ impl Server {
     pub(crate) fn start(
         path: &Path,
         wake: Sender<Wake>,
-        ring: Arc<FlowRing>,
+        (ring, journal): (Arc<FlowRing>, Arc<Journal>),
     ) -> anyhow::Result<Self> {
         let failed =
             |error: io::Error| anyhow::anyhow!("control socket {}: {error}", path.display());
@@ -129,6 +139,7 @@ impl Server {
         let desk = Desk {
             wake,
             ring,
+            journal,
             node_name,
             open: Arc::default(),
         };
@@ -195,6 +206,9 @@ impl Desk {
                 Ok(filter) => return self.stream_flows(stream, &observe, &filter),
                 Err(error) => serde_json::json!({"error": error.to_string()}),
             },
+            Ok(Command::MapEvents { map, follow }) => {
+                return self.stream_writes(stream, (map.as_deref(), follow));
+            }
             Ok(command) => self.ask(command)?,
             Err(error) => serde_json::json!({"error": format!("not a command: {error}")}),
         };
@@ -208,6 +222,34 @@ impl Desk {
             .send(Wake::Control(Request { command, reply }))
             .map_err(|_| gone())?;
         answered.recv_timeout(WAIT).map_err(|_| gone())
+    }
+
+    /// Writes the writes to the maps until all are told or, where they are followed, until the client
+    /// goes.
+    fn stream_writes(
+        &self,
+        mut stream: &UnixStream,
+        (map, follow): (Option<&str>, bool),
+    ) -> io::Result<()> {
+        if follow {
+            stream.set_write_timeout(None)?;
+        }
+        let mut cursor = JournalCursor::default();
+        loop {
+            let (writes, lost) = self.journal.read(&mut cursor, map);
+            let mut text = String::new();
+            if lost > 0 {
+                text.push_str(&format!("{}\n", serde_json::json!({ "lost": lost })));
+            }
+            for write in &writes {
+                text.push_str(&format!("{}\n", maps::event(write)));
+            }
+            stream.write_all(text.as_bytes())?;
+            if !follow || is_gone(stream) {
+                return Ok(());
+            }
+            std::thread::sleep(WRITES_WAIT);
+        }
     }
 
     /// Writes flows until all are written or, where they are followed, until the client goes. A slow
@@ -256,6 +298,9 @@ impl Desk {
         }
     }
 }
+
+/// How often the journal of writes is looked at for a follower.
+const WRITES_WAIT: Duration = Duration::from_millis(200);
 
 /// How often a follower's connection is looked at while nothing happens.
 const FOLLOW_WAIT: Duration = Duration::from_millis(500);

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use bpf_redirect::{Attachment, Datapath, HookMode, Pins};
+use bpf_redirect::{Attachment, Datapath, HookMode, Journal, Pins};
 use fqdn_cache::Lifetimes;
 use policy::{Compiler, Identities, Options, PolicySet, Problem};
 use transport::{Gate, LinkError, NetNs, Netlink};
@@ -60,6 +60,8 @@ pub(crate) struct Daemon {
     pub(crate) dns: DnsThreads,
     pub(crate) news: NewsSink,
     pub(crate) flow_ring: Arc<FlowRing>,
+    /// The last writes to the maps.
+    pub(crate) journal: Arc<Journal>,
     teller: Arc<Teller>,
     event_thread: EventThread,
     flow_thread: FlowThread,
@@ -111,7 +113,7 @@ impl Daemon {
             let parts = build(&setup, &gate, (kernel, &news), identities)?;
             Ok((gate, parts))
         });
-        let (gate, (datapath, learner, dns, side_link)) = match parts {
+        let (gate, (mut datapath, learner, dns, side_link)) = match parts {
             Ok(parts) => parts,
             Err(error) => {
                 // Nothing is guarded yet: leave nothing behind. What an earlier run guards stays so.
@@ -125,6 +127,8 @@ impl Daemon {
             true => Guards::inheriting(inherited, remembered),
             false => Guards::default(),
         };
+        let journal = Arc::new(Journal::new(clock::boot_ns));
+        datapath.keep_journal(Arc::clone(&journal));
         let teller = Arc::new(Teller::new(Arc::clone(&learner), &node_name()));
         let flow_ring = Arc::new(FlowRing::default());
         let made_with = (Arc::clone(&teller), Arc::clone(&flow_ring));
@@ -141,6 +145,7 @@ impl Daemon {
             dns,
             news,
             flow_ring,
+            journal,
             teller,
             event_thread,
             flow_thread,

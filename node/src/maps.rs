@@ -1,7 +1,10 @@
 //! Entries of the kernel's maps for people and programs.
 
-use bpf_redirect::{Field, MapSummary, Row};
+use bpf_redirect::{Field, MapSummary, Row, Write};
+use flow::TimeFormat;
 use serde_json::{Map, Value, json};
+
+use crate::clock;
 
 /// An entry as an object; whatever an entry doesn't look at is null.
 pub(crate) fn json(row: &Row) -> Value {
@@ -32,6 +35,18 @@ pub(crate) fn summary(map: &MapSummary) -> Value {
         "max_entries": map.max_entries,
         "entries": map.entries,
         "path": map.path,
+    })
+}
+
+/// A write as an object.
+pub(crate) fn event(write: &Write) -> Value {
+    let mut time = String::new();
+    TimeFormat::Rfc3339Nano.write(clock::time_of_boot_ns(write.at), &mut time);
+    json!({
+        "time": time,
+        "map": write.map,
+        "action": write.act.word(),
+        "entry": json(&write.row),
     })
 }
 

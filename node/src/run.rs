@@ -94,7 +94,10 @@ pub(crate) fn run(options: Options) -> Result<()> {
     let control = control::Server::start(
         &service.options.socket,
         wake.clone(),
-        Arc::clone(&service.daemon.flow_ring),
+        (
+            Arc::clone(&service.daemon.flow_ring),
+            Arc::clone(&service.daemon.journal),
+        ),
     )?;
     let _watch = service.watch_folders(&wake)?;
     service.say_ready()?;

@@ -71,7 +71,7 @@ pub(crate) fn answer(service: &Service, command: &Command) -> Value {
         Command::FqdnCache { endpoint } => learned::list(&service.daemon, endpoint.as_deref()),
         Command::Detach => json!({ "detaching": true }),
         // Answered by its own connection; it never gets here.
-        Command::Observe(_) => json!({ "error": "observe is a stream" }),
+        Command::Observe(_) | Command::MapEvents { .. } => json!({ "error": "it is a stream" }),
     }
 }
 

@@ -189,6 +189,84 @@ fn an_endpoint_and_its_identities_are_told() {
     assert!(!ask(&daemon, "identity get 77").1);
 }
 
+#[test]
+fn the_daemons_writes_are_told_with_what_was_written() {
+    let stage = Stage::new().unwrap();
+    let daemon = daemon(&stage);
+    let writes = |map: &str| -> Vec<Value> {
+        let socket = daemon.path("namegate.sock").display().to_string();
+        let args = ["map", "events", map, "-o", "json", "--socket", &socket];
+        let output = daemon.namegate(&args).unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let learned = writes("learned");
+    assert_eq!(learned.len(), 1, "{learned:?}");
+    assert_eq!(learned[0]["action"], "set");
+    assert_eq!(learned[0]["entry"]["address"], "198.18.0.1");
+    assert!(
+        learned[0]["time"].as_str().unwrap().starts_with("20"),
+        "{learned:?}"
+    );
+    let policy = writes("policy");
+    let actions: Vec<&Value> = policy.iter().map(|write| &write["action"]).collect();
+    assert_eq!(actions, ["replace", "set"], "{policy:?}");
+    assert!(
+        policy[0]["entry"]["entries"].as_u64().unwrap() > 0,
+        "{policy:?}"
+    );
+    assert_eq!(policy[1]["entry"]["verdict"], "allow");
+
+    let before = daemon.status().unwrap()["policy"]["revision"]
+        .as_u64()
+        .unwrap();
+    let prefixes = writes("ipcache").len();
+    daemon.policy("alice.yaml", &policy_of_nobody()).unwrap();
+    daemon.wait_beyond(before).unwrap();
+    let last = writes("learned").pop().unwrap();
+    assert_eq!(
+        (&last["action"], &last["entry"]["address"]),
+        (&"delete".into(), &"198.18.0.1".into())
+    );
+    let new: Vec<Value> = writes("ipcache").split_off(prefixes);
+    assert!(
+        !new.is_empty() && new.iter().all(|write| write["action"] == "delete"),
+        "{new:?}"
+    );
+    let binary = Daemon::binary().unwrap().display().to_string();
+    let socket = daemon.path("namegate.sock").display().to_string();
+    let followed = stage
+        .node
+        .command("timeout")
+        .args([
+            "1", &binary, "map", "events", "learned", "-f", "--socket", &socket,
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(followed.status.code(), Some(124), "it goes on");
+    let told = text(&daemon, "map events learned");
+    // The time of day is worked out anew each time that somebody asks.
+    let untimed = |text: &str| -> Vec<String> {
+        let lines = text.lines().map(|line| line.split_once(' ').unwrap().1);
+        lines.map(str::to_owned).collect()
+    };
+    let followed = String::from_utf8(followed.stdout).unwrap();
+    assert_eq!(untimed(&followed), untimed(&told));
+    assert!(
+        told.contains("address=198.18.0.1 endpoint=1 identity=1677"),
+        "{told}"
+    );
+}
+
+/// A policy that closes alice.
+fn policy_of_nobody() -> String {
+    "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: alice}\n\
+     spec: {endpointSelector: {matchLabels: {app: alice}}, egress: [{}]}\n"
+        .to_owned()
+}
+
 /// The findings of `doctor` on the folders of a daemon.
 fn doctor(daemon: &Daemon<'_>) -> (Value, bool) {
     let [policies, endpoints] = ["policies", "endpoints"].map(|dir| daemon.path(dir));

@@ -1,14 +1,17 @@
 //! `namegate map`.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bpf_redirect::{MapSummary, PinnedMaps, Row};
+use bpf_redirect_common::{CT, EP_ID, EP_IF, IPCACHE, LEARNED, POLICY};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::{Output, Which, print};
-use crate::control::{Command, call};
+use crate::control::{Command, call, stream};
+use crate::exit::Exit;
 use crate::{clock, maps};
 
 /// What the kernel holds: the maps of the datapath, read by their pins, also while no daemon runs.
@@ -16,6 +19,7 @@ use crate::{clock, maps};
 pub(super) enum Map {
     List(List),
     Get(Get),
+    Events(Events),
 }
 
 /// Whose maps.
@@ -60,11 +64,38 @@ pub(super) struct Get {
     pinned: Pinned,
 }
 
+/// Show the daemon's last writes to the maps: 1,000 of each, since its start.
+///
+/// It remembers what it wrote to EP_IF, EP_ID, LEARNED, IPCACHE and POLICY, and what it took out of CT.
+/// A policy that is replaced is one line, with the number of its entries. What the kernel's programs
+/// write themselves isn't told: new flows in CT, NEXT_HOP, UP_UDP, UP_TCP, EVENT_BUDGET, COUNTERS.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  namegate map events LEARNED -f
+  namegate map events -o json | jq 'select(.entry.endpoint == 3)'")]
+pub(super) struct Events {
+    /// Of this map alone.
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+    /// Go on with the writes that come.
+    #[arg(short, long)]
+    follow: bool,
+    #[command(flatten)]
+    which: Which,
+    /// Form of the output; JSON is one object a line.
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+/// The maps to which the daemon writes.
+const WRITTEN: [&str; 6] = [EP_IF, EP_ID, LEARNED, IPCACHE, POLICY, CT];
+
 impl Map {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::List(list) => list.run(),
             Self::Get(get) => get.run(),
+            Self::Events(events) => events.run(),
         }
     }
 }
@@ -128,6 +159,60 @@ impl Get {
     }
 }
 
+impl Events {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        if let Some(name) = &self.name
+            && !WRITTEN.iter().any(|map| map.eq_ignore_ascii_case(name))
+        {
+            let known = WRITTEN.join(", ");
+            return Err(Exit::with(
+                1,
+                format!("the daemon writes to {known}, and not to {name}"),
+            ));
+        }
+        let (map, follow) = (self.name, self.follow);
+        let mut out = io::stdout().lock();
+        for line in stream(&self.which.socket(), &Command::MapEvents { map, follow })? {
+            // The daemon ended.
+            let Ok(mut line) = line else { break };
+            if self.output == Output::Text {
+                line = event(&line)?;
+            }
+            if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+                return if error.kind() == io::ErrorKind::BrokenPipe {
+                    Ok(ExitCode::SUCCESS)
+                } else {
+                    Err(error.into())
+                };
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// A write in one line.
+fn event(line: &str) -> anyhow::Result<String> {
+    let event: Value = serde_json::from_str(line)?;
+    if let Some(error) = event.get("error") {
+        anyhow::bail!("the daemon refuses: {error}");
+    }
+    if let Some(lost) = event.get("lost") {
+        return Ok(format!(
+            "{lost} writes were forgotten before they could be told"
+        ));
+    }
+    let word = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or("?");
+    let entry = event.get("entry").and_then(Value::as_object);
+    let fields = entry.into_iter().flatten().map(|(name, value)| {
+        let whole = value.as_str().map(str::to_owned);
+        let text = whole.unwrap_or_else(|| value.to_string());
+        format!("{name}={}", if value.is_null() { "any" } else { &text })
+    });
+    let fields: Vec<String> = fields.collect();
+    let (time, map, action) = (word("time"), word("map"), word("action"));
+    Ok(format!("{time} {map:<7} {action:<7} {}", fields.join(" ")))
+}
+
 fn list(all: &[MapSummary]) -> String {
     let head = ["NAME", "TYPE", "KEY", "VALUE", "ENTRIES", "MAX", "PIN"];
     let line = |map: &MapSummary| {
@@ -143,4 +228,21 @@ fn list(all: &[MapSummary]) -> String {
         ]
     };
     maps::aligned(head.map(str::to_owned).to_vec(), all.iter().map(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_is_one_line() {
+        let line = r#"{"time":"2025-11-25T05:08:30Z","map":"X","action":"set",
+            "entry":{"address":"198.18.0.1","endpoint":1,"port":null}}"#;
+        assert_eq!(
+            event(line).unwrap(),
+            "2025-11-25T05:08:30Z X       set     address=198.18.0.1 endpoint=1 port=any"
+        );
+        assert!(event(r#"{"lost":3}"#).unwrap().starts_with("3 writes"));
+        assert!(event(r#"{"error":"no"}"#).is_err());
+    }
 }
