@@ -15,7 +15,7 @@ fn main() -> Result<()> {
     let cast = cast(&["a"])?;
     let mut out = std::io::stdout();
     for (what, counts) in [
-        ("rules", &[10, 1_000, 10_000][..]),
+        ("rules", &[10, 1_000, 10_000, 100_000][..]),
         (
             "patterns, each in a DNS list and in toFQDNs",
             &[10, 1_000, 10_000, 100_000][..],

@@ -20,10 +20,11 @@ fn main() -> Result<()> {
     for count in [10, 1_000, 10_000, 100_000] {
         let sources = pattern_files(Shape::Suffix, count);
         changes(&mut criterion, ("patterns", count), &sources)?;
-        replaced(&mut criterion, count, sources)?;
+        replaced_patterns(&mut criterion, count, sources)?;
     }
-    for count in [10, 1_000, 10_000] {
+    for count in [10, 1_000, 10_000, 100_000] {
         changes(&mut criterion, ("rules", count), &rule_files(count))?;
+        replaced_rules(&mut criterion, count)?;
     }
     for shape in Shape::ALL {
         for count in [10, 1_000, 10_000, 100_000] {
@@ -75,8 +76,8 @@ fn changes(
     Ok(())
 }
 
-/// The first file says something else in all its lists, and a rule in its only one.
-fn replaced(criterion: &mut Criterion, count: usize, sources: Vec<Source>) -> Result<()> {
+/// The first file says something else in all its lists.
+fn replaced_patterns(criterion: &mut Criterion, count: usize, sources: Vec<Source>) -> Result<()> {
     let texts = |first| -> Vec<String> {
         let numbers = first..first + count.min(FILE_PATTERNS);
         numbers.map(|index| Shape::Suffix.pattern(index)).collect()
@@ -84,25 +85,39 @@ fn replaced(criterion: &mut Criterion, count: usize, sources: Vec<Source>) -> Re
     let (old, new) = (texts(0), texts(1_000_000));
     let mut changed = sources.clone();
     *changed.first_mut().context("a file")? = pattern_file(0, &new);
+    replaced(criterion, ("patterns/replace", count), [sources, changed])?;
     let one_rule = [vec![one_rule_file(&old)], vec![one_rule_file(&new)]];
+    replaced(criterion, ("patterns/replace one rule", count), one_rule)
+}
+
+/// A file of up to 2,000 rules says something else in one of them.
+fn replaced_rules(criterion: &mut Criterion, count: usize) -> Result<()> {
+    let sources = rule_files(count);
+    let mut changed = sources.clone();
+    let first = changed.first_mut().context("a file")?;
+    first.text = first.text.replace("host0.example", "other.example");
+    replaced(criterion, ("rules/replace", count), [sources, changed])
+}
+
+/// Two sets of files in turn, each read and compiled after the other.
+fn replaced(
+    criterion: &mut Criterion,
+    (what, count): (&str, usize),
+    turns: [Vec<Source>; 2],
+) -> Result<()> {
     let cast = cast(&["a"])?;
-    for (what, turns) in [
-        ("replace", &[sources, changed]),
-        ("replace one rule", &one_rule),
-    ] {
-        let mut revisions = Revisions::new();
-        let mut turns = turns.iter().cycle();
-        let mut change = || {
-            let sources = turns.next().context("endless")?;
-            revisions.change(black_box(sources), &cast).map(|_| ())
-        };
-        change()?;
-        change()?;
-        let id = BenchmarkId::new(format!("patterns/{what}"), count);
-        criterion
-            .benchmark_group("policy")
-            .bench_function(id, |bench| bench.iter(|| change().is_ok()));
-    }
+    let mut revisions = Revisions::new();
+    let mut turns = turns.iter().cycle();
+    let mut change = || {
+        let sources = turns.next().context("endless")?;
+        revisions.change(black_box(sources), &cast).map(|_| ())
+    };
+    change()?;
+    change()?;
+    let id = BenchmarkId::new(what, count);
+    criterion
+        .benchmark_group("policy")
+        .bench_function(id, |bench| bench.iter(|| change().is_ok()));
     Ok(())
 }
 
