@@ -12,6 +12,7 @@ mod fake;
 mod journal;
 mod ledger;
 mod object;
+pub mod packet;
 mod pin;
 mod pinned;
 mod table;

@@ -98,7 +98,7 @@ fn what_no_entry_allows_is_denied() {
         check(
             &mut bench,
             Hook::FromEndpoint,
-            &out(server, if server.is_ipv4() { 1 } else { 58 }, 0),
+            &out(server, if server.is_ipv4() { 1 } else { 58 }, 8),
             (SHOT, "policy-denied"),
         );
     }
@@ -279,7 +279,7 @@ fn neighbour_traffic_passes_unjudged() {
         NEXT
     );
     for kind in [130, 133, 135, 136, 143] {
-        let mut discovery = out(v6(3), 58, 0).bytes();
+        let mut discovery = out(v6(3), 58, 128).bytes();
         discovery[54] = kind;
         assert_eq!(
             bench
@@ -404,7 +404,7 @@ fn an_open_endpoint_passes_all_and_remembers_inbound_flows() {
     for packet in [
         out(v4(3), TCP, 80),
         out(v4(3), UDP, 53),
-        out(v6(9), 58, 0),
+        out(v6(9), 58, 128),
         out(v4(9), 47, 0),
     ] {
         check(&mut bench, Hook::FromEndpoint, &packet, (NEXT, ""));
@@ -604,7 +604,7 @@ fn an_icmp_event_names_type_and_code() {
     check(
         &mut bench,
         Hook::FromEndpoint,
-        &out(v4(3), 1, 0),
+        &out(v4(3), 1, 8),
         (SHOT, "policy-denied"),
     );
     let mut seen = Vec::new();
