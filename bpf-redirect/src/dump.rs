@@ -391,6 +391,7 @@ fn policy_value(bytes: &[u8], _: u64) -> Option<Row> {
     let PolicyValue {
         rule,
         verdict,
+        proxy: _,
         reserved: _,
     } = read(bytes)?;
     Some(vec![
@@ -532,11 +533,7 @@ mod tests {
 
     #[test]
     fn what_a_policy_entry_does_not_look_at_is_any() {
-        let value = |verdict: Verdict| PolicyValue {
-            rule: 2,
-            verdict: verdict as u8,
-            reserved: [0; 3],
-        };
+        let value = |verdict| PolicyValue::new(2, verdict);
         let key = |identity, ports, protocol, direction| {
             PolicyKey::new(direction, identity, protocol, ports)
         };

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use bpf_redirect_common::{EGRESS, INGRESS, PolicyKey, PolicyValue, Verdict};
-use policy::{Direction, EndpointId, Entry, EntryVerdict, Identities, Identity, Snapshot};
+use policy::{Direction, EndpointId, Entry, EntryVerdict, Identities, Identity, Proxy, Snapshot};
 
 /// Policy entries as the kernel has them.
 pub(crate) type Entries = Vec<(PolicyKey, PolicyValue)>;
@@ -60,12 +60,13 @@ fn map_entry(entry: &Entry) -> (PolicyKey, PolicyValue) {
         EntryVerdict::FailAuthentication => Verdict::FailAuthentication,
         EntryVerdict::Deny => Verdict::Deny,
     };
-    (
-        key,
-        PolicyValue {
-            rule: entry.rule.get(),
-            verdict: verdict as u8,
-            reserved: [0; 3],
-        },
-    )
+    let mut value = PolicyValue::new(entry.rule.get(), verdict);
+    if let EntryVerdict::Redirect(proxy) = entry.verdict {
+        value.proxy = match proxy {
+            Proxy::Dns => 1,
+            Proxy::Tls => 2,
+            Proxy::Http => 3,
+        };
+    }
+    (key, value)
 }

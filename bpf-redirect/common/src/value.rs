@@ -94,8 +94,23 @@ pub struct PolicyValue {
     pub rule: u32,
     /// A [`Verdict`].
     pub verdict: u8,
+    /// Of [`Verdict::Redirect`]: which proxy. The larger number wins where several entries match.
+    pub proxy: u8,
     /// Always 0.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
+}
+
+impl PolicyValue {
+    /// What a rule says, and no proxy.
+    #[must_use]
+    pub const fn new(rule: u32, verdict: Verdict) -> Self {
+        Self {
+            rule,
+            verdict: verdict as u8,
+            proxy: 0,
+            reserved: [0; 2],
+        }
+    }
 }
 
 /// Value of [`crate::EVENT_BUDGET`].

@@ -70,7 +70,7 @@ unsafe extern "C" fn ask_length(turn: u32, search: *mut c_void) -> i64 {
 /// A search for the strongest entry.
 struct Search {
     map: &'static PolicyMap,
-    /// The strongest so far in one number: verdict, rank, form, rule. As a number and no more: the
+    /// The strongest so far in one number: verdict, proxy, rank, form, rule. As a number and no more: the
     /// verifier follows every value that it can tell apart, and there are many.
     best: u64,
     identity: u32,
@@ -101,7 +101,8 @@ impl Search {
             return;
         };
         let place = u64::from(rank) << 40 | (matched as u64) << 32;
-        let entry = u64::from(value.verdict) << 48 | place | u64::from(value.rule);
+        let strength = u64::from(value.verdict) << 56 | u64::from(value.proxy) << 48;
+        let entry = strength | place | u64::from(value.rule);
         if entry > self.best {
             self.best = entry;
         }
@@ -109,7 +110,7 @@ impl Search {
 
     #[inline(always)]
     fn judgement(&self) -> Judgement {
-        let verdict = Verdict::from_number((self.best >> 48) as u8);
+        let verdict = Verdict::from_number((self.best >> 56) as u8);
         let matched = match verdict {
             // Its entry stands for want of one.
             Verdict::AuditUnmatched => 0,

@@ -41,27 +41,13 @@ pub(crate) fn entry(
 ) -> (PolicyKey, PolicyValue) {
     let bits = if port == 0 { 0 } else { 16 };
     let key = PolicyKey::new(EGRESS, identity, protocol, (port, bits));
-    (
-        key,
-        PolicyValue {
-            rule: 5,
-            verdict: verdict as u8,
-            reserved: [0; 3],
-        },
-    )
+    (key, PolicyValue::new(5, verdict))
 }
 
 /// Ingress isn't enforced.
 pub(crate) fn open_ingress() -> (PolicyKey, PolicyValue) {
     let key = PolicyKey::new(INGRESS, 0, 0, (0, 0));
-    (
-        key,
-        PolicyValue {
-            rule: 0,
-            verdict: Verdict::Allow as u8,
-            reserved: [0; 3],
-        },
-    )
+    (key, PolicyValue::new(0, Verdict::Allow))
 }
 
 impl Bench {
