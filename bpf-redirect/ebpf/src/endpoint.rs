@@ -140,7 +140,11 @@ fn judged(place: &Place, packet: &Packet, peer: Address) -> Result<(u32, Judgeme
     let flow = Flow {
         identity,
         port: policy_port(packet),
-        protocol: packet.protocol,
+        // In entries 0 stands for any protocol, so a packet that has it is of none.
+        protocol: match packet.protocol {
+            0 => NO_PROTOCOL,
+            protocol => protocol,
+        },
         direction: place.direction,
     };
     match judge(place.endpoint, &flow) {
@@ -160,6 +164,9 @@ fn remember(
     let (place, packet) = seen;
     tuple.remember(identity, rule, verdict).map_err(|reason| tell::dropped(place, packet, reason))
 }
+
+/// Reserved (IANA): no entry names it.
+const NO_PROTOCOL: u8 = 255;
 
 /// What policy entries name as a port: of ICMP the type, of a later fragment nothing.
 #[inline(always)]
