@@ -138,7 +138,11 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
 fn judged(place: &Place, packet: &Packet, peer: Address) -> Result<(u32, Judgement), Drop> {
     let identity = learned::identity(place.endpoint, peer);
     let flow = Flow {
-        identity,
+        // The same of a peer that nothing is known of.
+        identity: match identity {
+            0 => NO_IDENTITY,
+            identity => identity,
+        },
         port: policy_port(packet),
         // In entries 0 stands for any protocol, so a packet that has it is of none.
         protocol: match packet.protocol {
@@ -167,6 +171,9 @@ fn remember(
 
 /// Reserved (IANA): no entry names it.
 const NO_PROTOCOL: u8 = 255;
+
+/// Never given: no entry names it.
+const NO_IDENTITY: u32 = u32::MAX - 1;
 
 /// What policy entries name as a port: of ICMP the type, of a later fragment nothing.
 #[inline(always)]
