@@ -70,3 +70,6 @@ fn map_entry(entry: &Entry) -> (PolicyKey, PolicyValue) {
     }
     (key, value)
 }
+
+#[cfg(test)]
+mod tests;
