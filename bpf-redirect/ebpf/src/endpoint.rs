@@ -69,13 +69,9 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
             }
             sidelink::to_proxy(ctx, config, place.endpoint, &packet)
         }
-        Verdict::Unmatched => {
+        Verdict::Unmatched | Verdict::Deny | Verdict::FailAuthentication => {
             tell::judged(&place, &packet, identity, &judgement);
-            Err(if packet.fragment == Fragment::Later { Drop::Fragment } else { Drop::PolicyDenied })
-        }
-        Verdict::Deny | Verdict::FailAuthentication => {
-            tell::judged(&place, &packet, identity, &judgement);
-            Err(judgement.reason())
+            Err(judgement.reason(packet.fragment))
         }
     }
 }
@@ -122,13 +118,13 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
             }
             Ok(Action::Pass)
         }
-        Verdict::Unmatched | Verdict::Redirect => {
+        Verdict::Redirect => {
             tell::judged(&place, &packet, identity, &judgement);
             Err(Drop::PolicyDenied)
         }
-        Verdict::Deny | Verdict::FailAuthentication => {
+        Verdict::Unmatched | Verdict::Deny | Verdict::FailAuthentication => {
             tell::judged(&place, &packet, identity, &judgement);
-            Err(judgement.reason())
+            Err(judgement.reason(packet.fragment))
         }
     }
 }

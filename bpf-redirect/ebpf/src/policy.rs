@@ -5,7 +5,10 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::bpf_loop;
 use bpf_redirect_common::{Drop, Match, PolicyKey, Verdict};
 
-use crate::maps::{POLICY, PolicyMap};
+use crate::{
+    maps::{POLICY, PolicyMap},
+    packet::Fragment,
+};
 
 /// A verdict, and what made it.
 pub struct Judgement {
@@ -135,10 +138,12 @@ pub fn is_open(endpoint: u32, direction: u8) -> bool {
 impl Judgement {
     /// Why a packet is dropped that it doesn't let pass.
     #[inline(always)]
-    pub fn reason(&self) -> Drop {
+    pub fn reason(&self, fragment: Fragment) -> Drop {
         match self.verdict {
             Verdict::Deny => Drop::PolicyDeny,
             Verdict::FailAuthentication => Drop::AuthenticationRequired,
+            // Entries for ports may allow the packet that it is a part of.
+            _ if fragment == Fragment::Later => Drop::Fragment,
             _ => Drop::PolicyDenied,
         }
     }
