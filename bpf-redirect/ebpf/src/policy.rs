@@ -123,7 +123,7 @@ impl Search {
     }
 }
 
-/// Whether a direction lets everything pass since no policy is about it.
+/// Whether a direction lets pass what no other entry is about: no policy is, or it is only audited.
 #[inline(always)]
 pub fn is_open(endpoint: u32, direction: u8) -> bool {
     // SAFETY: the inner map is only asked, by helpers.
@@ -132,7 +132,13 @@ pub fn is_open(endpoint: u32, direction: u8) -> bool {
     };
     let key = PolicyKey::new(direction, 0, 0, (0, 0));
     // SAFETY: plain integers; entries are replaced, not written to.
-    unsafe { map.get(&key) }.is_some_and(|value| value.verdict == Verdict::Allow as u8)
+    let Some(value) = (unsafe { map.get(&key) }) else {
+        return false;
+    };
+    matches!(
+        Verdict::from_number(value.verdict),
+        Verdict::Allow | Verdict::AuditUnmatched | Verdict::AuditDeny
+    )
 }
 
 impl Judgement {
