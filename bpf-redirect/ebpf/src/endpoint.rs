@@ -44,6 +44,9 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
     if let Some(tuple) = tuple.as_mut() {
         match tuple.known() {
             Some(Verdict::Allow) => return Ok(Action::Pass),
+            Some(Verdict::Redirect) if packet.fragment != Fragment::Whole => {
+                return Err(tell::dropped(&place, &packet, Drop::Fragment));
+            }
             Some(Verdict::Redirect) => return sidelink::to_proxy(ctx, config, place.endpoint, &packet),
             // Flows that pass are remembered as allowed.
             Some(_) | None => {}
