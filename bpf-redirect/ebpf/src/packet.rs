@@ -150,6 +150,10 @@ fn parse_ipv6(ctx: &TcContext, ethernet: &Ethernet) -> Result<Frame, Drop> {
     if ip.version_class_flow.to_be() >> 28 != 6 {
         return Err(Drop::InvalidPacket);
     }
+    // In the tables such an address is an IPv4 one. On a wire it has no meaning (RFC 4291 §2.5.5.2).
+    if is_mapped(ip.source) || is_mapped(ip.destination) {
+        return Err(Drop::InvalidPacket);
+    }
     let mut fragment = Fragment::Whole;
     let mut next = ip.next;
     let mut at = ETH_LEN + 40;
@@ -207,6 +211,13 @@ fn parse_ipv6(ctx: &TcContext, ethernet: &Ethernet) -> Result<Frame, Drop> {
     }
     read_ports(ctx, at, &mut packet)?;
     Ok(Frame::Ip(packet))
+}
+
+/// Whether an IPv6 address stands for an IPv4 one.
+#[inline(always)]
+fn is_mapped(address: Address) -> bool {
+    let [a, b, c, _] = address.0;
+    a | b | (c ^ 0xffff_u32.to_be()) == 0
 }
 
 /// Reads ports and flags of a packet that has them.
