@@ -25,7 +25,7 @@ impl Tuple {
         match packet.protocol {
             TCP | UDP | SCTP => {}
             // Only echoes have an id, and 0 is one that no common program uses.
-            ICMP | ICMPV6 if packet.source_port != 0 => {}
+            ICMP | ICMPV6 if packet.source_port != 0 && packet.destination_port != 0 => {}
             _ => return None,
         }
         if packet.fragment == Fragment::Later {

@@ -26,8 +26,8 @@ const ETH_ARP: u16 = 0x0806;
 const ETH_VLAN: u16 = 0x8100;
 const ETH_QINQ: u16 = 0x88a8;
 
-/// What is known of an IP packet. Ports in network byte order; of an ICMP echo, its id is the port
-/// of both sides.
+/// What is known of an IP packet. Ports in network byte order; in an ICMP echo, the id is the port of
+/// who asks, and the request's type that of who answers.
 pub struct Packet {
     pub source: Address,
     pub destination: Address,
@@ -242,11 +242,16 @@ fn read_ports(ctx: &TcContext, at: u32, packet: &mut Packet) -> Result<(), Drop>
             let words: [u16; 3] = load(ctx, at).ok_or(Drop::TruncatedHeader)?;
             packet.icmp = words[0];
             let kind = (u16::from_be(words[0]) >> 8) as u8;
-            // Echo and echo reply: the id tells flows apart (RFC 792, RFC 4443 §4).
-            if (packet.protocol == ICMP && (kind == 8 || kind == 0)) || matches!(kind, 128 | 129) {
-                packet.source_port = words[2];
-                packet.destination_port = words[2];
-            }
+            // Echo and echo reply (RFC 792, RFC 4443 §4). The id tells flows apart; who answers has the
+            // type of what was asked, so that a request of the other side is no reply.
+            let id = words[2];
+            (packet.source_port, packet.destination_port) = match (packet.protocol, kind) {
+                (ICMP, 8) => (id, 8u16.to_be()),
+                (ICMP, 0) => (8u16.to_be(), id),
+                (ICMPV6, 128) => (id, 128u16.to_be()),
+                (ICMPV6, 129) => (128u16.to_be(), id),
+                _ => (0, 0),
+            };
         }
         _ => {}
     }
