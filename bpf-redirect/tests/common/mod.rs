@@ -51,7 +51,15 @@ pub(crate) fn open_ingress() -> (PolicyKey, PolicyValue) {
 }
 
 impl Bench {
+    /// With these entries of egress; ingress isn't enforced.
     pub(crate) fn new(entries: &[(PolicyKey, PolicyValue)]) -> Self {
+        let mut all = entries.to_vec();
+        all.push(open_ingress());
+        Self::with(&all)
+    }
+
+    /// With these entries and no others.
+    pub(crate) fn with(entries: &[(PolicyKey, PolicyValue)]) -> Self {
         need_root();
         let mut datapath = Datapath::load(99, HookMode::Tcx, None).unwrap();
         datapath
@@ -64,9 +72,7 @@ impl Bench {
             })
             .unwrap();
         let mut table = datapath.table(ENDPOINT).unwrap();
-        let mut all = entries.to_vec();
-        all.push(open_ingress());
-        table.replace_entries(&all).unwrap();
+        table.replace_entries(entries).unwrap();
         Self {
             ledger: Ledger::new(table),
             datapath,
