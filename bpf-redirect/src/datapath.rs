@@ -439,6 +439,19 @@ impl Datapath {
         Ok((result.return_value.cast_signed(), out, mark_out))
     }
 
+    /// How many instructions the verifier walked through to accept a hook's program, on all ways through
+    /// it; it takes a million. `None` from a kernel that doesn't tell (before 5.16).
+    ///
+    /// # Errors
+    /// If the program can't be asked.
+    pub fn verified_instructions(&mut self, hook: Hook) -> Result<Option<u32>, DatapathError> {
+        let name = hook.program();
+        let info = classifier(&mut self.ebpf, name)?
+            .info()
+            .map_err(|source| DatapathError::Program { name, source })?;
+        Ok(info.verified_instruction_count())
+    }
+
     fn write_config(&mut self) -> Result<(), DatapathError> {
         let mut map: Array<MapData, [u8; 16]> = self.open(common::CONFIG)?;
         map.set(0, bytes(&self.config), 0)
