@@ -223,8 +223,9 @@ fn is_own(endpoint: &EndpointIf, address: Address) -> bool {
     own
 }
 
+/// The endpoint behind the interface.
 #[inline(always)]
-fn endpoint(ctx: &TcContext) -> Result<&'static EndpointIf, Drop> {
+pub fn endpoint(ctx: &TcContext) -> Result<&'static EndpointIf, Drop> {
     // SAFETY: the verifier knows `__sk_buff`; `ifindex` is the interface of the hook.
     let ifindex = unsafe { (*ctx.skb.skb).ifindex };
     // SAFETY: read only; user space replaces whole entries.

@@ -1,5 +1,5 @@
-//! The TC programs: five hooks, and one that drops everything. Each entry point is one match: what passes, what is redirected, what is
-//! dropped, and nothing else decides.
+//! The TC programs: five hooks, one that drops everything, and two yardsticks. Each entry point is one
+//! match: what passes, what is redirected, what is dropped, and nothing else decides.
 #![no_std]
 #![no_main]
 
@@ -62,6 +62,18 @@ pub fn ng_gate_out(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn ng_closed(_ctx: TcContext) -> i32 {
     finish(Err(Drop::Closed))
+}
+
+/// A yardstick for benchmarks: what a run costs by itself.
+#[classifier]
+pub fn ng_nothing(_ctx: TcContext) -> i32 {
+    NEXT
+}
+
+/// A yardstick for benchmarks: one look-up in a hash.
+#[classifier]
+pub fn ng_look_up(ctx: TcContext) -> i32 {
+    finish(endpoint::endpoint(&ctx).map(|_| Action::Pass))
 }
 
 #[inline(always)]
