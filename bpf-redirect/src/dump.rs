@@ -329,6 +329,7 @@ fn flow_state(bytes: &[u8], now: u64) -> Option<Row> {
         verdict,
         state,
         reserved: _,
+        ticks: _,
     } = read(bytes)?;
     Some(vec![
         ("identity", Field::Number(identity.into())),
@@ -522,7 +523,8 @@ mod tests {
             rule: 4,
             verdict: Verdict::Allow as u8,
             state: CtValue::ANSWERED,
-            reserved: [0; 6],
+            reserved: [0; 2],
+            ticks: 0,
         };
         assert_eq!(
             shown(common::CT, key.as_bytes(), value.as_bytes()),

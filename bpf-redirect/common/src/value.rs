@@ -61,7 +61,8 @@ pub struct NextHop {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct CtValue {
-    /// Nanoseconds since boot (`bpf_ktime_get_boot_ns`) of the last packet in either direction.
+    /// Nanoseconds since boot (`bpf_ktime_get_boot_ns`) of the last packet in either direction, or of
+    /// one that came up to [`CtValue::TICKS`] before it.
     pub last_seen: u64,
     /// The peer's identity when the flow was judged.
     pub identity: u32,
@@ -72,10 +73,15 @@ pub struct CtValue {
     /// TCP: bit 0 the endpoint's FIN or RST was seen, bit 1 the peer's, bit 2 an answer was seen.
     pub state: u8,
     /// Always 0.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 2],
+    /// When `last_seen` was written, in the kernel's ticks.
+    pub ticks: u32,
 }
 
 impl CtValue {
+    /// How many ticks of the kernel (1 to 10 ms) a time stamp is good for: reading the clock costs as much
+    /// as finding the entry.
+    pub const TICKS: u32 = 256;
     /// The endpoint has closed its half (FIN), or reset.
     pub const LOCAL_CLOSED: u8 = 1;
     /// The peer has closed its half (FIN), or reset.
