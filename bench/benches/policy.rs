@@ -1,24 +1,21 @@
 //! Policy from files to a snapshot, whole and after a change; verdicts and learned addresses under it.
 
 use std::hint::black_box;
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context as _, Result};
-use criterion::{BenchmarkId, Criterion};
+use criterion::{BatchSize, BenchmarkId, Criterion};
 use namegate_bench::revisions::{
     FILE_PATTERNS, Revisions, Shape, cast, load, one_rule_file, pattern_file, pattern_files,
     rule_files,
 };
 use namegate_bench::{name, question, server, subject};
-use policy::{Identity, L4Protocol, Loader, Source};
+use policy::{Identity, L4Protocol, Loader, PolicySet, Source};
 
 /// Names that take turns.
 const NAMES: usize = 512;
 
 fn main() -> Result<()> {
-    // First, while nothing that was freed could be used again.
-    memory()?;
     let mut criterion = Criterion::default().sample_size(10).configure_from_args();
     for count in [10, 1_000, 10_000, 100_000] {
         let sources = pattern_files(Shape::Suffix, count);
@@ -54,7 +51,14 @@ fn changes(
     });
     let set = load(&mut Loader::new(), sources)?.set;
     group.bench_function(id("build"), |bench| {
-        bench.iter(|| Revisions::new().build(black_box(&set), &alone).is_ok());
+        // Files that were just read: a list keeps the set that its first compiling made.
+        let read = || load(&mut Loader::new(), sources).map(|loaded| loaded.set);
+        let build = |set: Result<PolicySet>| {
+            let set = set.ok()?;
+            let is_built = Revisions::new().build(black_box(&set), &alone).is_ok();
+            is_built.then_some(set)
+        };
+        bench.iter_batched(read, build, BatchSize::PerIteration);
     });
     for (step, more) in [("same labels", &alike), ("new labels", &other)] {
         let mut revisions = Revisions::new();
@@ -154,44 +158,4 @@ fn learned(criterion: &mut Criterion, count: usize) -> Result<()> {
             bench.iter(|| turns.next().map(|name| entries(black_box(name))));
         });
     Ok(())
-}
-
-/// What a revision keeps in memory, with its loader and compiler: what the resident set grows by.
-fn memory() -> Result<()> {
-    let cast = cast(&["a"])?;
-    let mut kept = Vec::new();
-    let mut out = std::io::stdout();
-    for (what, counts) in [
-        ("rules", &[10, 1_000, 10_000][..]),
-        ("patterns", &[10, 1_000, 10_000, 100_000][..]),
-        ("patterns in one list", &[1_000, 10_000][..]),
-    ] {
-        for count in counts {
-            let sources = match what {
-                "rules" => rule_files(*count),
-                "patterns" => pattern_files(Shape::Suffix, *count),
-                _ => {
-                    let texts = (0..*count).map(|index| Shape::Suffix.pattern(index));
-                    vec![one_rule_file(&texts.collect::<Vec<_>>())]
-                }
-            };
-            // The first one pays for what reading needs and frees again.
-            let mut first = Revisions::new();
-            first.change(&sources, &cast)?;
-            let before = resident_kib()?;
-            let mut second = Revisions::new();
-            second.change(&sources, &cast)?;
-            let grown = resident_kib()?.saturating_sub(before);
-            kept.push((first, second));
-            writeln!(out, "memory of {count} {what}: {grown} KiB")?;
-        }
-    }
-    Ok(())
-}
-
-fn resident_kib() -> Result<usize> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    Ok(number.context("no VmRSS")?.parse()?)
 }

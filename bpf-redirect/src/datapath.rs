@@ -16,7 +16,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use bpf_redirect_common as common;
 use bpf_redirect_common::{
     ADDRESSES_PER_ENDPOINT_MAX, Address, Config, Counter, CtKey, CtValue, Drop, EndpointIf,
-    EndpointLink, LAYOUT_VERSION,
+    EndpointLink, LAYOUT_VERSION, ServiceKey, ServiceValue,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -319,6 +319,34 @@ impl Datapath {
     {
         let key = [bits.as_bytes(), octets].concat();
         self.note(common::IPCACHE, act, (key.as_slice(), value));
+    }
+
+    /// Makes the service map hold exactly these virtual addresses and ports.
+    ///
+    /// # Errors
+    /// If they don't fit or the kernel refuses; what isn't there is judged by the address alone.
+    pub fn set_services(
+        &mut self,
+        services: &[(ServiceKey, ServiceValue)],
+    ) -> Result<(), DatapathError> {
+        let failed = map_error(common::SERVICES);
+        let mut table: HashMap<MapData, [u8; 20], [u8; 8]> = self.open(common::SERVICES)?;
+        let mut wanted = BTreeSet::new();
+        for (key, value) in services {
+            let key: [u8; 20] = bytes(key);
+            let value: [u8; 8] = bytes(value);
+            wanted.insert(key);
+            if table.get(&key, 0).ok() != Some(value) {
+                table.insert(key, value, 0).map_err(&failed)?;
+                self.note(common::SERVICES, Act::Set, (&key, &value));
+            }
+        }
+        let old: Vec<[u8; 20]> = table.keys().collect::<Result<_, _>>().map_err(&failed)?;
+        for key in old.into_iter().filter(|key| !wanted.contains(key)) {
+            table.remove(&key).map_err(&failed)?;
+            self.note(common::SERVICES, Act::Delete, (&key, NO_VALUE));
+        }
+        Ok(())
     }
 
     /// A reader of the kernel's events. One at a time: the ring has one reading position.

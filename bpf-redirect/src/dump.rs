@@ -10,7 +10,8 @@ use aya::maps::{Map, MapError};
 use bpf_redirect_common as common;
 use bpf_redirect_common::{
     Address, Config, Counter, CtKey, CtValue, Drop, EGRESS, EndpointAddress, EndpointIf,
-    EndpointLink, EventBudget, NextHop, PolicyKey, PolicyValue, UpstreamKey, Verdict,
+    EndpointLink, EventBudget, NextHop, PolicyKey, PolicyValue, ServiceKey, ServiceValue,
+    UpstreamKey, Verdict,
 };
 use zerocopy::FromBytes;
 
@@ -119,7 +120,7 @@ impl Shape {
 }
 
 /// Every map of this version.
-pub(crate) const SHAPES: [Shape; 13] = [
+pub(crate) const SHAPES: [Shape; 14] = [
     Shape::new(
         common::CONFIG,
         (Some(pinned::single::<{ size_of::<Config>() }>), None),
@@ -174,6 +175,12 @@ pub(crate) const SHAPES: [Shape; 13] = [
         (Some(pinned::policies), Some(pinned::count_policies)),
         policy_key,
         policy_value,
+    ),
+    Shape::new(
+        common::SERVICES,
+        hash!(ServiceKey => ServiceValue),
+        service_key,
+        service_value,
     ),
     Shape::new(common::EVENTS, (None, None), nothing, |_, _| None),
     Shape::new(
@@ -282,6 +289,32 @@ fn endpoint_address(bytes: &[u8]) -> Option<Row> {
 fn next_hop(bytes: &[u8], _: u64) -> Option<Row> {
     let NextHop { mac, reserved: _ } = read(bytes)?;
     Some(vec![("mac", Field::Mac(mac))])
+}
+
+fn service_key(bytes: &[u8]) -> Option<Row> {
+    let ServiceKey {
+        vip,
+        port: own,
+        protocol,
+        reserved: _,
+    } = read(bytes)?;
+    Some(vec![
+        ("vip", Field::Address(vip.into())),
+        ("protocol", protocol_word(protocol)),
+        ("port", port(own)),
+    ])
+}
+
+fn service_value(bytes: &[u8], _: u64) -> Option<Row> {
+    let ServiceValue {
+        identity,
+        port,
+        reserved: _,
+    } = read(bytes)?;
+    Some(vec![
+        ("identity", Field::Number(identity.into())),
+        ("target", Field::Number(port.into())),
+    ])
 }
 
 fn upstream(bytes: &[u8]) -> Option<Row> {

@@ -101,6 +101,10 @@ pub fn inspect(pins: &Pins) -> Result<Inherited, TakeOverError> {
         let value: common::CtValue = from_bytes(&value, common::CT)?;
         identities.insert(value.identity);
     }
+    for (_, value) in pairs::<[u8; 20], 8>(pins, common::SERVICES)? {
+        let value: common::ServiceValue = from_bytes(&value, common::SERVICES)?;
+        identities.insert(value.identity);
+    }
     identities.extend(prefix_identities(pins)?);
     inherited.last_identity = identities.last().copied().unwrap_or_default();
     Ok(inherited)

@@ -18,7 +18,7 @@ use policy::{Compiler, Identities, Options, PolicySet, Problem};
 use transport::{Gate, LinkError, NetNs, Netlink};
 
 use crate::clock;
-use crate::datapath::prefixes;
+use crate::datapath::{prefixes, services};
 use crate::directory::Directory;
 use crate::endpoints::file::Roster;
 use crate::flows::{FlowRing, FlowThread, NewsSink, news};
@@ -206,7 +206,7 @@ impl Daemon {
             .learner
             .with_identities(|identities| compiler.build(revision, inputs, identities))?;
         self.policy_count = self.policies.len();
-        let table = prefixes(&snapshot);
+        let (table, fronts) = (prefixes(&snapshot), services(&snapshot));
         self.teller
             .set_directory(Directory::new(&snapshot, &cast, &self.teller.directory()));
         self.learner.set_snapshot(snapshot);
@@ -215,6 +215,9 @@ impl Daemon {
             .prepare(&mut self.datapath, &self.learner, &self.gate);
         if let Err(error) = self.datapath.set_prefixes(&table) {
             tracing::error!("the address table is not complete: {error}");
+        }
+        if let Err(error) = self.datapath.set_services(&fronts) {
+            tracing::error!("virtual addresses are not all known: {error}");
         }
         self.end_flows();
         self.guards

@@ -2,8 +2,13 @@
 
 use std::net::IpAddr;
 
-use bpf_redirect_common::{EGRESS, INGRESS, PolicyKey, PolicyValue, Verdict};
-use policy::{Direction, EndpointId, Entry, EntryVerdict, Identities, Identity, Proxy, Snapshot};
+use bpf_redirect_common::{
+    EGRESS, INGRESS, PolicyKey, PolicyValue, ServiceKey, ServiceValue, Verdict,
+};
+use policy::{
+    Direction, EndpointId, Entry, EntryVerdict, Identities, Identity, Proxy, ServiceFrontend,
+    Snapshot,
+};
 
 /// Policy entries as the kernel has them.
 pub(crate) type Entries = Vec<(PolicyKey, PolicyValue)>;
@@ -43,6 +48,25 @@ pub(crate) fn prefixes(snapshot: &Snapshot) -> Vec<(IpAddr, u8, u32)> {
         .prefixes()
         .map(|(prefix, identity)| (prefix.addr(), prefix.prefix_len(), identity.get()))
         .collect()
+}
+
+/// The virtual addresses of services.
+pub(crate) fn services(snapshot: &Snapshot) -> Vec<(ServiceKey, ServiceValue)> {
+    let entry = |one: &ServiceFrontend| {
+        let key = ServiceKey {
+            vip: one.frontend.vip.into(),
+            port: one.frontend.port.to_be(),
+            protocol: one.frontend.protocol.number(),
+            reserved: 0,
+        };
+        let value = ServiceValue {
+            identity: one.identity.get(),
+            port: one.frontend.target,
+            reserved: 0,
+        };
+        (key, value)
+    };
+    snapshot.frontends().map(entry).collect()
 }
 
 fn map_entry(entry: &Entry) -> (PolicyKey, PolicyValue) {

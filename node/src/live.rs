@@ -6,7 +6,9 @@ use std::net::IpAddr;
 
 use bpf_redirect::Table;
 use bpf_redirect_common::{CtKey, CtValue, EGRESS, Verdict};
-use policy::{Decision, Direction, EndpointId, EntryVerdict, FlowKey, Identity, RuleId, Snapshot};
+use policy::{
+    Decision, Direction, EndpointId, EntryVerdict, FlowKey, Identity, L4Protocol, RuleId, Snapshot,
+};
 
 use crate::learner::Learner;
 
@@ -74,6 +76,12 @@ impl<'a, T: Table> Review<'a, T> {
             EGRESS => (Direction::Egress, u16::from_be(key.peer_port)),
             _ => (Direction::Ingress, u16::from_be(key.local_port)),
         };
+        let peer = IpAddr::from(key.peer);
+        let frontend = match (key.direction, l4(key.protocol)) {
+            (EGRESS, Some(protocol)) => self.snapshot.frontend((peer, port).into(), protocol),
+            _ => None,
+        };
+        let port = frontend.map_or(port, |one| one.frontend.target);
         let flow = |identity| FlowKey {
             direction,
             identity,
@@ -84,12 +92,14 @@ impl<'a, T: Table> Review<'a, T> {
                 _ => port,
             },
         };
-        let peer = IpAddr::from(key.peer);
         let learned = self
             .learner
             .with_knowledge(endpoint, |knowledge| knowledge.ledger.identity_of(key.peer));
         let learned = learned.flatten().map(Identity::from_number);
-        let now = learned.unwrap_or_else(|| self.snapshot.identity_of(peer));
+        let now = match frontend {
+            Some(one) => one.identity,
+            None => learned.unwrap_or_else(|| self.snapshot.identity_of(peer)),
+        };
         let is_redirected = value.verdict == Verdict::Redirect as u8;
         let lives = |decision: &Decision| {
             let is_redirect = matches!(decision.verdict, EntryVerdict::Redirect(_));
@@ -124,6 +134,12 @@ impl<'a, T: Table> Review<'a, T> {
         };
         *judged.entry((endpoint, flow)).or_insert_with(judge)
     }
+}
+
+fn l4(protocol: u8) -> Option<L4Protocol> {
+    [L4Protocol::Tcp, L4Protocol::Udp, L4Protocol::Sctp]
+        .into_iter()
+        .find(|one| one.number() == protocol)
 }
 
 /// The types of ICMP that begin a flow that is remembered.

@@ -72,6 +72,7 @@ impl Teller {
         let peers = self.peers(
             told.origin.endpoint,
             (told.origin.client, told.origin.server),
+            told.origin.protocol,
         );
         let request = Flow {
             time: Some(clock::time_of_day(told.asked_at)),
@@ -224,9 +225,17 @@ impl Teller {
     }
 
     /// Who talks to whom, for an exchange of the proxy.
-    fn peers(&self, endpoint: EndpointId, (client, server): (SocketAddr, SocketAddr)) -> Peers {
+    fn peers(
+        &self,
+        endpoint: EndpointId,
+        (client, server): (SocketAddr, SocketAddr),
+        protocol: L4Protocol,
+    ) -> Peers {
         let own = self.local(endpoint.get(), client.ip());
-        let (other, names) = self.peer_of(Some(endpoint), server.ip(), None);
+        let snapshot = self.learner.snapshot();
+        let service = snapshot.frontend(server, protocol);
+        let (other, names) =
+            self.peer_of(Some(endpoint), server.ip(), service.map(|one| one.identity));
         Peers {
             source: own,
             destination: other,

@@ -82,6 +82,22 @@ pub struct Service {
     pub labels: Labels,
     /// Where it ends.
     pub backends: Vec<IpAddr>,
+    /// What workloads send to in place of a backend.
+    pub frontends: Vec<Frontend>,
+}
+
+/// A virtual address and port of a service (a ClusterIP): the node sends on to a backend what is sent
+/// there, after policy has judged it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Frontend {
+    /// The virtual address.
+    pub vip: IpAddr,
+    /// The protocol.
+    pub protocol: L4Protocol,
+    /// The service's port.
+    pub port: u16,
+    /// The backends' port: the one that rules mean.
+    pub target: u16,
 }
 
 /// Everybody that a snapshot knows.

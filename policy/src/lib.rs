@@ -32,7 +32,7 @@ mod sni;
 mod verdict;
 
 pub use address::AddressClass;
-pub use cast::{Cast, LocalEndpoint, NamedPorts, Peer, Service, Workload};
+pub use cast::{Cast, Frontend, LocalEndpoint, NamedPorts, Peer, Service, Workload};
 pub use describe::{RuleParts, RuleText, Samples};
 pub use dns::{Denial, DenialReason, DenyAnswer, DnsPermit, Question};
 pub use feature::Feature;
@@ -46,7 +46,8 @@ pub use rule::{Policy, PolicyKind, PolicySet, RuleOrigin};
 pub use schema::SCHEMA;
 pub use selector::Selector;
 pub use snapshot::{
-    Compiler, Enforcement, HttpAccess, HttpDecision, Mode, Options, PeerRef, Snapshot, SniDecision,
+    Compiler, Enforcement, HttpAccess, HttpDecision, Mode, Options, PeerRef, ServiceFrontend,
+    Snapshot, SniDecision,
 };
 pub use sni::{BadSniPattern, SniPattern};
 pub use verdict::{Decision, Entry, EntryVerdict, FlowKey, MatchType, PortPrefix, Proxy, decide};

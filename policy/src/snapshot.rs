@@ -10,6 +10,7 @@ mod l7;
 mod name_cache;
 mod outside;
 mod selection;
+mod service;
 mod table;
 
 use std::collections::{BTreeMap, HashMap};
@@ -29,9 +30,12 @@ use crate::{
 };
 pub use compiler::{Compiler, Options};
 pub use direction::Enforcement;
+use dns_port::DnsPort;
 use endpoint::EndpointPolicy;
 use item::CompiledItem;
 pub use l7::{HttpAccess, HttpDecision, SniDecision};
+use service::Frontends;
+pub use service::ServiceFrontend;
 use table::{Known, Table};
 
 /// Whether endpoints are closed to what no rule allows.
@@ -58,6 +62,7 @@ pub struct Snapshot {
     table: PrefixTable<Identity>,
     /// Everybody in the table.
     known: BTreeMap<Identity, Arc<Known>>,
+    frontends: Frontends,
     /// One for each acquisition that [`Snapshot::release`] gives back.
     acquired: Vec<Identity>,
     owned: Owned,
@@ -95,6 +100,7 @@ impl Snapshot {
             endpoints,
             table: table.by_address(),
             known: table.known,
+            frontends: table.frontends,
             prefixes: table.prefixes,
             acquired: table.acquired,
             owned: table.owned,
@@ -144,7 +150,19 @@ impl Snapshot {
     /// The labels of an identity of the table.
     #[must_use]
     pub fn labels_of(&self, identity: Identity) -> Option<&Labels> {
-        self.known.get(&identity).map(|known| &known.labels)
+        let known = self.known.get(&identity).map(|known| &known.labels);
+        known.or_else(|| self.frontends.labels_of(identity))
+    }
+
+    /// The virtual addresses of services.
+    pub fn frontends(&self) -> impl Iterator<Item = &ServiceFrontend> {
+        self.frontends.iter()
+    }
+
+    /// The service behind an address and port, if it is a virtual one.
+    #[must_use]
+    pub fn frontend(&self, server: SocketAddr, protocol: L4Protocol) -> Option<&ServiceFrontend> {
+        self.frontends.at(server.ip(), protocol, server.port())
     }
 
     /// Whether a direction of an endpoint is limited to what policy allows; `None` if it is unknown.
@@ -161,12 +179,13 @@ impl Snapshot {
             .map(Enforcement::is_closed)
     }
 
-    /// All policy entries of an endpoint for the identities of the table; `None` if it is unknown.
+    /// All policy entries of an endpoint for the identities of the table and of services; `None` if it
+    /// is unknown.
     #[must_use]
     pub fn entries(&self, endpoint: EndpointId) -> Option<Vec<Entry>> {
-        self.endpoints
-            .get(&endpoint)
-            .map(|policy| policy.entries().copied().collect())
+        let policy = self.endpoints.get(&endpoint)?;
+        let of_services = self.frontends.entries(policy);
+        Some(policy.entries().copied().chain(of_services).collect())
     }
 
     /// The entries that one more identity of these labels needs on an endpoint, beside those for any
@@ -191,7 +210,13 @@ impl Snapshot {
         let Some(policy) = self.endpoints.get(&endpoint) else {
             return Decision::DEFAULT_DENY;
         };
-        decide(&policy.direction(flow.direction).entries, flow)
+        let entries = &policy.direction(flow.direction).entries;
+        if self.frontends.labels_of(flow.identity).is_none() {
+            return decide(entries, flow);
+        }
+        let of_services = self.frontends.entries(policy);
+        let all: Vec<Entry> = entries.iter().copied().chain(of_services).collect();
+        decide(&all, flow)
     }
 
     /// The verdict on a flow with an address that the endpoint has learned; the flow's identity is
@@ -291,12 +316,29 @@ impl Snapshot {
         let Some(policy) = self.endpoints.get(&endpoint) else {
             return denied(DenialReason::UnknownEndpoint, DenyAnswer::ServFail);
         };
-        let identity = self.identity_of(server.ip());
-        let port = policy.dns.get(&(protocol, server.port()));
-        let Some(names) = port.and_then(|port| port.names(identity)) else {
+        let own = self.identity_of(server.ip());
+        let (servers, port) = self.servers((server, protocol), &own);
+        let port = policy.dns.get(&(protocol, port));
+        // Of a service any backend may be asked: all of them must be allowed.
+        let mut by_rule = None;
+        for identity in servers {
+            let Some(names) = port.and_then(|port| port.names(*identity)) else {
+                return denied(DenialReason::ServerNotAllowed, DenyAnswer::NxDomain);
+            };
+            let rule = match names.allowing_rule(&question.name) {
+                Some(rule) => Some(rule),
+                None if names.audited => None,
+                None if names.is_ancestor_of_some(&question.name) => {
+                    return denied(DenialReason::NameNotAllowed, DenyAnswer::NoData);
+                }
+                None => return denied(DenialReason::NameNotAllowed, DenyAnswer::NxDomain),
+            };
+            by_rule = Some(by_rule.map_or(rule, |before: Option<RuleId>| before.and(rule)));
+        }
+        let Some(rule) = by_rule else {
             return denied(DenialReason::ServerNotAllowed, DenyAnswer::NxDomain);
         };
-        let permit = |rule: Option<RuleId>| DnsPermit {
+        Ok(DnsPermit {
             endpoint,
             server,
             protocol,
@@ -304,14 +346,19 @@ impl Snapshot {
             rule: rule.unwrap_or(RuleId::NONE),
             revision: self.revision,
             audited: rule.is_none(),
-        };
-        match names.allowing_rule(&question.name) {
-            Some(rule) => Ok(permit(Some(rule))),
-            None if names.audited => Ok(permit(None)),
-            None if names.is_ancestor_of_some(&question.name) => {
-                denied(DenialReason::NameNotAllowed, DenyAnswer::NoData)
-            }
-            None => denied(DenialReason::NameNotAllowed, DenyAnswer::NxDomain),
+        })
+    }
+
+    /// Who may answer at an address, and at which port: whoever has it (`own`), or the backends of a
+    /// service.
+    fn servers<'a>(
+        &'a self,
+        (server, protocol): (SocketAddr, L4Protocol),
+        own: &'a Identity,
+    ) -> (&'a [Identity], u16) {
+        match self.frontend(server, protocol) {
+            Some(one) => (&one.backends, one.frontend.target),
+            None => (std::slice::from_ref(own), server.port()),
         }
     }
 
@@ -324,10 +371,12 @@ impl Snapshot {
         server: SocketAddr,
         protocol: L4Protocol,
     ) -> bool {
-        let identity = self.identity_of(server.ip());
+        let own = self.identity_of(server.ip());
+        let (servers, port) = self.servers((server, protocol), &own);
         let policy = self.endpoints.get(&endpoint);
-        let port = policy.and_then(|policy| policy.dns.get(&(protocol, server.port())));
-        port.is_some_and(|port| port.teaches(identity))
+        let port = policy.and_then(|policy| policy.dns.get(&(protocol, port)));
+        let teaches = |port: &DnsPort| servers.iter().all(|server| port.teaches(*server));
+        !servers.is_empty() && port.is_some_and(teaches)
     }
 
     /// Whether an answer may open an address at all.

@@ -70,6 +70,16 @@ impl<'a> Daemon<'a> {
         Self::replace(&self.path("policies").join(file), text)
     }
 
+    /// Writes a policy file and waits until a running daemon has read it.
+    ///
+    /// # Errors
+    /// If it can't be written or isn't read.
+    pub fn change_policy(&self, file: &str, text: &str) -> Result<()> {
+        let before = self.status()?["policy"]["revision"].as_u64();
+        self.policy(file, text)?;
+        self.wait_beyond(before.context("no revision")?).map(drop)
+    }
+
     /// Writes an endpoint file for a workload of this node.
     ///
     /// # Errors

@@ -82,6 +82,20 @@ pub struct UpstreamKey {
     pub server: Address,
 }
 
+/// Key of [`crate::SERVICES`]: a virtual address and port.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct ServiceKey {
+    /// The virtual address.
+    pub vip: Address,
+    /// The service's port, network byte order.
+    pub port: u16,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// Always 0.
+    pub reserved: u8,
+}
+
 /// Key of [`crate::CT`]: a flow as one endpoint sees it.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -172,4 +186,5 @@ const _: () = {
     assert!(size_of::<UpstreamKey>() == 24);
     assert!(size_of::<CtKey>() == 44);
     assert!(size_of::<PolicyKey>() == 8);
+    assert!(size_of::<ServiceKey>() == 20);
 };

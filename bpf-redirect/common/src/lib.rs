@@ -16,10 +16,10 @@ mod value;
 
 pub use drop::{COUNTERS, Counter, Drop};
 pub use event::{Event, EventKind};
-pub use key::{Address, CtKey, EndpointAddress, PolicyKey, UpstreamKey};
+pub use key::{Address, CtKey, EndpointAddress, PolicyKey, ServiceKey, UpstreamKey};
 pub use kind::{GATE_MAC, Kind, MAC_PREFIX, Mark};
 pub use map::*;
 pub use value::{
     ADDRESSES_PER_ENDPOINT_MAX, Config, CtValue, EndpointIf, EndpointLink, EventBudget, Match,
-    NextHop, PolicyValue, Verdict,
+    NextHop, PolicyValue, ServiceValue, Verdict,
 };

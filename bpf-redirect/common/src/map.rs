@@ -29,6 +29,8 @@ pub const CT: &str = "CT";
 pub const LEARNED: &str = "LEARNED";
 /// Prefix to identity; the longest wins.
 pub const IPCACHE: &str = "IPCACHE";
+/// [`crate::ServiceKey`] to [`crate::ServiceValue`].
+pub const SERVICES: &str = "SERVICES";
 /// Endpoint to its map of [`crate::PolicyKey`] to [`crate::PolicyValue`].
 pub const POLICY: &str = "POLICY";
 /// Ring buffer of [`crate::Event`].
@@ -52,6 +54,8 @@ pub const CT_MAX: usize = 131_072;
 pub const LEARNED_MAX: usize = 262_144;
 /// Prefixes; a snapshot with more is refused.
 pub const PREFIXES_MAX: usize = 65_536;
+/// Virtual addresses and ports of services; beyond, the rest is judged by the virtual address alone.
+pub const SERVICES_MAX: usize = 16_384;
 /// Policy entries of one endpoint; beyond, SERVFAIL, or the snapshot is refused.
 pub const POLICY_ENTRIES_MAX: usize = 16_384;
 /// What an endpoint's policy map has room for: the entries, and the lengths of ports of each direction.

@@ -92,6 +92,18 @@ impl CtValue {
     pub const CLOSED: u8 = Self::LOCAL_CLOSED | Self::PEER_CLOSED;
 }
 
+/// Value of [`crate::SERVICES`]: what a flow to a virtual address is judged as.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct ServiceValue {
+    /// Whose identity it has.
+    pub identity: u32,
+    /// The backends' port, host byte order.
+    pub port: u16,
+    /// Always 0.
+    pub reserved: u16,
+}
+
 /// Value of an endpoint's policy map.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -193,5 +205,6 @@ const _: () = {
     assert!(size_of::<NextHop>() == 8);
     assert!(size_of::<CtValue>() == 24);
     assert!(size_of::<PolicyValue>() == 8);
+    assert!(size_of::<ServiceValue>() == 8);
     assert!(size_of::<EventBudget>() == 16);
 };

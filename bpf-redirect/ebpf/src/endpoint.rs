@@ -2,13 +2,15 @@
 //! where it receives.
 
 use aya_ebpf::{EbpfContext, programs::TcContext};
-use bpf_redirect_common::{Address, Drop, EGRESS, EndpointIf, INGRESS, Kind, Verdict};
+use bpf_redirect_common::{
+    Address, Drop, EGRESS, EndpointIf, INGRESS, Kind, ServiceKey, ServiceValue, Verdict,
+};
 
 use crate::{
     Action,
     conntrack::Tuple,
     learned,
-    maps::{CONFIG, EP_IF},
+    maps::{CONFIG, EP_IF, SERVICES},
     packet::{Fragment, Frame, ICMP, ICMPV6, Packet, SCTP, TCP, UDP, parse},
     policy::{Flow, Judgement, is_open, judge},
     sidelink,
@@ -135,14 +137,18 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
 /// Whose identity the other side has, and what the endpoint's policy says of the packet.
 #[inline(always)]
 fn judged(place: &Place, packet: &Packet, peer: Address) -> Result<(u32, Judgement), Drop> {
-    let identity = learned::identity(place.endpoint, peer);
+    let (identity, port) = match service(place, packet) {
+        // A virtual address stands for its backends, and rules mean their port.
+        Some(service) => (service.identity, Some(service.port)),
+        None => (learned::identity(place.endpoint, peer), policy_port(packet)),
+    };
     let flow = Flow {
         // The same of a peer that nothing is known of.
         identity: match identity {
             0 => NO_IDENTITY,
             identity => identity,
         },
-        port: policy_port(packet),
+        port,
         // In entries 0 stands for any protocol, so a packet that has it is of none.
         protocol: match packet.protocol {
             0 => NO_PROTOCOL,
@@ -154,6 +160,22 @@ fn judged(place: &Place, packet: &Packet, peer: Address) -> Result<(u32, Judgeme
         Some(judgement) => Ok((identity, judgement)),
         None => Err(tell::dropped(place, packet, Drop::NoConfiguration)),
     }
+}
+
+/// What a workload sends to a service's virtual address is judged as.
+#[inline(always)]
+fn service(place: &Place, packet: &Packet) -> Option<&'static ServiceValue> {
+    if place.direction != EGRESS || packet.fragment == Fragment::Later {
+        return None;
+    }
+    let key = ServiceKey {
+        vip: packet.destination,
+        port: packet.destination_port,
+        protocol: packet.protocol,
+        reserved: 0,
+    };
+    // SAFETY: read only; user space replaces whole entries.
+    unsafe { SERVICES.get(&key) }
 }
 
 #[inline(always)]

@@ -20,12 +20,17 @@ const NEXT: i32 = -1;
 /// The packet dies here (`TC_ACT_SHOT`).
 const SHOT: i32 = 2;
 
-/// What becomes of a packet that isn't dropped.
+/// The packet goes elsewhere (`TC_ACT_REDIRECT`).
+const REDIRECT: i32 = 7;
+
+/// What becomes of a packet that isn't dropped. Like [`Drop`] a byte that is always written: what is left
+/// open in a result the compiler may read before it looks whether it is there, and the verifier refuses.
+#[repr(u8)]
 pub enum Action {
     /// Goes on its way.
     Pass,
-    /// Goes elsewhere; holds what `bpf_redirect` returned.
-    Redirect(i32),
+    /// Goes where `bpf_redirect` was told.
+    Redirect,
 }
 
 /// Ingress of an endpoint's interface: what the workload sends.
@@ -80,7 +85,7 @@ pub fn ng_look_up(ctx: TcContext) -> i32 {
 fn finish(outcome: Result<Action, Drop>) -> i32 {
     match outcome {
         Ok(Action::Pass) => NEXT,
-        Ok(Action::Redirect(code)) => code,
+        Ok(Action::Redirect) => REDIRECT,
         Err(reason) => {
             tell::count(reason as u32);
             SHOT

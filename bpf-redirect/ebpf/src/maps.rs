@@ -9,7 +9,7 @@ use bpf_redirect_common as common;
 use bpf_redirect_common::{
     Address, CT_MAX, Config, CtKey, CtValue, ENDPOINTS_MAX, EVENT_RING_BYTES, EndpointAddress,
     EndpointIf, EndpointLink, EventBudget, LEARNED_MAX, NEXT_HOPS_MAX, NextHop,
-    POLICY_SLOTS, PREFIXES_MAX, PolicyKey, PolicyValue, UPSTREAM_TCP_MAX, UPSTREAM_UDP_MAX,
+    POLICY_SLOTS, PREFIXES_MAX, PolicyKey, PolicyValue, SERVICES_MAX, ServiceKey, ServiceValue, UPSTREAM_TCP_MAX, UPSTREAM_UDP_MAX,
     UpstreamKey,
 };
 
@@ -35,6 +35,8 @@ pub static CT: HashMap<CtKey, CtValue, CT_MAX, NO_PREALLOC> = HashMap::new();
 pub static LEARNED: HashMap<EndpointAddress, u32, LEARNED_MAX, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 pub static IPCACHE: LpmTrie<Address, u32, PREFIXES_MAX> = LpmTrie::new();
+#[btf_map]
+pub static SERVICES: HashMap<ServiceKey, ServiceValue, SERVICES_MAX, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 pub static POLICY: HashOfMaps<u32, PolicyMap, ENDPOINTS_MAX> = HashOfMaps::new();
 #[btf_map]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bpf_redirect::{MapSummary, PinnedMaps, Row};
-use bpf_redirect_common::{CT, EP_ID, EP_IF, IPCACHE, LEARNED, POLICY};
+use bpf_redirect_common::{CT, EP_ID, EP_IF, IPCACHE, LEARNED, POLICY, SERVICES};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
@@ -66,7 +66,8 @@ pub(super) struct Get {
 
 /// Show the daemon's last writes to the maps: 1,000 of each, since its start.
 ///
-/// It remembers what it wrote to EP_IF, EP_ID, LEARNED, IPCACHE and POLICY, and what it took out of CT.
+/// It remembers what it wrote to EP_IF, EP_ID, LEARNED, IPCACHE, SERVICES and
+/// POLICY, and what it took out of CT.
 /// A policy that is replaced is one line, with the number of its entries. What the kernel's programs
 /// write themselves isn't told: new flows in CT, NEXT_HOP, UP_UDP, UP_TCP, EVENT_BUDGET, COUNTERS.
 #[derive(Args)]
@@ -88,7 +89,7 @@ pub(super) struct Events {
 }
 
 /// The maps to which the daemon writes.
-const WRITTEN: [&str; 6] = [EP_IF, EP_ID, LEARNED, IPCACHE, POLICY, CT];
+const WRITTEN: [&str; 7] = [EP_IF, EP_ID, LEARNED, IPCACHE, SERVICES, POLICY, CT];
 
 impl Map {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use policy::{L4Protocol, NamedPorts, Service, Workload};
+use policy::{Frontend, L4Protocol, NamedPorts, Service, Workload};
 use serde::Deserialize;
 use serde_yaml::{Location, Spanned};
 
@@ -191,13 +191,6 @@ impl Document {
     /// What can be known to be wrong without a look at the node.
     fn check(&self, reader: Reader) -> Result<(), String> {
         self.services.iter().try_for_each(ServiceEntry::check)?;
-        let vip = self.services.iter().find(|service| service.vip.is_some());
-        if let (Reader::Daemon, Some(service)) = (reader, vip) {
-            return Err(format!(
-                "service {}/{}: `vip` is not mapped to its backends yet: list the backends alone",
-                service.namespace, service.name
-            ));
-        }
         if self.name.is_none() {
             let is_bare = self.netns.is_none() && self.interface.is_none() && !self.remote;
             return if !self.services.is_empty() && is_bare && self.addresses.is_none() {
@@ -266,6 +259,9 @@ impl ServiceEntry {
         if let Some(vip) = self.vip.filter(IpAddr::is_unspecified) {
             return Err(format!("{name}: vip: {vip} is nobody's address"));
         }
+        if self.vip.is_some() && self.ports.is_empty() {
+            return Err(format!("{name}: a vip needs ports"));
+        }
         for port in &self.ports {
             if port.port == 0 || port.target == Some(0) {
                 return Err(format!("{name}: ports: a port is 1 to 65535"));
@@ -281,7 +277,24 @@ impl ServiceEntry {
             name: self.name.clone(),
             labels: labels_of(&self.labels),
             backends: self.backends.clone(),
+            frontends: self.frontends().collect(),
         }
+    }
+
+    fn frontends(&self) -> impl Iterator<Item = Frontend> {
+        let ports = self.ports.iter().filter_map(|port| {
+            let protocol = protocol(&port.protocol).ok()?;
+            Some((protocol, port.port, port.target.unwrap_or(port.port)))
+        });
+        let fronts = move |vip| {
+            ports.clone().map(move |(protocol, port, target)| Frontend {
+                vip,
+                protocol,
+                port,
+                target,
+            })
+        };
+        self.vip.into_iter().flat_map(fronts)
     }
 }
 

@@ -192,6 +192,7 @@ pub fn crowd() -> Cast {
         name: name.to_owned(),
         labels: [Label::from_key("kind", "svc")].into_iter().collect(),
         backends: vec![address(backend)],
+        frontends: Vec::new(),
     };
     cast.services = vec![service("out", "172.16.0.9"), service("b", B)];
     cast

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::outside::Outside;
+use super::service::{Frontends, ServiceFrontend};
 use crate::address::Owned;
 use crate::cast::NamedPorts;
 use crate::identity::Exhausted;
@@ -24,6 +25,7 @@ pub(super) struct Table {
     /// What the workloads of an identity call their ports.
     pub(super) ports: HashMap<Identity, Vec<NamedPorts>>,
     services: Vec<crate::cast::Service>,
+    pub(super) frontends: Frontends,
     pub(super) acquired: Vec<Identity>,
     pub(super) owned: Owned,
 }
@@ -92,6 +94,42 @@ impl Table {
         for address in &cast.host_addresses {
             self.prefixes.insert(IpNet::from(*address), Identity::HOST);
             self.owned.node.insert(*address);
+        }
+        self.fill_frontends(cast, identities)
+    }
+
+    /// A virtual address has its backends' identity, if they share one, else one of its own.
+    fn fill_frontends(
+        &mut self,
+        cast: &Cast,
+        identities: &mut Identities,
+    ) -> Result<(), Exhausted> {
+        for service in &cast.services {
+            let backends = service.backends.iter();
+            let backends: BTreeSet<Identity> = backends
+                .filter_map(|address| self.prefixes.get(&IpNet::from(*address)).copied())
+                .collect();
+            let backends: Vec<Identity> = backends.into_iter().collect();
+            for frontend in &service.frontends {
+                let (identity, labels) = match backends.as_slice() {
+                    [one] => (*one, None),
+                    _ => {
+                        let name = format!("{}/{}", service.namespace, service.name);
+                        let port = format!("{}/{}", frontend.port, frontend.protocol.number());
+                        let labels = [Label::new("service", &name, &port)].into_iter().collect();
+                        (identities.label_identity(&labels)?, Some(labels))
+                    }
+                };
+                let backends = backends.clone();
+                let one = ServiceFrontend {
+                    frontend: *frontend,
+                    identity,
+                    backends,
+                };
+                self.frontends.add(one, labels);
+                // The address is the cluster's: no name opens it.
+                self.owned.workloads.insert(frontend.vip);
+            }
         }
         Ok(())
     }

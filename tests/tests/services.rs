@@ -1,0 +1,110 @@
+//! Virtual addresses: judged as what stands behind them, by the backends' port.
+
+#![expect(clippy::unwrap_used, reason = "a test may die")]
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use namegate_tests::{Daemon, Stage, TcpSink};
+
+/// As kube-proxy does it: what is sent to the virtual address goes on to a backend.
+fn translate(stage: &Stage) {
+    stage
+        .node
+        .nft(
+            "table ip services {
+               chain pre {
+                 type nat hook prerouting priority -100;
+                 ip daddr 10.96.0.10 udp dport 53 dnat to 203.0.113.2:53
+                 ip daddr 10.96.0.10 tcp dport 53 dnat to 203.0.113.2:53
+                 ip daddr 10.96.0.20 tcp dport 80 dnat to 198.18.0.1:8080
+                 ip daddr 10.96.0.30 tcp dport 80 dnat to 198.18.0.2:8080
+               }
+             }",
+        )
+        .unwrap();
+}
+
+const ENDPOINTS: &str = "name: dns\nnamespace: kube-system\nremote: true\nlabels: {k8s-app: kube-dns}\naddresses: [203.0.113.2]
+---\nname: web\nremote: true\nlabels: {app: web}\naddresses: [198.18.0.1]
+---\nname: other\nremote: true\nlabels: {app: other}\naddresses: [198.18.0.2]
+---
+services:
+- {name: kube-dns, namespace: kube-system, vip: 10.96.0.10, backends: [203.0.113.2], ports: [{port: 53, protocol: UDP}, {port: 53}]}
+- {name: web, vip: 10.96.0.20, backends: [198.18.0.1], ports: [{port: 80, target: 8080}]}
+- {name: both, vip: 10.96.0.30, backends: [198.18.0.1, 198.18.0.2], ports: [{port: 80, target: 8080}]}
+- {name: none, vip: 10.96.0.40, backends: [], ports: [{port: 80}]}
+";
+
+fn about_alice(rest: &str) -> String {
+    let dns = "{toEndpoints: [{matchLabels: {'k8s:io.kubernetes.pod.namespace': kube-system, k8s-app: kube-dns}}], \
+               toPorts: [{ports: [{port: '53'}], rules: {dns: [{matchName: web.example.com}]}}]}";
+    format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: alice}}\n\
+         spec: {{endpointSelector: {{matchLabels: {{app: alice}}}}, egress: [{dns}, {rest}]}}\n"
+    )
+}
+
+fn to(app: &str, port: u16) -> String {
+    format!(
+        "{{toEndpoints: [{{matchLabels: {{app: {app}}}}}], toPorts: [{{ports: [{{port: '{port}', protocol: TCP}}]}}]}}"
+    )
+}
+
+fn reaches(stage: &Stage, to: &str) -> bool {
+    let to: SocketAddr = to.parse().unwrap();
+    let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(700)).is_ok();
+    stage.alice.ns.run(connect).unwrap()
+}
+
+fn change(daemon: &Daemon<'_>, rest: &str) {
+    daemon
+        .change_policy("alice.yaml", &about_alice(rest))
+        .unwrap();
+}
+
+#[test]
+fn a_virtual_address_is_judged_as_its_backends() {
+    let stage = Stage::new().unwrap();
+    translate(&stage);
+    let _sink = TcpSink::serve(&stage.world.ns, 8_080).unwrap();
+    let mut daemon = stage.daemon("").unwrap();
+    daemon.endpoint_file("services.yaml", ENDPOINTS).unwrap();
+    daemon
+        .policy("alice.yaml", &about_alice(&to("web", 8_080)))
+        .unwrap();
+    daemon.start(&[]).unwrap();
+    let vip: IpAddr = "10.96.0.10".parse().unwrap();
+    let ask = |args: &[&str]| stage.alice.dig(vip, args).unwrap();
+    assert_eq!(ask(&["+short", "web.example.com"]), "198.18.0.1\n");
+    assert_eq!(ask(&["+short", "+tcp", "web.example.com"]), "198.18.0.1\n");
+    assert_eq!(ask(&["+short", "other.example.com"]), "", "denied by name");
+
+    assert!(
+        reaches(&stage, "10.96.0.20:80"),
+        "the backend's labels and port"
+    );
+    assert!(!reaches(&stage, "10.96.0.30:80"), "one of two backends");
+    assert!(!reaches(&stage, "10.96.0.40:80"), "nobody stands behind it");
+    assert!(!reaches(&stage, "10.96.0.20:81"), "no port of the service");
+    change(&daemon, &to("web", 80));
+    assert!(
+        !reaches(&stage, "10.96.0.20:80"),
+        "rules mean the target port"
+    );
+    change(
+        &daemon,
+        &format!("{}, {}", to("web", 8_080), to("other", 8_080)),
+    );
+    assert!(reaches(&stage, "10.96.0.30:80"), "both of them");
+    change(
+        &daemon,
+        "{toServices: [{k8sService: {serviceName: both, namespace: default}}]}",
+    );
+    assert!(reaches(&stage, "10.96.0.30:80") && reaches(&stage, "10.96.0.20:80"));
+    change(
+        &daemon,
+        "{toServices: [{k8sService: {serviceName: web, namespace: default}}]}",
+    );
+    assert!(!reaches(&stage, "10.96.0.30:80") && reaches(&stage, "10.96.0.20:80"));
+}
