@@ -105,7 +105,7 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
             false => Err(Drop::NotForEndpoint),
         };
     }
-    if packet.fragment == Fragment::Whole && upstream::is_answer(place.endpoint, &packet) {
+    if upstream::is_for_proxy(ctx, place.endpoint, &packet) {
         // Before conntrack and before the ingress policy: it was asked for by the proxy.
         return sidelink::to_gate(ctx, config, Kind::Upstream, place.endpoint);
     }

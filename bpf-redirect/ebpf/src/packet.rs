@@ -19,7 +19,11 @@ pub const TCP_SYN: u8 = 0x02;
 pub const TCP_RST: u8 = 0x04;
 pub const TCP_ACK: u8 = 0x10;
 
+/// Extension header: fragment (RFC 8200 §4.5).
+const FRAGMENT: u8 = 44;
+
 const ETH_LEN: u32 = 14;
+const IPV6_LEN: u32 = 40;
 const ETH_IPV4: u16 = 0x0800;
 const ETH_IPV6: u16 = 0x86dd;
 const ETH_ARP: u16 = 0x0806;
@@ -142,7 +146,6 @@ fn parse_ipv4(ctx: &TcContext, ethernet: &Ethernet) -> Result<Frame, Drop> {
 fn parse_ipv6(ctx: &TcContext, ethernet: &Ethernet) -> Result<Frame, Drop> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
-    const FRAGMENT: u8 = 44;
     const AUTHENTICATION: u8 = 51;
     const DESTINATION: u8 = 60;
 
@@ -152,7 +155,7 @@ fn parse_ipv6(ctx: &TcContext, ethernet: &Ethernet) -> Result<Frame, Drop> {
     }
     let mut fragment = Fragment::Whole;
     let mut next = ip.next;
-    let mut at = ETH_LEN + 40;
+    let mut at = ETH_LEN + IPV6_LEN;
     let mut walked = 0;
     loop {
         let scale = match next {
@@ -240,6 +243,22 @@ fn read_ports(ctx: &TcContext, at: u32, packet: &mut Packet) -> Result<(), Drop>
         _ => {}
     }
     Ok(())
+}
+
+/// What all fragments of a packet share. Read again where it is needed: few packets are fragments. Of
+/// an IPv6 packet only where the fragment header comes first, as hosts send it.
+#[inline(always)]
+pub fn fragment_id(ctx: &TcContext, packet: &Packet) -> Option<u32> {
+    if packet.family == 4 {
+        let id: [u16; 1] = load(ctx, ETH_LEN + 4)?;
+        return Some(u32::from(u16::from_be(id[0])));
+    }
+    let ip: Ipv6 = load(ctx, ETH_LEN)?;
+    if ip.next != FRAGMENT {
+        return None;
+    }
+    let id: [u16; 2] = load(ctx, ETH_LEN + IPV6_LEN + 4)?;
+    Some(u32::from(u16::from_be(id[0])) << 16 | u32::from(u16::from_be(id[1])))
 }
 
 /// Copies a `T` from the packet.

@@ -135,6 +135,8 @@ pub(crate) struct Packet {
     pub(crate) extra_kind: u8,
     /// IPv4: the fragment field.
     pub(crate) fragment: u16,
+    /// IPv4: the id.
+    pub(crate) id: u16,
 }
 
 /// From the workload to a peer.
@@ -150,6 +152,7 @@ pub(crate) fn out(destination: IpAddr, protocol: u8, port: u16) -> Packet {
         extra: Vec::new(),
         extra_kind: 0,
         fragment: 0,
+        id: 1,
     }
 }
 
@@ -189,7 +192,7 @@ impl Packet {
                 frame.push(0x40 | (header / 4) as u8);
                 frame.push(0);
                 frame.extend(((header + transport.len()) as u16).to_be_bytes());
-                frame.extend([0, 1]);
+                frame.extend(self.id.to_be_bytes());
                 frame.extend(self.fragment.to_be_bytes());
                 frame.extend([64, self.protocol, 0, 0]);
                 frame.extend(source.octets());
