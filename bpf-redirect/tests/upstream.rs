@@ -1,5 +1,5 @@
-//! What of the traffic to a workload is the proxy's: fragments of the answers that it waits for, and
-//! nothing else.
+//! What of the traffic to a workload is the proxy's: fragments of the answers that it waits for, errors
+//! about what it sent, and nothing else.
 
 #![expect(
     clippy::unwrap_used,
@@ -160,4 +160,124 @@ fn more_answers_in_fragments_than_are_remembered_forget_the_oldest() {
         }
     }
     assert_eq!(sent_to(&mut bench, &fragments(&answer, 0)[1]), SHOT);
+}
+
+/// An ICMP error of somebody on the way, to the one who sent the packet that it quotes.
+fn error(about: &Packet, kind: u8) -> Vec<u8> {
+    let quoted = &about.bytes()[14..];
+    let outer = Packet {
+        source: if about.source.is_ipv4() { v4(1) } else { v6(1) },
+        protocol: if about.source.is_ipv4() { 1 } else { 58 },
+        extra: Vec::new(),
+        fragment: 0,
+        ..about.answer()
+    };
+    let mut frame = outer.bytes();
+    let at = frame.len() - 8;
+    frame.truncate(at);
+    frame.extend([kind, 1, 0, 0, 0, 0, 5, 20]);
+    frame.extend(quoted);
+    let (length_at, length) = if about.source.is_ipv4() {
+        (16, frame.len() - 14)
+    } else {
+        (18, frame.len() - 54)
+    };
+    let length = u16::try_from(length).unwrap().to_be_bytes();
+    frame[length_at..length_at + 2].copy_from_slice(&length);
+    frame
+}
+
+/// Types that are errors, and others.
+fn kinds(server: IpAddr) -> (&'static [u8], &'static [u8]) {
+    if server.is_ipv4() {
+        (&[3, 11, 12], &[0, 4, 5, 8, 13])
+    } else {
+        (&[1, 2, 3, 4], &[100, 128, 129, 138])
+    }
+}
+
+#[test]
+fn an_icmp_error_about_what_the_proxy_sent_goes_to_the_gate() {
+    for (server, protocol) in [(v4(3), UDP), (v6(3), UDP), (v4(3), TCP), (v6(3), TCP)] {
+        let (mut bench, answer) = asked(server, protocol);
+        let (errors, others) = kinds(server);
+        for kind in errors {
+            let (code, frame) = run(
+                &mut bench,
+                Hook::ToEndpoint,
+                &error(&answer.answer(), *kind),
+            );
+            assert_eq!(code, REDIRECT, "{server} {protocol} {kind}");
+            assert_eq!(frame[6..12], mark().to_mac());
+        }
+        for kind in others {
+            let other = error(&answer.answer(), *kind);
+            let (code, _) = run(&mut bench, Hook::ToEndpoint, &other);
+            assert_eq!(code, SHOT, "{server} {protocol} {kind}");
+        }
+        assert_eq!(bench.count("caught"), errors.len() as u64);
+    }
+}
+
+#[test]
+fn an_icmp_error_about_anything_else_is_judged_by_the_ingress_policy() {
+    for server in [v4(3), v6(3)] {
+        let (mut bench, answer) = asked(server, UDP);
+        let sent = answer.answer();
+        let kind = kinds(server).0[0];
+        let changed = |change: &dyn Fn(&mut Packet)| {
+            let mut packet = sent.clone();
+            change(&mut packet);
+            error(&packet, kind)
+        };
+        let mut of_another = error(&sent, kind);
+        let quoted_source_at = if server.is_ipv4() {
+            14 + 28 + 12
+        } else {
+            14 + 48 + 8
+        };
+        of_another[quoted_source_at] ^= 1;
+        let ports_end = error(&sent, kind).len() - 8;
+        let cases = [
+            (
+                "the workload's own port",
+                changed(&|packet| packet.ports.0 = 40_000),
+            ),
+            (
+                "another port of the server",
+                changed(&|packet| packet.ports.1 = 54),
+            ),
+            (
+                "another server",
+                changed(&|packet| {
+                    packet.destination = if server.is_ipv4() { v4(4) } else { v6(4) };
+                }),
+            ),
+            (
+                "the same ports of TCP",
+                changed(&|packet| packet.protocol = TCP),
+            ),
+            ("what another address sent", of_another),
+            (
+                "a quote without both ports",
+                error(&sent, kind)[..ports_end - 2].to_vec(),
+            ),
+        ];
+        for (name, packet) in cases {
+            let (code, _) = run(&mut bench, Hook::ToEndpoint, &packet);
+            assert_eq!(code, SHOT, "{server}: {name}");
+        }
+        assert_eq!(
+            (bench.count("caught"), bench.count("policy-denied")),
+            (0, 6)
+        );
+    }
+    let (mut bench, answer) = asked(v4(3), UDP);
+    let mut later = answer.answer();
+    later.fragment = 0x0010;
+    let (code, _) = run(&mut bench, Hook::ToEndpoint, &error(&later, 3));
+    assert_eq!(
+        code, SHOT,
+        "what a later fragment has in the place of ports"
+    );
 }

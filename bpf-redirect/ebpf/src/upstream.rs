@@ -5,7 +5,7 @@ use bpf_redirect_common::{Drop, FRAGMENTS_AGE_NS_MAX, FragmentKey, UpstreamKey};
 
 use crate::{
     maps::{UP_FRAGMENT, UP_TCP, UP_UDP},
-    packet::{Fragment, Packet, TCP, UDP, fragment_id},
+    packet::{Fragment, ICMP, ICMPV6, Packet, TCP, UDP, fragment_id, quoted},
 };
 
 /// Remembers the flow of a packet that the proxy sends in the endpoint's name.
@@ -28,17 +28,35 @@ pub fn remember(endpoint: u32, packet: &Packet) -> Result<(), Drop> {
     written.map_err(|_| Drop::BadUpstream)
 }
 
-/// Whether a packet to the endpoint is the proxy's: an answer of one of its flows, or a part of one.
+/// Whether a packet to the endpoint is the proxy's: an answer of one of its flows, a part of one, or an
+/// error about one.
 #[inline(always)]
 pub fn is_for_proxy(ctx: &TcContext, endpoint: u32, packet: &Packet) -> bool {
     match packet.fragment {
+        Fragment::Whole if matches!(packet.protocol, ICMP | ICMPV6) => {
+            is_error(ctx, endpoint, packet)
+        }
         Fragment::Whole => is_answer(endpoint, packet),
         Fragment::First => begins_answer(ctx, endpoint, packet),
         Fragment::Later => continues_answer(ctx, endpoint, packet),
     }
 }
 
-/// Exact, and filled by [`remember`]: the workload's own flows are never taken for the proxy's.
+/// Whether somebody on the way, or the server, says that what the proxy sent didn't arrive.
+#[inline(always)]
+fn is_error(ctx: &TcContext, endpoint: u32, packet: &Packet) -> bool {
+    let Some(quoted) = quoted(ctx, packet) else {
+        return false;
+    };
+    let key = UpstreamKey {
+        endpoint,
+        server_port: quoted.destination_port,
+        local_port: quoted.source_port,
+        server: quoted.destination,
+    };
+    quoted.source == packet.destination && is_known(&key, quoted.protocol)
+}
+
 #[inline(always)]
 fn is_answer(endpoint: u32, packet: &Packet) -> bool {
     let key = UpstreamKey {
@@ -47,9 +65,15 @@ fn is_answer(endpoint: u32, packet: &Packet) -> bool {
         local_port: packet.destination_port,
         server: packet.source,
     };
-    match packet.protocol {
-        UDP => UP_UDP.get_ptr(&key).is_some(),
-        TCP => UP_TCP.get_ptr(&key).is_some(),
+    is_known(&key, packet.protocol)
+}
+
+/// Exact, and filled by [`remember`]: the workload's own flows are never taken for the proxy's.
+#[inline(always)]
+fn is_known(key: &UpstreamKey, protocol: u8) -> bool {
+    match protocol {
+        UDP => UP_UDP.get_ptr(key).is_some(),
+        TCP => UP_TCP.get_ptr(key).is_some(),
         _ => false,
     }
 }
