@@ -1,5 +1,5 @@
-//! What the way between a workload and its server does to large messages: answers in
-//! fragments, links of other sizes, an uplink that is narrower than both ends.
+//! What the way between a workload and its server does to large messages and to lost ones: answers in
+//! fragments, links of other sizes, an uplink that is narrower than both ends, a server that isn't there.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,7 +10,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use namegate_tests::{Answers, Daemon, Node, Workload};
 
@@ -248,4 +248,67 @@ fn upload(server: IpAddr, octets: usize) -> (usize, usize) {
     drop(reader);
     writing.join().unwrap();
     (count, answered)
+}
+
+#[test]
+fn a_server_that_is_not_there_is_told_at_once() {
+    let node = Node::new().unwrap();
+    let client = node.workload("client", 2).unwrap();
+    let (dns, world) = (node.workload("dns", 3).unwrap(), node.elsewhere().unwrap());
+    let daemon = guarding(&node, &client);
+    let mut told = 0;
+    for server in [&dns, &world] {
+        for server in [IpAddr::from(server.v4), server.v6.into()] {
+            let began = Instant::now();
+            let answer = ask(&client, server, &query(100)).unwrap();
+            assert_eq!(answer[3] & 0x0f, 2, "{server}: SERVFAIL");
+            assert!(began.elapsed() < Duration::from_secs(1), "{server}");
+            told += 1;
+            let faults = &daemon.status().unwrap()["dns"]["dns_faults_total"];
+            assert_eq!(faults["unreachable"], told, "{server}");
+        }
+    }
+}
+
+/// One socket serves all endpoints: what the network says of one's query must not fail another's.
+#[test]
+fn errors_about_one_workloads_queries_cost_another_none() {
+    let node = Node::new().unwrap();
+    let (client, other) = (
+        node.workload("client", 2).unwrap(),
+        node.workload("other", 4).unwrap(),
+    );
+    let (dns, world) = (node.workload("dns", 3).unwrap(), node.elsewhere().unwrap());
+    let _server = serves_large_answers(&world);
+    let mut daemon = Daemon::prepare(&node).unwrap();
+    for workload in [&client, &other] {
+        let (name, path) = (&workload.name, workload.ns_path());
+        let file = format!(
+            "name: {name}\nlabels: {{app: client}}\nnetns: {}\n",
+            path.display()
+        );
+        daemon
+            .endpoint_file(&format!("{name}.yaml"), &file)
+            .unwrap();
+    }
+    daemon.policy("names.yaml", POLICY).unwrap();
+    daemon.start(&[]).unwrap();
+    // A kernel tells one sender of six lost datagrams, and then of one a second.
+    dns.check("sysctl", &["-qw", "net.ipv4.icmp_ratemask=0"])
+        .unwrap();
+    let lost = 400;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..lost {
+                ask(&client, dns.v4.into(), &query(100));
+            }
+        });
+        for _ in 0..lost {
+            check_answer(&other, world.v4.into(), 100);
+        }
+    });
+    let status = daemon.status().unwrap();
+    let faults = &status["dns"]["dns_faults_total"];
+    assert!(faults["unreachable"].as_u64() > Some(lost / 2), "{faults}");
+    assert_eq!(faults["send-failed"].as_u64(), None, "{faults}");
 }
