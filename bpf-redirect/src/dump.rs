@@ -10,8 +10,8 @@ use aya::maps::{Map, MapError};
 use bpf_redirect_common as common;
 use bpf_redirect_common::{
     Address, Config, Counter, CtKey, CtValue, Drop, EGRESS, EndpointAddress, EndpointIf,
-    EndpointLink, EventBudget, NextHop, PolicyKey, PolicyValue, ServiceKey, ServiceValue,
-    UpstreamKey, Verdict,
+    EndpointLink, EventBudget, FragmentKey, NextHop, PolicyKey, PolicyValue, ServiceKey,
+    ServiceValue, UpstreamKey, Verdict,
 };
 use zerocopy::FromBytes;
 
@@ -120,7 +120,7 @@ impl Shape {
 }
 
 /// Every map of this version.
-pub(crate) const SHAPES: [Shape; 14] = [
+pub(crate) const SHAPES: [Shape; 15] = [
     Shape::new(
         common::CONFIG,
         (Some(pinned::single::<{ size_of::<Config>() }>), None),
@@ -156,6 +156,12 @@ pub(crate) const SHAPES: [Shape; 14] = [
         hash!(UpstreamKey => u32),
         upstream,
         |_, _| Some(Row::new()),
+    ),
+    Shape::new(
+        common::UP_FRAGMENT,
+        hash!(FragmentKey => u64),
+        fragment,
+        first_fragment,
     ),
     Shape::new(common::CT, hash!(CtKey => CtValue), flow, flow_state),
     Shape::new(
@@ -330,6 +336,31 @@ fn upstream(bytes: &[u8]) -> Option<Row> {
         ("server_port", port(server_port)),
         ("proxy_port", port(local_port)),
     ])
+}
+
+fn fragment(bytes: &[u8]) -> Option<Row> {
+    let FragmentKey {
+        endpoint,
+        id,
+        source,
+        destination,
+        protocol,
+    } = read(bytes)?;
+    let protocol = match u8::try_from(protocol).ok()? {
+        0 => Field::Any,
+        number => protocol_word(number),
+    };
+    Some(vec![
+        (ENDPOINT, Field::Number(endpoint.into())),
+        ("source", Field::Address(source.into())),
+        ("destination", Field::Address(destination.into())),
+        ("protocol", protocol),
+        ("id", Field::Number(id.into())),
+    ])
+}
+
+fn first_fragment(bytes: &[u8], now: u64) -> Option<Row> {
+    Some(vec![("age_secs", secs_since(read(bytes)?, now))])
 }
 
 fn flow(bytes: &[u8]) -> Option<Row> {
@@ -666,6 +697,13 @@ mod tests {
             local_port: 20_000u16.to_be(),
             server: address("9.9.9.9"),
         };
+        let part = FragmentKey {
+            endpoint: 1,
+            id: 77,
+            source: address("9.9.9.9"),
+            destination: address("10.0.0.2"),
+            protocol: 17,
+        };
         let hop = NextHop { mac, reserved: 0 };
         let budget = EventBudget {
             since: 88_000_000_000,
@@ -683,6 +721,12 @@ mod tests {
                 upstream.as_bytes(),
                 0u32.as_bytes(),
                 "endpoint=1 server=9.9.9.9 server_port=53 proxy_port=20000",
+            ),
+            (
+                common::UP_FRAGMENT,
+                part.as_bytes(),
+                89_000_000_000u64.as_bytes(),
+                "endpoint=1 source=9.9.9.9 destination=10.0.0.2 protocol=UDP id=77 age_secs=1",
             ),
             (
                 common::EVENT_BUDGET,

@@ -42,6 +42,8 @@ pub struct Packet {
     pub extra_kind: u8,
     /// IPv4: the fragment field.
     pub fragment: u16,
+    /// IPv4: the id.
+    pub id: u16,
 }
 
 impl Packet {
@@ -63,6 +65,7 @@ impl Packet {
             extra: Vec::new(),
             extra_kind: 0,
             fragment: 0,
+            id: 1,
         }
     }
 
@@ -131,7 +134,7 @@ impl Packet {
                 frame.push(0x40 | (header / 4) as u8);
                 frame.push(0);
                 frame.extend(((header + transport.len()) as u16).to_be_bytes());
-                frame.extend([0, 1]);
+                frame.extend(self.id.to_be_bytes());
                 frame.extend(self.fragment.to_be_bytes());
                 frame.extend([64, self.protocol, 0, 0]);
                 frame.extend(source.octets());

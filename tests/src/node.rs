@@ -360,19 +360,22 @@ impl Workload {
         checked(program, &self.output(program, args)?)
     }
 
-    /// What `dig` prints with `+short`, one try, two seconds.
+    /// What `dig` prints, one try, two seconds.
     ///
     /// # Errors
     /// If dig isn't there.
     pub fn dig(&self, server: IpAddr, args: &[&str]) -> Result<String> {
-        let mut all = vec![
-            "+tries=1".to_owned(),
-            "+time=2".to_owned(),
-            format!("@{server}"),
-        ];
-        all.extend(args.iter().map(|arg| (*arg).to_owned()));
-        let args: Vec<&str> = all.iter().map(String::as_str).collect();
-        let output = self.output("dig", &args)?;
+        self.dig_at(&server.to_string(), args)
+    }
+
+    /// The same; `server` may have a scope.
+    ///
+    /// # Errors
+    /// If dig isn't there.
+    pub fn dig_at(&self, server: &str, args: &[&str]) -> Result<String> {
+        let server = format!("@{server}");
+        let all = [&["+tries=1", "+time=2", &server], args].concat();
+        let output = self.output("dig", &all)?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 

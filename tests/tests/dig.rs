@@ -1,17 +1,12 @@
 //! A query goes through the gate and comes back, on every kind of network: UDP and TCP, IPv4 and IPv6,
 //! from the address that was asked, while the server sees the workload (or the node that hides it).
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test may die"
-)]
-
 use std::net::IpAddr;
 
-use namegate_tests::{Daemon, Node, Running, Workload};
+use namegate_tests::{Daemon, Node, Running, WWW, exchange, seen_by};
 
-const ZONE: &str = "www 60 IN A 198.18.0.1\nwww 60 IN AAAA 2001:db8:1::1\n";
+/// What a server's namespace sees of queries that came from outside.
+const QUERIES: &str = "dst port 53 and not src host 127.0.0.1";
 
 /// `client` may ask `dns`, and the server elsewhere, for names below example.com.
 const POLICY: &str = "
@@ -32,58 +27,12 @@ spec:
       rules: {dns: [{matchPattern: '*.example.com'}]}
 ";
 
-/// Asks over UDP and TCP, for an allowed name and a denied one, and checks that each went by the gate.
-fn check(daemon: &Daemon<'_>, client: &Workload, server: IpAddr) {
-    for tcp in ["+notcp", "+tcp"] {
-        let before = daemon.status().unwrap();
-        let exchanges = |name: &str, status: &serde_json::Value| {
-            status["dns"]["dns_exchanges_total"][name]
-                .as_u64()
-                .unwrap_or(0)
-        };
-        let answer = client
-            .dig(server, &[tcp, "+short", "www.example.com", "A"])
-            .unwrap();
-        let told = || daemon.status().unwrap()["datapath"].to_string();
-        assert_eq!(answer, "198.18.0.1\n", "{server} {tcp}: {}", told());
-        let answer = client
-            .dig(server, &[tcp, "+short", "www.example.com", "AAAA"])
-            .unwrap();
-        assert_eq!(answer, "2001:db8:1::1\n", "{server} {tcp}");
-        let denied = client.dig(server, &[tcp, "a.evil.test", "A"]).unwrap();
-        assert!(
-            denied.contains("status: NXDOMAIN"),
-            "{server} {tcp}: {denied}"
-        );
-        assert!(
-            denied.contains("EDE: 17 (Filtered)"),
-            "{server} {tcp}: {denied}"
-        );
-        let after = daemon.status().unwrap();
-        let more = |name: &str| exchanges(name, &after) - exchanges(name, &before);
-        assert_eq!((more("answered"), more("denied")), (2, 1), "{server} {tcp}");
-    }
-}
-
-/// Whom the server saw: the source addresses of queries in its namespace.
-fn seen_by(server: &Workload, run: impl FnOnce()) -> String {
-    let (capture, file) =
-        Running::capture(&server.ns, "dst port 53 and not src host 127.0.0.1").unwrap();
-    run();
-    std::thread::sleep(std::time::Duration::from_millis(200));
-    let text = server
-        .check("tcpdump", &["-n", "-r", &file.display().to_string()])
-        .unwrap();
-    drop(capture);
-    text
-}
-
 #[test]
 fn client_and_server_on_one_bridge_with_and_without_br_netfilter() {
     let node = Node::new().unwrap();
     let client = node.workload("client", 2).unwrap();
     let dns = node.workload("dns", 3).unwrap();
-    let _knot = Running::knot(&dns.ns, ZONE).unwrap();
+    let _knot = Running::knot(&dns.ns, WWW).unwrap();
     let mut daemon = Daemon::prepare(&node).unwrap();
     daemon.endpoint(&client).unwrap();
     daemon.endpoint(&dns).unwrap();
@@ -100,10 +49,11 @@ fn client_and_server_on_one_bridge_with_and_without_br_netfilter() {
             )
             .unwrap();
         }
-        let seen = seen_by(&dns, || {
-            check(&daemon, &client, IpAddr::V4(dns.v4));
-            check(&daemon, &client, IpAddr::V6(dns.v6));
-        });
+        let seen = seen_by(&dns, QUERIES, || {
+            exchange(&daemon, &client, IpAddr::V4(dns.v4))?;
+            exchange(&daemon, &client, IpAddr::V6(dns.v6))
+        })
+        .unwrap();
         assert!(
             seen.contains("IP 10.0.0.2.") && seen.contains("IP6 fd00::2."),
             "{seen}"
@@ -117,7 +67,7 @@ fn a_server_elsewhere_behind_masquerade() {
     let node = Node::new().unwrap();
     let client = node.workload("client", 2).unwrap();
     let world = node.elsewhere().unwrap();
-    let _knot = Running::knot(&world.ns, ZONE).unwrap();
+    let _knot = Running::knot(&world.ns, WWW).unwrap();
     let mut daemon = Daemon::prepare(&node).unwrap();
     daemon.endpoint(&client).unwrap();
     daemon.policy("names.yaml", POLICY).unwrap();
@@ -131,10 +81,11 @@ fn a_server_elsewhere_behind_masquerade() {
             ],
         )
         .unwrap();
-        let seen = seen_by(&world, || {
-            check(&daemon, &client, IpAddr::V4(world.v4));
-            check(&daemon, &client, IpAddr::V6(world.v6));
-        });
+        let seen = seen_by(&world, QUERIES, || {
+            exchange(&daemon, &client, IpAddr::V4(world.v4))?;
+            exchange(&daemon, &client, IpAddr::V6(world.v6))
+        })
+        .unwrap();
         assert!(
             seen.contains("IP 203.0.113.1.") && !seen.contains("10.0.0.2"),
             "{seen}"
@@ -149,7 +100,7 @@ fn routed_workloads_with_proxy_arp() {
     let dns = node.routed("dns", 3).unwrap();
     let on_bridge = node.workload("other", 9).unwrap();
     let world = node.elsewhere().unwrap();
-    let _knots = [&dns, &on_bridge, &world].map(|server| Running::knot(&server.ns, ZONE).unwrap());
+    let _knots = [&dns, &on_bridge, &world].map(|server| Running::knot(&server.ns, WWW).unwrap());
     let mut daemon = Daemon::prepare(&node).unwrap();
     daemon.endpoint(&client).unwrap();
     daemon.endpoint(&dns).unwrap();
@@ -161,8 +112,8 @@ fn routed_workloads_with_proxy_arp() {
     daemon.policy("names.yaml", POLICY).unwrap();
     daemon.start(&[]).unwrap();
     for server in [&dns, &on_bridge, &world] {
-        check(&daemon, &client, IpAddr::V4(server.v4));
-        check(&daemon, &client, IpAddr::V6(server.v6));
+        exchange(&daemon, &client, IpAddr::V4(server.v4)).unwrap();
+        exchange(&daemon, &client, IpAddr::V6(server.v6)).unwrap();
     }
 }
 
@@ -171,15 +122,15 @@ fn by_clsact_where_there_is_no_tcx() {
     let node = Node::new().unwrap();
     let client = node.workload("client", 2).unwrap();
     let dns = node.workload("dns", 3).unwrap();
-    let _knot = Running::knot(&dns.ns, ZONE).unwrap();
+    let _knot = Running::knot(&dns.ns, WWW).unwrap();
     let mut daemon = Daemon::prepare(&node).unwrap();
     daemon.endpoint(&client).unwrap();
     daemon.endpoint(&dns).unwrap();
     daemon.policy("names.yaml", POLICY).unwrap();
     daemon.start(&["--hooks", "clsact"]).unwrap();
     assert_eq!(daemon.status().unwrap()["datapath"]["hooks"], "clsact");
-    check(&daemon, &client, IpAddr::V4(dns.v4));
-    check(&daemon, &client, IpAddr::V6(dns.v6));
+    exchange(&daemon, &client, IpAddr::V4(dns.v4)).unwrap();
+    exchange(&daemon, &client, IpAddr::V6(dns.v6)).unwrap();
     let filters = node
         .check("tc", &["filter", "show", "dev", "vclient", "ingress"])
         .unwrap();

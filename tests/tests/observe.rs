@@ -364,7 +364,7 @@ fn a_follower_sees_what_comes_and_a_lazy_one_holds_up_nobody() {
     let follower = Follower::start(
         &stage,
         &daemon,
-        &["--last", "1", "--pod", "internal-client"],
+        &["--last", "1", "--pod", "internal-client", "--type", "l7"],
     );
     let first = follower.lines.recv_timeout(PATIENCE).unwrap();
     assert!(

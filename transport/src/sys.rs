@@ -1,5 +1,5 @@
 //! The only unsafe code of this crate: `unshare`, a few socket options, `recvmmsg` and `sendmmsg`
-//! with the control messages that carry a datagram's own address and mark.
+//! with the control messages that carry a datagram's own address and mark, the error queue.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -37,6 +37,9 @@ pub(crate) enum Flag {
     ReceivePacketInfo,
     ReceiveMark,
     BindNoPort,
+    /// ICMP errors of IPv4 go to the error queue; on an IPv6 socket of both families too.
+    ErrorsV4,
+    ErrorsV6,
 }
 
 pub(crate) fn set_flag(fd: BorrowedFd<'_>, flag: Flag) -> io::Result<()> {
@@ -44,6 +47,8 @@ pub(crate) fn set_flag(fd: BorrowedFd<'_>, flag: Flag) -> io::Result<()> {
         Flag::Transparent => (libc::IPPROTO_IPV6, IPV6_TRANSPARENT),
         Flag::ReceivePacketInfo => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
         Flag::ReceiveMark => (libc::SOL_SOCKET, SO_RCVMARK),
+        Flag::ErrorsV4 => (libc::IPPROTO_IP, libc::IP_RECVERR),
+        Flag::ErrorsV6 => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
         Flag::BindNoPort => (libc::IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT),
     };
     set_option(fd, level, name, 1)
@@ -247,6 +252,33 @@ impl Batch {
             )
         };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+/// Takes the oldest entry of a socket's error queue, without waiting: for whom the datagram was, and how
+/// many octets of it are in `buffer`.
+pub(crate) fn receive_error(
+    fd: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<(SocketAddrV6, usize)> {
+    // SAFETY: these C structs are valid when all zero.
+    let mut peer: libc::sockaddr_in6 = unsafe { MaybeUninit::zeroed().assume_init() };
+    // SAFETY: as above.
+    let mut header: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    let mut vector = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    header.msg_name = (&raw mut peer).cast();
+    header.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+    header.msg_iov = &raw mut vector;
+    header.msg_iovlen = 1;
+    let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+    // SAFETY: name and vector live until the call returns, with their sizes; there is no control buffer.
+    let got = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) };
+    match usize::try_from(got) {
+        Ok(len) => Ok((from_sockaddr(&peer), len.min(buffer.len()))),
+        Err(_) => Err(io::Error::last_os_error()),
     }
 }
 

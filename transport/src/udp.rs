@@ -67,6 +67,32 @@ impl GateUdp {
         })
     }
 
+    /// Makes it keep what the network says of datagrams that were not delivered, for
+    /// [`GateUdp::next_error`].
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn keep_errors(&self) -> io::Result<()> {
+        sys::set_flag(self.as_fd(), Flag::ErrorsV4)?;
+        sys::set_flag(self.as_fd(), Flag::ErrorsV6)
+    }
+
+    /// The next datagram that was not delivered: for whom it was, and how many of its first octets were
+    /// quoted and are in `buffer`, which may be none. `None` where nothing waits.
+    ///
+    /// # Errors
+    /// If the socket is broken.
+    pub fn next_error(&self, buffer: &mut [u8]) -> io::Result<Option<(SocketAddr, usize)>> {
+        match sys::receive_error(self.as_fd(), buffer) {
+            Ok((peer, len)) => {
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                Ok(Some((peer, len)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The port that it is bound to.
     #[must_use]
     pub fn port(&self) -> u16 {
@@ -169,13 +195,16 @@ impl Outbox {
         fits
     }
 
-    /// Sends all; calls `failed` with the place of each datagram that could not be sent.
+    /// Sends all; calls `failed` with the place of each datagram that could not be sent. Each is tried
+    /// twice: a socket that keeps errors gives the one of an earlier datagram, for whomever that was, to
+    /// the next that is sent.
     pub fn flush(&mut self, socket: &GateUdp, mut failed: impl FnMut(usize, io::Error)) {
-        let mut next = 0;
+        let (mut next, mut tried) = (0, None);
         while next < self.used {
             match self.batch.send(socket.as_fd(), next..self.used) {
                 Ok(0) => break,
                 Ok(sent) => next += sent,
+                Err(_) if tried != Some(next) => tried = Some(next),
                 Err(error) => {
                     failed(next, error);
                     next += 1;

@@ -82,6 +82,22 @@ pub struct UpstreamKey {
     pub server: Address,
 }
 
+/// Key of [`crate::UP_FRAGMENT`]: what the fragments of one packet to an endpoint share.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FragmentKey {
+    /// The endpoint.
+    pub endpoint: u32,
+    /// The packet's id, host byte order.
+    pub id: u32,
+    /// Who sent it.
+    pub source: Address,
+    /// Which address of the endpoint it is for.
+    pub destination: Address,
+    /// IPv4: the protocol. IPv6: 0, fragments may differ in it (RFC 8200 §4.5).
+    pub protocol: u32,
+}
+
 /// Key of [`crate::SERVICES`]: a virtual address and port.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -184,6 +200,7 @@ impl PolicyKey {
 const _: () = {
     assert!(size_of::<EndpointAddress>() == 20);
     assert!(size_of::<UpstreamKey>() == 24);
+    assert!(size_of::<FragmentKey>() == 44);
     assert!(size_of::<CtKey>() == 44);
     assert!(size_of::<PolicyKey>() == 8);
     assert!(size_of::<ServiceKey>() == 20);

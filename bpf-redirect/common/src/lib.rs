@@ -16,7 +16,7 @@ mod value;
 
 pub use drop::{COUNTERS, Counter, Drop};
 pub use event::{Event, EventKind};
-pub use key::{Address, CtKey, EndpointAddress, PolicyKey, ServiceKey, UpstreamKey};
+pub use key::{Address, CtKey, EndpointAddress, FragmentKey, PolicyKey, ServiceKey, UpstreamKey};
 pub use kind::{GATE_MAC, Kind, MAC_PREFIX, Mark};
 pub use map::*;
 pub use value::{

@@ -23,6 +23,9 @@ pub const NEXT_HOP: &str = "NEXT_HOP";
 pub const UP_UDP: &str = "UP_UDP";
 /// Upstream flows over TCP.
 pub const UP_TCP: &str = "UP_TCP";
+/// Fragmented answers of upstream flows: [`crate::FragmentKey`] to when the first fragment came, in
+/// nanoseconds since boot.
+pub const UP_FRAGMENT: &str = "UP_FRAGMENT";
 /// [`crate::CtKey`] to [`crate::CtValue`].
 pub const CT: &str = "CT";
 /// [`crate::EndpointAddress`] to identity.
@@ -48,6 +51,10 @@ pub const NEXT_HOPS_MAX: usize = 16_384;
 pub const UPSTREAM_UDP_MAX: usize = 65_536;
 /// Upstream flows over TCP; an evicted one loses its connection.
 pub const UPSTREAM_TCP_MAX: usize = 16_384;
+/// Answers that come in fragments at one time; the least recently used one loses what is still to come.
+pub const UPSTREAM_FRAGMENTS_MAX: usize = 4_096;
+/// How long later fragments may follow the first one; then they are no answer of the proxy's.
+pub const FRAGMENTS_AGE_NS_MAX: u64 = 2_000_000_000;
 /// Flows that were judged; beyond, a new flow is dropped.
 pub const CT_MAX: usize = 131_072;
 /// Learned addresses of all endpoints; beyond, the answer becomes SERVFAIL.

@@ -15,6 +15,7 @@ use crate::{
     policy::{Flow, Judgement, is_open, judge},
     sidelink,
     tell::{self, Place},
+    upstream,
 };
 
 /// What the workload sends.
@@ -103,7 +104,7 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
             false => Err(Drop::NotForEndpoint),
         };
     }
-    if packet.fragment == Fragment::Whole && sidelink::is_upstream_answer(place.endpoint, &packet) {
+    if upstream::is_for_proxy(ctx, place.endpoint, &packet) {
         // Before conntrack and before the ingress policy: it was asked for by the proxy.
         return sidelink::to_gate(ctx, config, Kind::Upstream, place.endpoint);
     }

@@ -11,6 +11,7 @@ mod packet;
 mod policy;
 mod sidelink;
 mod tell;
+mod upstream;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use bpf_redirect_common::Drop;

@@ -8,9 +8,9 @@ use aya_ebpf::{
 use bpf_redirect_common as common;
 use bpf_redirect_common::{
     Address, CT_MAX, Config, CtKey, CtValue, ENDPOINTS_MAX, EVENT_RING_BYTES, EndpointAddress,
-    EndpointIf, EndpointLink, EventBudget, LEARNED_MAX, NEXT_HOPS_MAX, NextHop,
-    POLICY_SLOTS, PREFIXES_MAX, PolicyKey, PolicyValue, SERVICES_MAX, ServiceKey, ServiceValue, UPSTREAM_TCP_MAX, UPSTREAM_UDP_MAX,
-    UpstreamKey,
+    EndpointIf, EndpointLink, EventBudget, FragmentKey, LEARNED_MAX, NEXT_HOPS_MAX, NextHop,
+    POLICY_SLOTS, PREFIXES_MAX, PolicyKey, PolicyValue, SERVICES_MAX, ServiceKey, ServiceValue,
+    UPSTREAM_FRAGMENTS_MAX, UPSTREAM_TCP_MAX, UPSTREAM_UDP_MAX, UpstreamKey,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -29,6 +29,8 @@ pub static NEXT_HOP: LruHashMap<EndpointAddress, NextHop, NEXT_HOPS_MAX> = LruHa
 pub static UP_UDP: LruHashMap<UpstreamKey, u32, UPSTREAM_UDP_MAX> = LruHashMap::new();
 #[btf_map]
 pub static UP_TCP: LruHashMap<UpstreamKey, u32, UPSTREAM_TCP_MAX> = LruHashMap::new();
+#[btf_map]
+pub static UP_FRAGMENT: LruHashMap<FragmentKey, u64, UPSTREAM_FRAGMENTS_MAX> = LruHashMap::new();
 #[btf_map]
 pub static CT: HashMap<CtKey, CtValue, CT_MAX, NO_PREALLOC> = HashMap::new();
 #[btf_map]

@@ -19,7 +19,11 @@ pub const TCP_SYN: u8 = 0x02;
 pub const TCP_RST: u8 = 0x04;
 pub const TCP_ACK: u8 = 0x10;
 
+/// Extension header: fragment (RFC 8200 §4.5).
+const FRAGMENT: u8 = 44;
+
 const ETH_LEN: u32 = 14;
+const IPV6_LEN: u32 = 40;
 const ETH_IPV4: u16 = 0x0800;
 const ETH_IPV6: u16 = 0x86dd;
 const ETH_ARP: u16 = 0x0806;
@@ -142,7 +146,6 @@ fn parse_ipv4(ctx: &TcContext, ethernet: &Ethernet) -> Result<Frame, Drop> {
 fn parse_ipv6(ctx: &TcContext, ethernet: &Ethernet) -> Result<Frame, Drop> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
-    const FRAGMENT: u8 = 44;
     const AUTHENTICATION: u8 = 51;
     const DESTINATION: u8 = 60;
 
@@ -156,7 +159,7 @@ fn parse_ipv6(ctx: &TcContext, ethernet: &Ethernet) -> Result<Frame, Drop> {
     }
     let mut fragment = Fragment::Whole;
     let mut next = ip.next;
-    let mut at = ETH_LEN + 40;
+    let mut at = ETH_LEN + IPV6_LEN;
     let mut walked = 0;
     loop {
         let scale = match next {
@@ -256,6 +259,78 @@ fn read_ports(ctx: &TcContext, at: u32, packet: &mut Packet) -> Result<(), Drop>
         _ => {}
     }
     Ok(())
+}
+
+/// What all fragments of a packet share. Read again where it is needed: few packets are fragments. Of
+/// an IPv6 packet only where the fragment header comes first, as hosts send it.
+#[inline(always)]
+pub fn fragment_id(ctx: &TcContext, packet: &Packet) -> Option<u32> {
+    if packet.family == 4 {
+        let id: [u16; 1] = load(ctx, ETH_LEN + 4)?;
+        return Some(u32::from(u16::from_be(id[0])));
+    }
+    let ip: Ipv6 = load(ctx, ETH_LEN)?;
+    if ip.next != FRAGMENT {
+        return None;
+    }
+    let id: [u16; 2] = load(ctx, ETH_LEN + IPV6_LEN + 4)?;
+    Some(u32::from(u16::from_be(id[0])) << 16 | u32::from(u16::from_be(id[1])))
+}
+
+/// A packet that an ICMP error quotes.
+pub struct Quoted {
+    pub source: Address,
+    pub destination: Address,
+    pub source_port: u16,
+    pub destination_port: u16,
+    pub protocol: u8,
+}
+
+/// What a whole ICMP packet quotes, if it is an error: not delivered, too big, time exceeded, bad
+/// header (RFC 792: 3, 11, 12; RFC 4443: 1 to 4). Of IPv6 only without extension headers before ICMP and
+/// in what is quoted: the proxy sends none.
+#[inline(always)]
+pub fn quoted(ctx: &TcContext, packet: &Packet) -> Option<Quoted> {
+    const ICMP_LEN: u32 = 8;
+    let kind = (u16::from_be(packet.icmp) >> 8) as u8;
+    let (quoted, at) = match (packet.family, packet.protocol) {
+        (4, ICMP) if matches!(kind, 3 | 11 | 12) => {
+            let outer: Ipv4 = load(ctx, ETH_LEN)?;
+            let at = ETH_LEN + u32::from(outer.version_length & 0x0f) * 4 + ICMP_LEN;
+            let ip: Ipv4 = load(ctx, at)?;
+            let quoted = Quoted {
+                source: Address::from_ipv4_word(ip.source),
+                destination: Address::from_ipv4_word(ip.destination),
+                source_port: 0,
+                destination_port: 0,
+                protocol: ip.protocol,
+            };
+            // A later fragment has no ports.
+            if u16::from_be(ip.fragment) & 0x1fff != 0 {
+                return None;
+            }
+            (quoted, at + u32::from(ip.version_length & 0x0f) * 4)
+        }
+        (6, ICMPV6) if matches!(kind, 1..=4) => {
+            let outer: Ipv6 = load(ctx, ETH_LEN)?;
+            if outer.next != ICMPV6 {
+                return None;
+            }
+            let at = ETH_LEN + IPV6_LEN + ICMP_LEN;
+            let ip: Ipv6 = load(ctx, at)?;
+            let quoted = Quoted {
+                source: ip.source,
+                destination: ip.destination,
+                source_port: 0,
+                destination_port: 0,
+                protocol: ip.next,
+            };
+            (quoted, at + IPV6_LEN)
+        }
+        _ => return None,
+    };
+    let ports: [u16; 2] = load(ctx, at)?;
+    Some(Quoted { source_port: ports[0], destination_port: ports[1], ..quoted })
 }
 
 /// Copies a `T` from the packet.

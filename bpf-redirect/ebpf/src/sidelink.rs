@@ -6,14 +6,14 @@ use aya_ebpf::{
 };
 use bpf_redirect_common::{
     Address, Config, Counter, DNS_PORT, Drop, EndpointAddress, GATE_MAC, Kind, Mark, NextHop,
-    UpstreamKey,
 };
 
 use crate::{
     Action,
-    maps::{CONFIG, EP_ID, NEXT_HOP, UP_TCP, UP_UDP},
-    packet::{Fragment, Frame, Packet, TCP, UDP, load, parse},
+    maps::{CONFIG, EP_ID, NEXT_HOP},
+    packet::{Fragment, Frame, Packet, load, parse},
     tell::count,
+    upstream,
 };
 
 /// `bpf_redirect`: hand the packet to the interface's receive path.
@@ -51,23 +51,6 @@ fn to_side_link(ctx: &TcContext, config: &Config, kind: Kind, endpoint: u32) -> 
     Ok(redirect(config.side_link_ifindex, 0))
 }
 
-/// Whether a packet to the endpoint answers one that the proxy sent in its name. Exact, and filled
-/// by [`deliver`] itself: the workload's own flows are never taken for it.
-#[inline(always)]
-pub fn is_upstream_answer(endpoint: u32, packet: &Packet) -> bool {
-    let key = UpstreamKey {
-        endpoint,
-        server_port: packet.source_port,
-        local_port: packet.destination_port,
-        server: packet.source,
-    };
-    match packet.protocol {
-        UDP => UP_UDP.get_ptr(&key).is_some(),
-        TCP => UP_TCP.get_ptr(&key).is_some(),
-        _ => false,
-    }
-}
-
 /// The node's end: delivers by kind.
 #[inline(always)]
 pub fn deliver(ctx: &TcContext) -> Result<Action, Drop> {
@@ -89,7 +72,7 @@ pub fn deliver(ctx: &TcContext) -> Result<Action, Drop> {
                 Frame::Ip(packet) => packet,
             };
             if packet.fragment != Fragment::Later {
-                remember_upstream(endpoint, &packet)?;
+                upstream::remember(endpoint, &packet)?;
             }
             let hop = next_hop(endpoint, packet.destination).ok_or(Drop::NoNextHop)?;
             set_macs(ctx, hop, link.workload_mac)?;
@@ -133,25 +116,6 @@ fn redirect(ifindex: u32, flags: u64) -> Action {
     // SAFETY: a helper with plain arguments; it refuses flags that it doesn't know, and has none such.
     unsafe { bpf_redirect(ifindex, flags) };
     Action::Redirect
-}
-
-#[inline(always)]
-fn remember_upstream(endpoint: u32, packet: &Packet) -> Result<(), Drop> {
-    let key = UpstreamKey {
-        endpoint,
-        server_port: packet.destination_port,
-        local_port: packet.source_port,
-        server: packet.destination,
-    };
-    // Looked up first: a write for each query would cost as much as the rest of the program.
-    let written = match packet.protocol {
-        UDP if UP_UDP.get_ptr(&key).is_some() => Ok(()),
-        UDP => UP_UDP.insert(&key, &1, 0),
-        TCP if UP_TCP.get_ptr(&key).is_some() => Ok(()),
-        TCP => UP_TCP.insert(&key, &1, 0),
-        _ => return Err(Drop::BadUpstream),
-    };
-    written.map_err(|_| Drop::BadUpstream)
 }
 
 #[inline(always)]

@@ -100,6 +100,7 @@ impl Pool {
         for _ in 0..PORT_DRAWS_MAX {
             match GateUdp::bind(random_port(), RECEIVE_BUFFER, false) {
                 Ok(socket) => {
+                    socket.keep_errors()?;
                     let id = Member(self.next_id);
                     self.next_id += 1;
                     let data = epoll::EventData::new_u64(id.0);

@@ -153,7 +153,13 @@ impl<H: Host> UdpWorker<H> {
                         let _ = epoll::delete(&self.watch, &*self.stop.0);
                         let _ = epoll::delete(&self.watch, self.listener.as_fd());
                     }
-                    member => self.read_answers(Member(member), &mut inboxes.answers, &mut out),
+                    member => {
+                        let flags = event.flags;
+                        if flags.contains(epoll::EventFlags::ERR) {
+                            self.read_errors(Member(member), &mut out);
+                        }
+                        self.read_answers(Member(member), &mut inboxes.answers, &mut out);
+                    }
                 }
             }
             self.expire(&mut out);
@@ -314,6 +320,31 @@ impl<H: Host> UdpWorker<H> {
         let heard = self.pending.hear(&arrived, &mut step);
         let reply = settle(heard, &self.proxy.host, &mut step);
         self.push_reply(reply, out);
+    }
+
+    /// Reads one batch of what the network says of queries that a member sent: each that is recognised
+    /// need not wait any longer.
+    fn read_errors(&mut self, id: Member, out: &mut Outgoing) {
+        let mut quoted = [0; QUERY_BUFFER];
+        for _ in 0..BATCH {
+            let Some(member) = self.pool.get(id) else {
+                return;
+            };
+            let Ok(Some((server, len))) = member.socket.next_error(&mut quoted) else {
+                return;
+            };
+            let arrived = Arrived {
+                member: id,
+                server,
+                local: None,
+                endpoint: None,
+                bytes: quoted.get(..len).unwrap_or(&[]),
+            };
+            let now = self.proxy.host.now();
+            let mut step = self.proxy.step(now, &self.records, &mut out.scratch);
+            let reply = self.pending.hear_error(&arrived, &mut step);
+            self.push_reply(reply, out);
+        }
     }
 
     /// Answers what waited too long.

@@ -1,0 +1,126 @@
+//! The proxy's own flows, which it has in the names of endpoints.
+
+use aya_ebpf::{helpers::generated::bpf_ktime_get_boot_ns, programs::TcContext};
+use bpf_redirect_common::{Drop, FRAGMENTS_AGE_NS_MAX, FragmentKey, UpstreamKey};
+
+use crate::{
+    maps::{UP_FRAGMENT, UP_TCP, UP_UDP},
+    packet::{Fragment, ICMP, ICMPV6, Packet, TCP, UDP, fragment_id, quoted},
+};
+
+/// Remembers the flow of a packet that the proxy sends in the endpoint's name.
+#[inline(always)]
+pub fn remember(endpoint: u32, packet: &Packet) -> Result<(), Drop> {
+    let key = UpstreamKey {
+        endpoint,
+        server_port: packet.destination_port,
+        local_port: packet.source_port,
+        server: packet.destination,
+    };
+    // Looked up first: a write for each query would cost as much as the rest of the program.
+    let written = match packet.protocol {
+        UDP if UP_UDP.get_ptr(&key).is_some() => Ok(()),
+        UDP => UP_UDP.insert(&key, &1, 0),
+        TCP if UP_TCP.get_ptr(&key).is_some() => Ok(()),
+        TCP => UP_TCP.insert(&key, &1, 0),
+        _ => return Err(Drop::BadUpstream),
+    };
+    written.map_err(|_| Drop::BadUpstream)
+}
+
+/// Whether a packet to the endpoint is the proxy's: an answer of one of its flows, a part of one, or an
+/// error about one.
+#[inline(always)]
+pub fn is_for_proxy(ctx: &TcContext, endpoint: u32, packet: &Packet) -> bool {
+    match packet.fragment {
+        Fragment::Whole if matches!(packet.protocol, ICMP | ICMPV6) => {
+            is_error(ctx, endpoint, packet)
+        }
+        Fragment::Whole => is_answer(endpoint, packet),
+        Fragment::First => begins_answer(ctx, endpoint, packet),
+        Fragment::Later => continues_answer(ctx, endpoint, packet),
+    }
+}
+
+/// Whether somebody on the way, or the server, says that what the proxy sent didn't arrive.
+#[inline(always)]
+fn is_error(ctx: &TcContext, endpoint: u32, packet: &Packet) -> bool {
+    let Some(quoted) = quoted(ctx, packet) else {
+        return false;
+    };
+    let key = UpstreamKey {
+        endpoint,
+        server_port: quoted.destination_port,
+        local_port: quoted.source_port,
+        server: quoted.destination,
+    };
+    quoted.source == packet.destination && is_known(&key, quoted.protocol)
+}
+
+#[inline(always)]
+fn is_answer(endpoint: u32, packet: &Packet) -> bool {
+    let key = UpstreamKey {
+        endpoint,
+        server_port: packet.source_port,
+        local_port: packet.destination_port,
+        server: packet.source,
+    };
+    is_known(&key, packet.protocol)
+}
+
+/// Exact, and filled by [`remember`]: the workload's own flows are never taken for the proxy's.
+#[inline(always)]
+fn is_known(key: &UpstreamKey, protocol: u8) -> bool {
+    match protocol {
+        UDP => UP_UDP.get_ptr(key).is_some(),
+        TCP => UP_TCP.get_ptr(key).is_some(),
+        _ => false,
+    }
+}
+
+/// Whether a first fragment is one of an answer; what it shares with the later ones is remembered. The
+/// newest first fragment decides: a sender may use an id again.
+#[inline(always)]
+fn begins_answer(ctx: &TcContext, endpoint: u32, packet: &Packet) -> bool {
+    let Some(key) = fragment_key(ctx, endpoint, packet) else {
+        return false;
+    };
+    if is_answer(endpoint, packet) {
+        // SAFETY: no arguments, no effects.
+        let now = unsafe { bpf_ktime_get_boot_ns() };
+        // An LRU: not written, the later ones are judged as the workload's and the query times out.
+        let _ = UP_FRAGMENT.insert(&key, &now, 0);
+        return true;
+    }
+    if UP_FRAGMENT.get_ptr(&key).is_some() {
+        let _ = UP_FRAGMENT.remove(&key);
+    }
+    false
+}
+
+/// Whether a later fragment follows the first one of an answer. One that comes before it is judged
+/// as any packet to the workload.
+#[inline(always)]
+fn continues_answer(ctx: &TcContext, endpoint: u32, packet: &Packet) -> bool {
+    let Some(key) = fragment_key(ctx, endpoint, packet) else {
+        return false;
+    };
+    // SAFETY: the value is a word that is read once.
+    let Some(first) = (unsafe { UP_FRAGMENT.get(&key) }) else {
+        return false;
+    };
+    // SAFETY: no arguments, no effects.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    now.wrapping_sub(*first) < FRAGMENTS_AGE_NS_MAX
+}
+
+#[inline(always)]
+fn fragment_key(ctx: &TcContext, endpoint: u32, packet: &Packet) -> Option<FragmentKey> {
+    Some(FragmentKey {
+        endpoint,
+        id: fragment_id(ctx, packet)?,
+        source: packet.source,
+        destination: packet.destination,
+        protocol: if packet.family == 4 { u32::from(packet.protocol) } else { 0 },
+    })
+}
