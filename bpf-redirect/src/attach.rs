@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, tc};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, tc};
 
 use crate::object;
 use crate::{DatapathError, PinError};
@@ -115,11 +115,7 @@ pub(crate) fn attach(
     interface: &str,
     pin: Option<&Path>,
 ) -> Result<Attachment, DatapathError> {
-    let failed = |source| DatapathError::Attach {
-        interface: interface.to_owned(),
-        hook,
-        source,
-    };
+    let failed = attach_failed(hook, interface);
     if let (HookMode::Tcx, Some(path)) = (mode, pin)
         && path.exists()
     {
@@ -150,7 +146,7 @@ pub(crate) fn attach(
     };
     let id = program
         .attach_with_options(interface, hook.side(), options)
-        .map_err(failed)?;
+        .map_err(&failed)?;
     let link = program.take_link(id).map_err(failed)?;
     match mode {
         HookMode::Clsact => {
@@ -161,6 +157,14 @@ pub(crate) fn attach(
             Ok(Attachment { kept })
         }
         HookMode::Tcx => keep(link, pin),
+    }
+}
+
+fn attach_failed(hook: Hook, interface: &str) -> impl Fn(ProgramError) -> DatapathError {
+    move |source| DatapathError::Attach {
+        interface: interface.to_owned(),
+        hook,
+        source,
     }
 }
 
@@ -191,15 +195,11 @@ pub(crate) fn close(
     hook: Hook,
     interface: &str,
 ) -> Result<SchedClassifierLink, DatapathError> {
-    let failed = |source| DatapathError::Attach {
-        interface: interface.to_owned(),
-        hook,
-        source,
-    };
+    let failed = attach_failed(hook, interface);
     let first = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = closed
         .attach_with_options(interface, hook.side(), first)
-        .map_err(failed)?;
+        .map_err(&failed)?;
     closed.take_link(id).map_err(failed)
 }
 
@@ -210,12 +210,8 @@ pub(crate) fn reopen(
     (hook, interface): (Hook, &str),
     pin: Option<&Path>,
 ) -> Result<Attachment, DatapathError> {
-    let failed = |source| DatapathError::Attach {
-        interface: interface.to_owned(),
-        hook,
-        source,
-    };
-    let id = program.attach_to_link(link).map_err(failed)?;
+    let failed = attach_failed(hook, interface);
+    let id = program.attach_to_link(link).map_err(&failed)?;
     keep(program.take_link(id).map_err(failed)?, pin)
 }
 
