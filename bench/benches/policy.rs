@@ -1,32 +1,30 @@
 //! Policy from files to a snapshot, whole and after a change; verdicts and learned addresses under it.
 
 use std::hint::black_box;
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context as _, Result};
-use criterion::{BenchmarkId, Criterion};
+use criterion::{BatchSize, BenchmarkId, Criterion};
 use namegate_bench::revisions::{
     FILE_PATTERNS, Revisions, Shape, cast, load, one_rule_file, pattern_file, pattern_files,
     rule_files,
 };
 use namegate_bench::{name, question, server, subject};
-use policy::{Identity, L4Protocol, Loader, Source};
+use policy::{Identity, L4Protocol, Loader, PolicySet, Source};
 
 /// Names that take turns.
 const NAMES: usize = 512;
 
 fn main() -> Result<()> {
-    // First, while nothing that was freed could be used again.
-    memory()?;
     let mut criterion = Criterion::default().sample_size(10).configure_from_args();
     for count in [10, 1_000, 10_000, 100_000] {
         let sources = pattern_files(Shape::Suffix, count);
         changes(&mut criterion, ("patterns", count), &sources)?;
-        replaced(&mut criterion, count, sources)?;
+        replaced_patterns(&mut criterion, count, sources)?;
     }
-    for count in [10, 1_000, 10_000] {
+    for count in [10, 1_000, 10_000, 100_000] {
         changes(&mut criterion, ("rules", count), &rule_files(count))?;
+        replaced_rules(&mut criterion, count)?;
     }
     for shape in Shape::ALL {
         for count in [10, 1_000, 10_000, 100_000] {
@@ -54,7 +52,14 @@ fn changes(
     });
     let set = load(&mut Loader::new(), sources)?.set;
     group.bench_function(id("build"), |bench| {
-        bench.iter(|| Revisions::new().build(black_box(&set), &alone).is_ok());
+        // Files that were just read: a list keeps the set that its first compiling made.
+        let read = || load(&mut Loader::new(), sources).map(|loaded| loaded.set);
+        let build = |set: Result<PolicySet>| {
+            let set = set.ok()?;
+            let is_built = Revisions::new().build(black_box(&set), &alone).is_ok();
+            is_built.then_some(set)
+        };
+        bench.iter_batched(read, build, BatchSize::PerIteration);
     });
     for (step, more) in [("same labels", &alike), ("new labels", &other)] {
         let mut revisions = Revisions::new();
@@ -71,8 +76,8 @@ fn changes(
     Ok(())
 }
 
-/// The first file says something else in all its lists, and a rule in its only one.
-fn replaced(criterion: &mut Criterion, count: usize, sources: Vec<Source>) -> Result<()> {
+/// The first file says something else in all its lists.
+fn replaced_patterns(criterion: &mut Criterion, count: usize, sources: Vec<Source>) -> Result<()> {
     let texts = |first| -> Vec<String> {
         let numbers = first..first + count.min(FILE_PATTERNS);
         numbers.map(|index| Shape::Suffix.pattern(index)).collect()
@@ -80,25 +85,39 @@ fn replaced(criterion: &mut Criterion, count: usize, sources: Vec<Source>) -> Re
     let (old, new) = (texts(0), texts(1_000_000));
     let mut changed = sources.clone();
     *changed.first_mut().context("a file")? = pattern_file(0, &new);
+    replaced(criterion, ("patterns/replace", count), [sources, changed])?;
     let one_rule = [vec![one_rule_file(&old)], vec![one_rule_file(&new)]];
+    replaced(criterion, ("patterns/replace one rule", count), one_rule)
+}
+
+/// A file of up to 2,000 rules says something else in one of them.
+fn replaced_rules(criterion: &mut Criterion, count: usize) -> Result<()> {
+    let sources = rule_files(count);
+    let mut changed = sources.clone();
+    let first = changed.first_mut().context("a file")?;
+    first.text = first.text.replace("host0.example", "other.example");
+    replaced(criterion, ("rules/replace", count), [sources, changed])
+}
+
+/// Two sets of files in turn, each read and compiled after the other.
+fn replaced(
+    criterion: &mut Criterion,
+    (what, count): (&str, usize),
+    turns: [Vec<Source>; 2],
+) -> Result<()> {
     let cast = cast(&["a"])?;
-    for (what, turns) in [
-        ("replace", &[sources, changed]),
-        ("replace one rule", &one_rule),
-    ] {
-        let mut revisions = Revisions::new();
-        let mut turns = turns.iter().cycle();
-        let mut change = || {
-            let sources = turns.next().context("endless")?;
-            revisions.change(black_box(sources), &cast).map(|_| ())
-        };
-        change()?;
-        change()?;
-        let id = BenchmarkId::new(format!("patterns/{what}"), count);
-        criterion
-            .benchmark_group("policy")
-            .bench_function(id, |bench| bench.iter(|| change().is_ok()));
-    }
+    let mut revisions = Revisions::new();
+    let mut turns = turns.iter().cycle();
+    let mut change = || {
+        let sources = turns.next().context("endless")?;
+        revisions.change(black_box(sources), &cast).map(|_| ())
+    };
+    change()?;
+    change()?;
+    let id = BenchmarkId::new(what, count);
+    criterion
+        .benchmark_group("policy")
+        .bench_function(id, |bench| bench.iter(|| change().is_ok()));
     Ok(())
 }
 
@@ -154,44 +173,4 @@ fn learned(criterion: &mut Criterion, count: usize) -> Result<()> {
             bench.iter(|| turns.next().map(|name| entries(black_box(name))));
         });
     Ok(())
-}
-
-/// What a revision keeps in memory, with its loader and compiler: what the resident set grows by.
-fn memory() -> Result<()> {
-    let cast = cast(&["a"])?;
-    let mut kept = Vec::new();
-    let mut out = std::io::stdout();
-    for (what, counts) in [
-        ("rules", &[10, 1_000, 10_000][..]),
-        ("patterns", &[10, 1_000, 10_000, 100_000][..]),
-        ("patterns in one list", &[1_000, 10_000][..]),
-    ] {
-        for count in counts {
-            let sources = match what {
-                "rules" => rule_files(*count),
-                "patterns" => pattern_files(Shape::Suffix, *count),
-                _ => {
-                    let texts = (0..*count).map(|index| Shape::Suffix.pattern(index));
-                    vec![one_rule_file(&texts.collect::<Vec<_>>())]
-                }
-            };
-            // The first one pays for what reading needs and frees again.
-            let mut first = Revisions::new();
-            first.change(&sources, &cast)?;
-            let before = resident_kib()?;
-            let mut second = Revisions::new();
-            second.change(&sources, &cast)?;
-            let grown = resident_kib()?.saturating_sub(before);
-            kept.push((first, second));
-            writeln!(out, "memory of {count} {what}: {grown} KiB")?;
-        }
-    }
-    Ok(())
-}
-
-fn resident_kib() -> Result<usize> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    Ok(number.context("no VmRSS")?.parse()?)
 }

@@ -59,11 +59,7 @@ impl Table for Memory {
 fn map_entry(entry: &Entry) -> (PolicyKey, PolicyValue) {
     let ports = (entry.ports.port, entry.ports.bits);
     let key = PolicyKey::new(EGRESS, entry.identity.get(), entry.protocol, ports);
-    let value = PolicyValue {
-        rule: entry.rule.get(),
-        verdict: Verdict::Allow as u8,
-        reserved: [0; 3],
-    };
+    let value = PolicyValue::new(entry.rule.get(), Verdict::Allow);
     (key, value)
 }
 

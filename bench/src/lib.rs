@@ -3,6 +3,7 @@
 //! It measures nothing itself; README.md says what each benchmark's number means.
 #![forbid(unsafe_code)]
 
+pub mod datapath;
 mod learning;
 pub mod revisions;
 mod scene;

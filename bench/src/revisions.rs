@@ -17,6 +17,9 @@ pub const FILE_PATTERNS: usize = 10_000;
 /// Rules of one file.
 const FILE_RULES: usize = 2_000;
 
+/// Rules about `app: a`; more would not fit into one endpoint's map, and are about somebody else.
+const OWN_RULES: usize = 10_000;
+
 /// What patterns look like.
 #[derive(Clone, Copy, Debug)]
 pub enum Shape {
@@ -129,9 +132,13 @@ pub fn rule_files(count: usize) -> Vec<Source> {
     let starts = (0..count).step_by(FILE_RULES);
     let files = starts.map(|start| {
         let rules = (start..count.min(start + FILE_RULES)).map(rule);
+        let subject = match start < OWN_RULES {
+            true => "{app: a}",
+            false => "{app: c}",
+        };
         rule_file(
             &format!("rules{start}"),
-            "{app: a}",
+            subject,
             &rules.collect::<String>(),
         )
     });
@@ -149,7 +156,11 @@ pub fn rule_files(count: usize) -> Vec<Source> {
 fn rule(index: usize) -> String {
     let peer = match index % 2 {
         0 => format!("toFQDNs: [{{matchName: host{index}.example.org}}]"),
-        _ => format!("toCIDR: [10.{}.{}.0/24]", 128 + index / 256, index % 256),
+        _ => {
+            let number = u32::try_from(index).unwrap_or(u32::MAX);
+            let first = Ipv4Addr::from((10 << 24 | 128 << 16) + number.saturating_mul(16));
+            format!("toCIDR: [{first}/28]")
+        }
     };
     format!("  - {peer}\n    toPorts: [{{ports: [{{port: \"443\", protocol: TCP}}]}}]\n")
 }

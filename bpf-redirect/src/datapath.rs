@@ -1,6 +1,7 @@
 //! The loaded datapath: programs and maps.
 
 mod links;
+mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, HashOfMaps, Map, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions};
+use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use bpf_redirect_common as common;
 use bpf_redirect_common::{
@@ -80,6 +81,8 @@ pub enum DatapathError {
     #[error("the BPF object has no {0}")]
     Missing(&'static str),
 }
+
+pub use trial::Timed;
 
 /// Programs and maps, loaded.
 pub struct Datapath {
@@ -430,41 +433,6 @@ impl Datapath {
 
     fn forget_flows(&self, of: impl Fn(&CtKey) -> bool) -> Result<(), DatapathError> {
         self.sweep_flows(|key, _| of(key)).map(|_| ())
-    }
-
-    /// Runs a program once on a packet (`BPF_PROG_TEST_RUN`): its return value, and the packet
-    /// as it left.
-    ///
-    /// # Errors
-    /// If the kernel refuses the packet or the context.
-    pub fn try_packet(
-        &mut self,
-        hook: Hook,
-        packet: &[u8],
-        mark: u32,
-    ) -> Result<(i32, Vec<u8>, u32), DatapathError> {
-        let name = hook.program();
-        let mut out = vec![0; packet.len() + 64];
-        // struct __sk_buff: len, pkt_type, mark, …
-        let mut context = [0u8; 192];
-        let mut context_out = [0u8; 192];
-        for (to, from) in context.iter_mut().skip(8).zip(mark.to_ne_bytes()) {
-            *to = from;
-        }
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(packet);
-        options.data_out = Some(&mut out);
-        options.ctx_in = Some(&context);
-        options.ctx_out = Some(&mut context_out);
-        let result = classifier(&mut self.ebpf, name)?
-            .test_run(options)
-            .map_err(|source| DatapathError::Program { name, source })?;
-        out.truncate(result.data_size_out as usize);
-        let mark_out = context_out
-            .get(8..12)
-            .and_then(|bytes| bytes.try_into().ok())
-            .map_or(0, u32::from_ne_bytes);
-        Ok((result.return_value.cast_signed(), out, mark_out))
     }
 
     fn write_config(&mut self) -> Result<(), DatapathError> {

@@ -393,6 +393,7 @@ fn flow_state(bytes: &[u8], now: u64) -> Option<Row> {
         verdict,
         state,
         reserved: _,
+        ticks: _,
     } = read(bytes)?;
     Some(vec![
         ("identity", Field::Number(identity.into())),
@@ -455,6 +456,7 @@ fn policy_value(bytes: &[u8], _: u64) -> Option<Row> {
     let PolicyValue {
         rule,
         verdict,
+        proxy: _,
         reserved: _,
     } = read(bytes)?;
     Some(vec![
@@ -585,7 +587,8 @@ mod tests {
             rule: 4,
             verdict: Verdict::Allow as u8,
             state: CtValue::ANSWERED,
-            reserved: [0; 6],
+            reserved: [0; 2],
+            ticks: 0,
         };
         assert_eq!(
             shown(common::CT, key.as_bytes(), value.as_bytes()),
@@ -596,11 +599,7 @@ mod tests {
 
     #[test]
     fn what_a_policy_entry_does_not_look_at_is_any() {
-        let value = |verdict: Verdict| PolicyValue {
-            rule: 2,
-            verdict: verdict as u8,
-            reserved: [0; 3],
-        };
+        let value = |verdict| PolicyValue::new(2, verdict);
         let key = |identity, ports, protocol, direction| {
             PolicyKey::new(direction, identity, protocol, ports)
         };

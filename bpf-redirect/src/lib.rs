@@ -12,6 +12,7 @@ mod fake;
 mod journal;
 mod ledger;
 mod object;
+pub mod packet;
 mod pin;
 mod pinned;
 mod table;
@@ -20,7 +21,7 @@ mod takeover;
 pub use attach::{
     Attachment, Hook, HookMode, Seat, Standing, chain, is_ours, remove_filters, strangers,
 };
-pub use datapath::{CounterValue, Datapath, DatapathError, EndpointEntry};
+pub use datapath::{CounterValue, Datapath, DatapathError, EndpointEntry, Timed};
 pub use dump::{ENDPOINT, Field, Row};
 pub use events::EventReader;
 pub use fake::{FakeTable, Hook as FakeHook};

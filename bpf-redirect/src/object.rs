@@ -18,7 +18,12 @@ pub(crate) const GATE_OUT: &str = "ng_gate_out";
 /// Drops everything, while another is being attached.
 pub(crate) const CLOSED: &str = "ng_closed";
 
-/// All of them.
+/// Does nothing: what a run costs by itself. Never attached, and loaded by benchmarks alone.
+pub(crate) const NOTHING: &str = "ng_nothing";
+/// Looks up the endpoint of the interface, in the same way.
+pub(crate) const LOOK_UP: &str = "ng_look_up";
+
+/// All that a node loads.
 pub(crate) const PROGRAMS: [&str; 6] = [
     FROM_ENDPOINT,
     TO_ENDPOINT,

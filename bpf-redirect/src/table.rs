@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aya::maps::{HashMap, HashOfMaps, MapData, MapError};
 use bpf_redirect_common::{
     Address, EGRESS, EndpointAddress, INGRESS, LEARNED, POLICY, POLICY_ENTRIES_MAX, POLICY_SLOTS,
-    PolicyKey, PolicyValue,
+    PolicyKey, PolicyValue, Verdict,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -219,11 +219,7 @@ impl Lengths {
 
     fn write(self, map: &mut PolicyInner) -> Result<(), TableError> {
         for (direction, lengths) in [(EGRESS, self.egress), (INGRESS, self.ingress)] {
-            let value = PolicyValue {
-                rule: lengths,
-                verdict: 0,
-                reserved: [0; 3],
-            };
+            let value = PolicyValue::new(lengths, Verdict::Unmatched);
             insert(map, PolicyKey::lengths(direction), value)?;
         }
         Ok(())

@@ -129,3 +129,23 @@ fn upstream_flows_and_next_hops_forget_the_oldest() {
         assert_eq!((code, bench.count("caught")), (REDIRECT, 1));
     }
 }
+
+/// What the verifier may walk through of each program: half of what it takes, and far less where that is
+/// enough. A program that reaches its number is looked at before the number is raised.
+const WALKED_MAX: [(Hook, u32); 5] = [
+    (Hook::FromEndpoint, 500_000),
+    (Hook::ToEndpoint, 500_000),
+    (Hook::NodeEnd, 10_000),
+    (Hook::GateIn, 5_000),
+    (Hook::GateOut, 500),
+];
+
+#[test]
+fn every_program_is_verified_within_its_budget() {
+    need_root();
+    let mut datapath = Datapath::load(99, HookMode::Tcx, None).unwrap();
+    for (hook, most) in WALKED_MAX {
+        let walked = datapath.verified_instructions(hook).unwrap().unwrap();
+        assert!(walked < most, "{hook:?}: {walked} of {most}");
+    }
+}

@@ -10,7 +10,7 @@
 mod common;
 
 use bpf_redirect::Hook;
-use bpf_redirect_common::{GATE_MAC, Kind, Mark, Verdict};
+use bpf_redirect_common::{CT_MAX, GATE_MAC, Kind, Mark, Verdict};
 use common::{
     Bench, ENDPOINT, GATEWAY_MAC, HOST_MAC, NEXT, Packet, REDIRECT, SHOT, WORKLOAD_MAC, entry, out,
     v4, v6,
@@ -98,7 +98,7 @@ fn what_no_entry_allows_is_denied() {
         check(
             &mut bench,
             Hook::FromEndpoint,
-            &out(server, if server.is_ipv4() { 1 } else { 58 }, 0),
+            &out(server, if server.is_ipv4() { 1 } else { 58 }, 8),
             (SHOT, "policy-denied"),
         );
     }
@@ -279,7 +279,7 @@ fn neighbour_traffic_passes_unjudged() {
         NEXT
     );
     for kind in [130, 133, 135, 136, 143] {
-        let mut discovery = out(v6(3), 58, 0).bytes();
+        let mut discovery = out(v6(3), 58, 128).bytes();
         discovery[54] = kind;
         assert_eq!(
             bench
@@ -404,7 +404,7 @@ fn an_open_endpoint_passes_all_and_remembers_inbound_flows() {
     for packet in [
         out(v4(3), TCP, 80),
         out(v4(3), UDP, 53),
-        out(v6(9), 58, 0),
+        out(v6(9), 58, 128),
         out(v4(9), 47, 0),
     ] {
         check(&mut bench, Hook::FromEndpoint, &packet, (NEXT, ""));
@@ -571,30 +571,57 @@ fn an_upstream_answer_never_meets_a_listener() {
 
 #[test]
 fn a_full_conntrack_table_refuses_new_flows_and_keeps_live_ones() {
-    let mut bench = Bench::new(&[entry(0, 0, 0, Verdict::Allow)]);
+    let mut bench = Bench::new(&[
+        entry(0, 0, 0, Verdict::Allow),
+        entry(0, UDP, 53, Verdict::Redirect),
+        entry(0, TCP, 53, Verdict::Redirect),
+        entry(0, TCP, 22, Verdict::Deny),
+    ]);
     let live = out(v4(3), TCP, 80);
     check(&mut bench, Hook::FromEndpoint, &live, (NEXT, ""));
-    let mut refused = 0;
-    'fill: for server in 1..=4u8 {
-        for port in 1..=65_535u16 {
-            let packet = out(v4(100 + server), UDP, port).bytes();
-            let (code, _, _) = bench
-                .datapath
-                .try_packet(Hook::FromEndpoint, &packet, 0)
-                .unwrap();
-            if code == SHOT {
-                refused += 1;
-                break 'fill;
+    for index in 1..CT_MAX {
+        let [_, server, high, low] = u32::try_from(index).unwrap().to_be_bytes();
+        let packet = out(v4(100 + server), UDP, u16::from_be_bytes([high, low]));
+        let packet = packet.with_port(9).bytes();
+        let run = bench.datapath.try_packet(Hook::FromEndpoint, &packet, 0);
+        assert_eq!(
+            run.unwrap().0,
+            if low == 53 && high == 0 {
+                REDIRECT
+            } else {
+                NEXT
             }
-        }
+        );
     }
-    assert_eq!((refused, bench.count("ct-insert-failed")), (1, 1));
-    check(
-        &mut bench,
-        Hook::FromEndpoint,
-        &live.flags(0x10),
-        (NEXT, ""),
-    );
+    // Port 53 of each server made no entry.
+    for port in 1..=CT_MAX / 65_536 {
+        let packet = out(v4(200), UDP, 1_000 + u16::try_from(port).unwrap());
+        check(&mut bench, Hook::FromEndpoint, &packet, (NEXT, ""));
+    }
+    let refused = (SHOT, "ct-insert-failed");
+    let inbound = out(v4(3), TCP, 9_999).answer().flags(0x02);
+    for (hook, packet, want) in [
+        (Hook::FromEndpoint, out(v4(9), TCP, 80), refused),
+        (Hook::FromEndpoint, out(v6(9), UDP, 80), refused),
+        (Hook::FromEndpoint, out(v4(9), 132, 80), refused),
+        (Hook::FromEndpoint, out(v4(9), 1, 8), refused),
+        (Hook::FromEndpoint, out(v4(9), TCP, 53), refused),
+        (Hook::ToEndpoint, inbound, refused),
+        // What needs no entry goes on, and what is denied is denied.
+        (Hook::FromEndpoint, out(v4(9), UDP, 53), (REDIRECT, "")),
+        (Hook::FromEndpoint, out(v4(9), 47, 0), (NEXT, "")),
+        (
+            Hook::FromEndpoint,
+            out(v4(9), TCP, 22),
+            (SHOT, "policy-deny"),
+        ),
+        // So do live flows, and may be opened anew.
+        (Hook::FromEndpoint, live.clone().flags(0x10), (NEXT, "")),
+        (Hook::ToEndpoint, live.answer(), (NEXT, "")),
+        (Hook::FromEndpoint, live, (NEXT, "")),
+    ] {
+        check(&mut bench, hook, &packet, want);
+    }
 }
 
 #[test]
@@ -604,7 +631,7 @@ fn an_icmp_event_names_type_and_code() {
     check(
         &mut bench,
         Hook::FromEndpoint,
-        &out(v4(3), 1, 0),
+        &out(v4(3), 1, 8),
         (SHOT, "policy-denied"),
     );
     let mut seen = Vec::new();

@@ -6,7 +6,8 @@ use bpf_redirect_common::{
     EGRESS, INGRESS, PolicyKey, PolicyValue, ServiceKey, ServiceValue, Verdict,
 };
 use policy::{
-    Direction, EndpointId, Entry, EntryVerdict, Identities, Identity, ServiceFrontend, Snapshot,
+    Direction, EndpointId, Entry, EntryVerdict, Identities, Identity, Proxy, ServiceFrontend,
+    Snapshot,
 };
 
 /// Policy entries as the kernel has them.
@@ -83,12 +84,16 @@ fn map_entry(entry: &Entry) -> (PolicyKey, PolicyValue) {
         EntryVerdict::FailAuthentication => Verdict::FailAuthentication,
         EntryVerdict::Deny => Verdict::Deny,
     };
-    (
-        key,
-        PolicyValue {
-            rule: entry.rule.get(),
-            verdict: verdict as u8,
-            reserved: [0; 3],
-        },
-    )
+    let mut value = PolicyValue::new(entry.rule.get(), verdict);
+    if let EntryVerdict::Redirect(proxy) = entry.verdict {
+        value.proxy = match proxy {
+            Proxy::Dns => 1,
+            Proxy::Tls => 2,
+            Proxy::Http => 3,
+        };
+    }
+    (key, value)
 }
+
+#[cfg(test)]
+mod tests;

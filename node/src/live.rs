@@ -169,7 +169,8 @@ mod tests {
             rule: 0,
             verdict: 1,
             state,
-            reserved: [0; 6],
+            reserved: [0; 2],
+            ticks: 0,
         };
         is_over(&key, &value, now)
     }

@@ -22,8 +22,8 @@ pub mod limits;
 mod names;
 mod prefix;
 mod problem;
-#[cfg(test)]
-mod reference;
+#[cfg(any(test, feature = "reference"))]
+pub mod reference;
 mod rule;
 mod schema;
 mod selector;

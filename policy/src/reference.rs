@@ -1,6 +1,9 @@
 //! Policy judged the slow way: every rule is asked about every flow, nothing is merged, numbered or
 //! kept. Written from the description of the language; what the compiler makes of the same policy is
-//! compared with it.
+//! compared with it, and what the kernel makes of that.
+
+pub mod random;
+pub mod setting;
 
 use std::net::IpAddr;
 
@@ -19,15 +22,19 @@ use crate::{
 };
 
 /// What policy is and who there is.
-#[derive(Clone, Copy)]
-pub(crate) struct Reference<'a> {
-    pub(crate) policies: &'a PolicySet,
-    pub(crate) cast: &'a Cast,
-    pub(crate) options: Options,
+#[derive(Clone, Copy, Debug)]
+pub struct Reference<'a> {
+    /// The policies.
+    pub policies: &'a PolicySet,
+    /// Everybody.
+    pub cast: &'a Cast,
+    /// How policies are taken.
+    pub options: Options,
 }
 
 /// The other end of a flow.
-pub(crate) struct Other<'a> {
+#[derive(Debug)]
+pub struct Other<'a> {
     labels: Labels,
     /// Absent for who has an identity by labels.
     outside: Option<IpAddr>,
@@ -40,10 +47,13 @@ pub(crate) struct Other<'a> {
 
 /// A flow, but for its two ends.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wire {
-    pub(crate) direction: Direction,
-    pub(crate) protocol: u8,
-    pub(crate) port: u16,
+pub struct Wire {
+    /// Seen from the endpoint.
+    pub direction: Direction,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// The destination port, or the type of ICMP; 0 for other protocols.
+    pub port: u16,
 }
 
 /// Something that is said of a flow, and in how much detail.
@@ -58,7 +68,8 @@ struct Said {
 
 impl<'a> Reference<'a> {
     /// Whoever has an address; `names` are those that were learned for it.
-    pub(crate) fn other(&self, address: IpAddr, names: &'a [Name]) -> Other<'a> {
+    #[must_use]
+    pub fn other(&self, address: IpAddr, names: &'a [Name]) -> Other<'a> {
         let labels = if self.cast.host_addresses.contains(&address) {
             Some([Label::reserved("host")].into_iter().collect())
         } else {
@@ -114,7 +125,8 @@ impl<'a> Reference<'a> {
     }
 
     /// What happens to a flow, and by what form of entry.
-    pub(crate) fn judge(
+    #[must_use]
+    pub fn judge(
         &self,
         endpoint: &LocalEndpoint,
         other: &Other<'_>,
@@ -176,7 +188,8 @@ impl<'a> Reference<'a> {
     }
 
     /// Whether a name may be asked of a server.
-    pub(crate) fn may_ask(
+    #[must_use]
+    pub fn may_ask(
         &self,
         endpoint: &LocalEndpoint,
         (server, protocol, port): (IpAddr, L4Protocol, u16),

@@ -118,9 +118,10 @@ pub struct ServiceKey {
 pub struct CtKey {
     /// The endpoint.
     pub endpoint: u32,
-    /// The endpoint's port (ICMP: the echo's id), network byte order.
+    /// The endpoint's port, network byte order. Of an ICMP echo: the id where the endpoint asks, the
+    /// request's type where it answers.
     pub local_port: u16,
-    /// The peer's port (ICMP: 0), network byte order.
+    /// The peer's port, in the same way.
     pub peer_port: u16,
     /// The endpoint's address.
     pub local: Address,

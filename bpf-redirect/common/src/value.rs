@@ -61,7 +61,8 @@ pub struct NextHop {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct CtValue {
-    /// Nanoseconds since boot (`bpf_ktime_get_boot_ns`) of the last packet in either direction.
+    /// Nanoseconds since boot (`bpf_ktime_get_boot_ns`) of the last packet in either direction, or of
+    /// one that came up to [`CtValue::TICKS`] before it.
     pub last_seen: u64,
     /// The peer's identity when the flow was judged.
     pub identity: u32,
@@ -72,10 +73,15 @@ pub struct CtValue {
     /// TCP: bit 0 the endpoint's FIN or RST was seen, bit 1 the peer's, bit 2 an answer was seen.
     pub state: u8,
     /// Always 0.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 2],
+    /// When `last_seen` was written, in the kernel's ticks.
+    pub ticks: u32,
 }
 
 impl CtValue {
+    /// How many ticks of the kernel (1 to 10 ms) a time stamp is good for: reading the clock costs as much
+    /// as finding the entry.
+    pub const TICKS: u32 = 256;
     /// The endpoint has closed its half (FIN), or reset.
     pub const LOCAL_CLOSED: u8 = 1;
     /// The peer has closed its half (FIN), or reset.
@@ -106,8 +112,23 @@ pub struct PolicyValue {
     pub rule: u32,
     /// A [`Verdict`].
     pub verdict: u8,
+    /// Of [`Verdict::Redirect`]: which proxy. The larger number wins where several entries match.
+    pub proxy: u8,
     /// Always 0.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
+}
+
+impl PolicyValue {
+    /// What a rule says, and no proxy.
+    #[must_use]
+    pub const fn new(rule: u32, verdict: Verdict) -> Self {
+        Self {
+            rule,
+            verdict: verdict as u8,
+            proxy: 0,
+            reserved: [0; 2],
+        }
+    }
 }
 
 /// Value of [`crate::EVENT_BUDGET`].

@@ -1,7 +1,7 @@
 //! Flows that were judged. Keyed by endpoint and by who began, so that one endpoint's entry never
 //! answers for another's.
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use bpf_redirect_common::{Address, CtKey, CtValue, Drop, EGRESS, INGRESS, Verdict};
 
 use crate::{
@@ -25,7 +25,7 @@ impl Tuple {
         match packet.protocol {
             TCP | UDP | SCTP => {}
             // Only echoes have an id, and 0 is one that no common program uses.
-            ICMP | ICMPV6 if packet.source_port != 0 => {}
+            ICMP | ICMPV6 if packet.source_port != 0 && packet.destination_port != 0 => {}
             _ => return None,
         }
         if packet.fragment == Fragment::Later {
@@ -78,7 +78,11 @@ impl Tuple {
         // SAFETY: the entry lives until the program ends (RCU); racing CPUs lose a time stamp or a
         // flag that the next packet writes again.
         unsafe {
-            (*value).last_seen = bpf_ktime_get_boot_ns();
+            let ticks = bpf_jiffies64() as u32;
+            if ticks.wrapping_sub((*value).ticks) >= CtValue::TICKS {
+                (*value).last_seen = bpf_ktime_get_boot_ns();
+                (*value).ticks = ticks;
+            }
             if (*value).state & seen != seen {
                 (*value).state |= seen;
             }
@@ -99,7 +103,9 @@ impl Tuple {
             rule,
             verdict: verdict as u8,
             state: 0,
-            reserved: [0; 6],
+            reserved: [0; 2],
+            // SAFETY: the same.
+            ticks: unsafe { bpf_jiffies64() } as u32,
         };
         CT.insert(&self.key, &value, 0).map_err(|_| Drop::CtInsertFailed)
     }

@@ -47,6 +47,9 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
     if let Some(tuple) = tuple.as_mut() {
         match tuple.known() {
             Some(Verdict::Allow) => return Ok(Action::Pass),
+            Some(Verdict::Redirect) if packet.fragment != Fragment::Whole => {
+                return Err(tell::dropped(&place, &packet, Drop::Fragment));
+            }
             Some(Verdict::Redirect) => return sidelink::to_proxy(ctx, config, place.endpoint, &packet),
             // Flows that pass are remembered as allowed.
             Some(_) | None => {}
@@ -72,13 +75,9 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
             }
             sidelink::to_proxy(ctx, config, place.endpoint, &packet)
         }
-        Verdict::Unmatched => {
+        Verdict::Unmatched | Verdict::Deny | Verdict::FailAuthentication => {
             tell::judged(&place, &packet, identity, &judgement);
-            Err(if packet.fragment == Fragment::Later { Drop::Fragment } else { Drop::PolicyDenied })
-        }
-        Verdict::Deny | Verdict::FailAuthentication => {
-            tell::judged(&place, &packet, identity, &judgement);
-            Err(judgement.reason())
+            Err(judgement.reason(packet.fragment))
         }
     }
 }
@@ -125,13 +124,13 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
             }
             Ok(Action::Pass)
         }
-        Verdict::Unmatched | Verdict::Redirect => {
+        Verdict::Redirect => {
             tell::judged(&place, &packet, identity, &judgement);
             Err(Drop::PolicyDenied)
         }
-        Verdict::Deny | Verdict::FailAuthentication => {
+        Verdict::Unmatched | Verdict::Deny | Verdict::FailAuthentication => {
             tell::judged(&place, &packet, identity, &judgement);
-            Err(judgement.reason())
+            Err(judgement.reason(packet.fragment))
         }
     }
 }
@@ -145,9 +144,17 @@ fn judged(place: &Place, packet: &Packet, peer: Address) -> Result<(u32, Judgeme
         None => (learned::identity(place.endpoint, peer), policy_port(packet)),
     };
     let flow = Flow {
-        identity,
+        // The same of a peer that nothing is known of.
+        identity: match identity {
+            0 => NO_IDENTITY,
+            identity => identity,
+        },
         port,
-        protocol: packet.protocol,
+        // In entries 0 stands for any protocol, so a packet that has it is of none.
+        protocol: match packet.protocol {
+            0 => NO_PROTOCOL,
+            protocol => protocol,
+        },
         direction: place.direction,
     };
     match judge(place.endpoint, &flow) {
@@ -183,6 +190,12 @@ fn remember(
     let (place, packet) = seen;
     tuple.remember(identity, rule, verdict).map_err(|reason| tell::dropped(place, packet, reason))
 }
+
+/// Reserved (IANA): no entry names it.
+const NO_PROTOCOL: u8 = 255;
+
+/// Never given: no entry names it.
+const NO_IDENTITY: u32 = u32::MAX - 1;
 
 /// What policy entries name as a port: of ICMP the type, of a later fragment nothing.
 #[inline(always)]
@@ -233,8 +246,9 @@ fn is_own(endpoint: &EndpointIf, address: Address) -> bool {
     own
 }
 
+/// The endpoint behind the interface.
 #[inline(always)]
-fn endpoint(ctx: &TcContext) -> Result<&'static EndpointIf, Drop> {
+pub fn endpoint(ctx: &TcContext) -> Result<&'static EndpointIf, Drop> {
     // SAFETY: the verifier knows `__sk_buff`; `ifindex` is the interface of the hook.
     let ifindex = unsafe { (*ctx.skb.skb).ifindex };
     // SAFETY: read only; user space replaces whole entries.

@@ -30,8 +30,8 @@ const ETH_ARP: u16 = 0x0806;
 const ETH_VLAN: u16 = 0x8100;
 const ETH_QINQ: u16 = 0x88a8;
 
-/// What is known of an IP packet. Ports in network byte order; of an ICMP echo, its id is the port
-/// of both sides.
+/// What is known of an IP packet. Ports in network byte order; in an ICMP echo, the id is the port of
+/// who asks, and the request's type that of who answers.
 pub struct Packet {
     pub source: Address,
     pub destination: Address,
@@ -153,6 +153,10 @@ fn parse_ipv6(ctx: &TcContext, ethernet: &Ethernet) -> Result<Frame, Drop> {
     if ip.version_class_flow.to_be() >> 28 != 6 {
         return Err(Drop::InvalidPacket);
     }
+    // In the tables such an address is an IPv4 one. On a wire it has no meaning (RFC 4291 §2.5.5.2).
+    if is_mapped(ip.source) || is_mapped(ip.destination) {
+        return Err(Drop::InvalidPacket);
+    }
     let mut fragment = Fragment::Whole;
     let mut next = ip.next;
     let mut at = ETH_LEN + IPV6_LEN;
@@ -212,6 +216,13 @@ fn parse_ipv6(ctx: &TcContext, ethernet: &Ethernet) -> Result<Frame, Drop> {
     Ok(Frame::Ip(packet))
 }
 
+/// Whether an IPv6 address stands for an IPv4 one.
+#[inline(always)]
+fn is_mapped(address: Address) -> bool {
+    let [a, b, c, _] = address.0;
+    a | b | (c ^ 0xffff_u32.to_be()) == 0
+}
+
 /// Reads ports and flags of a packet that has them.
 #[inline(always)]
 fn read_ports(ctx: &TcContext, at: u32, packet: &mut Packet) -> Result<(), Drop> {
@@ -234,11 +245,16 @@ fn read_ports(ctx: &TcContext, at: u32, packet: &mut Packet) -> Result<(), Drop>
             let words: [u16; 3] = load(ctx, at).ok_or(Drop::TruncatedHeader)?;
             packet.icmp = words[0];
             let kind = (u16::from_be(words[0]) >> 8) as u8;
-            // Echo and echo reply: the id tells flows apart (RFC 792, RFC 4443 §4).
-            if (packet.protocol == ICMP && (kind == 8 || kind == 0)) || matches!(kind, 128 | 129) {
-                packet.source_port = words[2];
-                packet.destination_port = words[2];
-            }
+            // Echo and echo reply (RFC 792, RFC 4443 §4). The id tells flows apart; who answers has the
+            // type of what was asked, so that a request of the other side is no reply.
+            let id = words[2];
+            (packet.source_port, packet.destination_port) = match (packet.protocol, kind) {
+                (ICMP, 8) => (id, 8u16.to_be()),
+                (ICMP, 0) => (8u16.to_be(), id),
+                (ICMPV6, 128) => (id, 128u16.to_be()),
+                (ICMPV6, 129) => (128u16.to_be(), id),
+                _ => (0, 0),
+            };
         }
         _ => {}
     }

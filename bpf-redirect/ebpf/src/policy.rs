@@ -5,7 +5,10 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::bpf_loop;
 use bpf_redirect_common::{Drop, Match, PolicyKey, Verdict};
 
-use crate::maps::{POLICY, PolicyMap};
+use crate::{
+    maps::{POLICY, PolicyMap},
+    packet::Fragment,
+};
 
 /// A verdict, and what made it.
 pub struct Judgement {
@@ -70,7 +73,7 @@ unsafe extern "C" fn ask_length(turn: u32, search: *mut c_void) -> i64 {
 /// A search for the strongest entry.
 struct Search {
     map: &'static PolicyMap,
-    /// The strongest so far in one number: verdict, rank, form, rule. As a number and no more: the
+    /// The strongest so far in one number: verdict, proxy, rank, form, rule. As a number and no more: the
     /// verifier follows every value that it can tell apart, and there are many.
     best: u64,
     identity: u32,
@@ -101,7 +104,8 @@ impl Search {
             return;
         };
         let place = u64::from(rank) << 40 | (matched as u64) << 32;
-        let entry = u64::from(value.verdict) << 48 | place | u64::from(value.rule);
+        let strength = u64::from(value.verdict) << 56 | u64::from(value.proxy) << 48;
+        let entry = strength | place | u64::from(value.rule);
         if entry > self.best {
             self.best = entry;
         }
@@ -109,7 +113,7 @@ impl Search {
 
     #[inline(always)]
     fn judgement(&self) -> Judgement {
-        let verdict = Verdict::from_number((self.best >> 48) as u8);
+        let verdict = Verdict::from_number((self.best >> 56) as u8);
         let matched = match verdict {
             // Its entry stands for want of one.
             Verdict::AuditUnmatched => 0,
@@ -119,7 +123,7 @@ impl Search {
     }
 }
 
-/// Whether a direction lets everything pass since no policy is about it.
+/// Whether a direction lets pass what no other entry is about: no policy is, or it is only audited.
 #[inline(always)]
 pub fn is_open(endpoint: u32, direction: u8) -> bool {
     // SAFETY: the inner map is only asked, by helpers.
@@ -128,16 +132,24 @@ pub fn is_open(endpoint: u32, direction: u8) -> bool {
     };
     let key = PolicyKey::new(direction, 0, 0, (0, 0));
     // SAFETY: plain integers; entries are replaced, not written to.
-    unsafe { map.get(&key) }.is_some_and(|value| value.verdict == Verdict::Allow as u8)
+    let Some(value) = (unsafe { map.get(&key) }) else {
+        return false;
+    };
+    matches!(
+        Verdict::from_number(value.verdict),
+        Verdict::Allow | Verdict::AuditUnmatched | Verdict::AuditDeny
+    )
 }
 
 impl Judgement {
     /// Why a packet is dropped that it doesn't let pass.
     #[inline(always)]
-    pub fn reason(&self) -> Drop {
+    pub fn reason(&self, fragment: Fragment) -> Drop {
         match self.verdict {
             Verdict::Deny => Drop::PolicyDeny,
             Verdict::FailAuthentication => Drop::AuthenticationRequired,
+            // Entries for ports may allow the packet that it is a part of.
+            _ if fragment == Fragment::Later => Drop::Fragment,
             _ => Drop::PolicyDenied,
         }
     }

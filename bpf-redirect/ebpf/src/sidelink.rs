@@ -48,8 +48,7 @@ pub fn to_gate(ctx: &TcContext, config: &Config, kind: Kind, endpoint: u32) -> R
 fn to_side_link(ctx: &TcContext, config: &Config, kind: Kind, endpoint: u32) -> Result<Action, Drop> {
     let mark = Mark::new(kind, endpoint).ok_or(Drop::NoKind)?;
     set_macs(ctx, GATE_MAC, mark.to_mac())?;
-    // SAFETY: a helper with plain arguments.
-    Ok(Action::Redirect(unsafe { bpf_redirect(config.side_link_ifindex, 0) } as i32))
+    Ok(redirect(config.side_link_ifindex, 0))
 }
 
 /// The node's end: delivers by kind.
@@ -65,8 +64,7 @@ pub fn deliver(ctx: &TcContext) -> Result<Action, Drop> {
             set_macs(ctx, link.workload_mac, link.host_mac)?;
             ctx.set_mark(config.client_mark);
             count(Counter::Delivered as u32);
-            // SAFETY: a helper with plain arguments.
-            Ok(Action::Redirect(unsafe { bpf_redirect(link.ifindex, 0) } as i32))
+            Ok(redirect(link.ifindex, 0))
         }
         Kind::Upstream => {
             let packet = match parse(ctx)? {
@@ -80,8 +78,7 @@ pub fn deliver(ctx: &TcContext) -> Result<Action, Drop> {
             set_macs(ctx, hop, link.workload_mac)?;
             ctx.set_mark(config.inject_mark);
             count(Counter::Injected as u32);
-            // SAFETY: a helper with plain arguments.
-            Ok(Action::Redirect(unsafe { bpf_redirect(link.ifindex, INTO_INTERFACE) } as i32))
+            Ok(redirect(link.ifindex, INTO_INTERFACE))
         }
     }
 }
@@ -111,6 +108,14 @@ pub fn leave_gate(ctx: &TcContext) -> Result<Action, Drop> {
     let mark = Mark::from_number(number).ok_or(Drop::NoKind)?;
     store(ctx, 6, &mark.to_mac())?;
     Ok(Action::Pass)
+}
+
+/// Sends the packet to an interface once the program ends.
+#[inline(always)]
+fn redirect(ifindex: u32, flags: u64) -> Action {
+    // SAFETY: a helper with plain arguments; it refuses flags that it doesn't know, and has none such.
+    unsafe { bpf_redirect(ifindex, flags) };
+    Action::Redirect
 }
 
 #[inline(always)]

@@ -42,7 +42,7 @@ pub fn judged(place: &Place, packet: &Packet, identity: u32, judgement: &Judgeme
     let reason = match judgement.verdict {
         Verdict::Allow | Verdict::Redirect | Verdict::AuditUnmatched | Verdict::AuditDeny => 0,
         Verdict::Unmatched | Verdict::FailAuthentication | Verdict::Deny => {
-            judgement.reason() as u8
+            judgement.reason(packet.fragment) as u8
         }
     };
     emit(place, packet, EventKind::Verdict, (identity, judgement, reason));

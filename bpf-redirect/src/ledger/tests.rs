@@ -1,4 +1,6 @@
 use super::*;
+use bpf_redirect_common::Verdict;
+
 use crate::FakeTable;
 
 fn address(last: u8) -> Address {
@@ -14,14 +16,7 @@ fn open(last: u8, identity: u32) -> Change {
 
 fn entry(identity: u32) -> Entries {
     let key = PolicyKey::new(1, identity, 0, (0, 0));
-    vec![(
-        key,
-        PolicyValue {
-            rule: 1,
-            verdict: 1,
-            reserved: [0; 3],
-        },
-    )]
+    vec![(key, PolicyValue::new(1, Verdict::Allow))]
 }
 
 #[test]

@@ -41,7 +41,16 @@ pub(super) fn load(text: &str) -> Loaded {
 
 /// The documents as values.
 pub(super) fn read(text: &str) -> Vec<Value> {
-    text.split("---\n")
+    let mut documents = vec![String::new()];
+    for line in text.split_inclusive('\n') {
+        // A name may end in dashes too.
+        match (line, documents.last_mut()) {
+            ("---\n", _) | (_, None) => documents.push(String::new()),
+            (line, Some(document)) => document.push_str(line),
+        }
+    }
+    documents
+        .iter()
         .filter(|document| !document.is_empty())
         .map(|document| {
             serde_yaml::from_str(document).unwrap_or_else(|error| panic!("{document}: {error}"))

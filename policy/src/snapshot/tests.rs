@@ -1,16 +1,12 @@
 use super::*;
 use crate::limits::{ENTRIES_MAX, PREFIXES_MAX};
 use crate::rule::PolicySet;
-use crate::{
-    Cast, Code, Direction, EntryVerdict, Label, LocalEndpoint, NamedPorts, Peer, Source, Workload,
-    load,
-};
+use crate::{Cast, Code, Direction, EntryVerdict, Label, LocalEndpoint, Peer, Source, load};
 
 mod cases;
 mod l7;
 mod laws;
 mod oracle;
-mod random;
 mod scene;
 
 use scene::*;

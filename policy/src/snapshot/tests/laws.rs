@@ -1,9 +1,8 @@
 //! What holds of every set of policies: order says nothing, allows only open, denies only close, and
 //! a compiler that has seen other revisions says the same as a new one.
 
-use super::oracle::{crowd, load_text, options as options_of};
-use super::random::{Dice, file, object};
 use super::*;
+use crate::reference::random::{Dice, file, object, options as options_of, read};
 use crate::reference::{Reference, Wire};
 use crate::rule::{Effect, Peers, Policy, Rule};
 
@@ -119,7 +118,7 @@ fn order_of_policies_rules_and_items_says_nothing() {
     let (cast, mut dice) = (crowd(), Dice(3));
     for _ in 0..60 {
         let (text, options) = (file(&mut dice), options_of(&mut dice));
-        let Some(set) = load_text(&text) else {
+        let Some(set) = read(&text) else {
             continue;
         };
         let mut policies: Vec<Policy> = set.iter().map(again).collect();
@@ -161,10 +160,10 @@ fn allows_only_open_and_denies_only_close() {
     };
     let mut compared = 0;
     while compared < 80 {
-        let Some(set) = load_text(&file(&mut dice)) else {
+        let Some(set) = read(&file(&mut dice)) else {
             continue;
         };
-        let Some(more) = load_text(&object(&mut dice, 9)) else {
+        let Some(more) = read(&object(&mut dice, 9)) else {
             continue;
         };
         let Some(before) = built(&set, &cast, options) else {
@@ -254,7 +253,7 @@ fn a_compiler_with_a_past_says_the_same_as_a_new_one() {
         let pool = (0..8)
             .map(|index| object(&mut dice, index))
             .collect::<String>();
-        let Some(pool) = load_text(&pool) else {
+        let Some(pool) = read(&pool) else {
             continue;
         };
         let (mut cast, mut compiler) = (all.clone(), Compiler::new());

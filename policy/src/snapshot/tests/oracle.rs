@@ -4,140 +4,9 @@
 //! The usual run takes 50,000 cases. A million:
 //! `cargo test --release -p policy a_million_flows -- --ignored`
 
-use super::random::{Dice, file};
 use super::*;
-use crate::Severity;
+use crate::reference::random::{Dice, file, options, read};
 use crate::reference::{Reference, Wire};
-
-const ADDRESSES: [&str; 16] = [
-    B,
-    O,
-    DNS,
-    W,
-    P,
-    HOST,
-    "10.2.0.9",
-    "10.2.0.6",
-    "192.168.0.2",
-    "192.168.0.3",
-    "192.168.0.4",
-    "10.200.0.1",
-    "10.1.3.9",
-    "172.16.0.9",
-    "2001:db8::1",
-    "2a00::1",
-];
-const L4: [(u8, u16); 18] = [
-    (6, 80),
-    (6, 80),
-    (6, 443),
-    (6, 53),
-    (17, 53),
-    (17, 53),
-    (17, 54),
-    (17, 80),
-    (132, 80),
-    (132, 53),
-    (6, 85),
-    (6, 8080),
-    (6, 444),
-    (1, 8),
-    (1, 0),
-    (58, 128),
-    (58, 2),
-    (47, 0),
-];
-const ASKED: [&str; 5] = [
-    "example.com",
-    "www.example.com",
-    "a.b.example.com",
-    "x.org",
-    "com",
-];
-
-/// The setting of the cases with more in it: nodes, ports with names, services, more endpoints.
-pub(super) fn crowd() -> Cast {
-    let mut cast = cast();
-    let ports = |list: &[(&str, u16, L4Protocol)]| -> NamedPorts {
-        let named = list
-            .iter()
-            .map(|(name, port, protocol)| ((*name).into(), (*port, *protocol)));
-        named.collect()
-    };
-    cast.endpoints[0].workload.ports =
-        ports(&[("web", 80, L4Protocol::Tcp), ("dns", 53, L4Protocol::Udp)]);
-    let endpoint = |id, workload, at: &str| LocalEndpoint {
-        id: EndpointId::new(id).unwrap(),
-        workload,
-        addresses: vec![address(at)],
-        audit: id == 9,
-    };
-    cast.endpoints.extend([
-        endpoint(8, workload("default", "c", &[("app", "c")]), "10.2.0.7"),
-        endpoint(9, workload("other", "a", &[("app", "a")]), "10.3.0.7"),
-        endpoint(
-            10,
-            workload("default", "new", &[("reserved:init", "")]),
-            "10.2.0.8",
-        ),
-        endpoint(11, workload("default", "a2", &[("app", "a")]), "10.2.0.3"),
-    ]);
-    cast.peers[0].workload.ports = ports(&[("web", 8080, L4Protocol::Tcp)]);
-    cast.peers[3].workload.ports = ports(&[("dns", 53, L4Protocol::Udp)]);
-    let mut twin = peer(workload("default", "b2", &[("app", "b")]), &["10.2.0.6"]);
-    twin.workload.ports = ports(&[("web", 80, L4Protocol::Tcp), ("dns", 53, L4Protocol::Tcp)]);
-    cast.peers.push(twin);
-    for (name, at) in [
-        ("remote-node", "192.168.0.2"),
-        ("kube-apiserver", "192.168.0.3"),
-        ("health", "192.168.0.4"),
-    ] {
-        let labels = [(format!("reserved:{name}"), "")];
-        let labels = labels.each_ref().map(|(key, value)| (key.as_str(), *value));
-        cast.peers
-            .push(peer(workload("kube-system", name, &labels), &[at]));
-    }
-    let service = |name: &str, backend: &str| crate::Service {
-        namespace: "default".to_owned(),
-        name: name.to_owned(),
-        labels: [Label::from_key("kind", "svc")].into_iter().collect(),
-        backends: vec![address(backend)],
-        frontends: Vec::new(),
-    };
-    cast.services = vec![service("out", "172.16.0.9"), service("b", B)];
-    cast
-}
-
-pub(super) fn options(dice: &mut Dice) -> Options {
-    Options {
-        mode: match dice.below(12) {
-            0 => Mode::Always,
-            1 => Mode::Never,
-            _ => Mode::Default,
-        },
-        audit: dice.one_in(15),
-        allow_localhost: !dice.one_in(4),
-    }
-}
-
-/// What a file says; `None` where policies contradict each other.
-pub(super) fn load_text(text: &str) -> Option<PolicySet> {
-    let path = "p.yaml".to_owned();
-    let loaded = load(&[Source {
-        path,
-        text: text.to_owned(),
-    }]);
-    let errors = loaded
-        .problems
-        .iter()
-        .filter(|problem| problem.severity == Severity::Error);
-    let mut is_valid = true;
-    for error in errors {
-        assert_eq!(error.code, Code::Conflict, "{error}\n{text}");
-        is_valid = false;
-    }
-    is_valid.then_some(loaded.set)
-}
 
 /// A compiled set and all that it was made from.
 pub(super) struct World<'a> {
@@ -238,7 +107,7 @@ fn compare(count: usize, seed: u64) {
         sets += 1;
         let text = file(&mut dice);
         let options = options(&mut dice);
-        let Some(set) = load_text(&text) else {
+        let Some(set) = read(&text) else {
             conflicts += 1;
             continue;
         };

@@ -1,69 +1,7 @@
 //! The setting of the reference's cases: who is there, under which policies, and how one asks.
 
 use super::*;
-
-pub(super) const A: &str = "10.2.0.4";
-pub(super) const B: &str = "10.2.0.5";
-pub(super) const O: &str = "10.3.0.5";
-pub(super) const DNS: &str = "10.4.0.53";
-pub(super) const W: &str = "93.184.216.34";
-pub(super) const P: &str = "10.1.2.3";
-pub(super) const HOST: &str = "192.168.0.1";
-
-pub(super) fn address(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-pub(super) fn name(text: &str) -> Name {
-    Name::from_text(text).unwrap()
-}
-
-pub(super) fn workload(namespace: &str, name: &str, labels: &[(&str, &str)]) -> Workload {
-    let labels = labels
-        .iter()
-        .map(|(key, value)| Label::from_key(key, value));
-    Workload {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        labels: labels.collect(),
-        ports: NamedPorts::new(),
-    }
-}
-
-pub(super) fn peer(workload: Workload, addresses: &[&str]) -> Peer {
-    Peer {
-        workload,
-        addresses: addresses.iter().map(|text| address(text)).collect(),
-    }
-}
-
-pub(super) fn subject() -> EndpointId {
-    EndpointId::new(7).unwrap()
-}
-
-/// The setting of the reference's cases.
-pub(super) fn cast() -> Cast {
-    let team = "io.cilium.k8s.namespace.labels.team";
-    Cast {
-        endpoints: vec![LocalEndpoint {
-            id: subject(),
-            workload: workload("default", "a", &[("app", "a")]),
-            addresses: vec![address(A), address("fd00::4")],
-            audit: false,
-        }],
-        peers: vec![
-            peer(workload("default", "b", &[("app", "b")]), &[B, "fd00::5"]),
-            peer(workload("default", "bare", &[]), &["10.2.0.9"]),
-            peer(workload("other", "b", &[("app", "b"), (team, "x")]), &[O]),
-            peer(
-                workload("kube-system", "dns", &[("k8s-app", "kube-dns")]),
-                &[DNS],
-            ),
-        ],
-        services: Vec::new(),
-        host_addresses: vec![address(HOST)],
-    }
-}
+pub(super) use crate::reference::setting::*;
 
 /// A policy: `spec` without its selector, or with one if it starts so.
 pub(super) fn policy(index: usize, text: &str) -> String {

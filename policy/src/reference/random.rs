@@ -1,11 +1,21 @@
 //! Random policy files over few words, so that rules overlap often; what can't stand together in one
 //! rule is never written.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "only tests throw dice"
+)]
+
+use crate::{Code, Mode, Options, PolicySet, Severity, Source, load};
+
 /// A source of numbers with a seed (splitmix64).
-pub(super) struct Dice(pub(super) u64);
+#[derive(Debug)]
+pub struct Dice(pub u64);
 
 impl Dice {
-    pub(super) fn below(&mut self, limit: usize) -> usize {
+    /// A number below a limit.
+    pub fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -13,16 +23,18 @@ impl Dice {
         usize::try_from((mixed ^ (mixed >> 31)) >> 32).unwrap() % limit
     }
 
-    pub(super) fn one_in(&mut self, count: usize) -> bool {
+    /// Whether the one case of so many came.
+    pub fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == 0
     }
 
-    pub(super) fn of<'a, T: ?Sized>(&mut self, all: &[&'a T]) -> &'a T {
+    /// One of them.
+    pub fn of<'a, T: ?Sized>(&mut self, all: &[&'a T]) -> &'a T {
         all[self.below(all.len())]
     }
 
     /// One to three of them, with commas.
-    pub(super) fn some(&mut self, all: &[&str]) -> String {
+    pub fn some(&mut self, all: &[&str]) -> String {
         let count = [1, 1, 2, 3][self.below(4)];
         let picked: Vec<&str> = (0..count).map(|_| self.of(all)).collect();
         picked.join(", ")
@@ -138,13 +150,49 @@ const ICMPS: [&str; 5] = [
 ];
 
 /// A file of one to four policies.
-pub(super) fn file(dice: &mut Dice) -> String {
+pub fn file(dice: &mut Dice) -> String {
     let count = 1 + dice.below(4);
     (0..count).map(|index| object(dice, index)).collect()
 }
 
+/// Options that seldom differ from the usual ones.
+pub fn options(dice: &mut Dice) -> Options {
+    Options {
+        mode: match dice.below(12) {
+            0 => Mode::Always,
+            1 => Mode::Never,
+            _ => Mode::Default,
+        },
+        audit: dice.one_in(15),
+        allow_localhost: !dice.one_in(4),
+    }
+}
+
+/// What a file says; `None` where policies contradict each other.
+///
+/// # Panics
+/// At any other error: the file is none of ours.
+#[must_use]
+pub fn read(text: &str) -> Option<PolicySet> {
+    let path = "p.yaml".to_owned();
+    let loaded = load(&[Source {
+        path,
+        text: text.to_owned(),
+    }]);
+    let errors = loaded
+        .problems
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error);
+    let mut is_valid = true;
+    for error in errors {
+        assert_eq!(error.code, Code::Conflict, "{error}\n{text}");
+        is_valid = false;
+    }
+    is_valid.then_some(loaded.set)
+}
+
 /// One policy object.
-pub(super) fn object(dice: &mut Dice, index: usize) -> String {
+pub fn object(dice: &mut Dice, index: usize) -> String {
     let kind = [
         "CiliumNetworkPolicy",
         "CiliumNetworkPolicy",

@@ -1,0 +1,223 @@
+//! Flows that are known: packets in turn.
+
+use std::net::IpAddr;
+
+use bpf_redirect::Hook;
+use bpf_redirect_common::{CtValue, Drop, Match, Verdict};
+
+use crate::common::{Bench, NEXT, Packet, WORKLOAD_MAC, out, v4, v6};
+use crate::table::Want::{By, Quiet, ToProxy, Unmatched};
+use crate::table::*;
+
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+const SYN_ACK: u8 = 0x12;
+const FIN_ACK: u8 = 0x11;
+const RST: u8 = 0x04;
+
+pub(crate) fn stories() -> Vec<Topic> {
+    vec![
+        tcp_story(v4(PEER)),
+        tcp_story(v6(PEER.into())),
+        other_story(),
+        inbound_story(),
+    ]
+}
+
+#[test]
+fn a_flow_that_one_side_began_is_known_by_both_until_it_is_opened_anew() {
+    let mut kernel = Kernel::new();
+    for story in stories() {
+        kernel.check_in_turn(&story);
+        let left = kernel.bench.datapath.sweep_flows(|_, value| {
+            assert_eq!(value.identity, SERVER);
+            true
+        });
+        assert_eq!(left.unwrap(), 0);
+    }
+}
+
+#[test]
+fn tcp_states_follow_the_flags() {
+    let syn = server(TCP, 80);
+    let reply = syn.answer();
+    let (local, peer) = (CtValue::LOCAL_CLOSED, CtValue::PEER_CLOSED);
+    let steps: [(&str, Packet, bool, u8); 9] = [
+        ("SYN", syn.clone(), true, 0),
+        ("SYN ACK", reply.clone(), false, CtValue::ANSWERED),
+        ("ACK", syn.clone().flags(ACK), true, CtValue::ANSWERED),
+        (
+            "FIN",
+            syn.clone().flags(FIN_ACK),
+            true,
+            CtValue::ANSWERED | local,
+        ),
+        (
+            "ACK of it",
+            reply.clone().flags(ACK),
+            false,
+            CtValue::ANSWERED | local,
+        ),
+        (
+            "its FIN",
+            reply.clone().flags(FIN_ACK),
+            false,
+            CtValue::ANSWERED | local | peer,
+        ),
+        ("SYN anew", syn.clone(), true, 0),
+        (
+            "RST",
+            reply.flags(RST | ACK),
+            false,
+            CtValue::ANSWERED | CtValue::CLOSED,
+        ),
+        ("SYN after it", syn, true, 0),
+    ];
+    let mut bench = Bench::with(&one_port());
+    bench
+        .datapath
+        .set_prefixes(&[(v4(PEER), 32, SERVER)])
+        .unwrap();
+    for (what, packet, is_sent, state) in steps {
+        let hook = if is_sent {
+            Hook::FromEndpoint
+        } else {
+            Hook::ToEndpoint
+        };
+        let (code, _, _) = bench.datapath.try_packet(hook, &packet.bytes(), 0).unwrap();
+        assert_eq!(code, NEXT, "{what}");
+        let seen = std::cell::RefCell::new(Vec::new());
+        let look = |_: &_, value: &CtValue| {
+            seen.borrow_mut().push(value.state);
+            false
+        };
+        bench.datapath.sweep_flows(look).unwrap();
+        assert_eq!(*seen.borrow(), [state], "{what}");
+    }
+}
+
+fn tcp_story(peer: IpAddr) -> Topic {
+    let syn = out(peer, TCP, 80);
+    let reply = syn.answer();
+    let other = out(peer, TCP, 81);
+    let rows = vec![
+        received("a reply to nothing", &reply, DENIED),
+        sent("SYN", &syn, allowed(1)),
+        received("SYN ACK", &reply.clone().flags(SYN_ACK), Quiet),
+        sent("ACK", &syn.clone().flags(ACK), Quiet),
+        sent("data", &syn.clone().flags(0x18), Quiet),
+        received("data", &reply.clone().flags(0x18), Quiet),
+        received("from another port", &reply.clone().with_port(81), DENIED),
+        received("SYN of the other side", &reply.clone().flags(SYN), DENIED),
+        sent("SYN again", &syn, allowed(1)),
+        sent("SYN and FIN", &syn.clone().flags(SYN | 0x01), allowed(1)),
+        sent("no flags", &syn.clone().flags(0), Quiet),
+        sent("all flags", &syn.clone().flags(0xff), Quiet),
+        sent("FIN", &syn.clone().flags(FIN_ACK), Quiet),
+        received("FIN", &reply.clone().flags(FIN_ACK), Quiet),
+        sent("after the end", &syn.clone().flags(ACK), Quiet),
+        sent("ACK of no flow", &other.clone().flags(ACK), DENIED),
+        sent("SYN ACK of no flow", &other.clone().flags(SYN_ACK), DENIED),
+        sent("RST of no flow", &other.flags(RST), DENIED),
+        sent(
+            "in the middle",
+            &syn.clone().with_port(5).flags(ACK),
+            allowed(1),
+        ),
+        received("its reply", &reply_to(&syn.clone().with_port(5)), Quiet),
+    ];
+    Topic::new(&one_port(), rows)
+}
+
+fn reply_to(packet: &Packet) -> Packet {
+    packet.answer().flags(ACK)
+}
+
+fn other_story() -> Topic {
+    let mut entries = one_port();
+    entries.extend([
+        egress(SERVER, (ICMP, 8, 16), (Verdict::Allow, 2)),
+        egress(SERVER, (ICMPV6, 128, 16), (Verdict::Allow, 3)),
+        egress(SERVER, (TCP, 53, 16), (Verdict::Redirect, 4)),
+        egress(SERVER, (UDP, 53, 16), (Verdict::Redirect, 4)),
+    ]);
+    let mut rows = Vec::new();
+    for protocol in [UDP, SCTP] {
+        for packet in [server(protocol, 80), server_v6(protocol, 80)] {
+            let what = format!("{protocol} {}", packet.destination);
+            rows.push(received(
+                format!("{what}: nothing asked"),
+                &packet.answer(),
+                DENIED,
+            ));
+            rows.push(sent(format!("{what}: first"), &packet, allowed(1)));
+            rows.push(sent(format!("{what}: second"), &packet, Quiet));
+            rows.push(received(format!("{what}: reply"), &packet.answer(), Quiet));
+            let other = packet.clone().with_port(9);
+            rows.push(received(
+                format!("{what}: another port"),
+                &other.answer(),
+                DENIED,
+            ));
+            let first = packet.clone().fragment(0x2000);
+            if packet.source.is_ipv4() {
+                rows.push(sent(format!("{what}: a first fragment"), &first, Quiet));
+                let later = packet.clone().fragment(0x0010);
+                let want = Unmatched(Drop::Fragment);
+                rows.push(sent(format!("{what}: a later one"), &later, want));
+            }
+        }
+    }
+    for (ping, rule) in [(server(ICMP, 8), 2), (server_v6(ICMPV6, 128), 3)] {
+        let reply = ping.answer();
+        let mut request = into(ping.destination, ping.protocol, ping.ports.1);
+        request.ports = ping.ports;
+        rows.push(received("an echo reply to nothing", &reply, DENIED));
+        rows.push(sent("echo", &ping, allowed(rule)));
+        rows.push(sent("echo again", &ping, Quiet));
+        rows.push(received("echo reply", &reply, Quiet));
+        rows.push(received("another id", &reply.with_port(9), DENIED));
+        rows.push(received("the same id asked back", &request, DENIED));
+        rows.push(sent("id 0", &ping.clone().with_port(0), allowed(rule)));
+        rows.push(sent("id 0 again", &ping.with_port(0), allowed(rule)));
+    }
+    let query = server(TCP, 53);
+    let redirect = By(Verdict::Redirect, Match::L3L4, 4);
+    rows.push(sent("query by TCP", &query, redirect));
+    rows.push(sent("more of it", &query.clone().flags(0x18), ToProxy));
+    let part = query.clone().flags(0x18).fragment(0x2000);
+    rows.push(sent("a fragment of it", &part, Want::Drop(Drop::Fragment)));
+    rows.push(sent("query by UDP", &server(UDP, 53), ToProxy));
+    rows.push(sent("another", &server(UDP, 53), ToProxy));
+    Topic::new(&entries, rows)
+}
+
+/// A flow that the peer begins.
+fn inbound_story() -> Topic {
+    let mut rows = Vec::new();
+    for (peer, protocol) in [
+        (v4(PEER), TCP),
+        (v6(PEER.into()), TCP),
+        (v4(PEER), UDP),
+        (v6(PEER.into()), SCTP),
+    ] {
+        let request = into(peer, protocol, 80);
+        let mut reply = request.answer();
+        reply.source_mac = WORKLOAD_MAC;
+        let what = format!("{protocol} from {peer}");
+        rows.push(sent(format!("{what}: a reply to nothing"), &reply, DENIED));
+        rows.push(received(format!("{what}: request"), &request, allowed(1)));
+        rows.push(sent(format!("{what}: reply"), &reply, Quiet));
+        rows.push(received(
+            format!("{what}: more"),
+            &request.clone().flags(ACK),
+            Quiet,
+        ));
+        let other = reply.clone().with_port(81);
+        rows.push(sent(format!("{what}: from another port"), &other, DENIED));
+        if protocol == TCP {
+            rows.push(sent("SYN of its own", &reply.flags(SYN), DENIED));
+        }
+    }
+    Topic::new(&one_port(), rows)
+}
