@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use flow::{Compact, Cursor, Filter, Flow};
+use flow::{Compact, Cursor, Direction, Filter, Flow};
 
 use super::Options;
 use super::steps::{Shown, Step};
@@ -88,7 +88,8 @@ impl Voice {
         }
         let flows: Vec<Arc<Flow>> = collect(ring, since)
             .into_iter()
-            .filter(|flow| filter.matches(flow))
+            // Of a flow between two pods both ends tell; the one who sends is enough here.
+            .filter(|flow| flow.traffic_direction != Direction::Ingress && filter.matches(flow))
             .collect();
         let compact = Compact {
             color: self.options.color,
