@@ -23,9 +23,6 @@ const OTHER_IDLE_NS: u64 = 180 * SECOND_NS;
 const SECOND_NS: u64 = 1_000_000_000;
 const TCP: u8 = 6;
 
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
-
 /// Whether a flow's entry has outlived its time.
 pub(crate) fn is_over(key: &CtKey, value: &CtValue, now: u64) -> bool {
     let limit = if key.protocol != TCP {
@@ -86,11 +83,7 @@ impl<'a, T: Table> Review<'a, T> {
             direction,
             identity,
             protocol: key.protocol,
-            port: match key.protocol {
-                ICMP => ECHO,
-                ICMPV6 => ECHO_V6,
-                _ => port,
-            },
+            port, // of an echo the request's type stands there
         };
         let learned = self
             .learner
@@ -141,10 +134,6 @@ fn l4(protocol: u8) -> Option<L4Protocol> {
         .into_iter()
         .find(|one| one.number() == protocol)
 }
-
-/// The types of ICMP that begin a flow that is remembered.
-const ECHO: u16 = 8;
-const ECHO_V6: u16 = 128;
 
 #[cfg(test)]
 mod tests {
