@@ -5,10 +5,11 @@
 //! an interface without a program, or a program without its tables. That holds only if the maps are
 //! what the new programs take them for, which neither the kernel nor aya looks at.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use aya::maps::{Array, HashMap, MapData, MapInfo};
+use aya::maps::lpm_trie::LpmTrie;
+use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo};
 use bpf_redirect_common as common;
 use bpf_redirect_common::{Address, Config, EndpointAddress, EndpointIf, LAYOUT_VERSION};
 use zerocopy::{FromBytes, KnownLayout};
@@ -88,25 +89,27 @@ pub fn inspect(pins: &Pins) -> Result<Inherited, TakeOverError> {
             },
         );
     }
-    let mut identities = BTreeSet::new();
+    let mut last = 0;
     for (key, identity) in pairs::<[u8; 20], 4>(pins, common::LEARNED)? {
         let key: EndpointAddress = from_bytes(&key, common::LEARNED)?;
         let identity = u32::from_ne_bytes(identity);
-        identities.insert(identity);
+        last = last.max(identity);
         let of_endpoint = inherited.learned.entry(key.endpoint).or_default();
         of_endpoint.push((key.address, identity));
     }
     let flows = pairs::<[u8; 44], 24>(pins, common::CT)?;
     for (_, value) in flows {
         let value: common::CtValue = from_bytes(&value, common::CT)?;
-        identities.insert(value.identity);
+        last = last.max(value.identity);
     }
     for (_, value) in pairs::<[u8; 20], 8>(pins, common::SERVICES)? {
         let value: common::ServiceValue = from_bytes(&value, common::SERVICES)?;
-        identities.insert(value.identity);
+        last = last.max(value.identity);
     }
-    identities.extend(prefix_identities(pins)?);
-    inherited.last_identity = identities.last().copied().unwrap_or_default();
+    let prefixes: LpmTrie<MapData, [u8; 16], u32> = open(pins, common::IPCACHE)?;
+    let prefixes = prefixes.iter().filter_map(Result::ok);
+    last = prefixes.fold(last, |last, (_, identity)| last.max(identity));
+    inherited.last_identity = last;
     Ok(inherited)
 }
 
@@ -120,30 +123,17 @@ fn verify(pins: &Pins) -> Result<(), TakeOverError> {
         .filter(|(name, _)| !name.starts_with('.'))
     {
         let path = pins.map(name);
-        let found = MapInfo::from_pin(&path).map_err(|source| TakeOverError::OtherMap {
-            path: path.clone(),
-            found: format!("it can't be opened ({source})"),
-            wanted: shape(
-                wanted.map_type(),
-                wanted.key_size(),
-                wanted.value_size(),
-                wanted.max_entries(),
-            ),
-        })?;
-        let kind = found.map_type().map_or(0, |kind| kind as u32);
-        // A ring has no keys; the kernel rounds nothing of what we name.
-        let found = shape(
-            kind,
-            found.key_size(),
-            found.value_size(),
-            found.max_entries(),
-        );
         let wanted = shape(
             wanted.map_type(),
-            wanted.key_size(),
-            wanted.value_size(),
+            (wanted.key_size(), wanted.value_size()),
             wanted.max_entries(),
         );
+        let found = MapInfo::from_pin(&path).map(|found| {
+            let kind = found.map_type().map_or(0, |kind| kind as u32);
+            let sizes = (found.key_size(), found.value_size());
+            shape(kind, sizes, found.max_entries())
+        });
+        let found = found.unwrap_or_else(|source| format!("it can't be opened ({source})"));
         if found != wanted {
             return Err(TakeOverError::OtherMap {
                 path,
@@ -155,19 +145,29 @@ fn verify(pins: &Pins) -> Result<(), TakeOverError> {
     Ok(())
 }
 
-fn shape(kind: u32, key: u32, value: u32, entries: u32) -> String {
+fn shape(kind: u32, (key, value): (u32, u32), entries: u32) -> String {
     format!("map type {kind}, keys of {key} and values of {value} bytes, {entries} entries")
 }
 
+/// Opens a pinned map.
+fn open<M: TryFrom<Map, Error = MapError>>(
+    pins: &Pins,
+    name: &'static str,
+) -> Result<M, DatapathError> {
+    let failed = |source| DatapathError::Map { name, source };
+    let data = MapData::from_pin(pins.map(name)).map_err(failed)?;
+    Map::from_map_data(data)
+        .and_then(M::try_from)
+        .map_err(failed)
+}
+
 fn read_config(pins: &Pins) -> Result<Config, DatapathError> {
-    let failed = |source| DatapathError::Map {
+    let map: Array<MapData, [u8; 16]> = open(pins, common::CONFIG)?;
+    let config = map.get(&0, 0).map_err(|source| DatapathError::Map {
         name: common::CONFIG,
         source,
-    };
-    let data = MapData::from_pin(pins.map(common::CONFIG)).map_err(failed)?;
-    let map = aya::maps::Map::from_map_data(data).map_err(failed)?;
-    let map: Array<MapData, [u8; 16]> = map.try_into().map_err(failed)?;
-    from_bytes(&map.get(&0, 0).map_err(failed)?, common::CONFIG)
+    })?;
+    from_bytes(&config, common::CONFIG)
 }
 
 /// All entries of a pinned hash; what vanishes under the walk is left out.
@@ -175,27 +175,8 @@ fn pairs<K: aya::Pod, const V: usize>(
     pins: &Pins,
     name: &'static str,
 ) -> Result<Vec<(K, [u8; V])>, DatapathError> {
-    let failed = |source| DatapathError::Map { name, source };
-    let data = MapData::from_pin(pins.map(name)).map_err(failed)?;
-    let map = aya::maps::Map::from_map_data(data).map_err(failed)?;
-    let map: HashMap<MapData, K, [u8; V]> = map.try_into().map_err(failed)?;
+    let map: HashMap<MapData, K, [u8; V]> = open(pins, name)?;
     Ok(map.iter().filter_map(Result::ok).collect())
-}
-
-fn prefix_identities(pins: &Pins) -> Result<Vec<u32>, DatapathError> {
-    let failed = |source| DatapathError::Map {
-        name: common::IPCACHE,
-        source,
-    };
-    let data = MapData::from_pin(pins.map(common::IPCACHE)).map_err(failed)?;
-    let map = aya::maps::Map::from_map_data(data).map_err(failed)?;
-    let map: aya::maps::lpm_trie::LpmTrie<MapData, [u8; 16], u32> =
-        map.try_into().map_err(failed)?;
-    Ok(map
-        .iter()
-        .filter_map(Result::ok)
-        .map(|(_, identity)| identity)
-        .collect())
 }
 
 fn from_bytes<T: FromBytes + KnownLayout>(
