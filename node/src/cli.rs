@@ -19,7 +19,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde_json::Value;
 
+use crate::control;
 use crate::instance::Instance;
 
 /// A node-level gate by name: each workload of this node talks to the names that its policy allows.
@@ -85,6 +87,40 @@ impl Which {
             .clone()
             .unwrap_or_else(|| self.instance.socket())
     }
+}
+
+/// Which daemon is asked, and how its answer is shown.
+#[derive(Args)]
+struct Ask {
+    #[command(flatten)]
+    which: Which,
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+impl Ask {
+    fn call(&self, command: &control::Command) -> anyhow::Result<Value> {
+        control::call(&self.which.socket(), command)
+    }
+
+    /// Prints an answer as it is, or as text for people.
+    fn show(
+        &self,
+        answer: &Value,
+        text: impl FnOnce(&Value) -> String,
+    ) -> anyhow::Result<ExitCode> {
+        match self.output {
+            Output::Json => print(&format!("{answer:#}\n")),
+            Output::Text => print(&text(answer)),
+        }
+    }
+}
+
+/// What is listed under a key; nothing if it isn't there.
+fn list<'a>(answer: &'a Value, key: &str) -> &'a [Value] {
+    let all = answer.get(key).and_then(Value::as_array);
+    all.map_or(&[], Vec::as_slice)
 }
 
 /// How data is printed.

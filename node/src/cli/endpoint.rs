@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::{Output, Which, print};
-use crate::control::{Command, call};
+use super::{Ask, list};
+use crate::control::Command;
 use crate::maps::aligned;
 
 /// The endpoints of this node.
@@ -24,10 +24,7 @@ pub(super) enum Endpoint {
   namegate endpoint list -o json | jq '.[] | select(.state != \"ready\")'")]
 pub(super) struct List {
     #[command(flatten)]
-    which: Which,
-    /// Form of the output.
-    #[arg(short, long, value_enum, default_value = "text")]
-    output: Output,
+    ask: Ask,
 }
 
 /// Show all that is known of one endpoint: its link, identity and labels, how far it is enforced, what
@@ -41,10 +38,7 @@ pub(super) struct Get {
     #[arg(value_name = "NAMESPACE/NAME|NUMBER")]
     endpoint: String,
     #[command(flatten)]
-    which: Which,
-    /// Form of the output.
-    #[arg(short, long, value_enum, default_value = "text")]
-    output: Output,
+    ask: Ask,
 }
 
 impl Endpoint {
@@ -58,23 +52,19 @@ impl Endpoint {
 
 impl List {
     fn run(self) -> anyhow::Result<ExitCode> {
-        let answer = call(&self.which.socket(), &Command::Endpoints)?;
+        let answer = self.ask.call(&Command::Endpoints)?;
         let endpoints = answer.get("endpoints").cloned().unwrap_or_default();
-        match self.output {
-            Output::Json => print(&format!("{endpoints:#}\n")),
-            Output::Text => print(&table(endpoints.as_array().map_or(&[], Vec::as_slice))),
-        }
+        self.ask.show(&endpoints, |all| {
+            table(all.as_array().map_or(&[], Vec::as_slice))
+        })
     }
 }
 
 impl Get {
     fn run(self) -> anyhow::Result<ExitCode> {
         let endpoint = self.endpoint;
-        let answer = call(&self.which.socket(), &Command::Endpoint { endpoint })?;
-        match self.output {
-            Output::Json => print(&format!("{answer:#}\n")),
-            Output::Text => print(&details(&answer)),
-        }
+        let answer = self.ask.call(&Command::Endpoint { endpoint })?;
+        self.ask.show(&answer, details)
     }
 }
 
@@ -194,11 +184,6 @@ fn entry_table(entries: &[Value]) -> String {
         columns.iter().map(cell).collect()
     });
     aligned(head.collect(), rows)
-}
-
-fn list<'a>(endpoint: &'a Value, key: &str) -> &'a [Value] {
-    let all = endpoint.get(key).and_then(Value::as_array);
-    all.map_or(&[], Vec::as_slice)
 }
 
 /// What isn't there is `-`; several are told with spaces between.

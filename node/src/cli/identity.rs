@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::{Output, Which, print};
-use crate::control::{Command, call};
+use super::Ask;
+use crate::control::Command;
 use crate::maps::aligned;
 
 /// Identities: the numbers that sets of labels have in the kernel.
@@ -26,10 +26,7 @@ pub(super) enum Identity {
   namegate identity list -o json | jq '.[] | select(.learned > 0)'")]
 pub(super) struct List {
     #[command(flatten)]
-    which: Which,
-    /// Form of the output.
-    #[arg(short, long, value_enum, default_value = "text")]
-    output: Output,
+    ask: Ask,
 }
 
 /// Show one identity: its labels, the workloads and prefixes that have it, and the addresses that
@@ -41,10 +38,7 @@ pub(super) struct Get {
     /// Its number.
     number: u32,
     #[command(flatten)]
-    which: Which,
-    /// Form of the output.
-    #[arg(short, long, value_enum, default_value = "text")]
-    output: Output,
+    ask: Ask,
 }
 
 impl Identity {
@@ -59,23 +53,18 @@ impl Identity {
 impl List {
     fn run(self) -> anyhow::Result<ExitCode> {
         let number = None;
-        let answer = call(&self.which.socket(), &Command::Identities { number })?;
+        let answer = self.ask.call(&Command::Identities { number })?;
         let all = answer.get("identities").cloned().unwrap_or_default();
-        match self.output {
-            Output::Json => print(&format!("{all:#}\n")),
-            Output::Text => print(&table(all.as_array().map_or(&[], Vec::as_slice))),
-        }
+        self.ask
+            .show(&all, |all| table(all.as_array().map_or(&[], Vec::as_slice)))
     }
 }
 
 impl Get {
     fn run(self) -> anyhow::Result<ExitCode> {
         let number = Some(self.number);
-        let answer = call(&self.which.socket(), &Command::Identities { number })?;
-        match self.output {
-            Output::Json => print(&format!("{answer:#}\n")),
-            Output::Text => print(&details(&answer)),
-        }
+        let answer = self.ask.call(&Command::Identities { number })?;
+        self.ask.show(&answer, details)
     }
 }
 

@@ -9,8 +9,8 @@ use bpf_redirect_common::{CT, EP_ID, EP_IF, IPCACHE, LEARNED, POLICY, SERVICES};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::{Output, Which, print};
-use crate::control::{Command, call, stream};
+use super::{Ask, Output, Which, print};
+use crate::control::{Command, stream};
 use crate::exit::Exit;
 use crate::{clock, maps};
 
@@ -29,10 +29,7 @@ struct Pinned {
     #[arg(long, value_name = "DIR")]
     bpf_dir: Option<PathBuf>,
     #[command(flatten)]
-    which: Which,
-    /// Form of the output.
-    #[arg(short, long, value_enum, default_value = "text")]
-    output: Output,
+    ask: Ask,
 }
 
 /// List the maps: type, sizes, how many entries each takes and has, and where it is pinned.
@@ -105,7 +102,7 @@ impl Map {
 impl Pinned {
     fn open(&self) -> anyhow::Result<PinnedMaps> {
         let dir = self.bpf_dir.clone();
-        let dir = dir.unwrap_or_else(|| self.which.instance.bpf_dir());
+        let dir = dir.unwrap_or_else(|| self.ask.which.instance.bpf_dir());
         Ok(PinnedMaps::open(&dir)?)
     }
 
@@ -114,7 +111,7 @@ impl Pinned {
         if let Ok(number) = name.parse() {
             return Ok(number);
         }
-        let answer = call(&self.which.socket(), &Command::Endpoints)
+        let answer = self.ask.call(&Command::Endpoints)
             .map_err(|error| error.context("an endpoint's name is known to a running daemon alone; its number would do, and `namegate map get EP_IF` shows it"))?;
         let all = answer.get("endpoints").and_then(Value::as_array);
         let found = all
@@ -133,7 +130,7 @@ impl Pinned {
 impl List {
     fn run(self) -> anyhow::Result<ExitCode> {
         let all = self.pinned.open()?.list()?;
-        match self.pinned.output {
+        match self.pinned.ask.output {
             Output::Json => {
                 let all: Vec<Value> = all.iter().map(maps::summary).collect();
                 print(&format!("{:#}\n", Value::Array(all)))
@@ -151,7 +148,7 @@ impl Get {
             .map(|name| self.pinned.endpoint(name))
             .transpose()?;
         let rows: Vec<Row> = pinned.entries(&self.name, endpoint, clock::boot_ns())?;
-        match self.pinned.output {
+        match self.pinned.ask.output {
             Output::Json => {
                 let all: Vec<Value> = rows.iter().map(maps::json).collect();
                 print(&format!("{:#}\n", Value::Array(all)))

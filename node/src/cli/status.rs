@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::Value;
 
-use super::{Output, Which, print};
-use crate::control::{Command, call};
+use super::{Ask, list};
+use crate::control::Command;
 
 /// Tell how a running daemon is: policy, endpoints, DNS, drops.
 ///
@@ -16,32 +16,19 @@ use crate::control::{Command, call};
   namegate status -o json | jq .datapath.counters")]
 pub(super) struct Status {
     #[command(flatten)]
-    which: Which,
-    /// Form of the output.
-    #[arg(short, long, value_enum, default_value = "text")]
-    output: Output,
+    ask: Ask,
 }
 
 impl Status {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let status = call(&self.which.socket(), &Command::Status)?;
-        match self.output {
-            Output::Json => print(&format!("{status:#}\n"))?,
-            Output::Text => print(&text(&status))?,
-        };
+        let status = self.ask.call(&Command::Status)?;
+        self.ask.show(&status, text)?;
         Ok(if is_well(&status) {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
         })
     }
-}
-
-fn list<'a>(status: &'a Value, key: &str) -> &'a [Value] {
-    status
-        .get(key)
-        .and_then(Value::as_array)
-        .map_or(&[], Vec::as_slice)
 }
 
 fn errors(status: &Value) -> impl Iterator<Item = &Value> {
