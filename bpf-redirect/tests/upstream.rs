@@ -16,7 +16,7 @@ use bpf_redirect::Hook;
 use bpf_redirect_common::{
     FRAGMENTS_AGE_NS_MAX, GATE_MAC, Kind, Mark, UPSTREAM_FRAGMENTS_MAX, Verdict,
 };
-use common::{Bench, ENDPOINT, NEXT, Packet, REDIRECT, SHOT, entry, out, v4, v6};
+use common::{Bench, ENDPOINT, NEXT, Packet, REDIRECT, SHOT, entry, icmp_error, out, v4, v6};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -162,31 +162,6 @@ fn more_answers_in_fragments_than_are_remembered_forget_the_oldest() {
     assert_eq!(sent_to(&mut bench, &fragments(&answer, 0)[1]), SHOT);
 }
 
-/// An ICMP error of somebody on the way, to the one who sent the packet that it quotes.
-fn error(about: &Packet, kind: u8) -> Vec<u8> {
-    let quoted = &about.bytes()[14..];
-    let outer = Packet {
-        source: if about.source.is_ipv4() { v4(1) } else { v6(1) },
-        protocol: if about.source.is_ipv4() { 1 } else { 58 },
-        extra: Vec::new(),
-        fragment: 0,
-        ..about.answer()
-    };
-    let mut frame = outer.bytes();
-    let at = frame.len() - 8;
-    frame.truncate(at);
-    frame.extend([kind, 1, 0, 0, 0, 0, 5, 20]);
-    frame.extend(quoted);
-    let (length_at, length) = if about.source.is_ipv4() {
-        (16, frame.len() - 14)
-    } else {
-        (18, frame.len() - 54)
-    };
-    let length = u16::try_from(length).unwrap().to_be_bytes();
-    frame[length_at..length_at + 2].copy_from_slice(&length);
-    frame
-}
-
 /// Types that are errors, and others.
 fn kinds(server: IpAddr) -> (&'static [u8], &'static [u8]) {
     if server.is_ipv4() {
@@ -205,13 +180,13 @@ fn an_icmp_error_about_what_the_proxy_sent_goes_to_the_gate() {
             let (code, frame) = run(
                 &mut bench,
                 Hook::ToEndpoint,
-                &error(&answer.answer(), *kind),
+                &icmp_error(&answer.answer(), *kind),
             );
             assert_eq!(code, REDIRECT, "{server} {protocol} {kind}");
             assert_eq!(frame[6..12], mark().to_mac());
         }
         for kind in others {
-            let other = error(&answer.answer(), *kind);
+            let other = icmp_error(&answer.answer(), *kind);
             let (code, _) = run(&mut bench, Hook::ToEndpoint, &other);
             assert_eq!(code, SHOT, "{server} {protocol} {kind}");
         }
@@ -228,16 +203,16 @@ fn an_icmp_error_about_anything_else_is_judged_by_the_ingress_policy() {
         let changed = |change: &dyn Fn(&mut Packet)| {
             let mut packet = sent.clone();
             change(&mut packet);
-            error(&packet, kind)
+            icmp_error(&packet, kind)
         };
-        let mut of_another = error(&sent, kind);
+        let mut of_another = icmp_error(&sent, kind);
         let quoted_source_at = if server.is_ipv4() {
             14 + 28 + 12
         } else {
             14 + 48 + 8
         };
         of_another[quoted_source_at] ^= 1;
-        let ports_end = error(&sent, kind).len() - 8;
+        let ports_end = icmp_error(&sent, kind).len() - 8;
         let cases = [
             (
                 "the workload's own port",
@@ -260,7 +235,7 @@ fn an_icmp_error_about_anything_else_is_judged_by_the_ingress_policy() {
             ("what another address sent", of_another),
             (
                 "a quote without both ports",
-                error(&sent, kind)[..ports_end - 2].to_vec(),
+                icmp_error(&sent, kind)[..ports_end - 2].to_vec(),
             ),
         ];
         for (name, packet) in cases {
@@ -275,7 +250,7 @@ fn an_icmp_error_about_anything_else_is_judged_by_the_ingress_policy() {
     let (mut bench, answer) = asked(v4(3), UDP);
     let mut later = answer.answer();
     later.fragment = 0x0010;
-    let (code, _) = run(&mut bench, Hook::ToEndpoint, &error(&later, 3));
+    let (code, _) = run(&mut bench, Hook::ToEndpoint, &icmp_error(&later, 3));
     assert_eq!(
         code, SHOT,
         "what a later fragment has in the place of ports"

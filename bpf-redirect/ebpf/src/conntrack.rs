@@ -6,13 +6,18 @@ use bpf_redirect_common::{Address, CtKey, CtValue, Drop, EGRESS, INGRESS, Verdic
 
 use crate::{
     maps::CT,
-    packet::{Fragment, ICMP, ICMPV6, Packet, SCTP, TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, UDP},
+    packet::{
+        ECHO, ECHO_V6, Fragment, ICMP, ICMPV6, Packet, Quoted, SCTP, TCP, TCP_ACK, TCP_FIN, TCP_RST,
+        TCP_SYN, UDP, kind,
+    },
 };
 
 /// A packet as one endpoint sees it.
 pub struct Tuple {
     key: CtKey,
     flags: u8,
+    /// Whether it may be the first of a flow: an echo's reply is none.
+    opens: bool,
     /// Which way this packet goes.
     way: u8,
 }
@@ -22,13 +27,8 @@ impl Tuple {
     /// fragments, ICMP errors).
     #[inline(always)]
     pub fn of(endpoint: u32, way: u8, packet: &Packet) -> Option<Self> {
-        match packet.protocol {
-            TCP | UDP | SCTP => {}
-            // Only echoes have an id, and 0 is one that no common program uses.
-            ICMP | ICMPV6 if packet.source_port != 0 && packet.destination_port != 0 => {}
-            _ => return None,
-        }
-        if packet.fragment == Fragment::Later {
+        let ports = (packet.source_port, packet.destination_port);
+        if packet.fragment == Fragment::Later || !has_flow(packet.protocol, ports) {
             return None;
         }
         let (local, local_port, peer, peer_port) = if way == EGRESS {
@@ -39,20 +39,25 @@ impl Tuple {
         Some(Self {
             key: key(endpoint, packet.protocol, (local, local_port), (peer, peer_port)),
             flags: packet.tcp_flags,
+            opens: match packet.protocol {
+                ICMP => kind(packet.icmp) == ECHO,
+                ICMPV6 => kind(packet.icmp) == ECHO_V6,
+                _ => true,
+            },
             way,
         })
     }
 
     /// Whether this packet opens a TCP connection; it is always judged anew.
     #[inline(always)]
-    fn opens(&self) -> bool {
+    fn opens_tcp(&self) -> bool {
         self.key.protocol == TCP && self.flags & (TCP_SYN | TCP_ACK) == TCP_SYN
     }
 
     /// The verdict of the flow that this packet belongs to, and a note that it lives.
     #[inline(always)]
     pub fn known(&mut self) -> Option<Verdict> {
-        if self.opens() {
+        if self.opens_tcp() {
             return None;
         }
         self.key.direction = self.way;
@@ -90,11 +95,14 @@ impl Tuple {
         }
     }
 
-    /// Remembers the flow that this packet opened.
+    /// Remembers the flow that this packet opened, if it can have opened one.
     ///
     /// A full table refuses the new flow and evicts nothing.
     #[inline(always)]
     pub fn remember(&mut self, identity: u32, rule: u32, verdict: Verdict) -> Result<(), Drop> {
+        if !self.opens {
+            return Ok(());
+        }
         self.key.direction = self.way;
         let value = CtValue {
             // SAFETY: no arguments, no effects.
@@ -108,6 +116,41 @@ impl Tuple {
             ticks: unsafe { bpf_jiffies64() } as u32,
         };
         CT.insert(&self.key, &value, 0).map_err(|_| Drop::CtInsertFailed)
+    }
+}
+
+/// Whether a flow passes that a quoted packet belongs to, which went `way`. The quote may be forged: it
+/// makes no entry, and none lives longer by it.
+#[inline(always)]
+pub fn passes(endpoint: u32, way: u8, quoted: &Quoted) -> bool {
+    if !has_flow(quoted.protocol, (quoted.source_port, quoted.destination_port)) {
+        return false;
+    }
+    let source = (quoted.source, quoted.source_port);
+    let destination = (quoted.destination, quoted.destination_port);
+    let mut key = match way {
+        EGRESS => key(endpoint, quoted.protocol, source, destination),
+        _ => key(endpoint, quoted.protocol, destination, source),
+    };
+    for direction in [EGRESS, INGRESS] {
+        key.direction = direction;
+        // SAFETY: a byte that is read once.
+        if let Some(value) = unsafe { CT.get(&key) } {
+            // What the proxy has is between it and the workload.
+            return value.verdict == Verdict::Allow as u8;
+        }
+    }
+    false
+}
+
+/// Whether packets of this protocol, with these ports, are told apart by flows. Only echoes of ICMP have
+/// an id, and 0 is one that no common program uses.
+#[inline(always)]
+fn has_flow(protocol: u8, ports: (u16, u16)) -> bool {
+    match protocol {
+        TCP | UDP | SCTP => true,
+        ICMP | ICMPV6 => ports.0 != 0 && ports.1 != 0,
+        _ => false,
     }
 }
 

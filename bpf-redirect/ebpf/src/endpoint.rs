@@ -8,10 +8,10 @@ use bpf_redirect_common::{
 
 use crate::{
     Action,
-    conntrack::Tuple,
+    conntrack::{self, Tuple},
     learned,
     maps::{CONFIG, EP_IF, SERVICES},
-    packet::{Fragment, Frame, ICMP, ICMPV6, Packet, SCTP, TCP, UDP, parse},
+    packet::{Fragment, Frame, ICMP, ICMPV6, Packet, Quoted, SCTP, TCP, UDP, parse, quoted},
     policy::{Flow, Judgement, is_open, judge},
     sidelink,
     tell::{self, Place},
@@ -54,6 +54,8 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
             // Flows that pass are remembered as allowed.
             Some(_) | None => {}
         }
+    } else if quoted(ctx, &packet).is_some_and(|quoted| is_related_out(endpoint, &packet, &quoted)) {
+        return Ok(Action::Pass);
     }
     let (identity, judgement) = judged(&place, &packet, packet.destination)?;
     match judgement.verdict {
@@ -104,7 +106,8 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
             false => Err(Drop::NotForEndpoint),
         };
     }
-    if upstream::is_for_proxy(ctx, place.endpoint, &packet) {
+    let quoted = quoted(ctx, &packet);
+    if upstream::is_for_proxy(ctx, place.endpoint, &packet, quoted.as_ref()) {
         // Before conntrack and before the ingress policy: it was asked for by the proxy.
         return sidelink::to_gate(ctx, config, Kind::Upstream, place.endpoint);
     }
@@ -113,6 +116,8 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         if tuple.known().is_some() {
             return Ok(Action::Pass);
         }
+    } else if quoted.is_some_and(|quoted| is_related_in(endpoint, &packet, &quoted)) {
+        return Ok(Action::Pass);
     }
     let (identity, judgement) = judged(&place, &packet, packet.source)?;
     match judgement.verdict {
@@ -133,6 +138,22 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
             Err(judgement.reason(packet.fragment))
         }
     }
+}
+
+/// Whether an ICMP error of the workload is about what a peer sent it in a flow that passes; it goes to
+/// that peer and to nobody else.
+#[inline(always)]
+fn is_related_out(endpoint: &EndpointIf, packet: &Packet, quoted: &Quoted) -> bool {
+    quoted.source == packet.destination
+        && is_own(endpoint, quoted.destination)
+        && conntrack::passes(endpoint.endpoint, INGRESS, quoted)
+}
+
+/// Whether an ICMP error to the workload, of whoever is on the way, is about what that address of it
+/// sent in a flow that passes.
+#[inline(always)]
+fn is_related_in(endpoint: &EndpointIf, packet: &Packet, quoted: &Quoted) -> bool {
+    quoted.source == packet.destination && conntrack::passes(endpoint.endpoint, EGRESS, quoted)
 }
 
 /// Whose identity the other side has, and what the endpoint's policy says of the packet.

@@ -19,6 +19,11 @@ pub const TCP_SYN: u8 = 0x02;
 pub const TCP_RST: u8 = 0x04;
 pub const TCP_ACK: u8 = 0x10;
 
+pub const ECHO: u8 = 8;
+const ECHO_REPLY: u8 = 0;
+pub const ECHO_V6: u8 = 128;
+const ECHO_REPLY_V6: u8 = 129;
+
 /// Extension header: fragment (RFC 8200 §4.5).
 const FRAGMENT: u8 = 44;
 
@@ -244,21 +249,32 @@ fn read_ports(ctx: &TcContext, at: u32, packet: &mut Packet) -> Result<(), Drop>
         ICMP | ICMPV6 => {
             let words: [u16; 3] = load(ctx, at).ok_or(Drop::TruncatedHeader)?;
             packet.icmp = words[0];
-            let kind = (u16::from_be(words[0]) >> 8) as u8;
-            // Echo and echo reply (RFC 792, RFC 4443 §4). The id tells flows apart; who answers has the
-            // type of what was asked, so that a request of the other side is no reply.
-            let id = words[2];
-            (packet.source_port, packet.destination_port) = match (packet.protocol, kind) {
-                (ICMP, 8) => (id, 8u16.to_be()),
-                (ICMP, 0) => (8u16.to_be(), id),
-                (ICMPV6, 128) => (id, 128u16.to_be()),
-                (ICMPV6, 129) => (128u16.to_be(), id),
-                _ => (0, 0),
-            };
+            (packet.source_port, packet.destination_port) = echo_ports(packet.protocol, words);
         }
         _ => {}
     }
     Ok(())
+}
+
+/// What tells echoes apart, in place of ports (RFC 792, RFC 4443 §4); 0 of what is none. The id tells
+/// flows apart; who answers has the type of what was asked, so that a request of the other side is no
+/// reply.
+#[inline(always)]
+fn echo_ports(protocol: u8, words: [u16; 3]) -> (u16, u16) {
+    let [kind_code, _, id] = words;
+    match (protocol, kind(kind_code)) {
+        (ICMP, ECHO) => (id, u16::from(ECHO).to_be()),
+        (ICMP, ECHO_REPLY) => (u16::from(ECHO).to_be(), id),
+        (ICMPV6, ECHO_V6) => (id, u16::from(ECHO_V6).to_be()),
+        (ICMPV6, ECHO_REPLY_V6) => (u16::from(ECHO_V6).to_be(), id),
+        _ => (0, 0),
+    }
+}
+
+/// The type of ICMP, of type and code as they stand in the packet.
+#[inline(always)]
+pub fn kind(kind_code: u16) -> u8 {
+    (u16::from_be(kind_code) >> 8) as u8
 }
 
 /// What all fragments of a packet share. Read again where it is needed: few packets are fragments. Of
@@ -287,50 +303,84 @@ pub struct Quoted {
 }
 
 /// What a whole ICMP packet quotes, if it is an error: not delivered, too big, time exceeded, bad
-/// header (RFC 792: 3, 11, 12; RFC 4443: 1 to 4). Of IPv6 only without extension headers before ICMP and
-/// in what is quoted: the proxy sends none.
+/// header (RFC 792: 3, 11, 12; RFC 4443: 1 to 4). Of IPv6 only without extension headers before ICMP, and
+/// with none in what is quoted but that of a first fragment; the rest is judged by policy.
 #[inline(always)]
 pub fn quoted(ctx: &TcContext, packet: &Packet) -> Option<Quoted> {
     const ICMP_LEN: u32 = 8;
-    let kind = (u16::from_be(packet.icmp) >> 8) as u8;
+    if packet.fragment != Fragment::Whole {
+        return None;
+    }
     let (quoted, at) = match (packet.family, packet.protocol) {
-        (4, ICMP) if matches!(kind, 3 | 11 | 12) => {
+        (4, ICMP) if matches!(kind(packet.icmp), 3 | 11 | 12) => {
             let outer: Ipv4 = load(ctx, ETH_LEN)?;
             let at = ETH_LEN + u32::from(outer.version_length & 0x0f) * 4 + ICMP_LEN;
-            let ip: Ipv4 = load(ctx, at)?;
-            let quoted = Quoted {
-                source: Address::from_ipv4_word(ip.source),
-                destination: Address::from_ipv4_word(ip.destination),
-                source_port: 0,
-                destination_port: 0,
-                protocol: ip.protocol,
-            };
-            // A later fragment has no ports.
-            if u16::from_be(ip.fragment) & 0x1fff != 0 {
-                return None;
-            }
-            (quoted, at + u32::from(ip.version_length & 0x0f) * 4)
+            quoted_ipv4(ctx, at)?
         }
-        (6, ICMPV6) if matches!(kind, 1..=4) => {
+        (6, ICMPV6) if matches!(kind(packet.icmp), 1..=4) => {
             let outer: Ipv6 = load(ctx, ETH_LEN)?;
             if outer.next != ICMPV6 {
                 return None;
             }
-            let at = ETH_LEN + IPV6_LEN + ICMP_LEN;
-            let ip: Ipv6 = load(ctx, at)?;
-            let quoted = Quoted {
-                source: ip.source,
-                destination: ip.destination,
-                source_port: 0,
-                destination_port: 0,
-                protocol: ip.next,
-            };
-            (quoted, at + IPV6_LEN)
+            quoted_ipv6(ctx, ETH_LEN + IPV6_LEN + ICMP_LEN)?
         }
         _ => return None,
     };
-    let ports: [u16; 2] = load(ctx, at)?;
-    Some(Quoted { source_port: ports[0], destination_port: ports[1], ..quoted })
+    let [source_port, destination_port] = load(ctx, at)?;
+    let (source_port, destination_port) = match quoted.protocol {
+        ICMP | ICMPV6 => {
+            let [id]: [u16; 1] = load(ctx, at + 4)?;
+            echo_ports(quoted.protocol, [source_port, 0, id])
+        }
+        _ => (source_port, destination_port),
+    };
+    Some(Quoted { source_port, destination_port, ..quoted })
+}
+
+/// The quoted packet but for its ports, and where they are.
+#[inline(always)]
+fn quoted_ipv4(ctx: &TcContext, at: u32) -> Option<(Quoted, u32)> {
+    let ip: Ipv4 = load(ctx, at)?;
+    let header = u32::from(ip.version_length & 0x0f) * 4;
+    // A later fragment has no ports.
+    if ip.version_length >> 4 != 4 || header < 20 || u16::from_be(ip.fragment) & 0x1fff != 0 {
+        return None;
+    }
+    let quoted = Quoted {
+        source: Address::from_ipv4_word(ip.source),
+        destination: Address::from_ipv4_word(ip.destination),
+        source_port: 0,
+        destination_port: 0,
+        protocol: ip.protocol,
+    };
+    Some((quoted, at + header))
+}
+
+/// The same of IPv6.
+#[inline(always)]
+fn quoted_ipv6(ctx: &TcContext, at: u32) -> Option<(Quoted, u32)> {
+    let ip: Ipv6 = load(ctx, at)?;
+    if ip.version_class_flow.to_be() >> 28 != 6 || is_mapped(ip.source) || is_mapped(ip.destination) {
+        return None;
+    }
+    let mut at = at + IPV6_LEN;
+    let mut protocol = ip.next;
+    if protocol == FRAGMENT {
+        let [next, offset]: [u16; 2] = load(ctx, at)?;
+        if u16::from_be(offset) & 0xfff8 != 0 {
+            return None;
+        }
+        protocol = kind(next);
+        at += 8;
+    }
+    let quoted = Quoted {
+        source: ip.source,
+        destination: ip.destination,
+        source_port: 0,
+        destination_port: 0,
+        protocol,
+    };
+    Some((quoted, at))
 }
 
 /// Copies a `T` from the packet.

@@ -5,7 +5,7 @@ use bpf_redirect_common::{Drop, FRAGMENTS_AGE_NS_MAX, FragmentKey, UpstreamKey};
 
 use crate::{
     maps::{UP_FRAGMENT, UP_TCP, UP_UDP},
-    packet::{Fragment, ICMP, ICMPV6, Packet, TCP, UDP, fragment_id, quoted},
+    packet::{Fragment, ICMP, ICMPV6, Packet, Quoted, TCP, UDP, fragment_id},
 };
 
 /// Remembers the flow of a packet that the proxy sends in the endpoint's name.
@@ -31,10 +31,15 @@ pub fn remember(endpoint: u32, packet: &Packet) -> Result<(), Drop> {
 /// Whether a packet to the endpoint is the proxy's: an answer of one of its flows, a part of one, or an
 /// error about one.
 #[inline(always)]
-pub fn is_for_proxy(ctx: &TcContext, endpoint: u32, packet: &Packet) -> bool {
+pub fn is_for_proxy(
+    ctx: &TcContext,
+    endpoint: u32,
+    packet: &Packet,
+    quoted: Option<&Quoted>,
+) -> bool {
     match packet.fragment {
         Fragment::Whole if matches!(packet.protocol, ICMP | ICMPV6) => {
-            is_error(ctx, endpoint, packet)
+            quoted.is_some_and(|quoted| is_error(endpoint, packet, quoted))
         }
         Fragment::Whole => is_answer(endpoint, packet),
         Fragment::First => begins_answer(ctx, endpoint, packet),
@@ -44,10 +49,7 @@ pub fn is_for_proxy(ctx: &TcContext, endpoint: u32, packet: &Packet) -> bool {
 
 /// Whether somebody on the way, or the server, says that what the proxy sent didn't arrive.
 #[inline(always)]
-fn is_error(ctx: &TcContext, endpoint: u32, packet: &Packet) -> bool {
-    let Some(quoted) = quoted(ctx, packet) else {
-        return false;
-    };
+fn is_error(endpoint: u32, packet: &Packet, quoted: &Quoted) -> bool {
     let key = UpstreamKey {
         endpoint,
         server_port: quoted.destination_port,

@@ -110,3 +110,29 @@ pub(crate) fn out(destination: IpAddr, protocol: u8, port: u16) -> Packet {
     let source = if destination.is_ipv4() { v4(2) } else { v6(2) };
     Packet::new(source, destination, (protocol, 40_000, port))
 }
+
+/// An ICMP error of somebody on the way, to the one who sent the packet that it quotes.
+pub(crate) fn icmp_error(about: &Packet, kind: u8) -> Vec<u8> {
+    let quoted = &about.bytes()[14..];
+    let outer = Packet {
+        source: if about.source.is_ipv4() { v4(1) } else { v6(1) },
+        protocol: if about.source.is_ipv4() { 1 } else { 58 },
+        extra: Vec::new(),
+        fragment: 0,
+        ..about.answer()
+    };
+    let mut frame = outer.bytes();
+    let at = frame.len() - 8;
+    frame.truncate(at);
+    // Code 1, and an MTU of 1300 where it is about size.
+    frame.extend([kind, 1, 0, 0, 0, 0, 5, 20]);
+    frame.extend(quoted);
+    let (length_at, length) = if about.source.is_ipv4() {
+        (16, frame.len() - 14)
+    } else {
+        (18, frame.len() - 54)
+    };
+    let length = u16::try_from(length).unwrap().to_be_bytes();
+    frame[length_at..length_at + 2].copy_from_slice(&length);
+    frame
+}

@@ -21,6 +21,7 @@ pub(crate) fn stories() -> Vec<Topic> {
         tcp_story(v6(PEER.into())),
         other_story(),
         inbound_story(),
+        unasked_replies(),
     ]
 }
 
@@ -189,6 +190,31 @@ fn other_story() -> Topic {
     rows.push(sent("a fragment of it", &part, Want::Drop(Drop::Fragment)));
     rows.push(sent("query by UDP", &server(UDP, 53), ToProxy));
     rows.push(sent("another", &server(UDP, 53), ToProxy));
+    Topic::new(&entries, rows)
+}
+
+/// Replies that a rule for their own type allows: each is judged, and none is a flow, which the other
+/// side might answer.
+fn unasked_replies() -> Topic {
+    let (mut entries, mut rows) = (Vec::new(), Vec::new());
+    for (request, kind) in [(server(ICMP, 8), 0), (server_v6(ICMPV6, 128), 129)] {
+        let l4 = (request.protocol, kind, 16);
+        entries.push(egress(SERVER, l4, (Verdict::Allow, 1)));
+        entries.push(ingress(SERVER, l4, (Verdict::Allow, 1)));
+        let mut to_it = into(request.destination, request.protocol, kind);
+        to_it.ports.0 = request.ports.0;
+        let mut from_it = request.clone();
+        from_it.ports.1 = kind;
+        // The request of which each would be the reply.
+        let mut from_peer = into(request.destination, request.protocol, request.ports.1);
+        from_peer.ports.0 = request.ports.0;
+        for turn in 0..2 {
+            rows.push(received(format!("a reply, {turn}"), &to_it, allowed(1)));
+            rows.push(sent(format!("{turn}, sent"), &from_it, allowed(1)));
+        }
+        rows.push(sent("a request", &request, DENIED));
+        rows.push(received("a request of the peer", &from_peer, DENIED));
+    }
     Topic::new(&entries, rows)
 }
 

@@ -9,6 +9,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod errors;
 mod flows;
 mod headers;
 mod hosts;
@@ -24,6 +25,7 @@ fn there_are_a_thousand_rows() {
         headers::topics(),
         hosts::topics(),
         flows::stories(),
+        errors::stories(),
     ];
     let rows: usize = tables.iter().flatten().map(table::Topic::size).sum();
     assert!(rows >= 1_000, "{rows}");
