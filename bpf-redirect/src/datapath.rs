@@ -23,7 +23,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::attach::{Hook, HookMode};
 use crate::journal::{Act, NO_VALUE};
 use crate::object::{OBJECT, PROGRAMS};
-use crate::table::bytes;
+use crate::table::{bytes, gone_is_fine};
 use crate::{EventReader, Journal, KernelTable, Pins};
 
 /// What can go wrong with the kernel's part.
@@ -393,7 +393,7 @@ impl Datapath {
         let failed = map_error(common::CT);
         let mut table: HashMap<MapData, [u8; 44], [u8; 24]> = self.open(common::CT)?;
         let mut over = Vec::new();
-        let mut left = 0;
+        let mut left: BTreeMap<u32, u64> = BTreeMap::new();
         for item in table.iter() {
             // An entry that vanishes under the walk is over in any case.
             let Ok((key, value)) = item else { continue };
@@ -406,19 +406,30 @@ impl Datapath {
             if is_over(&flow, &state) {
                 over.push(key);
             } else {
-                left += 1;
+                *left.entry(flow.endpoint).or_default() += 1;
             }
         }
         for key in over {
-            match table.remove(&key) {
-                Ok(()) => self.note(common::CT, Act::Delete, (&key, NO_VALUE)),
-                Err(MapError::KeyNotFound) => {}
-                Err(MapError::SyscallError(error))
-                    if error.io_error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(failed(error)),
-            }
+            gone_is_fine(table.remove(&key)).map_err(&failed)?;
+            self.note(common::CT, Act::Delete, (&key, NO_VALUE));
         }
-        Ok(left)
+        self.set_use(&left)?;
+        Ok(usize::try_from(left.values().sum::<u64>()).unwrap_or(usize::MAX))
+    }
+
+    /// Says how many flows each endpoint has. What was opened since they were counted counts from the
+    /// next sweep on.
+    fn set_use(&self, flows: &BTreeMap<u32, u64>) -> Result<(), DatapathError> {
+        let failed = map_error(common::CT_USE);
+        let mut table: HashMap<MapData, u32, u64> = self.open(common::CT_USE)?;
+        let known: Vec<u32> = table.keys().filter_map(Result::ok).collect();
+        for endpoint in known.into_iter().filter(|one| !flows.contains_key(one)) {
+            gone_is_fine(table.remove(&endpoint)).map_err(&failed)?;
+        }
+        for (endpoint, count) in flows {
+            table.insert(endpoint, count, 0).map_err(&failed)?;
+        }
+        Ok(())
     }
 
     fn note<K, V>(&self, map: &'static str, act: Act, entry: (&K, &V))

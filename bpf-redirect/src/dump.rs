@@ -120,7 +120,7 @@ impl Shape {
 }
 
 /// Every map of this version.
-pub(crate) const SHAPES: [Shape; 15] = [
+pub(crate) const SHAPES: [Shape; 16] = [
     Shape::new(
         common::CONFIG,
         (Some(pinned::single::<{ size_of::<Config>() }>), None),
@@ -164,6 +164,12 @@ pub(crate) const SHAPES: [Shape; 15] = [
         first_fragment,
     ),
     Shape::new(common::CT, hash!(CtKey => CtValue), flow, flow_state),
+    Shape::new(
+        common::CT_USE,
+        hash!(u32 => u64),
+        |key| number(ENDPOINT, key),
+        |value, _| wide("flows", value),
+    ),
     Shape::new(
         common::LEARNED,
         hash!(EndpointAddress => u32),
@@ -733,6 +739,12 @@ mod tests {
                 1u32.as_bytes(),
                 budget.as_bytes(),
                 "endpoint=1 told=5 age_secs=2",
+            ),
+            (
+                common::CT_USE,
+                3u32.as_bytes(),
+                12u64.as_bytes(),
+                "endpoint=3 flows=12",
             ),
             (
                 common::COUNTERS_MAP,

@@ -233,7 +233,7 @@ fn insert(map: &mut PolicyInner, key: PolicyKey, value: PolicyValue) -> Result<(
         .map_err(|error| failure(POLICY, error))
 }
 
-fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+pub(crate) fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error))

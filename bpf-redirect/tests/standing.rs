@@ -3,48 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a test may die")]
 
 mod common;
+mod somebody;
 
-use aya::Ebpf;
 use aya::programs::links::FdLink;
-use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use aya::programs::{SchedClassifier, TcAttachType};
 use bpf_redirect::{Datapath, Hook, HookMode, Standing};
 use common::need_root;
-use object::write::{Object, Symbol, SymbolSection};
-use object::{
-    Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
-};
+use somebody::{in_front, somebody_elses};
 use transport::{NetNs, Netlink, Veth};
-
-/// A program that lets everything pass and lets nobody else decide: `r0 = TC_ACT_OK; exit`.
-const OK: [u8; 16] = [0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
-
-fn somebody_elses() -> Ebpf {
-    let mut object = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
-    let section = object.add_section(Vec::new(), b"classifier".to_vec(), SectionKind::Text);
-    let symbol = object.add_symbol(Symbol {
-        name: b"somebody".to_vec(),
-        value: 0,
-        size: 0,
-        kind: SymbolKind::Text,
-        scope: SymbolScope::Linkage,
-        weak: false,
-        section: SymbolSection::Section(section),
-        flags: SymbolFlags::None,
-    });
-    object.add_symbol_data(symbol, section, &OK, 8);
-    Ebpf::load(&object.write().unwrap()).unwrap()
-}
-
-fn in_front(ebpf: &mut Ebpf, interface: &str) -> SchedClassifierLink {
-    let program: &mut SchedClassifier = ebpf.program_mut("somebody").unwrap().try_into().unwrap();
-    let _ = program.load();
-    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program
-        .attach_with_options(interface, TcAttachType::Ingress, first)
-        .unwrap();
-    program.take_link(id).unwrap()
-}
 
 #[test]
 fn a_program_that_came_in_front_is_seen_and_passed() {

@@ -10,7 +10,7 @@
 mod common;
 
 use bpf_redirect::Hook;
-use bpf_redirect_common::{CT_MAX, GATE_MAC, Kind, Mark, Verdict};
+use bpf_redirect_common::{CT_MAX, CT_PER_ENDPOINT_MAX, GATE_MAC, Kind, Mark, Verdict};
 use common::{
     Bench, ENDPOINT, GATEWAY_MAC, HOST_MAC, NEXT, Packet, REDIRECT, SHOT, WORKLOAD_MAC, entry, out,
     v4, v6,
@@ -580,6 +580,10 @@ fn a_full_conntrack_table_refuses_new_flows_and_keeps_live_ones() {
     let live = out(v4(3), TCP, 80);
     check(&mut bench, Hook::FromEndpoint, &live, (NEXT, ""));
     for index in 1..CT_MAX {
+        // Four endpoints, none of which has more than its share.
+        if index % CT_PER_ENDPOINT_MAX == 0 {
+            bench.be(ENDPOINT + u32::try_from(index / CT_PER_ENDPOINT_MAX).unwrap());
+        }
         let [_, server, high, low] = u32::try_from(index).unwrap().to_be_bytes();
         let packet = out(v4(100 + server), UDP, u16::from_be_bytes([high, low]));
         let packet = packet.with_port(9).bytes();
@@ -594,6 +598,7 @@ fn a_full_conntrack_table_refuses_new_flows_and_keeps_live_ones() {
         );
     }
     // Port 53 of each server made no entry.
+    bench.be(ENDPOINT + 10);
     for port in 1..=CT_MAX / 65_536 {
         let packet = out(v4(200), UDP, 1_000 + u16::try_from(port).unwrap());
         check(&mut bench, Hook::FromEndpoint, &packet, (NEXT, ""));
@@ -615,13 +620,60 @@ fn a_full_conntrack_table_refuses_new_flows_and_keeps_live_ones() {
             out(v4(9), TCP, 22),
             (SHOT, "policy-deny"),
         ),
-        // So do live flows, and may be opened anew.
-        (Hook::FromEndpoint, live.clone().flags(0x10), (NEXT, "")),
-        (Hook::ToEndpoint, live.answer(), (NEXT, "")),
-        (Hook::FromEndpoint, live, (NEXT, "")),
     ] {
         check(&mut bench, hook, &packet, want);
     }
+    // So do live flows, and may be opened anew.
+    bench.be(ENDPOINT);
+    for (hook, packet) in [
+        (Hook::FromEndpoint, live.clone().flags(0x10)),
+        (Hook::ToEndpoint, live.answer()),
+        (Hook::FromEndpoint, live),
+    ] {
+        check(&mut bench, hook, &packet, (NEXT, ""));
+    }
+}
+
+/// A flood of one endpoint must leave the others room for theirs.
+#[test]
+fn an_endpoint_has_its_share_of_flows_and_no_more() {
+    let mut bench = Bench::new(&[
+        entry(0, TCP, 0, Verdict::Allow),
+        entry(0, UDP, 53, Verdict::Redirect),
+        entry(0, TCP, 53, Verdict::Redirect),
+    ]);
+    let from = |index: usize, port| {
+        let [_, _, high, low] = u32::try_from(index).unwrap().to_be_bytes();
+        out(v4(3), TCP, port).with_port(u16::from_be_bytes([high, low]))
+    };
+    // Each twice: what is opened anew is no new flow.
+    for index in (1..=CT_PER_ENDPOINT_MAX).flat_map(|index| [index, index]) {
+        let flood = from(index, 53).bytes();
+        let run = bench.datapath.try_packet(Hook::FromEndpoint, &flood, 0);
+        assert_eq!(run.unwrap().0, REDIRECT, "{index}");
+    }
+    let refused = (SHOT, "ct-share-full");
+    let beyond = from(CT_PER_ENDPOINT_MAX + 1, 53);
+    check(&mut bench, Hook::FromEndpoint, &beyond, refused);
+    check(&mut bench, Hook::FromEndpoint, &from(1, 80), refused);
+    let asked = out(v4(3), UDP, 53);
+    check(&mut bench, Hook::FromEndpoint, &asked, (REDIRECT, ""));
+    let opened = from(1, 53);
+    check(&mut bench, Hook::FromEndpoint, &opened, (REDIRECT, ""));
+
+    bench.be(ENDPOINT + 1);
+    check(&mut bench, Hook::FromEndpoint, &from(1, 80), (NEXT, ""));
+    bench.be(ENDPOINT);
+    check(&mut bench, Hook::FromEndpoint, &beyond, refused);
+
+    // A sweep gives back what is over, of each endpoint its own.
+    let over = |port: u16| port == 1u16.to_be();
+    let left = bench
+        .datapath
+        .sweep_flows(|key, _| key.endpoint == ENDPOINT && over(key.local_port));
+    assert_eq!(left.unwrap(), CT_PER_ENDPOINT_MAX);
+    check(&mut bench, Hook::FromEndpoint, &beyond, (REDIRECT, ""));
+    check(&mut bench, Hook::FromEndpoint, &from(1, 80), refused);
 }
 
 #[test]

@@ -13,6 +13,7 @@
 mod daemon;
 mod exchange;
 mod node;
+mod raw;
 mod server;
 mod stage;
 mod topology;
@@ -20,6 +21,7 @@ mod topology;
 pub use daemon::{Daemon, policy};
 pub use exchange::{WWW, exchange, exchange_at, seen_by};
 pub use node::{Node, Workload, in_ns, need_root};
+pub use raw::RawTcp;
 pub use server::{Answers, Running, TcpEcho, TcpSink};
 pub use stage::Stage;
 pub use topology::Tunnel;

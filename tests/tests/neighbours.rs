@@ -2,9 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may die")]
 
-use std::time::Duration;
+#[path = "../../bpf-redirect/tests/somebody/mod.rs"]
+mod somebody;
 
-use namegate_tests::{Daemon, Stage, policy};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use aya::programs::links::FdLink;
+use aya::programs::{SchedClassifier, TcAttachType};
+use namegate_tests::{Answers, Daemon, Stage, policy};
+use somebody::{in_front, somebody_elses};
 
 const NAMES: &str = "[{matchName: web.example.com}]";
 
@@ -91,4 +101,136 @@ fn an_interface_that_is_made_anew_is_guarded_anew() {
         !stage.reaches("198.18.0.9:80").unwrap()
             && stage.asks("web.example.com").unwrap() == "198.18.0.1\n"
     });
+}
+
+/// Which programs decide about what the workload sends, the first one first.
+fn chain(stage: &Stage) -> Vec<String> {
+    let query = || SchedClassifier::query_tcx(&stage.alice.host_link, TcAttachType::Ingress);
+    let (_, chain) = stage.node.ns.run(query).unwrap().unwrap();
+    let names = chain.iter().filter_map(|one| one.name_as_str());
+    names.map(str::to_owned).collect()
+}
+
+/// A program that came in front and lets all pass leaks until the next look, and not a packet longer:
+/// neither while ours is put in front again nor after that.
+#[test]
+fn what_a_program_in_front_lets_pass_ends_within_a_second() {
+    let stage = Stage::new().unwrap();
+    let denied = Answers::echo(&stage.world.ns, 7_001).unwrap();
+    let leaked = || denied.asked.load(Ordering::Relaxed);
+    let mut daemon = daemon(&stage);
+    let stop = Arc::new(AtomicBool::new(false));
+    let is_over = Arc::clone(&stop);
+    #[expect(clippy::disallowed_methods, reason = "a client outside of the gate")]
+    let socket = stage.alice.ns.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    let socket = socket.unwrap();
+    let flood = std::thread::spawn(move || {
+        while !is_over.load(Ordering::Relaxed) {
+            let _ = socket.send_to(b"denied", "198.18.0.7:7001");
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(leaked(), 0);
+
+    let mut times = Vec::new();
+    for turn in 1..=3 {
+        let mut foreign = somebody_elses();
+        let before = leaked();
+        #[expect(clippy::disallowed_methods, reason = "the promise is a time")]
+        let began = Instant::now();
+        let theirs = || in_front(&mut foreign, &stage.alice.host_link);
+        let theirs = stage.node.ns.run(theirs).unwrap();
+        wait_for("ours is in front again", || {
+            chain(&stage).first().unwrap() == "ng_from_ep"
+        });
+        times.push(began.elapsed());
+        // What was on its way then.
+        std::thread::sleep(Duration::from_millis(100));
+        let after = leaked();
+        assert!(after > before, "it did let pass what is denied");
+        std::thread::sleep(Duration::from_millis(900));
+        assert_eq!(leaked(), after, "not a packet since");
+        assert_eq!(chain(&stage), ["ng_from_ep", "somebody"]);
+        let (count, last) = interference(&daemon);
+        assert_eq!(count, turn);
+        assert!(
+            last.contains("somebody came in front of FromEndpoint"),
+            "{last}"
+        );
+        eprintln!("{} leaked in {:?}", after - before, times.last());
+        stage
+            .node
+            .ns
+            .run(|| drop(FdLink::try_from(theirs).unwrap()))
+            .unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    flood.join().unwrap();
+    // A busy machine may be late once.
+    assert!(
+        times.iter().min().unwrap() < &Duration::from_secs(1),
+        "{times:?}"
+    );
+    assert!(
+        daemon.said().contains("somebody came in front"),
+        "in the log"
+    );
+    assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
+}
+
+/// A query for web.example.com, as it goes over TCP.
+const QUERY: &[u8] =
+    b"\0\x21\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03web\x07example\x03com\0\0\x01\0\x01";
+
+/// Whether a question over this connection is answered.
+fn is_answered(stream: &mut TcpStream) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+    stream.write_all(QUERY)?;
+    let mut start = [0; 4];
+    stream.read_exact(&mut start)?;
+    assert_eq!(start[2..], QUERY[2..4]);
+    let rest = u16::from_be_bytes([start[0], start[1]]) - 2;
+    stream.read_exact(&mut vec![0; rest.into()])
+}
+
+/// A gate that was made anew knows nothing of the connections through the old one: it must say so, or
+/// clients would wait for minutes.
+#[test]
+fn a_connection_through_a_gate_that_is_gone_is_reset_at_once() {
+    let stage = Stage::new().unwrap();
+    let mut daemon = daemon(&stage);
+    let connect = |server: IpAddr| {
+        let to = SocketAddr::new(server, 53);
+        let open = || TcpStream::connect_timeout(&to, Duration::from_secs(2));
+        let mut stream = stage.alice.ns.run(open).unwrap().unwrap();
+        is_answered(&mut stream).unwrap();
+        stream
+    };
+    let old = [stage.world.v4.into(), stage.world.v6.into()].map(connect);
+    let node = &stage.node;
+    // Nobody mends the pair, and the end of the daemon reaches no client.
+    let stopped = std::process::Command::new("kill")
+        .args(["-STOP", &daemon.pid().to_string()])
+        .status();
+    assert!(stopped.unwrap().success());
+    let links = node.check("ip", &["-o", "link"]).unwrap();
+    let side_link = links
+        .split([' ', '@'])
+        .find(|word| word.starts_with("ng") && word.ends_with('h') && word.len() == 11);
+    node.check("ip", &["link", "del", side_link.unwrap()])
+        .unwrap();
+    daemon.end_with("KILL").unwrap();
+    node.check("umount", &["/run/netns/namegate-default"])
+        .unwrap();
+    daemon.start(&[]).unwrap();
+    for mut stream in old {
+        #[expect(clippy::disallowed_methods, reason = "the promise is a time")]
+        let began = Instant::now();
+        let error = is_answered(&mut stream).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+        assert!(began.elapsed() < Duration::from_secs(1));
+    }
+    let again = [stage.world.v4.into(), stage.world.v6.into()].map(connect);
+    drop(again);
 }

@@ -57,9 +57,10 @@ const LOCAL_TABLE: u32 = 2004;
 const LOCAL_PORTS: &str = "10000\t32767";
 
 /// Sysctls of the gate. All are written: some are inherited from the host.
-const SYSCTLS: [(&str, &str); 17] = [
+const SYSCTLS: [(&str, &str); 18] = [
+    ("ipv4/tcp_syncookies", "1"), // a flood of SYNs leaves room for who means it; of IPv6 too
     ("ipv4/tcp_fwmark_accept", "1"), // an accepted socket carries the mark of its SYN
-    ("ipv4/fwmark_reflect", "1"),    // the kernel's own RSTs carry the mark of what they answer
+    ("ipv4/fwmark_reflect", "1"), // the kernel's own RSTs carry the mark of what they answer
     ("ipv6/fwmark_reflect", "1"),
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "0"),

@@ -1,7 +1,7 @@
 //! Names and sizes of the maps, and the constants that programs and user space agree on.
 
 /// Raised with every change of a key, a value or a meaning; pins of another layout are not taken.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Direction: into the endpoint.
 pub const INGRESS: u8 = 0;
@@ -28,6 +28,8 @@ pub const UP_TCP: &str = "UP_TCP";
 pub const UP_FRAGMENT: &str = "UP_FRAGMENT";
 /// [`crate::CtKey`] to [`crate::CtValue`].
 pub const CT: &str = "CT";
+/// Endpoint to how many flows of [`CT`] are its own: counted up by the programs, set right by each sweep.
+pub const CT_USE: &str = "CT_USE";
 /// [`crate::EndpointAddress`] to identity.
 pub const LEARNED: &str = "LEARNED";
 /// Prefix to identity; the longest wins.
@@ -57,6 +59,9 @@ pub const UPSTREAM_FRAGMENTS_MAX: usize = 4_096;
 pub const FRAGMENTS_AGE_NS_MAX: u64 = 2_000_000_000;
 /// Flows that were judged; beyond, a new flow is dropped.
 pub const CT_MAX: usize = 131_072;
+/// Flows of one endpoint, so that a flood of one leaves room for the others; beyond, a new flow of this
+/// endpoint is dropped.
+pub const CT_PER_ENDPOINT_MAX: usize = CT_MAX / 4;
 /// Learned addresses of all endpoints; beyond, the answer becomes SERVFAIL.
 pub const LEARNED_MAX: usize = 262_144;
 /// Prefixes; a snapshot with more is refused.

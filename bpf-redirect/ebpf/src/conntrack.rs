@@ -1,11 +1,16 @@
 //! Flows that were judged. Keyed by endpoint and by who began, so that one endpoint's entry never
 //! answers for another's.
 
-use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
-use bpf_redirect_common::{Address, CtKey, CtValue, Drop, EGRESS, INGRESS, Verdict};
+use aya_ebpf::{
+    bindings::{BPF_EXIST, BPF_NOEXIST},
+    helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns},
+};
+use bpf_redirect_common::{
+    Address, CT_PER_ENDPOINT_MAX, CtKey, CtValue, Drop, EGRESS, INGRESS, Verdict,
+};
 
 use crate::{
-    maps::CT,
+    maps::{CT, CT_USE},
     packet::{
         ECHO, ECHO_V6, Fragment, ICMP, ICMPV6, Packet, Quoted, SCTP, TCP, TCP_ACK, TCP_FIN, TCP_RST,
         TCP_SYN, UDP, kind,
@@ -97,7 +102,7 @@ impl Tuple {
 
     /// Remembers the flow that this packet opened, if it can have opened one.
     ///
-    /// A full table refuses the new flow and evicts nothing.
+    /// A full table, or a full share of the endpoint, refuses the new flow and evicts nothing.
     #[inline(always)]
     pub fn remember(&mut self, identity: u32, rule: u32, verdict: Verdict) -> Result<(), Drop> {
         if !self.opens {
@@ -115,7 +120,20 @@ impl Tuple {
             // SAFETY: the same.
             ticks: unsafe { bpf_jiffies64() } as u32,
         };
-        CT.insert(&self.key, &value, 0).map_err(|_| Drop::CtInsertFailed)
+        let used = used(self.key.endpoint)?;
+        let mut refusal = Drop::CtShareFull;
+        // SAFETY: the entry lives until the program ends (RCU); racing CPUs may count a few flows too
+        // few, until the next sweep.
+        if unsafe { *used } < CT_PER_ENDPOINT_MAX as u64 {
+            if CT.insert(&self.key, &value, BPF_NOEXIST.into()).is_ok() {
+                // SAFETY: the same.
+                unsafe { *used += 1 };
+                return Ok(());
+            }
+            refusal = Drop::CtInsertFailed;
+        }
+        // A flow that is there may be opened anew.
+        CT.insert(&self.key, &value, BPF_EXIST.into()).map_err(|_| refusal)
     }
 }
 
@@ -152,6 +170,17 @@ fn has_flow(protocol: u8, ports: (u16, u16)) -> bool {
         ICMP | ICMPV6 => ports.0 != 0 && ports.1 != 0,
         _ => false,
     }
+}
+
+/// How many flows the endpoint has.
+#[inline(always)]
+fn used(endpoint: u32) -> Result<*mut u64, Drop> {
+    if let Some(used) = CT_USE.get_ptr_mut(&endpoint) {
+        return Ok(used);
+    }
+    // Another CPU may have been first.
+    let _ = CT_USE.insert(&endpoint, &0, BPF_NOEXIST.into());
+    CT_USE.get_ptr_mut(&endpoint).ok_or(Drop::CtInsertFailed)
 }
 
 #[inline(always)]

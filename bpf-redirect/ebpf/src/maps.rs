@@ -34,6 +34,8 @@ pub static UP_FRAGMENT: LruHashMap<FragmentKey, u64, UPSTREAM_FRAGMENTS_MAX> = L
 #[btf_map]
 pub static CT: HashMap<CtKey, CtValue, CT_MAX, NO_PREALLOC> = HashMap::new();
 #[btf_map]
+pub static CT_USE: HashMap<u32, u64, ENDPOINTS_MAX, NO_PREALLOC> = HashMap::new();
+#[btf_map]
 pub static LEARNED: HashMap<EndpointAddress, u32, LEARNED_MAX, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 pub static IPCACHE: LpmTrie<Address, u32, PREFIXES_MAX> = LpmTrie::new();

@@ -24,6 +24,7 @@ pub(crate) fn v6(last: u16) -> IpAddr {
 pub(crate) struct Bench {
     pub(crate) datapath: Datapath,
     pub(crate) ledger: Ledger<KernelTable>,
+    entries: Vec<(PolicyKey, PolicyValue)>,
 }
 
 pub(crate) fn need_root() {
@@ -62,21 +63,16 @@ impl Bench {
     pub(crate) fn with(entries: &[(PolicyKey, PolicyValue)]) -> Self {
         need_root();
         let mut datapath = Datapath::load(99, HookMode::Tcx, None).unwrap();
-        datapath
-            .set_endpoint(&EndpointEntry {
-                endpoint: ENDPOINT,
-                ifindex: LOOPBACK,
-                workload_mac: WORKLOAD_MAC,
-                host_mac: HOST_MAC,
-                addresses: vec![v4(2), v6(2)],
-            })
-            .unwrap();
-        let mut table = datapath.table(ENDPOINT).unwrap();
-        table.replace_entries(entries).unwrap();
         Self {
-            ledger: Ledger::new(table),
+            ledger: Ledger::new(endpoint(&mut datapath, ENDPOINT, entries)),
+            entries: entries.to_vec(),
             datapath,
         }
+    }
+
+    /// Packets are another endpoint's from here on, which has the same policy.
+    pub(crate) fn be(&mut self, number: u32) {
+        endpoint(&mut self.datapath, number, &self.entries);
     }
 
     pub(crate) fn learn(
@@ -103,6 +99,25 @@ impl Bench {
             .find(|counter| counter.name == name)
             .map_or(0, |c| c.value)
     }
+}
+
+fn endpoint(
+    datapath: &mut Datapath,
+    number: u32,
+    entries: &[(PolicyKey, PolicyValue)],
+) -> KernelTable {
+    datapath
+        .set_endpoint(&EndpointEntry {
+            endpoint: number,
+            ifindex: LOOPBACK,
+            workload_mac: WORKLOAD_MAC,
+            host_mac: HOST_MAC,
+            addresses: vec![v4(2), v6(2)],
+        })
+        .unwrap();
+    let mut table = datapath.table(number).unwrap();
+    table.replace_entries(entries).unwrap();
+    table
 }
 
 /// From the workload to a peer.

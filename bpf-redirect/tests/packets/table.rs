@@ -167,7 +167,9 @@ impl Kernel {
     }
 
     fn load(&mut self, topic: &Topic) {
-        let Bench { datapath, ledger } = &mut self.bench;
+        let Bench {
+            datapath, ledger, ..
+        } = &mut self.bench;
         datapath.set_prefixes(&topic.prefixes).unwrap();
         let entries = topic.entries.clone();
         ledger.reload(entries, &[], |_| Vec::new()).unwrap();

@@ -57,7 +57,7 @@ const IMPURE: [&str; 12] = [
 /// The beginning of an outside crate's name, who may use it, and who may in tests only.
 const ROOMS: [(&str, &[&str], &[&str]); 4] = [
     ("hickory", &[], &["dnsproxy", "namegate-bench"]),
-    ("aya", &["bpf-redirect"], &[]),
+    ("aya", &["bpf-redirect"], &["namegate-tests"]),
     ("libc", &["transport"], &[]),
     ("rtnetlink", &["transport"], &[]),
 ];

@@ -1,0 +1,157 @@
+//! More than a workload should send: the gate, the other endpoints and its own live flows go on.
+
+#![expect(clippy::unwrap_used, reason = "a test may die")]
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use namegate_tests::{Daemon, Node, RawTcp, Running, TcpEcho, WWW, Workload, policy};
+
+/// SYNs of the flood: more than the gate's listener keeps half open, less than an endpoint's share of
+/// the flow table.
+const SYNS: u16 = 20_000;
+const FIRST_PORT: u16 = 20_000;
+/// The most that the daemon's memory may grow by, in KiB.
+const GROWTH_KIB: u64 = 32 * 1_024;
+
+fn says(stream: &mut TcpStream, word: &[u8; 4]) -> bool {
+    let mut back = [0; 4];
+    stream
+        .set_read_timeout(Some(Duration::from_secs(3)))
+        .unwrap();
+    stream.write_all(word).unwrap();
+    stream.read_exact(&mut back).is_ok_and(|()| back == *word)
+}
+
+/// A count of the gate's own TCP.
+fn gates(node: &Node, name: &str) -> u64 {
+    let text = node
+        .check(
+            "nsenter",
+            &[
+                "--net=/run/netns/namegate-default",
+                "cat",
+                "/proc/net/netstat",
+            ],
+        )
+        .unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut pairs = names.split(' ').zip(values.split(' '));
+    let (_, value) = pairs.find(|(one, _)| *one == name).unwrap();
+    value.parse().unwrap()
+}
+
+fn resident_kib(daemon: &Daemon<'_>) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    line.unwrap()
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+fn answered(client: &Workload, server: IpAddr) -> usize {
+    let ways = [
+        ("+notcp", "A"),
+        ("+tcp", "A"),
+        ("+notcp", "AAAA"),
+        ("+tcp", "AAAA"),
+    ];
+    let good = ways.into_iter().filter(|(way, kind)| {
+        let answer = client.dig(server, &[way, "+short", "www.example.com", kind]);
+        !answer.unwrap().trim().is_empty()
+    });
+    good.count()
+}
+
+/// The workload never answers: each of its connections stays half open, and only cookies let others in.
+#[test]
+fn a_flood_of_syns_at_the_redirected_port_harms_nobody() {
+    let node = Node::new().unwrap();
+    let alice = node.workload("alice", 2).unwrap();
+    let bob = node.workload("bob", 3).unwrap();
+    let world = node.elsewhere().unwrap();
+    let _knot = Running::knot(&world.ns, WWW).unwrap();
+    let _echo = TcpEcho::serve(&world.ns, 443).unwrap();
+    let mut daemon = Daemon::prepare(&node).unwrap();
+    for workload in [&alice, &bob] {
+        daemon.endpoint(workload).unwrap();
+        let text = policy(&workload.name, "[{matchName: www.example.com}]");
+        daemon
+            .policy(&format!("{}.yaml", workload.name), &text)
+            .unwrap();
+    }
+    daemon.start(&[]).unwrap();
+    let server = IpAddr::V4(world.v4);
+    assert_eq!([answered(&alice, server), answered(&bob, server)], [4, 4]);
+    let to: SocketAddr = "198.18.0.1:443".parse().unwrap();
+    let open = || TcpStream::connect_timeout(&to, Duration::from_secs(2));
+    let mut live = alice.ns.run(open).unwrap().unwrap();
+    assert!(says(&mut live, b"one."));
+    let deaf = format!(
+        "add table inet deaf; add chain inet deaf in {{ type filter hook input priority 0; }}; \
+         add rule inet deaf in tcp sport 53 tcp dport {FIRST_PORT}-{} drop",
+        FIRST_PORT + SYNS - 1
+    );
+    alice.check("nft", &[&deaf]).unwrap();
+    let (memory, cookies) = (resident_kib(&daemon), gates(&node, "SyncookiesRecv"));
+
+    let flood = RawTcp::open(&alice).unwrap();
+    let target = SocketAddrV4::new(world.v4, 53);
+    let done = Arc::new(AtomicBool::new(false));
+    let is_over = Arc::clone(&done);
+    let sender = std::thread::spawn(move || {
+        for port in FIRST_PORT..FIRST_PORT + SYNS {
+            flood.syn(port, target).unwrap();
+            if port % 20 == 0 {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let mut turns = 0;
+    while !done.load(Ordering::Relaxed) || turns < 3 {
+        assert_eq!(answered(&bob, server), 4, "bob, turn {turns}");
+        assert!(
+            says(&mut live, b"more"),
+            "alice's own connection, turn {turns}"
+        );
+        turns += 1;
+    }
+    sender.join().unwrap();
+    assert_eq!(answered(&alice, server), 4, "alice herself");
+    assert!(gates(&node, "SyncookiesSent") > 0);
+    assert!(
+        gates(&node, "SyncookiesRecv") > cookies,
+        "somebody was let in by a cookie"
+    );
+    let flows = node
+        .command(&Daemon::binary().unwrap().display().to_string())
+        .args(["map", "get", "ct_use", "-o", "json"])
+        .output()
+        .unwrap();
+    let flows: serde_json::Value = serde_json::from_slice(&flows.stdout).unwrap();
+    let of = |endpoint: u64| {
+        let rows = flows.as_array().unwrap().iter();
+        let row = rows
+            .clone()
+            .find(|row| row["endpoint"] == endpoint)
+            .unwrap();
+        row["flows"].as_u64().unwrap()
+    };
+    assert!(of(1) >= u64::from(SYNS) && of(2) < 1_000, "{flows}");
+    assert_eq!(daemon.counter("ct-insert-failed").unwrap(), 0);
+    let grown = resident_kib(&daemon).saturating_sub(memory);
+    assert!(grown < GROWTH_KIB, "{grown} KiB");
+    eprintln!(
+        "{turns} turns; cookies: {} sent, {} received; {grown} KiB more",
+        gates(&node, "SyncookiesSent"),
+        gates(&node, "SyncookiesRecv")
+    );
+}
