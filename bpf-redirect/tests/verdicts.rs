@@ -634,6 +634,42 @@ fn a_full_conntrack_table_refuses_new_flows_and_keeps_live_ones() {
     }
 }
 
+/// A datagram from a server's port 53 opens no way round the proxy, and takes no answer from a caller.
+#[test]
+fn what_goes_to_a_servers_port_53_is_a_query_whoever_spoke_first() {
+    let mut bench = guarded();
+    let allowed = out(v4(3), UDP, 53);
+    let denied = out(v4(4), UDP, 53);
+    let caller = out(v4(4), UDP, 54);
+    for packet in [&allowed, &denied, &caller] {
+        check(&mut bench, Hook::ToEndpoint, &packet.answer(), (NEXT, ""));
+    }
+    check(&mut bench, Hook::FromEndpoint, &allowed, (REDIRECT, ""));
+    // Who may not be asked may be answered.
+    check(&mut bench, Hook::FromEndpoint, &denied, (NEXT, ""));
+    check(&mut bench, Hook::FromEndpoint, &caller, (NEXT, ""));
+    // Over TCP a connection is one side's.
+    let call = out(v4(3), TCP, 53);
+    check(
+        &mut bench,
+        Hook::ToEndpoint,
+        &call.answer().flags(0x02),
+        (NEXT, ""),
+    );
+    check(
+        &mut bench,
+        Hook::FromEndpoint,
+        &call.clone().flags(0x12),
+        (NEXT, ""),
+    );
+    check(
+        &mut bench,
+        Hook::FromEndpoint,
+        &call.flags(0x02),
+        (REDIRECT, ""),
+    );
+}
+
 /// A flood of one endpoint must leave the others room for theirs.
 #[test]
 fn an_endpoint_has_its_share_of_flows_and_no_more() {

@@ -74,6 +74,12 @@ impl Tuple {
         self.touch(true)
     }
 
+    /// Whether the flow that [`Tuple::known`] found was begun by the other side.
+    #[inline(always)]
+    pub fn is_reply(&self) -> bool {
+        self.key.direction != self.way
+    }
+
     #[inline(always)]
     fn touch(&self, reply: bool) -> Option<Verdict> {
         let value = CT.get_ptr_mut(&self.key)?;

@@ -3,7 +3,7 @@
 
 use aya_ebpf::{EbpfContext, programs::TcContext};
 use bpf_redirect_common::{
-    Address, Drop, EGRESS, EndpointIf, INGRESS, Kind, ServiceKey, ServiceValue, Verdict,
+    Address, DNS_PORT, Drop, EGRESS, EndpointIf, INGRESS, Kind, ServiceKey, ServiceValue, Verdict,
 };
 
 use crate::{
@@ -44,8 +44,11 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
     }
 
     let mut tuple = Tuple::of(place.endpoint, EGRESS, &packet);
+    let mut may_reply = false;
     if let Some(tuple) = tuple.as_mut() {
         match tuple.known() {
+            // Whoever sends from port 53, be it a late answer, would else open a way round the proxy.
+            Some(Verdict::Allow) if tuple.is_reply() && asks_name(&packet) => may_reply = true,
             Some(Verdict::Allow) => return Ok(Action::Pass),
             Some(Verdict::Redirect) if packet.fragment != Fragment::Whole => {
                 return Err(tell::dropped(&place, &packet, Drop::Fragment));
@@ -58,6 +61,9 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         return Ok(Action::Pass);
     }
     let (identity, judgement) = judged(&place, &packet, packet.destination)?;
+    if may_reply && judgement.verdict != Verdict::Redirect {
+        return Ok(Action::Pass);
+    }
     match judgement.verdict {
         Verdict::Allow | Verdict::AuditUnmatched | Verdict::AuditDeny => {
             tell::judged(&place, &packet, identity, &judgement);
@@ -229,6 +235,12 @@ fn policy_port(packet: &Packet) -> Option<u16> {
         ICMP | ICMPV6 => Some(u16::from_be(packet.icmp) >> 8),
         _ => None,
     }
+}
+
+/// Whether it may be a query over UDP; over TCP the one who began is known by the SYN.
+#[inline(always)]
+fn asks_name(packet: &Packet) -> bool {
+    packet.protocol == UDP && packet.destination_port == DNS_PORT.to_be()
 }
 
 const LEASE_SERVER: u16 = 67u16.to_be();
