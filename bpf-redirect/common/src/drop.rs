@@ -46,11 +46,13 @@ pub enum Drop {
     NotForEndpoint = 245,
     /// The program of the interface is being attached anew.
     Closed = 247,
+    /// Cgroup: a packet for a proxy whose socket no hook has redirected there.
+    NotRedirected = 248,
 }
 
 impl Drop {
     /// Every reason, with the word used in counters and logs.
-    pub const ALL: [(Self, &'static str); 21] = [
+    pub const ALL: [(Self, &'static str); 22] = [
         (Self::InvalidSourceMac, "invalid-source-mac"),
         (Self::InvalidSourceIp, "invalid-source-ip"),
         (Self::PolicyDenied, "policy-denied"),
@@ -72,6 +74,7 @@ impl Drop {
         (Self::UpstreamToListener, "upstream-to-listener"),
         (Self::NotForEndpoint, "not-for-endpoint"),
         (Self::Closed, "closed"),
+        (Self::NotRedirected, "not-redirected"),
     ];
 
     /// The word used in counters and logs.

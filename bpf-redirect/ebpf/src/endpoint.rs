@@ -108,28 +108,34 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         // Before conntrack and before the ingress policy: it was asked for by the proxy.
         return sidelink::to_gate(ctx, config, Kind::Upstream, place.endpoint);
     }
-    let mut tuple = Tuple::of(place.endpoint, INGRESS, &packet);
+    received(&place, &packet)
+}
+
+/// What reaches an endpoint: known flows pass, others by its ingress policy.
+#[inline(always)]
+pub fn received(place: &Place, packet: &Packet) -> Result<Action, Drop> {
+    let mut tuple = Tuple::of(place.endpoint, INGRESS, packet);
     if let Some(tuple) = tuple.as_mut() {
         if tuple.known().is_some() {
             return Ok(Action::Pass);
         }
     }
-    let (identity, judgement) = judged(&place, &packet, packet.source)?;
+    let (identity, judgement) = judged(place, packet, packet.source)?;
     match judgement.verdict {
         Verdict::Allow | Verdict::AuditUnmatched | Verdict::AuditDeny => {
-            tell::judged(&place, &packet, identity, &judgement);
+            tell::judged(place, packet, identity, &judgement);
             // Remembered so that the replies pass under an egress policy that denies.
             if let Some(tuple) = tuple.as_mut() {
-                remember(tuple, (&place, &packet), identity, (judgement.rule, Verdict::Allow))?;
+                remember(tuple, (place, packet), identity, (judgement.rule, Verdict::Allow))?;
             }
             Ok(Action::Pass)
         }
         Verdict::Redirect => {
-            tell::judged(&place, &packet, identity, &judgement);
+            tell::judged(place, packet, identity, &judgement);
             Err(Drop::PolicyDenied)
         }
         Verdict::Unmatched | Verdict::Deny | Verdict::FailAuthentication => {
-            tell::judged(&place, &packet, identity, &judgement);
+            tell::judged(place, packet, identity, &judgement);
             Err(judgement.reason(packet.fragment))
         }
     }
@@ -137,7 +143,7 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
 
 /// Whose identity the other side has, and what the endpoint's policy says of the packet.
 #[inline(always)]
-fn judged(place: &Place, packet: &Packet, peer: Address) -> Result<(u32, Judgement), Drop> {
+pub fn judged(place: &Place, packet: &Packet, peer: Address) -> Result<(u32, Judgement), Drop> {
     let (identity, port) = match service(place, packet) {
         // A virtual address stands for its backends, and rules mean their port.
         Some(service) => (service.identity, Some(service.port)),
@@ -180,7 +186,7 @@ fn service(place: &Place, packet: &Packet) -> Option<&'static ServiceValue> {
 }
 
 #[inline(always)]
-fn remember(
+pub fn remember(
     tuple: &mut Tuple,
     seen: (&Place, &Packet),
     identity: u32,
