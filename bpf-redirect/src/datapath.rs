@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, HashOfMaps, Map, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::programs::{Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use bpf_redirect_common as common;
 use bpf_redirect_common::{
@@ -47,6 +47,16 @@ pub enum DatapathError {
         interface: String,
         /// The hook.
         hook: Hook,
+        /// The kernel's answer.
+        source: ProgramError,
+    },
+    /// A program could not be attached to a cgroup, or the kernel doesn't take it.
+    #[error("attaching {program} to {}: {source}", path.display())]
+    AttachCgroup {
+        /// The cgroup.
+        path: PathBuf,
+        /// The program.
+        program: &'static str,
         /// The kernel's answer.
         source: ProgramError,
     },
@@ -432,7 +442,7 @@ impl Datapath {
         Ok(())
     }
 
-    fn note<K, V>(&self, map: &'static str, act: Act, entry: (&K, &V))
+    pub(crate) fn note<K, V>(&self, map: &'static str, act: Act, entry: (&K, &V))
     where
         K: IntoBytes + Immutable + ?Sized,
         V: IntoBytes + Immutable + ?Sized,
@@ -442,7 +452,7 @@ impl Datapath {
         }
     }
 
-    fn forget_flows(&self, of: impl Fn(&CtKey) -> bool) -> Result<(), DatapathError> {
+    pub(crate) fn forget_flows(&self, of: impl Fn(&CtKey) -> bool) -> Result<(), DatapathError> {
         self.sweep_flows(|key, _| of(key)).map(|_| ())
     }
 
@@ -484,10 +494,16 @@ impl Datapath {
     }
 
     /// Opens a map by a descriptor of its own.
-    fn open<M: TryFrom<Map, Error = MapError>>(
+    pub(crate) fn open<M: TryFrom<Map, Error = MapError>>(
         &self,
         name: &'static str,
     ) -> Result<M, DatapathError> {
+        let failed = map_error(name);
+        let map = Map::from_map_data(self.open_data(name)?).map_err(&failed)?;
+        M::try_from(map).map_err(&failed)
+    }
+
+    pub(crate) fn open_data(&self, name: &'static str) -> Result<MapData, DatapathError> {
         let failed = map_error(name);
         let map = self.ebpf.map(name).ok_or(DatapathError::Missing(name))?;
         let data = map_data(map).ok_or(DatapathError::Missing(name))?;
@@ -496,13 +512,31 @@ impl Datapath {
             .as_fd()
             .try_clone_to_owned()
             .map_err(|error| failed(MapError::IoError(error)))?;
-        let map = Map::from_map_data(MapData::from_fd(fd).map_err(&failed)?).map_err(&failed)?;
-        M::try_from(map).map_err(&failed)
+        MapData::from_fd(fd).map_err(failed)
+    }
+
+    /// A program of the object, as the type that it is.
+    pub(crate) fn program<'a, P>(&'a mut self, name: &str) -> Result<&'a mut P, ProgramError>
+    where
+        &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+    {
+        let program = self.ebpf.program_mut(name);
+        program.ok_or(ProgramError::NotLoaded)?.try_into()
+    }
+
+    pub(crate) fn cgroup_pin(&self, id: u64, program: &str) -> Option<PathBuf> {
+        self.pins.as_ref().map(|pins| pins.cgroup_link(id, program))
+    }
+
+    /// Counts a pinned link as one of this run.
+    pub(crate) fn keep_pin(&mut self, pin: PathBuf) {
+        self.links.insert(pin);
     }
 }
 
 fn map_data(map: &Map) -> Option<&MapData> {
     let (Map::Array(data)
+    | Map::CgroupStorage(data)
     | Map::HashMap(data)
     | Map::HashOfMaps(data)
     | Map::LpmTrie(data)
@@ -525,7 +559,7 @@ fn classifier<'a>(
         .map_err(|source| DatapathError::Program { name, source })
 }
 
-fn map_error(name: &'static str) -> impl Fn(MapError) -> DatapathError {
+pub(crate) fn map_error(name: &'static str) -> impl Fn(MapError) -> DatapathError {
     move |source| DatapathError::Map { name, source }
 }
 

@@ -9,9 +9,9 @@ use std::net::IpAddr;
 use aya::maps::{Map, MapError};
 use bpf_redirect_common as common;
 use bpf_redirect_common::{
-    Address, Config, Counter, CtKey, CtValue, Drop, EGRESS, EndpointAddress, EndpointIf,
-    EndpointLink, EventBudget, FragmentKey, NextHop, PolicyKey, PolicyValue, ServiceKey,
-    ServiceValue, UpstreamKey, Verdict,
+    Address, AskerKey, AskerValue, CgroupEndpoint, Config, Counter, CtKey, CtValue, Drop, EGRESS,
+    EndpointAddress, EndpointIf, EndpointLink, EventBudget, FragmentKey, Listeners, NextHop,
+    PolicyKey, PolicyValue, ServiceKey, ServiceValue, SocketServer, UpstreamKey, Verdict,
 };
 use zerocopy::FromBytes;
 
@@ -120,7 +120,7 @@ impl Shape {
 }
 
 /// Every map of this version.
-pub(crate) const SHAPES: [Shape; 16] = [
+pub(crate) const SHAPES: [Shape; 21] = [
     Shape::new(
         common::CONFIG,
         (Some(pinned::single::<{ size_of::<Config>() }>), None),
@@ -206,6 +206,36 @@ pub(crate) const SHAPES: [Shape; 16] = [
         (Some(pinned::counters), None),
         counter,
         |value, _| wide("count", value),
+    ),
+    Shape::new(
+        common::CG_ENDPOINT,
+        (Some(pinned::storage), None),
+        |key| wide("cgroup", key),
+        cgroup_endpoint,
+    ),
+    Shape::new(
+        common::CG_ID,
+        hash!(u64 => CgroupEndpoint),
+        |key| wide("cgroup", key),
+        cgroup_endpoint,
+    ),
+    Shape::new(
+        common::CG_LISTEN,
+        (Some(pinned::single::<{ size_of::<Listeners>() }>), None),
+        nothing,
+        listeners,
+    ),
+    Shape::new(
+        common::CG_SOCKET,
+        hash!(u64 => SocketServer),
+        |key| wide("cookie", key),
+        socket_server,
+    ),
+    Shape::new(
+        common::CG_ASKER,
+        hash!(AskerKey => AskerValue),
+        asker,
+        asked,
     ),
 ];
 
@@ -301,6 +331,70 @@ fn endpoint_address(bytes: &[u8]) -> Option<Row> {
 fn next_hop(bytes: &[u8], _: u64) -> Option<Row> {
     let NextHop { mac, reserved: _ } = read(bytes)?;
     Some(vec![("mac", Field::Mac(mac))])
+}
+
+fn cgroup_endpoint(bytes: &[u8], _: u64) -> Option<Row> {
+    let CgroupEndpoint {
+        endpoint,
+        reserved: _,
+    } = read(bytes)?;
+    Some(vec![(ENDPOINT, Field::Number(endpoint.into()))])
+}
+
+fn listeners(bytes: &[u8], _: u64) -> Option<Row> {
+    let Listeners {
+        udp4,
+        udp6,
+        tcp4,
+        tcp6,
+    } = read(bytes)?;
+    Some(vec![
+        ("udp4", port(udp4)),
+        ("udp6", port(udp6)),
+        ("tcp4", port(tcp4)),
+        ("tcp6", port(tcp6)),
+    ])
+}
+
+fn socket_server(bytes: &[u8], _: u64) -> Option<Row> {
+    let SocketServer {
+        server,
+        port: own,
+        reserved: _,
+    } = read(bytes)?;
+    Some(vec![
+        ("server", Field::Address(server.into())),
+        ("server_port", port(own)),
+    ])
+}
+
+fn asker(bytes: &[u8]) -> Option<Row> {
+    let AskerKey {
+        source,
+        source_port,
+        id,
+        protocol,
+    } = read(bytes)?;
+    Some(vec![
+        ("source", Field::Address(source.into())),
+        ("source_port", port(source_port)),
+        ("id", port(id)),
+        ("protocol", protocol_word(u8::try_from(protocol).ok()?)),
+    ])
+}
+
+fn asked(bytes: &[u8], _: u64) -> Option<Row> {
+    let AskerValue {
+        endpoint,
+        server,
+        port: own,
+        reserved: _,
+    } = read(bytes)?;
+    Some(vec![
+        (ENDPOINT, Field::Number(endpoint.into())),
+        ("server", Field::Address(server.into())),
+        ("server_port", port(own)),
+    ])
 }
 
 fn service_key(bytes: &[u8]) -> Option<Row> {

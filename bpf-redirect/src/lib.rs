@@ -5,6 +5,7 @@
 //! business. [`Installed`] is made here and nowhere else.
 
 mod attach;
+mod cgroup;
 mod datapath;
 mod dump;
 mod events;
@@ -21,6 +22,7 @@ mod takeover;
 pub use attach::{
     Attachment, Hook, HookMode, Seat, Standing, chain, is_ours, remove_filters, strangers,
 };
+pub use cgroup::{Asker, Askers, CgroupAttachment, CgroupPlace};
 pub use datapath::{CounterValue, Datapath, DatapathError, EndpointEntry, Timed};
 pub use dump::{ENDPOINT, Field, Row};
 pub use events::EventReader;

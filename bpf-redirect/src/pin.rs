@@ -1,6 +1,7 @@
 //! The pins: what outlives the daemon.
 //!
-//! `DIR/maps/NAME`, `DIR/programs/NAME`, `DIR/links/INTERFACE-PROGRAM`. Removing a link's pin takes the
+//! `DIR/maps/NAME`, `DIR/programs/NAME`, `DIR/links/INTERFACE-PROGRAM`,
+//! `DIR/links/cgroup-NUMBER-PROGRAM`. Removing a link's pin takes the
 //! program off its interface, unless the daemon still holds the link.
 
 use std::collections::BTreeSet;
@@ -180,6 +181,13 @@ impl Pins {
     /// An interface's name may hold dots, which a bpffs refuses; its index is as good a name.
     pub(crate) fn link(&self, ifindex: u32, program: &str) -> PathBuf {
         self.dir.join("links").join(format!("{ifindex}-{program}"))
+    }
+
+    /// The pin of a link to a cgroup.
+    pub(crate) fn cgroup_link(&self, id: u64, program: &str) -> PathBuf {
+        self.dir
+            .join("links")
+            .join(format!("cgroup-{id}-{program}"))
     }
 }
 

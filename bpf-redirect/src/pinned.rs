@@ -9,6 +9,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use bpf_redirect_common::{CONFIG, Config, LAYOUT_VERSION, LEARNED_MAX};
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::cgroup::as_hash;
 use crate::dump::{ENDPOINT, Field, Pair, Row, SHAPES, Shape, shape_of};
 use crate::table::{PolicyInner, PolicyOuter};
 
@@ -238,6 +239,11 @@ pub(crate) fn hash<const K: usize, const V: usize>(
     }
     let pairs = pairs.into_iter();
     Ok(pairs.map(|(key, value)| (key.to_vec(), value)).collect())
+}
+
+/// The pairs of the cgroups' storage.
+pub(crate) fn storage(map: Map, endpoint: Option<u32>) -> Result<Vec<Pair>, MapError> {
+    hash::<8, 8>(as_hash(map)?, endpoint)
 }
 
 /// How many entries a hash map has.

@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo};
 use bpf_redirect_common as common;
-use bpf_redirect_common::{Address, Config, EndpointAddress, EndpointIf, LAYOUT_VERSION};
+use bpf_redirect_common::{
+    Address, CgroupEndpoint, Config, EndpointAddress, EndpointIf, LAYOUT_VERSION,
+};
 use zerocopy::{FromBytes, KnownLayout};
 
 use crate::object::OBJECT;
@@ -48,6 +50,8 @@ pub struct Inherited {
     pub config: Option<Config>,
     /// Endpoints by their interface.
     pub endpoints: BTreeMap<u32, InheritedEndpoint>,
+    /// Endpoints by their cgroup.
+    pub cgroups: BTreeMap<u64, u32>,
     /// What each endpoint has learned.
     pub learned: BTreeMap<u32, Vec<(Address, u32)>>,
     /// The largest identity that any table names.
@@ -88,6 +92,10 @@ pub fn inspect(pins: &Pins) -> Result<Inherited, TakeOverError> {
                 workload_mac: entry.workload_mac,
             },
         );
+    }
+    for (cgroup, entry) in pairs::<u64, 8>(pins, common::CG_ID)? {
+        let entry: CgroupEndpoint = from_bytes(&entry, common::CG_ID)?;
+        inherited.cgroups.insert(cgroup, entry.endpoint);
     }
     let mut last = 0;
     for (key, identity) in pairs::<[u8; 20], 4>(pins, common::LEARNED)? {

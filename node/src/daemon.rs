@@ -220,6 +220,9 @@ impl Daemon {
             tracing::error!("virtual addresses are not all known: {error}");
         }
         self.end_flows();
+        if let Err(error) = self.listen_on_node() {
+            tracing::error!("cgroups ask for names in vain: {error:#}");
+        }
         self.guards
             .attach(&mut self.datapath, &self.learner, &self.gate);
         if std::mem::take(&mut self.has_heir) {
@@ -227,6 +230,16 @@ impl Daemon {
         }
         tracing::info!(revision, policies = self.policy_count, "policy in force");
         Ok(())
+    }
+
+    /// Lets the proxy listen on the node once there is a cgroup that will ask it.
+    fn listen_on_node(&mut self) -> Result<()> {
+        if self.dns.is_on_node() || !self.guards.has_cgroup() {
+            return Ok(());
+        }
+        let before = self.datapath.listeners()?;
+        let after = self.dns.listen_on_node(before)?;
+        Ok(self.datapath.set_listeners(after)?)
     }
 
     /// Takes away what has expired, and says when to call next at the latest.

@@ -1,10 +1,12 @@
 //! Who lives on this node, by files.
 
+pub(crate) mod cgroup;
 mod document;
 pub(crate) mod file;
 pub(crate) mod netns;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use policy::{Label, Labels, Workload};
 
@@ -12,11 +14,45 @@ use policy::{Label, Labels, Workload};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) workload: Workload,
-    pub(crate) link: GuardedLink,
+    pub(crate) site: Site,
     /// Whether its denials are told and let pass.
     pub(crate) audit: bool,
     /// The file that names it.
     pub(crate) file: String,
+}
+
+/// Where a workload is guarded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Site {
+    /// At its link to this node.
+    Link(GuardedLink),
+    /// At the sockets of its processes.
+    Cgroup(GuardedCgroup),
+}
+
+impl Found {
+    /// Its link, if it has one of its own.
+    pub(crate) fn link(&self) -> Option<&GuardedLink> {
+        match &self.site {
+            Site::Link(link) => Some(link),
+            Site::Cgroup(_) => None,
+        }
+    }
+
+    /// Its addresses; the processes of a cgroup have those of the node.
+    pub(crate) fn addresses(&self) -> &[IpAddr] {
+        self.link().map_or(&[], |link| &link.addresses)
+    }
+}
+
+/// The cgroup of a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GuardedCgroup {
+    pub(crate) path: PathBuf,
+    /// The inode of its directory, which is the kernel's number for it.
+    pub(crate) id: u64,
+    /// Who else resolves names for its processes, unseen.
+    pub(crate) bypass: Option<String>,
 }
 
 /// The one link of a workload.

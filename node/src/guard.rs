@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use bpf_redirect::{
-    Attachment, Datapath, EndpointEntry, Hook, Inherited, KernelTable, Ledger, strangers,
+    Attachment, CgroupAttachment, CgroupPlace, Datapath, DatapathError, EndpointEntry, Hook,
+    Inherited, KernelTable, Ledger, strangers,
 };
 use policy::{Cast, EndpointId, LocalEndpoint, Peer, Service};
 use serde::Serialize;
+use serde_json::{Value, json};
 use transport::Gate;
 
 use crate::clock;
 use crate::daemon::set_right;
 use crate::endpoints::file::Roster;
-use crate::endpoints::{Found, Refused};
+use crate::endpoints::{Found, GuardedCgroup, Refused, Site};
 use crate::learner::{Heritage, Learner};
 use crate::remembered::Remembered;
 
@@ -24,8 +27,37 @@ pub(crate) struct Guarded {
     pub(crate) state: EndpointState,
     /// Whether its tables are written as they should be.
     is_prepared: bool,
-    /// By the order of [`HOOKS`].
+    /// On its link, by the order of [`HOOKS`].
     attachments: Vec<Option<Attachment>>,
+    /// On its cgroup.
+    cgroup: Option<CgroupAttachment>,
+}
+
+impl Guarded {
+    fn is_attached(&self) -> bool {
+        !self.attachments.is_empty() || self.cgroup.is_some()
+    }
+
+    /// The programs on its cgroup.
+    pub(crate) fn cgroup_programs(&self) -> Vec<Value> {
+        let programs = self.cgroup.iter().flat_map(CgroupAttachment::programs);
+        programs
+            .map(|(program, link)| {
+                let hook = program.trim_start_matches("ng_cg_");
+                json!({ "hook": hook, "by": "cgroup", "program": program, "link": link, "ours": true })
+            })
+            .collect()
+    }
+
+    fn detach(&mut self) {
+        for attachment in self.attachments.drain(..).flatten() {
+            // The interface, and the program with it, may be gone.
+            let _ = attachment.detach();
+        }
+        if let Some(attachment) = self.cgroup.take() {
+            let _ = attachment.detach();
+        }
+    }
 }
 
 /// How far an endpoint is.
@@ -61,6 +93,7 @@ impl Guards {
     /// Endpoints that take over what an earlier run left: its numbers and what it had learned.
     pub(crate) fn inheriting(inherited: Inherited, remembered: Remembered) -> Self {
         let numbers = inherited.endpoints.values().map(|one| one.endpoint);
+        let numbers = numbers.chain(inherited.cgroups.values().copied());
         Self {
             last_id: numbers.max().unwrap_or_default(),
             inherited,
@@ -74,7 +107,7 @@ impl Guards {
         let endpoints = self.by_id.iter().map(|(id, guarded)| LocalEndpoint {
             id: *id,
             workload: guarded.found.workload.clone(),
-            addresses: guarded.found.link.addresses.clone(),
+            addresses: guarded.found.addresses().to_vec(),
             audit: guarded.found.audit,
         });
         Cast {
@@ -111,7 +144,7 @@ impl Guards {
             .filter(|(_, guarded)| {
                 !wanted
                     .iter()
-                    .any(|found| is_same_link(found, &guarded.found))
+                    .any(|found| is_same_site(found, &guarded.found))
             })
             .map(|(id, _)| *id)
             .collect();
@@ -122,7 +155,7 @@ impl Guards {
         for guarded in self.by_id.values_mut() {
             let place = wanted
                 .iter()
-                .position(|found| is_same_link(found, &guarded.found));
+                .position(|found| is_same_site(found, &guarded.found));
             if let Some(found) = place.map(|place| wanted.swap_remove(place))
                 && found != guarded.found
             {
@@ -157,17 +190,24 @@ impl Guards {
                     state: EndpointState::Attaching,
                     is_prepared: false,
                     attachments: Vec::new(),
+                    cgroup: None,
                 },
             );
         }
         different
     }
 
-    /// The number of a new endpoint: the one that the kernel has for its link, else the next.
+    /// The number of a new endpoint: the one that the kernel has for its link or cgroup, else the next.
     fn number(&mut self, found: &Found) -> Option<EndpointId> {
-        let known = self.inherited.endpoints.get(&found.link.ifindex);
-        let own = known.filter(|one| one.workload_mac == found.link.workload_mac);
-        if let Some(id) = own.and_then(|one| EndpointId::new(one.endpoint)) {
+        let known = match &found.site {
+            Site::Link(link) => {
+                let known = self.inherited.endpoints.get(&link.ifindex);
+                let own = known.filter(|one| one.workload_mac == link.workload_mac);
+                own.map(|one| one.endpoint)
+            }
+            Site::Cgroup(cgroup) => self.inherited.cgroups.get(&cgroup.id).copied(),
+        };
+        if let Some(id) = known.and_then(EndpointId::new) {
             return Some(id);
         }
         let id = self.last_id.checked_add(1).and_then(EndpointId::new)?;
@@ -209,21 +249,32 @@ impl Guards {
         if let Err(error) = datapath.drop_other_links() {
             tracing::warn!("links of an earlier run: {error}");
         }
-        for (ifindex, one) in inherited.endpoints {
-            let is_used =
-                EndpointId::new(one.endpoint).is_some_and(|id| self.by_id.contains_key(&id));
-            if is_used {
+        let links = inherited
+            .endpoints
+            .iter()
+            .map(|(ifindex, one)| (one.endpoint, Place::Link(*ifindex)));
+        let cgroups = inherited.cgroups.iter();
+        let cgroups = cgroups.map(|(cgroup, endpoint)| (*endpoint, Place::Cgroup(*cgroup)));
+        for (endpoint, place) in links.chain(cgroups) {
+            if EndpointId::new(endpoint).is_some_and(|id| self.by_id.contains_key(&id)) {
                 continue;
             }
-            let addresses = inherited.learned.get(&one.endpoint).cloned();
+            let addresses = inherited.learned.get(&endpoint).cloned();
             let forgotten = datapath
-                .table(one.endpoint)
+                .table(endpoint)
                 .map(|table| Ledger::inherit(table, addresses.unwrap_or_default()).clear())
-                .and_then(|_| datapath.remove_endpoint(one.endpoint, ifindex));
+                .and_then(|_| place.forget(endpoint, datapath));
             if let Err(error) = forgotten {
                 tracing::warn!("entries of an earlier run: {error}");
             }
         }
+    }
+
+    /// Whether an endpoint is a cgroup, whose queries come to the node itself.
+    pub(crate) fn has_cgroup(&self) -> bool {
+        self.by_id
+            .values()
+            .any(|guarded| matches!(guarded.found.site, Site::Cgroup(_)))
     }
 
     /// Brings every endpoint that isn't there yet under its policy, whose tables [`Guards::prepare`]
@@ -247,7 +298,8 @@ impl Guards {
     }
 
     fn set_default_mtu(&self, gate: &Gate) {
-        let mtus = self.by_id.values().map(|guarded| guarded.found.link.mtu);
+        let links = self.by_id.values().filter_map(|one| one.found.link());
+        let mtus = links.map(|link| link.mtu);
         if let Err(error) = gate.set_default_mtu(mtus.min().unwrap_or(MTU_DEFAULT)) {
             tracing::error!("the gate's routes: {error}");
         }
@@ -255,8 +307,7 @@ impl Guards {
 
     /// Tells a gate that was made anew how large a packet each endpoint takes.
     pub(crate) fn set_mtus(&self, gate: &Gate) {
-        for guarded in self.by_id.values() {
-            let link = &guarded.found.link;
+        for link in self.by_id.values().filter_map(|one| one.found.link()) {
             if let Err(error) = gate.set_endpoint_mtu(&link.addresses, link.mtu) {
                 tracing::error!("the gate's routes: {error}");
             }
@@ -280,11 +331,18 @@ impl Guards {
     /// what isn't so; says what it was.
     pub(crate) fn watch(&mut self, datapath: &mut Datapath) -> Vec<String> {
         let mut seen = Vec::new();
-        for guarded in self.by_id.values_mut() {
+        for (id, guarded) in &mut self.by_id {
             if guarded.state != EndpointState::Ready {
                 continue;
             }
-            let link = &guarded.found.link;
+            let link = match &guarded.found.site {
+                Site::Link(link) => link,
+                Site::Cgroup(cgroup) => {
+                    let id = (*id, guarded.found.workload.full_name());
+                    seen.extend(watch_cgroup(datapath, (id, cgroup), &mut guarded.cgroup));
+                    continue;
+                }
+            };
             for (hook, attachment) in HOOKS.into_iter().zip(&mut guarded.attachments) {
                 let place = (hook, (link.name.as_str(), link.ifindex));
                 match set_right(datapath, place, attachment) {
@@ -301,38 +359,93 @@ impl Guards {
 
     /// Takes all programs off.
     pub(crate) fn detach_all(&mut self) {
-        for guarded in std::mem::take(&mut self.by_id).into_values() {
-            detach(guarded);
+        for mut guarded in std::mem::take(&mut self.by_id).into_values() {
+            guarded.detach();
         }
     }
 
     fn let_go(&mut self, id: EndpointId, datapath: &mut Datapath, learner: &Learner<KernelTable>) {
-        let Some(guarded) = self.by_id.remove(&id) else {
+        let Some(mut guarded) = self.by_id.remove(&id) else {
             return;
         };
-        let ifindex = guarded.found.link.ifindex;
         let name = guarded.found.workload.name.clone();
-        detach(guarded);
+        guarded.detach();
         learner.remove(id);
-        if let Err(error) = datapath.remove_endpoint(id.get(), ifindex) {
+        let place = match &guarded.found.site {
+            Site::Link(link) => Place::Link(link.ifindex),
+            Site::Cgroup(cgroup) => Place::Cgroup(cgroup.id),
+        };
+        if let Err(error) = place.forget(id.get(), datapath) {
             tracing::warn!(endpoint = %name, "its entries: {error}");
         }
         tracing::info!(endpoint = %name, id = %id, "gone");
     }
 }
 
-fn is_same_link(a: &Found, b: &Found) -> bool {
-    a.workload.name == b.workload.name
-        && a.workload.namespace == b.workload.namespace
-        && a.link.ifindex == b.link.ifindex
-        && a.link.name == b.link.name
-        && a.link.workload_mac == b.link.workload_mac
+/// Where the kernel knows an endpoint by.
+enum Place {
+    /// The index of an interface.
+    Link(u32),
+    /// The number of a cgroup.
+    Cgroup(u64),
 }
 
-fn detach(guarded: Guarded) {
-    for attachment in guarded.attachments.into_iter().flatten() {
-        // The interface, and the program with it, may be gone.
-        let _ = attachment.detach();
+impl Place {
+    fn forget(&self, endpoint: u32, datapath: &mut Datapath) -> Result<(), DatapathError> {
+        match self {
+            Self::Link(ifindex) => datapath.remove_endpoint(endpoint, *ifindex),
+            Self::Cgroup(id) => datapath.remove_cgroup(endpoint, *id),
+        }
+    }
+}
+
+fn is_same_site(a: &Found, b: &Found) -> bool {
+    let is_same_place = match (&a.site, &b.site) {
+        (Site::Link(a), Site::Link(b)) => {
+            a.ifindex == b.ifindex && a.name == b.name && a.workload_mac == b.workload_mac
+        }
+        (Site::Cgroup(a), Site::Cgroup(b)) => a.id == b.id,
+        (Site::Link(_), Site::Cgroup(_)) | (Site::Cgroup(_), Site::Link(_)) => false,
+    };
+    is_same_place
+        && a.workload.name == b.workload.name
+        && a.workload.namespace == b.workload.namespace
+}
+
+/// Sets the programs of a cgroup right, if some are off; says what was wrong. One that is gone is let go
+/// with the next look at the endpoints.
+fn watch_cgroup(
+    datapath: &mut Datapath,
+    ((id, name), cgroup): ((EndpointId, String), &GuardedCgroup),
+    attachment: &mut Option<CgroupAttachment>,
+) -> Option<String> {
+    let missing = Datapath::missing_from_cgroup(attachment.as_ref()?, cgroup.id);
+    let is_there = cgroup
+        .path
+        .metadata()
+        .is_ok_and(|metadata| metadata.ino() == cgroup.id);
+    if missing.is_empty() || !is_there {
+        return None;
+    }
+    let (shown, missing) = (cgroup.path.display(), missing.join(", "));
+    match datapath.attach_cgroup(cgroup_place(id, cgroup)) {
+        Ok(anew) => {
+            *attachment = Some(anew);
+            Some(format!(
+                "{shown}: {missing} were taken off; packets passed unjudged until now, and they are back"
+            ))
+        }
+        Err(error) => Some(format!(
+            "{name} may be open: {missing} were taken off: {error}"
+        )),
+    }
+}
+
+fn cgroup_place(id: EndpointId, cgroup: &GuardedCgroup) -> CgroupPlace<'_> {
+    CgroupPlace {
+        path: &cgroup.path,
+        id: cgroup.id,
+        endpoint: id.get(),
     }
 }
 
@@ -344,9 +457,7 @@ fn refuse(
 ) {
     let name = &guarded.found.workload.name;
     tracing::error!(endpoint = %name, "can't be guarded and is open: {error:#}");
-    for attachment in guarded.attachments.drain(..).flatten() {
-        let _ = attachment.detach();
-    }
+    guarded.detach();
     learner.remove(id);
     guarded.state = EndpointState::Refused(format!("{error:#}"));
 }
@@ -357,7 +468,12 @@ fn prepare(
     (datapath, learner, gate): (&mut Datapath, &Learner<KernelTable>, &Gate),
     heritage: &Heritage,
 ) -> anyhow::Result<()> {
-    let link = &guarded.found.link;
+    let Some(link) = guarded.found.link() else {
+        return match guarded.is_attached() {
+            true => Ok(learner.reload(id)?),
+            false => Ok(learner.adopt(id, datapath.table(id.get())?, heritage)?),
+        };
+    };
     datapath.set_endpoint(&EndpointEntry {
         endpoint: id.get(),
         ifindex: link.ifindex,
@@ -366,7 +482,7 @@ fn prepare(
         addresses: link.addresses.clone(),
     })?;
     gate.set_endpoint_mtu(&link.addresses, link.mtu)?;
-    if !guarded.attachments.is_empty() {
+    if guarded.is_attached() {
         // Only its addresses or labels changed.
         return Ok(learner.reload(id)?);
     }
@@ -389,16 +505,30 @@ fn prepare(
 const HOOKS: [Hook; 2] = [Hook::FromEndpoint, Hook::ToEndpoint];
 
 fn attach(id: EndpointId, guarded: &mut Guarded, datapath: &mut Datapath) -> anyhow::Result<()> {
-    let link = &guarded.found.link;
-    if !guarded.attachments.is_empty() {
+    if guarded.is_attached() {
         return Ok(());
     }
-    for hook in HOOKS {
-        guarded
-            .attachments
-            .push(Some(datapath.attach(hook, (&link.name, link.ifindex))?));
+    let name = &guarded.found.workload.name;
+    match &guarded.found.site {
+        Site::Link(link) => {
+            for hook in HOOKS {
+                let attachment = datapath.attach(hook, (&link.name, link.ifindex))?;
+                guarded.attachments.push(Some(attachment));
+            }
+            tracing::info!(endpoint = %name, id = %id, interface = %link.name, "guarded");
+        }
+        Site::Cgroup(cgroup) => {
+            guarded.cgroup = Some(datapath.attach_cgroup(cgroup_place(id, cgroup))?);
+            let path = cgroup.path.display();
+            tracing::info!(endpoint = %name, id = %id, cgroup = %path, "guarded");
+            if let Some(bypass) = &cgroup.bypass {
+                tracing::warn!(
+                    endpoint = %name,
+                    "{bypass}: what is asked there is not judged, and nothing is learned from it"
+                );
+            }
+        }
     }
-    tracing::info!(endpoint = %guarded.found.workload.name, id = %id, interface = %link.name, "guarded");
     Ok(())
 }
 

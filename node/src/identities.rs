@@ -60,10 +60,10 @@ fn collect(daemon: &Daemon) -> BTreeMap<u32, Known> {
     }
     let locals = daemon.guards.iter().map(|(_, guarded)| {
         let found = &guarded.found;
-        (&found.workload, &found.link.addresses)
+        (&found.workload, found.addresses())
     });
     let peers = daemon.guards.peers.iter();
-    let peers = peers.map(|peer| (&peer.workload, &peer.addresses));
+    let peers = peers.map(|peer| (&peer.workload, peer.addresses.as_slice()));
     for (workload, addresses) in locals.chain(peers) {
         let mut numbers: Vec<u32> = addresses
             .iter()

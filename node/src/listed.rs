@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use transport::Netlink;
 
 use crate::daemon::Daemon;
+use crate::endpoints::{Found, GuardedCgroup, Site};
 use crate::guard::{EndpointState, Guarded};
 use crate::identities::texts;
 use crate::{clock, maps};
@@ -44,9 +45,9 @@ pub(crate) fn endpoint(daemon: &Daemon, wanted: &str) -> Value {
 
 fn summary(daemon: &Daemon, id: EndpointId, guarded: &Guarded) -> Value {
     let snapshot = daemon.learner.snapshot();
-    let link = &guarded.found.link;
-    let mut identities = link
-        .addresses
+    let found = &guarded.found;
+    let mut identities = found
+        .addresses()
         .iter()
         .map(|ip| snapshot.identity_of(*ip).get());
     let identity = identities.find(|identity| *identity >= LABELS_MIN);
@@ -71,8 +72,10 @@ fn summary(daemon: &Daemon, id: EndpointId, guarded: &Guarded) -> Value {
         "state": state,
         "reason": reason,
         "identity": identity,
-        "interface": link.name,
-        "addresses": link.addresses,
+        "interface": found.link().map(|link| &link.name),
+        "cgroup": cgroup_of(found).map(|cgroup| &cgroup.path),
+        "warning": cgroup_of(found).and_then(|cgroup| cgroup.bypass.as_deref()),
+        "addresses": found.addresses(),
         "egress": is_enforced.map(|enforced| if enforced { "enforced" } else { "open" }),
         "names": names,
         "learned_addresses": addresses,
@@ -83,7 +86,7 @@ fn summary(daemon: &Daemon, id: EndpointId, guarded: &Guarded) -> Value {
 
 fn details(daemon: &Daemon, id: EndpointId, guarded: &Guarded) -> Value {
     let snapshot = daemon.learner.snapshot();
-    let link = &guarded.found.link;
+    let link = guarded.found.link();
     let followed = daemon
         .learner
         .with_knowledge(id, |knowledge| knowledge.revision())
@@ -92,16 +95,20 @@ fn details(daemon: &Daemon, id: EndpointId, guarded: &Guarded) -> Value {
     let more = json!({
         "labels": texts(&guarded.found.workload.full_labels()),
         "audit": guarded.found.audit,
-        "ifindex": link.ifindex,
-        "mtu": link.mtu,
-        "mac": mac(link.workload_mac),
-        "host_mac": mac(link.host_mac),
+        "ifindex": link.map(|link| link.ifindex),
+        "mtu": link.map(|link| link.mtu),
+        "mac": link.map(|link| mac(link.workload_mac)),
+        "host_mac": link.map(|link| mac(link.host_mac)),
+        "cgroup_id": cgroup_of(&guarded.found).map(|cgroup| cgroup.id),
         "enforcement": {
             "ingress": enforcement(Direction::Ingress),
             "egress": enforcement(Direction::Egress),
         },
         "policy_revision": followed,
-        "programs": programs(&link.name, link.ifindex),
+        "programs": match link {
+            Some(link) => programs(&link.name, link.ifindex),
+            None => guarded.cgroup_programs(),
+        },
         "policy": policy(daemon, id),
     });
     let mut all = summary(daemon, id, guarded);
@@ -109,6 +116,13 @@ fn details(daemon: &Daemon, id: EndpointId, guarded: &Guarded) -> Value {
         all.extend(more);
     }
     all
+}
+
+fn cgroup_of(found: &Found) -> Option<&GuardedCgroup> {
+    match &found.site {
+        Site::Cgroup(cgroup) => Some(cgroup),
+        Site::Link(_) => None,
+    }
 }
 
 fn enforcement_word(enforcement: Enforcement) -> &'static str {

@@ -70,7 +70,8 @@ impl<'a> Reference<'a> {
     /// Whoever has an address; `names` are those that were learned for it.
     #[must_use]
     pub fn other(&self, address: IpAddr, names: &'a [Name]) -> Other<'a> {
-        let labels = if self.cast.host_addresses.contains(&address) {
+        let is_host = self.cast.host_addresses.contains(&address) || address.is_loopback();
+        let labels = if is_host {
             Some([Label::reserved("host")].into_iter().collect())
         } else {
             let owns = self

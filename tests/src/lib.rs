@@ -10,6 +10,7 @@
     reason = "helpers of tests: a JSON value that isn't there is null, a log is wanted"
 )]
 
+mod cgroup;
 mod daemon;
 mod exchange;
 mod node;
@@ -18,6 +19,7 @@ mod server;
 mod stage;
 mod topology;
 
+pub use cgroup::Cgroup;
 pub use daemon::{Daemon, policy};
 pub use exchange::{WWW, exchange, exchange_at, seen_by};
 pub use node::{Node, Workload, in_ns, need_root};

@@ -21,5 +21,5 @@ pub use gate::{Gate, SideLinkNames};
 pub use link::{Filter, Link, LinkError, Netlink, Route, Veth};
 pub use netns::NetNs;
 pub use private::{BRIDGE, HostLink, PrivateHost, PrivateNode};
-pub use tcp::{GateListener, connect_as};
+pub use tcp::{GateListener, client_of, connect_as, connect_on_node};
 pub use udp::{DATAGRAM_MAX, Datagram, GateUdp, Inbox, Outbox};

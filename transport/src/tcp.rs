@@ -1,4 +1,5 @@
-//! Connections in the gate: a transparent listener, and connections in a workload's name.
+//! Connections of the proxy. In the gate: a transparent listener, and connections in a workload's name. On
+//! the node: plain ones.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream};
@@ -14,7 +15,7 @@ use crate::sys::{self, Flag};
 use crate::udp::to_v6;
 use crate::{ClientAddr, OrigDstAddr};
 
-/// A listener of the gate: wildcard, dual stack, transparent, not blocking.
+/// A listener of the proxy, not blocking. In the gate it is wildcard, dual stack, transparent.
 #[derive(Debug)]
 pub struct GateListener(TcpListener);
 
@@ -25,11 +26,26 @@ impl GateListener {
     /// If the port is taken, or a capability is missing.
     pub fn bind(port: u16, backlog: i32) -> io::Result<Self> {
         let socket = stream_socket()?;
+        sys::set_flag(socket.as_fd(), Flag::Transparent)?;
+        Self::bound(
+            socket,
+            SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port),
+            backlog,
+        )
+    }
+
+    /// Listens on the node, in the calling thread's namespace; port 0 is one that the kernel chooses.
+    ///
+    /// # Errors
+    /// If the address isn't there, or the port is taken.
+    pub fn bind_on_node(address: SocketAddr, backlog: i32) -> io::Result<Self> {
+        Self::bound(stream_socket()?, address, backlog)
+    }
+
+    fn bound(socket: OwnedFd, address: SocketAddr, backlog: i32) -> io::Result<Self> {
         sockopt::set_socket_reuseaddr(&socket, true)?;
-        bind(
-            &socket,
-            &SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0),
-        )?;
+        let address = SocketAddrV6::new(to_v6(address.ip()), address.port(), 0, 0);
+        bind(&socket, &address)?;
         listen(&socket, backlog)?;
         Ok(Self(TcpListener::from(socket)))
     }
@@ -66,16 +82,38 @@ pub fn connect_as(
     link: u32,
 ) -> io::Result<TcpStream> {
     let socket = stream_socket()?;
+    sys::set_flag(socket.as_fd(), Flag::Transparent)?;
     sys::set_mark(socket.as_fd(), mark.number())?;
     sys::set_flag(socket.as_fd(), Flag::BindNoPort)?;
     let scope = |ip: Ipv6Addr| if ip.is_unicast_link_local() { link } else { 0 };
     let source = to_v6(source);
     bind(&socket, &SocketAddrV6::new(source, 0, 0, scope(source)))?;
     let target = to_v6(server.ip());
-    match connect(
-        &socket,
-        &SocketAddrV6::new(target, server.port(), 0, scope(target)),
-    ) {
+    begin(
+        socket,
+        SocketAddrV6::new(target, server.port(), 0, scope(target)),
+    )
+}
+
+/// Begins a connection to `server` on the node, in the calling thread's namespace, as [`connect_as`] does.
+///
+/// # Errors
+/// If the kernel refuses at once.
+pub fn connect_on_node(server: SocketAddr) -> io::Result<TcpStream> {
+    let target = SocketAddrV6::new(to_v6(server.ip()), server.port(), 0, 0);
+    begin(stream_socket()?, target)
+}
+
+/// Who connected to a listener on the node.
+///
+/// # Errors
+/// If the connection is gone.
+pub fn client_of(accepted: BorrowedFd<'_>) -> io::Result<ClientAddr> {
+    canonical(rustix::net::getpeername(accepted)?.ok_or(Errno::NOTCONN)?).map(ClientAddr)
+}
+
+fn begin(socket: OwnedFd, target: SocketAddrV6) -> io::Result<TcpStream> {
+    match connect(&socket, &target) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(TcpStream::from(socket)),
         Err(error) => Err(error.into()),
     }
@@ -90,7 +128,6 @@ fn stream_socket() -> io::Result<OwnedFd> {
         Some(ipproto::TCP),
     )?;
     sockopt::set_ipv6_v6only(&socket, false)?;
-    sys::set_flag(socket.as_fd(), Flag::Transparent)?;
     Ok(socket)
 }
 

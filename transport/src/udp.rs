@@ -1,4 +1,5 @@
-//! Datagrams in the gate: dual-stack transparent sockets, a mark with each datagram, batches.
+//! Datagrams of the proxy, in batches. In the gate: dual-stack transparent sockets, a mark with each
+//! datagram. On the node: plain ones.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -14,20 +15,20 @@ use crate::sys::{self, Batch, Envelope, Flag};
 /// The longest datagram that is read: any UDP payload.
 pub const DATAGRAM_MAX: usize = 65_535;
 
-/// A datagram on its way through the gate.
+/// A datagram on its way through the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram<'a> {
     /// The other side: a client, or a server.
     pub peer: SocketAddr,
     /// Our side's address: received, where the datagram was sent to; sent, its source.
     pub local: IpAddr,
-    /// Kind and endpoint.
-    pub mark: Mark,
+    /// Kind and endpoint, in the gate.
+    pub mark: Option<Mark>,
     /// The payload.
     pub bytes: &'a [u8],
 }
 
-/// A UDP socket of the gate: wildcard, dual stack, transparent.
+/// A UDP socket of the proxy. In the gate it is wildcard, dual stack, transparent.
 #[derive(Debug)]
 pub struct GateUdp {
     socket: OwnedFd,
@@ -42,23 +43,25 @@ impl GateUdp {
     /// If the port is taken, or a capability is missing. A socket that could not be given its
     /// options is never used: a packet without a mark is lost.
     pub fn bind(port: u16, receive_buffer: i32, shared: bool) -> io::Result<Self> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(
-            AddressFamily::INET6,
-            SocketType::DGRAM,
-            flags,
-            Some(ipproto::UDP),
-        )?;
-        sockopt::set_ipv6_v6only(&socket, false)?;
+        let socket = datagram_socket(receive_buffer)?;
         sockopt::set_socket_reuseport(&socket, shared)?;
         sys::set_flag(socket.as_fd(), Flag::Transparent)?;
-        sys::set_flag(socket.as_fd(), Flag::ReceivePacketInfo)?;
         sys::set_flag(socket.as_fd(), Flag::ReceiveMark)?;
-        sys::force_receive_buffer(socket.as_fd(), receive_buffer)?;
-        bind(
-            &socket,
-            &SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0),
-        )?;
+        Self::bound(socket, SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))
+    }
+
+    /// Opens a socket on the node, in the calling thread's namespace, without marks. `::` is every address
+    /// of both families, port 0 one that the kernel chooses.
+    ///
+    /// # Errors
+    /// If the address isn't there, or the port is taken.
+    pub fn bind_on_node(address: SocketAddr, receive_buffer: i32) -> io::Result<Self> {
+        Self::bound(datagram_socket(receive_buffer)?, address)
+    }
+
+    fn bound(socket: OwnedFd, address: SocketAddr) -> io::Result<Self> {
+        let address = SocketAddrV6::new(to_v6(address.ip()), address.port(), 0, 0);
+        bind(&socket, &address)?;
         let bound = SocketAddrV6::try_from(getsockname(&socket)?)
             .map_err(|_| io::Error::other("an IPv6 socket without an IPv6 address"))?;
         Ok(Self {
@@ -135,14 +138,14 @@ impl Inbox {
         }
     }
 
-    /// The `index`th datagram; `None` if it has no mark.
+    /// The `index`th datagram; `None` if it was cut.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<Datagram<'_>> {
         let (envelope, bytes) = self.0.received(index)?;
         Some(Datagram {
             peer: SocketAddr::new(envelope.peer.ip().to_canonical(), envelope.peer.port()),
             local: envelope.local.to_canonical(),
-            mark: Mark::from_number(envelope.mark)?,
+            mark: Mark::from_number(envelope.mark),
             bytes,
         })
     }
@@ -188,7 +191,7 @@ impl Outbox {
         let envelope = Envelope {
             peer: SocketAddrV6::new(ip, datagram.peer.port(), 0, scope),
             local: to_v6(datagram.local),
-            mark: datagram.mark.number(),
+            mark: datagram.mark.map_or(0, Mark::number),
         };
         let fits = self.batch.put(self.used, &envelope, datagram.bytes);
         self.used += usize::from(fits);
@@ -213,6 +216,20 @@ impl Outbox {
         }
         self.used = 0;
     }
+}
+
+fn datagram_socket(receive_buffer: i32) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(
+        AddressFamily::INET6,
+        SocketType::DGRAM,
+        flags,
+        Some(ipproto::UDP),
+    )?;
+    sockopt::set_ipv6_v6only(&socket, false)?;
+    sys::set_flag(socket.as_fd(), Flag::ReceivePacketInfo)?;
+    sys::force_receive_buffer(socket.as_fd(), receive_buffer)?;
+    Ok(socket)
 }
 
 pub(crate) fn to_v6(ip: IpAddr) -> Ipv6Addr {

@@ -48,11 +48,13 @@ pub enum Drop {
     Closed = 247,
     /// The endpoint's share of the conntrack table is full: a new flow of this endpoint is refused.
     CtShareFull = 248,
+    /// Cgroup: a packet for a proxy whose socket no hook has redirected there.
+    NotRedirected = 249,
 }
 
 impl Drop {
     /// Every reason, with the word used in counters and logs.
-    pub const ALL: [(Self, &'static str); 22] = [
+    pub const ALL: [(Self, &'static str); 23] = [
         (Self::InvalidSourceMac, "invalid-source-mac"),
         (Self::InvalidSourceIp, "invalid-source-ip"),
         (Self::PolicyDenied, "policy-denied"),
@@ -75,6 +77,7 @@ impl Drop {
         (Self::NotForEndpoint, "not-for-endpoint"),
         (Self::Closed, "closed"),
         (Self::CtShareFull, "ct-share-full"),
+        (Self::NotRedirected, "not-redirected"),
     ];
 
     /// The word used in counters and logs.

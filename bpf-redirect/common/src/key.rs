@@ -135,6 +135,20 @@ pub struct CtKey {
     pub reserved: u16,
 }
 
+/// Key of [`crate::CG_ASKER`]: a query as the DNS proxy on the node gets it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct AskerKey {
+    /// Where it comes from.
+    pub source: Address,
+    /// Its port, network byte order.
+    pub source_port: u16,
+    /// Of a datagram the first two octets: the message's id, network byte order. Of a connection 0.
+    pub id: u16,
+    /// IANA protocol number.
+    pub protocol: u32,
+}
+
 /// Key of an endpoint's policy map. 0 in `identity` or `protocol` means any.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -204,4 +218,5 @@ const _: () = {
     assert!(size_of::<CtKey>() == 44);
     assert!(size_of::<PolicyKey>() == 8);
     assert!(size_of::<ServiceKey>() == 20);
+    assert!(size_of::<AskerKey>() == 24);
 };

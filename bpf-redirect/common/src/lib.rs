@@ -16,10 +16,13 @@ mod value;
 
 pub use drop::{COUNTERS, Counter, Drop};
 pub use event::{Event, EventKind};
-pub use key::{Address, CtKey, EndpointAddress, FragmentKey, PolicyKey, ServiceKey, UpstreamKey};
+pub use key::{
+    Address, AskerKey, CtKey, EndpointAddress, FragmentKey, PolicyKey, ServiceKey, UpstreamKey,
+};
 pub use kind::{GATE_MAC, Kind, MAC_PREFIX, Mark};
 pub use map::*;
 pub use value::{
-    ADDRESSES_PER_ENDPOINT_MAX, Config, CtValue, EndpointIf, EndpointLink, EventBudget, Match,
-    NextHop, PolicyValue, ServiceValue, Verdict,
+    ADDRESSES_PER_ENDPOINT_MAX, AskerValue, CgroupEndpoint, Config, CtValue, EndpointIf,
+    EndpointLink, EventBudget, Listeners, Match, NextHop, PolicyValue, ServiceValue, SocketServer,
+    Verdict,
 };

@@ -42,6 +42,17 @@ pub const POLICY: &str = "POLICY";
 pub const EVENTS: &str = "EVENTS";
 /// Endpoint to [`crate::EventBudget`].
 pub const EVENT_BUDGET: &str = "EVENT_BUDGET";
+/// A cgroup's own storage: which endpoint's it is, see [`crate::CgroupEndpoint`]. An attached program
+/// sees the one of the cgroup that it is attached to.
+pub const CG_ENDPOINT: &str = "CG_ENDPOINT";
+/// Number of a cgroup to [`crate::CgroupEndpoint`]: the same, to be listed.
+pub const CG_ID: &str = "CG_ID";
+/// Where the DNS proxy listens on the node: one [`crate::Listeners`].
+pub const CG_LISTEN: &str = "CG_LISTEN";
+/// Cookie of a socket of a cgroup to [`crate::SocketServer`], the DNS server that it means.
+pub const CG_SOCKET: &str = "CG_SOCKET";
+/// [`crate::AskerKey`] to [`crate::AskerValue`]: who sent a query to the DNS proxy on the node.
+pub const CG_ASKER: &str = "CG_ASKER";
 /// Per CPU: drops by reason and a few more, see [`crate::Counter`].
 pub const COUNTERS_MAP: &str = "COUNTERS";
 
@@ -72,6 +83,11 @@ pub const SERVICES_MAX: usize = 16_384;
 pub const POLICY_ENTRIES_MAX: usize = 16_384;
 /// What an endpoint's policy map has room for: the entries, and the lengths of ports of each direction.
 pub const POLICY_SLOTS: usize = POLICY_ENTRIES_MAX + 2;
+/// Sockets of cgroups that ask for names; of the least recently used one, what it sends to the proxy is
+/// dropped, and it sees the proxy's address.
+pub const CG_SOCKETS_MAX: usize = 65_536;
+/// Queries of cgroups on their way to the proxy; the least recently used one is nobody's, and not answered.
+pub const CG_ASKERS_MAX: usize = 65_536;
 /// Bytes of the event ring; beyond, events are lost and counted.
 pub const EVENT_RING_BYTES: usize = 1 << 20;
 /// Events of one endpoint in a second; beyond, they are counted and not told.

@@ -141,6 +141,59 @@ pub struct EventBudget {
     pub told: u64,
 }
 
+/// Value of [`crate::CG_ENDPOINT`] and [`crate::CG_ID`]: whose cgroup it is.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct CgroupEndpoint {
+    /// The endpoint; 0 before it was written.
+    pub endpoint: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// Value of [`crate::CG_LISTEN`]: ports of the DNS proxy on the node, on 127.0.0.1 and `::1`, in network
+/// byte order; 0 where it doesn't listen.
+#[repr(C)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct Listeners {
+    /// UDP on 127.0.0.1.
+    pub udp4: u16,
+    /// UDP on `::1`.
+    pub udp6: u16,
+    /// TCP on 127.0.0.1.
+    pub tcp4: u16,
+    /// TCP on `::1`.
+    pub tcp6: u16,
+}
+
+/// Value of [`crate::CG_SOCKET`]: the DNS server that a redirected socket means.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SocketServer {
+    /// Its address.
+    pub server: Address,
+    /// Its port, network byte order.
+    pub port: u16,
+    /// Always 0.
+    pub reserved: u16,
+}
+
+/// Value of [`crate::CG_ASKER`]: in whose name a query goes on, and where to.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct AskerValue {
+    /// The endpoint.
+    pub endpoint: u32,
+    /// The server that was meant.
+    pub server: Address,
+    /// Its port, network byte order.
+    pub port: u16,
+    /// Always 0.
+    pub reserved: u16,
+}
+
 /// What policy says; the larger number wins where several entries match.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
@@ -207,4 +260,8 @@ const _: () = {
     assert!(size_of::<PolicyValue>() == 8);
     assert!(size_of::<ServiceValue>() == 8);
     assert!(size_of::<EventBudget>() == 16);
+    assert!(size_of::<CgroupEndpoint>() == 8);
+    assert!(size_of::<Listeners>() == 8);
+    assert!(size_of::<SocketServer>() == 20);
+    assert!(size_of::<AskerValue>() == 24);
 };

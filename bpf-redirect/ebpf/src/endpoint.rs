@@ -117,30 +117,37 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         // Before conntrack and before the ingress policy: it was asked for by the proxy.
         return sidelink::to_gate(ctx, config, Kind::Upstream, place.endpoint);
     }
-    let mut tuple = Tuple::of(place.endpoint, INGRESS, &packet);
+    let is_related = quoted.is_some_and(|quoted| is_related_in(endpoint, &packet, &quoted));
+    received(&place, &packet, is_related)
+}
+
+/// What reaches an endpoint: known flows and errors about them pass, others by its ingress policy.
+#[inline(always)]
+pub fn received(place: &Place, packet: &Packet, is_related: bool) -> Result<Action, Drop> {
+    let mut tuple = Tuple::of(place.endpoint, INGRESS, packet);
     if let Some(tuple) = tuple.as_mut() {
         if tuple.known().is_some() {
             return Ok(Action::Pass);
         }
-    } else if quoted.is_some_and(|quoted| is_related_in(endpoint, &packet, &quoted)) {
+    } else if is_related {
         return Ok(Action::Pass);
     }
-    let (identity, judgement) = judged(&place, &packet, packet.source)?;
+    let (identity, judgement) = judged(place, packet, packet.source)?;
     match judgement.verdict {
         Verdict::Allow | Verdict::AuditUnmatched | Verdict::AuditDeny => {
-            tell::judged(&place, &packet, identity, &judgement);
+            tell::judged(place, packet, identity, &judgement);
             // Remembered so that the replies pass under an egress policy that denies.
             if let Some(tuple) = tuple.as_mut() {
-                remember(tuple, (&place, &packet), identity, (judgement.rule, Verdict::Allow))?;
+                remember(tuple, (place, packet), identity, (judgement.rule, Verdict::Allow))?;
             }
             Ok(Action::Pass)
         }
         Verdict::Redirect => {
-            tell::judged(&place, &packet, identity, &judgement);
+            tell::judged(place, packet, identity, &judgement);
             Err(Drop::PolicyDenied)
         }
         Verdict::Unmatched | Verdict::Deny | Verdict::FailAuthentication => {
-            tell::judged(&place, &packet, identity, &judgement);
+            tell::judged(place, packet, identity, &judgement);
             Err(judgement.reason(packet.fragment))
         }
     }
@@ -164,7 +171,7 @@ fn is_related_in(endpoint: &EndpointIf, packet: &Packet, quoted: &Quoted) -> boo
 
 /// Whose identity the other side has, and what the endpoint's policy says of the packet.
 #[inline(always)]
-fn judged(place: &Place, packet: &Packet, peer: Address) -> Result<(u32, Judgement), Drop> {
+pub fn judged(place: &Place, packet: &Packet, peer: Address) -> Result<(u32, Judgement), Drop> {
     let (identity, port) = match service(place, packet) {
         // A virtual address stands for its backends, and rules mean their port.
         Some(service) => (service.identity, Some(service.port)),
@@ -207,7 +214,7 @@ fn service(place: &Place, packet: &Packet) -> Option<&'static ServiceValue> {
 }
 
 #[inline(always)]
-fn remember(
+pub fn remember(
     tuple: &mut Tuple,
     seen: (&Place, &Packet),
     identity: u32,

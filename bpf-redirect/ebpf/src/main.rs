@@ -1,8 +1,10 @@
-//! The TC programs: five hooks, one that drops everything, and two yardsticks. Each entry point is one
-//! match: what passes, what is redirected, what is dropped, and nothing else decides.
+//! The TC programs: five hooks, one that drops everything, and two yardsticks; and the ten of a cgroup.
+//! Each entry point is one match: what passes, what is redirected, what is dropped, and nothing else
+//! decides.
 #![no_std]
 #![no_main]
 
+mod cgroup;
 mod conntrack;
 mod endpoint;
 mod learned;
@@ -13,8 +15,12 @@ mod sidelink;
 mod tell;
 mod upstream;
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    macros::{cgroup_skb, cgroup_sock_addr, classifier},
+    programs::{SkBuffContext, SockAddrContext, TcContext},
+};
 use bpf_redirect_common::Drop;
+use cgroup::Call;
 
 /// No objection: the next program of the hook runs (`TCX_NEXT`, `TC_ACT_UNSPEC`).
 const NEXT: i32 = -1;
@@ -80,6 +86,70 @@ pub fn ng_nothing(_ctx: TcContext) -> i32 {
 #[classifier]
 pub fn ng_look_up(ctx: TcContext) -> i32 {
     finish(endpoint::endpoint(&ctx).map(|_| Action::Pass))
+}
+
+/// A packet that a socket of the cgroup sends.
+#[cgroup_skb(egress)]
+pub fn ng_cg_egress(ctx: SkBuffContext) -> i32 {
+    cgroup::finish(cgroup::egress(&TcContext::new(ctx.skb.skb)))
+}
+
+/// A packet that a socket of the cgroup gets.
+#[cgroup_skb(ingress)]
+pub fn ng_cg_ingress(ctx: SkBuffContext) -> i32 {
+    cgroup::finish(cgroup::ingress(&TcContext::new(ctx.skb.skb)))
+}
+
+/// An IPv4 socket connects.
+#[cgroup_sock_addr(connect4)]
+pub fn ng_cg_connect4(ctx: SockAddrContext) -> i32 {
+    cgroup::finish_call(cgroup::connect(&Call::<false>::read(&ctx)))
+}
+
+/// An IPv6 socket connects, to an address of IPv4 too.
+#[cgroup_sock_addr(connect6)]
+pub fn ng_cg_connect6(ctx: SockAddrContext) -> i32 {
+    cgroup::finish_call(cgroup::connect(&Call::<true>::read(&ctx)))
+}
+
+/// A datagram to an address, over IPv4.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn ng_cg_sendmsg4(ctx: SockAddrContext) -> i32 {
+    cgroup::finish_call(cgroup::send(&Call::<false>::read(&ctx)))
+}
+
+/// A datagram to an address, over IPv6.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn ng_cg_sendmsg6(ctx: SockAddrContext) -> i32 {
+    cgroup::finish_call(cgroup::send(&Call::<true>::read(&ctx)))
+}
+
+/// Who sent a datagram, as an IPv4 socket is told.
+#[cgroup_sock_addr(recvmsg4)]
+pub fn ng_cg_recvmsg4(ctx: SockAddrContext) -> i32 {
+    cgroup::show(&Call::<false>::read(&ctx));
+    1
+}
+
+/// Who sent a datagram, as an IPv6 socket is told.
+#[cgroup_sock_addr(recvmsg6)]
+pub fn ng_cg_recvmsg6(ctx: SockAddrContext) -> i32 {
+    cgroup::show(&Call::<true>::read(&ctx));
+    1
+}
+
+/// Who an IPv4 socket is connected to, as it is told.
+#[cgroup_sock_addr(getpeername4)]
+pub fn ng_cg_peer4(ctx: SockAddrContext) -> i32 {
+    cgroup::show(&Call::<false>::read(&ctx));
+    1
+}
+
+/// Who an IPv6 socket is connected to, as it is told.
+#[cgroup_sock_addr(getpeername6)]
+pub fn ng_cg_peer6(ctx: SockAddrContext) -> i32 {
+    cgroup::show(&Call::<true>::read(&ctx));
+    1
 }
 
 #[inline(always)]

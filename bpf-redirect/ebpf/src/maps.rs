@@ -1,15 +1,17 @@
 //! The maps. Names, sizes, keys and values: `bpf-redirect/common`.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_NO_PREALLOC, bpf_map_type},
     btf_maps::{Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    helpers::generated::bpf_get_local_storage,
     macros::btf_map,
 };
 use bpf_redirect_common as common;
 use bpf_redirect_common::{
-    Address, CT_MAX, Config, CtKey, CtValue, ENDPOINTS_MAX, EVENT_RING_BYTES, EndpointAddress,
-    EndpointIf, EndpointLink, EventBudget, FragmentKey, LEARNED_MAX, NEXT_HOPS_MAX, NextHop,
-    POLICY_SLOTS, PREFIXES_MAX, PolicyKey, PolicyValue, SERVICES_MAX, ServiceKey, ServiceValue,
+    Address, AskerKey, AskerValue, CG_ASKERS_MAX, CG_SOCKETS_MAX, CT_MAX, CgroupEndpoint, Config,
+    CtKey, CtValue, ENDPOINTS_MAX, EVENT_RING_BYTES, EndpointAddress, EndpointIf, EndpointLink,
+    EventBudget, FragmentKey, LEARNED_MAX, Listeners, NEXT_HOPS_MAX, NextHop, POLICY_SLOTS,
+    PREFIXES_MAX, PolicyKey, PolicyValue, SERVICES_MAX, ServiceKey, ServiceValue, SocketServer,
     UPSTREAM_FRAGMENTS_MAX, UPSTREAM_TCP_MAX, UPSTREAM_UDP_MAX, UpstreamKey,
 };
 
@@ -49,3 +51,43 @@ pub static EVENTS: RingBuf<(), EVENT_RING_BYTES> = RingBuf::new();
 pub static EVENT_BUDGET: LruHashMap<u32, EventBudget, ENDPOINTS_MAX> = LruHashMap::new();
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { common::COUNTERS }> = PerCpuArray::new();
+
+#[btf_map]
+pub static CG_ENDPOINT: AttachedCgroup<CgroupEndpoint> = AttachedCgroup::new();
+#[btf_map]
+pub static CG_ID: HashMap<u64, CgroupEndpoint, ENDPOINTS_MAX> = HashMap::new();
+#[btf_map]
+pub static CG_LISTEN: Array<Listeners, 1> = Array::new();
+#[btf_map]
+pub static CG_SOCKET: LruHashMap<u64, SocketServer, CG_SOCKETS_MAX> = LruHashMap::new();
+#[btf_map]
+pub static CG_ASKER: LruHashMap<AskerKey, AskerValue, CG_ASKERS_MAX> = LruHashMap::new();
+
+/// Storage of the cgroup that a program is attached to, one for all its programs (`BPF_MAP_TYPE_CGROUP_STORAGE`
+/// with a `u64` key, Linux 5.9). The one of aya-ebpf has one for each kind of program, each of which would
+/// begin as nobody's.
+#[repr(C)]
+pub struct AttachedCgroup<V> {
+    r#type: *const [i32; bpf_map_type::BPF_MAP_TYPE_CGROUP_STORAGE_DEPRECATED as usize],
+    key: *const u64,
+    value: *const V,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; 0],
+}
+
+// SAFETY: the fields are read by the loader alone, as types.
+unsafe impl<V> Sync for AttachedCgroup<V> {}
+
+impl<V> AttachedCgroup<V> {
+    const fn new() -> Self {
+        use core::ptr::null;
+        Self { r#type: null(), key: null(), value: null(), max_entries: null(), map_flags: null() }
+    }
+
+    /// The value: the kernel makes it with the first attachment, all zero.
+    #[inline(always)]
+    pub fn get_ptr(&self) -> *const V {
+        // SAFETY: a helper that can't fail; the kernel looks which cgroup the running program is attached to.
+        unsafe { bpf_get_local_storage(core::ptr::from_ref(self).cast_mut().cast(), 0) }.cast()
+    }
+}

@@ -109,17 +109,29 @@ pub fn parse(ctx: &TcContext) -> Result<Frame, Drop> {
     }
     let ethernet: Ethernet = load(ctx, 0).ok_or(Drop::InvalidPacket)?;
     match u16::from_be(ethernet.kind) {
-        ETH_IPV4 => parse_ipv4(ctx, &ethernet),
-        ETH_IPV6 => parse_ipv6(ctx, &ethernet),
+        ETH_IPV4 => parse_ipv4(ctx, &ethernet, ETH_LEN),
+        ETH_IPV6 => parse_ipv6(ctx, &ethernet, ETH_LEN),
         ETH_ARP => Ok(Frame::Neighbour),
         ETH_VLAN | ETH_QINQ => Err(Drop::Vlan),
         _ => Err(Drop::UnsupportedL3),
     }
 }
 
+/// Reads a packet that begins with its IP header, as a cgroup's hooks get it.
 #[inline(always)]
-fn parse_ipv4(ctx: &TcContext, ethernet: &Ethernet) -> Result<Frame, Drop> {
-    let ip: Ipv4 = load(ctx, ETH_LEN).ok_or(Drop::InvalidPacket)?;
+pub fn parse_ip(ctx: &TcContext) -> Result<Frame, Drop> {
+    let none = Ethernet { destination: [0; 6], source: [0; 6], kind: 0 };
+    let first: u8 = load(ctx, 0).ok_or(Drop::InvalidPacket)?;
+    match first >> 4 {
+        4 => parse_ipv4(ctx, &none, 0),
+        6 => parse_ipv6(ctx, &none, 0),
+        _ => Err(Drop::UnsupportedL3),
+    }
+}
+
+#[inline(always)]
+fn parse_ipv4(ctx: &TcContext, ethernet: &Ethernet, start: u32) -> Result<Frame, Drop> {
+    let ip: Ipv4 = load(ctx, start).ok_or(Drop::InvalidPacket)?;
     let header = u32::from(ip.version_length & 0x0f) * 4;
     if ip.version_length >> 4 != 4 || header < 20 {
         return Err(Drop::InvalidPacket);
@@ -143,18 +155,18 @@ fn parse_ipv4(ctx: &TcContext, ethernet: &Ethernet) -> Result<Frame, Drop> {
         source_mac: ethernet.source,
         destination_mac: ethernet.destination,
     };
-    read_ports(ctx, ETH_LEN + header, &mut packet)?;
+    read_ports(ctx, start + header, &mut packet)?;
     Ok(Frame::Ip(packet))
 }
 
 #[inline(always)]
-fn parse_ipv6(ctx: &TcContext, ethernet: &Ethernet) -> Result<Frame, Drop> {
+fn parse_ipv6(ctx: &TcContext, ethernet: &Ethernet, start: u32) -> Result<Frame, Drop> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const AUTHENTICATION: u8 = 51;
     const DESTINATION: u8 = 60;
 
-    let ip: Ipv6 = load(ctx, ETH_LEN).ok_or(Drop::InvalidPacket)?;
+    let ip: Ipv6 = load(ctx, start).ok_or(Drop::InvalidPacket)?;
     if ip.version_class_flow.to_be() >> 28 != 6 {
         return Err(Drop::InvalidPacket);
     }
@@ -164,7 +176,7 @@ fn parse_ipv6(ctx: &TcContext, ethernet: &Ethernet) -> Result<Frame, Drop> {
     }
     let mut fragment = Fragment::Whole;
     let mut next = ip.next;
-    let mut at = ETH_LEN + IPV6_LEN;
+    let mut at = start + IPV6_LEN;
     let mut walked = 0;
     loop {
         let scale = match next {

@@ -26,6 +26,15 @@ pub trait Host: Learn + Send + Sync + 'static {
         question: &Question,
     ) -> Result<DnsPermit, Denial>;
 
+    /// Who sent a query to the proxy on the node, and to which server; `None` for what is nobody's. Of a
+    /// datagram `id` is its first two octets, of a connection 0.
+    fn asker(
+        &self,
+        client: SocketAddr,
+        protocol: L4Protocol,
+        id: [u8; 2],
+    ) -> Option<(EndpointId, SocketAddr)>;
+
     /// Takes a finished exchange.
     fn tell(&self, told: Told);
 }
@@ -55,6 +64,15 @@ impl<H: Host> Proxy<H> {
             link,
         }
     }
+}
+
+/// Where a worker's sockets are, and so whose address servers see.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// In the gate: a mark says whose a datagram is, and queries go on from the workload's address.
+    Gate,
+    /// On the node: the kernel remembers whose a query is, and it goes on from the node's address.
+    Node,
 }
 
 impl<H> Proxy<H> {

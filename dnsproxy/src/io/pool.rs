@@ -6,6 +6,7 @@
 //! who saw one, the number of members (4 bits); both beside 16 bits of id.
 
 use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use rand::RngExt;
 use rustix::event::epoll;
 use transport::GateUdp;
 
+use super::host::Place;
 use crate::Member;
 use crate::limits::{POOL_AGE_MAX, POOL_MEMBERS, POOL_USES_MAX};
 
@@ -23,12 +25,16 @@ const PORT_DRAWS_MAX: usize = 64;
 /// How long a retired member is kept at least: an answer may be on its way.
 const RETIRED_MIN: Duration = Duration::from_secs(5);
 
+/// On the node, whose ports are others' too, the kernel chooses one of its ephemeral range.
+const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+
 /// The members.
 pub(crate) struct Pool {
     active: Vec<PoolMember>,
     /// Replaced members whose queries may still be answered.
     retired: Vec<PoolMember>,
     next_id: u64,
+    place: Place,
 }
 
 /// One socket.
@@ -43,11 +49,16 @@ pub(crate) struct PoolMember {
 
 impl Pool {
     /// A full pool in the calling thread's namespace, each member watched by `epoll` under its id.
-    pub(crate) fn open(first_id: u64, now: Instant, watch: impl AsFd) -> io::Result<Self> {
+    pub(super) fn open(
+        (place, first_id): (Place, u64),
+        now: Instant,
+        watch: impl AsFd,
+    ) -> io::Result<Self> {
         let mut pool = Self {
             active: Vec::new(),
             retired: Vec::new(),
             next_id: first_id,
+            place,
         };
         for _ in 0..POOL_MEMBERS {
             let member = pool.make(now, &watch)?;
@@ -98,7 +109,11 @@ impl Pool {
     fn make(&mut self, now: Instant, watch: impl AsFd) -> io::Result<PoolMember> {
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
         for _ in 0..PORT_DRAWS_MAX {
-            match GateUdp::bind(random_port(), RECEIVE_BUFFER, false) {
+            let socket = match self.place {
+                Place::Gate => GateUdp::bind(random_port(), RECEIVE_BUFFER, false),
+                Place::Node => GateUdp::bind_on_node(ANYWHERE, RECEIVE_BUFFER),
+            };
+            match socket {
                 Ok(socket) => {
                     socket.keep_errors()?;
                     let id = Member(self.next_id);

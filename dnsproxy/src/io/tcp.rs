@@ -3,6 +3,7 @@
 
 use std::future::pending;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +13,10 @@ use policy::{EndpointId, L4Protocol};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use transport::{GateListener, connect_as};
+use transport::{GateListener, client_of, connect_as, connect_on_node};
 
 use super::connections::Connections;
-use super::host::{Host, Proxy};
+use super::host::{Host, Place, Proxy};
 use super::side::Side;
 use super::way::{Asked, Asking, ask, settle};
 use crate::core::exchange::{Held, Upstream};
@@ -33,6 +34,7 @@ const BACKLOG: i32 = 1_024;
 /// The TCP side, ready to run in the namespace that its listener was made in.
 pub struct TcpServer<H: Host> {
     proxy: Arc<Proxy<H>>,
+    place: Place,
     listener: std::net::TcpListener,
     connections: Arc<Connections>,
 }
@@ -43,16 +45,39 @@ impl<H: Host> TcpServer<H> {
     /// # Errors
     /// If the port is taken.
     pub fn open(proxy: Arc<Proxy<H>>) -> io::Result<Self> {
-        let listener = GateListener::bind(DNS_PORT, BACKLOG)?.into_std();
-        Ok(Self {
+        let listener = GateListener::bind(DNS_PORT, BACKLOG)?;
+        Ok(Self::with(proxy, Place::Gate, listener))
+    }
+
+    /// Listens on the node, in the calling thread's namespace. `listen` is a loopback address, port 0 one
+    /// that the kernel chooses.
+    ///
+    /// # Errors
+    /// If the address isn't there, or the port is taken.
+    pub fn open_on_node(proxy: Arc<Proxy<H>>, listen: SocketAddr) -> io::Result<Self> {
+        let listener = GateListener::bind_on_node(listen, BACKLOG)?;
+        Ok(Self::with(proxy, Place::Node, listener))
+    }
+
+    fn with(proxy: Arc<Proxy<H>>, place: Place, listener: GateListener) -> Self {
+        Self {
             proxy,
-            listener,
+            place,
+            listener: listener.into_std(),
             connections: Arc::default(),
-        })
+        }
+    }
+
+    /// The port that it listens on.
+    ///
+    /// # Errors
+    /// If the socket is broken.
+    pub fn port(&self) -> io::Result<u16> {
+        Ok(self.listener.local_addr()?.port())
     }
 
     /// Serves until `stop`, and then until open exchanges are over or `drain` is. Must run on a
-    /// single-threaded runtime whose thread is in the gate: upstream connections are made on it.
+    /// single-threaded runtime whose thread is where it listens: upstream connections are made on it.
     ///
     /// # Errors
     /// If the listener can't be used.
@@ -69,7 +94,11 @@ impl<H: Host> TcpServer<H> {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             };
-            let Some(connection) = Connection::open(&self.proxy, &self.connections, stream, &stop)
+            let Some(origin) = origin(&self.proxy, self.place, &stream) else {
+                continue;
+            };
+            let shared = (&self.proxy, &self.connections);
+            let Some(connection) = Connection::open(shared, (self.place, origin), stream, &stop)
             else {
                 continue;
             };
@@ -87,6 +116,7 @@ struct Connection<H: Host> {
     proxy: Arc<Proxy<H>>,
     connections: Arc<Connections>,
     id: u64,
+    place: Place,
     origin: Origin,
     client: Side,
     server: Option<Server>,
@@ -130,25 +160,16 @@ enum End {
 
 impl<H: Host> Connection<H> {
     fn open(
-        proxy: &Arc<Proxy<H>>,
-        connections: &Arc<Connections>,
+        (proxy, connections): (&Arc<Proxy<H>>, &Arc<Connections>),
+        (place, origin): (Place, Origin),
         stream: TcpStream,
         stop: &CancellationToken,
     ) -> Option<Self> {
-        let (client, server, mark) = GateListener::meaning(stream.as_fd()).ok()?;
-        if mark.kind() != Kind::Client {
-            return None;
-        }
-        let endpoint = EndpointId::new(mark.endpoint())?;
         let close = CancellationToken::new();
-        let id = connections.admit(endpoint, proxy.host.now(), close.clone())?;
+        let id = connections.admit(origin.endpoint, proxy.host.now(), close.clone())?;
         Some(Self {
-            origin: Origin {
-                endpoint,
-                client: client.0,
-                server: server.0,
-                protocol: L4Protocol::Tcp,
-            },
+            place,
+            origin,
             pending: Pending::new(Arc::clone(&proxy.outstanding)),
             records: Records::new(Arc::clone(&proxy.counters)),
             errors: ErrorAnswers::default(),
@@ -304,7 +325,7 @@ impl<H: Host> Connection<H> {
     /// Hands the query in `scratch` to the upstream connection, which is made if there is none.
     fn send(&mut self, upstream: Upstream, now: Instant) {
         if self.server.is_none() {
-            match connect(&upstream, self.proxy.link) {
+            match connect(&upstream, (self.place, self.proxy.link)) {
                 Ok(stream) => {
                     let side = Side::new(stream);
                     self.server = Some(Server {
@@ -415,13 +436,38 @@ async fn server_ready(server: Option<&Server>) {
     }
 }
 
-fn connect(upstream: &Upstream, link: u32) -> io::Result<TcpStream> {
-    let mark = Mark::new(Kind::Upstream, upstream.endpoint.get())
-        .ok_or_else(|| io::Error::other("an endpoint without a mark"))?;
-    TcpStream::from_std(connect_as(
-        upstream.client.ip(),
-        upstream.server,
-        mark,
-        link,
-    )?)
+fn connect(upstream: &Upstream, (place, link): (Place, u32)) -> io::Result<TcpStream> {
+    let stream = match place {
+        Place::Node => connect_on_node(upstream.server)?,
+        Place::Gate => {
+            let mark = Mark::new(Kind::Upstream, upstream.endpoint.get())
+                .ok_or_else(|| io::Error::other("an endpoint without a mark"))?;
+            connect_as(upstream.client.ip(), upstream.server, mark, link)?
+        }
+    };
+    TcpStream::from_std(stream)
+}
+
+/// Whose connection it is, and which server it is meant for.
+fn origin<H: Host>(proxy: &Proxy<H>, place: Place, stream: &TcpStream) -> Option<Origin> {
+    let protocol = L4Protocol::Tcp;
+    let (client, (endpoint, server)) = match place {
+        Place::Gate => {
+            let (client, server, mark) = GateListener::meaning(stream.as_fd()).ok()?;
+            if mark.kind() != Kind::Client {
+                return None;
+            }
+            (client.0, (EndpointId::new(mark.endpoint())?, server.0))
+        }
+        Place::Node => {
+            let client = client_of(stream.as_fd()).ok()?.0;
+            (client, proxy.host.asker(client, protocol, [0; 2])?)
+        }
+    };
+    Some(Origin {
+        endpoint,
+        client,
+        server,
+        protocol,
+    })
 }

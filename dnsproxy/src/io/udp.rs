@@ -1,8 +1,10 @@
 //! One worker for DNS over UDP: the thread that reads a query sends it on, the thread that reads the
 //! answer replies, and both are this one. Nothing but the account of what waits is shared.
+//!
+//! A worker is in the gate, or on the node, for endpoints that are cgroups (`Place`).
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +15,7 @@ use rustix::event::epoll;
 use rustix::event::{EventfdFlags, eventfd};
 use transport::{DATAGRAM_MAX, Datagram, GateUdp, Inbox, Outbox};
 
-use super::host::{Host, Proxy};
+use super::host::{Host, Place, Proxy};
 use super::pool::Pool;
 use super::way::{Asked, Asking, ask, settle};
 use crate::core::exchange::{Held, Upstream};
@@ -50,6 +52,7 @@ impl StopUdp {
 /// A worker, ready to run in the namespace that it was made in.
 pub struct UdpWorker<H: Host> {
     proxy: Arc<Proxy<H>>,
+    place: Place,
     listener: GateUdp,
     pool: Pool,
     pending: Pending,
@@ -82,6 +85,21 @@ impl<H: Host> UdpWorker<H> {
     /// # Errors
     /// If a socket can't be made.
     pub fn open(proxy: Arc<Proxy<H>>) -> io::Result<Self> {
+        let listener = GateUdp::bind(DNS_PORT, RECEIVE_BUFFER, true)?;
+        Self::with(proxy, Place::Gate, listener)
+    }
+
+    /// Opens a listener and the pool on the node, in the calling thread's namespace. `listen` is a loopback
+    /// address, port 0 one that the kernel chooses.
+    ///
+    /// # Errors
+    /// If a socket can't be made.
+    pub fn open_on_node(proxy: Arc<Proxy<H>>, listen: SocketAddr) -> io::Result<Self> {
+        let listener = GateUdp::bind_on_node(listen, RECEIVE_BUFFER)?;
+        Self::with(proxy, Place::Node, listener)
+    }
+
+    fn with(proxy: Arc<Proxy<H>>, place: Place, listener: GateUdp) -> io::Result<Self> {
         let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(
@@ -90,20 +108,26 @@ impl<H: Host> UdpWorker<H> {
             epoll::EventData::new_u64(STOP),
             epoll::EventFlags::IN,
         )?;
-        let listener = GateUdp::bind(DNS_PORT, RECEIVE_BUFFER, true)?;
         let data = epoll::EventData::new_u64(LISTENER);
         epoll::add(&watch, listener.as_fd(), data, epoll::EventFlags::IN)?;
-        let pool = Pool::open(FIRST_MEMBER, proxy.host.now(), &watch)?;
+        let pool = Pool::open((place, FIRST_MEMBER), proxy.host.now(), &watch)?;
         Ok(Self {
             pending: Pending::new(Arc::clone(&proxy.outstanding)),
             records: Records::new(Arc::clone(&proxy.counters)),
             errors: ErrorAnswers::default(),
             stop: StopUdp(Arc::new(stop)),
             proxy,
+            place,
             listener,
             pool,
             watch,
         })
+    }
+
+    /// The port that it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.listener.port()
     }
 
     /// What ends it.
@@ -222,7 +246,11 @@ impl<H: Host> UdpWorker<H> {
         (member, now): (Member, Instant),
         out: &mut Outgoing,
     ) {
-        let Some(origin) = origin(datagram) else {
+        let origin = match self.place {
+            Place::Gate => origin(datagram),
+            Place::Node => self.origin_on_node(datagram),
+        };
+        let Some(origin) = origin else {
             return;
         };
         let asking = Asking {
@@ -241,10 +269,15 @@ impl<H: Host> UdpWorker<H> {
 
     /// Adds a query for a server; one that can't be sent is answered at once.
     fn push_query(&mut self, upstream: &Upstream, now: Instant, out: &mut Outgoing) {
-        let pushed = Mark::new(Kind::Upstream, upstream.endpoint.get()).is_some_and(|mark| {
+        let from = match self.place {
+            Place::Gate => Mark::new(Kind::Upstream, upstream.endpoint.get())
+                .map(|mark| (upstream.client.ip(), Some(mark))),
+            Place::Node => Some((any_of(upstream.server.ip()), None)),
+        };
+        let pushed = from.is_some_and(|(local, mark)| {
             out.to_servers.push(&Datagram {
                 peer: upstream.server,
-                local: upstream.client.ip(),
+                local,
                 mark,
                 bytes: &out.scratch,
             })
@@ -299,7 +332,8 @@ impl<H: Host> UdpWorker<H> {
             let Some(datagram) = answers.get(index) else {
                 continue;
             };
-            if datagram.mark.kind() == Kind::Upstream {
+            let is_upstream = datagram.mark.map(Mark::kind) == Some(Kind::Upstream);
+            if is_upstream || self.place == Place::Node {
                 self.take_answer(id, &datagram, out);
             }
         }
@@ -311,8 +345,11 @@ impl<H: Host> UdpWorker<H> {
         let arrived = Arrived {
             member,
             server: datagram.peer,
-            local: Some(datagram.local),
-            endpoint: EndpointId::new(datagram.mark.endpoint()),
+            // On the node it is the node's address, whosever the query was.
+            local: (self.place == Place::Gate).then_some(datagram.local),
+            endpoint: datagram
+                .mark
+                .and_then(|mark| EndpointId::new(mark.endpoint())),
             bytes: datagram.bytes,
         };
         let now = self.proxy.host.now();
@@ -362,19 +399,40 @@ impl<H: Host> UdpWorker<H> {
     /// Adds a reply; a full outbox is sent first.
     fn push_reply(&self, reply: Option<Reply>, out: &mut Outgoing) {
         let Some(reply) = reply else { return };
-        let Some(mark) = Mark::new(Kind::Client, reply.origin.endpoint.get()) else {
-            return;
+        let client = reply.origin.client;
+        let (local, mark) = match self.place {
+            Place::Gate => {
+                let Some(mark) = Mark::new(Kind::Client, reply.origin.endpoint.get()) else {
+                    return;
+                };
+                (reply.origin.server.ip(), Some(mark))
+            }
+            // The kernel takes the listener's own; the workload is shown the server's.
+            Place::Node => (any_of(client.ip()), None),
         };
         if out.to_clients.is_full() {
             flush_clients(&self.listener, &mut out.to_clients);
         }
         // Not pushed: longer than any datagram, which the core doesn't write.
         let _ = out.to_clients.push(&Datagram {
-            peer: reply.origin.client,
-            local: reply.origin.server.ip(),
+            peer: client,
+            local,
             mark,
             bytes: &out.scratch,
         });
+    }
+
+    /// Whose query it is that came to a listener on the node.
+    fn origin_on_node(&self, datagram: &Datagram<'_>) -> Option<Origin> {
+        let id = *datagram.bytes.first_chunk()?;
+        let protocol = L4Protocol::Udp;
+        let (endpoint, server) = self.proxy.host.asker(datagram.peer, protocol, id)?;
+        Some(Origin {
+            endpoint,
+            client: datagram.peer,
+            server,
+            protocol,
+        })
     }
 
     fn tell(&self, out: &mut Outgoing) {
@@ -387,11 +445,9 @@ impl<H: Host> UdpWorker<H> {
 
 /// Whose query it is; `None` for what is no client's.
 fn origin(datagram: &Datagram<'_>) -> Option<Origin> {
-    if datagram.mark.kind() != Kind::Client {
-        return None;
-    }
+    let mark = datagram.mark.filter(|mark| mark.kind() == Kind::Client)?;
     Some(Origin {
-        endpoint: EndpointId::new(datagram.mark.endpoint())?,
+        endpoint: EndpointId::new(mark.endpoint())?,
         client: datagram.peer,
         server: SocketAddr::new(datagram.local, DNS_PORT),
         protocol: L4Protocol::Udp,
@@ -401,4 +457,12 @@ fn origin(datagram: &Datagram<'_>) -> Option<Origin> {
 /// A reply that can't be sent is lost as on any network: the client asks again.
 fn flush_clients(listener: &GateUdp, to_clients: &mut Outbox) {
     to_clients.flush(listener, |_, _| {});
+}
+
+/// No address, of the same family as `ip`: the kernel chooses one.
+fn any_of(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }

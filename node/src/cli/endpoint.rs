@@ -75,10 +75,11 @@ fn table(endpoints: &[Value]) -> String {
     );
     for endpoint in endpoints {
         let shown = |key: &str| shown(endpoint.get(key));
-        let last = if endpoint.get("reason").is_some_and(Value::is_string) {
-            shown("reason")
-        } else {
-            shown("addresses")
+        let has = |key: &str| endpoint.get(key).is_some_and(Value::is_string);
+        let last = match (has("reason"), has("cgroup")) {
+            (true, _) => shown("reason"),
+            (false, true) => format!("cgroup {}", shown("cgroup")),
+            (false, false) => shown("addresses"),
         };
         // Writing to a string can't fail.
         let _ = writeln!(
@@ -116,19 +117,29 @@ fn details(endpoint: &Value) -> String {
     }
     line("identity", at("/identity"));
     line("labels", at("/labels"));
-    line("addresses", at("/addresses"));
-    line("mac", at("/mac"));
-    let interface = [
-        at("/interface"),
-        at("/ifindex"),
-        at("/host_mac"),
-        at("/mtu"),
-    ];
-    let [name, index, host_mac, mtu] = interface;
-    line(
-        "interface",
-        format!("{name} (index {index}, MAC {host_mac}, MTU {mtu})"),
-    );
+    if endpoint.get("cgroup").is_some_and(Value::is_string) {
+        line(
+            "cgroup",
+            format!("{} (number {})", at("/cgroup"), at("/cgroup_id")),
+        );
+        if endpoint.get("warning").is_some_and(Value::is_string) {
+            line("warning", at("/warning"));
+        }
+    } else {
+        line("addresses", at("/addresses"));
+        line("mac", at("/mac"));
+        let interface = [
+            at("/interface"),
+            at("/ifindex"),
+            at("/host_mac"),
+            at("/mtu"),
+        ];
+        let [name, index, host_mac, mtu] = interface;
+        line(
+            "interface",
+            format!("{name} (index {index}, MAC {host_mac}, MTU {mtu})"),
+        );
+    }
     let (ingress, egress) = (at("/enforcement/ingress"), at("/enforcement/egress"));
     line(
         "policy",

@@ -79,7 +79,8 @@ pub(super) fn build(
     let lifetimes = setup.lifetimes;
     let learner: SharedLearner = Arc::new(Learner::new(nothing, identities, lifetimes, clock::now));
     let side_link = attach_side_link(&mut datapath, gate)?;
-    let dns = DnsThreads::start(gate, &learner, news.clone()).context("the DNS sockets")?;
+    let own = (news.clone(), datapath.askers()?);
+    let dns = DnsThreads::start(gate, &learner, own).context("the DNS sockets")?;
     Ok((datapath, learner, dns, side_link))
 }
 

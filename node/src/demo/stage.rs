@@ -12,7 +12,7 @@ use transport::{HostLink, NetNs, PrivateHost, PrivateNode};
 
 use super::servers::{self, Servers};
 use crate::endpoints::file::Roster;
-use crate::endpoints::{Found, labels_of, netns};
+use crate::endpoints::{Found, Site, labels_of, netns};
 
 /// A pod of the story.
 #[derive(Clone, Copy, Debug)]
@@ -175,7 +175,7 @@ impl Stage {
             };
             roster.found.push(Found {
                 workload,
-                link,
+                site: Site::Link(link),
                 audit: false,
                 file: "the demo".to_owned(),
             });

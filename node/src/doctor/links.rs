@@ -40,7 +40,7 @@ fn judged(roster: &Roster) -> Result<Vec<Finding>, LinkError> {
         let of_endpoint = roster
             .found
             .iter()
-            .find(|found| found.link.ifindex == link.index);
+            .find(|found| found.link().is_some_and(|own| own.ifindex == link.index));
         match of_endpoint {
             Some(found) => {
                 let name = found.workload.full_name();

@@ -40,7 +40,7 @@ pub(super) struct Document {
     labels: BTreeMap<String, String>,
     pub(super) netns: Option<PathBuf>,
     pub(super) interface: Option<String>,
-    cgroup: Option<PathBuf>,
+    pub(super) cgroup: Option<PathBuf>,
     pub(super) addresses: Option<Vec<IpAddr>>,
     mac: Option<String>,
     #[serde(default)]
@@ -192,7 +192,7 @@ impl Document {
     fn check(&self, reader: Reader) -> Result<(), String> {
         self.services.iter().try_for_each(ServiceEntry::check)?;
         if self.name.is_none() {
-            let is_bare = self.netns.is_none() && self.interface.is_none() && !self.remote;
+            let is_bare = self.places() == 0 && !self.remote;
             return if !self.services.is_empty() && is_bare && self.addresses.is_none() {
                 Ok(())
             } else {
@@ -205,21 +205,26 @@ impl Document {
         whole.map_err(|reason| format!("endpoint {}: {reason}", self.full_name()))
     }
 
+    /// In how many ways it says where it runs.
+    fn places(&self) -> usize {
+        usize::from(self.netns.is_some())
+            + usize::from(self.interface.is_some())
+            + usize::from(self.cgroup.is_some())
+    }
+
     /// How it is found.
     fn check_place(&self, reader: Reader) -> Result<(), String> {
-        if self.cgroup.is_some() {
-            return Err("cgroup endpoints are not supported yet".to_owned());
-        }
-        let places = usize::from(self.netns.is_some()) + usize::from(self.interface.is_some());
-        match (self.remote, places) {
+        match (self.remote, self.places()) {
             (true, 0) if self.addresses.is_some() => Ok(()),
             (true, 0) => Err("a remote endpoint needs addresses".to_owned()),
-            (true, _) => Err("a remote endpoint has neither netns nor interface".to_owned()),
+            (true, _) => {
+                Err("a remote endpoint has neither netns nor interface nor cgroup".to_owned())
+            }
             (false, 1) => Ok(()),
             (false, 0) if reader == Reader::Tool => Ok(()),
-            (false, _) => {
-                Err("exactly one of netns and interface is needed, or remote: true".to_owned())
-            }
+            (false, _) => Err(
+                "exactly one of netns, interface and cgroup is needed, or remote: true".to_owned(),
+            ),
         }
     }
 
@@ -236,6 +241,14 @@ impl Document {
         let given = self.addresses.is_some() || self.mac.is_some();
         if reader == Reader::Daemon && self.netns.is_some() && given {
             return Err("with netns, addresses and mac are read from the workload".to_owned());
+        }
+        if let Some(cgroup) = &self.cgroup {
+            if !cgroup.is_absolute() {
+                return Err("cgroup is an absolute path".to_owned());
+            }
+            if given {
+                return Err("with cgroup, addresses are the node's, and there is no mac".to_owned());
+            }
         }
         if let Some(mac) = &self.mac {
             parse_mac(mac).ok_or_else(|| format!("mac: {mac:?} is not six hexadecimal octets"))?;

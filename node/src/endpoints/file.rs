@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use policy::{Cast, EndpointId, LocalEndpoint, Peer, Service};
 
 use super::document::{self, Documents, Reader};
-use super::{Found, Refused, netns};
+use super::{Found, Refused, Site, cgroup, netns};
 use crate::files::TextFile;
 
 /// What the endpoint folder says.
@@ -92,17 +92,19 @@ fn take(documents: Documents) -> Roster {
             continue;
         }
         let (name, mac, audit) = (document.full_name(), document.mac(), document.audit);
-        let link = match (&document.netns, &document.interface) {
-            (Some(path), _) => netns::inspect(path),
-            (None, Some(interface)) => {
+        let site = match (&document.netns, &document.interface, &document.cgroup) {
+            (Some(path), _, _) => netns::inspect(path).map(Site::Link),
+            (None, Some(interface), _) => {
                 netns::by_interface(interface, mac, document.addresses.unwrap_or_default())
+                    .map(Site::Link)
             }
-            (None, None) => Err("neither netns nor interface".to_owned()),
+            (None, None, Some(path)) => cgroup::inspect(path).map(Site::Cgroup),
+            (None, None, None) => Err("neither netns nor interface nor cgroup".to_owned()),
         };
-        match link {
-            Ok(link) => roster.found.push(Found {
+        match site {
+            Ok(site) => roster.found.push(Found {
                 workload,
-                link,
+                site,
                 audit,
                 file,
             }),
@@ -113,40 +115,57 @@ fn take(documents: Documents) -> Roster {
     roster
 }
 
-/// Two endpoints with one address can't be told apart by their peers, and two on one link not at all:
-/// the second is refused, with both names. A link-local address is each link's own.
+/// Two endpoints with one address can't be told apart by their peers, and two on one link or in one cgroup
+/// not at all: the second is refused, with both names. A link-local address is each link's own.
 fn refuse_shared(roster: &mut Roster) {
-    let mut links: BTreeMap<u32, String> = BTreeMap::new();
-    let mut addresses: BTreeMap<IpAddr, String> = BTreeMap::new();
+    let mut taken = Taken::default();
     for found in std::mem::take(&mut roster.found) {
         let name = found.workload.full_name();
-        let first = links
-            .get(&found.link.ifindex)
-            .map(|first| (first, "link"))
-            .or_else(|| {
-                found
-                    .link
-                    .addresses
-                    .iter()
-                    .find_map(|ip| Some((addresses.get(ip)?, "address")))
-            });
-        if let Some((first, what)) = first {
-            let reason = format!("{first} has the same {what}");
-            roster.refused.push(Refused {
+        match taken.take(&name, &found.site) {
+            Ok(()) => roster.found.push(found),
+            Err(reason) => roster.refused.push(Refused {
                 name,
                 file: found.file,
                 reason,
-            });
-            continue;
+            }),
         }
-        links.insert(found.link.ifindex, name.clone());
-        let routed = found
-            .link
-            .addresses
-            .iter()
-            .filter(|ip| !is_link_local(**ip));
-        addresses.extend(routed.map(|ip| (*ip, name.clone())));
-        roster.found.push(found);
+    }
+}
+
+/// What endpoints have, each with the name of who has it.
+#[derive(Default)]
+struct Taken {
+    links: BTreeMap<u32, String>,
+    addresses: BTreeMap<IpAddr, String>,
+    cgroups: BTreeMap<PathBuf, String>,
+}
+
+impl Taken {
+    fn take(&mut self, name: &str, site: &Site) -> Result<(), String> {
+        let link = match site {
+            Site::Link(link) => link,
+            Site::Cgroup(one) => {
+                for (path, other) in &self.cgroups {
+                    if let Some(what) = cgroup::clash(&one.path, path) {
+                        return Err(format!("{other} {what} ({})", path.display()));
+                    }
+                }
+                self.cgroups.insert(one.path.clone(), name.to_owned());
+                return Ok(());
+            }
+        };
+        let addresses = || link.addresses.iter();
+        if let Some(first) = self.links.get(&link.ifindex) {
+            return Err(format!("{first} has the same link"));
+        }
+        if let Some(first) = addresses().find_map(|ip| self.addresses.get(ip)) {
+            return Err(format!("{first} has the same address"));
+        }
+        self.links.insert(link.ifindex, name.to_owned());
+        let routed = addresses().filter(|ip| !is_link_local(**ip));
+        self.addresses
+            .extend(routed.map(|ip| (*ip, name.to_owned())));
+        Ok(())
     }
 }
 
@@ -186,7 +205,7 @@ mod tests {
     #[test]
     fn what_an_endpoint_file_may_not_say() {
         for (text, reason) in [
-            ("name: a\n", "exactly one of netns and interface"),
+            ("name: a\n", "exactly one of netns, interface and cgroup"),
             ("name: a\nnetns: /x\ninterface: v\n", "exactly one"),
             ("name: a\nremote: true\n", "needs addresses"),
             (
@@ -204,9 +223,15 @@ mod tests {
                 "read from the workload",
             ),
             ("name: a\nremote: true\naddresses: [10.0.0]\n", "e.yaml"),
+            ("name: a\nnetns: /x\ncgroup: /y\n", "exactly one"),
+            ("name: a\ncgroup: y\n", "cgroup is an absolute path"),
             (
-                "name: a\ncgroup: /y\n",
-                "cgroup endpoints are not supported yet",
+                "name: a\ncgroup: /y\naddresses: [10.0.0.1]\n",
+                "with cgroup, addresses are the node's",
+            ),
+            (
+                "name: a\nremote: true\ncgroup: /y\naddresses: [10.0.0.1]\n",
+                "neither netns nor interface nor cgroup",
             ),
             ("name: a\nnetns: /x\nports: {http: x}\n", "PORT/PROTOCOL"),
             (
@@ -241,7 +266,7 @@ mod tests {
             ),
             (
                 "name: a\nnetns: /x\n---\nname: b\n",
-                "e.yaml:4:1: error: endpoint default/b: exactly one of netns and interface",
+                "e.yaml:4:1: error: endpoint default/b: exactly one of netns, interface and cgroup",
             ),
             ("name: a\nlabels: [x]\nnetns: /x\n", "e.yaml:2:9: error: "),
             ("name: [\n", "e.yaml:"),

@@ -1,6 +1,7 @@
 //! The address table: whose identity an address has, before anything is learned.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -13,6 +14,12 @@ use crate::identity::Exhausted;
 use crate::prefix::{NestedPrefixes, PrefixTable};
 use crate::rule::{CidrSelector, PeerView, PolicySet, ServiceName, ServiceSelector};
 use crate::{Cast, Identities, Identity, Label, LabelSet, Labels};
+
+/// The node itself, as its own processes reach it.
+const LOOPBACK: [IpNet; 2] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
+];
 
 /// The address table in the making.
 #[derive(Debug, Default)]
@@ -91,6 +98,10 @@ impl Table {
         }
         let host = [Label::reserved("host")].into_iter().collect();
         self.know(Identity::HOST, host);
+        // Only a workload without a network of its own can mean these.
+        for loopback in LOOPBACK {
+            self.prefixes.insert(loopback, Identity::HOST);
+        }
         for address in &cast.host_addresses {
             self.prefixes.insert(IpNet::from(*address), Identity::HOST);
             self.owned.node.insert(*address);
