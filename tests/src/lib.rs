@@ -17,7 +17,7 @@ mod server;
 mod stage;
 mod topology;
 
-pub use daemon::{Daemon, policy};
+pub use daemon::{Daemon, patience, policy};
 pub use exchange::{WWW, exchange, exchange_at, seen_by};
 pub use node::{Node, Workload, in_ns, need_root};
 pub use server::{Answers, Running, TcpEcho, TcpSink};
