@@ -25,6 +25,16 @@ pub struct Daemon<'a> {
 /// How long a start may take; far more than it does, since machines are shared.
 const START_MAX: Duration = Duration::from_secs(30);
 
+/// How many times longer than usual everything may take: `NAMEGATE_TEST_PATIENCE`, on a machine that is
+/// emulated.
+#[must_use]
+pub fn patience() -> u32 {
+    let factor = std::env::var_os("NAMEGATE_TEST_PATIENCE");
+    factor
+        .and_then(|factor| factor.to_str()?.parse().ok())
+        .unwrap_or(1)
+}
+
 impl<'a> Daemon<'a> {
     /// Empty folders, nothing started.
     ///
@@ -131,7 +141,7 @@ impl<'a> Daemon<'a> {
                 }
             }
         });
-        match receive.recv_timeout(START_MAX) {
+        match receive.recv_timeout(START_MAX * patience()) {
             Ok(line) if line == "ready" => Ok(()),
             Ok(line) => bail!("expected ready, got {line:?}"),
             Err(_) => {
@@ -259,7 +269,7 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// If that takes too long.
     pub fn wait_beyond(&self, revision: u64) -> Result<u64> {
-        for _ in 0..600 {
+        for _ in 0..600 * patience() {
             let now = self.status()?["policy"]["revision"].as_u64().unwrap_or(0);
             if now > revision {
                 return Ok(now);

@@ -38,7 +38,8 @@ pub fn exchange_at(daemon: &Daemon<'_>, client: &Workload, server: &str) -> Resu
         let denied = client.dig_at(server, &[way, "a.evil.test", "A"])?;
         ensure!(
             denied.contains("status: NXDOMAIN") && denied.contains("EDE: 17 (Filtered)"),
-            "{server} {way}: {denied}"
+            "{server} {way}: {denied}; {}",
+            daemon.status()?["datapath"]
         );
         let after = daemon.status()?;
         let more = |name: &str| exchanges(&after, name) - exchanges(&before, name);

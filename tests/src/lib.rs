@@ -20,7 +20,7 @@ mod stage;
 mod topology;
 
 pub use cgroup::Cgroup;
-pub use daemon::{Daemon, policy};
+pub use daemon::{Daemon, patience, policy};
 pub use exchange::{WWW, exchange, exchange_at, seen_by};
 pub use node::{Node, Workload, in_ns, need_root};
 pub use raw::RawTcp;

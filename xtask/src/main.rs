@@ -1,4 +1,4 @@
-//! What the repository does to itself: tidy, bpf, test.
+//! What the repository does to itself: tidy, bpf, test, vm.
 //!
 //! It knows files, cargo and the machine's programs; it links no crate of the product.
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@ mod debian;
 mod source;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,8 @@ enum Task {
     Tidy,
     /// Run all tests, as root
     Test(test::Args),
+    /// Run the tests that ask the kernel on Debian's, in a machine of its own
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
             Task::Bpf(args) => bpf::run(&args),
             Task::Tidy => tidy::run(),
             Task::Test(args) => test::run(&args),
+            Task::Vm(args) => vm::run(&args),
         }
     };
     match result {

@@ -25,11 +25,8 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("socat", "socat"),
 ];
 
-/// The first kernel with tcx.
-const KERNEL: (u32, u32) = (6, 6);
-
 /// What a namespace must be able to do: each is tried in one of its own.
-const ABILITIES: [(&str, &[&str]); 3] = [
+const ABILITIES: [(&str, &[&str]); 4] = [
     ("network namespaces", &["true"]),
     (
         "veth pairs",
@@ -38,6 +35,10 @@ const ABILITIES: [(&str, &[&str]); 3] = [
         ],
     ),
     ("nftables", &["nft", "add", "table", "inet", "try"]),
+    (
+        "clsact qdiscs",
+        &["tc", "qdisc", "add", "dev", "lo", "clsact"],
+    ),
 ];
 
 #[derive(clap::Args)]
@@ -96,7 +97,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// The programs that aren't there, and the packages that have them.
-fn missing() -> (Vec<&'static str>, Vec<&'static str>) {
+pub(crate) fn missing() -> (Vec<&'static str>, Vec<&'static str>) {
     let mut packages = Vec::new();
     let mut programs = Vec::new();
     for (program, package) in PROGRAMS {
@@ -123,22 +124,13 @@ fn install() -> Result<()> {
 }
 
 fn look_at_kernel() -> Result<()> {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")
-        .context("the kernel's release can't be read")?;
-    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
-    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
-        bail!("kernel release {:?} can't be read", release.trim());
-    };
-    ensure!(
-        (major, minor) >= KERNEL,
-        "kernel {}: the tests of tcx need {}.{}",
-        release.trim(),
-        KERNEL.0,
-        KERNEL.1
-    );
     ensure!(
         Path::new("/proc/sys/kernel/unprivileged_bpf_disabled").exists(),
         "this kernel has no bpf system call (CONFIG_BPF_SYSCALL)"
+    );
+    ensure!(
+        Path::new("/sys/kernel/btf/vmlinux").exists(),
+        "this kernel does not describe its types (CONFIG_DEBUG_INFO_BTF), or /sys is not mounted"
     );
     let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
     ensure!(

@@ -17,7 +17,9 @@ use bpf_redirect_common::{
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
-pub type PolicyMap = HashMap<PolicyKey, PolicyValue, POLICY_SLOTS, NO_PREALLOC>;
+/// An array of one, not the value itself: Linux 6.1 takes an inner map only if it and its template have
+/// no timer in the same way, and a structure that is described has none otherwise than what is not.
+pub type PolicyMap = HashMap<PolicyKey, [PolicyValue; 1], POLICY_SLOTS, NO_PREALLOC>;
 
 #[btf_map]
 pub static CONFIG: Array<Config, 1> = Array::new();

@@ -41,7 +41,7 @@ pub fn judge(endpoint: u32, flow: &Flow) -> Option<Judgement> {
         search.ask_ports(16);
         // SAFETY: a word that is read once.
         let lengths = unsafe { map.get(&PolicyKey::lengths(direction)) };
-        search.lengths = lengths.map_or(0, |value| value.rule);
+        search.lengths = lengths.map_or(0, |[value]| value.rule);
         if search.lengths & PARTS_OF_RANGES != 0 {
             let search: *mut Search = &mut search;
             // SAFETY: the callback gets `search`, which lives on; 15 turns, from 15 bits down to 1.
@@ -100,7 +100,7 @@ impl Search {
     fn ask(&mut self, key: &PolicyKey, place: (u8, Match)) {
         let (rank, matched) = place;
         // SAFETY: plain integers; a torn read can't happen, entries are replaced, not written to.
-        let Some(value) = (unsafe { self.map.get(key) }) else {
+        let Some([value]) = (unsafe { self.map.get(key) }) else {
             return;
         };
         let place = u64::from(rank) << 40 | (matched as u64) << 32;
@@ -132,7 +132,7 @@ pub fn is_open(endpoint: u32, direction: u8) -> bool {
     };
     let key = PolicyKey::new(direction, 0, 0, (0, 0));
     // SAFETY: plain integers; entries are replaced, not written to.
-    let Some(value) = (unsafe { map.get(&key) }) else {
+    let Some([value]) = (unsafe { map.get(&key) }) else {
         return false;
     };
     matches!(
