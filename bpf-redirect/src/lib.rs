@@ -5,6 +5,7 @@
 //! business. [`Installed`] is made here and nowhere else.
 
 mod attach;
+mod batch;
 mod datapath;
 mod dump;
 mod events;
