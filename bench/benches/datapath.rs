@@ -210,6 +210,15 @@ fn updates(to: &mut impl std::io::Write) -> Result<()> {
         writeln!(to, "one address more than {count} {learn:22.1}")?;
         writeln!(to, "and away with it {unlearn:34.1}")?;
     }
+    for (name, at_once) in [("one by one", false), ("at once", true)] {
+        let mut turn = u32::from(at_once);
+        let restore = || {
+            turn += 2;
+            kernel.restore((100_000, turn), at_once)
+        };
+        let time = timed(restore, 5)?;
+        writeln!(to, "100,000 addresses restored, {name} {time:16.0}")?;
+    }
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use bpf_redirect::packet::{HOST_MAC, LOOPBACK, Packet};
 use bpf_redirect::{Change, Datapath, EndpointEntry, Hook, HookMode, KernelTable, Ledger};
 use bpf_redirect_common::{
@@ -141,6 +141,26 @@ impl Guarded {
         let changes: Vec<Change> = changes.collect();
         self.ledger.install(&changes, |_| Vec::new())?;
         self.learned = self.learned.max(count);
+        Ok(())
+    }
+
+    /// Gives so many addresses, that it knows, another identity, which they share: what the next daemon
+    /// does where policy has changed. `at_once`: as it does it, else one by one, as for an answer.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn restore(&mut self, (count, identity): (u32, u32), at_once: bool) -> Result<()> {
+        let changes = (0..count).map(|index| change(index, Some(LEARNED + identity)));
+        let changes: Vec<Change> = changes.collect();
+        let entries = |identity| vec![entry(identity, (6, 443, 16), Verdict::Allow)];
+        if at_once {
+            self.ledger.settle(&changes, entries);
+        } else {
+            self.ledger.install(&changes, entries)?;
+        }
+        let number = LEARNED + identity;
+        let written = self.ledger.addresses().filter(|(_, one)| *one == number);
+        ensure!(written.count() == count as usize, "not all were written");
         Ok(())
     }
 

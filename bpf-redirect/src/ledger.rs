@@ -219,7 +219,19 @@ impl<T: Table> Ledger<T> {
         entries_for: &mut impl FnMut(u32) -> Entries,
         released: &mut Vec<u32>,
     ) {
-        for change in changes {
+        let mut rest = changes;
+        // Until the kernel refuses one: the rest then goes one by one.
+        let mut may_be_many = true;
+        while let Some(change) = rest.first() {
+            if may_be_many {
+                let (written, all) = self.set_at_once(rest, released);
+                may_be_many = written == all;
+                rest = rest.get(written..).unwrap_or_default();
+                if all > 0 {
+                    continue;
+                }
+            }
+            rest = rest.get(1..).unwrap_or_default();
             if self.apply(change, entries_for, released).is_err() {
                 released.extend(change.identity);
                 let away = Change {
@@ -231,6 +243,33 @@ impl<T: Table> Ledger<T> {
             }
         }
         self.retire(released);
+    }
+
+    /// Applies the first changes as far as they give an address another identity whose policy entries
+    /// are there; says how many it applied, and of how many: of none, where one by one is as good.
+    fn set_at_once(&mut self, changes: &[Change], released: &mut Vec<u32>) -> (usize, usize) {
+        let wanted: Vec<(Address, u32)> = changes
+            .iter()
+            .map_while(|change| {
+                let identity = change.identity.filter(|one| self.has_identity(*one))?;
+                let differs = self.identity_of(change.address) != Some(identity);
+                differs.then_some((change.address, identity))
+            })
+            .collect();
+        let all = wanted.len();
+        if all < 2 {
+            return (0, 0);
+        }
+        // Why the next one is refused is seen when it is tried by itself.
+        let (written, _) = self.table.set_addresses(&wanted);
+        for (address, identity) in wanted.into_iter().take(written) {
+            released.push(identity);
+            self.count(identity, 1);
+            if let Some(before) = self.addresses.insert(address.octets(), identity) {
+                self.count(before, -1);
+            }
+        }
+        (written, all)
     }
 
     /// Applies one change and gives the identity that the address had. References that aren't needed

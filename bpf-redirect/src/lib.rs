@@ -5,6 +5,7 @@
 //! business. [`Installed`] is made here and nowhere else.
 
 mod attach;
+mod batch;
 mod cgroup;
 mod datapath;
 mod dump;

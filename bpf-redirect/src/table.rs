@@ -9,8 +9,8 @@ use bpf_redirect_common::{
 };
 use zerocopy::{Immutable, IntoBytes};
 
-use crate::Journal;
 use crate::journal::{Act, NO_VALUE};
+use crate::{Journal, batch};
 
 /// `BPF_F_NO_PREALLOC` (linux/bpf.h): an inner map must have the flags of its template.
 const NO_PREALLOC: u32 = 1;
@@ -42,6 +42,12 @@ pub trait Table {
     /// If the map is full or the kernel refuses.
     fn set_address(&mut self, address: Address, identity: u32) -> Result<(), TableError>;
 
+    /// Gives many addresses their identities, in this order; says how many have them, and why not the
+    /// next one. What comes after that one was not written.
+    fn set_addresses(&mut self, wanted: &[(Address, u32)]) -> (usize, Result<(), TableError>) {
+        one_by_one(self, wanted)
+    }
+
     /// Takes an address's identity away; one that isn't there is fine.
     ///
     /// # Errors
@@ -72,6 +78,18 @@ pub trait Table {
     /// # Errors
     /// If the kernel refuses.
     fn remove_policy(&mut self) -> Result<(), TableError>;
+}
+
+fn one_by_one<T: Table + ?Sized>(
+    table: &mut T,
+    wanted: &[(Address, u32)],
+) -> (usize, Result<(), TableError>) {
+    for (count, (address, identity)) in wanted.iter().enumerate() {
+        if let Err(error) = table.set_address(*address, *identity) {
+            return (count, Err(error));
+        }
+    }
+    (wanted.len(), Ok(()))
 }
 
 /// The kernel's maps.
@@ -147,6 +165,19 @@ impl Table for KernelTable {
         Ok(())
     }
 
+    fn set_addresses(&mut self, wanted: &[(Address, u32)]) -> (usize, Result<(), TableError>) {
+        let keys = wanted.iter().map(|(address, _)| self.learned_key(*address));
+        let keys: Vec<[u8; 20]> = keys.collect();
+        let identities: Vec<u32> = wanted.iter().map(|(_, identity)| *identity).collect();
+        if batch::write_all(&self.learned, &keys, &identities) {
+            for (key, identity) in keys.iter().zip(&identities) {
+                self.note(LEARNED, Act::Set, (key, identity));
+            }
+            return (wanted.len(), Ok(()));
+        }
+        one_by_one(self, wanted)
+    }
+
     fn clear_address(&mut self, address: Address) -> Result<(), TableError> {
         let key = self.learned_key(address);
         gone_is_fine(self.learned.remove(&key)).map_err(|error| failure(LEARNED, error))?;
@@ -186,8 +217,14 @@ impl Table for KernelTable {
         let keys = entries.iter().map(|(key, _)| *key);
         let lengths = keys.fold(Lengths::default(), Lengths::with);
         lengths.write(&mut map)?;
-        for (key, value) in entries {
-            insert(&mut map, *key, *value)?;
+        let all = |(key, value): &(PolicyKey, PolicyValue)| -> ([u8; 8], [u8; 8]) {
+            (zerocopy::transmute!(*key), zerocopy::transmute!(*value))
+        };
+        let (all_keys, values): (Vec<_>, Vec<_>) = entries.iter().map(all).unzip();
+        if !batch::write_all(&map, &all_keys, &values) {
+            for (key, value) in entries {
+                insert(&mut map, *key, *value)?;
+            }
         }
         self.policies
             .insert(self.endpoint, &map, 0)

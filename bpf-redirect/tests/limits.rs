@@ -51,6 +51,61 @@ fn a_full_table_of_learned_addresses_refuses_the_whole_answer_and_keeps_the_rest
     assert_eq!(code, NEXT, "what was open stays open");
 }
 
+/// Where many addresses change at once the kernel takes them in one call, and stops where it is full.
+#[test]
+fn a_table_that_fills_in_the_middle_opens_only_what_the_ledger_knows() {
+    const ROOM: usize = 5_000;
+    const WANTED: usize = 9_000;
+    let mut bench = Bench::new(&[]);
+    let entries = |_| vec![entry(IDENTITY, 0, 0, Verdict::Allow)];
+    let open = |index| Change {
+        address: Address::from(many(index)),
+        identity: Some(IDENTITY),
+    };
+    let mut other = bench.another(ENDPOINT + 1);
+    let all: Vec<Change> = (0..LEARNED_MAX - ROOM).map(open).collect();
+    other.settle(&all, entries);
+    assert_eq!(other.addresses().count(), all.len());
+
+    let wanted: Vec<Change> = (0..WANTED).map(open).collect();
+    bench.ledger.settle(&wanted, entries);
+    let known: Vec<usize> = (0..WANTED)
+        .filter(|index| {
+            bench
+                .ledger
+                .identity_of(Address::from(many(*index)))
+                .is_some()
+        })
+        .collect();
+    assert_eq!(known, (0..ROOM).collect::<Vec<_>>());
+    for (index, code) in [
+        (0, NEXT),
+        (4_095, NEXT),
+        (ROOM - 1, NEXT),
+        (ROOM, SHOT),
+        (WANTED - 1, SHOT),
+    ] {
+        let packet = out(many(index), TCP, 80).bytes();
+        let run = bench.datapath.try_packet(Hook::FromEndpoint, &packet, 0);
+        assert_eq!(run.unwrap().0, code, "{index}");
+    }
+
+    // One that goes makes room for one.
+    let away = Change {
+        address: Address::from(many(7)),
+        identity: None,
+    };
+    other.settle(&[away], entries);
+    bench.ledger.settle(&[open(ROOM), open(ROOM + 1)], entries);
+    let is_open = |index| {
+        bench
+            .ledger
+            .identity_of(Address::from(many(index)))
+            .is_some()
+    };
+    assert_eq!([ROOM, ROOM + 1].map(is_open), [true, false]);
+}
+
 #[test]
 fn a_policy_with_more_entries_than_fit_is_refused_and_the_old_one_holds() {
     let mut bench = Bench::new(&[entry(0, TCP, 80, Verdict::Allow)]);

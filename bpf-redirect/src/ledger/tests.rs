@@ -180,3 +180,89 @@ fn a_reload_swaps_all_entries_and_then_moves_addresses() {
     let left: Vec<u32> = ledger.table.entries.keys().map(|key| key.0).collect();
     assert_eq!(left, [0, 80]);
 }
+
+/// A table that takes no two addresses at once.
+#[derive(Default)]
+struct OneByOne(FakeTable);
+
+impl Table for OneByOne {
+    fn set_address(&mut self, address: Address, identity: u32) -> Result<(), TableError> {
+        self.0.set_address(address, identity)
+    }
+
+    fn set_addresses(&mut self, _: &[(Address, u32)]) -> (usize, Result<(), TableError>) {
+        (0, Err(TableError::Full("many")))
+    }
+
+    fn clear_address(&mut self, address: Address) -> Result<(), TableError> {
+        self.0.clear_address(address)
+    }
+
+    fn set_entry(&mut self, key: PolicyKey, value: PolicyValue) -> Result<(), TableError> {
+        self.0.set_entry(key, value)
+    }
+
+    fn clear_entry(&mut self, key: PolicyKey) -> Result<(), TableError> {
+        self.0.clear_entry(key)
+    }
+
+    fn replace_entries(&mut self, entries: &[(PolicyKey, PolicyValue)]) -> Result<(), TableError> {
+        self.0.replace_entries(entries)
+    }
+
+    fn remove_policy(&mut self) -> Result<(), TableError> {
+        self.0.remove_policy()
+    }
+}
+
+#[test]
+fn many_at_once_are_what_they_are_one_by_one_also_where_the_map_is_full() {
+    let before = [open(1, 60), open(2, 60), open(3, 61), open(4, 60)];
+    let away = |last| Change {
+        address: address(last),
+        identity: None,
+    };
+    let changes = [
+        open(1, 70), // an identity that is new
+        open(2, 70),
+        open(3, 60),
+        open(5, 70),
+        open(6, 61),
+        away(4),
+        open(7, 71),
+        open(8, 60),
+        open(9, 71),
+    ];
+    for writes in 0..14 {
+        let mut many = Ledger::new(FakeTable::default());
+        let mut single = Ledger::new(OneByOne::default());
+        many.install(&before, entry).unwrap();
+        single.install(&before, entry).unwrap();
+        many.table.writes_left = Some(writes);
+        single.table.0.writes_left = Some(writes);
+        let [mut released, mut expected] =
+            [many.settle(&changes, entry), single.settle(&changes, entry)];
+        released.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(released, expected, "{writes}");
+        assert_eq!(many.table.addresses, many.addresses, "{writes}");
+        assert_eq!(many.addresses, single.addresses, "{writes}");
+        assert_eq!(many.table.entries, single.table.0.entries, "{writes}");
+        let held = |ledger: &Ledger<FakeTable>| -> Vec<(u32, usize)> {
+            let held = ledger.identities.iter();
+            held.map(|(identity, held)| (*identity, held.addresses))
+                .collect()
+        };
+        let counted: Vec<(u32, usize)> = many
+            .identities
+            .keys()
+            .map(|one| {
+                (
+                    *one,
+                    many.addresses.values().filter(|of| *of == one).count(),
+                )
+            })
+            .collect();
+        assert_eq!(held(&many), counted, "{writes}");
+    }
+}

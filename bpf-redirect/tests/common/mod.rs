@@ -70,6 +70,13 @@ impl Bench {
         }
     }
 
+    /// Another endpoint's ledger, with the same policy; no packet is its own.
+    pub(crate) fn another(&mut self, number: u32) -> Ledger<KernelTable> {
+        let mut table = self.datapath.table(number).unwrap();
+        table.replace_entries(&self.entries).unwrap();
+        Ledger::new(table)
+    }
+
     /// Packets are another endpoint's from here on, which has the same policy.
     pub(crate) fn be(&mut self, number: u32) {
         endpoint(&mut self.datapath, number, &self.entries);

@@ -58,7 +58,7 @@ const IMPURE: [&str; 12] = [
 const ROOMS: [(&str, &[&str], &[&str]); 4] = [
     ("hickory", &[], &["dnsproxy", "namegate-bench"]),
     ("aya", &["bpf-redirect"], &["namegate-tests"]),
-    ("libc", &["transport"], &[]),
+    ("libc", &["transport", "bpf-redirect"], &[]),
     ("rtnetlink", &["transport"], &[]),
 ];
 
