@@ -21,7 +21,7 @@ mod takeover;
 pub use attach::{
     Attachment, Hook, HookMode, Seat, Standing, chain, is_ours, remove_filters, strangers,
 };
-pub use datapath::{CounterValue, Datapath, DatapathError, EndpointEntry, Timed};
+pub use datapath::{CounterValue, Datapath, DatapathError, EndpointEntry, Listening, Timed};
 pub use dump::{ENDPOINT, Field, Row};
 pub use events::EventReader;
 pub use fake::{FakeTable, Hook as FakeHook};

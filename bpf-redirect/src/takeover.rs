@@ -14,7 +14,7 @@ use bpf_redirect_common as common;
 use bpf_redirect_common::{Address, Config, EndpointAddress, EndpointIf, LAYOUT_VERSION};
 use zerocopy::{FromBytes, KnownLayout};
 
-use crate::object::OBJECT;
+use crate::object::{OBJECT, is_own};
 use crate::{DatapathError, Pins};
 
 /// Why the pins are not taken over.
@@ -120,7 +120,7 @@ fn verify(pins: &Pins) -> Result<(), TakeOverError> {
     for (name, wanted) in object
         .maps
         .iter()
-        .filter(|(name, _)| !name.starts_with('.'))
+        .filter(|(name, _)| !is_own(name))
     {
         let path = pins.map(name);
         let wanted = shape(

@@ -1,7 +1,7 @@
 //! Names and sizes of the maps, and the constants that programs and user space agree on.
 
 /// Raised with every change of a key, a value or a meaning; pins of another layout are not taken.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Direction: into the endpoint.
 pub const INGRESS: u8 = 0;
@@ -40,6 +40,8 @@ pub const POLICY: &str = "POLICY";
 pub const EVENTS: &str = "EVENTS";
 /// Endpoint to [`crate::EventBudget`].
 pub const EVENT_BUDGET: &str = "EVENT_BUDGET";
+/// Place 0: a daemon's listener for all redirected TCP ports but [`DNS_PORT`]. The daemon's own: not pinned.
+pub const LISTENER: &str = "LISTENER";
 /// Per CPU: drops by reason and a few more, see [`crate::Counter`].
 pub const COUNTERS_MAP: &str = "COUNTERS";
 

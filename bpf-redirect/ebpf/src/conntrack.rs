@@ -45,7 +45,7 @@ impl Tuple {
 
     /// Whether this packet opens a TCP connection; it is always judged anew.
     #[inline(always)]
-    fn opens(&self) -> bool {
+    pub fn opens(&self) -> bool {
         self.key.protocol == TCP && self.flags & (TCP_SYN | TCP_ACK) == TCP_SYN
     }
 
@@ -96,18 +96,35 @@ impl Tuple {
     #[inline(always)]
     pub fn remember(&mut self, identity: u32, rule: u32, verdict: Verdict) -> Result<(), Drop> {
         self.key.direction = self.way;
-        let value = CtValue {
-            // SAFETY: no arguments, no effects.
-            last_seen: unsafe { bpf_ktime_get_boot_ns() },
-            identity,
-            rule,
-            verdict: verdict as u8,
-            state: 0,
-            reserved: [0; 2],
-            // SAFETY: the same.
-            ticks: unsafe { bpf_jiffies64() } as u32,
-        };
+        let value = fresh(identity, rule, verdict);
         CT.insert(&self.key, &value, 0).map_err(|_| Drop::CtInsertFailed)
+    }
+
+    /// Remembers a connection of the proxy to the workload, unless it has the tuple of the peer's own,
+    /// which was judged.
+    #[inline(always)]
+    pub fn remember_redirected(mut self) -> Result<(), Drop> {
+        self.key.direction = self.way;
+        if CT.get_ptr(&self.key).is_some() {
+            return Ok(());
+        }
+        let value = fresh(0, 0, Verdict::Redirect);
+        CT.insert(&self.key, &value, 0).map_err(|_| Drop::CtInsertFailed)
+    }
+}
+
+#[inline(always)]
+fn fresh(identity: u32, rule: u32, verdict: Verdict) -> CtValue {
+    CtValue {
+        // SAFETY: no arguments, no effects.
+        last_seen: unsafe { bpf_ktime_get_boot_ns() },
+        identity,
+        rule,
+        verdict: verdict as u8,
+        state: 0,
+        reserved: [0; 2],
+        // SAFETY: the same.
+        ticks: unsafe { bpf_jiffies64() } as u32,
     }
 }
 

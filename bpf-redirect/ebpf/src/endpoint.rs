@@ -60,6 +60,7 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         Verdict::Allow | Verdict::AuditUnmatched | Verdict::AuditDeny => {
             tell::judged(&place, &packet, identity, &judgement);
             if let Some(tuple) = tuple.as_mut() {
+                upstream::forget(place.endpoint, &packet, EGRESS);
                 remember(tuple, (&place, &packet), identity, (judgement.rule, Verdict::Allow))?;
             }
             Ok(Action::Pass)
@@ -110,8 +111,16 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
     }
     let mut tuple = Tuple::of(place.endpoint, INGRESS, &packet);
     if let Some(tuple) = tuple.as_mut() {
-        if tuple.known().is_some() {
-            return Ok(Action::Pass);
+        match tuple.known() {
+            // Whichever side began: what is sent to such a flow of the workload is the proxy's.
+            Some(Verdict::Redirect) if packet.fragment != Fragment::Whole => {
+                return Err(tell::dropped(&place, &packet, Drop::Fragment));
+            }
+            Some(Verdict::Redirect) => {
+                return sidelink::to_gate(ctx, config, Kind::Upstream, place.endpoint);
+            }
+            Some(_) => return Ok(Action::Pass),
+            None => {}
         }
     }
     let (identity, judgement) = judged(&place, &packet, packet.source)?;
@@ -120,13 +129,23 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
             tell::judged(&place, &packet, identity, &judgement);
             // Remembered so that the replies pass under an egress policy that denies.
             if let Some(tuple) = tuple.as_mut() {
+                upstream::forget(place.endpoint, &packet, INGRESS);
                 remember(tuple, (&place, &packet), identity, (judgement.rule, Verdict::Allow))?;
             }
             Ok(Action::Pass)
         }
         Verdict::Redirect => {
+            if packet.fragment != Fragment::Whole {
+                return Err(tell::dropped(&place, &packet, Drop::Fragment));
+            }
+            let (TCP, Some(tuple)) = (packet.protocol, tuple.as_mut()) else {
+                // Inbound the proxy speaks nothing else.
+                tell::judged(&place, &packet, identity, &judgement);
+                return Err(Drop::PolicyDenied);
+            };
             tell::judged(&place, &packet, identity, &judgement);
-            Err(Drop::PolicyDenied)
+            remember(tuple, (&place, &packet), identity, (judgement.rule, Verdict::Redirect))?;
+            sidelink::to_proxy_inbound(ctx, config, place.endpoint, &packet)
         }
         Verdict::Unmatched | Verdict::Deny | Verdict::FailAuthentication => {
             tell::judged(&place, &packet, identity, &judgement);

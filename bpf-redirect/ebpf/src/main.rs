@@ -1,4 +1,4 @@
-//! The TC programs: five hooks, one that drops everything, and two yardsticks. Each entry point is one
+//! The programs: five hooks, one that drops everything, the search for a listener, and two yardsticks. Each entry point is one
 //! match: what passes, what is redirected, what is dropped, and nothing else decides.
 #![no_std]
 #![no_main]
@@ -6,6 +6,7 @@
 mod conntrack;
 mod endpoint;
 mod learned;
+mod listener;
 mod maps;
 mod packet;
 mod policy;
@@ -13,13 +14,19 @@ mod sidelink;
 mod tell;
 mod upstream;
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    macros::{classifier, sk_lookup},
+    programs::{SkLookupContext, TcContext},
+};
 use bpf_redirect_common::Drop;
 
 /// No objection: the next program of the hook runs (`TCX_NEXT`, `TC_ACT_UNSPEC`).
 const NEXT: i32 = -1;
 /// The packet dies here (`TC_ACT_SHOT`).
 const SHOT: i32 = 2;
+
+/// A socket that was chosen is taken, else the kernel looks on by itself (`SK_PASS`).
+const LOOK_ON: u32 = 1;
 
 /// The packet goes elsewhere (`TC_ACT_REDIRECT`).
 const REDIRECT: i32 = 7;
@@ -62,6 +69,13 @@ pub fn ng_gate_in(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn ng_gate_out(ctx: TcContext) -> i32 {
     finish(sidelink::leave_gate(&ctx))
+}
+
+/// The gate, where a segment belongs to no connection there: which socket listens for it.
+#[sk_lookup]
+pub fn ng_listen(ctx: SkLookupContext) -> u32 {
+    listener::choose(&ctx);
+    LOOK_ON
 }
 
 /// Any hook, while the program that belongs there is being attached anew: nothing passes.

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap},
     macros::btf_map,
 };
 use bpf_redirect_common as common;
@@ -45,5 +45,7 @@ pub static POLICY: HashOfMaps<u32, PolicyMap, ENDPOINTS_MAX> = HashOfMaps::new()
 pub static EVENTS: RingBuf<(), EVENT_RING_BYTES> = RingBuf::new();
 #[btf_map]
 pub static EVENT_BUDGET: LruHashMap<u32, EventBudget, ENDPOINTS_MAX> = LruHashMap::new();
+#[btf_map]
+pub static LISTENER: SockMap<1> = SockMap::new();
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { common::COUNTERS }> = PerCpuArray::new();
