@@ -8,7 +8,7 @@ use super::endpoint::EndpointPolicy;
 use super::item::CompiledItem;
 use super::table::Known;
 use super::{PeerRef, Snapshot};
-use crate::http::{HeaderEffect, HeaderNote, HttpRules, HttpVerdict, Path, Request};
+use crate::http::{HeaderEffect, HeaderNote, HttpPermit, HttpRules, HttpVerdict, Path, Request};
 use crate::l4::{L7Rules, PortRule};
 use crate::rule::{Effect, PeerKey, PeerSelector, Peers};
 use crate::{Direction, EndpointId, RuleId};
@@ -64,6 +64,19 @@ impl HttpAccess {
         match (decision, self.opened_by) {
             (HttpDecision::Denied, Some(rule)) => allowed(rule),
             (decision, _) => decision,
+        }
+    }
+
+    /// The proof that a request may be made, if it may.
+    #[must_use]
+    pub fn permit<'a>(&'a self, request: &Request<'a>) -> Option<HttpPermit<'a>> {
+        match self.judge(request) {
+            HttpDecision::Allowed {
+                rule,
+                effects,
+                notes,
+            } => Some(HttpPermit::new(request, rule, (effects, notes))),
+            HttpDecision::Denied => None,
         }
     }
 

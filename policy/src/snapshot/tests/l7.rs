@@ -21,6 +21,15 @@ fn may_ask(scene: &Scene, (to, method, path): (&str, &str, &str)) -> bool {
         headers: &[],
     };
     let allowed = matches!(access.judge(&request), HttpDecision::Allowed { .. });
+    // The permit is for what was asked.
+    let permitted = access.permit(&request).map(|permit| {
+        assert_eq!(
+            (permit.method(), permit.target()),
+            (method, Some(path.normal()))
+        );
+        assert_eq!(permit.host(), Some("web"));
+    });
+    assert_eq!(permitted.is_some(), allowed);
     allowed
 }
 
