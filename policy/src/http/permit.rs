@@ -14,6 +14,7 @@ pub struct HttpPermit<'a> {
     rule: RuleId,
     effects: Vec<HeaderEffect<'a>>,
     notes: Vec<HeaderNote<'a>>,
+    audited: bool,
 }
 
 impl<'a> HttpPermit<'a> {
@@ -29,7 +30,22 @@ impl<'a> HttpPermit<'a> {
             rule,
             effects,
             notes,
+            audited: false,
         }
+    }
+
+    /// The permit for a request that policy denies where it only audits.
+    pub(crate) fn audited(request: &Request<'a>) -> Self {
+        Self {
+            audited: true,
+            ..Self::new(request, RuleId::NONE, (Vec::new(), Vec::new()))
+        }
+    }
+
+    /// Whether policy denies it, and only audits: it is forwarded and told as audited.
+    #[must_use]
+    pub const fn is_audited(&self) -> bool {
+        self.audited
     }
 
     /// The method that may be used.

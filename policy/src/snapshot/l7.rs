@@ -21,6 +21,8 @@ pub struct HttpAccess {
     /// A rule that lets every request pass: it has no L7 part, or nothing is denied by default.
     opened_by: Option<RuleId>,
     is_denied: bool,
+    /// What no rule allows is only told.
+    is_audited: bool,
 }
 
 /// Whether a request may be made, and by which rule.
@@ -49,6 +51,19 @@ pub enum SniDecision {
 }
 
 impl HttpAccess {
+    /// Whether there are rules for requests.
+    #[must_use]
+    pub fn has_rules(&self) -> bool {
+        !self.lists.is_empty()
+    }
+
+    /// Whether what is no request may go on too, and by which rule.
+    #[must_use]
+    pub fn opened_by(&self) -> Option<RuleId> {
+        let audited = self.is_audited.then_some(RuleId::NONE);
+        self.opened_by.or(audited).filter(|_| !self.is_denied)
+    }
+
     /// Judges a request by all lists together: each reading of its path must be allowed by one.
     #[must_use]
     pub fn judge<'a>(&'a self, request: &Request<'a>) -> HttpDecision<'a> {
@@ -76,6 +91,9 @@ impl HttpAccess {
                 effects,
                 notes,
             } => Some(HttpPermit::new(request, rule, (effects, notes))),
+            HttpDecision::Denied if self.is_audited && !self.is_denied => {
+                Some(HttpPermit::audited(request))
+            }
             HttpDecision::Denied => None,
         }
     }
@@ -162,12 +180,14 @@ impl Snapshot {
             lists: Vec::new(),
             opened_by: None,
             is_denied: true,
+            is_audited: false,
         };
         let Some(policy) = self.endpoints.get(&endpoint) else {
             return access;
         };
         access.is_denied = false;
         let side = policy.direction(direction);
+        access.is_audited = side.is_audited() || side.enforcement == Enforcement::Audited;
         if matches!(side.enforcement, Enforcement::Open | Enforcement::Observed) {
             access.opened_by = Some(RuleId::NONE);
         }
@@ -187,6 +207,9 @@ impl Snapshot {
                 _ = access.opened_by.get_or_insert_with(|| item.id());
             }
             for index in ports {
+                if item.item().port_list().get(index).is_some_and(names_servers) {
+                    continue; // it is about TLS alone
+                }
                 match item.prepared.http.get(index) {
                     Some(Some(list)) => access.add(item.id(), list),
                     Some(None) | None => _ = access.opened_by.get_or_insert_with(|| item.id()),
@@ -279,6 +302,11 @@ impl Snapshot {
             PeerRef::Learned(set) => Some(Arc::new(Known::outside(set.clone()))),
         }
     }
+}
+
+fn names_servers(rule: &PortRule) -> bool {
+    let l7 = rule.l7.as_deref();
+    l7.is_some_and(|l7| matches!(l7.rules, L7Rules::None) && !l7.server_names.is_empty())
 }
 
 /// The selectors and names of an item that select a peer.

@@ -88,6 +88,22 @@ fn lists_allow_the_readings_of_a_path_together() {
 }
 
 #[test]
+fn a_rule_with_server_names_opens_nothing_but_tls() {
+    let named = "egress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], serverNames: [x.io]}]}]";
+    let plain = "egress: [{toPorts: [{ports: [{port: '80', protocol: TCP}]}]}]";
+    for (policies, opened) in [(&[named][..], false), (&[named, plain], true)] {
+        let scene = scene(policies);
+        let peer = PeerRef::Known(scene.snapshot.identity_of(address(W)));
+        let access = scene
+            .snapshot
+            .http_access(subject(), Direction::Egress, peer, 80);
+        assert_eq!(access.opened_by().is_some(), opened, "{policies:?}");
+        assert!(!access.has_rules());
+    }
+    assert!(!may_ask(&scene(&[named]), (W, "GET", "/")));
+}
+
+#[test]
 fn server_names_are_judged_by_the_rules_of_a_peer_and_port() {
     let tls = |rest: &str| {
         format!("egress: [{{toPorts: [{{ports: [{{port: '443', protocol: TCP}}]{rest}}}]}}]")
