@@ -117,11 +117,7 @@ pub fn inspect(pins: &Pins) -> Result<Inherited, TakeOverError> {
 fn verify(pins: &Pins) -> Result<(), TakeOverError> {
     let object = aya_obj::Object::parse(OBJECT)
         .map_err(|error| DatapathError::Load(aya::EbpfError::ParseError(error)))?;
-    for (name, wanted) in object
-        .maps
-        .iter()
-        .filter(|(name, _)| !is_own(name))
-    {
+    for (name, wanted) in object.maps.iter().filter(|(name, _)| !is_own(name)) {
         let path = pins.map(name);
         let wanted = shape(
             wanted.map_type(),

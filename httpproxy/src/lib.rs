@@ -6,9 +6,16 @@
 #![forbid(unsafe_code)]
 
 mod core;
+mod io;
 pub mod limits;
 #[cfg(test)]
 mod testing;
+mod told;
 
 pub use core::client_hello::{BadHello, ClientHello, ClientHelloReader, HelloState};
 pub use core::sniff::{Sniffed, sniff};
+pub use io::access::{Party, Redirected, Scope};
+pub use io::host::{Host, Proxy};
+pub use io::server::HttpServer;
+pub use io::tally::Counters;
+pub use told::{Refusal, Refused, Told, Verdict};

@@ -1,5 +1,22 @@
 //! Every bound of the HTTP path, with its unit and with what happens beyond it.
 
+use std::time::Duration;
+
+/// Connections of one endpoint at a time; one more is reset.
+pub const CONNECTIONS_PER_ENDPOINT_MAX: usize = 4_096;
+/// Connections of all endpoints at a time; one more is reset.
+pub const CONNECTIONS_MAX: usize = 50_000;
+/// How long a server may take to accept a connection; then the client's is reset.
+pub const CONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long a client may say nothing that tells its protocol; then its connection is closed.
+pub const DETECT_WAIT_MAX: Duration = Duration::from_secs(15);
+/// How long a ClientHello may take from its first octet; then the connection is reset.
+pub const HELLO_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long nothing may move through a tunnel; then it is closed.
+pub const TUNNEL_IDLE_MAX: Duration = Duration::from_secs(3_600);
+/// Octets that a tunnel holds for a side that doesn't take them; then the other side isn't read.
+pub const TUNNEL_OCTETS_MAX: usize = 64 << 10;
+
 /// Octets of a ClientHello as a handshake message; a longer one is malformed.
 pub const HELLO_OCTETS_MAX: usize = 64 * 1024;
 /// Octets of all records up to the end of a ClientHello; more is malformed.

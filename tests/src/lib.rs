@@ -20,6 +20,6 @@ mod topology;
 pub use daemon::{Daemon, policy};
 pub use exchange::{WWW, exchange, exchange_at, seen_by};
 pub use node::{Node, Workload, in_ns, need_root};
-pub use server::{Answers, Running, TcpEcho, TcpSink};
+pub use server::{Answers, BIG_OCTETS, Running, TcpEcho, TcpSink};
 pub use stage::Stage;
 pub use topology::Tunnel;

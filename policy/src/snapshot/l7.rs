@@ -207,7 +207,12 @@ impl Snapshot {
                 _ = access.opened_by.get_or_insert_with(|| item.id());
             }
             for index in ports {
-                if item.item().port_list().get(index).is_some_and(names_servers) {
+                if item
+                    .item()
+                    .port_list()
+                    .get(index)
+                    .is_some_and(names_servers)
+                {
                     continue; // it is about TLS alone
                 }
                 match item.prepared.http.get(index) {

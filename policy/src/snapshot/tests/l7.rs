@@ -89,7 +89,8 @@ fn lists_allow_the_readings_of_a_path_together() {
 
 #[test]
 fn a_rule_with_server_names_opens_nothing_but_tls() {
-    let named = "egress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], serverNames: [x.io]}]}]";
+    let named =
+        "egress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], serverNames: [x.io]}]}]";
     let plain = "egress: [{toPorts: [{ports: [{port: '80', protocol: TCP}]}]}]";
     for (policies, opened) in [(&[named][..], false), (&[named, plain], true)] {
         let scene = scene(policies);
