@@ -32,3 +32,27 @@ pub const ALPN_PROTOCOLS_MAX: usize = 64;
 
 /// Empty lines before a request line that are skipped (RFC 9112 §2.2); one more is answered 400.
 pub const LEADING_LINES_MAX: usize = 4;
+/// Octets of a request line or status line; a longer request line is answered 414.
+pub const START_LINE_OCTETS_MAX: usize = 32 * 1024;
+/// Octets of a head, to its empty line; a longer one is answered 431.
+pub const HEAD_OCTETS_MAX: usize = 64 * 1024;
+/// Field lines of a head; one more is answered 431.
+pub const FIELDS_MAX: usize = 100;
+/// Octets of a field's name; a longer one is answered 431.
+pub const FIELD_NAME_OCTETS_MAX: usize = 256;
+/// Octets of a field's value; a longer one is answered 431.
+pub const FIELD_VALUE_OCTETS_MAX: usize = 32 * 1024;
+
+/// Octets of a body that are held in one direction while the other side is slow; beyond them nothing
+/// more is read.
+pub const BODY_BUFFER_OCTETS_MAX: usize = 64 * 1024;
+/// Digits of a chunk's size, zeros before it included; one more is answered 400.
+pub const CHUNK_SIZE_DIGITS_MAX: usize = 32;
+/// Octets of one chunk's extension; more is answered 400.
+pub const CHUNK_EXTENSION_OCTETS_MAX: usize = 256;
+/// Octets of all extensions of a body; more is answered 400.
+pub const BODY_EXTENSION_OCTETS_MAX: usize = 16 * 1024;
+/// Fields of a trailer section; one more is answered 400.
+pub const TRAILERS_MAX: usize = 32;
+/// Octets of a trailer section; more is answered 400.
+pub const TRAILER_OCTETS_MAX: usize = 8 * 1024;
