@@ -372,9 +372,12 @@ fn inbound_through_a_virtual_address_the_backends_port_is_judged() {
     scene
         .node
         .nft(
-            "table ip services { chain pre { type nat hook prerouting priority -100;
-               ip daddr 10.96.0.20 tcp dport 9443 dnat to 10.0.0.3:443
-             } }",
+            "table ip services {
+               chain pre {
+                 type nat hook prerouting priority -100;
+                 ip daddr 10.96.0.20 tcp dport 9443 dnat to 10.0.0.3:443
+               }
+             }",
         )
         .unwrap();
     let spec =
