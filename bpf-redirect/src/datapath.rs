@@ -1,6 +1,7 @@
 //! The loaded datapath: programs and maps.
 
 mod links;
+mod listener;
 mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +23,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::attach::{Hook, HookMode};
 use crate::journal::{Act, NO_VALUE};
-use crate::object::{OBJECT, PROGRAMS};
+use crate::object::{OBJECT, PROGRAMS, is_own};
 use crate::table::{bytes, gone_is_fine};
 use crate::{EventReader, Journal, KernelTable, Pins};
 
@@ -92,6 +93,7 @@ pub enum DatapathError {
     Missing(&'static str),
 }
 
+pub use listener::Listening;
 pub use trial::Timed;
 
 /// Programs and maps, loaded.
@@ -167,7 +169,7 @@ impl Datapath {
         let names = aya_obj::Object::parse(OBJECT)
             .map_err(|error| DatapathError::Load(EbpfError::ParseError(error)))?;
         let mut loader = EbpfLoader::new();
-        for name in names.maps.keys().filter(|name| !name.starts_with('.')) {
+        for name in names.maps.keys().filter(|name| !is_own(name)) {
             loader.map_pin_path(name, pins.map(name));
         }
         // Two marks at once would be a packet storm: they stay.
@@ -189,6 +191,7 @@ impl Datapath {
                 .load()
                 .map_err(|source| DatapathError::Program { name, source })?;
         }
+        listener::load(&mut ebpf)?;
         let mut datapath = Self {
             ebpf,
             mode,
@@ -467,7 +470,7 @@ impl Datapath {
             return Ok(self);
         };
         // The compiler's own read-only data (`.rodata…`) goes with the programs; a bpffs takes no dots.
-        for (name, map) in self.ebpf.maps().filter(|(name, _)| !name.starts_with('.')) {
+        for (name, map) in self.ebpf.maps().filter(|(name, _)| !is_own(name)) {
             let path = pins.map(name);
             map.pin(&path)
                 .map_err(|source| DatapathError::Pin { path, source })?;
@@ -542,7 +545,8 @@ fn map_data(map: &Map) -> Option<&MapData> {
     | Map::LpmTrie(data)
     | Map::LruHashMap(data)
     | Map::PerCpuArray(data)
-    | Map::RingBuf(data)) = map
+    | Map::RingBuf(data)
+    | Map::SockMap(data)) = map
     else {
         return None;
     };

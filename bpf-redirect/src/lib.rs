@@ -24,7 +24,7 @@ pub use attach::{
     Attachment, Hook, HookMode, Seat, Standing, chain, is_ours, remove_filters, strangers,
 };
 pub use cgroup::{Asker, Askers, CgroupAttachment, CgroupPlace};
-pub use datapath::{CounterValue, Datapath, DatapathError, EndpointEntry, Timed};
+pub use datapath::{CounterValue, Datapath, DatapathError, EndpointEntry, Listening, Timed};
 pub use dump::{ENDPOINT, Field, Row};
 pub use events::EventReader;
 pub use fake::{FakeTable, Hook as FakeHook};

@@ -18,12 +18,20 @@ pub(crate) const GATE_OUT: &str = "ng_gate_out";
 /// Drops everything, while another is being attached.
 pub(crate) const CLOSED: &str = "ng_closed";
 
+/// Searches a socket in the gate. It is attached to the namespace by the daemon whose listener it finds.
+pub(crate) const LISTEN: &str = "ng_listen";
+
 /// Does nothing: what a run costs by itself. Never attached, and loaded by benchmarks alone.
 pub(crate) const NOTHING: &str = "ng_nothing";
 /// Looks up the endpoint of the interface, in the same way.
 pub(crate) const LOOK_UP: &str = "ng_look_up";
 
-/// All that a node loads.
+/// What one daemon has for itself: such a map is not pinned.
+pub(crate) fn is_own(map: &str) -> bool {
+    map == bpf_redirect_common::LISTENER || map.starts_with('.')
+}
+
+/// All that a node loads, beside [`LISTEN`].
 pub(crate) const PROGRAMS: [&str; 6] = [
     FROM_ENDPOINT,
     TO_ENDPOINT,

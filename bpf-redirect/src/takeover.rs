@@ -16,7 +16,7 @@ use bpf_redirect_common::{
 };
 use zerocopy::{FromBytes, KnownLayout};
 
-use crate::object::OBJECT;
+use crate::object::{OBJECT, is_own};
 use crate::{DatapathError, Pins};
 
 /// Why the pins are not taken over.
@@ -125,11 +125,7 @@ pub fn inspect(pins: &Pins) -> Result<Inherited, TakeOverError> {
 fn verify(pins: &Pins) -> Result<(), TakeOverError> {
     let object = aya_obj::Object::parse(OBJECT)
         .map_err(|error| DatapathError::Load(aya::EbpfError::ParseError(error)))?;
-    for (name, wanted) in object
-        .maps
-        .iter()
-        .filter(|(name, _)| !name.starts_with('.'))
-    {
+    for (name, wanted) in object.maps.iter().filter(|(name, _)| !is_own(name)) {
         let path = pins.map(name);
         let wanted = shape(
             wanted.map_type(),

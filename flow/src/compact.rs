@@ -272,6 +272,10 @@ fn write_type(flow: &Flow, out: &mut String) {
             out.push(' ');
             escape(&dns.observation_source, out);
         }
+        Event::Http(http) => {
+            out.push_str("http-");
+            out.push_str(&http.kind.name().to_ascii_lowercase());
+        }
         Event::PolicyVerdict { match_type, .. } => {
             let direction = flow.traffic_direction.name();
             write!(

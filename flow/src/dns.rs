@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::message::MessageKind;
+
 /// The TTL of an answer that has no address and no alias.
 pub const NO_TTL: u32 = u32::MAX;
 
@@ -13,7 +15,7 @@ pub const NO_TTL: u32 = u32::MAX;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Dns {
     /// Request or response.
-    pub kind: DnsKind,
+    pub kind: MessageKind,
     /// From the request's arrival to the response; 0 for requests.
     pub latency_ns: u64,
     /// The name asked for: lower case, final dot, presentation form.
@@ -39,7 +41,7 @@ impl Dns {
     #[must_use]
     pub fn request(query: Arc<str>, qtype: RecordType) -> Self {
         Self {
-            kind: DnsKind::Request,
+            kind: MessageKind::Request,
             latency_ns: 0,
             query,
             ips: Vec::new(),
@@ -56,30 +58,10 @@ impl Dns {
     #[must_use]
     pub fn response(query: Arc<str>, qtype: RecordType, rcode: u32) -> Self {
         Self {
-            kind: DnsKind::Response,
+            kind: MessageKind::Response,
             ttl: NO_TTL,
             rcode,
             ..Self::request(query, qtype)
-        }
-    }
-}
-
-/// Which way a DNS message goes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DnsKind {
-    /// To the server.
-    Request,
-    /// From the server, or made by us in its place.
-    Response,
-}
-
-impl DnsKind {
-    /// The name in JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Request => "REQUEST",
-            Self::Response => "RESPONSE",
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::dns::Dns;
 use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, PolicyRef};
+use crate::http::Http;
 use crate::packet::{Ethernet, Ip, L4};
 use crate::summary;
 use crate::time::Time;
@@ -74,6 +75,8 @@ pub struct Flow {
 pub enum Event {
     /// A DNS message, seen by the proxy.
     Dns(Dns),
+    /// An HTTP request or response, seen by the proxy.
+    Http(Http),
     /// The first packet of a connection was judged.
     PolicyVerdict {
         /// How the rule matched; [`crate::match_type_name`] has the words.
@@ -155,7 +158,16 @@ impl Flow {
     pub const fn dns(&self) -> Option<&Dns> {
         match &self.event {
             Event::Dns(dns) => Some(dns),
-            Event::PolicyVerdict { .. } | Event::Drop { .. } => None,
+            Event::Http(_) | Event::PolicyVerdict { .. } | Event::Drop { .. } => None,
+        }
+    }
+
+    /// The HTTP message, if this is one.
+    #[must_use]
+    pub const fn http(&self) -> Option<&Http> {
+        match &self.event {
+            Event::Http(http) => Some(http),
+            Event::Dns(_) | Event::PolicyVerdict { .. } | Event::Drop { .. } => None,
         }
     }
 
@@ -163,7 +175,7 @@ impl Flow {
     #[must_use]
     pub const fn drop_reason(&self) -> Option<DropReason> {
         match &self.event {
-            Event::Dns(_) => None,
+            Event::Dns(_) | Event::Http(_) => None,
             Event::PolicyVerdict { drop_reason, .. } => *drop_reason,
             Event::Drop { reason } => Some(*reason),
         }
@@ -199,7 +211,7 @@ impl Event {
     #[must_use]
     pub const fn number(&self) -> u32 {
         match self {
-            Self::Dns(_) => Self::L7_NUMBER,
+            Self::Dns(_) | Self::Http(_) => Self::L7_NUMBER,
             Self::PolicyVerdict { .. } => Self::POLICY_VERDICT_NUMBER,
             Self::Drop { .. } => Self::DROP_NUMBER,
         }
@@ -210,7 +222,7 @@ impl Event {
     pub const fn sub_number(&self) -> u32 {
         match self {
             Self::Drop { reason } => reason.number() as u32,
-            Self::Dns(_) | Self::PolicyVerdict { .. } => 0,
+            Self::Dns(_) | Self::Http(_) | Self::PolicyVerdict { .. } => 0,
         }
     }
 

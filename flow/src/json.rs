@@ -9,6 +9,7 @@ use crate::dns::Dns;
 use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, PolicyRef};
 use crate::flow::{Event, Flow};
+use crate::http::Http;
 use crate::limits::LINE_OCTETS_MAX;
 use crate::packet::{Ip, L4, TcpFlags};
 use crate::time::Time;
@@ -90,14 +91,19 @@ impl Flow {
     fn write_later_fields(&self, object: &mut Object<'_>) {
         object.name(
             "Type",
-            if self.dns().is_some() { "L7" } else { "L3_L4" },
+            match &self.event {
+                Event::Dns(_) | Event::Http(_) => "L7",
+                Event::PolicyVerdict { .. } | Event::Drop { .. } => "L3_L4",
+            },
             false,
         );
         object.text("node_name", &self.node_name);
         object.texts("source_names", &self.source_names);
         object.texts("destination_names", &self.destination_names);
-        if let Event::Dns(dns) = &self.event {
-            object.nested("l7", |object| l7_fields(dns, object));
+        match &self.event {
+            Event::Dns(dns) => object.nested("l7", |object| l7_fields(dns, object)),
+            Event::Http(http) => object.nested("l7", |object| http_fields(http, object)),
+            Event::PolicyVerdict { .. } | Event::Drop { .. } => {}
         }
         object.flag("reply", self.is_reply == Some(true));
         object.nested("event_type", |object| {
@@ -151,6 +157,9 @@ impl Flow {
             dns.cnames.truncate(items_max);
             dns.qtypes.truncate(items_max.max(1));
             dns.rrtypes.truncate(items_max);
+        }
+        if let Event::Http(http) = &mut flow.event {
+            http.headers.truncate(items_max);
         }
         flow.source_names.truncate(items_max);
         flow.destination_names.truncate(items_max);
@@ -244,6 +253,23 @@ fn l7_fields(dns: &Dns, object: &mut Object<'_>) {
         });
         object.list("rrtypes", &dns.rrtypes, |out, kind| {
             string(&kind.to_string(), out)
+        });
+    });
+}
+
+fn http_fields(http: &Http, object: &mut Object<'_>) {
+    object.name("type", http.kind.name(), false);
+    object.long("latency_ns", http.latency_ns);
+    object.nested("http", |object| {
+        object.number("code", http.code);
+        object.text("method", &http.method);
+        object.text("url", &http.url);
+        object.text("protocol", &http.protocol);
+        object.list("headers", &http.headers, |out, header| {
+            Object::write(out, |object| {
+                object.text("key", &header.key);
+                object.text("value", &header.value);
+            });
         });
     });
 }

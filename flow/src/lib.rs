@@ -1,6 +1,6 @@
 //! What leaves the house: flow events in Hubble's model, byte for byte.
 //!
-//! A [`Flow`] is one event: a DNS request, a DNS response, a policy verdict or a drop. It writes
+//! A [`Flow`] is one event: a DNS or HTTP request or response, a policy verdict or a drop. It writes
 //! itself as the JSON of Hubble's exporter and reads that back, [`Compact`] prints it as
 //! `hubble observe` does, a [`Filter`] takes that command's flags, and a [`Ring`] keeps the last
 //! ones for readers of different speed. This crate knows no socket, no file, no clock, and no other
@@ -13,9 +13,11 @@ mod drop_reason;
 mod endpoint;
 mod filter;
 mod flow;
+mod http;
 mod json;
 pub mod limits;
 mod lost;
+mod message;
 mod packet;
 mod read;
 mod reserved;
@@ -26,12 +28,14 @@ mod uuid;
 mod verdict;
 
 pub use compact::Compact;
-pub use dns::{Dns, DnsKind, NO_TTL, RecordType, rcode_text};
+pub use dns::{Dns, NO_TTL, RecordType, rcode_text};
 pub use drop_reason::DropReason;
 pub use endpoint::{Endpoint, PolicyRef, Workload};
 pub use filter::{Filter, FilterError};
 pub use flow::{Emitter, Event, FileInfo, Flow, Interface};
+pub use http::{Http, HttpHeader};
 pub use lost::{LostEvents, LostSource};
+pub use message::MessageKind;
 pub use packet::{BadMacAddr, Ethernet, Ip, L4, MacAddr, TcpFlags};
 pub use read::{Line, ReadError};
 pub use ring::{Batch, Cursor, Ring};

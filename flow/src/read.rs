@@ -12,11 +12,13 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use self::fields::Fields;
-use crate::dns::{Dns, DnsKind, RecordType};
+use crate::dns::{Dns, RecordType};
 use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, PolicyRef, Workload};
 use crate::flow::{Emitter, Event, FileInfo, Flow, Interface};
+use crate::http::{Http, HttpHeader};
 use crate::lost::{LostEvents, LostSource};
+use crate::message::MessageKind;
 use crate::packet::{Ethernet, Ip, L4, TcpFlags};
 use crate::time::Time;
 use crate::verdict::{AuthType, Direction, Verdict};
@@ -213,10 +215,14 @@ fn read_drop_reason(object: &Fields<'_>) -> Result<Option<DropReason>, ReadError
 }
 
 fn read_l7(l7: &Fields<'_>, event_type: u32) -> Result<Event, ReadError> {
-    let kinds = (dns_kind_of_name, dns_kind_of_number);
+    let kinds = (kind_of_name, kind_of_number);
     let (dns, kind) = (l7.object("dns")?, l7.enumerated("type", kinds)?);
+    let http = l7.object("http")?;
+    if let (Some(http), Some(kind)) = (&http, kind) {
+        return Ok(Event::Http(read_http((l7, http), kind)?));
+    }
     let (Some(dns), Some(kind)) = (dns, kind) else {
-        let record = if l7.object("http")?.is_some() {
+        let record = if http.is_some() {
             "http"
         } else {
             l7.text("type")?
@@ -243,17 +249,35 @@ fn read_l7(l7: &Fields<'_>, event_type: u32) -> Result<Event, ReadError> {
     }))
 }
 
-fn dns_kind_of_name(name: &str) -> Option<Option<DnsKind>> {
-    [DnsKind::Request, DnsKind::Response]
+fn read_http((l7, http): (&Fields<'_>, &Fields<'_>), kind: MessageKind) -> Result<Http, ReadError> {
+    let headers = http.objects("headers")?.into_iter().map(|header| {
+        Ok(HttpHeader {
+            key: header.text("key")?.into(),
+            value: header.text("value")?.into(),
+        })
+    });
+    Ok(Http {
+        kind,
+        latency_ns: l7.long("latency_ns")?,
+        code: http.number("code")?,
+        method: http.text("method")?.into(),
+        url: http.text("url")?.into(),
+        protocol: http.text("protocol")?.into(),
+        headers: headers.collect::<Result<_, ReadError>>()?,
+    })
+}
+
+fn kind_of_name(name: &str) -> Option<Option<MessageKind>> {
+    [MessageKind::Request, MessageKind::Response]
         .into_iter()
         .find(|kind| kind.name() == name)
         .map(Some)
 }
 
-fn dns_kind_of_number(number: usize) -> Option<Option<DnsKind>> {
+fn kind_of_number(number: usize) -> Option<Option<MessageKind>> {
     match number {
-        1 => Some(Some(DnsKind::Request)),
-        2 => Some(Some(DnsKind::Response)),
+        1 => Some(Some(MessageKind::Request)),
+        2 => Some(Some(MessageKind::Response)),
         _ => None,
     }
 }

@@ -5,8 +5,10 @@ mod icmp;
 use std::fmt::{Display, Write};
 use std::net::IpAddr;
 
-use crate::dns::{Dns, DnsKind, rcode_text};
+use crate::dns::{Dns, rcode_text};
 use crate::flow::{Event, Flow};
+use crate::http::Http;
+use crate::message::MessageKind;
 use crate::packet::{L4, TcpFlags};
 
 /// The summary of a flow, from its other fields. It holds no control character as long as names are
@@ -14,10 +16,29 @@ use crate::packet::{L4, TcpFlags};
 pub(crate) fn of(flow: &Flow) -> String {
     match &flow.event {
         Event::Dns(dns) => match dns.kind {
-            DnsKind::Request => dns_query(dns),
-            DnsKind::Response => dns_answer(dns),
+            MessageKind::Request => dns_query(dns),
+            MessageKind::Response => dns_answer(dns),
         },
+        Event::Http(http) => http_message(http),
         Event::PolicyVerdict { .. } | Event::Drop { .. } => packet(flow),
+    }
+}
+
+/// The latency in whole milliseconds.
+fn http_message(http: &Http) -> String {
+    let Http {
+        protocol,
+        method,
+        url,
+        code,
+        ..
+    } = http;
+    match http.kind {
+        MessageKind::Request => format!("{protocol} {method} {url}"),
+        MessageKind::Response => {
+            let latency_ms = http.latency_ns / 1_000_000;
+            format!("{protocol} {code} {latency_ms}ms ({method} {url})")
+        }
     }
 }
 

@@ -105,7 +105,7 @@ fn refused_flag_leaves_the_filter_as_it_was() {
             .iter()
             .filter(|(_, flow)| filter.matches(flow))
             .count(),
-        14
+        15
     );
 }
 

@@ -4,8 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use flow::{
-    AuthType, Compact, Dns, DnsKind, DropReason, Event, Flow, Ip, L4, Line, RecordType, TcpFlags,
-    TimeFormat, Verdict,
+    AuthType, Compact, Dns, DropReason, Event, Flow, Ip, L4, Line, MessageKind, RecordType,
+    TcpFlags, TimeFormat, Verdict,
 };
 use serde_json::Value;
 
@@ -266,9 +266,9 @@ fn dns_flow(kind: &str, fields: &Value) -> Flow {
     let types = fields["qtypes"].as_array().unwrap().iter();
     let dns = Dns {
         kind: if kind == "dns-request" {
-            DnsKind::Request
+            MessageKind::Request
         } else {
-            DnsKind::Response
+            MessageKind::Response
         },
         latency_ns: 0,
         query: fields["query"].as_str().unwrap().into(),

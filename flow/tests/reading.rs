@@ -16,7 +16,7 @@ fn other_kinds_of_flows_are_named() {
         (r#"{"event_type":{"type":4,"sub_type":3}}"#, 4, None),
         (r#"{}"#, 0, None),
         (
-            r#"{"l7":{"type":"REQUEST","http":{}},"event_type":{"type":129}}"#,
+            r#"{"l7":{"type":"SAMPLE","http":{}},"event_type":{"type":129}}"#,
             129,
             Some("http"),
         ),

@@ -23,6 +23,7 @@ use crate::directory::Directory;
 use crate::endpoints::file::Roster;
 use crate::flows::{FlowRing, FlowThread, NewsSink, news};
 use crate::guard::{Guards, SharedLearner};
+use crate::http::HttpThreads;
 use crate::instance::{Instance, Lock};
 use crate::live::{Review, is_over};
 use crate::proxy::DnsThreads;
@@ -58,6 +59,7 @@ pub(crate) struct Daemon {
     pub(crate) learner: SharedLearner,
     pub(crate) guards: Guards,
     pub(crate) dns: DnsThreads,
+    pub(crate) http: HttpThreads,
     pub(crate) news: NewsSink,
     pub(crate) flow_ring: Arc<FlowRing>,
     /// The last writes to the maps.
@@ -113,7 +115,7 @@ impl Daemon {
             let parts = build(&setup, &gate, (kernel, &news), identities)?;
             Ok((gate, parts))
         });
-        let (gate, (mut datapath, learner, dns, side_link)) = match parts {
+        let (gate, (mut datapath, learner, (dns, http), side_link)) = match parts {
             Ok(parts) => parts,
             Err(error) => {
                 // Nothing is guarded yet: leave nothing behind. What an earlier run guards stays so.
@@ -143,6 +145,7 @@ impl Daemon {
             guards,
             has_heir,
             dns,
+            http,
             news,
             flow_ring,
             journal,
@@ -223,6 +226,9 @@ impl Daemon {
         if let Err(error) = self.listen_on_node() {
             tracing::error!("cgroups ask for names in vain: {error:#}");
         }
+        let links = self.guards.iter().map(|(_, guarded)| &guarded.found.link);
+        let endpoints = links.flat_map(|link| link.addresses.iter().copied());
+        self.http.policy_changed(endpoints.collect());
         self.guards
             .attach(&mut self.datapath, &self.learner, &self.gate);
         if std::mem::take(&mut self.has_heir) {
@@ -322,6 +328,7 @@ impl Daemon {
             self.guards.detach_all();
         }
         self.dns.stop();
+        self.http.stop();
         self.event_thread.stop();
         self.flow_thread.stop();
         if detach || self.setup.pins.is_none() {

@@ -19,6 +19,8 @@ use crate::tell::{LAST_WORDS, Teller};
 pub(crate) enum News {
     /// A finished exchange.
     Exchange(Box<Told>),
+    /// What the HTTP proxy tells.
+    Http(httpproxy::Told),
     /// An event of the kernel.
     Kernel(KernelEvent),
 }
@@ -162,6 +164,7 @@ impl FlowThread {
                                 flows.push(request);
                                 flows.extend(response);
                             }
+                            News::Http(told) => flows.extend(teller.http(told)),
                             News::Kernel(event) => flows.extend(teller.kernel(event)),
                         }
                     }

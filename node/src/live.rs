@@ -18,6 +18,9 @@ const TCP_IDLE_NS: u64 = 6 * 3_600 * SECOND_NS;
 const TCP_UNANSWERED_NS: u64 = 60 * SECOND_NS;
 /// How long a closed TCP flow is remembered, for late segments.
 const TCP_CLOSED_NS: u64 = 10 * SECOND_NS;
+/// How long a redirected one may be silent: the proxy asks after 300 s whether its peers live, and of its
+/// connections not every end is seen.
+const REDIRECTED_IDLE_NS: u64 = 900 * SECOND_NS;
 /// How long any other flow may be silent; QUIC's usual idle time-out.
 const OTHER_IDLE_NS: u64 = 180 * SECOND_NS;
 const SECOND_NS: u64 = 1_000_000_000;
@@ -31,6 +34,11 @@ pub(crate) fn is_over(key: &CtKey, value: &CtValue, now: u64) -> bool {
         TCP_CLOSED_NS
     } else if value.state & CtValue::ANSWERED == 0 {
         TCP_UNANSWERED_NS
+    } else if value.verdict == Verdict::Redirect as u8 {
+        match value.state & CtValue::CLOSED {
+            0 => REDIRECTED_IDLE_NS,
+            _ => TCP_UNANSWERED_NS,
+        }
     } else {
         TCP_IDLE_NS
     };
@@ -141,6 +149,10 @@ mod tests {
     use bpf_redirect_common::Address;
 
     fn flow(protocol: u8, state: u8, age_secs: u64) -> bool {
+        judged((protocol, Verdict::Allow), state, age_secs)
+    }
+
+    fn judged((protocol, verdict): (u8, Verdict), state: u8, age_secs: u64) -> bool {
         let key = CtKey {
             endpoint: 1,
             local_port: 1,
@@ -156,7 +168,7 @@ mod tests {
             last_seen: now - age_secs * SECOND_NS,
             identity: 0,
             rule: 0,
-            verdict: 1,
+            verdict: verdict as u8,
             state,
             reserved: [0; 2],
             ticks: 0,
@@ -181,6 +193,15 @@ mod tests {
         ] {
             assert!(!flow(protocol, state, lives), "{protocol} {state}");
             assert!(flow(protocol, state, over), "{protocol} {state}");
+        }
+        for (state, lives, over) in [
+            (CtValue::ANSWERED, 900, 901),
+            (CtValue::ANSWERED | CtValue::LOCAL_CLOSED, 60, 61),
+            (0, 60, 61),
+            (CtValue::ANSWERED | CtValue::CLOSED, 10, 11),
+        ] {
+            let redirected = |age| judged((TCP, Verdict::Redirect), state, age);
+            assert!(!redirected(lives) && redirected(over), "{state}");
         }
     }
 }

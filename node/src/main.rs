@@ -14,6 +14,7 @@ mod exit;
 mod files;
 mod flows;
 mod guard;
+mod http;
 mod identities;
 mod instance;
 mod judge;

@@ -262,6 +262,7 @@ impl Service {
             self.daemon.sweep();
         }
         anyhow::ensure!(self.daemon.dns.all_alive(), "a DNS thread is dead");
+        anyhow::ensure!(self.daemon.http.all_alive(), "an HTTP thread is dead");
         Ok(())
     }
 
@@ -379,6 +380,8 @@ pub(crate) const ENFORCED: &[Feature] = &[
     Feature::Ingress,
     Feature::Icmp,
     Feature::PortRange,
+    Feature::Http,
+    Feature::ServerNames,
     Feature::Authentication,
 ];
 

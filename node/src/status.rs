@@ -100,6 +100,11 @@ fn status(service: &Service) -> Value {
     {
         dns.entry(name).or_default().insert(reason, value);
     }
+    let mut http: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
+    let counted = daemon.http.counters().iter();
+    for (name, reason, value) in counted.filter(|(_, _, value)| *value > 0) {
+        http.entry(name).or_default().insert(reason, value);
+    }
     let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let learning = &daemon.learner.counts;
     json!({
@@ -115,6 +120,7 @@ fn status(service: &Service) -> Value {
         "endpoints": listed::endpoints(daemon),
         "endpoint_problems": service.endpoint_problems,
         "dns": dns,
+        "http": http,
         "learning": {
             "installed": read(&learning.installed),
             "refreshed": read(&learning.refreshed),

@@ -1,6 +1,8 @@
 //! From records and kernel events to flows: the one place that knows labels, names and rules of what
 //! happened. One exchange record in, one or two flows out.
 
+mod http;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;

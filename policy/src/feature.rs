@@ -22,7 +22,9 @@ pub enum Feature {
     DnsPort,
     /// HTTP rules.
     Http,
-    /// Server names, and TLS that is ended or begun on the way.
+    /// Server names.
+    ServerNames,
+    /// TLS that is ended or begun on the way.
     Tls,
     /// `authentication.mode: test-always-fail`.
     Authentication,
@@ -37,7 +39,8 @@ impl fmt::Display for Feature {
             Self::PortRange => "port ranges (`endPort`)",
             Self::DnsPort => "`dns` rules on a port other than 53",
             Self::Http => "`http` rules",
-            Self::Tls => "`serverNames` and TLS contexts",
+            Self::ServerNames => "`serverNames`",
+            Self::Tls => "TLS contexts (`terminatingTLS`, `originatingTLS`)",
             Self::Authentication => "failing authentication",
         })
     }
@@ -89,7 +92,10 @@ fn needs_of_port(port: &PortRule) -> Vec<Feature> {
         L7Rules::Http(_) => needs.push(Feature::Http),
         L7Rules::None => {}
     }
-    if !l7.server_names.is_empty() || l7.terminating_tls.is_some() || l7.originating_tls.is_some() {
+    if !l7.server_names.is_empty() {
+        needs.push(Feature::ServerNames);
+    }
+    if l7.terminating_tls.is_some() || l7.originating_tls.is_some() {
         needs.push(Feature::Tls);
     }
     needs
@@ -132,7 +138,7 @@ mod tests {
             ("ingressDeny: [{}], egress: [{}]".into(), &[Feature::Ingress]),
             ("egress: [{icmps: [{fields: [{type: 8}]}]}]".into(), &[Feature::Icmp]),
             ("egress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{}]}}]}]".into(), &[Feature::Http]),
-            ("egress: [{toPorts: [{ports: [{port: '443', protocol: TCP}], serverNames: [a.b]}]}]".into(), &[Feature::Tls]),
+            ("egress: [{toPorts: [{ports: [{port: '443', protocol: TCP}], serverNames: [a.b]}]}]".into(), &[Feature::ServerNames]),
             ("egress: [{toPorts: [{ports: [{port: '53'}], rules: {dns: [{matchName: a.b}]}}]}]".into(), &[]),
             ("egress: [{toPorts: [{ports: [{port: '5353'}], rules: {dns: [{matchName: a.b}]}}]}]".into(), &[Feature::DnsPort]),
             ("egress: [{authentication: {mode: test-always-fail}}]".into(), &[Feature::Authentication]),

@@ -4,6 +4,7 @@ mod asked;
 mod headers;
 mod index;
 mod path;
+mod permit;
 mod programs;
 mod regex;
 mod rules;
@@ -13,6 +14,7 @@ mod tests;
 
 pub use headers::{HeaderEffect, HeaderLine, HeaderNote, REDACTED};
 pub use path::{BadPath, Path};
+pub use permit::HttpPermit;
 pub use regex::check_regex;
 pub use rules::{BadHttpRules, HttpRules, HttpVerdict, Request, Secrets};
 

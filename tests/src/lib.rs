@@ -24,6 +24,6 @@ pub use daemon::{Daemon, patience, policy};
 pub use exchange::{WWW, exchange, exchange_at, seen_by};
 pub use node::{Node, Workload, in_ns, need_root};
 pub use raw::RawTcp;
-pub use server::{Answers, Running, TcpEcho, TcpSink};
+pub use server::{Answers, BIG_OCTETS, Running, TcpEcho, TcpSink};
 pub use stage::Stage;
 pub use topology::Tunnel;

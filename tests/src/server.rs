@@ -1,7 +1,7 @@
 //! Servers for tests: small ones of our own where thousands of names are wanted, knot where a real one
 //! is.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 use transport::NetNs;
+
+/// Octets of what [`Running::nginx`] serves as `/big`.
+pub const BIG_OCTETS: u64 = 64 << 20;
 
 /// A process that ends with this value.
 pub struct Running {
@@ -78,6 +81,72 @@ impl Running {
             std::thread::sleep(Duration::from_millis(50));
         }
         bail!("knotd doesn't answer")
+    }
+
+    /// nginx in a namespace, with HTTP on port 80 and 8080 of every address and TLS on 443. It answers each request
+    /// with a line: the client's address and port, the server's address, the host, the target.
+    ///
+    /// # Errors
+    /// If nginx or openssl isn't there, or it doesn't start.
+    pub fn nginx(ns: &NetNs) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let at = dir.path().display().to_string();
+        let (key, certificate) = (format!("{at}/key"), format!("{at}/certificate"));
+        let made = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+            ])
+            .args(["-nodes", "-days", "2", "-subj", "/CN=test"])
+            .args(["-keyout", &key, "-out", &certificate])
+            .output()
+            .context("openssl")?;
+        anyhow::ensure!(made.status.success(), "openssl: {made:?}");
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .iter()
+            .map(|what| format!("{what}_temp_path {at}/{what}; "))
+            .collect();
+        let line = "$remote_addr $remote_port $server_addr $host $request_uri";
+        fs::write(
+            dir.path().join("nginx.conf"),
+            format!(
+                "daemon off; master_process off; pid {at}/pid; error_log {at}/errors;
+                 events {{ worker_connections 4096; }}
+                 http {{
+                   {temporary} access_log {at}/access; client_max_body_size 1g; default_type text/plain;
+                   server {{
+                     listen 80; listen [::]:80; listen 8080; listen [::]:8080;
+                     listen 443 ssl; listen [::]:443 ssl;
+                     ssl_certificate {certificate}; ssl_certificate_key {key};
+                     location / {{ return 200 \"{line}\\n\"; }}
+                     location /big {{ root {at}; }}
+                   }}
+                 }}"
+            ),
+        )?;
+        File::create(dir.path().join("big"))?.set_len(BIG_OCTETS)?;
+        let child = ns.run(|| {
+            Command::new("nginx")
+                .args(["-p", &at, "-c", &format!("{at}/nginx.conf")])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .context("nginx")
+        })??;
+        let running = Self { child, _dir: dir };
+        for _ in 0..200 {
+            let asked = crate::in_ns(ns, Command::new("curl").args(["-s", "http://127.0.0.1/"]))?;
+            if asked.stdout.starts_with(b"127.0.0.1") {
+                return Ok(running);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        bail!("nginx doesn't answer")
     }
 
     /// tcpdump in a namespace; its packets go to the file that is given back.

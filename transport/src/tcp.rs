@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use bpf_redirect_common::Mark;
 use rustix::io::Errno;
@@ -50,6 +51,31 @@ impl GateListener {
         Ok(Self(TcpListener::from(socket)))
     }
 
+    /// Listens as one of several that share the connections, on a port of the kernel's choice: what is
+    /// meant for others is brought to it by a program.
+    ///
+    /// # Errors
+    /// If a capability is missing, or the port is not one of such a group.
+    pub fn bind_shared(port: u16, backlog: i32) -> io::Result<Self> {
+        let socket = stream_socket()?;
+        sys::set_flag(socket.as_fd(), Flag::Transparent)?;
+        sockopt::set_socket_reuseport(&socket, true)?;
+        bind(
+            &socket,
+            &SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0),
+        )?;
+        listen(&socket, backlog)?;
+        Ok(Self(TcpListener::from(socket)))
+    }
+
+    /// The port that it was bound to.
+    ///
+    /// # Errors
+    /// If the kernel doesn't tell.
+    pub fn port(&self) -> io::Result<u16> {
+        Ok(self.0.local_addr()?.port())
+    }
+
     /// The standard library's listener, for a reactor.
     #[must_use]
     pub fn into_std(self) -> TcpListener {
@@ -85,11 +111,71 @@ pub fn connect_as(
     sys::set_flag(socket.as_fd(), Flag::Transparent)?;
     sys::set_mark(socket.as_fd(), mark.number())?;
     sys::set_flag(socket.as_fd(), Flag::BindNoPort)?;
+    begin(&socket, (source, 0), server, link)?;
+    Ok(TcpStream::from(socket))
+}
+
+/// Begins a connection to `server` from the very address and port of another connection's client. Where
+/// that tuple is taken, from a port of the kernel's choice. Says which it was.
+///
+/// # Errors
+/// If the kernel refuses at once.
+pub fn connect_like(
+    client: SocketAddr,
+    server: SocketAddr,
+    mark: Mark,
+    link: u32,
+) -> io::Result<(TcpStream, SourcePort)> {
+    match connect_from(client, (server, mark, link)) {
+        Ok(stream) => Ok((stream, SourcePort::Clients)),
+        Err(error) if is_taken(&error) => {
+            let stream = connect_as(client.ip(), server, mark, link)?;
+            Ok((stream, SourcePort::Chosen))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// From which port a connection in somebody's name comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SourcePort {
+    /// The client's own.
+    Clients,
+    /// One that the kernel chose.
+    Chosen,
+}
+
+fn is_taken(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable
+    )
+}
+
+fn connect_from(
+    source: SocketAddr,
+    (server, mark, link): (SocketAddr, Mark, u32),
+) -> io::Result<TcpStream> {
+    let socket = stream_socket()?;
+    sys::set_flag(socket.as_fd(), Flag::Transparent)?;
+    sys::set_mark(socket.as_fd(), mark.number())?;
+    // Other connections of the same client, and what is left of old ones, have the same address.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    begin(&socket, (source.ip(), source.port()), server, link)?;
+    Ok(TcpStream::from(socket))
+}
+
+fn begin(
+    socket: &OwnedFd,
+    (source, port): (IpAddr, u16),
+    server: SocketAddr,
+    link: u32,
+) -> io::Result<()> {
     let scope = |ip: Ipv6Addr| if ip.is_unicast_link_local() { link } else { 0 };
     let source = to_v6(source);
-    bind(&socket, &SocketAddrV6::new(source, 0, 0, scope(source)))?;
+    bind(socket, &SocketAddrV6::new(source, port, 0, scope(source)))?;
     let target = to_v6(server.ip());
-    begin(
+    reach(
         socket,
         SocketAddrV6::new(target, server.port(), 0, scope(target)),
     )
@@ -100,8 +186,12 @@ pub fn connect_as(
 /// # Errors
 /// If the kernel refuses at once.
 pub fn connect_on_node(server: SocketAddr) -> io::Result<TcpStream> {
-    let target = SocketAddrV6::new(to_v6(server.ip()), server.port(), 0, 0);
-    begin(stream_socket()?, target)
+    let socket = stream_socket()?;
+    reach(
+        &socket,
+        SocketAddrV6::new(to_v6(server.ip()), server.port(), 0, 0),
+    )?;
+    Ok(TcpStream::from(socket))
 }
 
 /// Who connected to a listener on the node.
@@ -112,11 +202,33 @@ pub fn client_of(accepted: BorrowedFd<'_>) -> io::Result<ClientAddr> {
     canonical(rustix::net::getpeername(accepted)?.ok_or(Errno::NOTCONN)?).map(ClientAddr)
 }
 
-fn begin(socket: OwnedFd, target: SocketAddrV6) -> io::Result<TcpStream> {
-    match connect(&socket, &target) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(TcpStream::from(socket)),
+fn reach(socket: &OwnedFd, target: SocketAddrV6) -> io::Result<()> {
+    match connect(socket, &target) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Sets a connection of a proxy up: what is written goes at once, a peer that is gone is noticed
+/// after `idle` and some probes.
+///
+/// # Errors
+/// If the kernel refuses an option.
+pub fn set_up(stream: BorrowedFd<'_>, idle: Duration, probe: Duration) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(stream, true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, idle)?;
+    sockopt::set_tcp_keepintvl(stream, probe)?;
+    Ok(())
+}
+
+/// Makes the end of a connection a reset: nothing that waits is sent.
+///
+/// # Errors
+/// If the kernel refuses the option.
+pub fn reset_at_end(stream: BorrowedFd<'_>) -> io::Result<()> {
+    sockopt::set_socket_linger(stream, Some(Duration::ZERO))?;
+    Ok(())
 }
 
 fn stream_socket() -> io::Result<OwnedFd> {

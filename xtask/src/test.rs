@@ -11,7 +11,7 @@ use crate::command::{self, output, which};
 use crate::debian;
 
 /// Programs that the tests start, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 14] = [
     ("dig", "bind9-dnsutils"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
@@ -23,6 +23,9 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("musl-gcc", "musl-tools"),
     ("ping", "iputils-ping"),
     ("socat", "socat"),
+    ("curl", "curl"),
+    ("nginx", "nginx-light"),
+    ("openssl", "openssl"),
 ];
 
 /// What a namespace must be able to do: each is tried in one of its own.

@@ -53,6 +53,8 @@ pub const CG_LISTEN: &str = "CG_LISTEN";
 pub const CG_SOCKET: &str = "CG_SOCKET";
 /// [`crate::AskerKey`] to [`crate::AskerValue`]: who sent a query to the DNS proxy on the node.
 pub const CG_ASKER: &str = "CG_ASKER";
+/// Place 0: a daemon's listener for all redirected TCP ports but [`DNS_PORT`]. The daemon's own: not pinned.
+pub const LISTENER: &str = "LISTENER";
 /// Per CPU: drops by reason and a few more, see [`crate::Counter`].
 pub const COUNTERS_MAP: &str = "COUNTERS";
 

@@ -19,7 +19,7 @@ use bpf_redirect_common::{
 use crate::{
     Action,
     conntrack::Tuple,
-    endpoint::{judged, received, remember},
+    endpoint::{Received, judged, received, remember},
     maps::{CG_ASKER, CG_ENDPOINT, CG_LISTEN, CG_SOCKET},
     packet::{Fragment, Frame, Packet, TCP, TCP_SYN, UDP, load, parse_ip},
     tell::{self, Place, count},
@@ -285,7 +285,11 @@ pub fn ingress(ctx: &TcContext) -> Result<Action, Drop> {
         return Ok(Action::Pass);
     }
     // Errors about a socket's flow are the kernel's: only raw sockets get them as packets.
-    received(&place, &packet, false)
+    match received(&place, &packet, false)? {
+        Received::Pass => Ok(Action::Pass),
+        // The proxy takes no connections in a cgroup's place.
+        Received::Proxys | Received::ToProxy => Err(Drop::NotRedirected),
+    }
 }
 
 /// A packet to the proxy: who sent it, and to whom, is remembered under what the proxy sees of it.

@@ -55,7 +55,7 @@ impl Tuple {
 
     /// Whether this packet opens a TCP connection; it is always judged anew.
     #[inline(always)]
-    fn opens_tcp(&self) -> bool {
+    pub fn opens_tcp(&self) -> bool {
         self.key.protocol == TCP && self.flags & (TCP_SYN | TCP_ACK) == TCP_SYN
     }
 
@@ -107,31 +107,24 @@ impl Tuple {
     }
 
     /// Remembers the flow that this packet opened, if it can have opened one.
-    ///
-    /// A full table, or a full share of the endpoint, refuses the new flow and evicts nothing.
     #[inline(always)]
     pub fn remember(&mut self, identity: u32, rule: u32, verdict: Verdict) -> Result<(), Drop> {
         if !self.opens {
             return Ok(());
         }
         self.key.direction = self.way;
-        let value = CtValue {
-            // SAFETY: no arguments, no effects.
-            last_seen: unsafe { bpf_ktime_get_boot_ns() },
-            identity,
-            rule,
-            verdict: verdict as u8,
-            state: 0,
-            reserved: [0; 2],
-            // SAFETY: the same.
-            ticks: unsafe { bpf_jiffies64() } as u32,
-        };
+        self.insert(&fresh(identity, rule, verdict))
+    }
+
+    /// A full table, or a full share of the endpoint, refuses the new flow and evicts nothing.
+    #[inline(always)]
+    fn insert(&self, value: &CtValue) -> Result<(), Drop> {
         let used = used(self.key.endpoint)?;
         let mut refusal = Drop::CtShareFull;
         // SAFETY: the entry lives until the program ends (RCU); racing CPUs may count a few flows too
         // few, until the next sweep.
         if unsafe { *used } < CT_PER_ENDPOINT_MAX as u64 {
-            if CT.insert(&self.key, &value, BPF_NOEXIST.into()).is_ok() {
+            if CT.insert(&self.key, value, BPF_NOEXIST.into()).is_ok() {
                 // SAFETY: the same.
                 unsafe { *used += 1 };
                 return Ok(());
@@ -139,7 +132,33 @@ impl Tuple {
             refusal = Drop::CtInsertFailed;
         }
         // A flow that is there may be opened anew.
-        CT.insert(&self.key, &value, BPF_EXIST.into()).map_err(|_| refusal)
+        CT.insert(&self.key, value, BPF_EXIST.into()).map_err(|_| refusal)
+    }
+
+    /// Remembers a connection of the proxy to the workload, unless it has the tuple of the peer's own,
+    /// which was judged.
+    #[inline(always)]
+    pub fn remember_redirected(mut self) -> Result<(), Drop> {
+        self.key.direction = self.way;
+        if CT.get_ptr(&self.key).is_some() {
+            return Ok(());
+        }
+        self.insert(&fresh(0, 0, Verdict::Redirect))
+    }
+}
+
+#[inline(always)]
+fn fresh(identity: u32, rule: u32, verdict: Verdict) -> CtValue {
+    CtValue {
+        // SAFETY: no arguments, no effects.
+        last_seen: unsafe { bpf_ktime_get_boot_ns() },
+        identity,
+        rule,
+        verdict: verdict as u8,
+        state: 0,
+        reserved: [0; 2],
+        // SAFETY: the same.
+        ticks: unsafe { bpf_jiffies64() } as u32,
     }
 }
 

@@ -68,6 +68,7 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         Verdict::Allow | Verdict::AuditUnmatched | Verdict::AuditDeny => {
             tell::judged(&place, &packet, identity, &judgement);
             if let Some(tuple) = tuple.as_mut() {
+                upstream::forget(place.endpoint, &packet, EGRESS);
                 remember(tuple, (&place, &packet), identity, (judgement.rule, Verdict::Allow))?;
             }
             Ok(Action::Pass)
@@ -118,19 +119,39 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         return sidelink::to_gate(ctx, config, Kind::Upstream, place.endpoint);
     }
     let is_related = quoted.is_some_and(|quoted| is_related_in(endpoint, &packet, &quoted));
-    received(&place, &packet, is_related)
+    match received(&place, &packet, is_related)? {
+        Received::Pass => Ok(Action::Pass),
+        Received::Proxys => sidelink::to_gate(ctx, config, Kind::Upstream, place.endpoint),
+        Received::ToProxy => sidelink::to_proxy_inbound(ctx, config, place.endpoint, &packet),
+    }
+}
+
+/// What becomes of a packet to an endpoint that isn't dropped.
+pub enum Received {
+    /// It may have it.
+    Pass,
+    /// It belongs to a flow of the proxy's.
+    Proxys,
+    /// It begins such a flow.
+    ToProxy,
 }
 
 /// What reaches an endpoint: known flows and errors about them pass, others by its ingress policy.
 #[inline(always)]
-pub fn received(place: &Place, packet: &Packet, is_related: bool) -> Result<Action, Drop> {
+pub fn received(place: &Place, packet: &Packet, is_related: bool) -> Result<Received, Drop> {
     let mut tuple = Tuple::of(place.endpoint, INGRESS, packet);
     if let Some(tuple) = tuple.as_mut() {
-        if tuple.known().is_some() {
-            return Ok(Action::Pass);
+        match tuple.known() {
+            // Whichever side began: what is sent to such a flow of the workload is the proxy's.
+            Some(Verdict::Redirect) if packet.fragment != Fragment::Whole => {
+                return Err(tell::dropped(place, packet, Drop::Fragment));
+            }
+            Some(Verdict::Redirect) => return Ok(Received::Proxys),
+            Some(_) => return Ok(Received::Pass),
+            None => {}
         }
     } else if is_related {
-        return Ok(Action::Pass);
+        return Ok(Received::Pass);
     }
     let (identity, judgement) = judged(place, packet, packet.source)?;
     match judgement.verdict {
@@ -138,13 +159,22 @@ pub fn received(place: &Place, packet: &Packet, is_related: bool) -> Result<Acti
             tell::judged(place, packet, identity, &judgement);
             // Remembered so that the replies pass under an egress policy that denies.
             if let Some(tuple) = tuple.as_mut() {
+                upstream::forget(place.endpoint, packet, INGRESS);
                 remember(tuple, (place, packet), identity, (judgement.rule, Verdict::Allow))?;
             }
-            Ok(Action::Pass)
+            Ok(Received::Pass)
         }
         Verdict::Redirect => {
+            if packet.fragment != Fragment::Whole {
+                return Err(tell::dropped(place, packet, Drop::Fragment));
+            }
             tell::judged(place, packet, identity, &judgement);
-            Err(Drop::PolicyDenied)
+            let (TCP, Some(tuple)) = (packet.protocol, tuple.as_mut()) else {
+                // Inbound the proxy speaks nothing else.
+                return Err(Drop::PolicyDenied);
+            };
+            remember(tuple, (place, packet), identity, (judgement.rule, Verdict::Redirect))?;
+            Ok(Received::ToProxy)
         }
         Verdict::Unmatched | Verdict::Deny | Verdict::FailAuthentication => {
             tell::judged(place, packet, identity, &judgement);

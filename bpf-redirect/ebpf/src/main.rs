@@ -1,6 +1,6 @@
-//! The TC programs: five hooks, one that drops everything, and two yardsticks; and the ten of a cgroup.
-//! Each entry point is one match: what passes, what is redirected, what is dropped, and nothing else
-//! decides.
+//! The programs: five hooks, one that drops everything, the search for a listener, and two yardsticks; and
+//! the ten of a cgroup. Each entry point is one match: what passes, what is redirected, what is dropped,
+//! and nothing else decides.
 #![no_std]
 #![no_main]
 
@@ -8,6 +8,7 @@ mod cgroup;
 mod conntrack;
 mod endpoint;
 mod learned;
+mod listener;
 mod maps;
 mod packet;
 mod policy;
@@ -16,8 +17,8 @@ mod tell;
 mod upstream;
 
 use aya_ebpf::{
-    macros::{cgroup_skb, cgroup_sock_addr, classifier},
-    programs::{SkBuffContext, SockAddrContext, TcContext},
+    macros::{cgroup_skb, cgroup_sock_addr, classifier, sk_lookup},
+    programs::{SkBuffContext, SkLookupContext, SockAddrContext, TcContext},
 };
 use bpf_redirect_common::Drop;
 use cgroup::Call;
@@ -26,6 +27,9 @@ use cgroup::Call;
 const NEXT: i32 = -1;
 /// The packet dies here (`TC_ACT_SHOT`).
 const SHOT: i32 = 2;
+
+/// A socket that was chosen is taken, else the kernel looks on by itself (`SK_PASS`).
+const LOOK_ON: u32 = 1;
 
 /// The packet goes elsewhere (`TC_ACT_REDIRECT`).
 const REDIRECT: i32 = 7;
@@ -68,6 +72,13 @@ pub fn ng_gate_in(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn ng_gate_out(ctx: TcContext) -> i32 {
     finish(sidelink::leave_gate(&ctx))
+}
+
+/// The gate, where a segment belongs to no connection there: which socket listens for it.
+#[sk_lookup]
+pub fn ng_listen(ctx: SkLookupContext) -> u32 {
+    listener::choose(&ctx);
+    LOOK_ON
 }
 
 /// Any hook, while the program that belongs there is being attached anew: nothing passes.

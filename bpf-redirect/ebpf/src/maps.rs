@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, bpf_map_type},
-    btf_maps::{Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap},
     helpers::generated::bpf_get_local_storage,
     macros::btf_map,
 };
@@ -51,6 +51,8 @@ pub static POLICY: HashOfMaps<u32, PolicyMap, ENDPOINTS_MAX> = HashOfMaps::new()
 pub static EVENTS: RingBuf<(), EVENT_RING_BYTES> = RingBuf::new();
 #[btf_map]
 pub static EVENT_BUDGET: LruHashMap<u32, EventBudget, ENDPOINTS_MAX> = LruHashMap::new();
+#[btf_map]
+pub static LISTENER: SockMap<1> = SockMap::new();
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { common::COUNTERS }> = PerCpuArray::new();
 

@@ -5,13 +5,14 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use bpf_redirect_common::{
-    Address, Config, Counter, DNS_PORT, Drop, EndpointAddress, GATE_MAC, Kind, Mark, NextHop,
+    Address, Config, Counter, DNS_PORT, Drop, EndpointAddress, GATE_MAC, INGRESS, Kind, Mark, NextHop,
 };
 
 use crate::{
     Action,
+    conntrack::Tuple,
     maps::{CONFIG, EP_ID, NEXT_HOP},
-    packet::{Fragment, Frame, Packet, load, parse},
+    packet::{Fragment, Frame, Packet, TCP, load, parse},
     tell::count,
     upstream,
 };
@@ -35,6 +36,23 @@ pub fn to_proxy(
     }
     count(Counter::Redirected as u32);
     to_side_link(ctx, config, Kind::Client, endpoint)
+}
+
+/// Sends what a peer sends to a workload to the proxy, and remembers from where it came: the proxy's
+/// answers go back that way, as the workload's.
+#[inline(always)]
+pub fn to_proxy_inbound(
+    ctx: &TcContext,
+    config: &Config,
+    endpoint: u32,
+    packet: &Packet,
+) -> Result<Action, Drop> {
+    if packet.source_mac[0] & 1 == 0 {
+        let hop = NextHop { mac: packet.source_mac, reserved: 0 };
+        remember_hop(EndpointAddress { endpoint, address: packet.source }, hop);
+    }
+    count(Counter::Redirected as u32);
+    to_side_link(ctx, config, Kind::Upstream, endpoint)
 }
 
 /// Sends the answer of an upstream flow to the proxy.
@@ -61,6 +79,9 @@ pub fn deliver(ctx: &TcContext) -> Result<Action, Drop> {
     let link = unsafe { EP_ID.get(&endpoint) }.ok_or(Drop::UnknownEndpoint)?;
     match mark.kind() {
         Kind::Client => {
+            if is_tcp(ctx) {
+                remember_inbound(ctx, endpoint)?;
+            }
             set_macs(ctx, link.workload_mac, link.host_mac)?;
             ctx.set_mark(config.client_mark);
             count(Counter::Delivered as u32);
@@ -80,6 +101,33 @@ pub fn deliver(ctx: &TcContext) -> Result<Action, Drop> {
             count(Counter::Injected as u32);
             Ok(redirect(link.ifindex, INTO_INTERFACE))
         }
+    }
+}
+
+/// Remembers a connection that the proxy opens to the workload in a peer's name: what the workload
+/// answers is the proxy's, from whichever port it came.
+#[inline(always)]
+fn remember_inbound(ctx: &TcContext, endpoint: u32) -> Result<(), Drop> {
+    let Frame::Ip(packet) = parse(ctx)? else {
+        return Err(Drop::BadUpstream);
+    };
+    match Tuple::of(endpoint, INGRESS, &packet) {
+        Some(tuple) if tuple.opens_tcp() => tuple.remember_redirected(),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Whether a packet of the gate's own kernel is TCP: it writes no extension headers.
+#[inline(always)]
+fn is_tcp(ctx: &TcContext) -> bool {
+    // From the Ethernet type to the IPv4 protocol; in IPv6 the next header stands before it.
+    let Some(words) = load::<[u16; 6]>(ctx, 12) else {
+        return false;
+    };
+    match u16::from_be(words[0]) {
+        0x0800 => words[5].to_be() as u8 == TCP,
+        0x86dd => (words[4].to_be() >> 8) as u8 == TCP,
+        _ => false,
     }
 }
 

@@ -1,11 +1,13 @@
 //! The proxy's own flows, which it has in the names of endpoints.
 
 use aya_ebpf::{helpers::generated::bpf_ktime_get_boot_ns, programs::TcContext};
-use bpf_redirect_common::{Drop, FRAGMENTS_AGE_NS_MAX, FragmentKey, UpstreamKey};
+use bpf_redirect_common::{Drop, EGRESS, FRAGMENTS_AGE_NS_MAX, FragmentKey, UpstreamKey};
 
 use crate::{
     maps::{UP_FRAGMENT, UP_TCP, UP_UDP},
-    packet::{Fragment, ICMP, ICMPV6, Packet, Quoted, TCP, UDP, fragment_id},
+    packet::{
+        Fragment, ICMP, ICMPV6, Packet, Quoted, TCP, TCP_ACK, TCP_SYN, UDP, fragment_id,
+    },
 };
 
 /// Remembers the flow of a packet that the proxy sends in the endpoint's name.
@@ -26,6 +28,28 @@ pub fn remember(endpoint: u32, packet: &Packet) -> Result<(), Drop> {
         _ => return Err(Drop::BadUpstream),
     };
     written.map_err(|_| Drop::BadUpstream)
+}
+
+/// Forgets a flow of the proxy's that had the tuple of one which is let through: `way` is the packet's.
+#[inline(always)]
+pub fn forget(endpoint: u32, packet: &Packet, way: u8) {
+    if packet.protocol != TCP {
+        return;
+    }
+    let key = if way == EGRESS {
+        UpstreamKey {
+            endpoint,
+            server_port: packet.destination_port,
+            local_port: packet.source_port,
+            server: packet.destination,
+        }
+    } else {
+        answered(endpoint, packet)
+    };
+    // Looked up first: it is hardly ever there.
+    if UP_TCP.get_ptr(&key).is_some() {
+        let _ = UP_TCP.remove(&key);
+    }
 }
 
 /// Whether a packet to the endpoint is the proxy's: an answer of one of its flows, a part of one, or an
@@ -61,13 +85,20 @@ fn is_error(endpoint: u32, packet: &Packet, quoted: &Quoted) -> bool {
 
 #[inline(always)]
 fn is_answer(endpoint: u32, packet: &Packet) -> bool {
-    let key = UpstreamKey {
+    // A server opens no connection by answering: what does so is judged.
+    packet.tcp_flags & (TCP_SYN | TCP_ACK) != TCP_SYN
+        && is_known(&answered(endpoint, packet), packet.protocol)
+}
+
+/// The flow that a packet to the endpoint answers.
+#[inline(always)]
+fn answered(endpoint: u32, packet: &Packet) -> UpstreamKey {
+    UpstreamKey {
         endpoint,
         server_port: packet.source_port,
         local_port: packet.destination_port,
         server: packet.source,
-    };
-    is_known(&key, packet.protocol)
+    }
 }
 
 /// Exact, and filled by [`remember`]: the workload's own flows are never taken for the proxy's.

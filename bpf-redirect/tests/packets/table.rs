@@ -190,7 +190,7 @@ impl Kernel {
         let up = self.counted.iter();
         let up = up.filter(|(name, value)| before.get(*name) != Some(value));
         let up: Vec<&str> = up.map(|(name, _)| *name).collect();
-        let (wanted, counts, events) = row.want.in_full(row.hook);
+        let (wanted, counts, events) = row.want.in_full();
         assert_eq!((code, up, told), (wanted, counts, events), "{}", row.what);
     }
 }
@@ -200,7 +200,7 @@ pub(crate) type Told = (u8, u8, u8, u8, u32);
 
 impl Want {
     /// What the program returns, counts and tells.
-    fn in_full(self, hook: Hook) -> (i32, Vec<&'static str>, Vec<Told>) {
+    fn in_full(self) -> (i32, Vec<&'static str>, Vec<Told>) {
         let verdict = |verdict: Verdict, form: Match, reason: u8, rule| {
             (
                 EventKind::Verdict as u8,
@@ -245,11 +245,7 @@ impl Want {
             ) => (NEXT, vec![], vec![verdict(word, form, 0, rule)]),
             By(word @ Verdict::Redirect, form, rule) => {
                 let told = vec![verdict(word, form, 0, rule)];
-                match hook == Hook::ToEndpoint {
-                    // There is no proxy for what comes in.
-                    true => (SHOT, vec![Drop::PolicyDenied.word()], told),
-                    false => (REDIRECT, to_proxy, told),
-                }
+                (REDIRECT, to_proxy, told)
             }
             By(word @ Verdict::Deny, form, rule) => denied(word, form, Drop::PolicyDeny, rule),
             By(word @ Verdict::FailAuthentication, form, rule) => {

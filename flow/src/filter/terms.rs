@@ -43,6 +43,7 @@ pub(super) enum Protocol {
     Icmpv4,
     Icmpv6,
     Dns,
+    Http,
     /// One that no flow of ours has.
     Foreign,
 }
@@ -57,7 +58,8 @@ impl Protocol {
             "icmpv4" => Self::Icmpv4,
             "icmpv6" => Self::Icmpv6,
             "dns" => Self::Dns,
-            "http" | "kafka" | "vrrp" | "igmp" => Self::Foreign,
+            "http" => Self::Http,
+            "kafka" | "vrrp" | "igmp" => Self::Foreign,
             _ => return None,
         })
     }
@@ -71,6 +73,7 @@ impl Protocol {
             Self::Icmpv4 => matches!(flow.l4, Some(L4::Icmpv4 { .. })),
             Self::Icmpv6 => matches!(flow.l4, Some(L4::Icmpv6 { .. })),
             Self::Dns => flow.dns().is_some(),
+            Self::Http => flow.http().is_some(),
             Self::Foreign => false,
         }
     }

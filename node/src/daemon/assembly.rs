@@ -15,10 +15,16 @@ use crate::clock;
 use crate::exit::{BAD_CONFIG, Exit, NO_PERMISSION};
 use crate::flows::NewsSink;
 use crate::guard::SharedLearner;
+use crate::http::HttpThreads;
 use crate::learner::Learner;
 use crate::proxy::DnsThreads;
 
-type Parts = (Datapath, SharedLearner, DnsThreads, Vec<Attachment>);
+type Parts = (
+    Datapath,
+    SharedLearner,
+    (DnsThreads, HttpThreads),
+    Vec<Attachment>,
+);
 
 /// What the side link carries: one program on the node's end, two on the gate's.
 pub(super) const SIDE_LINK_HOOKS: [Hook; 3] = [Hook::NodeEnd, Hook::GateIn, Hook::GateOut];
@@ -81,7 +87,9 @@ pub(super) fn build(
     let side_link = attach_side_link(&mut datapath, gate)?;
     let own = (news.clone(), datapath.askers()?);
     let dns = DnsThreads::start(gate, &learner, own).context("the DNS sockets")?;
-    Ok((datapath, learner, dns, side_link))
+    let http = HttpThreads::start(gate, &mut datapath, &learner, news.clone())
+        .context("the sockets for HTTP")?;
+    Ok((datapath, learner, (dns, http), side_link))
 }
 
 /// Opens the pins, and what an earlier run of this instance left there to be taken over. Filters have

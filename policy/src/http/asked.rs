@@ -99,8 +99,12 @@ impl<'q, 'a> Asked<'q, 'a> {
 
     /// Whether a rule matches, but for its path and headers.
     fn is_met(&self, rule: &Rule) -> bool {
-        let method = rule.method.as_ref();
-        method.is_none_or(|word| word.matches(self.request.method))
+        // A tunnel is given only to who says so: a rule about methods that means CONNECT too.
+        let is_method = match &rule.method {
+            None => !self.request.is_tunnel(),
+            Some(word) => word.matches(self.request.method),
+        };
+        is_method
             && match (&rule.host, &self.host) {
                 (None, _) => true,
                 (Some(_), None) => false,

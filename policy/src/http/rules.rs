@@ -69,6 +69,13 @@ pub struct Request<'a> {
     pub headers: &'a [HeaderLine<'a>],
 }
 
+impl Request<'_> {
+    /// Whether it asks for a tunnel to an authority, which only a rule with a method allows.
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.path.is_none() && self.method == "CONNECT"
+    }
+}
+
 /// Whether a request may be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HttpVerdict<'a> {

@@ -193,7 +193,7 @@ fn a_host_is_compared_without_case_and_own_port() {
 }
 
 #[test]
-fn connect_is_matched_by_rules_without_a_path() {
+fn a_tunnel_is_given_by_rules_that_say_its_method_and_no_path() {
     let asked = |rules: &HttpRules| {
         let request = Request {
             method: "CONNECT",
@@ -206,6 +206,9 @@ fn connect_is_matched_by_rules_without_a_path() {
     };
     assert!(!asked(&compile(&["- .*"])));
     assert!(!asked(&compile(&["GET"])));
+    assert!(!asked(&compile(&[r"- - shop\.test"])));
+    assert!(!asked(&compile(&["-"])), "an empty rule says no method");
+    assert!(asked(&compile(&[".*"])));
     assert!(asked(&compile(&[r"CONNECT - shop\.test"])));
 }
 

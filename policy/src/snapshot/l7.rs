@@ -8,7 +8,7 @@ use super::endpoint::EndpointPolicy;
 use super::item::CompiledItem;
 use super::table::Known;
 use super::{PeerRef, Snapshot};
-use crate::http::{HeaderEffect, HeaderNote, HttpRules, HttpVerdict, Path, Request};
+use crate::http::{HeaderEffect, HeaderNote, HttpPermit, HttpRules, HttpVerdict, Path, Request};
 use crate::l4::{L7Rules, PortRule};
 use crate::rule::{Effect, PeerKey, PeerSelector, Peers};
 use crate::{Direction, EndpointId, RuleId};
@@ -21,6 +21,8 @@ pub struct HttpAccess {
     /// A rule that lets every request pass: it has no L7 part, or nothing is denied by default.
     opened_by: Option<RuleId>,
     is_denied: bool,
+    /// What no rule allows is only told.
+    is_audited: bool,
 }
 
 /// Whether a request may be made, and by which rule.
@@ -49,6 +51,19 @@ pub enum SniDecision {
 }
 
 impl HttpAccess {
+    /// Whether there are rules for requests.
+    #[must_use]
+    pub fn has_rules(&self) -> bool {
+        !self.lists.is_empty()
+    }
+
+    /// Whether what is no request may go on too, and by which rule.
+    #[must_use]
+    pub fn opened_by(&self) -> Option<RuleId> {
+        let audited = self.is_audited.then_some(RuleId::NONE);
+        self.opened_by.or(audited).filter(|_| !self.is_denied)
+    }
+
     /// Judges a request by all lists together: each reading of its path must be allowed by one.
     #[must_use]
     pub fn judge<'a>(&'a self, request: &Request<'a>) -> HttpDecision<'a> {
@@ -64,6 +79,22 @@ impl HttpAccess {
         match (decision, self.opened_by) {
             (HttpDecision::Denied, Some(rule)) => allowed(rule),
             (decision, _) => decision,
+        }
+    }
+
+    /// The proof that a request may be made, if it may.
+    #[must_use]
+    pub fn permit<'a>(&'a self, request: &Request<'a>) -> Option<HttpPermit<'a>> {
+        match self.judge(request) {
+            HttpDecision::Allowed {
+                rule,
+                effects,
+                notes,
+            } => Some(HttpPermit::new(request, rule, (effects, notes))),
+            HttpDecision::Denied if self.is_audited && !self.is_denied => {
+                Some(HttpPermit::audited(request))
+            }
+            HttpDecision::Denied => None,
         }
     }
 
@@ -149,12 +180,14 @@ impl Snapshot {
             lists: Vec::new(),
             opened_by: None,
             is_denied: true,
+            is_audited: false,
         };
         let Some(policy) = self.endpoints.get(&endpoint) else {
             return access;
         };
         access.is_denied = false;
         let side = policy.direction(direction);
+        access.is_audited = side.is_audited() || side.enforcement == Enforcement::Audited;
         if matches!(side.enforcement, Enforcement::Open | Enforcement::Observed) {
             access.opened_by = Some(RuleId::NONE);
         }
@@ -174,6 +207,14 @@ impl Snapshot {
                 _ = access.opened_by.get_or_insert_with(|| item.id());
             }
             for index in ports {
+                if item
+                    .item()
+                    .port_list()
+                    .get(index)
+                    .is_some_and(names_servers)
+                {
+                    continue; // it is about TLS alone
+                }
                 match item.prepared.http.get(index) {
                     Some(Some(list)) => access.add(item.id(), list),
                     Some(None) | None => _ = access.opened_by.get_or_insert_with(|| item.id()),
@@ -266,6 +307,11 @@ impl Snapshot {
             PeerRef::Learned(set) => Some(Arc::new(Known::outside(set.clone()))),
         }
     }
+}
+
+fn names_servers(rule: &PortRule) -> bool {
+    let l7 = rule.l7.as_deref();
+    l7.is_some_and(|l7| matches!(l7.rules, L7Rules::None) && !l7.server_names.is_empty())
 }
 
 /// The selectors and names of an item that select a peer.

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::Report;
 
 /// A crate and the workspace's crates that it may use; those only its tests may use.
-const ARROWS: [(&str, &[&str], &[&str]); 10] = [
+const ARROWS: [(&str, &[&str], &[&str]); 11] = [
     ("fqdn", &[], &[]),
     ("flow", &[], &[]),
     ("policy", &["fqdn"], &[]),
@@ -15,6 +15,11 @@ const ARROWS: [(&str, &[&str], &[&str]); 10] = [
     ("bpf-redirect", &["bpf-redirect-common"], &["transport"]),
     (
         "dnsproxy",
+        &["fqdn", "policy", "transport", "bpf-redirect-common"],
+        &[],
+    ),
+    (
+        "httpproxy",
         &["fqdn", "policy", "transport", "bpf-redirect-common"],
         &[],
     ),
@@ -34,6 +39,7 @@ const ALL: &[&str] = &[
     "transport",
     "bpf-redirect",
     "dnsproxy",
+    "httpproxy",
     "namegate",
 ];
 

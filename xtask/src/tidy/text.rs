@@ -10,6 +10,9 @@ const LINES_MAX: usize = 600;
 /// Where `unsafe` may stand.
 const UNSAFE_ROOMS: [&str; 2] = ["transport/src/sys.rs", "bpf-redirect/"];
 
+/// The pure halves of the proxies.
+const CORES: [&str; 2] = ["dnsproxy/src/core", "httpproxy/src/core"];
+
 /// The only file with map names in literals.
 const MAPS: &str = "bpf-redirect/common/src/map.rs";
 
@@ -58,7 +61,8 @@ fn check_unsafe(file: &File, code: &Code, report: &mut Report) {
 }
 
 fn check_core(file: &File, code: &Code, report: &mut Report) {
-    if !file.path.starts_with("dnsproxy/src/core/") && file.path != "dnsproxy/src/core.rs" {
+    let inside = CORES.iter().find_map(|core| file.path.strip_prefix(core));
+    if !inside.is_some_and(|rest| rest.starts_with('/') || rest == ".rs") {
         return;
     }
     let joined: String = code.plain.split_whitespace().collect();
@@ -141,6 +145,8 @@ mod tests {
             ("dnsproxy/src/core/a.rs", "use crate::io::b;", 1),
             ("dnsproxy/src/core/a.rs", "use crate::{\n    io::b,\n};", 1),
             ("dnsproxy/src/core/a.rs", "use std::io::b;", 0),
+            ("httpproxy/src/core.rs", "use crate::io::b;", 1),
+            ("httpproxy/src/io/a.rs", "use crate::io::b;", 0),
             ("node/src/a.rs", "open(\"CT\")", 1),
             ("node/src/a.rs", &unfinished, 1),
             ("node/src/a.rs", &long, 1),

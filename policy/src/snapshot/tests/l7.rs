@@ -21,6 +21,15 @@ fn may_ask(scene: &Scene, (to, method, path): (&str, &str, &str)) -> bool {
         headers: &[],
     };
     let allowed = matches!(access.judge(&request), HttpDecision::Allowed { .. });
+    // The permit is for what was asked.
+    let permitted = access.permit(&request).map(|permit| {
+        assert_eq!(
+            (permit.method(), permit.target()),
+            (method, Some(path.normal()))
+        );
+        assert_eq!(permit.host(), Some("web"));
+    });
+    assert_eq!(permitted.is_some(), allowed);
     allowed
 }
 
@@ -76,6 +85,23 @@ fn lists_allow_the_readings_of_a_path_together() {
     assert!(!may_ask(&scene(&[&raw]), asked));
     assert!(!may_ask(&scene(&[&split]), asked));
     assert!(may_ask(&scene(&[&raw, &split]), asked));
+}
+
+#[test]
+fn a_rule_with_server_names_opens_nothing_but_tls() {
+    let named =
+        "egress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], serverNames: [x.io]}]}]";
+    let plain = "egress: [{toPorts: [{ports: [{port: '80', protocol: TCP}]}]}]";
+    for (policies, opened) in [(&[named][..], false), (&[named, plain], true)] {
+        let scene = scene(policies);
+        let peer = PeerRef::Known(scene.snapshot.identity_of(address(W)));
+        let access = scene
+            .snapshot
+            .http_access(subject(), Direction::Egress, peer, 80);
+        assert_eq!(access.opened_by().is_some(), opened, "{policies:?}");
+        assert!(!access.has_rules());
+    }
+    assert!(!may_ask(&scene(&[named]), (W, "GET", "/")));
 }
 
 #[test]

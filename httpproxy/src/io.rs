@@ -1,0 +1,10 @@
+//! Sockets: connections that come redirected, and those in a client's name.
+
+pub(crate) mod access;
+mod connection;
+mod detect;
+pub(crate) mod host;
+mod places;
+pub(crate) mod server;
+pub(crate) mod tally;
+mod tunnel;

@@ -1,0 +1,161 @@
+//! What one connection may do, under the policy that is in force now.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use policy::{
+    Direction, EndpointId, HttpAccess, Identity, LabelSet, PeerRef, RuleId, Snapshot, SniDecision,
+};
+
+/// A connection that was redirected, as its endpoint's policy sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redirected {
+    /// Whose policy is asked.
+    pub endpoint: EndpointId,
+    /// Egress: the endpoint is the client. Ingress: it is the server.
+    pub direction: Direction,
+    /// Who connected.
+    pub client: SocketAddr,
+    /// To whom.
+    pub server: SocketAddr,
+}
+
+impl Redirected {
+    /// The side that policy selects.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        match self.direction {
+            Direction::Egress => self.server,
+            Direction::Ingress => self.client,
+        }
+    }
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug)]
+pub enum Party {
+    /// Somebody of the address table.
+    Known(Identity),
+    /// An address that the endpoint has learned, by its labels.
+    Learned(LabelSet),
+}
+
+impl Party {
+    fn peer(&self) -> PeerRef<'_> {
+        match self {
+            Self::Known(identity) => PeerRef::Known(*identity),
+            Self::Learned(labels) => PeerRef::Learned(labels),
+        }
+    }
+}
+
+/// What policy is asked about.
+#[derive(Debug)]
+pub struct Scope {
+    /// The policy in force.
+    pub snapshot: Arc<Snapshot>,
+    /// Who may be reached: the peer, or each backend of a service.
+    pub parties: Vec<Party>,
+    /// The port that rules mean: a service's is its backends'.
+    pub port: u16,
+}
+
+/// What may be done over a connection.
+#[derive(Debug)]
+pub(super) struct Access {
+    scope: Scope,
+    redirected: Redirected,
+    requests: Vec<HttpAccess>,
+}
+
+/// What becomes of a connection that speaks neither TLS nor HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opaque {
+    /// No rule looks into it.
+    Allowed,
+    Denied,
+}
+
+impl Access {
+    pub(super) fn new(redirected: Redirected, scope: Scope) -> Self {
+        let one = |party: &Party| {
+            let Redirected {
+                endpoint,
+                direction,
+                ..
+            } = redirected;
+            scope
+                .snapshot
+                .http_access(endpoint, direction, party.peer(), scope.port)
+        };
+        Self {
+            requests: scope.parties.iter().map(one).collect(),
+            redirected,
+            scope,
+        }
+    }
+
+    /// What each of those who may answer lets be asked: all of them must allow a request.
+    pub(super) fn requests(&self) -> &[HttpAccess] {
+        &self.requests
+    }
+
+    /// Whether there are rules for requests.
+    pub(super) fn has_request_rules(&self) -> bool {
+        self.requests.iter().any(HttpAccess::has_rules)
+    }
+
+    /// Whether what is neither TLS nor HTTP may go on.
+    pub(super) fn opaque(&self) -> Opaque {
+        let open = |access: &HttpAccess| access.opened_by().is_some();
+        match !self.requests.is_empty() && self.requests.iter().all(open) {
+            true => Opaque::Allowed,
+            false => Opaque::Denied,
+        }
+    }
+
+    /// Whether TLS to this server may go on, and by which rule.
+    pub(super) fn tls(&self, name: Option<&str>) -> Result<RuleId, Denied> {
+        let mut by = None;
+        for (party, access) in self.scope.parties.iter().zip(&self.requests) {
+            let rule = self.tls_to(party, access, name)?;
+            by.get_or_insert(rule);
+        }
+        by.ok_or(Denied::Name)
+    }
+
+    fn tls_to(
+        &self,
+        party: &Party,
+        access: &HttpAccess,
+        name: Option<&str>,
+    ) -> Result<RuleId, Denied> {
+        let Redirected {
+            endpoint,
+            direction,
+            ..
+        } = self.redirected;
+        let peer = (party.peer(), self.scope.port);
+        let decision = self
+            .scope
+            .snapshot
+            .judge_sni(endpoint, direction, peer, name);
+        match (decision, access.opened_by()) {
+            (SniDecision::Allowed(Some(rule)), _) | (SniDecision::Allowed(None), Some(rule)) => {
+                Ok(rule)
+            }
+            (SniDecision::Denied, Some(RuleId::NONE)) => Ok(RuleId::NONE),
+            (SniDecision::Denied, _) => Err(Denied::Name),
+            (SniDecision::Allowed(None), None) => Err(Denied::Tls),
+        }
+    }
+}
+
+/// Why TLS may not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// The name is not among those that may be named.
+    Name,
+    /// There are rules for requests, which can't be read.
+    Tls,
+}

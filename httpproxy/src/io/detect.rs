@@ -1,0 +1,162 @@
+//! What a connection speaks, by its first octets; while the one to the server is being opened.
+
+use std::io;
+use std::time::Instant;
+
+use tokio::net::TcpStream;
+
+use super::host::Host;
+use super::tally::Count;
+use crate::core::client_hello::{ClientHello, ClientHelloReader, HelloState};
+use crate::core::sniff::{Sniffed, sniff};
+use crate::limits::{CONNECT_WAIT_MAX, DETECT_WAIT_MAX, HELLO_WAIT_MAX, HELLO_WIRE_OCTETS_MAX};
+use crate::told::Refusal;
+
+use super::access::Opaque;
+use super::connection::{Connection, End};
+
+/// What it speaks.
+pub(super) enum Spoken {
+    Http1,
+    Http2,
+    Tls(ClientHello),
+    /// Something else, which no rule looks into.
+    Opaque,
+}
+
+/// The first octets of a client, and what they are so far.
+#[derive(Default)]
+pub(super) struct First {
+    pub(super) octets: Vec<u8>,
+    hello: ClientHelloReader,
+    /// How many of them the reader of the ClientHello has.
+    read: usize,
+    is_over: bool,
+    since: Option<Instant>,
+}
+
+impl First {
+    /// Reads what is there.
+    fn read(&mut self, client: &TcpStream, now: Instant) -> io::Result<()> {
+        match client.try_read_buf(&mut self.octets) {
+            Ok(0) => self.is_over = true,
+            Ok(_) => _ = self.since.get_or_insert(now),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// What it is, once that is known.
+    fn spoken(&mut self) -> Result<Option<Spoken>, Refusal> {
+        match sniff(&self.octets) {
+            Sniffed::Http1 => Ok(Some(Spoken::Http1)),
+            Sniffed::H2 => Ok(Some(Spoken::Http2)),
+            Sniffed::Other => Err(Refusal::Protocol),
+            Sniffed::NeedMore => Ok(None),
+            Sniffed::Tls => {
+                let new = self.octets.get(self.read..).unwrap_or_default();
+                self.read = self.octets.len();
+                match self.hello.push(new) {
+                    HelloState::Incomplete => Ok(None),
+                    HelloState::NotTls => Err(Refusal::Protocol),
+                    HelloState::Malformed(_) => Err(Refusal::BadHello),
+                    HelloState::Hello(hello) => Ok(Some(Spoken::Tls(hello.clone()))),
+                }
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        !self.is_over && self.octets.len() <= HELLO_WIRE_OCTETS_MAX
+    }
+}
+
+impl<H: Host> Connection<H> {
+    /// Finds out what is spoken, and waits for the server.
+    pub(super) async fn detect(&mut self, first: &mut First) -> Result<Spoken, End> {
+        let begin = self.proxy.host.now();
+        let mut spoken = None;
+        let is_plain = !self.access.has_request_rules() && self.access.opaque() == Opaque::Allowed;
+        if is_plain {
+            spoken = Some(Spoken::Opaque);
+        }
+        loop {
+            if self.server.is_up
+                && let Some(spoken) = spoken
+            {
+                return Ok(spoken);
+            }
+            let now = self.proxy.host.now();
+            let begun = first.since.filter(|_| self.server.is_up);
+            let deadline = match (self.server.is_up, begun) {
+                (false, _) => begin + CONNECT_WAIT_MAX,
+                (true, Some(since)) => since + HELLO_WAIT_MAX,
+                (true, None) => begin + DETECT_WAIT_MAX,
+            };
+            if now >= deadline {
+                return Err(match self.server.is_up {
+                    true => End::Refused(Refusal::Silent),
+                    false => self.unreachable(),
+                });
+            }
+            let speaks_first = self.server.is_up && first.octets.is_empty();
+            tokio::select! {
+                _ = self.client.readable(), if spoken.is_none() && first.has_room() => {
+                    if first.read(&self.client, now).is_err() {
+                        return Err(End::Reset);
+                    }
+                    spoken = self.heard(first)?;
+                }
+                _ = self.server.stream.writable(), if !self.server.is_up => {
+                    if self.server.settle().is_err() {
+                        return Err(self.unreachable());
+                    }
+                }
+                _ = self.server.stream.readable(), if speaks_first => {
+                    return self.server_first().await;
+                }
+                () = tokio::time::sleep(deadline - now) => {}
+                () = self.stop.cancelled() => return Err(End::Closed),
+            }
+        }
+    }
+
+    /// What the octets are that came so far.
+    fn heard(&mut self, first: &mut First) -> Result<Option<Spoken>, End> {
+        match first.spoken() {
+            Ok(Some(spoken)) => Ok(Some(spoken)),
+            Err(Refusal::Protocol) if self.access.opaque() == Opaque::Allowed => {
+                Ok(Some(Spoken::Opaque))
+            }
+            Err(refusal) => Err(End::Refused(refusal)),
+            Ok(None) if first.is_over && first.octets.is_empty() => {
+                self.proxy.counters.count(Count::Empty);
+                Err(End::Closed)
+            }
+            Ok(None) if first.is_over => match self.access.opaque() {
+                Opaque::Allowed => Ok(Some(Spoken::Opaque)),
+                Opaque::Denied => Err(End::Refused(Refusal::Protocol)),
+            },
+            Ok(None) => Ok(None),
+        }
+    }
+
+    /// The server says something before the client does, or ends.
+    async fn server_first(&mut self) -> Result<Spoken, End> {
+        match (
+            self.server.stream.peek(&mut [0]).await,
+            self.access.opaque(),
+        ) {
+            (Ok(0), _) => Err(End::Closed),
+            (Ok(_), Opaque::Allowed) => Ok(Spoken::Opaque),
+            (Ok(_), Opaque::Denied) => Err(End::Refused(Refusal::ServerFirst)),
+            (Err(_), _) => Err(End::Reset),
+        }
+    }
+
+    fn unreachable(&self) -> End {
+        self.proxy.counters.count(Count::Unreachable);
+        End::Reset
+    }
+}

@@ -1,0 +1,62 @@
+//! What the shell is given by whoever runs it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use policy::LabelSet;
+use tokio::sync::watch;
+
+use super::access::{Redirected, Scope};
+use super::tally::Counters;
+use crate::told::Told;
+
+/// The node, seen from the HTTP proxy: its clock, its policy, its events.
+pub trait Host: Send + Sync + 'static {
+    /// The time.
+    fn now(&self) -> Instant;
+
+    /// The policy in force, and who the other end of a connection is. `seen` is what was known of its
+    /// address before: what was allowed once lives on when a name ends.
+    fn scope(&self, redirected: &Redirected, seen: &mut Option<LabelSet>) -> Scope;
+
+    /// Whether an address is an endpoint's on this node.
+    fn is_endpoint(&self, address: IpAddr) -> bool;
+
+    /// Takes what happened.
+    fn tell(&self, told: Told);
+}
+
+/// What all workers share.
+pub struct Proxy<H> {
+    /// The node.
+    pub host: H,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    /// The gate's end of the side link: link-local addresses need a link.
+    pub link: u32,
+    pub(super) places: super::places::Places,
+    changes: watch::Sender<()>,
+}
+
+impl<H: Host> Proxy<H> {
+    /// A proxy for a gate whose end of the side link has index `link`.
+    pub fn new(host: H, link: u32) -> Self {
+        Self {
+            host,
+            counters: Arc::default(),
+            link,
+            places: super::places::Places::default(),
+            changes: watch::Sender::new(()),
+        }
+    }
+
+    /// Says that another policy is in force: live connections are judged by it from here on.
+    pub fn policy_changed(&self) {
+        self.changes.send_replace(());
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+}

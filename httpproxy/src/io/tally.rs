@@ -1,0 +1,84 @@
+//! What the HTTP path counts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::told::{Refusal, Verdict};
+
+/// The counters of the HTTP path; all workers share them.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections that were accepted.
+    accepted: AtomicU64,
+    /// Tunnels that were opened: TLS, upgrades, and what no rule looks into.
+    tunnels: AtomicU64,
+    /// Tunnels that a policy cut.
+    cut: AtomicU64,
+    /// Connections whose client ended without a byte.
+    empty: AtomicU64,
+    /// Connections for which no place, or no socket, was left.
+    full: AtomicU64,
+    /// Connections whose server could not be reached.
+    unreachable: AtomicU64,
+    requests: [AtomicU64; Verdict::ALL.len()],
+    refusals: [AtomicU64; Refusal::ALL.len()],
+}
+
+/// What is counted and no refusal.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Count {
+    Accepted,
+    Tunnel,
+    Cut,
+    Empty,
+    Full,
+    Unreachable,
+}
+
+impl Counters {
+    pub(super) fn count(&self, what: Count) {
+        let counter = match what {
+            Count::Accepted => &self.accepted,
+            Count::Tunnel => &self.tunnels,
+            Count::Cut => &self.cut,
+            Count::Empty => &self.empty,
+            Count::Full => &self.full,
+            Count::Unreachable => &self.unreachable,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn refusal(&self, refusal: Refusal) {
+        if let Some(counter) = self.refusals.get(refusal as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn request(&self, verdict: Verdict) {
+        if let Some(counter) = self.requests.get(verdict as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// All counters as (name, reason, value).
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        let connections = [
+            ("accepted", &self.accepted),
+            ("tunnel", &self.tunnels),
+            ("cut", &self.cut),
+            ("empty", &self.empty),
+            ("full", &self.full),
+            ("unreachable", &self.unreachable),
+        ];
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let connections = connections
+            .into_iter()
+            .map(move |(word, counter)| ("http_connections_total", word, read(counter)));
+        let requests = Verdict::ALL.iter().zip(&self.requests);
+        let requests = requests
+            .map(move |(verdict, counter)| ("http_requests_total", verdict.word(), read(counter)));
+        let refusals = Refusal::ALL.iter().zip(&self.refusals);
+        let refusals = refusals
+            .map(move |(refusal, counter)| ("http_refused_total", refusal.word(), read(counter)));
+        connections.chain(requests).chain(refusals)
+    }
+}

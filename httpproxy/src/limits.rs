@@ -1,0 +1,58 @@
+//! Every bound of the HTTP path, with its unit and with what happens beyond it.
+
+use std::time::Duration;
+
+/// Connections of one endpoint at a time; one more is reset.
+pub const CONNECTIONS_PER_ENDPOINT_MAX: usize = 4_096;
+/// Connections of all endpoints at a time; one more is reset.
+pub const CONNECTIONS_MAX: usize = 50_000;
+/// How long a server may take to accept a connection; then the client's is reset.
+pub const CONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long a client may say nothing that tells its protocol; then its connection is closed.
+pub const DETECT_WAIT_MAX: Duration = Duration::from_secs(15);
+/// How long a ClientHello may take from its first octet; then the connection is reset.
+pub const HELLO_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long nothing may move through a tunnel; then it is closed.
+pub const TUNNEL_IDLE_MAX: Duration = Duration::from_secs(3_600);
+/// Octets that a tunnel holds for a side that doesn't take them; then the other side isn't read.
+pub const TUNNEL_OCTETS_MAX: usize = 64 << 10;
+
+/// Octets of a ClientHello as a handshake message; a longer one is malformed.
+pub const HELLO_OCTETS_MAX: usize = 64 * 1024;
+/// Octets of all records up to the end of a ClientHello; more is malformed.
+pub const HELLO_WIRE_OCTETS_MAX: usize = 65_540;
+/// Octets of one TLS record's payload (RFC 8446 §5.1, for plaintext); a longer one is malformed.
+pub const RECORD_OCTETS_MAX: usize = 16_384;
+/// Octets of a server name (RFC 1035 §2.3.4, as text); a longer one is malformed.
+pub const SERVER_NAME_OCTETS_MAX: usize = 253;
+/// Octets of one label of a server name; a longer one is malformed.
+pub const LABEL_OCTETS_MAX: usize = 63;
+/// Protocols that one ALPN extension may offer; more is malformed.
+pub const ALPN_PROTOCOLS_MAX: usize = 64;
+
+/// Empty lines before a request line that are skipped (RFC 9112 §2.2); one more is answered 400.
+pub const LEADING_LINES_MAX: usize = 4;
+/// Octets of a request line or status line; a longer request line is answered 414.
+pub const START_LINE_OCTETS_MAX: usize = 32 * 1024;
+/// Octets of a head, to its empty line; a longer one is answered 431.
+pub const HEAD_OCTETS_MAX: usize = 64 * 1024;
+/// Field lines of a head; one more is answered 431.
+pub const FIELDS_MAX: usize = 100;
+/// Octets of a field's name; a longer one is answered 431.
+pub const FIELD_NAME_OCTETS_MAX: usize = 256;
+/// Octets of a field's value; a longer one is answered 431.
+pub const FIELD_VALUE_OCTETS_MAX: usize = 32 * 1024;
+
+/// Octets of a body that are held in one direction while the other side is slow; beyond them nothing
+/// more is read.
+pub const BODY_BUFFER_OCTETS_MAX: usize = 64 * 1024;
+/// Digits of a chunk's size, zeros before it included; one more is answered 400.
+pub const CHUNK_SIZE_DIGITS_MAX: usize = 32;
+/// Octets of one chunk's extension; more is answered 400.
+pub const CHUNK_EXTENSION_OCTETS_MAX: usize = 256;
+/// Octets of all extensions of a body; more is answered 400.
+pub const BODY_EXTENSION_OCTETS_MAX: usize = 16 * 1024;
+/// Fields of a trailer section; one more is answered 400.
+pub const TRAILERS_MAX: usize = 32;
+/// Octets of a trailer section; more is answered 400.
+pub const TRAILER_OCTETS_MAX: usize = 8 * 1024;

@@ -1,0 +1,112 @@
+//! What the tests share: ClientHellos octet by octet, random numbers that repeat.
+
+/// A ClientHello under construction.
+#[derive(Clone)]
+pub(crate) struct Hello {
+    extensions: Option<Vec<u8>>,
+}
+
+impl Default for Hello {
+    fn default() -> Self {
+        Self {
+            extensions: Some(Vec::new()),
+        }
+        // What every stack refuses to be without.
+        .extension(10, b"\0\x02\0\x1d")
+        .extension(13, b"\0\x02\x04\x03")
+    }
+}
+
+impl Hello {
+    /// Without extensions at all.
+    pub(crate) fn bare() -> Self {
+        Self { extensions: None }
+    }
+
+    pub(crate) fn extension(mut self, kind: u16, content: &[u8]) -> Self {
+        let extensions = self.extensions.get_or_insert_default();
+        extensions.extend_from_slice(&kind.to_be_bytes());
+        extensions.extend_from_slice(&short(content.len()));
+        extensions.extend_from_slice(content);
+        self
+    }
+
+    /// A server name list of one host name.
+    pub(crate) fn name(self, name: &[u8]) -> Self {
+        let content = [&short(name.len() + 3)[..], &[0], &short(name.len()), name].concat();
+        self.extension(0, &content)
+    }
+
+    pub(crate) fn padded(self, octets: usize) -> Self {
+        self.extension(21, &vec![0; octets])
+    }
+
+    /// The handshake message.
+    pub(crate) fn message(&self) -> Vec<u8> {
+        let mut body = vec![3, 3];
+        body.extend_from_slice(&[9; 32]);
+        body.extend_from_slice(&[0, 0, 2, 0x13, 1, 1, 0]);
+        if let Some(extensions) = &self.extensions {
+            body.extend_from_slice(&short(extensions.len()));
+            body.extend_from_slice(extensions);
+        }
+        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+        [&[1][..], &length[1..], &body].concat()
+    }
+
+    pub(crate) fn one_record(&self) -> Vec<u8> {
+        records(&self.message(), 16_384, [3, 1])
+    }
+}
+
+fn short(length: usize) -> [u8; 2] {
+    u16::try_from(length).unwrap().to_be_bytes()
+}
+
+/// A message in handshake records of a size.
+pub(crate) fn records(message: &[u8], size: usize, version: [u8; 2]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for piece in message.chunks(size) {
+        bytes.push(0x16);
+        bytes.extend_from_slice(&version);
+        bytes.extend_from_slice(&short(piece.len()));
+        bytes.extend_from_slice(piece);
+    }
+    bytes
+}
+
+/// Random numbers that repeat (xorshift64*).
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let number = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
+        usize::try_from(number).unwrap() % end.max(1)
+    }
+
+    /// Changes, removes, repeats or cuts some octets.
+    pub(crate) fn mutate(&mut self, bytes: &mut Vec<u8>) {
+        for _ in 0..=self.below(3) {
+            if bytes.is_empty() {
+                return;
+            }
+            let at = self.below(bytes.len());
+            match self.below(6) {
+                0 => bytes[at] = u8::try_from(self.below(256)).unwrap(),
+                1 => bytes[at] ^= 1 << self.below(8),
+                2 => _ = bytes.remove(at),
+                3 => bytes.insert(at, b"\r\n :,\t\0;%/"[self.below(10)]),
+                4 => bytes.truncate(at),
+                _ => {
+                    let end = at + self.below((bytes.len() - at).min(12));
+                    let piece = bytes[at..end].to_vec();
+                    let to = self.below(bytes.len());
+                    bytes.splice(to..to, piece);
+                }
+            }
+        }
+    }
+}

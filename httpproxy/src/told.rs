@@ -1,0 +1,109 @@
+//! What the proxy tells of what happened.
+
+use std::time::Instant;
+
+use crate::Redirected;
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// A connection was refused as a whole.
+    Refused(Box<Refused>),
+}
+
+/// A connection that was refused: nothing of it was sent on.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// When.
+    pub at: Instant,
+    /// Which.
+    pub redirected: Redirected,
+    /// Why.
+    pub refusal: Refusal,
+    /// The server that a ClientHello named.
+    pub server_name: Option<String>,
+}
+
+/// Why a connection is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The server that a ClientHello names is not among those that may be named, or it names none.
+    ServerName,
+    /// A ClientHello that is none.
+    BadHello,
+    /// TLS where there are rules for requests.
+    TlsForHttp,
+    /// Neither TLS nor HTTP where there are rules for one of them.
+    Protocol,
+    /// The server speaks first, so that it is neither.
+    ServerFirst,
+    /// The client said nothing, or too little, for too long.
+    Silent,
+    /// HTTP/2, which is not served yet.
+    Http2,
+    /// Too many connections.
+    Full,
+}
+
+impl Refusal {
+    /// All of them, in order.
+    pub const ALL: [Self; 8] = [
+        Self::ServerName,
+        Self::BadHello,
+        Self::TlsForHttp,
+        Self::Protocol,
+        Self::ServerFirst,
+        Self::Silent,
+        Self::Http2,
+        Self::Full,
+    ];
+
+    /// The word in counters and events.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::ServerName => "sni-not-allowed",
+            Self::BadHello => "malformed-client-hello",
+            Self::TlsForHttp => "tls-on-a-port-with-http-rules",
+            Self::Protocol => "neither-http-nor-tls",
+            Self::ServerFirst => "server-speaks-first",
+            Self::Silent => "nothing-said-in-time",
+            Self::Http2 => "http2-not-served",
+            Self::Full => "too-many-connections",
+        }
+    }
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It went upstream.
+    Forwarded,
+    /// Policy denies it.
+    Denied,
+    /// Policy denies it and only audits.
+    Audited,
+    /// It is no request that may be read in one way only.
+    Malformed,
+}
+
+impl Verdict {
+    /// All of them, in order.
+    pub const ALL: [Self; 4] = [
+        Self::Forwarded,
+        Self::Denied,
+        Self::Audited,
+        Self::Malformed,
+    ];
+
+    /// The word in counters.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Forwarded => "forwarded",
+            Self::Denied => "denied",
+            Self::Audited => "audited",
+            Self::Malformed => "malformed",
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The HTTP proxy's threads in the gate.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use arc_swap::ArcSwap;
+use bpf_redirect::{Datapath, Listening};
+use bpf_redirect_common::Address;
+use httpproxy::{Counters, Host, HttpServer, Party, Proxy, Redirected, Scope, Told};
+use policy::{Direction, EndpointId, Identity, L4Protocol, LabelSet, Snapshot};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio_util::sync::CancellationToken;
+use transport::Gate;
+
+use crate::clock;
+use crate::flows::{News, NewsSink};
+use crate::guard::SharedLearner;
+
+/// The node, as the proxy sees it.
+struct NodeHost {
+    learner: SharedLearner,
+    news: NewsSink,
+    endpoints: ArcSwap<BTreeSet<IpAddr>>,
+}
+
+impl Host for NodeHost {
+    fn now(&self) -> Instant {
+        clock::now()
+    }
+
+    fn scope(&self, redirected: &Redirected, seen: &mut Option<LabelSet>) -> Scope {
+        let snapshot = self.learner.snapshot();
+        let service = match redirected.direction {
+            Direction::Egress => snapshot.frontend(redirected.server, L4Protocol::Tcp),
+            Direction::Ingress => None,
+        };
+        let (parties, port) = match service {
+            Some(one) => {
+                let backends = one.backends.iter().map(|backend| Party::Known(*backend));
+                (backends.collect(), one.frontend.target)
+            }
+            None => {
+                let party = self.party(&snapshot, (redirected.endpoint, redirected.peer()), seen);
+                (vec![party], redirected.server.port())
+            }
+        };
+        Scope {
+            snapshot,
+            parties,
+            port,
+        }
+    }
+
+    fn is_endpoint(&self, address: IpAddr) -> bool {
+        self.endpoints.load().contains(&address)
+    }
+
+    fn tell(&self, told: Told) {
+        self.news.tell(News::Http(told));
+    }
+}
+
+impl NodeHost {
+    /// As the datapath sees it: what the endpoint learned first, then the longest prefix.
+    fn party(
+        &self,
+        snapshot: &Snapshot,
+        (endpoint, peer): (EndpointId, SocketAddr),
+        seen: &mut Option<LabelSet>,
+    ) -> Party {
+        let identity = self.learner.with_knowledge(endpoint, |knowledge| {
+            knowledge.ledger.identity_of(Address::from(peer.ip()))
+        });
+        let identity = identity.flatten().map(Identity::from_number);
+        let labels = identity.and_then(|identity| {
+            self.learner
+                .with_identities(|identities| identities.labels_of(identity).cloned())
+        });
+        if labels.is_some() {
+            *seen = labels;
+        }
+        match seen {
+            Some(labels) => Party::Learned(labels.clone()),
+            None => Party::Known(snapshot.identity_of(peer.ip())),
+        }
+    }
+}
+
+/// The running threads.
+pub(crate) struct HttpThreads {
+    proxy: Arc<Proxy<NodeHost>>,
+    stop: CancellationToken,
+    threads: Vec<JoinHandle<()>>,
+    _listening: Listening,
+}
+
+/// One for each core; more gain nothing.
+const WORKERS_MAX: usize = 4;
+/// How long a stopping proxy lets connections go on.
+const DRAIN: Duration = Duration::from_millis(1_500);
+
+impl HttpThreads {
+    /// Opens the sockets in the gate and starts the threads: when this returns, connections that are
+    /// redirected are accepted.
+    ///
+    /// # Errors
+    /// If a socket or a thread can't be made, or the kernel refuses.
+    pub(crate) fn start(
+        gate: &Gate,
+        datapath: &mut Datapath,
+        learner: &SharedLearner,
+        news: NewsSink,
+    ) -> Result<Self> {
+        raise_descriptors();
+        let host = NodeHost {
+            learner: Arc::clone(learner),
+            news,
+            endpoints: ArcSwap::default(),
+        };
+        let proxy = Arc::new(Proxy::new(host, gate.gate_end.index));
+        let count = std::thread::available_parallelism()
+            .map_or(1, std::num::NonZero::get)
+            .min(WORKERS_MAX);
+        let servers = gate.ns.run(|| HttpServer::open(&proxy, count))??;
+        let first = servers.first().context("a machine without cores")?;
+        let listening = datapath.listen(&gate.ns, first.socket())?;
+        let stop = CancellationToken::new();
+        let mut threads = Vec::new();
+        for (number, server) in servers.into_iter().enumerate() {
+            let (ns, stop) = (gate.ns.clone(), stop.clone());
+            let thread = std::thread::Builder::new().name(format!("http-{number}"));
+            threads.push(thread.spawn(move || {
+                let ended = ns.enter().and_then(|()| {
+                    let runtime = tokio::runtime::Builder::new_current_thread()
+                        .enable_all()
+                        .build()?;
+                    runtime.block_on(server.run(stop, DRAIN))
+                });
+                if let Err(error) = ended {
+                    tracing::error!("an HTTP worker ended: {error}");
+                }
+            })?);
+        }
+        Ok(Self {
+            proxy,
+            stop,
+            threads,
+            _listening: listening,
+        })
+    }
+
+    /// What is counted.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.proxy.counters
+    }
+
+    /// Says that another policy is in force, and which addresses are endpoints' here.
+    pub(crate) fn policy_changed(&self, endpoints: BTreeSet<IpAddr>) {
+        self.proxy.host.endpoints.store(Arc::new(endpoints));
+        self.proxy.policy_changed();
+    }
+
+    /// Whether every thread still runs.
+    pub(crate) fn all_alive(&self) -> bool {
+        self.threads.iter().all(|thread| !thread.is_finished())
+    }
+
+    /// Accepts nothing more, lets what is open go on for a moment, and ends.
+    pub(crate) fn stop(self) {
+        self.stop.cancel();
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("an HTTP thread panicked");
+            }
+        }
+    }
+}
+
+/// Each connection needs two descriptors; as many are taken as may be.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!(
+            "the limit of descriptors stays at {:?}: {error}",
+            limit.current
+        );
+    }
+}
