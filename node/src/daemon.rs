@@ -226,7 +226,7 @@ impl Daemon {
         if let Err(error) = self.listen_on_node() {
             tracing::error!("cgroups ask for names in vain: {error:#}");
         }
-        let links = self.guards.iter().map(|(_, guarded)| &guarded.found.link);
+        let links = (self.guards.iter()).filter_map(|(_, guarded)| guarded.found.link());
         let endpoints = links.flat_map(|link| link.addresses.iter().copied());
         self.http.policy_changed(endpoints.collect());
         self.guards
