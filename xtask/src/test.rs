@@ -11,7 +11,7 @@ use crate::command::{self, output, which};
 use crate::debian;
 
 /// Programs that the tests start, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 14] = [
     ("dig", "bind9-dnsutils"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
@@ -23,13 +23,16 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("musl-gcc", "musl-tools"),
     ("ping", "iputils-ping"),
     ("socat", "socat"),
+    ("iptables-nft", "iptables"),
+    ("iptables-legacy", "iptables"),
+    ("dnsmasq", "dnsmasq-base"),
 ];
 
 /// The first kernel with tcx.
 const KERNEL: (u32, u32) = (6, 6);
 
 /// What a namespace must be able to do: each is tried in one of its own.
-const ABILITIES: [(&str, &[&str]); 3] = [
+const ABILITIES: [(&str, &[&str]); 4] = [
     ("network namespaces", &["true"]),
     (
         "veth pairs",
@@ -38,6 +41,7 @@ const ABILITIES: [(&str, &[&str]); 3] = [
         ],
     ),
     ("nftables", &["nft", "add", "table", "inet", "try"]),
+    ("tables of iptables-legacy", &["iptables-legacy", "-L"]),
 ];
 
 #[derive(clap::Args)]
