@@ -5,6 +5,7 @@ pub(crate) mod file;
 pub(crate) mod netns;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use policy::{Label, Labels, Workload};
 
@@ -17,6 +18,8 @@ pub(crate) struct Found {
     pub(crate) audit: bool,
     /// The file that names it.
     pub(crate) file: String,
+    /// Its network namespace; `None` where only the host side of its link is known.
+    pub(crate) netns: Option<PathBuf>,
 }
 
 /// The one link of a workload.

@@ -9,6 +9,7 @@ use transport::Netlink;
 use crate::daemon::Daemon;
 use crate::guard::{EndpointState, Guarded};
 use crate::identities::texts;
+use crate::resolver::RESOLVED_ON_HOST;
 use crate::{clock, maps};
 
 /// The first number for a set of workload labels; smaller ones are the node's and the world's.
@@ -65,11 +66,17 @@ fn summary(daemon: &Daemon, id: EndpointId, guarded: &Guarded) -> Value {
         EndpointState::Refused(reason) => ("refused", Some(reason)),
     };
     let is_enforced = snapshot.is_egress_enforced(id);
+    let name = guarded.found.workload.full_name();
+    let warning = daemon
+        .resolved_on_host
+        .contains(&name)
+        .then_some(RESOLVED_ON_HOST);
     json!({
         "id": id.get(),
-        "name": guarded.found.workload.full_name(),
+        "name": name,
         "state": state,
         "reason": reason,
+        "warning": warning,
         "identity": identity,
         "interface": link.name,
         "addresses": link.addresses,

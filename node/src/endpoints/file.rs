@@ -105,6 +105,7 @@ fn take(documents: Documents) -> Roster {
                 link,
                 audit,
                 file,
+                netns: document.netns,
             }),
             Err(reason) => roster.refused.push(Refused { name, file, reason }),
         }
