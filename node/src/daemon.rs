@@ -4,7 +4,7 @@
 mod assembly;
 mod vigil;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -71,6 +71,8 @@ pub(crate) struct Daemon {
     /// By the order of [`SIDE_LINK_HOOKS`].
     side_link: Vec<Option<Attachment>>,
     pub(crate) interference: Interference,
+    /// Endpoints whose names are asked for on the host.
+    pub(crate) resolved_on_host: BTreeSet<String>,
     policies: PolicySet,
     compiler: Compiler,
     /// The number of policies in force.
@@ -155,6 +157,7 @@ impl Daemon {
             gate,
             side_link: side_link.into_iter().map(Some).collect(),
             interference: Interference::default(),
+            resolved_on_host: BTreeSet::new(),
             policies: PolicySet::default(),
             compiler: Compiler::new(),
             policy_count: 0,

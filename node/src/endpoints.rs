@@ -19,6 +19,8 @@ pub(crate) struct Found {
     pub(crate) audit: bool,
     /// The file that names it.
     pub(crate) file: String,
+    /// Its network namespace; `None` where only the host side of its link is known.
+    pub(crate) netns: Option<PathBuf>,
 }
 
 /// Where a workload is guarded.

@@ -134,6 +134,13 @@ impl Guards {
         let mut different = roster.refused != self.refused
             || roster.peers != self.peers
             || roster.services != self.services;
+        for new in roster
+            .refused
+            .iter()
+            .filter(|one| !self.refused.contains(one))
+        {
+            tracing::error!(endpoint = %new.name, "can't be guarded and is open: {}", new.reason);
+        }
         self.refused = roster.refused;
         self.peers = roster.peers;
         self.services = roster.services;

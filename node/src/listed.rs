@@ -10,6 +10,7 @@ use crate::daemon::Daemon;
 use crate::endpoints::{Found, GuardedCgroup, Site};
 use crate::guard::{EndpointState, Guarded};
 use crate::identities::texts;
+use crate::resolver::RESOLVED_ON_HOST;
 use crate::{clock, maps};
 
 /// The first number for a set of workload labels; smaller ones are the node's and the world's.
@@ -66,11 +67,17 @@ fn summary(daemon: &Daemon, id: EndpointId, guarded: &Guarded) -> Value {
         EndpointState::Refused(reason) => ("refused", Some(reason)),
     };
     let is_enforced = snapshot.is_egress_enforced(id);
+    let name = guarded.found.workload.full_name();
+    let warning = daemon
+        .resolved_on_host
+        .contains(&name)
+        .then_some(RESOLVED_ON_HOST);
     json!({
         "id": id.get(),
-        "name": guarded.found.workload.full_name(),
+        "name": name,
         "state": state,
         "reason": reason,
+        "warning": warning,
         "identity": identity,
         "interface": found.link().map(|link| &link.name),
         "cgroup": cgroup_of(found).map(|cgroup| &cgroup.path),

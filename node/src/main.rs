@@ -25,6 +25,7 @@ mod live;
 mod maps;
 mod proxy;
 mod remembered;
+mod resolver;
 mod run;
 mod state;
 mod status;

@@ -22,7 +22,7 @@ mod topology;
 pub use cgroup::Cgroup;
 pub use daemon::{Daemon, patience, policy};
 pub use exchange::{WWW, exchange, exchange_at, seen_by};
-pub use node::{Node, Workload, in_ns, need_root};
+pub use node::{Node, Workload, in_ns, must_be_equal, need_root};
 pub use raw::RawTcp;
 pub use server::{Answers, BIG_OCTETS, Running, TcpEcho, TcpSink};
 pub use stage::Stage;

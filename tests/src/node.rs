@@ -302,6 +302,25 @@ impl Node {
     }
 }
 
+/// Compares two fingerprints of a node, line by line.
+///
+/// # Panics
+/// If they differ; the message has the lines that do.
+pub fn must_be_equal(before: &str, after: &str) {
+    let gone: Vec<&str> = before
+        .lines()
+        .filter(|line| !after.lines().any(|other| other == *line))
+        .collect();
+    let new: Vec<&str> = after
+        .lines()
+        .filter(|line| !before.lines().any(|other| other == *line))
+        .collect();
+    assert!(
+        gone.is_empty() && new.is_empty(),
+        "gone: {gone:#?}\nnew: {new:#?}"
+    );
+}
+
 /// Names of the side link's device, as `transport` makes them.
 fn is_side_link(line: &str) -> bool {
     line.split(|c: char| !c.is_ascii_alphanumeric())

@@ -3,12 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a test may die")]
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use namegate_tests::{Daemon, Node, RawTcp, Running, TcpEcho, WWW, Workload, policy};
+use namegate_tests::{
+    Answers, Daemon, Node, RawTcp, Running, Stage, TcpEcho, WWW, Workload, policy,
+};
 
 /// SYNs of the flood: more than the gate's listener keeps half open, less than an endpoint's share of
 /// the flow table.
@@ -154,4 +156,53 @@ fn a_flood_of_syns_at_the_redirected_port_harms_nobody() {
         gates(&node, "SyncookiesSent"),
         gates(&node, "SyncookiesRecv")
     );
+}
+
+/// Port 80 is open under neither policy, by another entry of each: a packet that met a half of one and a
+/// half of the other would tell.
+#[test]
+fn no_packet_meets_half_of_two_policies() {
+    let everything_but = "egress: [{toEntities: [world]}], egressDeny: [{toEntities: [world], \
+                          toPorts: [{ports: [{port: '80', protocol: UDP}]}]}]";
+    let nothing_but = "egress: [{toCIDR: [198.18.0.7/32], \
+                       toPorts: [{ports: [{port: '81', protocol: UDP}]}]}]";
+    let text = |rest: &str| {
+        format!(
+            "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: alice}}\n\
+             spec: {{endpointSelector: {{matchLabels: {{app: alice}}}}, {rest}}}\n"
+        )
+    };
+    let stage = Stage::new().unwrap();
+    let [closed, open] = [80, 81].map(|port| Answers::echo(&stage.world.ns, port).unwrap());
+    let mut daemon = stage.daemon(&text(everything_but)).unwrap();
+    daemon.start(&[]).unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let is_over = Arc::clone(&done);
+    let ns = stage.alice.ns.clone();
+    // Each datagram is a flow of its own, so that each is judged.
+    let flood = std::thread::spawn(move || {
+        let send_all = || {
+            let mut sent = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                #[expect(clippy::disallowed_methods, reason = "a client outside of the gate")]
+                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                let _ = socket.send_to(b"closed", "198.18.0.7:80");
+                sent += u64::from(socket.send_to(b"open", "198.18.0.7:81").is_ok());
+                std::thread::sleep(Duration::from_micros(300));
+            }
+            sent
+        };
+        ns.run(send_all).unwrap()
+    });
+    for turn in 0..20 {
+        let rest = [nothing_but, everything_but][turn % 2];
+        daemon.change_policy("alice.yaml", &text(rest)).unwrap();
+    }
+    done.store(true, Ordering::Relaxed);
+    let sent = flood.join().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let seen = |of: &Answers| of.asked.load(Ordering::Relaxed);
+    assert_eq!(seen(&closed), 0, "of {sent}");
+    assert!(seen(&open) > 0);
+    assert!(sent > 1_000, "{sent}");
 }

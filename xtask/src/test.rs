@@ -11,7 +11,7 @@ use crate::command::{self, output, which};
 use crate::debian;
 
 /// Programs that the tests start, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 14] = [
+const PROGRAMS: [(&str, &str); 17] = [
     ("dig", "bind9-dnsutils"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
@@ -26,10 +26,13 @@ const PROGRAMS: [(&str, &str); 14] = [
     ("curl", "curl"),
     ("nginx", "nginx-light"),
     ("openssl", "openssl"),
+    ("iptables-nft", "iptables"),
+    ("iptables-legacy", "iptables"),
+    ("dnsmasq", "dnsmasq-base"),
 ];
 
 /// What a namespace must be able to do: each is tried in one of its own.
-const ABILITIES: [(&str, &[&str]); 4] = [
+const ABILITIES: [(&str, &[&str]); 5] = [
     ("network namespaces", &["true"]),
     (
         "veth pairs",
@@ -42,6 +45,7 @@ const ABILITIES: [(&str, &[&str]); 4] = [
         "clsact qdiscs",
         &["tc", "qdisc", "add", "dev", "lo", "clsact"],
     ),
+    ("tables of iptables-legacy", &["iptables-legacy", "-L"]),
 ];
 
 #[derive(clap::Args)]

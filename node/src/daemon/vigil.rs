@@ -5,6 +5,8 @@ use anyhow::Result;
 use bpf_redirect::{Attachment, Datapath, Hook, Standing};
 use transport::{LinkError, Netlink};
 
+use crate::resolver::{HELP, RESOLVED_ON_HOST, resolved_on_host};
+
 use super::Daemon;
 use super::assembly::{SIDE_LINK_HOOKS, attach_side_link};
 
@@ -33,6 +35,19 @@ impl Daemon {
         for what in seen {
             self.interference.note(what);
         }
+    }
+
+    /// Looks for endpoints whose queries pass no link; a new one is said.
+    pub(crate) fn watch_resolvers(&mut self) {
+        let endpoints = self.guards.iter().map(|(_, guarded)| &guarded.found);
+        let namespaces: Vec<_> = endpoints
+            .filter_map(|found| Some((found.workload.full_name(), found.netns.clone()?)))
+            .collect();
+        let found = resolved_on_host(&namespaces);
+        for endpoint in found.difference(&self.resolved_on_host) {
+            tracing::warn!(%endpoint, "{RESOLVED_ON_HOST}; {HELP}");
+        }
+        self.resolved_on_host = found;
     }
 
     /// The side link: its programs, and the pair itself, which is made anew if it is gone.

@@ -178,6 +178,7 @@ impl Stage {
                 site: Site::Link(link),
                 audit: false,
                 file: "the demo".to_owned(),
+                netns: None,
             });
         }
         Ok(roster)

@@ -1,14 +1,13 @@
 //! Others on the links of endpoints and of the node, and a resolver that goes round them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bpf_redirect::{chain, is_ours};
 use transport::{LinkError, Netlink};
 
 use super::Finding;
 use crate::endpoints::file::Roster;
+use crate::resolver::{HELP, RESOLVED_ON_HOST, resolved_on_host};
 
 const PROGRAMS: &str = "programs";
 const RESOLVERS: &str = "resolvers";
@@ -137,26 +136,12 @@ fn whose(program: &str) -> String {
     known.map_or_else(String::new, |(_, owner)| format!(" of {owner}"))
 }
 
-/// Containers whose names Docker asks for from the host: no query of theirs passes their link.
+/// Endpoints whose queries pass no link.
 pub(super) fn resolvers(namespaces: &[(String, PathBuf)]) -> Vec<Finding> {
-    let mut wanted: BTreeMap<(u64, u64), &str> = BTreeMap::new();
-    for (endpoint, path) in namespaces {
-        wanted.extend(inode(path).map(|inode| (inode, endpoint.as_str())));
-    }
-    let mut findings = Vec::new();
-    for (inode, text) in resolv_confs(&wanted.keys().copied().collect()) {
-        if let Some(endpoint) = wanted.get(&inode)
-            && is_resolved_on_host(&text)
-        {
-            findings.push(Finding::warn(
-                RESOLVERS,
-                format!(
-                    "Docker resolves the names of {endpoint} on the host: its queries are not judged, and nothing is learned from them"
-                ),
-                "give the container a DNS server that is no loopback address: --dns, or \"dns\" in daemon.json",
-            ));
-        }
-    }
+    let found = resolved_on_host(namespaces).into_iter();
+    let mut findings: Vec<Finding> = found
+        .map(|endpoint| Finding::warn(RESOLVERS, format!("{endpoint}: {RESOLVED_ON_HOST}"), HELP))
+        .collect();
     if findings.is_empty() {
         findings.push(Finding::ok(
             RESOLVERS,
@@ -164,35 +149,6 @@ pub(super) fn resolvers(namespaces: &[(String, PathBuf)]) -> Vec<Finding> {
         ));
     }
     findings
-}
-
-/// Docker's own comment names the servers that it asks, and those that it asks from the host.
-fn is_resolved_on_host(resolv_conf: &str) -> bool {
-    let mut comments = resolv_conf.lines().filter(|line| line.starts_with('#'));
-    comments.any(|line| line.contains("ExtServers:") && line.contains("host("))
-}
-
-/// The resolver's file of each of these network namespaces, as some process in it sees it.
-fn resolv_confs(wanted: &BTreeSet<(u64, u64)>) -> BTreeMap<(u64, u64), String> {
-    let mut found = BTreeMap::new();
-    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let path = process.path();
-        let Some(inode) = inode(&path.join("ns/net")).filter(|inode| wanted.contains(inode)) else {
-            continue;
-        };
-        // A process that has just ended has none; another one may.
-        if !found.contains_key(&inode)
-            && let Ok(text) = std::fs::read_to_string(path.join("root/etc/resolv.conf"))
-        {
-            found.insert(inode, text);
-        }
-    }
-    found
-}
-
-fn inode(namespace: &Path) -> Option<(u64, u64)> {
-    let metadata = std::fs::metadata(namespace).ok()?;
-    Some((metadata.dev(), metadata.ino()))
 }
 
 #[cfg(test)]
@@ -234,23 +190,5 @@ mod tests {
         }
         assert!(by_bpf("eth0", &[program("cali_to_hep", true, false)]).is_some());
         assert!(by_bpf("eth0", &[program("meter", true, false)]).is_none());
-    }
-
-    #[test]
-    fn dockers_comment_tells_who_asks() {
-        for (text, expected) in [
-            (
-                "nameserver 127.0.0.11\noptions ndots:0\n\n# Based on host file: '/etc/resolv.conf'\n# ExtServers: [host(127.0.0.53)]\n",
-                true,
-            ),
-            (
-                "nameserver 127.0.0.11\n# ExtServers: [9.9.9.9 host(127.0.0.1)]\n",
-                true,
-            ),
-            ("nameserver 127.0.0.11\n# ExtServers: [9.9.9.9]\n", false),
-            ("nameserver 9.9.9.9\n", false),
-        ] {
-            assert_eq!(is_resolved_on_host(text), expected, "{text}");
-        }
     }
 }

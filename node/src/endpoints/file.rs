@@ -107,6 +107,7 @@ fn take(documents: Documents) -> Roster {
                 site,
                 audit,
                 file,
+                netns: document.netns,
             }),
             Err(reason) => roster.refused.push(Refused { name, file, reason }),
         }
