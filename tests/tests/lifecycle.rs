@@ -11,7 +11,7 @@ use namegate_tests::{Daemon, Stage, policy};
 /// What `alice` may reach.
 const NAMES: &str = "[{matchName: web.example.com}]";
 
-/// Filters, as where there is no tcx: nothing pins them, so nobody takes them over.
+/// Filters, as where there is no tcx.
 const CLSACT: &[&str] = &["--hooks", "clsact"];
 
 fn daemon(stage: &Stage) -> Daemon<'_> {
@@ -79,11 +79,20 @@ fn difference(before: &str, after: &str) {
 }
 
 #[test]
-fn sigterm_and_kill_leave_enforcement_and_filters_are_made_anew() {
+fn sigterm_and_kill_leave_enforcement() {
+    ended(&[]);
+}
+
+#[test]
+fn sigterm_and_kill_leave_enforcement_by_filters() {
+    ended(CLSACT);
+}
+
+fn ended(hooks: &[&str]) {
     let stage = Stage::new().unwrap();
     let mut daemon = daemon(&stage);
     for signal in ["TERM", "KILL"] {
-        daemon.start(CLSACT).unwrap();
+        daemon.start(hooks).unwrap();
         assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
         assert!(stage.reaches("198.18.0.1:80").unwrap());
         let code = daemon.end_with(signal).unwrap();
@@ -101,17 +110,34 @@ fn sigterm_and_kill_leave_enforcement_and_filters_are_made_anew() {
             "{signal}: no query goes unjudged"
         );
     }
-    daemon.start(CLSACT).unwrap();
-    let said = daemon.said();
-    assert!(
-        said.contains("an earlier run left its programs") && said.contains("open until"),
-        "{said}"
-    );
-    assert_eq!(stage.asks("other.example.com").unwrap(), "198.18.0.2\n");
-    assert!(
-        !stage.reaches("198.18.0.1:80").unwrap(),
-        "what the earlier run had learned is forgotten"
-    );
+    // What it learned is on disk a second later, and the last one was killed before that.
+    daemon.start(hooks).unwrap();
+    assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
+    assert!(stage.reaches("198.18.0.1:80").unwrap());
+}
+
+/// What was attached in another way is not taken over, and that is said.
+#[test]
+fn who_changes_the_way_of_attaching_begins_anew() {
+    let stage = Stage::new().unwrap();
+    let mut daemon = daemon(&stage);
+    daemon.start(&[]).unwrap();
+    let has_tcx = daemon.status().unwrap()["datapath"]["hooks"] == "tcx";
+    if !has_tcx {
+        eprintln!("this kernel has no tcx: nothing but filters is tried, which are taken over");
+    }
+    for hooks in [CLSACT, &[], CLSACT] {
+        assert_eq!(daemon.end_with("KILL").unwrap(), None);
+        daemon.start(hooks).unwrap();
+        let said = daemon.said();
+        assert_eq!(said.contains("an earlier run left its programs"), has_tcx);
+        assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
+        assert!(!stage.reaches("198.18.0.2:80").unwrap());
+        let filters = ["filter", "show", "dev", "valice", "ingress"];
+        let filters = stage.node.check("tc", &filters).unwrap();
+        let wanted = !hooks.is_empty() || !has_tcx;
+        assert_eq!(filters.contains("ng_from_ep"), wanted, "{filters}");
+    }
 }
 
 #[test]
