@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use namegate_tests::{Daemon, Stage, policy};
+use namegate_tests::{Daemon, Stage, patience, policy};
 
 /// What `alice` may reach.
 const NAMES: &str = "[{matchName: web.example.com}]";
@@ -45,7 +45,19 @@ fn nothing_of_the_nodes_is_touched() {
     stage.asks("web.example.com").unwrap();
     assert!(stage.reaches("198.18.0.1:80").unwrap());
     assert_eq!(side_links(&stage), 1);
-    difference(&before, &stage.node.fingerprint().unwrap());
+    let is_tcx = daemon.status().unwrap()["datapath"]["hooks"] == "tcx";
+    let now = || {
+        let now = stage.node.fingerprint().unwrap();
+        if is_tcx {
+            return now;
+        }
+        eprintln!(
+            "this kernel has no tcx: a clsact qdisc stays on a guarded interface, as README.md says"
+        );
+        let lines = now.lines().filter(|line| !line.contains("qdisc clsact"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    difference(&before, &now());
     let detached = daemon
         .namegate(&[
             "detach",
@@ -55,7 +67,7 @@ fn nothing_of_the_nodes_is_touched() {
         .unwrap();
     assert!(detached.status.success(), "{detached:?}");
     assert_eq!(daemon.wait().unwrap(), Some(0));
-    difference(&before, &stage.node.fingerprint().unwrap());
+    difference(&before, &now());
     assert_eq!(side_links(&stage), 0);
     assert!(
         stage.reaches("198.18.0.9:80").unwrap(),
@@ -181,7 +193,7 @@ fn detach_on_exit_takes_two_seconds_at_most() {
     let began = Instant::now();
     assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < Duration::from_secs(2) * patience(), "{took:?}");
     assert_eq!(side_links(&stage), 0);
     assert!(stage.reaches("198.18.0.9:80").unwrap());
 }

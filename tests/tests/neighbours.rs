@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use namegate_tests::{Daemon, Stage, policy};
+use namegate_tests::{Daemon, Stage, patience, policy};
 
 const NAMES: &str = "[{matchName: web.example.com}]";
 
@@ -37,7 +37,7 @@ fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(50));
         is_so()
     };
-    assert!((0..200).any(soon), "{what}");
+    assert!((0..200 * patience()).any(soon), "{what}");
 }
 
 #[test]
