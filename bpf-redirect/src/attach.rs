@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, tc};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 
+use crate::filter;
 use crate::object;
 use crate::{DatapathError, PinError};
 
@@ -35,10 +36,17 @@ impl Hook {
         }
     }
 
-    fn side(self) -> TcAttachType {
+    pub(crate) fn is_ingress(self) -> bool {
         match self {
-            Self::FromEndpoint | Self::NodeEnd | Self::GateIn => TcAttachType::Ingress,
-            Self::ToEndpoint | Self::GateOut => TcAttachType::Egress,
+            Self::FromEndpoint | Self::NodeEnd | Self::GateIn => true,
+            Self::ToEndpoint | Self::GateOut => false,
+        }
+    }
+
+    pub(crate) fn side(self) -> TcAttachType {
+        match self.is_ingress() {
+            true => TcAttachType::Ingress,
+            false => TcAttachType::Egress,
         }
     }
 }
@@ -78,11 +86,24 @@ enum Kept {
     },
     /// The link ends with this value, and with the process.
     Held { _link: SchedClassifierLink },
-    /// The filter lives in the interface's qdisc until it is removed.
-    Filter { interface: String, hook: Hook },
+    /// The filter lives in the interface's qdisc until it is removed; the pin says that it is ours.
+    Filter {
+        interface: String,
+        hook: Hook,
+        pin: Option<PathBuf>,
+    },
 }
 
 impl Attachment {
+    fn filter((hook, interface): (Hook, &str), pin: Option<&Path>) -> Self {
+        let kept = Kept::Filter {
+            interface: interface.to_owned(),
+            hook,
+            pin: pin.map(Path::to_owned),
+        };
+        Self { kept }
+    }
+
     /// Takes the program off the interface.
     ///
     /// # Errors
@@ -90,22 +111,25 @@ impl Attachment {
     pub fn detach(self) -> Result<(), PinError> {
         match self.kept {
             Kept::Held { .. } => Ok(()),
-            Kept::Pinned { path, .. } => match std::fs::remove_file(&path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-                removed => removed.map_err(|source| PinError::Remove { path, source }),
-            },
-            Kept::Filter { interface, hook } => {
-                remove_filter(&interface, hook);
-                Ok(())
+            Kept::Pinned { path, .. } => remove_pin(path),
+            Kept::Filter {
+                interface,
+                hook,
+                pin,
+            } => {
+                filter::remove(&interface, hook);
+                pin.map_or(Ok(()), remove_pin)
             }
         }
     }
 }
 
-/// Removes our filter from an interface's clsact qdisc, if it is there.
-pub(crate) fn remove_filter(interface: &str, hook: Hook) {
-    // Nothing to remove is no fault: the interface, or its qdisc, may be gone.
-    let _ = tc::qdisc_detach_program(interface, hook.side(), hook.program());
+/// Removes a pin; one that isn't there is fine.
+fn remove_pin(path: PathBuf) -> Result<(), PinError> {
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(|source| PinError::Remove { path, source }),
+    }
 }
 
 /// Attaches a loaded program to an interface of the calling thread's namespace.
@@ -115,10 +139,24 @@ pub(crate) fn attach(
     interface: &str,
     pin: Option<&Path>,
 ) -> Result<Attachment, DatapathError> {
+    match mode {
+        HookMode::Tcx => attach_link(program, hook, interface, pin),
+        HookMode::Clsact => {
+            filter::attach(program, (hook, interface), pin)?;
+            Ok(Attachment::filter((hook, interface), pin))
+        }
+    }
+}
+
+/// Attaches a program by a link of its own, first in the chain, or by the one that an earlier run pinned.
+fn attach_link(
+    program: &mut SchedClassifier,
+    hook: Hook,
+    interface: &str,
+    pin: Option<&Path>,
+) -> Result<Attachment, DatapathError> {
     let failed = attach_failed(hook, interface);
-    if let (HookMode::Tcx, Some(path)) = (mode, pin)
-        && path.exists()
-    {
+    if let Some(path) = pin.filter(|path| path.exists()) {
         if let Some(link) = replace(program, (hook, interface), path) {
             return Ok(Attachment {
                 kept: Kept::Pinned {
@@ -133,34 +171,14 @@ pub(crate) fn attach(
             source,
         })?;
     }
-    let options = match mode {
-        HookMode::Tcx => TcAttachOptions::TcxOrder(LinkOrder::first()),
-        HookMode::Clsact => {
-            // "Exists" is the usual answer, and the wanted state.
-            let _ = tc::qdisc_add_clsact(interface);
-            TcAttachOptions::Netlink(NlOptions {
-                priority: 1,
-                ..NlOptions::default()
-            })
-        }
-    };
+    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program
-        .attach_with_options(interface, hook.side(), options)
+        .attach_with_options(interface, hook.side(), first)
         .map_err(&failed)?;
-    let link = program.take_link(id).map_err(failed)?;
-    match mode {
-        HookMode::Clsact => {
-            // The filter belongs to the qdisc: what is forgotten here stays there.
-            std::mem::forget(link);
-            let interface = interface.to_owned();
-            let kept = Kept::Filter { interface, hook };
-            Ok(Attachment { kept })
-        }
-        HookMode::Tcx => keep(link, pin),
-    }
+    keep(program.take_link(id).map_err(failed)?, pin)
 }
 
-fn attach_failed(hook: Hook, interface: &str) -> impl Fn(ProgramError) -> DatapathError {
+pub(crate) fn attach_failed(hook: Hook, interface: &str) -> impl Fn(ProgramError) -> DatapathError {
     move |source| DatapathError::Attach {
         interface: interface.to_owned(),
         hook,
@@ -224,26 +242,43 @@ pub enum Standing {
     Behind(Vec<String>),
     /// It is not there.
     Gone,
-    /// The interface can't be asked: it is gone, or has filters, which no list tells.
+    /// The interface can't be asked: it is gone.
     Unknown,
 }
 
-/// How a program stands at a hook of an interface of the calling thread's namespace.
+/// How a program stands at a hook of an interface of the calling thread's namespace, by tcx.
 pub(crate) fn standing(program: &SchedClassifier, hook: Hook, interface: &str) -> Standing {
-    let own = program.info().map(|info| info.id());
-    let chain = SchedClassifier::query_tcx(interface, hook.side());
-    let (Ok(own), Ok((_, chain))) = (own, chain) else {
+    match SchedClassifier::query_tcx(interface, hook.side()) {
+        Ok((_, chain)) => standing_among(
+            program,
+            chain.iter().map(|one| {
+                let name = one.name_as_str().unwrap_or("?");
+                (one.id(), name)
+            }),
+        ),
+        Err(_) => Standing::Unknown,
+    }
+}
+
+/// How a program stands in a chain, which is told by numbers and names, in the order in which it runs.
+pub(crate) fn standing_among<'a>(
+    program: &SchedClassifier,
+    chain: impl Iterator<Item = (u32, &'a str)>,
+) -> Standing {
+    let Ok(own) = program.info().map(|info| info.id()) else {
         return Standing::Unknown;
     };
-    let before = chain.iter().take_while(|one| one.id() != own);
-    let before: Vec<String> = before
-        .map(|one| one.name_as_str().unwrap_or("?").to_owned())
-        .collect();
-    match before.len() {
-        len if len == chain.len() => Standing::Gone,
-        0 => Standing::First,
-        _ => Standing::Behind(before),
+    let mut before = Vec::new();
+    for (id, name) in chain {
+        if id == own {
+            return match before.is_empty() {
+                true => Standing::First,
+                false => Standing::Behind(before),
+            };
+        }
+        before.push(name.to_owned());
     }
+    Standing::Gone
 }
 
 /// Puts a program into the link that an earlier run pinned, in one step. `None` if that link is on
@@ -263,14 +298,14 @@ fn replace(
     }
 }
 
-/// A program in the tcx chain of an interface, whoever attached it.
+/// A program at a hook of an interface, or a filter of another kind, whoever attached it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seat {
     /// On what comes in by the interface; else on what goes out.
     pub ingress: bool,
-    /// Its name, which may be empty.
+    /// Its name, which may be empty; the kind of a filter that has no program.
     pub program: String,
-    /// The kernel's number for it.
+    /// The kernel's number for it; 0 of a filter that has no program.
     pub id: u32,
 }
 
@@ -301,16 +336,10 @@ pub fn is_ours(program: &str) -> bool {
 }
 
 /// Names of programs like ours that sit on an interface of the calling thread's namespace and were
-/// attached by somebody else, or by an earlier run.
+/// attached by somebody else, or by an earlier run; `filters` are those of its clsact qdisc.
 #[must_use]
-pub fn strangers(interface: &str) -> Vec<String> {
-    let names = chain(interface).into_iter().map(|seat| seat.program);
+pub fn strangers(interface: &str, filters: Vec<Seat>) -> Vec<String> {
+    let seats = chain(interface).into_iter().chain(filters);
+    let names = seats.map(|seat| seat.program);
     names.filter(|name| is_ours(name)).collect()
-}
-
-/// Removes every filter of ours from an interface's clsact qdisc: what an earlier run left.
-pub fn remove_filters(interface: &str) {
-    for hook in [Hook::FromEndpoint, Hook::ToEndpoint, Hook::NodeEnd] {
-        remove_filter(interface, hook);
-    }
 }

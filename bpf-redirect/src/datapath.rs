@@ -102,7 +102,7 @@ pub struct Datapath {
     mode: HookMode,
     pins: Option<Pins>,
     config: Config,
-    /// The pinned links of this run.
+    /// The pins of what this run attached.
     links: BTreeSet<PathBuf>,
     journal: Option<Arc<Journal>>,
 }
@@ -155,7 +155,7 @@ impl Datapath {
     }
 
     /// Loads the committed object over the maps that an earlier run pinned, which [`inspect`] found
-    /// to be of this version. The links go on with the old programs until each is attached.
+    /// to be of this version. Links and filters go on with the old programs until each is attached.
     ///
     /// # Errors
     /// If the kernel refuses a map or a program.
@@ -163,8 +163,8 @@ impl Datapath {
     /// [`inspect`]: crate::inspect
     pub fn take_over(
         side_link_ifindex: u32,
-        pins: Pins,
-        config: Config,
+        mode: HookMode,
+        (pins, config): (Pins, Config),
     ) -> Result<Self, DatapathError> {
         let names = aya_obj::Object::parse(OBJECT)
             .map_err(|error| DatapathError::Load(EbpfError::ParseError(error)))?;
@@ -178,7 +178,7 @@ impl Datapath {
             ..config
         };
         let ebpf = loader.load(OBJECT)?;
-        Self::load_with(ebpf, HookMode::Tcx, (Some(pins), config))
+        Self::load_with(ebpf, mode, (Some(pins), config))
     }
 
     fn load_with(

@@ -11,6 +11,7 @@ mod datapath;
 mod dump;
 mod events;
 mod fake;
+mod filter;
 mod journal;
 mod ledger;
 mod object;
@@ -20,14 +21,13 @@ mod pinned;
 mod table;
 mod takeover;
 
-pub use attach::{
-    Attachment, Hook, HookMode, Seat, Standing, chain, is_ours, remove_filters, strangers,
-};
+pub use attach::{Attachment, Hook, HookMode, Seat, Standing, chain, is_ours, strangers};
 pub use cgroup::{Asker, Askers, CgroupAttachment, CgroupPlace};
 pub use datapath::{CounterValue, Datapath, DatapathError, EndpointEntry, Listening, Timed};
 pub use dump::{ENDPOINT, Field, Row};
 pub use events::EventReader;
 pub use fake::{FakeTable, Hook as FakeHook};
+pub use filter::remove_filters;
 pub use journal::{Act, Journal, JournalCursor, WRITES_KEPT_MAX, Write};
 pub use ledger::{Change, InstallError, Installed, Ledger, Outcome};
 pub use pin::{PinError, Pins, has_bpffs};

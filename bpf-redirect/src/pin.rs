@@ -1,8 +1,9 @@
 //! The pins: what outlives the daemon.
 //!
 //! `DIR/maps/NAME`, `DIR/programs/NAME`, `DIR/links/INTERFACE-PROGRAM`,
-//! `DIR/links/cgroup-NUMBER-PROGRAM`. Removing a link's pin takes the
-//! program off its interface, unless the daemon still holds the link.
+//! `DIR/links/cgroup-NUMBER-PROGRAM`. Removing a link's pin takes the program off its interface, unless
+//! the daemon still holds the link. Where there are no links but filters, `DIR/filters/INTERFACE-PROGRAM`
+//! is the program of one, and says that it is ours.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -12,6 +13,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
+
+use crate::{HookMode, filter};
 
 /// A folder of pins on a bpffs, locked while this lives: two daemons with one folder would take each
 /// other's programs away.
@@ -119,24 +122,33 @@ impl Pins {
         self.dir.join("maps").exists()
     }
 
-    /// Whether programs are attached by pinned links: then something is enforced.
+    /// Whether programs are attached, in this way: then something is enforced.
     #[must_use]
-    pub fn has_links(&self) -> bool {
-        std::fs::read_dir(self.dir.join("links")).is_ok_and(|mut links| links.next().is_some())
+    pub fn has_attachments(&self, mode: HookMode) -> bool {
+        std::fs::read_dir(self.dir.join(folder(mode))).is_ok_and(|mut pins| pins.next().is_some())
     }
 
-    /// Removes all links but these.
-    pub(crate) fn keep_links(&self, kept: &BTreeSet<PathBuf>) -> Result<(), PinError> {
-        let links = self.dir.join("links");
+    /// Takes off all that is attached but this.
+    pub(crate) fn keep_attachments(
+        &self,
+        mode: HookMode,
+        kept: &BTreeSet<PathBuf>,
+    ) -> Result<(), PinError> {
+        let pins = self.dir.join(folder(mode));
         let failed = |source: io::Error| PinError::Remove {
-            path: links.clone(),
+            path: pins.clone(),
             source,
         };
-        for entry in std::fs::read_dir(&links).map_err(failed)? {
+        for entry in std::fs::read_dir(&pins).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            if !kept.contains(&path) {
-                std::fs::remove_file(&path).map_err(|source| PinError::Remove { path, source })?;
+            if kept.contains(&path) {
+                continue;
             }
+            let removed = match mode {
+                HookMode::Tcx => std::fs::remove_file(&path),
+                HookMode::Clsact => filter::remove_pinned(&path),
+            };
+            removed.map_err(|source| PinError::Remove { path, source })?;
         }
         Ok(())
     }
@@ -146,7 +158,7 @@ impl Pins {
     /// # Errors
     /// If one can't be made.
     pub fn create(&self) -> Result<(), PinError> {
-        ["maps", "programs", "links"]
+        ["maps", "programs", "links", "filters"]
             .iter()
             .try_for_each(|sub| create_folder(&self.dir.join(sub)))
     }
@@ -156,7 +168,7 @@ impl Pins {
     /// # Errors
     /// If one can't be removed.
     pub fn clear(&self) -> Result<(), PinError> {
-        ["links", "programs", "maps"]
+        ["links", "filters", "programs", "maps"]
             .iter()
             .try_for_each(|sub| remove_folder(&self.dir.join(sub)))
     }
@@ -179,8 +191,9 @@ impl Pins {
     }
 
     /// An interface's name may hold dots, which a bpffs refuses; its index is as good a name.
-    pub(crate) fn link(&self, ifindex: u32, program: &str) -> PathBuf {
-        self.dir.join("links").join(format!("{ifindex}-{program}"))
+    pub(crate) fn attachment(&self, mode: HookMode, ifindex: u32, program: &str) -> PathBuf {
+        let name = format!("{ifindex}-{program}");
+        self.dir.join(folder(mode)).join(name)
     }
 
     /// The pin of a link to a cgroup.
@@ -188,6 +201,13 @@ impl Pins {
         self.dir
             .join("links")
             .join(format!("cgroup-{id}-{program}"))
+    }
+}
+
+fn folder(mode: HookMode) -> &'static str {
+    match mode {
+        HookMode::Tcx => "links",
+        HookMode::Clsact => "filters",
     }
 }
 

@@ -6,14 +6,15 @@ mod common;
 mod somebody;
 
 use aya::programs::links::FdLink;
-use aya::programs::{SchedClassifier, TcAttachType};
-use bpf_redirect::{Datapath, Hook, HookMode, Standing};
+use aya::programs::tc::{NlOptions, TcAttachOptions};
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use bpf_redirect::{Datapath, Hook, HookMode, Seat, Standing, remove_filters};
 use common::need_root;
 use somebody::{in_front, somebody_elses};
-use transport::{NetNs, Netlink, Veth};
+use transport::{Filter, NetNs, Netlink, Veth};
 
-#[test]
-fn a_program_that_came_in_front_is_seen_and_passed() {
+/// Runs in a namespace that has an interface `vx`, with its number.
+fn on_interface(run: impl FnOnce(&Netlink, u32) + Send) {
     need_root();
     let (node, workload) = (NetNs::create().unwrap(), NetNs::create().unwrap());
     node.run(|| {
@@ -30,13 +31,26 @@ fn a_program_that_came_in_front_is_seen_and_passed() {
             })
             .unwrap();
         let index = netlink.link("vx").unwrap().index;
+        run(&netlink, index);
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_program_that_came_in_front_is_seen_and_passed() {
+    if HookMode::probe() == HookMode::Clsact {
+        eprintln!("NOT RUN: this kernel has no tcx; the test of filters stands for this one");
+        return;
+    }
+    on_interface(|_, index| {
         let mut datapath = Datapath::load(99, HookMode::Tcx, None).unwrap();
         let hook = Hook::FromEndpoint;
         assert_eq!(datapath.standing(hook, "vx").unwrap(), Standing::Gone);
         let ours = datapath.attach(hook, ("vx", index)).unwrap();
         assert_eq!(datapath.standing(hook, "vx").unwrap(), Standing::First);
         let mut foreign = somebody_elses();
-        let theirs = in_front(&mut foreign, "vx");
+        let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let theirs = in_front(&mut foreign, "vx", first);
         assert_eq!(
             datapath.standing(hook, "vx").unwrap(),
             Standing::Behind(vec!["somebody".to_owned()])
@@ -50,6 +64,49 @@ fn a_program_that_came_in_front_is_seen_and_passed() {
         ours.detach().unwrap();
         assert_eq!(datapath.standing(hook, "vx").unwrap(), Standing::Gone);
         assert_eq!(datapath.standing(hook, "gone").unwrap(), Standing::Unknown);
-    })
-    .unwrap();
+    });
+}
+
+#[test]
+fn a_filter_that_came_in_front_is_seen_and_passed() {
+    on_interface(|netlink, index| {
+        let seats = || -> Vec<Seat> {
+            let filters = netlink.filters(index).unwrap().into_iter();
+            let seat = |filter: Filter| Seat {
+                ingress: filter.ingress,
+                program: filter.program.unwrap(),
+                id: filter.program_id.unwrap(),
+            };
+            filters.map(seat).collect()
+        };
+        let names = || -> Vec<String> { seats().into_iter().map(|one| one.program).collect() };
+        let mut datapath = Datapath::load(99, HookMode::Clsact, None).unwrap();
+        let hook = Hook::FromEndpoint;
+        let standing = |datapath: &mut Datapath| datapath.standing_among(hook, &seats()).unwrap();
+        assert_eq!(standing(&mut datapath), Standing::Gone);
+        let ours = datapath.attach(hook, ("vx", index)).unwrap();
+        let _other = datapath.attach(Hook::ToEndpoint, ("vx", index)).unwrap();
+        assert_eq!(standing(&mut datapath), Standing::First);
+        let mut foreign = somebody_elses();
+        let newest = TcAttachOptions::Netlink(NlOptions {
+            priority: 1,
+            ..NlOptions::default()
+        });
+        let _theirs = in_front(&mut foreign, "vx", newest);
+        assert_eq!(
+            standing(&mut datapath),
+            Standing::Behind(vec!["somebody".to_owned()])
+        );
+        let ours = datapath.attach_in_front(hook, ("vx", index), ours).unwrap();
+        assert_eq!(standing(&mut datapath), Standing::First);
+        assert_eq!(
+            names(),
+            ["ng_from_ep", "somebody", "ng_to_ep"],
+            "theirs stays, once each, and nothing holds the hook closed"
+        );
+        ours.detach().unwrap();
+        assert_eq!(standing(&mut datapath), Standing::Gone);
+        remove_filters("vx");
+        assert_eq!(names(), ["somebody"], "only ours go");
+    });
 }

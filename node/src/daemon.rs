@@ -33,7 +33,7 @@ use crate::tell::Teller;
 
 use assembly::{build, open_gate, open_pins};
 use vigil::Interference;
-pub(crate) use vigil::set_right;
+pub(crate) use vigil::{filters, set_right};
 
 /// What a daemon is made with.
 #[derive(Clone, Debug)]

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use transport::Gate;
 
 use crate::clock;
-use crate::daemon::set_right;
+use crate::daemon::{filters, set_right};
 use crate::endpoints::file::Roster;
 use crate::endpoints::{Found, GuardedCgroup, Refused, Site};
 use crate::learner::{Heritage, Learner};
@@ -497,7 +497,7 @@ fn prepare(
         .iter()
         .any(|hook| datapath.has_link(*hook, link.ifindex))
     {
-        let others = strangers(&link.name);
+        let others = strangers(&link.name, filters(link.ifindex)?);
         anyhow::ensure!(
             others.is_empty(),
             "{} carries programs of another Namegate ({}): two on one link make a packet storm",

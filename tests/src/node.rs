@@ -393,7 +393,8 @@ impl Workload {
     /// If dig isn't there.
     pub fn dig_at(&self, server: &str, args: &[&str]) -> Result<String> {
         let server = format!("@{server}");
-        let all = [&["+tries=1", "+time=2", &server], args].concat();
+        let time = format!("+time={}", 2 * crate::patience());
+        let all = [&["+tries=1", &time, &server], args].concat();
         let output = self.output("dig", &all)?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use namegate_tests::{Daemon, Stage, must_be_equal, policy};
+use namegate_tests::{Daemon, Stage, must_be_equal, patience, policy};
 
 /// What `alice` may reach.
 const NAMES: &str = "[{matchName: web.example.com}]";
 
-/// Filters, as where there is no tcx: nothing pins them, so nobody takes them over.
+/// Filters, as where there is no tcx.
 const CLSACT: &[&str] = &["--hooks", "clsact"];
 
 fn daemon(stage: &Stage) -> Daemon<'_> {
@@ -45,7 +45,19 @@ fn nothing_of_the_nodes_is_touched() {
     stage.asks("web.example.com").unwrap();
     assert!(stage.reaches("198.18.0.1:80").unwrap());
     assert_eq!(side_links(&stage), 1);
-    must_be_equal(&before, &stage.node.fingerprint().unwrap());
+    let is_tcx = daemon.status().unwrap()["datapath"]["hooks"] == "tcx";
+    let now = || {
+        let now = stage.node.fingerprint().unwrap();
+        if is_tcx {
+            return now;
+        }
+        eprintln!(
+            "this kernel has no tcx: a clsact qdisc stays on a guarded interface, as README.md says"
+        );
+        let lines = now.lines().filter(|line| !line.contains("qdisc clsact"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    must_be_equal(&before, &now());
     let detached = daemon
         .namegate(&[
             "detach",
@@ -55,7 +67,7 @@ fn nothing_of_the_nodes_is_touched() {
         .unwrap();
     assert!(detached.status.success(), "{detached:?}");
     assert_eq!(daemon.wait().unwrap(), Some(0));
-    must_be_equal(&before, &stage.node.fingerprint().unwrap());
+    must_be_equal(&before, &now());
     assert_eq!(side_links(&stage), 0);
     assert!(
         stage.reaches("198.18.0.9:80").unwrap(),
@@ -64,11 +76,20 @@ fn nothing_of_the_nodes_is_touched() {
 }
 
 #[test]
-fn sigterm_and_kill_leave_enforcement_and_filters_are_made_anew() {
+fn sigterm_and_kill_leave_enforcement() {
+    ended(&[]);
+}
+
+#[test]
+fn sigterm_and_kill_leave_enforcement_by_filters() {
+    ended(CLSACT);
+}
+
+fn ended(hooks: &[&str]) {
     let stage = Stage::new().unwrap();
     let mut daemon = daemon(&stage);
     for signal in ["TERM", "KILL"] {
-        daemon.start(CLSACT).unwrap();
+        daemon.start(hooks).unwrap();
         assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
         assert!(stage.reaches("198.18.0.1:80").unwrap());
         let code = daemon.end_with(signal).unwrap();
@@ -86,17 +107,34 @@ fn sigterm_and_kill_leave_enforcement_and_filters_are_made_anew() {
             "{signal}: no query goes unjudged"
         );
     }
-    daemon.start(CLSACT).unwrap();
-    let said = daemon.said();
-    assert!(
-        said.contains("an earlier run left its programs") && said.contains("open until"),
-        "{said}"
-    );
-    assert_eq!(stage.asks("other.example.com").unwrap(), "198.18.0.2\n");
-    assert!(
-        !stage.reaches("198.18.0.1:80").unwrap(),
-        "what the earlier run had learned is forgotten"
-    );
+    // What it learned is on disk a second later, and the last one was killed before that.
+    daemon.start(hooks).unwrap();
+    assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
+    assert!(stage.reaches("198.18.0.1:80").unwrap());
+}
+
+/// What was attached in another way is not taken over, and that is said.
+#[test]
+fn who_changes_the_way_of_attaching_begins_anew() {
+    let stage = Stage::new().unwrap();
+    let mut daemon = daemon(&stage);
+    daemon.start(&[]).unwrap();
+    let has_tcx = daemon.status().unwrap()["datapath"]["hooks"] == "tcx";
+    if !has_tcx {
+        eprintln!("this kernel has no tcx: nothing but filters is tried, which are taken over");
+    }
+    for hooks in [CLSACT, &[], CLSACT] {
+        assert_eq!(daemon.end_with("KILL").unwrap(), None);
+        daemon.start(hooks).unwrap();
+        let said = daemon.said();
+        assert_eq!(said.contains("an earlier run left its programs"), has_tcx);
+        assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
+        assert!(!stage.reaches("198.18.0.2:80").unwrap());
+        let filters = ["filter", "show", "dev", "valice", "ingress"];
+        let filters = stage.node.check("tc", &filters).unwrap();
+        let wanted = !hooks.is_empty() || !has_tcx;
+        assert_eq!(filters.contains("ng_from_ep"), wanted, "{filters}");
+    }
 }
 
 #[test]
@@ -140,7 +178,7 @@ fn detach_on_exit_takes_two_seconds_at_most() {
     let began = Instant::now();
     assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < Duration::from_secs(2) * patience(), "{took:?}");
     assert_eq!(side_links(&stage), 0);
     assert!(stage.reaches("198.18.0.9:80").unwrap());
 }

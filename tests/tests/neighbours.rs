@@ -12,15 +12,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use aya::programs::links::FdLink;
-use aya::programs::{SchedClassifier, TcAttachType};
-use namegate_tests::{Answers, Daemon, Stage, policy};
+use aya::programs::tc::TcAttachOptions;
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use namegate_tests::{Answers, Daemon, Stage, patience, policy};
 use somebody::{in_front, somebody_elses};
 
 const NAMES: &str = "[{matchName: web.example.com}]";
 
+/// Filters, as where there is no tcx.
+const CLSACT: &[&str] = &["--hooks", "clsact"];
+
 fn daemon(stage: &Stage) -> Daemon<'_> {
+    daemon_by(stage, &[])
+}
+
+fn daemon_by<'a>(stage: &'a Stage, hooks: &[&str]) -> Daemon<'a> {
     let mut daemon = stage.daemon(&policy("alice", NAMES)).unwrap();
-    daemon.start(&[]).unwrap();
+    daemon.start(hooks).unwrap();
     daemon
 }
 
@@ -40,13 +48,22 @@ fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(50));
         is_so()
     };
-    assert!((0..200).any(soon), "{what}");
+    assert!((0..200 * patience()).any(soon), "{what}");
 }
 
 #[test]
 fn a_deleted_side_link_is_made_anew() {
+    deleted_side_link(&[]);
+}
+
+#[test]
+fn a_deleted_side_link_is_made_anew_with_its_filters() {
+    deleted_side_link(CLSACT);
+}
+
+fn deleted_side_link(hooks: &[&str]) {
     let stage = Stage::new().unwrap();
-    let daemon = daemon(&stage);
+    let daemon = daemon_by(&stage, hooks);
     assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
     for turn in 1..=2 {
         let links = stage.node.check("ip", &["-o", "link"]).unwrap();
@@ -93,8 +110,17 @@ fn pins_that_somebody_removes_open_nothing() {
 
 #[test]
 fn an_interface_that_is_made_anew_is_guarded_anew() {
+    made_anew(&[]);
+}
+
+#[test]
+fn an_interface_that_is_made_anew_is_guarded_anew_by_filters() {
+    made_anew(CLSACT);
+}
+
+fn made_anew(hooks: &[&str]) {
     let stage = Stage::new().unwrap();
-    let _daemon = daemon(&stage);
+    let _daemon = daemon_by(&stage, hooks);
     assert!(!stage.reaches("198.18.0.9:80").unwrap());
     stage.node.remake(&stage.alice).unwrap();
     wait_for("it is guarded again", || {
@@ -139,7 +165,8 @@ fn what_a_program_in_front_lets_pass_ends_within_a_second() {
         let before = leaked();
         #[expect(clippy::disallowed_methods, reason = "the promise is a time")]
         let began = Instant::now();
-        let theirs = || in_front(&mut foreign, &stage.alice.host_link);
+        let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let theirs = || in_front(&mut foreign, &stage.alice.host_link, first);
         let theirs = stage.node.ns.run(theirs).unwrap();
         wait_for("ours is in front again", || {
             chain(&stage).first().unwrap() == "ng_from_ep"
@@ -233,4 +260,65 @@ fn a_connection_through_a_gate_that_is_gone_is_reset_at_once() {
     }
     let again = [stage.world.v4.into(), stage.world.v6.into()].map(connect);
     drop(again);
+}
+
+/// A filter that lets everything pass and lets nobody else decide, the newest of its preference.
+const OK: &str = "filter add dev valice ingress pref 1 bpf bytecode 1,6_0_0_1";
+
+fn tc(stage: &Stage, words: &str) -> String {
+    let words: Vec<String> = words
+        .split(' ')
+        .map(|word| word.replace('_', " "))
+        .collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    stage.node.check("tc", &words).unwrap()
+}
+
+#[test]
+fn a_filter_in_front_of_ours_is_passed_and_stays() {
+    let stage = Stage::new().unwrap();
+    let daemon = daemon_by(&stage, CLSACT);
+    for turn in 1..=3 {
+        tc(&stage, OK);
+        wait_for("ours is in front again", || interference(&daemon).0 >= turn);
+        assert!(interference(&daemon).1.contains("came in front"));
+        assert!(!stage.reaches("198.18.0.9:80").unwrap());
+        assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
+    }
+    let listed = tc(&stage, "filter show dev valice ingress");
+    let mut names = listed.lines().filter(|line| line.contains("handle"));
+    assert!(names.next().unwrap().contains("ng_from_ep"), "{listed}");
+    assert_eq!(names.count(), 3, "theirs stay, and nothing else: {listed}");
+    assert!(!listed.contains("ng_closed"), "{listed}");
+}
+
+#[test]
+fn filters_that_somebody_takes_off_are_back() {
+    let stage = Stage::new().unwrap();
+    let daemon = daemon_by(&stage, CLSACT);
+    tc(&stage, "filter del dev valice ingress");
+    wait_for("one is back", || interference(&daemon).0 >= 1);
+    assert!(interference(&daemon).1.contains("was taken off"));
+    assert!(!stage.reaches("198.18.0.9:80").unwrap());
+    // The qdisc, and both with it.
+    tc(&stage, "qdisc del dev valice clsact");
+    wait_for("both are back", || interference(&daemon).0 >= 3);
+    assert!(!stage.reaches("198.18.0.9:80").unwrap());
+    assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
+}
+
+#[test]
+fn filters_of_another_daemon_are_not_doubled() {
+    let stage = Stage::new().unwrap();
+    let mut first = daemon_by(&stage, CLSACT);
+    first.end_with("KILL").unwrap();
+    // Another instance of the same node: its pins tell it of nothing.
+    let mut second = stage.daemon(&policy("alice", NAMES)).unwrap();
+    second
+        .start(&["--hooks", "clsact", "--instance", "second"])
+        .unwrap();
+    let status = second.status().unwrap();
+    let refused = status["endpoints"].to_string();
+    assert!(refused.contains("another Namegate"), "{status}");
+    assert!(!stage.reaches("198.18.0.9:80").unwrap());
 }

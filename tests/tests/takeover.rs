@@ -1,6 +1,10 @@
 //! A daemon after a daemon: nothing opens, nothing that is allowed breaks, whatever ended the first.
 
-#![expect(clippy::unwrap_used, reason = "a test may die")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may die"
+)]
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -11,6 +15,11 @@ use std::time::Duration;
 use namegate_tests::{Answers, Stage, TcpEcho, policy};
 
 const NAMES: &str = "[{matchName: web.example.com}]";
+
+/// As the kernel has it: tcx, or filters.
+const AUTO: &[&str] = &[];
+/// Filters, as where there is no tcx.
+const CLSACT: &[&str] = &["--hooks", "clsact"];
 
 /// Packets that alice sends all the time, to where she may and to where she may not.
 struct Flood {
@@ -81,12 +90,21 @@ fn rules() -> String {
 
 #[test]
 fn twenty_restarts_open_nothing_and_break_nothing() {
+    twenty_restarts(AUTO);
+}
+
+#[test]
+fn twenty_restarts_of_filters_open_nothing_and_break_nothing() {
+    twenty_restarts(CLSACT);
+}
+
+fn twenty_restarts(hooks: &[&str]) {
     let stage = Stage::new().unwrap();
     let allowed = Answers::echo(&stage.world.ns, 7_000).unwrap();
     let denied = Answers::echo(&stage.world.ns, 7_001).unwrap();
     let _echo = TcpEcho::serve(&stage.world.ns, 443).unwrap();
     let mut daemon = stage.daemon(&rules()).unwrap();
-    daemon.start(&[]).unwrap();
+    daemon.start(hooks).unwrap();
     assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
     let to: SocketAddr = "198.18.0.1:443".parse().unwrap();
     let open = || TcpStream::connect_timeout(&to, Duration::from_secs(2));
@@ -110,7 +128,7 @@ fn twenty_restarts_open_nothing_and_break_nothing() {
             stage.reaches("198.18.0.1:80").unwrap(),
             "{turn}: a learned address, without a daemon"
         );
-        daemon.start(&[]).unwrap();
+        daemon.start(hooks).unwrap();
         assert!(says(&mut old, b"back"), "{turn}: with the next one");
         assert!(stage.reaches("198.18.0.1:80").unwrap(), "{turn}: learned");
         assert!(count(&allowed.asked) > before, "{turn}: the flood goes on");
@@ -125,10 +143,19 @@ fn twenty_restarts_open_nothing_and_break_nothing() {
 
 #[test]
 fn killed_in_the_middle_of_a_takeover_nothing_opens() {
+    killed_in_the_middle(AUTO);
+}
+
+#[test]
+fn killed_in_the_middle_of_a_takeover_of_filters_nothing_opens() {
+    killed_in_the_middle(CLSACT);
+}
+
+fn killed_in_the_middle(hooks: &[&str]) {
     let stage = Stage::new().unwrap();
     let denied = Answers::echo(&stage.world.ns, 7_001).unwrap();
     let mut daemon = stage.daemon(&rules()).unwrap();
-    daemon.start(&[]).unwrap();
+    daemon.start(hooks).unwrap();
     daemon.end_with("KILL").unwrap();
     let flood = Flood::start(
         &stage,
@@ -137,11 +164,11 @@ fn killed_in_the_middle_of_a_takeover_nothing_opens() {
     );
     // From before the programs are loaded to after all links are replaced.
     for wait in (0..400).step_by(20) {
-        daemon.spawn(&[]).unwrap();
+        daemon.spawn(hooks).unwrap();
         std::thread::sleep(Duration::from_millis(wait));
         daemon.end_with("KILL").unwrap();
     }
-    daemon.start(&[]).unwrap();
+    daemon.start(hooks).unwrap();
     assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
     assert!(stage.reaches("198.18.0.1:80").unwrap());
     drop(flood);
@@ -152,12 +179,21 @@ fn killed_in_the_middle_of_a_takeover_nothing_opens() {
 
 #[test]
 fn what_went_away_meanwhile_is_let_go_and_what_changed_holds() {
+    went_away_meanwhile(AUTO);
+}
+
+#[test]
+fn filters_of_what_went_away_meanwhile_are_removed_and_what_changed_holds() {
+    went_away_meanwhile(CLSACT);
+}
+
+fn went_away_meanwhile(hooks: &[&str]) {
     let stage = Stage::new().unwrap();
     let bob = stage.node.workload("bob", 3).unwrap();
     let mut daemon = stage.daemon(&rules()).unwrap();
     daemon.endpoint(&bob).unwrap();
     daemon.policy("bob.yaml", &policy("bob", NAMES)).unwrap();
-    daemon.start(&[]).unwrap();
+    daemon.start(hooks).unwrap();
     stage.asks("web.example.com").unwrap();
     std::thread::sleep(Duration::from_millis(1_600));
     daemon.end_with("KILL").unwrap();
@@ -168,7 +204,7 @@ fn what_went_away_meanwhile_is_let_go_and_what_changed_holds() {
             &rules().replace("*.example.com", "other.example.com"),
         )
         .unwrap();
-    daemon.start(&[]).unwrap();
+    daemon.start(hooks).unwrap();
     let status = daemon.status().unwrap();
     assert_eq!(status["endpoints"].as_array().unwrap().len(), 1, "{status}");
     let connect = || {
@@ -183,9 +219,18 @@ fn what_went_away_meanwhile_is_let_go_and_what_changed_holds() {
 
 #[test]
 fn what_cannot_be_taken_over_is_refused_by_name_and_stays() {
+    cannot_be_taken_over(AUTO);
+}
+
+#[test]
+fn filters_that_cannot_be_taken_over_are_refused_by_name_and_stay() {
+    cannot_be_taken_over(CLSACT);
+}
+
+fn cannot_be_taken_over(hooks: &[&str]) {
     let stage = Stage::new().unwrap();
     let mut daemon = stage.daemon(&rules()).unwrap();
-    daemon.start(&[]).unwrap();
+    daemon.start(hooks).unwrap();
     daemon.end_with("TERM").unwrap();
     // A map of another version: its pin holds another map.
     let maps = "/sys/fs/bpf/namegate/maps";
@@ -194,7 +239,7 @@ fn what_cannot_be_taken_over_is_refused_by_name_and_stays() {
         .unwrap();
     node.check("ln", &[&format!("{maps}/CONFIG"), &format!("{maps}/EP_ID")])
         .unwrap();
-    let error = daemon.start(&[]).unwrap_err().to_string();
+    let error = daemon.start(hooks).unwrap_err().to_string();
     assert!(
         error.contains("maps/EP_ID") && error.contains("values of 16 bytes"),
         "{error}"
@@ -206,25 +251,34 @@ fn what_cannot_be_taken_over_is_refused_by_name_and_stays() {
     node.check("rm", &[&format!("{maps}/EP_ID")]).unwrap();
     node.check("mv", &[&format!("{maps}/kept"), &format!("{maps}/EP_ID")])
         .unwrap();
-    daemon.start(&[]).unwrap();
+    daemon.start(hooks).unwrap();
     assert!(!stage.reaches("198.18.0.9:80").unwrap());
 
     // A policy that can't be used leaves what the earlier run enforces, too.
     daemon.end_with("TERM").unwrap();
     daemon.policy("alice.yaml", "nothing: good\n").unwrap();
-    daemon.start(&[]).unwrap_err();
+    daemon.start(hooks).unwrap_err();
     assert!(!stage.reaches("198.18.0.9:80").unwrap());
 }
 
 #[test]
 fn what_was_learned_is_known_to_the_next_daemon() {
+    learned(AUTO);
+}
+
+#[test]
+fn what_was_learned_is_known_to_the_next_daemon_with_filters() {
+    learned(CLSACT);
+}
+
+fn learned(hooks: &[&str]) {
     let stage = Stage::new().unwrap();
     let mut daemon = stage.daemon(&rules()).unwrap();
-    daemon.start(&[]).unwrap();
+    daemon.start(hooks).unwrap();
     stage.asks("web.example.com").unwrap();
     std::thread::sleep(Duration::from_millis(1_600));
     daemon.end_with("KILL").unwrap();
-    daemon.start(&[]).unwrap();
+    daemon.start(hooks).unwrap();
     let socket = daemon.path("namegate.sock").display().to_string();
     let listed = daemon
         .namegate(&["fqdn", "cache", "list", "-o", "json", "--socket", &socket])

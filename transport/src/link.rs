@@ -124,6 +124,8 @@ pub struct Filter {
     pub kind: String,
     /// The program's name, of a BPF filter.
     pub program: Option<String>,
+    /// The kernel's number for that program.
+    pub program_id: Option<u32>,
 }
 
 /// A netlink socket in the namespace of the thread that made it.
@@ -461,6 +463,7 @@ fn read_filter(message: &TcMessage, ingress: bool) -> Filter {
         preference: u16::try_from(message.header.info >> 16).unwrap_or(u16::MAX),
         kind: String::new(),
         program: None,
+        program_id: None,
     };
     for attribute in &message.attributes {
         if let TcAttribute::Kind(kind) = attribute {
@@ -469,6 +472,8 @@ fn read_filter(message: &TcMessage, ingress: bool) -> Filter {
             for option in options {
                 if let TcOption::Bpf(TcFilterBpfOption::ProgName(name)) = option {
                     filter.program = Some(name.clone());
+                } else if let TcOption::Bpf(TcFilterBpfOption::ProgId(id)) = option {
+                    filter.program_id = Some(*id);
                 }
             }
         }

@@ -261,11 +261,11 @@ fn script(programs: &[Program], words: &[String], accel: Accel) -> String {
             let _ = writeln!(text, "export {name}={}", quoted(&value));
         }
     }
-    let patience = match accel {
-        Accel::Kvm => 1,
-        Accel::Auto | Accel::Tcg => PATIENCE_EMULATED,
-    };
-    let _ = writeln!(text, "export NAMEGATE_TEST_PATIENCE={patience}");
+    if accel != Accel::Kvm {
+        let _ = writeln!(text, "export NAMEGATE_TEST_PATIENCE={PATIENCE_EMULATED}");
+        // To load the programs takes half a minute there, of which no test takes part of another's.
+        text.push_str("export RUST_TEST_THREADS=1\n");
+    }
     // Its sysctls are there only with it, and nothing asks for it by name.
     text.push_str("/run/machine/modprobe br_netfilter\necho \"Linux $(uname -r)\"\nfailed=\n");
     let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
@@ -276,7 +276,7 @@ fn script(programs: &[Program], words: &[String], accel: Accel) -> String {
             text,
             "echo \"== {name}, at $(cut -d. -f1 /proc/uptime) s\"\ncd {}\n\
              CARGO_MANIFEST_DIR={} /run/machine/timeout -k 10 {PROGRAM_SECONDS_MAX} {} {} || \
-             failed=\"$failed{name} ($?)\n\"",
+             failed=\"${{failed}}{name} ($?)\n\"",
             quoted(folder),
             quoted(folder),
             quoted(path),

@@ -1,12 +1,23 @@
 //! Programs on interfaces.
 
-use crate::attach::{Attachment, Hook, HookMode, Standing, attach, close, reopen, standing};
+use std::path::PathBuf;
+
+use crate::attach::{
+    Attachment, Hook, HookMode, Seat, Standing, attach, close, reopen, standing, standing_among,
+};
+use crate::filter;
 use crate::object::CLOSED;
 use crate::{DatapathError, PinError};
 
 use super::{Datapath, classifier};
 
 impl Datapath {
+    /// Where what holds a program on an interface is pinned, or what says that a filter is ours.
+    fn pin_of(&self, hook: Hook, ifindex: u32) -> Option<PathBuf> {
+        let pins = self.pins.as_ref()?;
+        Some(pins.attachment(self.mode, ifindex, hook.program()))
+    }
+
     /// Attaches a program to an interface of the calling thread's namespace, first in the chain.
     ///
     /// # Errors
@@ -16,61 +27,72 @@ impl Datapath {
         hook: Hook,
         (interface, ifindex): (&str, u32),
     ) -> Result<Attachment, DatapathError> {
-        let pin = self
-            .pins
-            .as_ref()
-            .map(|pins| pins.link(ifindex, hook.program()));
+        let pin = self.pin_of(hook, ifindex);
         let program = classifier(&mut self.ebpf, hook.program())?;
         let attachment = attach(program, (hook, self.mode), interface, pin.as_deref())?;
         self.links.extend(pin);
         Ok(attachment)
     }
 
-    /// Where a program stands in the chain of its hook, and whether it is there at all.
+    /// Where a program stands in the tcx chain of its hook, and whether it is there at all.
     ///
     /// # Errors
     /// If the object has no such program.
     pub fn standing(&mut self, hook: Hook, interface: &str) -> Result<Standing, DatapathError> {
-        match self.mode {
-            HookMode::Clsact => Ok(Standing::Unknown),
-            HookMode::Tcx => {
-                let program = classifier(&mut self.ebpf, hook.program())?;
-                Ok(standing(program, hook, interface))
-            }
-        }
+        let program = classifier(&mut self.ebpf, hook.program())?;
+        Ok(standing(program, hook, interface))
+    }
+
+    /// The same among the filters of the interface, both sides, in the order in which they run.
+    ///
+    /// # Errors
+    /// If the object has no such program.
+    pub fn standing_among(
+        &mut self,
+        hook: Hook,
+        filters: &[Seat],
+    ) -> Result<Standing, DatapathError> {
+        let program = classifier(&mut self.ebpf, hook.program())?;
+        let same_side = filters
+            .iter()
+            .filter(|one| one.ingress == hook.is_ingress());
+        let chain = same_side.map(|one| (one.id, one.program.as_str()));
+        Ok(standing_among(program, chain))
     }
 
     /// Attaches a program anew, in front of all others. At no moment is there none, or are there two
     /// of ours that would hand each other the same packet: in between everything is dropped.
     ///
     /// # Errors
-    /// If the kernel refuses; then the interface stays as it was.
+    /// If the kernel refuses; then the interface stays as it was, or closed.
     pub fn attach_in_front(
         &mut self,
         hook: Hook,
         (interface, ifindex): (&str, u32),
         old: Attachment,
     ) -> Result<Attachment, DatapathError> {
-        let pin = self
-            .pins
-            .as_ref()
-            .map(|pins| pins.link(ifindex, hook.program()));
+        let pin = self.pin_of(hook, ifindex);
         let closed = classifier(&mut self.ebpf, CLOSED)?;
-        let link = close(closed, hook, interface)?;
-        // A pin that can't be removed is told by the next one, which can't be made.
-        let _ = old.detach();
-        let program = classifier(&mut self.ebpf, hook.program())?;
-        reopen(program, link, (hook, interface), pin.as_deref())
+        match self.mode {
+            HookMode::Tcx => {
+                let link = close(closed, hook, interface)?;
+                // A pin that can't be removed is told by the next one, which can't be made.
+                let _ = old.detach();
+                let program = classifier(&mut self.ebpf, hook.program())?;
+                reopen(program, link, (hook, interface), pin.as_deref())
+            }
+            HookMode::Clsact => {
+                filter::close(closed, hook, interface)?;
+                // It opens what was closed as soon as the program is there.
+                self.attach(hook, (interface, ifindex))
+            }
+        }
     }
 
-    /// Whether an earlier run left a link there.
+    /// Whether an earlier run left a link or a filter there.
     #[must_use]
     pub fn has_link(&self, hook: Hook, ifindex: u32) -> bool {
-        let pin = self
-            .pins
-            .as_ref()
-            .map(|pins| pins.link(ifindex, hook.program()));
-        pin.is_some_and(|pin| pin.exists())
+        self.pin_of(hook, ifindex).is_some_and(|pin| pin.exists())
     }
 
     /// Takes off what an earlier run attached and this one didn't.
@@ -79,7 +101,7 @@ impl Datapath {
     /// If a pin can't be removed.
     pub fn drop_other_links(&self) -> Result<(), PinError> {
         match &self.pins {
-            Some(pins) => pins.keep_links(&self.links),
+            Some(pins) => pins.keep_attachments(self.mode, &self.links),
             None => Ok(()),
         }
     }

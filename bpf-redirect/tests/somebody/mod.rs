@@ -1,8 +1,8 @@
-//! A tcx program of somebody else. The tests of whole nodes use this file too.
+//! A program of somebody else. The tests of whole nodes use this file too.
 
 use aya::Ebpf;
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use aya::programs::{SchedClassifier, TcAttachType};
 use object::write::{Object, Symbol, SymbolSection};
 use object::{
     Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
@@ -29,13 +29,16 @@ pub(crate) fn somebody_elses() -> Ebpf {
     Ebpf::load(&object.write().unwrap()).unwrap()
 }
 
-/// Attaches it before all others at ingress of an interface of the calling thread's namespace.
-pub(crate) fn in_front(ebpf: &mut Ebpf, interface: &str) -> SchedClassifierLink {
+/// Attaches it at ingress of an interface of the calling thread's namespace.
+pub(crate) fn in_front(
+    ebpf: &mut Ebpf,
+    interface: &str,
+    how: TcAttachOptions,
+) -> SchedClassifierLink {
     let program: &mut SchedClassifier = ebpf.program_mut("somebody").unwrap().try_into().unwrap();
     let _ = program.load();
-    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program
-        .attach_with_options(interface, TcAttachType::Ingress, first)
+        .attach_with_options(interface, TcAttachType::Ingress, how)
         .unwrap();
     program.take_link(id).unwrap()
 }

@@ -69,12 +69,10 @@ pub(super) fn build(
     mut identities: Identities,
 ) -> Result<Parts> {
     let node_end = gate.node_end.index;
+    let mode = setup.hook_mode.unwrap_or_else(HookMode::probe);
     let mut datapath = match (pins, config) {
-        (Some(pins), Some(config)) => Datapath::take_over(node_end, pins, config),
-        (pins, _) => {
-            let mode = setup.hook_mode.unwrap_or_else(HookMode::probe);
-            Datapath::load(node_end, mode, pins)
-        }
+        (Some(pins), Some(config)) => Datapath::take_over(node_end, mode, (pins, config)),
+        (pins, _) => Datapath::load(node_end, mode, pins),
     }
     .map_err(bpf_refused)?;
     let (policies, cast) = (PolicySet::default(), policy::Cast::default());
@@ -92,8 +90,8 @@ pub(super) fn build(
     Ok((datapath, learner, (dns, http), side_link))
 }
 
-/// Opens the pins, and what an earlier run of this instance left there to be taken over. Filters have
-/// no links: what they left is removed, and said.
+/// Opens the pins, and what an earlier run of this instance left there to be taken over. What it attached
+/// in the other way (tcx, or filters) is removed, and said.
 pub(super) fn open_pins(setup: &Setup) -> Result<(Option<Pins>, Option<Inherited>)> {
     let Some(dir) = &setup.pins else {
         return Ok((None, None));
@@ -103,7 +101,7 @@ pub(super) fn open_pins(setup: &Setup) -> Result<(Option<Pins>, Option<Inherited
         PinError::InUse { .. } | PinError::Create { .. } | PinError::Remove { .. } => error.into(),
     })?;
     let mode = setup.hook_mode.unwrap_or_else(HookMode::probe);
-    if pins.has_links() && mode == HookMode::Tcx {
+    if pins.has_attachments(mode) {
         let inherited = inspect(&pins).map_err(|error| {
             let dir = dir.display();
             Exit::with(

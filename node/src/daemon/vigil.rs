@@ -2,7 +2,7 @@
 //! second, set right and said.
 
 use anyhow::Result;
-use bpf_redirect::{Attachment, Datapath, Hook, Standing};
+use bpf_redirect::{Attachment, Datapath, Hook, HookMode, Seat, Standing};
 use transport::{LinkError, Netlink};
 
 use crate::resolver::{HELP, RESOLVED_ON_HOST, resolved_on_host};
@@ -115,7 +115,15 @@ pub(crate) fn set_right(
     attachment: &mut Option<Attachment>,
 ) -> Result<Option<String>> {
     let name = interface.0;
-    let what = match datapath.standing(hook, name)? {
+    let standing = match datapath.mode() {
+        HookMode::Tcx => datapath.standing(hook, name)?,
+        HookMode::Clsact => match filters(interface.1) {
+            Ok(filters) => datapath.standing_among(hook, &filters)?,
+            // The interface is gone.
+            Err(_) => Standing::Unknown,
+        },
+    };
+    let what = match standing {
         Standing::First | Standing::Unknown => return Ok(None),
         Standing::Behind(others) => {
             let others = others.join(", ");
@@ -135,4 +143,18 @@ pub(crate) fn set_right(
         }
     };
     Ok(Some(what))
+}
+
+/// The filters of an interface of the calling thread's namespace, in the order in which they run.
+///
+/// # Errors
+/// If it is gone.
+pub(crate) fn filters(ifindex: u32) -> Result<Vec<Seat>, LinkError> {
+    let filters = Netlink::open()?.filters(ifindex)?.into_iter();
+    let seats = filters.map(|filter| Seat {
+        ingress: filter.ingress,
+        program: filter.program.unwrap_or(filter.kind),
+        id: filter.program_id.unwrap_or_default(),
+    });
+    Ok(seats.collect())
 }
