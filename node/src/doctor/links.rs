@@ -9,6 +9,7 @@ use transport::{LinkError, Netlink};
 
 use super::Finding;
 use crate::endpoints::file::Roster;
+use crate::endpoints::{Found, Site};
 
 const PROGRAMS: &str = "programs";
 const RESOLVERS: &str = "resolvers";
@@ -137,13 +138,14 @@ fn whose(program: &str) -> String {
     known.map_or_else(String::new, |(_, owner)| format!(" of {owner}"))
 }
 
-/// Containers whose names Docker asks for from the host: no query of theirs passes their link.
-pub(super) fn resolvers(namespaces: &[(String, PathBuf)]) -> Vec<Finding> {
+/// Containers whose names Docker asks for from the host: no query of theirs passes their link. And cgroups
+/// whose processes have names resolved by another one.
+pub(super) fn resolvers(namespaces: &[(String, PathBuf)], roster: &Roster) -> Vec<Finding> {
     let mut wanted: BTreeMap<(u64, u64), &str> = BTreeMap::new();
     for (endpoint, path) in namespaces {
         wanted.extend(inode(path).map(|inode| (inode, endpoint.as_str())));
     }
-    let mut findings = Vec::new();
+    let mut findings: Vec<Finding> = roster.found.iter().filter_map(bypassed).collect();
     for (inode, text) in resolv_confs(&wanted.keys().copied().collect()) {
         if let Some(endpoint) = wanted.get(&inode)
             && is_resolved_on_host(&text)
@@ -160,10 +162,23 @@ pub(super) fn resolvers(namespaces: &[(String, PathBuf)]) -> Vec<Finding> {
     if findings.is_empty() {
         findings.push(Finding::ok(
             RESOLVERS,
-            "Docker resolves no endpoint's names on the host",
+            "no endpoint's names are resolved by another process on the host",
         ));
     }
     findings
+}
+
+fn bypassed(found: &Found) -> Option<Finding> {
+    let Site::Cgroup(cgroup) = &found.site else {
+        return None;
+    };
+    let text = format!(
+        "{} for {}: its queries are not judged, and nothing is learned from them",
+        cgroup.bypass.as_deref()?,
+        found.workload.full_name()
+    );
+    let help = "hide the resolver's socket from its processes, and let them ask a DNS server";
+    Some(Finding::warn(RESOLVERS, text, help))
 }
 
 /// Docker's own comment names the servers that it asks, and those that it asks from the host.
