@@ -7,6 +7,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
+use bpf_redirect_common::{CG_ASKERS_MAX, CG_SOCKETS_MAX};
 use namegate_tests::{Cgroup, Daemon, Running, Stage, TcpEcho, policy, seen_by};
 
 /// One socket of each kind; see there.
@@ -309,6 +310,34 @@ fn the_proxy_is_talked_to_by_a_servers_address_alone() {
         !String::from_utf8_lossy(&outside.stdout).contains(WEB),
         "{outside:?}"
     );
+}
+
+/// Beyond these bounds the least recently used entry is forgotten, and the newest always works.
+#[test]
+fn more_sockets_and_queries_than_are_remembered_forget_the_oldest() {
+    let stage = Stage::new().unwrap();
+    let job = Job::start(&stage, &policy("job", NAMES));
+    let (sockets, askers) = (2 * CG_SOCKETS_MAX, 2 * CG_ASKERS_MAX);
+    let forgotten = job.socket("forget", &[SERVER, "53", &sockets.to_string()]);
+    assert_eq!(forgotten, "EPERM", "nobody knows any more what it asked");
+    job.learn();
+    assert_eq!(
+        job.socket("flood", &[SERVER, "53", &askers.to_string()]),
+        "ok"
+    );
+    let output = job.daemon.namegate(&["map", "list", "-o", "json"]);
+    let maps: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+    for (name, most) in [("CG_SOCKET", CG_SOCKETS_MAX), ("CG_ASKER", CG_ASKERS_MAX)] {
+        let map = maps
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|map| map["name"] == name);
+        let entries = map.unwrap()["entries"].as_u64().unwrap();
+        let most = u64::try_from(most).unwrap();
+        assert!(entries <= most && entries > most / 2, "{name}: {entries}");
+    }
+    job.learn();
 }
 
 #[test]

@@ -252,6 +252,25 @@ def try_often(address, port, times):
     print(passed)
 
 
+def forget(address, port, times):
+    """Connects a socket, and then so many others, to a DNS server; what the first may still send."""
+    with datagram(address) as first:
+        first.connect((address, port))
+        for _ in range(int(times)):
+            with datagram(address) as other:
+                other.connect((address, port))
+        first.send(QUERY)
+
+
+def flood(address, port, times):
+    """So many messages, each with an id of its own as far as there are any."""
+    for start in range(0, int(times), 65536):
+        with datagram(address) as made:
+            made.connect((address, port))
+            for number in range(min(65536, int(times) - start)):
+                made.send(struct.pack("!H", number))
+
+
 def unlink(number, _):
     """Takes a BPF link off whatever it is on: BPF_LINK_GET_FD_BY_ID 30, BPF_LINK_DETACH 34."""
     def bpf(command, words):
