@@ -11,7 +11,7 @@ use crate::command::{self, output, which};
 use crate::debian;
 
 /// Programs that the tests start, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("dig", "bind9-dnsutils"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
@@ -23,6 +23,7 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("musl-gcc", "musl-tools"),
     ("ping", "iputils-ping"),
     ("socat", "socat"),
+    ("python3", "python3"),
 ];
 
 /// The first kernel with tcx.
@@ -144,6 +145,13 @@ fn look_at_kernel() -> Result<()> {
     ensure!(
         filesystems.split_whitespace().any(|name| name == "bpf"),
         "this kernel has no bpf file system"
+    );
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    ensure!(
+        mounts
+            .lines()
+            .any(|line| line.split(' ').nth(2) == Some("cgroup2")),
+        "no cgroup file system of version 2 is mounted"
     );
     for (what, words) in ABILITIES {
         output(Command::new("unshare").arg("--net").args(words))
