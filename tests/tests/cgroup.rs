@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
-use bpf_redirect_common::{CG_ASKERS_MAX, CG_SOCKETS_MAX};
+use bpf_redirect_common::{CG_ASKER, CG_ASKERS_MAX, CG_SOCKET, CG_SOCKETS_MAX};
 use namegate_tests::{Cgroup, Daemon, Running, Stage, TcpEcho, policy, seen_by};
 
 /// One socket of each kind; see there.
@@ -327,7 +327,7 @@ fn more_sockets_and_queries_than_are_remembered_forget_the_oldest() {
     );
     let output = job.daemon.namegate(&["map", "list", "-o", "json"]);
     let maps: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
-    for (name, most) in [("CG_SOCKET", CG_SOCKETS_MAX), ("CG_ASKER", CG_ASKERS_MAX)] {
+    for (name, most) in [(CG_SOCKET, CG_SOCKETS_MAX), (CG_ASKER, CG_ASKERS_MAX)] {
         let map = maps
             .as_array()
             .unwrap()
