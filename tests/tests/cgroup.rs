@@ -296,6 +296,12 @@ fn the_proxy_is_talked_to_by_a_servers_address_alone() {
         );
     }
     assert!(job.daemon.counter("not-redirected").unwrap() >= before + 5);
+    // Neighbours are looked for on the link alone.
+    assert_eq!(job.socket("raw_neighbour", &["ff02::1", "0"]), "ok");
+    assert_eq!(
+        job.socket("raw_neighbour", &["2001:db8:1::1", "0"]),
+        "EPERM"
+    );
     // Somebody outside of the cgroup is nobody's asker.
     let args = [
         "+tries=1",
@@ -386,9 +392,14 @@ fn rules_of_prefixes_hold_and_a_child_is_part_of_it() {
 #[test]
 fn who_may_reach_a_service_of_the_cgroup_is_judged_and_its_answers_pass() {
     let stage = Stage::new().unwrap();
-    // Nothing may be reached but the DNS server; of who may come in, alice alone.
-    let ingress = "  ingress:\n  - fromEndpoints: [{matchLabels: {app: alice}}]\n    toPorts: [{ports: [{port: '8080', protocol: TCP}]}]\n";
-    let job = Job::start(&stage, &(policy("job", NAMES) + ingress));
+    // Alice may come in, and nothing may be sent to her; bob the other way round.
+    let rules = "
+  - toEndpoints: [{matchLabels: {app: bob}}]
+  ingress:
+  - fromEndpoints: [{matchLabels: {app: alice}}]
+    toPorts: [{ports: [{port: '8080', protocol: TCP}]}]
+";
+    let job = Job::start(&stage, &(policy("job", NAMES) + rules));
     job.daemon.endpoint(&stage.alice).unwrap();
     let bob = stage.node.workload("bob", 3).unwrap();
     let revision = job.daemon.status().unwrap()["policy"]["revision"].as_u64();
@@ -410,6 +421,8 @@ fn who_may_reach_a_service_of_the_cgroup_is_judged_and_its_answers_pass() {
     assert_eq!(get(&stage.alice, "8080"), "served\n");
     assert_eq!(get(&stage.alice, "8081"), "", "another port");
     assert_eq!(get(&bob, "8080"), "", "another workload");
+    let to_alice = job.socket("tcp", &["10.0.0.2", "8080"]);
+    assert_eq!(to_alice, "EACCES", "her answers alone pass");
     // The proxy's answers come in all the same.
     for way in ["+notcp", "+tcp"] {
         let answer = job.dig(&[way, "+short", "@203.0.113.2", "web.example.com"]);
@@ -491,7 +504,6 @@ fn a_program_that_somebody_takes_off_is_back_within_a_second_and_told() {
     let link = egress.unwrap()["link"].to_string();
     let unlink = ["python3", SOCKETS, "unlink", &link, "0"];
     assert_eq!(stage.node.check(unlink[0], &unlink[1..]).unwrap(), "ok\n");
-    assert_eq!(job.socket("udp", &[OTHER, "80"]), "ok", "it was off");
     for _ in 0..40 {
         if job.socket("udp", &[OTHER, "80"]) == "EPERM" {
             break;
@@ -548,9 +560,21 @@ fn a_cgroup_that_goes_and_comes_again_is_guarded_again() {
 }
 
 #[test]
-fn what_can_not_be_guarded_is_refused_by_name() {
+fn what_can_not_be_guarded_is_refused_by_name_and_a_resolver_that_goes_round_is_told() {
     let stage = Stage::new().unwrap();
+    let nsswitch = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(nsswitch.path(), "hosts: files resolve dns\n").unwrap();
+    let nsswitch = nsswitch.path().display().to_string();
+    let mount = ["--bind", &nsswitch, "/etc/nsswitch.conf"];
+    stage.node.check("mount", &mount).unwrap();
     let job = Job::start(&stage, &policy("job", NAMES));
+    let socket = job.daemon.path("namegate.sock").display().to_string();
+    let status = job.daemon.namegate(&["status", "--socket", &socket]);
+    let status = String::from_utf8_lossy(&status.unwrap().stdout).into_owned();
+    assert!(
+        status.contains("default/job: systemd-resolved is asked"),
+        "{status}"
+    );
     let child = Cgroup::at("child", job.cgroup.path().join("child")).unwrap();
     let root = job.cgroup.path().parent().unwrap().display().to_string();
     for (file, name, path) in [

@@ -93,6 +93,17 @@ fn text(status: &Value) -> String {
             word(one, "/reason")
         )
     }));
+    let warned = endpoints.iter().filter(|one| {
+        let warning = one.get("warning");
+        warning.is_some_and(Value::is_string)
+    });
+    lines.extend(warned.map(|one| {
+        format!(
+            "           {}: {}; what is asked there is not judged",
+            word(one, "/name"),
+            word(one, "/warning")
+        )
+    }));
     let problems = list(status, "endpoint_problems").iter();
     lines.extend(
         problems.map(|problem| format!("           not read: {}", problem.as_str().unwrap_or("?"))),

@@ -86,6 +86,14 @@ def raw_icmp(address, port):
         made.sendto(echo_request(), (address, 0))
 
 
+def raw_neighbour(address, port):
+    """A neighbour solicitation (ICMPv6 type 135)."""
+    links = [number for number, name in socket.if_nameindex() if name != "lo"]
+    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as made:
+        scope = links[0] if address.startswith("ff") else 0
+        made.sendto(struct.pack("!BBHI", 135, 0, 0, 0) + bytes(16), (address, 0, 0, scope))
+
+
 def raw_header(address, port):
     """A datagram, the IP header included."""
     payload = b"hello"
