@@ -42,13 +42,17 @@ struct Job<'a> {
 
 impl<'a> Job<'a> {
     fn start(stage: &'a Stage, text: &str) -> Self {
+        Self::start_with(stage, text, &[])
+    }
+
+    fn start_with(stage: &'a Stage, text: &str, args: &[&str]) -> Self {
         let cgroup = Cgroup::new("job").unwrap();
         let mut daemon = Daemon::prepare(&stage.node).unwrap();
         daemon
             .endpoint_file("job.yaml", &cgroup.endpoint())
             .unwrap();
         daemon.policy("job.yaml", text).unwrap();
-        daemon.start(&[]).unwrap();
+        daemon.start(args).unwrap();
         Self {
             stage,
             cgroup,
@@ -198,6 +202,18 @@ fn an_address_is_reached_only_once_it_was_learned_by_every_kind_of_socket() {
         });
         assert_eq!(seen.unwrap(), "", "{kind}");
     }
+}
+
+#[test]
+fn it_holds_where_interfaces_have_filters_and_no_tcx() {
+    let stage = Stage::new().unwrap();
+    let mut job = Job::start_with(&stage, &policy("job", NAMES), &["--hooks", "clsact"]);
+    assert_eq!(job.socket("tcp", &[WEB, "80"]), "EACCES");
+    job.learn();
+    assert_eq!(job.socket("tcp", &[WEB, "80"]), "ok");
+    job.daemon.end_with("KILL").unwrap();
+    assert_eq!(job.socket("tcp", &[WEB, "80"]), "ok");
+    assert_eq!(job.socket("udp", &[OTHER, "80"]), "EPERM");
 }
 
 #[test]
