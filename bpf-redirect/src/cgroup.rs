@@ -173,6 +173,32 @@ impl Datapath {
         self.open(common::CG_ASKER).map(Askers)
     }
 
+    /// How many instructions the verifier walked through to accept each program of a cgroup, on all ways
+    /// through it. `None` from a kernel that doesn't tell.
+    ///
+    /// # Errors
+    /// If the kernel refuses one.
+    pub fn verified_for_cgroups(
+        &mut self,
+    ) -> Result<Vec<(&'static str, Option<u32>)>, DatapathError> {
+        let mut walked = Vec::new();
+        for name in SHOWING.into_iter().chain(LEADING) {
+            let failed = |source| DatapathError::Program { name, source };
+            let program: &mut CgroupSockAddr = self.program(name).map_err(failed)?;
+            program.load().map_err(failed)?;
+            let info = program.info().map_err(failed)?;
+            walked.push((name, info.verified_instruction_count()));
+        }
+        for (name, _) in JUDGING {
+            let failed = |source| DatapathError::Program { name, source };
+            let program: &mut CgroupSkb = self.program(name).map_err(failed)?;
+            program.load().map_err(failed)?;
+            let info = program.info().map_err(failed)?;
+            walked.push((name, info.verified_instruction_count()));
+        }
+        Ok(walked)
+    }
+
     fn set_cgroup(&mut self, id: u64, endpoint: u32) -> Result<(), DatapathError> {
         let value = CgroupEndpoint {
             endpoint,

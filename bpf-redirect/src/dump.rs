@@ -3,6 +3,8 @@
 //! [`SHAPES`] is the one place that knows how key and value of each map are read; a map of another
 //! version has no shape.
 
+mod cgroup;
+
 use std::fmt;
 use std::net::IpAddr;
 
@@ -211,31 +213,31 @@ pub(crate) const SHAPES: [Shape; 21] = [
         common::CG_ENDPOINT,
         (Some(pinned::storage), None),
         |key| wide("cgroup", key),
-        cgroup_endpoint,
+        cgroup::cgroup_endpoint,
     ),
     Shape::new(
         common::CG_ID,
         hash!(u64 => CgroupEndpoint),
         |key| wide("cgroup", key),
-        cgroup_endpoint,
+        cgroup::cgroup_endpoint,
     ),
     Shape::new(
         common::CG_LISTEN,
         (Some(pinned::single::<{ size_of::<Listeners>() }>), None),
         nothing,
-        listeners,
+        cgroup::listeners,
     ),
     Shape::new(
         common::CG_SOCKET,
         hash!(u64 => SocketServer),
         |key| wide("cookie", key),
-        socket_server,
+        cgroup::socket_server,
     ),
     Shape::new(
         common::CG_ASKER,
         hash!(AskerKey => AskerValue),
-        asker,
-        asked,
+        cgroup::asker,
+        cgroup::asked,
     ),
 ];
 
@@ -331,70 +333,6 @@ fn endpoint_address(bytes: &[u8]) -> Option<Row> {
 fn next_hop(bytes: &[u8], _: u64) -> Option<Row> {
     let NextHop { mac, reserved: _ } = read(bytes)?;
     Some(vec![("mac", Field::Mac(mac))])
-}
-
-fn cgroup_endpoint(bytes: &[u8], _: u64) -> Option<Row> {
-    let CgroupEndpoint {
-        endpoint,
-        reserved: _,
-    } = read(bytes)?;
-    Some(vec![(ENDPOINT, Field::Number(endpoint.into()))])
-}
-
-fn listeners(bytes: &[u8], _: u64) -> Option<Row> {
-    let Listeners {
-        udp4,
-        udp6,
-        tcp4,
-        tcp6,
-    } = read(bytes)?;
-    Some(vec![
-        ("udp4", port(udp4)),
-        ("udp6", port(udp6)),
-        ("tcp4", port(tcp4)),
-        ("tcp6", port(tcp6)),
-    ])
-}
-
-fn socket_server(bytes: &[u8], _: u64) -> Option<Row> {
-    let SocketServer {
-        server,
-        port: own,
-        reserved: _,
-    } = read(bytes)?;
-    Some(vec![
-        ("server", Field::Address(server.into())),
-        ("server_port", port(own)),
-    ])
-}
-
-fn asker(bytes: &[u8]) -> Option<Row> {
-    let AskerKey {
-        source,
-        source_port,
-        id,
-        protocol,
-    } = read(bytes)?;
-    Some(vec![
-        ("source", Field::Address(source.into())),
-        ("source_port", port(source_port)),
-        ("id", port(id)),
-        ("protocol", protocol_word(u8::try_from(protocol).ok()?)),
-    ])
-}
-
-fn asked(bytes: &[u8], _: u64) -> Option<Row> {
-    let AskerValue {
-        endpoint,
-        server,
-        port: own,
-        reserved: _,
-    } = read(bytes)?;
-    Some(vec![
-        (ENDPOINT, Field::Number(endpoint.into())),
-        ("server", Field::Address(server.into())),
-        ("server_port", port(own)),
-    ])
 }
 
 fn service_key(bytes: &[u8]) -> Option<Row> {

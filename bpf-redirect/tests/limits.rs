@@ -203,4 +203,13 @@ fn every_program_is_verified_within_its_budget() {
         let walked = datapath.verified_instructions(hook).unwrap().unwrap();
         assert!(walked < most, "{hook:?}: {walked} of {most}");
     }
+    for (name, walked) in datapath.verified_for_cgroups().unwrap() {
+        let most = match name {
+            "ng_cg_egress" | "ng_cg_ingress" => 500_000,
+            _ if name.contains("connect") || name.contains("sendmsg") => 200_000,
+            _ => 1_000,
+        };
+        let walked = walked.unwrap();
+        assert!(walked < most, "{name}: {walked} of {most}");
+    }
 }

@@ -85,7 +85,7 @@ pub(crate) fn examine(patient: &Patient) -> Vec<Finding> {
     let (roster, namespaces, of_endpoints) = files::endpoints(&patient.endpoint_dir);
     findings.extend(of_endpoints);
     findings.extend(links::programs(&roster));
-    findings.extend(links::resolvers(&namespaces));
+    findings.extend(links::resolvers(&namespaces, &roster));
     findings
 }
 

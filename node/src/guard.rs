@@ -1,23 +1,23 @@
 //! The endpoints of this node: found, judged, attached.
 
+mod cgroup;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use bpf_redirect::{
-    Attachment, CgroupAttachment, CgroupPlace, Datapath, DatapathError, EndpointEntry, Hook,
-    Inherited, KernelTable, Ledger, strangers,
+    Attachment, CgroupAttachment, Datapath, DatapathError, EndpointEntry, Hook, Inherited,
+    KernelTable, Ledger, strangers,
 };
 use policy::{Cast, EndpointId, LocalEndpoint, Peer, Service};
 use serde::Serialize;
-use serde_json::{Value, json};
 use transport::Gate;
 
 use crate::clock;
 use crate::daemon::{filters, set_right};
 use crate::endpoints::file::Roster;
-use crate::endpoints::{Found, GuardedCgroup, Refused, Site};
+use crate::endpoints::{Found, Refused, Site};
 use crate::learner::{Heritage, Learner};
 use crate::remembered::Remembered;
 
@@ -36,17 +36,6 @@ pub(crate) struct Guarded {
 impl Guarded {
     fn is_attached(&self) -> bool {
         !self.attachments.is_empty() || self.cgroup.is_some()
-    }
-
-    /// The programs on its cgroup.
-    pub(crate) fn cgroup_programs(&self) -> Vec<Value> {
-        let programs = self.cgroup.iter().flat_map(CgroupAttachment::programs);
-        programs
-            .map(|(program, link)| {
-                let hook = program.trim_start_matches("ng_cg_");
-                json!({ "hook": hook, "by": "cgroup", "program": program, "link": link, "ours": true })
-            })
-            .collect()
     }
 
     fn detach(&mut self) {
@@ -346,7 +335,7 @@ impl Guards {
                 Site::Link(link) => link,
                 Site::Cgroup(cgroup) => {
                     let id = (*id, guarded.found.workload.full_name());
-                    seen.extend(watch_cgroup(datapath, (id, cgroup), &mut guarded.cgroup));
+                    seen.extend(cgroup::watch(datapath, (id, cgroup), &mut guarded.cgroup));
                     continue;
                 }
             };
@@ -419,43 +408,6 @@ fn is_same_site(a: &Found, b: &Found) -> bool {
         && a.workload.namespace == b.workload.namespace
 }
 
-/// Sets the programs of a cgroup right, if some are off; says what was wrong. One that is gone is let go
-/// with the next look at the endpoints.
-fn watch_cgroup(
-    datapath: &mut Datapath,
-    ((id, name), cgroup): ((EndpointId, String), &GuardedCgroup),
-    attachment: &mut Option<CgroupAttachment>,
-) -> Option<String> {
-    let missing = Datapath::missing_from_cgroup(attachment.as_ref()?, cgroup.id);
-    let is_there = cgroup
-        .path
-        .metadata()
-        .is_ok_and(|metadata| metadata.ino() == cgroup.id);
-    if missing.is_empty() || !is_there {
-        return None;
-    }
-    let (shown, missing) = (cgroup.path.display(), missing.join(", "));
-    match datapath.attach_cgroup(cgroup_place(id, cgroup)) {
-        Ok(anew) => {
-            *attachment = Some(anew);
-            Some(format!(
-                "{shown}: {missing} were taken off; packets passed unjudged until now, and they are back"
-            ))
-        }
-        Err(error) => Some(format!(
-            "{name} may be open: {missing} were taken off: {error}"
-        )),
-    }
-}
-
-fn cgroup_place(id: EndpointId, cgroup: &GuardedCgroup) -> CgroupPlace<'_> {
-    CgroupPlace {
-        path: &cgroup.path,
-        id: cgroup.id,
-        endpoint: id.get(),
-    }
-}
-
 fn refuse(
     id: EndpointId,
     guarded: &mut Guarded,
@@ -525,14 +477,11 @@ fn attach(id: EndpointId, guarded: &mut Guarded, datapath: &mut Datapath) -> any
             tracing::info!(endpoint = %name, id = %id, interface = %link.name, "guarded");
         }
         Site::Cgroup(cgroup) => {
-            guarded.cgroup = Some(datapath.attach_cgroup(cgroup_place(id, cgroup))?);
+            guarded.cgroup = Some(datapath.attach_cgroup(cgroup::place(id, cgroup))?);
             let path = cgroup.path.display();
             tracing::info!(endpoint = %name, id = %id, cgroup = %path, "guarded");
             if let Some(bypass) = &cgroup.bypass {
-                tracing::warn!(
-                    endpoint = %name,
-                    "{bypass}: what is asked there is not judged, and nothing is learned from it"
-                );
+                tracing::warn!(endpoint = %name, "{bypass}");
             }
         }
     }

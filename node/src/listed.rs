@@ -68,10 +68,11 @@ fn summary(daemon: &Daemon, id: EndpointId, guarded: &Guarded) -> Value {
     };
     let is_enforced = snapshot.is_egress_enforced(id);
     let name = guarded.found.workload.full_name();
-    let warning = daemon
-        .resolved_on_host
-        .contains(&name)
-        .then_some(RESOLVED_ON_HOST);
+    let on_host = daemon.resolved_on_host.contains(&name);
+    let warning = match cgroup_of(found) {
+        Some(cgroup) => cgroup.bypass.as_deref(),
+        None => on_host.then_some(RESOLVED_ON_HOST),
+    };
     json!({
         "id": id.get(),
         "name": name,
@@ -81,7 +82,6 @@ fn summary(daemon: &Daemon, id: EndpointId, guarded: &Guarded) -> Value {
         "identity": identity,
         "interface": found.link().map(|link| &link.name),
         "cgroup": cgroup_of(found).map(|cgroup| &cgroup.path),
-        "warning": cgroup_of(found).and_then(|cgroup| cgroup.bypass.as_deref()),
         "addresses": found.addresses(),
         "egress": is_enforced.map(|enforced| if enforced { "enforced" } else { "open" }),
         "names": names,

@@ -11,7 +11,7 @@ use crate::command::{self, output, which};
 use crate::debian;
 
 /// Programs that the tests start, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 17] = [
+const PROGRAMS: [(&str, &str); 18] = [
     ("dig", "bind9-dnsutils"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
@@ -29,6 +29,7 @@ const PROGRAMS: [(&str, &str); 17] = [
     ("iptables-nft", "iptables"),
     ("iptables-legacy", "iptables"),
     ("dnsmasq", "dnsmasq-base"),
+    ("python3", "python3"),
 ];
 
 /// What a namespace must be able to do: each is tried in one of its own.
@@ -143,6 +144,13 @@ fn look_at_kernel() -> Result<()> {
     ensure!(
         filesystems.split_whitespace().any(|name| name == "bpf"),
         "this kernel has no bpf file system"
+    );
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    ensure!(
+        mounts
+            .lines()
+            .any(|line| line.split(' ').nth(2) == Some("cgroup2")),
+        "no cgroup file system of version 2 is mounted"
     );
     for (what, words) in ABILITIES {
         output(Command::new("unshare").arg("--net").args(words))

@@ -145,9 +145,14 @@ impl<H: Host> UdpWorker<H> {
             queries: Inbox::new(BATCH, QUERY_BUFFER),
             answers: Inbox::new(BATCH / 2, DATAGRAM_MAX),
         };
+        let link = match self.place {
+            Place::Gate => self.proxy.link,
+            // By which link a link-local server is meant is not known here: nothing is sent to it.
+            Place::Node => 0,
+        };
         let mut out = Outgoing {
-            to_clients: Outbox::new(BATCH, DATAGRAM_MAX, self.proxy.link),
-            to_servers: Outbox::new(BATCH, QUERY_BUFFER, self.proxy.link),
+            to_clients: Outbox::new(BATCH, DATAGRAM_MAX, link),
+            to_servers: Outbox::new(BATCH, QUERY_BUFFER, link),
             sent: Vec::with_capacity(BATCH),
             scratch: Vec::with_capacity(4_096),
             told: Vec::new(),
@@ -407,8 +412,8 @@ impl<H: Host> UdpWorker<H> {
                 };
                 (reply.origin.server.ip(), Some(mark))
             }
-            // The kernel takes the listener's own; the workload is shown the server's.
-            Place::Node => (any_of(client.ip()), None),
+            // The listener's own; the workload is shown the server's.
+            Place::Node => (loopback_of(client.ip()), None),
         };
         if out.to_clients.is_full() {
             flush_clients(&self.listener, &mut out.to_clients);
@@ -464,5 +469,13 @@ fn any_of(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// The loopback address of the same family as `ip`.
+fn loopback_of(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     }
 }

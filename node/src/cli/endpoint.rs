@@ -117,28 +117,8 @@ fn details(endpoint: &Value) -> String {
     }
     line("identity", at("/identity"));
     line("labels", at("/labels"));
-    if endpoint.get("cgroup").is_some_and(Value::is_string) {
-        line(
-            "cgroup",
-            format!("{} (number {})", at("/cgroup"), at("/cgroup_id")),
-        );
-        if endpoint.get("warning").is_some_and(Value::is_string) {
-            line("warning", at("/warning"));
-        }
-    } else {
-        line("addresses", at("/addresses"));
-        line("mac", at("/mac"));
-        let interface = [
-            at("/interface"),
-            at("/ifindex"),
-            at("/host_mac"),
-            at("/mtu"),
-        ];
-        let [name, index, host_mac, mtu] = interface;
-        line(
-            "interface",
-            format!("{name} (index {index}, MAC {host_mac}, MTU {mtu})"),
-        );
+    for (name, text) in place(endpoint) {
+        line(name, text);
     }
     let (ingress, egress) = (at("/enforcement/ingress"), at("/enforcement/egress"));
     line(
@@ -175,6 +155,32 @@ fn details(endpoint: &Value) -> String {
         out.push_str(&entry_table(entries));
     }
     out
+}
+
+/// Where it is guarded.
+fn place(endpoint: &Value) -> Vec<(&'static str, String)> {
+    let at = |path: &str| shown(endpoint.pointer(path));
+    let has = |key: &str| endpoint.get(key).is_some_and(Value::is_string);
+    if has("cgroup") {
+        let cgroup = format!("{} (number {})", at("/cgroup"), at("/cgroup_id"));
+        let warning = has("warning").then(|| ("warning", at("/warning")));
+        return [("cgroup", cgroup)].into_iter().chain(warning).collect();
+    }
+    let interface = [
+        at("/interface"),
+        at("/ifindex"),
+        at("/host_mac"),
+        at("/mtu"),
+    ];
+    let [name, index, host_mac, mtu] = interface;
+    vec![
+        ("addresses", at("/addresses")),
+        ("mac", at("/mac")),
+        (
+            "interface",
+            format!("{name} (index {index}, MAC {host_mac}, MTU {mtu})"),
+        ),
+    ]
 }
 
 fn entry_table(entries: &[Value]) -> String {

@@ -7,6 +7,7 @@ use transport::{LinkError, Netlink};
 
 use super::Finding;
 use crate::endpoints::file::Roster;
+use crate::endpoints::{Found, Site};
 use crate::resolver::{HELP, RESOLVED_ON_HOST, resolved_on_host};
 
 const PROGRAMS: &str = "programs";
@@ -136,19 +137,36 @@ fn whose(program: &str) -> String {
     known.map_or_else(String::new, |(_, owner)| format!(" of {owner}"))
 }
 
-/// Endpoints whose queries pass no link.
-pub(super) fn resolvers(namespaces: &[(String, PathBuf)]) -> Vec<Finding> {
+/// Endpoints whose queries pass no link: containers whose names Docker asks for from the host, and cgroups
+/// whose processes have names resolved by another one.
+pub(super) fn resolvers(namespaces: &[(String, PathBuf)], roster: &Roster) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = roster.found.iter().filter_map(bypassed).collect();
     let found = resolved_on_host(namespaces).into_iter();
-    let mut findings: Vec<Finding> = found
-        .map(|endpoint| Finding::warn(RESOLVERS, format!("{endpoint}: {RESOLVED_ON_HOST}"), HELP))
-        .collect();
+    findings.extend(
+        found.map(|endpoint| {
+            Finding::warn(RESOLVERS, format!("{endpoint}: {RESOLVED_ON_HOST}"), HELP)
+        }),
+    );
     if findings.is_empty() {
         findings.push(Finding::ok(
             RESOLVERS,
-            "Docker resolves no endpoint's names on the host",
+            "no endpoint's names are resolved by another process on the host",
         ));
     }
     findings
+}
+
+fn bypassed(found: &Found) -> Option<Finding> {
+    let Site::Cgroup(cgroup) = &found.site else {
+        return None;
+    };
+    let text = format!(
+        "{}: {}",
+        found.workload.full_name(),
+        cgroup.bypass.as_deref()?
+    );
+    let help = "hide the resolver's socket from its processes, and let them ask a DNS server";
+    Some(Finding::warn(RESOLVERS, text, help))
 }
 
 #[cfg(test)]

@@ -65,11 +65,13 @@ fn own_cgroup(root: &Path) -> Option<PathBuf> {
 /// Who else resolves names for the processes of a cgroup: by a socket of its own, in another process,
 /// which no hook of the cgroup sees.
 fn bypass() -> Option<String> {
+    const SO: &str = "what is asked there is not judged, and nothing is learned from it";
     if Path::new(NSCD).exists() {
-        return Some(format!("nscd resolves names ({NSCD})"));
+        return Some(format!("nscd resolves names ({NSCD}): {SO}"));
     }
     let text = std::fs::read_to_string(NSSWITCH).ok()?;
-    by_resolve(&text).then(|| format!("systemd-resolved is asked by nss-resolve ({NSSWITCH})"))
+    by_resolve(&text)
+        .then(|| format!("systemd-resolved is asked by nss-resolve ({NSSWITCH}): {SO}"))
 }
 
 fn by_resolve(nsswitch: &str) -> bool {

@@ -335,9 +335,10 @@ fn the_table_has_everybody() {
         .prefixes()
         .map(|(p, i)| (p.to_string(), i.get()))
         .collect();
-    assert_eq!(rows.len(), 2 + 2 + 7 + 1, "{rows:?}");
+    assert_eq!(rows.len(), 2 + 2 + 7 + 1 + 2, "{rows:?}");
     assert!(rows.contains(&("0.0.0.0/0".to_owned(), 9)) && rows.contains(&("::/0".to_owned(), 10)));
     assert_eq!(identity(HOST), 1);
+    assert_eq!((identity("127.0.0.53"), identity("::1")), (1, 1));
     assert_eq!((identity("1.1.1.1"), identity("2001:db8::1")), (9, 10));
     assert_eq!(identity("10.9.0.1"), Identity::LOCAL_MIN);
     assert_eq!(identity("10.1.0.1"), Identity::LOCAL_MIN + 1);
