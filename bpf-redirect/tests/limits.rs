@@ -130,11 +130,11 @@ fn upstream_flows_and_next_hops_forget_the_oldest() {
     }
 }
 
-/// What the verifier may walk through of each program: half of what it takes, and far less where that is
+/// What the verifier may walk through of each program: a quarter of what it takes, and far less where that is
 /// enough. A program that reaches its number is looked at before the number is raised.
 const WALKED_MAX: [(Hook, u32); 5] = [
-    (Hook::FromEndpoint, 500_000),
-    (Hook::ToEndpoint, 500_000),
+    (Hook::FromEndpoint, 250_000),
+    (Hook::ToEndpoint, 250_000),
     (Hook::NodeEnd, 10_000),
     (Hook::GateIn, 5_000),
     (Hook::GateOut, 500),

@@ -12,6 +12,7 @@ use crate::flow::{Event, Flow};
 use crate::limits::LINE_OCTETS_MAX;
 use crate::packet::{Ip, L4, TcpFlags};
 use crate::time::Time;
+use crate::trace::TraceReason;
 use crate::verdict::{AuthType, Direction, Verdict};
 
 impl Flow {
@@ -112,6 +113,14 @@ impl Flow {
         );
         if let Event::PolicyVerdict { match_type, .. } = &self.event {
             object.number("policy_match_type", *match_type);
+        }
+        if let Event::Trace { point, reason } = &self.event {
+            match point.json() {
+                Ok(name) => object.name("trace_observation_point", &name, false),
+                Err(number) => object.number("trace_observation_point", number.into()),
+            }
+            let is_unknown = *reason == TraceReason::Unknown;
+            object.name("trace_reason", reason.name(), is_unknown);
         }
         if let Some(file) = &self.file {
             object.nested("file", |object| {

@@ -17,7 +17,7 @@ pub(crate) fn of(flow: &Flow) -> String {
             DnsKind::Request => dns_query(dns),
             DnsKind::Response => dns_answer(dns),
         },
-        Event::PolicyVerdict { .. } | Event::Drop { .. } => packet(flow),
+        Event::PolicyVerdict { .. } | Event::Drop { .. } | Event::Trace { .. } => packet(flow),
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn is_over(key: &CtKey, value: &CtValue, now: u64) -> bool {
     } else {
         TCP_IDLE_NS
     };
-    now.saturating_sub(value.last_seen) > limit
+    value.silent_ns(now) > limit
 }
 
 /// Judges flows that were judged under an older policy.
@@ -69,12 +69,12 @@ impl<'a, T: Table> Review<'a, T> {
         {
             return false; // it is not under this snapshot yet, or not any more
         }
-        let (direction, port) = match key.direction {
+        let (direction, port) = match value.direction {
             EGRESS => (Direction::Egress, u16::from_be(key.peer_port)),
             _ => (Direction::Ingress, u16::from_be(key.local_port)),
         };
         let peer = IpAddr::from(key.peer);
-        let frontend = match (key.direction, l4(key.protocol)) {
+        let frontend = match (value.direction, l4(key.protocol)) {
             (EGRESS, Some(protocol)) => self.snapshot.frontend((peer, port).into(), protocol),
             _ => None,
         };
@@ -148,18 +148,19 @@ mod tests {
             local: Address::NONE,
             peer: Address::NONE,
             protocol,
-            direction: 1,
+            asker: 0,
             reserved: 0,
         };
         let now = 1_000_000 * SECOND_NS;
         let value = CtValue {
-            last_seen: now - age_secs * SECOND_NS,
+            last_seen: CtValue::seen_at(now - age_secs * SECOND_NS),
             identity: 0,
             rule: 0,
             verdict: 1,
             state,
-            reserved: [0; 2],
-            ticks: 0,
+            direction: EGRESS,
+            flags: 0,
+            ticks: [0; 2],
         };
         is_over(&key, &value, now)
     }

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bpf_redirect_common::{
-    Address, EGRESS, Event as KernelEvent, EventKind, Verdict as KernelVerdict,
+    Address, EGRESS, Event as KernelEvent, EventKind, TracePoint as KernelPoint,
+    TraceReason as KernelReason, Verdict as KernelVerdict,
 };
 use dnsproxy::{Answer, GateReason, Outcome, Told};
 use flow::{
     AuthType, Direction, Dns, DropReason, Emitter, Endpoint, Event, Flow, Ip, L4, RecordType,
-    TcpFlags, Uuid, Verdict,
+    TcpFlags, TracePoint, TraceReason, Uuid, Verdict,
 };
 use policy::{EndpointId, Identity, L4Protocol, RuleId};
 
@@ -155,10 +156,12 @@ impl Teller {
 
     /// The flow of one event of the kernel; `None` for one of a kind that isn't known.
     pub(crate) fn kernel(&self, event: &KernelEvent) -> Option<Flow> {
+        let kind = EventKind::from_number(event.kind)?;
         let reason = DropReason::from_number(event.reason);
         let rule = RuleId::from_number(event.rule);
-        let denied = event.reason != 0;
-        let (what, verdict) = match EventKind::from_number(event.kind)? {
+        let denied = kind != EventKind::Trace && event.reason != 0;
+        let (what, verdict) = match kind {
+            EventKind::Trace => (traced(event), Verdict::Forwarded),
             EventKind::Drop => (Event::Drop { reason }, Verdict::Dropped),
             EventKind::Verdict => {
                 let what = Event::PolicyVerdict {
@@ -195,12 +198,13 @@ impl Teller {
         let mut flow = self.between(&peers, Flow::new(what, verdict));
         flow.time = Some(clock::time_of_boot_ns(event.at));
         flow.policy_log = log.into_iter().collect();
-        flow.is_reply = (is_verdict && !denied).then_some(false);
-        flow.traffic_direction = if is_egress {
-            Direction::Egress
-        } else {
-            Direction::Ingress
+        flow.is_reply = match kind {
+            EventKind::Verdict => (!denied).then_some(false),
+            EventKind::Drop => None,
+            EventKind::Trace => is_reply(event),
         };
+        flow.traffic_direction = direction_of(kind, is_egress, flow.is_reply);
+        flow.proxy_port = proxy_port(event);
         if event.family != 0 {
             flow.ip = Some(Ip::new(source, destination));
             let ports = (
@@ -339,6 +343,41 @@ struct Peers {
     destination: Endpoint,
     source_names: Vec<Arc<str>>,
     destination_names: Vec<Arc<str>>,
+}
+
+fn traced(event: &KernelEvent) -> Event {
+    Event::Trace {
+        point: TracePoint::from_number(event.matched),
+        reason: TraceReason::from_number(event.reason.into()).unwrap_or_default(),
+    }
+}
+
+/// Whether a traced packet answers; `None` where nobody has asked.
+fn is_reply(event: &KernelEvent) -> Option<bool> {
+    match KernelReason::from_number(event.reason) {
+        KernelReason::Unknown => None,
+        KernelReason::Reply => Some(true),
+        KernelReason::New | KernelReason::Established | KernelReason::Related => Some(false),
+    }
+}
+
+/// Whose policy was asked, or would have been: of a trace it is who began that counts.
+fn direction_of(kind: EventKind, is_egress: bool, is_reply: Option<bool>) -> Direction {
+    match is_reply {
+        None if kind == EventKind::Trace => Direction::Unknown,
+        is_reply if is_egress != (is_reply == Some(true)) => Direction::Egress,
+        _ => Direction::Ingress,
+    }
+}
+
+/// The proxy's port of a packet that was traced on its way there; 0 of all others. It listens for DNS on
+/// the port that the workload asks.
+fn proxy_port(event: &KernelEvent) -> u16 {
+    let is_trace = event.kind == EventKind::Trace as u8;
+    match event.destination_port {
+        port if is_trace && event.matched == KernelPoint::ToProxy as u8 => u16::from_be(port),
+        _ => 0,
+    }
 }
 
 fn answered((query, qtype): (Arc<str>, RecordType), answer: &Answer) -> Dns {

@@ -15,7 +15,7 @@ mod map;
 mod value;
 
 pub use drop::{COUNTERS, Counter, Drop};
-pub use event::{Event, EventKind};
+pub use event::{Aggregation, Event, EventKind, TracePoint, TraceReason};
 pub use key::{Address, CtKey, EndpointAddress, FragmentKey, PolicyKey, ServiceKey, UpstreamKey};
 pub use kind::{GATE_MAC, Kind, MAC_PREFIX, Mark};
 pub use map::*;

@@ -1,7 +1,7 @@
 //! Names and sizes of the maps, and the constants that programs and user space agree on.
 
 /// Raised with every change of a key, a value or a meaning; pins of another layout are not taken.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Direction: into the endpoint.
 pub const INGRESS: u8 = 0;
@@ -71,5 +71,10 @@ pub const POLICY_SLOTS: usize = POLICY_ENTRIES_MAX + 2;
 pub const EVENT_RING_BYTES: usize = 1 << 20;
 /// Events of one endpoint in a second; beyond, they are counted and not told.
 pub const EVENTS_PER_SECOND_MAX: u64 = 2_000;
+/// Traces of one endpoint in a second, of those events: the rest is kept for verdicts and drops. Beyond,
+/// they are counted and not told.
+pub const TRACES_PER_SECOND_MAX: u64 = 1_000;
+/// How often a flow that lives is told of, in each direction.
+pub const TRACE_SECS: u32 = 5;
 /// IPv6 extension headers that are walked; a packet with more is dropped.
 pub const EXTENSION_HEADERS_MAX: usize = 6;

@@ -3,12 +3,13 @@
 
 use aya_ebpf::{EbpfContext, programs::TcContext};
 use bpf_redirect_common::{
-    Address, Drop, EGRESS, EndpointIf, INGRESS, Kind, ServiceKey, ServiceValue, Verdict,
+    Address, Aggregation, Config, Drop, EGRESS, EndpointIf, INGRESS, Kind, ServiceKey,
+    ServiceValue, TracePoint, TraceReason, Verdict,
 };
 
 use crate::{
     Action,
-    conntrack::{self, Tuple},
+    conntrack::{self, Known, Tuple},
     learned,
     maps::{CONFIG, EP_IF, SERVICES},
     packet::{Fragment, Frame, ICMP, ICMPV6, Packet, Quoted, SCTP, TCP, UDP, parse, quoted},
@@ -32,7 +33,10 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         Frame::Neighbour => return Ok(Action::Pass),
         Frame::Ip(packet) => packet,
     };
-    let place = Place { endpoint: endpoint.endpoint, direction: EGRESS };
+    let place = Place {
+        endpoint: endpoint.endpoint,
+        direction: EGRESS,
+    };
     if packet.source_mac != endpoint.workload_mac {
         return Err(tell::dropped(&place, &packet, Drop::InvalidSourceMac));
     }
@@ -43,37 +47,68 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         return Err(tell::dropped(&place, &packet, Drop::InvalidSourceIp));
     }
 
-    let mut tuple = Tuple::of(place.endpoint, EGRESS, &packet);
-    if let Some(tuple) = tuple.as_mut() {
-        match tuple.known() {
-            Some(Verdict::Allow) => return Ok(Action::Pass),
-            Some(Verdict::Redirect) if packet.fragment != Fragment::Whole => {
-                return Err(tell::dropped(&place, &packet, Drop::Fragment));
+    if config.aggregation >= Aggregation::None as u32 {
+        let seen = (TracePoint::FromEndpoint, TraceReason::Unknown);
+        tell::traced(&place, &packet, 0, seen);
+    }
+    let tuple = Tuple::of(place.endpoint, EGRESS, &packet);
+    if let Some(tuple) = &tuple {
+        if let Some(known) = tuple.known(config) {
+            let seen = (&place, &packet);
+            match known.verdict {
+                Verdict::Redirect if packet.fragment != Fragment::Whole => {
+                    return Err(tell::dropped(&place, &packet, Drop::Fragment));
+                }
+                Verdict::Redirect => {
+                    trace_known(seen, TracePoint::ToProxy, &known);
+                    return sidelink::to_proxy(ctx, config, place.endpoint, &packet);
+                }
+                // Flows that pass are remembered as allowed.
+                _ => {
+                    trace_known(seen, TracePoint::ToStack, &known);
+                    return Ok(Action::Pass);
+                }
             }
-            Some(Verdict::Redirect) => return sidelink::to_proxy(ctx, config, place.endpoint, &packet),
-            // Flows that pass are remembered as allowed.
-            Some(_) | None => {}
         }
-    } else if quoted(ctx, &packet).is_some_and(|quoted| is_related_out(endpoint, &packet, &quoted)) {
+    } else if let Some(identity) = related_out(endpoint, &packet, quoted(ctx, &packet)) {
+        let seen = (TracePoint::ToStack, TraceReason::Related);
+        trace(config, (&place, &packet), identity, seen);
         return Ok(Action::Pass);
     }
     let (identity, judgement) = judged(&place, &packet, packet.destination)?;
     match judgement.verdict {
         Verdict::Allow | Verdict::AuditUnmatched | Verdict::AuditDeny => {
             tell::judged(&place, &packet, identity, &judgement);
-            if let Some(tuple) = tuple.as_mut() {
-                remember(tuple, (&place, &packet), identity, (judgement.rule, Verdict::Allow))?;
+            if let Some(tuple) = &tuple {
+                remember(
+                    tuple,
+                    (&place, &packet),
+                    identity,
+                    (judgement.rule, Verdict::Allow),
+                )?;
             }
+            let seen = (TracePoint::ToStack, TraceReason::New);
+            trace(config, (&place, &packet), identity, seen);
             Ok(Action::Pass)
         }
         Verdict::Redirect => {
             if packet.fragment != Fragment::Whole {
                 return Err(tell::dropped(&place, &packet, Drop::Fragment));
             }
-            // A UDP query makes no entry: fresh source ports must not fill the table.
-            if let (TCP, Some(tuple)) = (packet.protocol, tuple.as_mut()) {
+            // A UDP query makes no entry: fresh source ports must not fill the table. The proxy tells of it.
+            if let (TCP, Some(tuple)) = (packet.protocol, &tuple) {
                 tell::judged(&place, &packet, identity, &judgement);
-                remember(tuple, (&place, &packet), identity, (judgement.rule, Verdict::Redirect))?;
+                remember(
+                    tuple,
+                    (&place, &packet),
+                    identity,
+                    (judgement.rule, Verdict::Redirect),
+                )?;
+                let seen = (TracePoint::ToProxy, TraceReason::New);
+                trace(config, (&place, &packet), identity, seen);
+            } else if config.aggregation >= Aggregation::Low as u32 {
+                let seen = (TracePoint::ToProxy, TraceReason::Unknown);
+                tell::traced(&place, &packet, identity, seen);
             }
             sidelink::to_proxy(ctx, config, place.endpoint, &packet)
         }
@@ -98,7 +133,10 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         Frame::Neighbour => return Ok(Action::Pass),
         Frame::Ip(packet) => packet,
     };
-    let place = Place { endpoint: endpoint.endpoint, direction: INGRESS };
+    let place = Place {
+        endpoint: endpoint.endpoint,
+        direction: INGRESS,
+    };
     if !is_own(endpoint, packet.destination) {
         // Flooded by a bridge, or multicast.
         return match is_lease_offer(&packet) || is_open(place.endpoint, INGRESS) {
@@ -111,12 +149,15 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         // Before conntrack and before the ingress policy: it was asked for by the proxy.
         return sidelink::to_gate(ctx, config, Kind::Upstream, place.endpoint);
     }
-    let mut tuple = Tuple::of(place.endpoint, INGRESS, &packet);
-    if let Some(tuple) = tuple.as_mut() {
-        if tuple.known().is_some() {
+    let tuple = Tuple::of(place.endpoint, INGRESS, &packet);
+    if let Some(tuple) = &tuple {
+        if let Some(known) = tuple.known(config) {
+            trace_known((&place, &packet), TracePoint::ToEndpoint, &known);
             return Ok(Action::Pass);
         }
-    } else if quoted.is_some_and(|quoted| is_related_in(endpoint, &packet, &quoted)) {
+    } else if let Some(identity) = related_in(endpoint, &packet, quoted) {
+        let seen = (TracePoint::ToEndpoint, TraceReason::Related);
+        trace(config, (&place, &packet), identity, seen);
         return Ok(Action::Pass);
     }
     let (identity, judgement) = judged(&place, &packet, packet.source)?;
@@ -124,9 +165,16 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         Verdict::Allow | Verdict::AuditUnmatched | Verdict::AuditDeny => {
             tell::judged(&place, &packet, identity, &judgement);
             // Remembered so that the replies pass under an egress policy that denies.
-            if let Some(tuple) = tuple.as_mut() {
-                remember(tuple, (&place, &packet), identity, (judgement.rule, Verdict::Allow))?;
+            if let Some(tuple) = &tuple {
+                remember(
+                    tuple,
+                    (&place, &packet),
+                    identity,
+                    (judgement.rule, Verdict::Allow),
+                )?;
             }
+            let seen = (TracePoint::ToEndpoint, TraceReason::New);
+            trace(config, (&place, &packet), identity, seen);
             Ok(Action::Pass)
         }
         Verdict::Redirect => {
@@ -140,20 +188,47 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
     }
 }
 
-/// Whether an ICMP error of the workload is about what a peer sent it in a flow that passes; it goes to
-/// that peer and to nobody else.
+/// Tells of a packet of a known flow, if it is news.
 #[inline(always)]
-fn is_related_out(endpoint: &EndpointIf, packet: &Packet, quoted: &Quoted) -> bool {
-    quoted.source == packet.destination
-        && is_own(endpoint, quoted.destination)
-        && conntrack::passes(endpoint.endpoint, INGRESS, quoted)
+fn trace_known((place, packet): (&Place, &Packet), point: TracePoint, known: &Known) {
+    if known.is_news {
+        tell::traced(place, packet, known.identity, (point, known.reason()));
+    }
 }
 
-/// Whether an ICMP error to the workload, of whoever is on the way, is about what that address of it
-/// sent in a flow that passes.
+/// Tells of a packet that is always news.
 #[inline(always)]
-fn is_related_in(endpoint: &EndpointIf, packet: &Packet, quoted: &Quoted) -> bool {
-    quoted.source == packet.destination && conntrack::passes(endpoint.endpoint, EGRESS, quoted)
+fn trace(
+    config: &Config,
+    (place, packet): (&Place, &Packet),
+    identity: u32,
+    seen: (TracePoint, TraceReason),
+) {
+    if config.aggregation != Aggregation::Off as u32 {
+        tell::traced(place, packet, identity, seen);
+    }
+}
+
+/// If an ICMP error of the workload is about what a peer sent it in a flow that passes, the peer's
+/// identity; the error goes to that peer and to nobody else.
+#[inline(always)]
+fn related_out(endpoint: &EndpointIf, packet: &Packet, quoted: Option<Quoted>) -> Option<u32> {
+    let quoted = quoted?;
+    if quoted.source != packet.destination || !is_own(endpoint, quoted.destination) {
+        return None;
+    }
+    conntrack::passing(endpoint.endpoint, INGRESS, &quoted)
+}
+
+/// If an ICMP error to the workload, of whoever is on the way, is about what that address of it sent in a
+/// flow that passes, the identity of that flow's peer.
+#[inline(always)]
+fn related_in(endpoint: &EndpointIf, packet: &Packet, quoted: Option<Quoted>) -> Option<u32> {
+    let quoted = quoted?;
+    if quoted.source != packet.destination {
+        return None;
+    }
+    conntrack::passing(endpoint.endpoint, EGRESS, &quoted)
 }
 
 /// Whose identity the other side has, and what the endpoint's policy says of the packet.
@@ -202,14 +277,16 @@ fn service(place: &Place, packet: &Packet) -> Option<&'static ServiceValue> {
 
 #[inline(always)]
 fn remember(
-    tuple: &mut Tuple,
+    tuple: &Tuple,
     seen: (&Place, &Packet),
     identity: u32,
     decision: (u32, Verdict),
 ) -> Result<(), Drop> {
     let (rule, verdict) = decision;
     let (place, packet) = seen;
-    tuple.remember(identity, rule, verdict).map_err(|reason| tell::dropped(place, packet, reason))
+    tuple
+        .remember(identity, rule, verdict)
+        .map_err(|reason| tell::dropped(place, packet, reason))
 }
 
 /// Reserved (IANA): no entry names it.

@@ -201,7 +201,7 @@ fn quotes(peer: IpAddr) -> Topic {
     rows.push(to_it("what another address sent", another, DENIED));
     rows.push(to_it("another version", changed(outer, 0x55), DENIED));
     let fragment = |offset: u16| match peer {
-        IpAddr::V4(_) => sent_before.clone().fragment(offset / 8 | 0x2000),
+        IpAddr::V4(_) => sent_before.clone().fragment((offset / 8) | 0x2000),
         IpAddr::V6(_) => {
             let [high, low] = (offset | 1).to_be_bytes();
             sent_before
