@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use bpf_redirect::{Change, Datapath, EndpointEntry, Hook, HookMode, TableError};
 use bpf_redirect_common::{
     Address, ENDPOINTS_MAX, GATE_MAC, Kind, LEARNED, LEARNED_MAX, Mark, NEXT_HOPS_MAX, POLICY,
-    POLICY_ENTRIES_MAX, PREFIXES_MAX, UPSTREAM_TCP_MAX, UPSTREAM_UDP_MAX, Verdict,
+    POLICY_ENTRIES_MAX, POLICY_SLOTS_MIN, PREFIXES_MAX, UPSTREAM_TCP_MAX, UPSTREAM_UDP_MAX,
+    Verdict,
 };
 use common::{Bench, ENDPOINT, NEXT, REDIRECT, SHOT, entry, need_root, out, v4};
 
@@ -67,6 +68,69 @@ fn a_policy_with_more_entries_than_fit_is_refused_and_the_old_one_holds() {
         .try_packet(Hook::FromEndpoint, &out(v4(3), TCP, 80).bytes(), 0)
         .unwrap();
     assert_eq!(code, NEXT);
+}
+
+/// A map is as large as it needs to be, and nothing that is in force is lost as it grows.
+#[test]
+fn a_policy_map_grows_with_what_is_learned_up_to_its_bound() {
+    let mut bench = Bench::new(&[entry(0, TCP, 80, Verdict::Allow)]);
+    let small = policy_memory();
+    assert!(small < 16 * 1_024, "{small}");
+    let learn = |bench: &mut Bench, index: u32| {
+        let change = Change {
+            address: Address::from(many(index as usize)),
+            identity: Some(IDENTITY + index),
+        };
+        let entries = |identity| vec![entry(identity, TCP, 443, Verdict::Allow)];
+        bench.ledger.install(&[change], entries)
+    };
+    let judged = |bench: &mut Bench, destination, port| {
+        let packet = out(destination, TCP, port).bytes();
+        let run = bench.datapath.try_packet(Hook::FromEndpoint, &packet, 0);
+        run.unwrap().0
+    };
+    // Two are of the policy itself.
+    let most = u32::try_from(POLICY_ENTRIES_MAX).unwrap() - 2;
+    for index in 0..most {
+        learn(&mut bench, index).unwrap();
+        let size = usize::try_from(index).unwrap();
+        if size.is_power_of_two() || size + POLICY_SLOTS_MIN == POLICY_ENTRIES_MAX {
+            for known in [0, index / 2, index] {
+                let peer = many(known as usize);
+                assert_eq!(judged(&mut bench, peer, 443), NEXT, "{known} of {index}");
+            }
+            assert_eq!(judged(&mut bench, v4(3), 80), NEXT, "{index}");
+            assert_eq!(judged(&mut bench, v4(3), 81), SHOT, "{index}");
+        }
+    }
+    let error = learn(&mut bench, most).unwrap_err();
+    assert!(matches!(error.source, TableError::Full(POLICY)), "{error}");
+    assert_eq!(judged(&mut bench, many(most as usize), 443), SHOT);
+    assert_eq!(judged(&mut bench, many(most as usize - 1), 443), NEXT);
+    // A new policy gives back what it doesn't need.
+    let policy = vec![entry(0, TCP, 80, Verdict::Allow)];
+    bench.ledger.reload(policy, &[], |_| Vec::new()).unwrap();
+    assert_eq!(policy_memory(), small);
+}
+
+/// What the kernel says that this process' maps of a policy take: a hash with keys and values of 8 octets.
+fn policy_memory() -> usize {
+    let mut total = 0;
+    for entry in std::fs::read_dir("/proc/self/fdinfo").unwrap() {
+        // The folder's own descriptor is gone by now.
+        let Ok(text) = std::fs::read_to_string(entry.unwrap().path()) else {
+            continue;
+        };
+        let field = |name: &str| -> Option<usize> {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().parse().ok()
+        };
+        let of = ["map_type:", "key_size:", "value_size:"].map(field);
+        if of == [Some(1), Some(8), Some(8)] {
+            total += field("memlock:").unwrap();
+        }
+    }
+    total
 }
 
 #[test]

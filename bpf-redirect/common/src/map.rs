@@ -65,7 +65,11 @@ pub const PREFIXES_MAX: usize = 65_536;
 pub const SERVICES_MAX: usize = 16_384;
 /// Policy entries of one endpoint; beyond, SERVFAIL, or the snapshot is refused.
 pub const POLICY_ENTRIES_MAX: usize = 16_384;
-/// What an endpoint's policy map has room for: the entries, and the lengths of ports of each direction.
+/// What an endpoint's policy map has room for at first: as much again as it needs, and no less than this. A
+/// full one is replaced by a larger one.
+pub const POLICY_SLOTS_MIN: usize = 256;
+/// What an endpoint's policy map has room for at most: the entries, and the lengths of ports of each
+/// direction.
 pub const POLICY_SLOTS: usize = POLICY_ENTRIES_MAX + 2;
 /// Bytes of the event ring; beyond, events are lost and counted.
 pub const EVENT_RING_BYTES: usize = 1 << 20;
