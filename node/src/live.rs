@@ -74,7 +74,7 @@ impl<'a, T: Table> Review<'a, T> {
             _ => (Direction::Ingress, u16::from_be(key.local_port)),
         };
         let peer = IpAddr::from(key.peer);
-        let frontend = match (value.direction, l4(key.protocol)) {
+        let frontend = match (value.direction, L4Protocol::from_number(key.protocol)) {
             (EGRESS, Some(protocol)) => self.snapshot.frontend((peer, port).into(), protocol),
             _ => None,
         };
@@ -127,12 +127,6 @@ impl<'a, T: Table> Review<'a, T> {
         };
         *judged.entry((endpoint, flow)).or_insert_with(judge)
     }
-}
-
-fn l4(protocol: u8) -> Option<L4Protocol> {
-    [L4Protocol::Tcp, L4Protocol::Udp, L4Protocol::Sctp]
-        .into_iter()
-        .find(|one| one.number() == protocol)
 }
 
 #[cfg(test)]

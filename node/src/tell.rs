@@ -197,7 +197,9 @@ impl Teller {
         };
         let mut flow = self.between(&peers, Flow::new(what, verdict));
         flow.time = Some(clock::time_of_boot_ns(event.at));
-        flow.policy_log = log.into_iter().collect();
+        let ambiguous = is_verdict && denied && is_egress && self.is_ambiguous(event);
+        let ambiguous = ambiguous.then(|| AMBIGUOUS_SERVICE.into());
+        flow.policy_log = log.into_iter().chain(ambiguous).collect();
         flow.is_reply = match kind {
             EventKind::Verdict => (!denied).then_some(false),
             EventKind::Drop => None,
@@ -207,15 +209,9 @@ impl Teller {
         flow.proxy_port = proxy_port(event);
         if event.family != 0 {
             flow.ip = Some(Ip::new(source, destination));
-            let ports = (
-                u16::from_be(event.source_port),
-                u16::from_be(event.destination_port),
-            );
-            flow.l4 = l4(
-                event.protocol,
-                ports,
-                Some(TcpFlags::from_bits(u16::from(event.tcp_flags))),
-            );
+            let ports = [event.source_port, event.destination_port].map(u16::from_be);
+            let flags = TcpFlags::from_bits(u16::from(event.tcp_flags));
+            flow.l4 = l4(event.protocol, ports.into(), Some(flags));
         }
         // By what would have denied it, were it not only audited.
         let denied = denied || event.verdict == KernelVerdict::AuditDeny as u8;
@@ -226,6 +222,20 @@ impl Teller {
             (false, true) => flow.ingress_denied_by = policies,
         }
         Some(flow)
+    }
+
+    /// Whether it was a service's address whose backends differ in what policy says.
+    fn is_ambiguous(&self, event: &KernelEvent) -> bool {
+        let port = u16::from_be(event.destination_port);
+        let server = SocketAddr::new(event.destination.into(), port);
+        let (Some(endpoint), Some(protocol)) = (
+            EndpointId::new(event.endpoint),
+            L4Protocol::from_number(event.protocol),
+        ) else {
+            return false;
+        };
+        let snapshot = self.learner.snapshot();
+        snapshot.is_ambiguous(endpoint, server, protocol)
     }
 
     /// Who talks to whom, for an exchange of the proxy.
@@ -469,6 +479,9 @@ fn turned(l4: L4) -> L4 {
         same @ (L4::Icmpv4 { .. } | L4::Icmpv6 { .. }) => same,
     }
 }
+
+/// The reason of a denial that only the virtual address has.
+pub(crate) const AMBIGUOUS_SERVICE: &str = "ambiguous service";
 
 /// How long the queue of what is to be told may be waited for at the end.
 pub(crate) const LAST_WORDS: Duration = Duration::from_millis(300);
