@@ -1,7 +1,10 @@
 //! What is told of packets that pass: `--monitor-aggregation`, seen by `namegate observe --type trace`.
 
-#![expect(clippy::unwrap_used, reason = "a test may die")]
-#![expect(clippy::disallowed_methods, reason = "a workload's own sockets")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may die"
+)]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
