@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use bpf_redirect::packet::{NEXT, REDIRECT, SHOT};
 use bpf_redirect::{Hook, Timed};
-use bpf_redirect_common::{CT_MAX, Kind, LEARNED_MAX, POLICY_SLOTS, Verdict};
+use bpf_redirect_common::{CT_MAX, Kind, LEARNED_MAX, Verdict};
 use namegate_bench::datapath::{Entry, Guarded, L4, SERVER, entry, framed, open_ingress, out};
 
 const TCP: u8 = 6;
@@ -245,27 +245,29 @@ fn micros(time: Duration) -> f64 {
 fn memory(to: &mut impl std::io::Write) -> Result<()> {
     writeln!(to, "memory: KiB")?;
     let mut kernel = Guarded::new()?;
-    for count in [1, 100, 10_000] {
+    for count in [1, 100, 1_000, 10_000] {
         kernel.enforce_many(count)?;
-        let size = map_kib(POLICY_SLOTS)?;
+        let size = map_kib(&[("key_size:", 8), ("value_size:", 8)])?;
         writeln!(to, "policy of {count} entries {size:27.0}")?;
     }
     kernel.enforce(&policy(&[]))?;
-    let empty = map_kib(LEARNED_MAX)?;
+    let learned = [("max_entries:", LEARNED_MAX)];
+    let empty = map_kib(&learned)?;
     kernel.learn_up_to(100_000)?;
-    let full = map_kib(LEARNED_MAX)?;
+    let full = map_kib(&learned)?;
     writeln!(to, "learned addresses: none {empty:26.0}")?;
     writeln!(to, "1,000 of them {:36.1}", (full - empty) / 100.0)?;
-    let empty = map_kib(CT_MAX)?;
+    let flows = [("max_entries:", CT_MAX)];
+    let empty = map_kib(&flows)?;
     kernel.open_flows(100_000)?;
-    let full = map_kib(CT_MAX)?;
+    let full = map_kib(&flows)?;
     writeln!(to, "flows: none {empty:38.0}")?;
     writeln!(to, "1,000 of them {:36.1}", (full - empty) / 100.0)?;
     Ok(())
 }
 
-/// The memory of the map of ours that has room for so much.
-fn map_kib(room: usize) -> Result<f64> {
+/// The memory of the map of ours of which these things are so.
+fn map_kib(of: &[(&str, usize)]) -> Result<f64> {
     for entry in std::fs::read_dir("/proc/self/fdinfo")? {
         // The folder's own descriptor is gone by now.
         let Ok(text) = std::fs::read_to_string(entry?.path()) else {
@@ -275,9 +277,9 @@ fn map_kib(room: usize) -> Result<f64> {
             let line = text.lines().find_map(|line| line.strip_prefix(name))?;
             line.trim().parse().ok()
         };
-        if field("max_entries:") == Some(room) {
+        if of.iter().all(|(name, value)| field(name) == Some(*value)) {
             return Ok(field("memlock:").context("no memlock")? as f64 / 1_024.0);
         }
     }
-    anyhow::bail!("no map has room for {room}")
+    anyhow::bail!("no map is so: {of:?}")
 }

@@ -16,9 +16,10 @@ use aya::programs::{Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use bpf_redirect_common as common;
 use bpf_redirect_common::{
-    ADDRESSES_PER_ENDPOINT_MAX, Address, Config, Counter, CtKey, CtValue, Drop, EndpointIf,
-    EndpointLink, LAYOUT_VERSION, ServiceKey, ServiceValue,
+    ADDRESSES_PER_ENDPOINT_MAX, Address, Aggregation, Config, Counter, CtKey, CtValue, Drop,
+    EndpointIf, EndpointLink, LAYOUT_VERSION, ServiceKey, ServiceValue, TRACE_SECS,
 };
+use rustix::time::{ClockId, clock_getres};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::attach::{Hook, HookMode};
@@ -149,6 +150,8 @@ impl Datapath {
             side_link_ifindex,
             inject_mark,
             client_mark: inject_mark ^ (1 << 31),
+            aggregation: Aggregation::Off as u32,
+            trace_ticks: 0,
         };
         Self::load_with(EbpfLoader::new().load(OBJECT)?, mode, (pins, config))
             .and_then(Self::pin_maps)
@@ -228,6 +231,21 @@ impl Datapath {
     /// If the kernel refuses.
     pub fn set_side_link(&mut self, ifindex: u32) -> Result<(), DatapathError> {
         self.config.side_link_ifindex = ifindex;
+        self.write_config()
+    }
+
+    /// Says how much is told of packets that pass; nothing at first.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_aggregation(&mut self, aggregation: Aggregation) -> Result<(), DatapathError> {
+        self.config.aggregation = aggregation as u32;
+        self.config.trace_ticks = match aggregation {
+            Aggregation::Off | Aggregation::Maximum => 0,
+            Aggregation::Medium | Aggregation::Low | Aggregation::None => {
+                TRACE_SECS * ticks_per_second()
+            }
+        };
         self.write_config()
     }
 
@@ -460,7 +478,7 @@ impl Datapath {
     }
 
     fn write_config(&mut self) -> Result<(), DatapathError> {
-        let mut map: Array<MapData, [u8; 16]> = self.open(common::CONFIG)?;
+        let mut map: Array<MapData, [u8; size_of::<Config>()]> = self.open(common::CONFIG)?;
         map.set(0, bytes(&self.config), 0)
             .map_err(map_error(common::CONFIG))
     }
@@ -565,6 +583,13 @@ fn classifier<'a>(
 
 pub(crate) fn map_error(name: &'static str) -> impl Fn(MapError) -> DatapathError {
     move |source| DatapathError::Map { name, source }
+}
+
+/// How often the kernel's clock ticks: the coarse clock goes by it.
+fn ticks_per_second() -> u32 {
+    let tick = clock_getres(ClockId::MonotonicCoarse);
+    let tick_ns = u32::try_from(tick.tv_nsec).unwrap_or(0).max(1);
+    (1_000_000_000 / tick_ns).clamp(1, 10_000)
 }
 
 /// A mark that nobody else on the node uses, but for a chance of one in four thousand million; 0

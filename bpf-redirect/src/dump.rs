@@ -11,9 +11,9 @@ use std::net::IpAddr;
 use aya::maps::{Map, MapError};
 use bpf_redirect_common as common;
 use bpf_redirect_common::{
-    Address, AskerKey, AskerValue, CgroupEndpoint, Config, Counter, CtKey, CtValue, Drop, EGRESS,
-    EndpointAddress, EndpointIf, EndpointLink, EventBudget, FragmentKey, Listeners, NextHop,
-    PolicyKey, PolicyValue, ServiceKey, ServiceValue, SocketServer, UpstreamKey, Verdict,
+    Address, Aggregation, AskerKey, AskerValue, CgroupEndpoint, Config, Counter, CtKey, CtValue,
+    Drop, EGRESS, EndpointAddress, EndpointIf, EndpointLink, EventBudget, FragmentKey, Listeners,
+    NextHop, PolicyKey, PolicyValue, ServiceKey, ServiceValue, SocketServer, UpstreamKey, Verdict,
 };
 use zerocopy::FromBytes;
 
@@ -275,6 +275,8 @@ fn config(bytes: &[u8], _: u64) -> Option<Row> {
         side_link_ifindex,
         inject_mark,
         client_mark,
+        aggregation,
+        trace_ticks: _,
     } = read(bytes)?;
     let of = |number: u32| Field::Number(number.into());
     Some(vec![
@@ -282,6 +284,7 @@ fn config(bytes: &[u8], _: u64) -> Option<Row> {
         ("side_link_interface", of(side_link_ifindex)),
         ("inject_mark", of(inject_mark)),
         ("client_mark", of(client_mark)),
+        ("monitor_aggregation", aggregation_word(aggregation)),
     ])
 }
 
@@ -409,12 +412,11 @@ fn flow(bytes: &[u8]) -> Option<Row> {
         local,
         peer,
         protocol,
-        direction,
+        asker: _,
         reserved: _,
     } = read(bytes)?;
     Some(vec![
         (ENDPOINT, Field::Number(endpoint.into())),
-        ("direction", direction_word(direction)),
         ("protocol", protocol_word(protocol)),
         ("local", Field::Address(local.into())),
         ("local_port", port(local_port)),
@@ -424,21 +426,25 @@ fn flow(bytes: &[u8]) -> Option<Row> {
 }
 
 fn flow_state(bytes: &[u8], now: u64) -> Option<Row> {
+    let value: CtValue = read(bytes)?;
     let CtValue {
-        last_seen,
         identity,
         rule,
+        last_seen: _,
+        ticks: _,
         verdict,
         state,
-        reserved: _,
-        ticks: _,
-    } = read(bytes)?;
+        direction,
+        flags: _,
+    } = value;
+    let idle_secs = value.silent_ns(now) / 1_000_000_000;
     Some(vec![
+        ("direction", direction_word(direction)),
         ("identity", Field::Number(identity.into())),
         ("verdict", verdict_word(verdict)),
         ("rule", Field::Number(rule.into())),
         ("state", state_word(state)),
-        ("idle_secs", secs_since(last_seen, now)),
+        ("idle_secs", Field::Number(idle_secs)),
     ])
 }
 
@@ -568,6 +574,18 @@ fn verdict_word(number: u8) -> Field {
     })
 }
 
+fn aggregation_word(number: u32) -> Field {
+    let all = [
+        (Aggregation::Off, "off"),
+        (Aggregation::Maximum, "maximum"),
+        (Aggregation::Medium, "medium"),
+        (Aggregation::Low, "low"),
+        (Aggregation::None, "none"),
+    ];
+    let word = all.into_iter().find(|(one, _)| *one as u32 == number);
+    Field::Word(word.map_or("unknown", |(_, word)| word))
+}
+
 fn state_word(state: u8) -> Field {
     Field::Word(if state & CtValue::CLOSED == CtValue::CLOSED {
         "closed"
@@ -616,22 +634,23 @@ mod tests {
             local: address("10.0.0.2"),
             peer: address("2001:db8::1"),
             protocol: 6,
-            direction: EGRESS,
+            asker: 0,
             reserved: 0,
         };
         let value = CtValue {
-            last_seen: 60_000_000_000,
+            last_seen: CtValue::seen_at(59_900_000_000),
             identity: 16_777_217,
             rule: 4,
             verdict: Verdict::Allow as u8,
             state: CtValue::ANSWERED,
-            reserved: [0; 2],
-            ticks: 0,
+            direction: EGRESS,
+            flags: 0,
+            ticks: [0; 2],
         };
         assert_eq!(
             shown(common::CT, key.as_bytes(), value.as_bytes()),
-            "endpoint=3 direction=egress protocol=TCP local=10.0.0.2 local_port=40000 peer=2001:db8::1 \
-             peer_port=443 identity=16777217 verdict=allow rule=4 state=answered idle_secs=30"
+            "endpoint=3 protocol=TCP local=10.0.0.2 local_port=40000 peer=2001:db8::1 \
+             peer_port=443 direction=egress identity=16777217 verdict=allow rule=4 state=answered idle_secs=30"
         );
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aya::maps::{HashMap, HashOfMaps, MapData, MapError};
 use bpf_redirect_common::{
     Address, EGRESS, EndpointAddress, INGRESS, LEARNED, POLICY, POLICY_ENTRIES_MAX, POLICY_SLOTS,
-    PolicyKey, PolicyValue, Verdict,
+    POLICY_SLOTS_MIN, PolicyKey, PolicyValue, Verdict,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -99,6 +99,8 @@ pub struct KernelTable {
     policies: PolicyOuter,
     /// The endpoint's own policy map; `None` before the first policy.
     policy: Option<PolicyInner>,
+    /// What that has room for.
+    room: usize,
     /// The lengths of ports that the map says it has.
     lengths: Lengths,
     /// Where writes are remembered, if they are.
@@ -125,6 +127,7 @@ impl KernelTable {
             learned,
             policies,
             policy: None,
+            room: 0,
             lengths: Lengths::default(),
             journal,
         }
@@ -145,6 +148,23 @@ impl KernelTable {
             let key = [self.endpoint.as_bytes(), key].concat();
             self.note(POLICY, act, (&key, value));
         }
+    }
+
+    /// Puts a larger map with the same entries in the place of a full one: a packet finds one or the other.
+    fn grow(&mut self) -> Result<&mut PolicyInner, TableError> {
+        let room = room_for(self.room);
+        let mut larger = create(room)?;
+        for entry in self.policy.iter().flat_map(PolicyInner::iter) {
+            let (key, value) = entry.map_err(|error| failure(POLICY, error))?;
+            larger
+                .insert(key, value, 0)
+                .map_err(|error| failure(POLICY, error))?;
+        }
+        self.policies
+            .insert(self.endpoint, &larger, 0)
+            .map_err(|error| failure(POLICY, error))?;
+        self.room = room;
+        Ok(self.policy.insert(larger))
     }
 
     fn learned_key(&self, address: Address) -> [u8; 20] {
@@ -187,13 +207,18 @@ impl Table for KernelTable {
 
     fn set_entry(&mut self, key: PolicyKey, value: PolicyValue) -> Result<(), TableError> {
         let map = self.policy.as_mut().ok_or(TableError::Full(POLICY))?;
-        // First the length, so that the entry counts as soon as it is there.
+        // First the length, so that the entry counts as soon as it is there. Both have their place.
         let lengths = self.lengths.with(key);
         if lengths != self.lengths {
             lengths.write(map)?;
             self.lengths = lengths;
         }
-        insert(map, key, value)?;
+        if let Err(error) = insert(map, key, value) {
+            if !matches!(error, TableError::Full(_)) || self.room == POLICY_SLOTS {
+                return Err(error);
+            }
+            insert(self.grow()?, key, value)?;
+        }
         self.note_policy(Act::Set, (key.as_bytes(), value.as_bytes()));
         Ok(())
     }
@@ -212,8 +237,8 @@ impl Table for KernelTable {
         if entries.len() > POLICY_ENTRIES_MAX {
             return Err(TableError::Full(POLICY));
         }
-        let mut map = PolicyInner::create(POLICY_SLOTS as u32, NO_PREALLOC)
-            .map_err(|error| failure(POLICY, error))?;
+        let room = room_for(entries.len());
+        let mut map = create(room)?;
         let keys = entries.iter().map(|(key, _)| *key);
         let lengths = keys.fold(Lengths::default(), Lengths::with);
         lengths.write(&mut map)?;
@@ -230,6 +255,7 @@ impl Table for KernelTable {
             .insert(self.endpoint, &map, 0)
             .map_err(|error| failure(POLICY, error))?;
         self.policy = Some(map);
+        self.room = room;
         self.lengths = lengths;
         self.note_policy(Act::Replace(entries.len()), (NO_VALUE, NO_VALUE));
         Ok(())
@@ -261,6 +287,19 @@ impl Lengths {
         }
         Ok(())
     }
+}
+
+/// How large a map is made for so many entries: the kernel takes 16 octets for each that it has room for.
+fn room_for(entries: usize) -> usize {
+    let room = (2 * entries).next_power_of_two().max(POLICY_SLOTS_MIN);
+    match room > POLICY_ENTRIES_MAX {
+        true => POLICY_SLOTS,
+        false => room,
+    }
+}
+
+fn create(room: usize) -> Result<PolicyInner, TableError> {
+    PolicyInner::create(room as u32, NO_PREALLOC).map_err(|error| failure(POLICY, error))
 }
 
 fn insert(map: &mut PolicyInner, key: PolicyKey, value: PolicyValue) -> Result<(), TableError> {

@@ -166,7 +166,7 @@ fn open<M: TryFrom<Map, Error = MapError>>(
 }
 
 fn read_config(pins: &Pins) -> Result<Config, DatapathError> {
-    let map: Array<MapData, [u8; 16]> = open(pins, common::CONFIG)?;
+    let map: Array<MapData, [u8; size_of::<Config>()]> = open(pins, common::CONFIG)?;
     let config = map.get(&0, 0).map_err(|source| DatapathError::Map {
         name: common::CONFIG,
         source,

@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use bpf_redirect::{Change, Datapath, EndpointEntry, Hook, HookMode, TableError};
 use bpf_redirect_common::{
     Address, ENDPOINTS_MAX, GATE_MAC, Kind, LEARNED, LEARNED_MAX, Mark, NEXT_HOPS_MAX, POLICY,
-    POLICY_ENTRIES_MAX, PREFIXES_MAX, UPSTREAM_TCP_MAX, UPSTREAM_UDP_MAX, Verdict,
+    POLICY_ENTRIES_MAX, POLICY_SLOTS_MIN, PREFIXES_MAX, UPSTREAM_TCP_MAX, UPSTREAM_UDP_MAX,
+    Verdict,
 };
 use common::{Bench, ENDPOINT, NEXT, REDIRECT, SHOT, entry, need_root, out, v4};
 
@@ -124,6 +125,69 @@ fn a_policy_with_more_entries_than_fit_is_refused_and_the_old_one_holds() {
     assert_eq!(code, NEXT);
 }
 
+/// A map is as large as it needs to be, and nothing that is in force is lost as it grows.
+#[test]
+fn a_policy_map_grows_with_what_is_learned_up_to_its_bound() {
+    let mut bench = Bench::new(&[entry(0, TCP, 80, Verdict::Allow)]);
+    let small = policy_memory();
+    assert!(small < 16 * 1_024, "{small}");
+    let learn = |bench: &mut Bench, index: u32| {
+        let change = Change {
+            address: Address::from(many(index as usize)),
+            identity: Some(IDENTITY + index),
+        };
+        let entries = |identity| vec![entry(identity, TCP, 443, Verdict::Allow)];
+        bench.ledger.install(&[change], entries)
+    };
+    let judged = |bench: &mut Bench, destination, port| {
+        let packet = out(destination, TCP, port).bytes();
+        let run = bench.datapath.try_packet(Hook::FromEndpoint, &packet, 0);
+        run.unwrap().0
+    };
+    // Two are of the policy itself.
+    let most = u32::try_from(POLICY_ENTRIES_MAX).unwrap() - 2;
+    for index in 0..most {
+        learn(&mut bench, index).unwrap();
+        let size = usize::try_from(index).unwrap();
+        if size.is_power_of_two() || size + POLICY_SLOTS_MIN == POLICY_ENTRIES_MAX {
+            for known in [0, index / 2, index] {
+                let peer = many(known as usize);
+                assert_eq!(judged(&mut bench, peer, 443), NEXT, "{known} of {index}");
+            }
+            assert_eq!(judged(&mut bench, v4(3), 80), NEXT, "{index}");
+            assert_eq!(judged(&mut bench, v4(3), 81), SHOT, "{index}");
+        }
+    }
+    let error = learn(&mut bench, most).unwrap_err();
+    assert!(matches!(error.source, TableError::Full(POLICY)), "{error}");
+    assert_eq!(judged(&mut bench, many(most as usize), 443), SHOT);
+    assert_eq!(judged(&mut bench, many(most as usize - 1), 443), NEXT);
+    // A new policy gives back what it doesn't need.
+    let policy = vec![entry(0, TCP, 80, Verdict::Allow)];
+    bench.ledger.reload(policy, &[], |_| Vec::new()).unwrap();
+    assert_eq!(policy_memory(), small);
+}
+
+/// What the kernel says that this process' maps of a policy take: a hash with keys and values of 8 octets.
+fn policy_memory() -> usize {
+    let mut total = 0;
+    for entry in std::fs::read_dir("/proc/self/fdinfo").unwrap() {
+        // The folder's own descriptor is gone by now.
+        let Ok(text) = std::fs::read_to_string(entry.unwrap().path()) else {
+            continue;
+        };
+        let field = |name: &str| -> Option<usize> {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().parse().ok()
+        };
+        let of = ["map_type:", "key_size:", "value_size:"].map(field);
+        if of == [Some(1), Some(8), Some(8)] {
+            total += field("memlock:").unwrap();
+        }
+    }
+    total
+}
+
 #[test]
 fn one_endpoint_or_prefix_more_than_fits_is_an_error() {
     need_root();
@@ -185,11 +249,11 @@ fn upstream_flows_and_next_hops_forget_the_oldest() {
     }
 }
 
-/// What the verifier may walk through of each program: half of what it takes, and far less where that is
+/// What the verifier may walk through of each program: a quarter of what it takes, and far less where that is
 /// enough. A program that reaches its number is looked at before the number is raised.
 const WALKED_MAX: [(Hook, u32); 5] = [
-    (Hook::FromEndpoint, 500_000),
-    (Hook::ToEndpoint, 500_000),
+    (Hook::FromEndpoint, 250_000),
+    (Hook::ToEndpoint, 250_000),
     (Hook::NodeEnd, 10_000),
     (Hook::GateIn, 5_000),
     (Hook::GateOut, 500),

@@ -291,6 +291,12 @@ fn write_type(flow: &Flow, out: &mut String) {
                 write!(out, "{}, 0", reason.number()).ok();
             }
         },
+        Event::Trace { point, .. } => match point.name() {
+            Some(name) => out.push_str(name),
+            None => {
+                write!(out, "{}", point.number()).ok();
+            }
+        },
     }
 }
 

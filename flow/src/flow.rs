@@ -10,6 +10,7 @@ use crate::http::Http;
 use crate::packet::{Ethernet, Ip, L4};
 use crate::summary;
 use crate::time::Time;
+use crate::trace::{TracePoint, TraceReason};
 use crate::uuid::Uuid;
 use crate::verdict::{AuthType, Direction, Verdict};
 
@@ -91,6 +92,13 @@ pub enum Event {
         /// Why.
         reason: DropReason,
     },
+    /// A packet was seen where it passes.
+    Trace {
+        /// Where.
+        point: TracePoint,
+        /// What is known of its flow.
+        reason: TraceReason,
+    },
 }
 
 /// The program that saw an event.
@@ -158,7 +166,10 @@ impl Flow {
     pub const fn dns(&self) -> Option<&Dns> {
         match &self.event {
             Event::Dns(dns) => Some(dns),
-            Event::Http(_) | Event::PolicyVerdict { .. } | Event::Drop { .. } => None,
+            Event::Http(_)
+            | Event::PolicyVerdict { .. }
+            | Event::Drop { .. }
+            | Event::Trace { .. } => None,
         }
     }
 
@@ -167,7 +178,10 @@ impl Flow {
     pub const fn http(&self) -> Option<&Http> {
         match &self.event {
             Event::Http(http) => Some(http),
-            Event::Dns(_) | Event::PolicyVerdict { .. } | Event::Drop { .. } => None,
+            Event::Dns(_)
+            | Event::PolicyVerdict { .. }
+            | Event::Drop { .. }
+            | Event::Trace { .. } => None,
         }
     }
 
@@ -175,7 +189,7 @@ impl Flow {
     #[must_use]
     pub const fn drop_reason(&self) -> Option<DropReason> {
         match &self.event {
-            Event::Dns(_) | Event::Http(_) => None,
+            Event::Dns(_) | Event::Http(_) | Event::Trace { .. } => None,
             Event::PolicyVerdict { drop_reason, .. } => *drop_reason,
             Event::Drop { reason } => Some(*reason),
         }
@@ -214,19 +228,22 @@ impl Event {
             Self::Dns(_) | Self::Http(_) => Self::L7_NUMBER,
             Self::PolicyVerdict { .. } => Self::POLICY_VERDICT_NUMBER,
             Self::Drop { .. } => Self::DROP_NUMBER,
+            Self::Trace { .. } => Self::TRACE_NUMBER,
         }
     }
 
-    /// Number of the sub type: the reason of a drop, else 0.
+    /// Number of the sub type: the reason of a drop, the point of a trace, else 0.
     #[must_use]
     pub const fn sub_number(&self) -> u32 {
         match self {
             Self::Drop { reason } => reason.number() as u32,
+            Self::Trace { point, .. } => point.number() as u32,
             Self::Dns(_) | Self::Http(_) | Self::PolicyVerdict { .. } => 0,
         }
     }
 
     pub(crate) const DROP_NUMBER: u32 = 1;
+    pub(crate) const TRACE_NUMBER: u32 = 4;
     pub(crate) const POLICY_VERDICT_NUMBER: u32 = 5;
     pub(crate) const L7_NUMBER: u32 = 129;
 }

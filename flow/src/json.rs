@@ -13,6 +13,7 @@ use crate::http::Http;
 use crate::limits::LINE_OCTETS_MAX;
 use crate::packet::{Ip, L4, TcpFlags};
 use crate::time::Time;
+use crate::trace::TraceReason;
 use crate::verdict::{AuthType, Direction, Verdict};
 
 impl Flow {
@@ -93,7 +94,7 @@ impl Flow {
             "Type",
             match &self.event {
                 Event::Dns(_) | Event::Http(_) => "L7",
-                Event::PolicyVerdict { .. } | Event::Drop { .. } => "L3_L4",
+                Event::PolicyVerdict { .. } | Event::Drop { .. } | Event::Trace { .. } => "L3_L4",
             },
             false,
         );
@@ -103,7 +104,7 @@ impl Flow {
         match &self.event {
             Event::Dns(dns) => object.nested("l7", |object| l7_fields(dns, object)),
             Event::Http(http) => object.nested("l7", |object| http_fields(http, object)),
-            Event::PolicyVerdict { .. } | Event::Drop { .. } => {}
+            Event::PolicyVerdict { .. } | Event::Drop { .. } | Event::Trace { .. } => {}
         }
         object.flag("reply", self.is_reply == Some(true));
         object.nested("event_type", |object| {
@@ -118,6 +119,14 @@ impl Flow {
         );
         if let Event::PolicyVerdict { match_type, .. } = &self.event {
             object.number("policy_match_type", *match_type);
+        }
+        if let Event::Trace { point, reason } = &self.event {
+            match point.json() {
+                Ok(name) => object.name("trace_observation_point", &name, false),
+                Err(number) => object.number("trace_observation_point", number.into()),
+            }
+            let is_unknown = *reason == TraceReason::Unknown;
+            object.name("trace_reason", reason.name(), is_unknown);
         }
         if let Some(file) = &self.file {
             object.nested("file", |object| {

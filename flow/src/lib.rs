@@ -1,6 +1,7 @@
 //! What leaves the house: flow events in Hubble's model, byte for byte.
 //!
-//! A [`Flow`] is one event: a DNS or HTTP request or response, a policy verdict or a drop. It writes
+//! A [`Flow`] is one event: a DNS or HTTP request or response, a policy verdict, a drop or the trace of a
+//! packet. It writes
 //! itself as the JSON of Hubble's exporter and reads that back, [`Compact`] prints it as
 //! `hubble observe` does, a [`Filter`] takes that command's flags, and a [`Ring`] keeps the last
 //! ones for readers of different speed. This crate knows no socket, no file, no clock, and no other
@@ -24,6 +25,7 @@ mod reserved;
 mod ring;
 mod summary;
 mod time;
+mod trace;
 mod uuid;
 mod verdict;
 
@@ -40,5 +42,6 @@ pub use packet::{BadMacAddr, Ethernet, Ip, L4, MacAddr, TcpFlags};
 pub use read::{Line, ReadError};
 pub use ring::{Batch, Cursor, Ring};
 pub use time::{Time, TimeFormat};
+pub use trace::{TracePoint, TraceReason};
 pub use uuid::{BadUuid, Uuid};
 pub use verdict::{AuthType, Direction, Verdict, match_type_name};

@@ -21,6 +21,7 @@ use crate::lost::{LostEvents, LostSource};
 use crate::message::MessageKind;
 use crate::packet::{Ethernet, Ip, L4, TcpFlags};
 use crate::time::Time;
+use crate::trace::{TracePoint, TraceReason};
 use crate::verdict::{AuthType, Direction, Verdict};
 
 /// One line of an exporter's file.
@@ -188,6 +189,13 @@ fn read_event(object: &Fields<'_>) -> Result<Event, ReadError> {
         }),
         Event::DROP_NUMBER => Ok(Event::Drop {
             reason: DropReason::from_number(sub_type),
+        }),
+        Event::TRACE_NUMBER => Ok(Event::Trace {
+            point: TracePoint::from_number(sub_type),
+            reason: object.enumerated(
+                "trace_reason",
+                (TraceReason::from_name, TraceReason::from_number),
+            )?,
         }),
         event_type => Err(ReadError::UnknownKind {
             event_type,

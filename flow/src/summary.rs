@@ -20,7 +20,7 @@ pub(crate) fn of(flow: &Flow) -> String {
             MessageKind::Response => dns_answer(dns),
         },
         Event::Http(http) => http_message(http),
-        Event::PolicyVerdict { .. } | Event::Drop { .. } => packet(flow),
+        Event::PolicyVerdict { .. } | Event::Drop { .. } | Event::Trace { .. } => packet(flow),
     }
 }
 

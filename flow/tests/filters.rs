@@ -55,7 +55,7 @@ fn each_flag_set_shows_what_hubble_shows() {
         assert_eq!(ours, shown, "row {}: {flags}", columns[0]);
         rows += 1;
     }
-    assert_eq!(rows, 46);
+    assert_eq!(rows, 49);
 }
 
 #[test]

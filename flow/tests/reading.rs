@@ -13,7 +13,7 @@ fn flow_of(text: &str) -> Flow {
 #[test]
 fn other_kinds_of_flows_are_named() {
     for (text, event_type, l7) in [
-        (r#"{"event_type":{"type":4,"sub_type":3}}"#, 4, None),
+        (r#"{"event_type":{"type":3,"sub_type":4}}"#, 3, None),
         (r#"{}"#, 0, None),
         (
             r#"{"l7":{"type":"SAMPLE","http":{}},"event_type":{"type":129}}"#,

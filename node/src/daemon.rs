@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use bpf_redirect::{Attachment, Datapath, HookMode, Journal, Pins};
+use bpf_redirect_common::Aggregation;
 use fqdn_cache::Lifetimes;
 use policy::{Compiler, Identities, Options, PolicySet, Problem};
 use transport::{Gate, LinkError, NetNs, Netlink};
@@ -45,6 +46,8 @@ pub(crate) struct Setup {
     pub(crate) hook_mode: Option<HookMode>,
     /// A file that gets every flow.
     pub(crate) flow_log: Option<PathBuf>,
+    /// How much is told of packets that pass.
+    pub(crate) aggregation: Aggregation,
     /// How policy is enforced.
     pub(crate) enforcement: Options,
     /// How long a learned address is open.

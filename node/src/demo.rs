@@ -14,6 +14,7 @@ mod voice;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use bpf_redirect_common::Aggregation;
 use fqdn_cache::Lifetimes;
 use policy::{Identities, Problem, Source};
 
@@ -68,6 +69,8 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
             pins: None,
             hook_mode: None,
             flow_log: None,
+            // The story has a line for each verdict.
+            aggregation: Aggregation::Off,
             enforcement: policy::Options::default(),
             // Seconds are seconds here: nothing is added to a name's own TTL.
             lifetimes: Lifetimes {

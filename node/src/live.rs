@@ -42,7 +42,7 @@ pub(crate) fn is_over(key: &CtKey, value: &CtValue, now: u64) -> bool {
     } else {
         TCP_IDLE_NS
     };
-    now.saturating_sub(value.last_seen) > limit
+    value.silent_ns(now) > limit
 }
 
 /// Judges flows that were judged under an older policy.
@@ -77,12 +77,12 @@ impl<'a, T: Table> Review<'a, T> {
         {
             return false; // it is not under this snapshot yet, or not any more
         }
-        let (direction, port) = match key.direction {
+        let (direction, port) = match value.direction {
             EGRESS => (Direction::Egress, u16::from_be(key.peer_port)),
             _ => (Direction::Ingress, u16::from_be(key.local_port)),
         };
         let peer = IpAddr::from(key.peer);
-        let frontend = match (key.direction, l4(key.protocol)) {
+        let frontend = match (value.direction, L4Protocol::from_number(key.protocol)) {
             (EGRESS, Some(protocol)) => self.snapshot.frontend((peer, port).into(), protocol),
             _ => None,
         };
@@ -137,12 +137,6 @@ impl<'a, T: Table> Review<'a, T> {
     }
 }
 
-fn l4(protocol: u8) -> Option<L4Protocol> {
-    [L4Protocol::Tcp, L4Protocol::Udp, L4Protocol::Sctp]
-        .into_iter()
-        .find(|one| one.number() == protocol)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,18 +154,19 @@ mod tests {
             local: Address::NONE,
             peer: Address::NONE,
             protocol,
-            direction: 1,
+            asker: 0,
             reserved: 0,
         };
         let now = 1_000_000 * SECOND_NS;
         let value = CtValue {
-            last_seen: now - age_secs * SECOND_NS,
+            last_seen: CtValue::seen_at(now - age_secs * SECOND_NS),
             identity: 0,
             rule: 0,
             verdict: verdict as u8,
             state,
-            reserved: [0; 2],
-            ticks: 0,
+            direction: EGRESS,
+            flags: 0,
+            ticks: [0; 2],
         };
         is_over(&key, &value, now)
     }

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bpf_redirect_common::{
-    Address, EGRESS, Event as KernelEvent, EventKind, Verdict as KernelVerdict,
+    Address, EGRESS, Event as KernelEvent, EventKind, TracePoint as KernelPoint,
+    TraceReason as KernelReason, Verdict as KernelVerdict,
 };
 use dnsproxy::{Answer, GateReason, Outcome, Told};
 use flow::{
     AuthType, Direction, Dns, DropReason, Emitter, Endpoint, Event, Flow, Ip, L4, RecordType,
-    TcpFlags, Uuid, Verdict,
+    TcpFlags, TracePoint, TraceReason, Uuid, Verdict,
 };
 use policy::{EndpointId, Identity, L4Protocol, RuleId};
 
@@ -157,10 +158,12 @@ impl Teller {
 
     /// The flow of one event of the kernel; `None` for one of a kind that isn't known.
     pub(crate) fn kernel(&self, event: &KernelEvent) -> Option<Flow> {
+        let kind = EventKind::from_number(event.kind)?;
         let reason = DropReason::from_number(event.reason);
         let rule = RuleId::from_number(event.rule);
-        let denied = event.reason != 0;
-        let (what, verdict) = match EventKind::from_number(event.kind)? {
+        let denied = kind != EventKind::Trace && event.reason != 0;
+        let (what, verdict) = match kind {
+            EventKind::Trace => (traced(event), Verdict::Forwarded),
             EventKind::Drop => (Event::Drop { reason }, Verdict::Dropped),
             EventKind::Verdict => {
                 let what = Event::PolicyVerdict {
@@ -196,24 +199,21 @@ impl Teller {
         };
         let mut flow = self.between(&peers, Flow::new(what, verdict));
         flow.time = Some(clock::time_of_boot_ns(event.at));
-        flow.policy_log = log.into_iter().collect();
-        flow.is_reply = (is_verdict && !denied).then_some(false);
-        flow.traffic_direction = if is_egress {
-            Direction::Egress
-        } else {
-            Direction::Ingress
+        let ambiguous = is_verdict && denied && is_egress && self.is_ambiguous(event);
+        let ambiguous = ambiguous.then(|| AMBIGUOUS_SERVICE.into());
+        flow.policy_log = log.into_iter().chain(ambiguous).collect();
+        flow.is_reply = match kind {
+            EventKind::Verdict => (!denied).then_some(false),
+            EventKind::Drop => None,
+            EventKind::Trace => is_reply(event),
         };
+        flow.traffic_direction = direction_of(kind, is_egress, flow.is_reply);
+        flow.proxy_port = proxy_port(event);
         if event.family != 0 {
             flow.ip = Some(Ip::new(source, destination));
-            let ports = (
-                u16::from_be(event.source_port),
-                u16::from_be(event.destination_port),
-            );
-            flow.l4 = l4(
-                event.protocol,
-                ports,
-                Some(TcpFlags::from_bits(u16::from(event.tcp_flags))),
-            );
+            let ports = [event.source_port, event.destination_port].map(u16::from_be);
+            let flags = TcpFlags::from_bits(u16::from(event.tcp_flags));
+            flow.l4 = l4(event.protocol, ports.into(), Some(flags));
         }
         // By what would have denied it, were it not only audited.
         let denied = denied || event.verdict == KernelVerdict::AuditDeny as u8;
@@ -224,6 +224,20 @@ impl Teller {
             (false, true) => flow.ingress_denied_by = policies,
         }
         Some(flow)
+    }
+
+    /// Whether it was a service's address whose backends differ in what policy says.
+    fn is_ambiguous(&self, event: &KernelEvent) -> bool {
+        let port = u16::from_be(event.destination_port);
+        let server = SocketAddr::new(event.destination.into(), port);
+        let (Some(endpoint), Some(protocol)) = (
+            EndpointId::new(event.endpoint),
+            L4Protocol::from_number(event.protocol),
+        ) else {
+            return false;
+        };
+        let snapshot = self.learner.snapshot();
+        snapshot.is_ambiguous(endpoint, server, protocol)
     }
 
     /// Who talks to whom, for an exchange of the proxy.
@@ -343,6 +357,41 @@ struct Peers {
     destination_names: Vec<Arc<str>>,
 }
 
+fn traced(event: &KernelEvent) -> Event {
+    Event::Trace {
+        point: TracePoint::from_number(event.matched),
+        reason: TraceReason::from_number(event.reason.into()).unwrap_or_default(),
+    }
+}
+
+/// Whether a traced packet answers; `None` where nobody has asked.
+fn is_reply(event: &KernelEvent) -> Option<bool> {
+    match KernelReason::from_number(event.reason) {
+        KernelReason::Unknown => None,
+        KernelReason::Reply => Some(true),
+        KernelReason::New | KernelReason::Established | KernelReason::Related => Some(false),
+    }
+}
+
+/// Whose policy was asked, or would have been: of a trace it is who began that counts.
+fn direction_of(kind: EventKind, is_egress: bool, is_reply: Option<bool>) -> Direction {
+    match is_reply {
+        None if kind == EventKind::Trace => Direction::Unknown,
+        is_reply if is_egress != (is_reply == Some(true)) => Direction::Egress,
+        _ => Direction::Ingress,
+    }
+}
+
+/// The proxy's port of a packet that was traced on its way there; 0 of all others. It listens for DNS on
+/// the port that the workload asks.
+fn proxy_port(event: &KernelEvent) -> u16 {
+    let is_trace = event.kind == EventKind::Trace as u8;
+    match event.destination_port {
+        port if is_trace && event.matched == KernelPoint::ToProxy as u8 => u16::from_be(port),
+        _ => 0,
+    }
+}
+
 fn answered((query, qtype): (Arc<str>, RecordType), answer: &Answer) -> Dns {
     let response = Dns::response(query, qtype, u32::from(answer.rcode.get()));
     Dns {
@@ -432,6 +481,9 @@ fn turned(l4: L4) -> L4 {
         same @ (L4::Icmpv4 { .. } | L4::Icmpv6 { .. }) => same,
     }
 }
+
+/// The reason of a denial that only the virtual address has.
+pub(crate) const AMBIGUOUS_SERVICE: &str = "ambiguous service";
 
 /// How long the queue of what is to be told may be waited for at the end.
 pub(crate) const LAST_WORDS: Duration = Duration::from_millis(300);

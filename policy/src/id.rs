@@ -137,4 +137,12 @@ impl L4Protocol {
             Self::Sctp => 132,
         }
     }
+
+    /// The protocol with this IANA number, if it is one of these.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::Tcp, Self::Udp, Self::Sctp]
+            .into_iter()
+            .find(|one| one.number() == number)
+    }
 }

@@ -165,6 +165,22 @@ impl Snapshot {
         self.frontends.at(server.ip(), protocol, server.port())
     }
 
+    /// Whether an endpoint is refused a service's address though some of its backends may be reached: a
+    /// flow may end at any of them.
+    #[must_use]
+    pub fn is_ambiguous(
+        &self,
+        endpoint: EndpointId,
+        server: SocketAddr,
+        protocol: L4Protocol,
+    ) -> bool {
+        let Some(policy) = self.endpoints.get(&endpoint) else {
+            return false;
+        };
+        self.frontend(server, protocol)
+            .is_some_and(|one| one.is_ambiguous(policy))
+    }
+
     /// Whether a direction of an endpoint is limited to what policy allows; `None` if it is unknown.
     #[must_use]
     pub fn enforcement(&self, endpoint: EndpointId, direction: Direction) -> Option<Enforcement> {

@@ -172,6 +172,42 @@ fn a_denial_is_told_with_the_rules_that_deny() {
 }
 
 #[test]
+fn a_virtual_address_is_judged_as_its_backends_and_where_they_differ_that_is_said() {
+    let files = Files::new();
+    let services = "
+---
+name: other
+labels: {app: other}
+remote: true
+addresses: [10.2.0.6]
+---
+services:
+- {name: web, vip: 10.96.0.20, backends: [10.2.0.5], ports: [{port: 80, target: 8080}]}
+- {name: both, vip: 10.96.0.30, backends: [10.2.0.5, 10.2.0.6], ports: [{port: 80, target: 8080}]}
+- {name: other, vip: 10.96.0.40, backends: [10.2.0.6], ports: [{port: 80, target: 8080}]}
+";
+    files.write("e.yaml", &format!("{ENDPOINTS}{services}"));
+    let note = "ambiguous service";
+    for (to, code, is_ambiguous) in [
+        (["10.96.0.20", "80"], 0, false),
+        (["10.96.0.20", "8080"], 1, false),
+        (["10.96.0.30", "80"], 1, true),
+        (["10.96.0.40", "80"], 1, false),
+    ] {
+        let [address, port] = to;
+        let judged = files.verdict(&["--to", address, "--port", port]);
+        assert_eq!(judged.0, code, "{to:?}: {}", judged.1);
+        for tool in ["verdict", "explain"] {
+            let args = format!(
+                "{tool} --policy p.yaml --endpoints e.yaml --from default/client --to {address} --port {port}"
+            );
+            let text = said(&files.namegate(&args.split(' ').collect::<Vec<_>>()));
+            assert_eq!(text.contains(note), is_ambiguous, "{text}");
+        }
+    }
+}
+
+#[test]
 fn cases_pass_fail_and_are_told_by_line() {
     let files = Files::new();
     let run = |cases: &str| {

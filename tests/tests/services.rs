@@ -1,11 +1,16 @@
 //! Virtual addresses: judged as what stands behind them, by the backends' port.
 
-#![expect(clippy::unwrap_used, reason = "a test may die")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may die"
+)]
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use namegate_tests::{Daemon, Stage, TcpSink};
+use serde_json::Value;
 
 /// As kube-proxy does it: what is sent to the virtual address goes on to a backend.
 fn translate(stage: &Stage) {
@@ -63,6 +68,31 @@ fn change(daemon: &Daemon<'_>, rest: &str) {
         .unwrap();
 }
 
+/// The first verdict event that denies what goes to an address.
+fn denial_of(daemon: &Daemon<'_>, vip: &str) -> Value {
+    let socket = daemon.path("namegate.sock").display().to_string();
+    let args = [
+        "observe", "--socket", &socket, "--last", "10000", "-o", "json",
+    ];
+    for _ in 0..100 {
+        let output = daemon.namegate(&[&args[..], &["--type", "policy-verdict"]].concat());
+        let lines = String::from_utf8(output.unwrap().stdout).unwrap();
+        let flows = lines.lines().map(|line| {
+            let mut line: Value = serde_json::from_str(line).unwrap();
+            line["flow"].take()
+        });
+        let denials = flows.filter(|flow| flow["IP"]["destination"] == vip);
+        if let Some(flow) = denials
+            .into_iter()
+            .find(|flow| flow["verdict"] == "DROPPED")
+        {
+            return flow;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("no denial of {vip} is told")
+}
+
 #[test]
 fn a_virtual_address_is_judged_as_its_backends() {
     let stage = Stage::new().unwrap();
@@ -87,6 +117,12 @@ fn a_virtual_address_is_judged_as_its_backends() {
     assert!(!reaches(&stage, "10.96.0.30:80"), "one of two backends");
     assert!(!reaches(&stage, "10.96.0.40:80"), "nobody stands behind it");
     assert!(!reaches(&stage, "10.96.0.20:81"), "no port of the service");
+    // Hubble's reason, and ours beside it where only some of the backends are the matter.
+    for (vip, reason) in [("10.96.0.30", true), ("10.96.0.40", false)] {
+        let log = denial_of(&daemon, vip)["policy_log"].take();
+        let wanted = reason.then(|| serde_json::json!(["ambiguous service"]));
+        assert_eq!(log, wanted.unwrap_or_default(), "{vip}");
+    }
     change(&daemon, &to("web", 80));
     assert!(
         !reaches(&stage, "10.96.0.20:80"),

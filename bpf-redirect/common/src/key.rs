@@ -112,7 +112,7 @@ pub struct ServiceKey {
     pub reserved: u8,
 }
 
-/// Key of [`crate::CT`]: a flow as one endpoint sees it.
+/// Key of [`crate::CT`]: a flow as one endpoint sees it, the same for packets of both directions.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct CtKey {
@@ -129,8 +129,9 @@ pub struct CtKey {
     pub peer: Address,
     /// IANA protocol number.
     pub protocol: u8,
-    /// Who began: [`crate::INGRESS`] the peer, [`crate::EGRESS`] the endpoint.
-    pub direction: u8,
+    /// Of an ICMP echo who asked: [`crate::INGRESS`] the peer, [`crate::EGRESS`] the endpoint. Of the rest
+    /// 0: their ports say which packets belong together.
+    pub asker: u8,
     /// Always 0.
     pub reserved: u16,
 }

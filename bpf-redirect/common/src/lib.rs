@@ -15,7 +15,7 @@ mod map;
 mod value;
 
 pub use drop::{COUNTERS, Counter, Drop};
-pub use event::{Event, EventKind};
+pub use event::{Aggregation, Event, EventKind, TracePoint, TraceReason};
 pub use key::{
     Address, AskerKey, CtKey, EndpointAddress, FragmentKey, PolicyKey, ServiceKey, UpstreamKey,
 };

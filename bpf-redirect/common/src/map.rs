@@ -83,7 +83,11 @@ pub const PREFIXES_MAX: usize = 65_536;
 pub const SERVICES_MAX: usize = 16_384;
 /// Policy entries of one endpoint; beyond, SERVFAIL, or the snapshot is refused.
 pub const POLICY_ENTRIES_MAX: usize = 16_384;
-/// What an endpoint's policy map has room for: the entries, and the lengths of ports of each direction.
+/// What an endpoint's policy map has room for at first: as much again as it needs, and no less than this. A
+/// full one is replaced by a larger one.
+pub const POLICY_SLOTS_MIN: usize = 256;
+/// What an endpoint's policy map has room for at most: the entries, and the lengths of ports of each
+/// direction.
 pub const POLICY_SLOTS: usize = POLICY_ENTRIES_MAX + 2;
 /// Sockets of cgroups that ask for names; of the least recently used one, what it sends to the proxy is
 /// dropped, and it sees the proxy's address.
@@ -94,5 +98,10 @@ pub const CG_ASKERS_MAX: usize = 65_536;
 pub const EVENT_RING_BYTES: usize = 1 << 20;
 /// Events of one endpoint in a second; beyond, they are counted and not told.
 pub const EVENTS_PER_SECOND_MAX: u64 = 2_000;
+/// Traces of one endpoint in a second, of those events: the rest is kept for verdicts and drops. Beyond,
+/// they are counted and not told.
+pub const TRACES_PER_SECOND_MAX: u64 = 1_000;
+/// How often a flow that lives is told of, in each direction.
+pub const TRACE_SECS: u32 = 5;
 /// IPv6 extension headers that are walked; a packet with more is dropped.
 pub const EXTENSION_HEADERS_MAX: usize = 6;

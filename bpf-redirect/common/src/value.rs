@@ -19,6 +19,10 @@ pub struct Config {
     pub inject_mark: u32,
     /// Random; on a packet that the node's end hands to the endpoint.
     pub client_mark: u32,
+    /// An [`crate::Aggregation`].
+    pub aggregation: u32,
+    /// How often a flow that lives is told of, in the kernel's ticks; 0 is never.
+    pub trace_ticks: u32,
 }
 
 /// Value of [`crate::EP_IF`]: the endpoint behind an interface.
@@ -57,31 +61,36 @@ pub struct NextHop {
     pub reserved: u16,
 }
 
-/// Value of [`crate::CT`].
+/// Value of [`crate::CT`]. With its key it fits into what the kernel takes for an entry of 24 octets.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct CtValue {
-    /// Nanoseconds since boot (`bpf_ktime_get_boot_ns`) of the last packet in either direction, or of
-    /// one that came up to [`CtValue::TICKS`] before it.
-    pub last_seen: u64,
     /// The peer's identity when the flow was judged.
     pub identity: u32,
     /// The rule that decided.
     pub rule: u32,
+    /// When a packet of either direction was seen last, or one that came up to [`CtValue::TICKS`] after
+    /// it: the time since boot (`bpf_ktime_get_boot_ns`) without its low [`CtValue::SEEN_SHIFT`] bits.
+    pub last_seen: u32,
+    /// When that was noted, in the kernel's ticks: for [`crate::INGRESS`], for [`crate::EGRESS`].
+    pub ticks: [u32; 2],
     /// A [`Verdict`].
     pub verdict: u8,
     /// TCP: bit 0 the endpoint's FIN or RST was seen, bit 1 the peer's, bit 2 an answer was seen.
     pub state: u8,
-    /// Always 0.
-    pub reserved: [u8; 2],
-    /// When `last_seen` was written, in the kernel's ticks.
-    pub ticks: u32,
+    /// Who began: [`crate::INGRESS`] the peer, [`crate::EGRESS`] the endpoint.
+    pub direction: u8,
+    /// TCP: which of FIN, SYN and RST (RFC 9293 §3.1) were seen: of ingress in the low half, of egress in
+    /// the high one.
+    pub flags: u8,
 }
 
 impl CtValue {
     /// How many ticks of the kernel (1 to 10 ms) a time stamp is good for: reading the clock costs as much
     /// as finding the entry.
     pub const TICKS: u32 = 256;
+    /// `last_seen` counts 16.8 ms.
+    pub const SEEN_SHIFT: u32 = 24;
     /// The endpoint has closed its half (FIN), or reset.
     pub const LOCAL_CLOSED: u8 = 1;
     /// The peer has closed its half (FIN), or reset.
@@ -90,6 +99,23 @@ impl CtValue {
     pub const ANSWERED: u8 = 4;
     /// Both halves are closed.
     pub const CLOSED: u8 = Self::LOCAL_CLOSED | Self::PEER_CLOSED;
+
+    /// What `last_seen` says of a time, in nanoseconds since boot.
+    #[inline(always)]
+    #[must_use]
+    pub const fn seen_at(ns: u64) -> u32 {
+        (ns >> Self::SEEN_SHIFT) as u32
+    }
+
+    /// How long the flow is silent, in nanoseconds, up to a year; 0 if a packet came after `now`.
+    #[must_use]
+    pub const fn silent_ns(&self, now: u64) -> u64 {
+        let units = Self::seen_at(now).wrapping_sub(self.last_seen);
+        if units > u32::MAX / 2 {
+            return 0;
+        }
+        (units as u64) << Self::SEEN_SHIFT
+    }
 }
 
 /// Value of [`crate::SERVICES`]: what a flow to a virtual address is judged as.
@@ -252,7 +278,7 @@ pub enum Match {
 }
 
 const _: () = {
-    assert!(size_of::<Config>() == 16);
+    assert!(size_of::<Config>() == 24);
     assert!(size_of::<EndpointIf>() == 144);
     assert!(size_of::<EndpointLink>() == 16);
     assert!(size_of::<NextHop>() == 8);
@@ -265,3 +291,35 @@ const _: () = {
     assert!(size_of::<SocketServer>() == 20);
     assert!(size_of::<AskerValue>() == 24);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_counted_across_the_end_of_the_counter() {
+        let value = |ns| CtValue {
+            identity: 0,
+            rule: 0,
+            last_seen: CtValue::seen_at(ns),
+            ticks: [0; 2],
+            verdict: 0,
+            state: 0,
+            direction: 0,
+            flags: 0,
+        };
+        let (second, end) = (1_000_000_000, 1 << (32 + CtValue::SEEN_SHIFT));
+        for (seen, now, least) in [
+            (0, 0, 0),
+            (second, 181 * second, 179 * second),
+            (end - second, end + 9 * second, 9 * second),
+            (5 * second, 4 * second, 0),
+        ] {
+            let silent = value(seen).silent_ns(now);
+            assert!(
+                (least..=least + 2 * second).contains(&silent),
+                "{seen} {now}: {silent}"
+            );
+        }
+    }
+}

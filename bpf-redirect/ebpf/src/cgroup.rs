@@ -13,14 +13,14 @@ use aya_ebpf::{
 };
 use bpf_redirect_common::{
     Address, AskerKey, AskerValue, Counter, DNS_PORT, Drop, EGRESS, INGRESS, Listeners,
-    SocketServer, Verdict,
+    SocketServer, TracePoint, TraceReason, Verdict,
 };
 
 use crate::{
     Action,
     conntrack::Tuple,
-    endpoint::{Received, judged, received, remember},
-    maps::{CG_ASKER, CG_ENDPOINT, CG_LISTEN, CG_SOCKET},
+    endpoint::{Received, judged, received, remember, trace, trace_known},
+    maps::{CG_ASKER, CG_ENDPOINT, CG_LISTEN, CG_SOCKET, CONFIG},
     packet::{Fragment, Frame, Packet, TCP, TCP_SYN, UDP, load, parse_ip},
     tell::{self, Place, count},
 };
@@ -246,9 +246,11 @@ pub fn egress(ctx: &TcContext) -> Result<Action, Drop> {
     if is_listener(packet.protocol, packet.destination, packet.destination_port) {
         return ask(ctx, &place, &packet);
     }
-    let mut tuple = Tuple::of(place.endpoint, EGRESS, &packet);
-    if let Some(tuple) = tuple.as_mut() {
-        if tuple.known().is_some() {
+    let config = CONFIG.get(0).ok_or(Drop::NoConfiguration)?;
+    let tuple = Tuple::of(place.endpoint, EGRESS, &packet);
+    if let Some(tuple) = &tuple {
+        if let Some(known) = tuple.known(config) {
+            trace_known((&place, &packet), TracePoint::ToStack, &known);
             return Ok(Action::Pass);
         }
     }
@@ -256,10 +258,12 @@ pub fn egress(ctx: &TcContext) -> Result<Action, Drop> {
     match judgement.verdict {
         Verdict::Allow | Verdict::AuditUnmatched | Verdict::AuditDeny => {
             tell::judged(&place, &packet, identity, &judgement);
-            if let Some(tuple) = tuple.as_mut() {
+            if let Some(tuple) = &tuple {
                 let decision = (judgement.rule, Verdict::Allow);
                 remember(tuple, (&place, &packet), identity, decision)?;
             }
+            let seen = (TracePoint::ToStack, TraceReason::New);
+            trace(config, (&place, &packet), identity, seen);
             Ok(Action::Pass)
         }
         // By a raw socket, or one that was connected before the cgroup was guarded.
@@ -285,7 +289,8 @@ pub fn ingress(ctx: &TcContext) -> Result<Action, Drop> {
         return Ok(Action::Pass);
     }
     // Errors about a socket's flow are the kernel's: only raw sockets get them as packets.
-    match received(&place, &packet, false)? {
+    let config = CONFIG.get(0).ok_or(Drop::NoConfiguration)?;
+    match received(config, &place, &packet, None)? {
         Received::Pass => Ok(Action::Pass),
         // The proxy takes no connections in a cgroup's place.
         Received::Proxys | Received::ToProxy => Err(Drop::NotRedirected),

@@ -1,19 +1,20 @@
-//! Flows that were judged. Keyed by endpoint and by who began, so that one endpoint's entry never
-//! answers for another's.
+//! Flows that were judged. Keyed by endpoint, so that one endpoint's entry never answers for another's, and
+//! by what packets of both directions share, so that either finds it at once.
 
 use aya_ebpf::{
     bindings::{BPF_EXIST, BPF_NOEXIST},
     helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns},
 };
 use bpf_redirect_common::{
-    Address, CT_PER_ENDPOINT_MAX, CtKey, CtValue, Drop, EGRESS, INGRESS, Verdict,
+    Address, Aggregation, CT_PER_ENDPOINT_MAX, Config, CtKey, CtValue, Drop, EGRESS, INGRESS,
+    TraceReason, Verdict,
 };
 
 use crate::{
     maps::{CT, CT_USE},
     packet::{
-        ECHO, ECHO_V6, Fragment, ICMP, ICMPV6, Packet, Quoted, SCTP, TCP, TCP_ACK, TCP_FIN, TCP_RST,
-        TCP_SYN, UDP, kind,
+        ECHO, ECHO_V6, Fragment, ICMP, ICMPV6, Packet, Quoted, SCTP, TCP, TCP_ACK, TCP_FIN,
+        TCP_RST, TCP_SYN, UDP, kind,
     },
 };
 
@@ -27,6 +28,28 @@ pub struct Tuple {
     way: u8,
 }
 
+/// What is known of a packet's flow.
+pub struct Known {
+    pub verdict: Verdict,
+    /// The peer's identity when it was judged.
+    pub identity: u32,
+    /// Whether this packet answers.
+    pub is_reply: bool,
+    /// Whether this packet is told of.
+    pub is_news: bool,
+}
+
+impl Known {
+    #[inline(always)]
+    pub fn reason(&self) -> TraceReason {
+        if self.is_reply {
+            TraceReason::Reply
+        } else {
+            TraceReason::Established
+        }
+    }
+}
+
 impl Tuple {
     /// The tuple of a packet going `way`; `None` for what has no flow (other protocols, later
     /// fragments, ICMP errors).
@@ -36,19 +59,13 @@ impl Tuple {
         if packet.fragment == Fragment::Later || !has_flow(packet.protocol, ports) {
             return None;
         }
-        let (local, local_port, peer, peer_port) = if way == EGRESS {
-            (packet.source, packet.source_port, packet.destination, packet.destination_port)
-        } else {
-            (packet.destination, packet.destination_port, packet.source, packet.source_port)
-        };
+        let source = (packet.source, packet.source_port);
+        let destination = (packet.destination, packet.destination_port);
+        let about = (packet.protocol, packet.icmp);
         Some(Self {
-            key: key(endpoint, packet.protocol, (local, local_port), (peer, peer_port)),
+            key: key((endpoint, way), about, source, destination),
             flags: packet.tcp_flags,
-            opens: match packet.protocol {
-                ICMP => kind(packet.icmp) == ECHO,
-                ICMPV6 => kind(packet.icmp) == ECHO_V6,
-                _ => true,
-            },
+            opens: !matches!(packet.protocol, ICMP | ICMPV6) || asks(about),
             way,
         })
     }
@@ -59,72 +76,140 @@ impl Tuple {
         self.key.protocol == TCP && self.flags & (TCP_SYN | TCP_ACK) == TCP_SYN
     }
 
-    /// The verdict of the flow that this packet belongs to, and a note that it lives.
+    /// What is known of the flow that this packet belongs to, and a note that it lives. A reply needs no
+    /// rule.
     #[inline(always)]
-    pub fn known(&mut self) -> Option<Verdict> {
+    pub fn known(&self, config: &Config) -> Option<Known> {
         if self.opens_tcp() {
             return None;
         }
-        self.key.direction = self.way;
-        if let Some(verdict) = self.touch(false) {
-            return Some(verdict);
-        }
-        // The other side began: this is a reply, and replies need no rule.
-        self.key.direction = if self.way == EGRESS { INGRESS } else { EGRESS };
-        self.touch(true)
-    }
-
-    /// Whether the flow that [`Tuple::known`] found was begun by the other side.
-    #[inline(always)]
-    pub fn is_reply(&self) -> bool {
-        self.key.direction != self.way
-    }
-
-    #[inline(always)]
-    fn touch(&self, reply: bool) -> Option<Verdict> {
         let value = CT.get_ptr_mut(&self.key)?;
-        let mut seen = if reply { CtValue::ANSWERED } else { 0 };
-        if self.key.protocol == TCP {
-            if self.flags & TCP_RST != 0 {
-                seen |= CtValue::CLOSED;
-            } else if self.flags & TCP_FIN != 0 {
-                seen |= if self.way == EGRESS { CtValue::LOCAL_CLOSED } else { CtValue::PEER_CLOSED };
-            }
-        }
         // SAFETY: the entry lives until the program ends (RCU); racing CPUs lose a time stamp or a
         // flag that the next packet writes again.
         unsafe {
+            let is_reply = (*value).direction != self.way;
+            let is_due = self.is_due(value, config);
+            let is_first = self.note(value, is_reply);
+            let level = config.aggregation;
+            let is_news = (level >= LOW) | ((level != OFF) & (is_due | is_first));
+            Some(Known {
+                verdict: Verdict::from_number((*value).verdict),
+                identity: (*value).identity,
+                is_reply,
+                is_news,
+            })
+        }
+    }
+
+    /// Notes when the flow was seen, seldom; gives whether it is time to tell of this direction.
+    #[inline(always)]
+    unsafe fn is_due(&self, value: *mut CtValue, config: &Config) -> bool {
+        let way = usize::from(self.way == EGRESS);
+        // SAFETY: no arguments, no effects; of the entry see `known`.
+        unsafe {
             let ticks = bpf_jiffies64() as u32;
-            if ticks.wrapping_sub((*value).ticks) >= CtValue::TICKS {
-                (*value).last_seen = bpf_ktime_get_boot_ns();
-                (*value).ticks = ticks;
+            let before = (*value).ticks[way];
+            if ticks.wrapping_sub(before) < CtValue::TICKS {
+                return false;
             }
-            if (*value).state & seen != seen {
-                (*value).state |= seen;
+            (*value).last_seen = CtValue::seen_at(bpf_ktime_get_boot_ns());
+            (*value).ticks[way] = ticks;
+            let every = config.trace_ticks;
+            every != 0 && ticks / every != before / every
+        }
+    }
+
+    /// Notes what the packet says of the flow's state; gives whether no packet said it before.
+    #[inline(always)]
+    unsafe fn note(&self, value: *mut CtValue, is_reply: bool) -> bool {
+        let mut state = if is_reply { CtValue::ANSWERED } else { 0 };
+        let mut flags = 0;
+        if self.key.protocol == TCP && self.flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0 {
+            flags = self.marks();
+            if self.flags & TCP_RST != 0 {
+                state |= CtValue::CLOSED;
+            } else if self.flags & TCP_FIN != 0 {
+                state |= if self.way == EGRESS {
+                    CtValue::LOCAL_CLOSED
+                } else {
+                    CtValue::PEER_CLOSED
+                };
             }
-            Some(Verdict::from_number((*value).verdict))
+        }
+        // SAFETY: see `known`.
+        unsafe {
+            let is_new = (*value).state & state != state || (*value).flags & flags != flags;
+            if is_new {
+                (*value).state |= state;
+                (*value).flags |= flags;
+            }
+            is_new
+        }
+    }
+
+    /// FIN, SYN and RST in the half of a byte that is this direction's.
+    #[inline(always)]
+    fn marks(&self) -> u8 {
+        let flags = self.flags & (TCP_SYN | TCP_FIN | TCP_RST);
+        if self.way == EGRESS {
+            flags << 4
+        } else {
+            flags
         }
     }
 
     /// Remembers the flow that this packet opened, if it can have opened one.
     #[inline(always)]
-    pub fn remember(&mut self, identity: u32, rule: u32, verdict: Verdict) -> Result<(), Drop> {
+    pub fn remember(&self, identity: u32, rule: u32, verdict: Verdict) -> Result<(), Drop> {
         if !self.opens {
             return Ok(());
         }
-        self.key.direction = self.way;
-        self.insert(&fresh(identity, rule, verdict))
+        // What the proxy has of the workload's, nobody takes away who sends from the server's address.
+        if self.way == INGRESS && self.is_proxys(EGRESS) {
+            return Ok(());
+        }
+        self.insert(identity, rule, verdict)
+    }
+
+    /// Remembers a connection of the proxy to the workload, unless it has the tuple of the peer's own,
+    /// which was judged.
+    #[inline(always)]
+    pub fn remember_redirected(&self) -> Result<(), Drop> {
+        if CT.get_ptr(&self.key).is_some() {
+            return Ok(());
+        }
+        self.insert(0, 0, Verdict::Redirect)
+    }
+
+    /// Whether the flow was begun by the side that sends `way`, and is redirected.
+    #[inline(always)]
+    fn is_proxys(&self, way: u8) -> bool {
+        // SAFETY: bytes that are read once.
+        let known = unsafe { CT.get(&self.key) };
+        known.is_some_and(|known| known.verdict == Verdict::Redirect as u8 && known.direction == way)
     }
 
     /// A full table, or a full share of the endpoint, refuses the new flow and evicts nothing.
     #[inline(always)]
-    fn insert(&self, value: &CtValue) -> Result<(), Drop> {
+    fn insert(&self, identity: u32, rule: u32, verdict: Verdict) -> Result<(), Drop> {
+        // SAFETY: no arguments, no effects.
+        let (now, ticks) = unsafe { (bpf_ktime_get_boot_ns(), bpf_jiffies64() as u32) };
+        let value = CtValue {
+            identity,
+            rule,
+            last_seen: CtValue::seen_at(now),
+            ticks: [ticks; 2],
+            verdict: verdict as u8,
+            state: 0,
+            direction: self.way,
+            flags: if self.key.protocol == TCP { self.marks() } else { 0 },
+        };
         let used = used(self.key.endpoint)?;
         let mut refusal = Drop::CtShareFull;
         // SAFETY: the entry lives until the program ends (RCU); racing CPUs may count a few flows too
         // few, until the next sweep.
         if unsafe { *used } < CT_PER_ENDPOINT_MAX as u64 {
-            if CT.insert(&self.key, value, BPF_NOEXIST.into()).is_ok() {
+            if CT.insert(&self.key, &value, BPF_NOEXIST.into()).is_ok() {
                 // SAFETY: the same.
                 unsafe { *used += 1 };
                 return Ok(());
@@ -132,68 +217,7 @@ impl Tuple {
             refusal = Drop::CtInsertFailed;
         }
         // A flow that is there may be opened anew.
-        CT.insert(&self.key, value, BPF_EXIST.into()).map_err(|_| refusal)
-    }
-
-    /// Remembers a connection of the proxy to the workload, unless it has the tuple of the peer's own,
-    /// which was judged.
-    #[inline(always)]
-    pub fn remember_redirected(mut self) -> Result<(), Drop> {
-        self.key.direction = self.way;
-        if CT.get_ptr(&self.key).is_some() {
-            return Ok(());
-        }
-        self.insert(&fresh(0, 0, Verdict::Redirect))
-    }
-}
-
-#[inline(always)]
-fn fresh(identity: u32, rule: u32, verdict: Verdict) -> CtValue {
-    CtValue {
-        // SAFETY: no arguments, no effects.
-        last_seen: unsafe { bpf_ktime_get_boot_ns() },
-        identity,
-        rule,
-        verdict: verdict as u8,
-        state: 0,
-        reserved: [0; 2],
-        // SAFETY: the same.
-        ticks: unsafe { bpf_jiffies64() } as u32,
-    }
-}
-
-/// Whether a flow passes that a quoted packet belongs to, which went `way`. The quote may be forged: it
-/// makes no entry, and none lives longer by it.
-#[inline(always)]
-pub fn passes(endpoint: u32, way: u8, quoted: &Quoted) -> bool {
-    if !has_flow(quoted.protocol, (quoted.source_port, quoted.destination_port)) {
-        return false;
-    }
-    let source = (quoted.source, quoted.source_port);
-    let destination = (quoted.destination, quoted.destination_port);
-    let mut key = match way {
-        EGRESS => key(endpoint, quoted.protocol, source, destination),
-        _ => key(endpoint, quoted.protocol, destination, source),
-    };
-    for direction in [EGRESS, INGRESS] {
-        key.direction = direction;
-        // SAFETY: a byte that is read once.
-        if let Some(value) = unsafe { CT.get(&key) } {
-            // What the proxy has is between it and the workload.
-            return value.verdict == Verdict::Allow as u8;
-        }
-    }
-    false
-}
-
-/// Whether packets of this protocol, with these ports, are told apart by flows. Only echoes of ICMP have
-/// an id, and 0 is one that no common program uses.
-#[inline(always)]
-fn has_flow(protocol: u8, ports: (u16, u16)) -> bool {
-    match protocol {
-        TCP | UDP | SCTP => true,
-        ICMP | ICMPV6 => ports.0 != 0 && ports.1 != 0,
-        _ => false,
+        CT.insert(&self.key, &value, BPF_EXIST.into()).map_err(|_| refusal)
     }
 }
 
@@ -208,8 +232,72 @@ fn used(endpoint: u32) -> Result<*mut u64, Drop> {
     CT_USE.get_ptr_mut(&endpoint).ok_or(Drop::CtInsertFailed)
 }
 
+const OFF: u32 = Aggregation::Off as u32;
+const LOW: u32 = Aggregation::Low as u32;
+
+/// The identity of the peer of a flow that passes and that a quoted packet belongs to, which went `way`.
+/// The quote may be forged: it makes no entry, and none lives longer by it.
 #[inline(always)]
-fn key(endpoint: u32, protocol: u8, local: (Address, u16), peer: (Address, u16)) -> CtKey {
+pub fn passing(endpoint: u32, way: u8, quoted: &Quoted) -> Option<u32> {
+    if !has_flow(
+        quoted.protocol,
+        (quoted.source_port, quoted.destination_port),
+    ) {
+        return None;
+    }
+    let source = (quoted.source, quoted.source_port);
+    let destination = (quoted.destination, quoted.destination_port);
+    let key = key(
+        (endpoint, way),
+        (quoted.protocol, quoted.icmp),
+        source,
+        destination,
+    );
+    // SAFETY: plain integers that are read once.
+    let value = unsafe { CT.get(&key) }?;
+    // What the proxy has is between it and the workload.
+    if value.verdict != Verdict::Allow as u8 {
+        return None;
+    }
+    Some(value.identity)
+}
+
+/// Whether packets of this protocol, with these ports, are told apart by flows. Only echoes of ICMP have
+/// an id, and 0 is one that no common program uses.
+#[inline(always)]
+fn has_flow(protocol: u8, ports: (u16, u16)) -> bool {
+    match protocol {
+        TCP | UDP | SCTP => true,
+        ICMP | ICMPV6 => ports.0 != 0 && ports.1 != 0,
+        _ => false,
+    }
+}
+
+/// Whether a packet of ICMP, by protocol and type, is an echo request.
+#[inline(always)]
+fn asks((protocol, icmp): (u8, u16)) -> bool {
+    kind(icmp) == if protocol == ICMP { ECHO } else { ECHO_V6 }
+}
+
+/// The key of a packet going one way, by protocol and type of ICMP.
+#[inline(always)]
+fn key(
+    (endpoint, way): (u32, u8),
+    about: (u8, u16),
+    source: (Address, u16),
+    destination: (Address, u16),
+) -> CtKey {
+    let (local, peer) = if way == EGRESS {
+        (source, destination)
+    } else {
+        (destination, source)
+    };
+    let (protocol, _) = about;
+    let asker = match protocol {
+        ICMP | ICMPV6 if asks(about) => way,
+        ICMP | ICMPV6 => way ^ 1,
+        _ => 0,
+    };
     CtKey {
         endpoint,
         local_port: local.1,
@@ -217,7 +305,9 @@ fn key(endpoint: u32, protocol: u8, local: (Address, u16), peer: (Address, u16))
         local: local.0,
         peer: peer.0,
         protocol,
-        direction: 0,
+        asker,
         reserved: 0,
     }
 }
+
+const _: () = assert!(EGRESS ^ 1 == INGRESS);

@@ -3,12 +3,13 @@
 
 use aya_ebpf::{EbpfContext, programs::TcContext};
 use bpf_redirect_common::{
-    Address, DNS_PORT, Drop, EGRESS, EndpointIf, INGRESS, Kind, ServiceKey, ServiceValue, Verdict,
+    Address, Aggregation, Config, DNS_PORT, Drop, EGRESS, EndpointIf, INGRESS, Kind, ServiceKey,
+    ServiceValue, TracePoint, TraceReason, Verdict,
 };
 
 use crate::{
     Action,
-    conntrack::{self, Tuple},
+    conntrack::{self, Known, Tuple},
     learned,
     maps::{CONFIG, EP_IF, SERVICES},
     packet::{Fragment, Frame, ICMP, ICMPV6, Packet, Quoted, SCTP, TCP, UDP, parse, quoted},
@@ -32,7 +33,10 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         Frame::Neighbour => return Ok(Action::Pass),
         Frame::Ip(packet) => packet,
     };
-    let place = Place { endpoint: endpoint.endpoint, direction: EGRESS };
+    let place = Place {
+        endpoint: endpoint.endpoint,
+        direction: EGRESS,
+    };
     if packet.source_mac != endpoint.workload_mac {
         return Err(tell::dropped(&place, &packet, Drop::InvalidSourceMac));
     }
@@ -43,44 +47,78 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         return Err(tell::dropped(&place, &packet, Drop::InvalidSourceIp));
     }
 
-    let mut tuple = Tuple::of(place.endpoint, EGRESS, &packet);
-    let mut may_reply = false;
-    if let Some(tuple) = tuple.as_mut() {
-        match tuple.known() {
-            // Whoever sends from port 53, be it a late answer, would else open a way round the proxy.
-            Some(Verdict::Allow) if tuple.is_reply() && asks_name(&packet) => may_reply = true,
-            Some(Verdict::Allow) => return Ok(Action::Pass),
-            Some(Verdict::Redirect) if packet.fragment != Fragment::Whole => {
-                return Err(tell::dropped(&place, &packet, Drop::Fragment));
+    if config.aggregation >= Aggregation::None as u32 {
+        let seen = (TracePoint::FromEndpoint, TraceReason::Unknown);
+        tell::traced(&place, &packet, 0, seen);
+    }
+    let tuple = Tuple::of(place.endpoint, EGRESS, &packet);
+    let mut replies = None;
+    if let Some(tuple) = &tuple {
+        if let Some(known) = tuple.known(config) {
+            let seen = (&place, &packet);
+            match known.verdict {
+                // Whoever sends from port 53, be it a late answer, would else open a way round the proxy.
+                Verdict::Allow if known.is_reply && asks_name(&packet) => replies = Some(known),
+                Verdict::Redirect if packet.fragment != Fragment::Whole => {
+                    return Err(tell::dropped(&place, &packet, Drop::Fragment));
+                }
+                Verdict::Redirect => {
+                    trace_known(seen, TracePoint::ToProxy, &known);
+                    return sidelink::to_proxy(ctx, config, place.endpoint, &packet);
+                }
+                // Flows that pass are remembered as allowed.
+                _ => {
+                    trace_known(seen, TracePoint::ToStack, &known);
+                    return Ok(Action::Pass);
+                }
             }
-            Some(Verdict::Redirect) => return sidelink::to_proxy(ctx, config, place.endpoint, &packet),
-            // Flows that pass are remembered as allowed.
-            Some(_) | None => {}
         }
-    } else if quoted(ctx, &packet).is_some_and(|quoted| is_related_out(endpoint, &packet, &quoted)) {
+    } else if let Some(identity) = related_out(endpoint, &packet, quoted(ctx, &packet)) {
+        let seen = (TracePoint::ToStack, TraceReason::Related);
+        trace(config, (&place, &packet), identity, seen);
         return Ok(Action::Pass);
     }
     let (identity, judgement) = judged(&place, &packet, packet.destination)?;
-    if may_reply && judgement.verdict != Verdict::Redirect {
+    if let Some(known) = replies
+        && judgement.verdict != Verdict::Redirect
+    {
+        trace_known((&place, &packet), TracePoint::ToStack, &known);
         return Ok(Action::Pass);
     }
     match judgement.verdict {
         Verdict::Allow | Verdict::AuditUnmatched | Verdict::AuditDeny => {
             tell::judged(&place, &packet, identity, &judgement);
-            if let Some(tuple) = tuple.as_mut() {
+            if let Some(tuple) = &tuple {
                 upstream::forget(place.endpoint, &packet, EGRESS);
-                remember(tuple, (&place, &packet), identity, (judgement.rule, Verdict::Allow))?;
+                remember(
+                    tuple,
+                    (&place, &packet),
+                    identity,
+                    (judgement.rule, Verdict::Allow),
+                )?;
             }
+            let seen = (TracePoint::ToStack, TraceReason::New);
+            trace(config, (&place, &packet), identity, seen);
             Ok(Action::Pass)
         }
         Verdict::Redirect => {
             if packet.fragment != Fragment::Whole {
                 return Err(tell::dropped(&place, &packet, Drop::Fragment));
             }
-            // A UDP query makes no entry: fresh source ports must not fill the table.
-            if let (TCP, Some(tuple)) = (packet.protocol, tuple.as_mut()) {
+            // A UDP query makes no entry: fresh source ports must not fill the table. The proxy tells of it.
+            if let (TCP, Some(tuple)) = (packet.protocol, &tuple) {
                 tell::judged(&place, &packet, identity, &judgement);
-                remember(tuple, (&place, &packet), identity, (judgement.rule, Verdict::Redirect))?;
+                remember(
+                    tuple,
+                    (&place, &packet),
+                    identity,
+                    (judgement.rule, Verdict::Redirect),
+                )?;
+                let seen = (TracePoint::ToProxy, TraceReason::New);
+                trace(config, (&place, &packet), identity, seen);
+            } else if config.aggregation >= Aggregation::Low as u32 {
+                let seen = (TracePoint::ToProxy, TraceReason::Unknown);
+                tell::traced(&place, &packet, identity, seen);
             }
             sidelink::to_proxy(ctx, config, place.endpoint, &packet)
         }
@@ -105,7 +143,10 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         Frame::Neighbour => return Ok(Action::Pass),
         Frame::Ip(packet) => packet,
     };
-    let place = Place { endpoint: endpoint.endpoint, direction: INGRESS };
+    let place = Place {
+        endpoint: endpoint.endpoint,
+        direction: INGRESS,
+    };
     if !is_own(endpoint, packet.destination) {
         // Flooded by a bridge, or multicast.
         return match is_lease_offer(&packet) || is_open(place.endpoint, INGRESS) {
@@ -118,8 +159,8 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         // Before conntrack and before the ingress policy: it was asked for by the proxy.
         return sidelink::to_gate(ctx, config, Kind::Upstream, place.endpoint);
     }
-    let is_related = quoted.is_some_and(|quoted| is_related_in(endpoint, &packet, &quoted));
-    match received(&place, &packet, is_related)? {
+    let related = related_in(endpoint, &packet, quoted);
+    match received(config, &place, &packet, related)? {
         Received::Pass => Ok(Action::Pass),
         Received::Proxys => sidelink::to_gate(ctx, config, Kind::Upstream, place.endpoint),
         Received::ToProxy => sidelink::to_proxy_inbound(ctx, config, place.endpoint, &packet),
@@ -136,21 +177,32 @@ pub enum Received {
     ToProxy,
 }
 
-/// What reaches an endpoint: known flows and errors about them pass, others by its ingress policy.
+/// What reaches an endpoint: known flows pass, and errors about one, with its peer's identity; others by its
+/// ingress policy.
 #[inline(always)]
-pub fn received(place: &Place, packet: &Packet, is_related: bool) -> Result<Received, Drop> {
-    let mut tuple = Tuple::of(place.endpoint, INGRESS, packet);
-    if let Some(tuple) = tuple.as_mut() {
-        match tuple.known() {
+pub fn received(
+    config: &Config,
+    place: &Place,
+    packet: &Packet,
+    related: Option<u32>,
+) -> Result<Received, Drop> {
+    let tuple = Tuple::of(place.endpoint, INGRESS, packet);
+    if let Some(tuple) = &tuple {
+        if let Some(known) = tuple.known(config) {
             // Whichever side began: what is sent to such a flow of the workload is the proxy's.
-            Some(Verdict::Redirect) if packet.fragment != Fragment::Whole => {
-                return Err(tell::dropped(place, packet, Drop::Fragment));
+            if known.verdict == Verdict::Redirect {
+                if packet.fragment != Fragment::Whole {
+                    return Err(tell::dropped(place, packet, Drop::Fragment));
+                }
+                trace_known((place, packet), TracePoint::ToProxy, &known);
+                return Ok(Received::Proxys);
             }
-            Some(Verdict::Redirect) => return Ok(Received::Proxys),
-            Some(_) => return Ok(Received::Pass),
-            None => {}
+            trace_known((place, packet), TracePoint::ToEndpoint, &known);
+            return Ok(Received::Pass);
         }
-    } else if is_related {
+    } else if let Some(identity) = related {
+        let seen = (TracePoint::ToEndpoint, TraceReason::Related);
+        trace(config, (place, packet), identity, seen);
         return Ok(Received::Pass);
     }
     let (identity, judgement) = judged(place, packet, packet.source)?;
@@ -158,10 +210,12 @@ pub fn received(place: &Place, packet: &Packet, is_related: bool) -> Result<Rece
         Verdict::Allow | Verdict::AuditUnmatched | Verdict::AuditDeny => {
             tell::judged(place, packet, identity, &judgement);
             // Remembered so that the replies pass under an egress policy that denies.
-            if let Some(tuple) = tuple.as_mut() {
+            if let Some(tuple) = &tuple {
                 upstream::forget(place.endpoint, packet, INGRESS);
                 remember(tuple, (place, packet), identity, (judgement.rule, Verdict::Allow))?;
             }
+            let seen = (TracePoint::ToEndpoint, TraceReason::New);
+            trace(config, (place, packet), identity, seen);
             Ok(Received::Pass)
         }
         Verdict::Redirect => {
@@ -169,11 +223,13 @@ pub fn received(place: &Place, packet: &Packet, is_related: bool) -> Result<Rece
                 return Err(tell::dropped(place, packet, Drop::Fragment));
             }
             tell::judged(place, packet, identity, &judgement);
-            let (TCP, Some(tuple)) = (packet.protocol, tuple.as_mut()) else {
+            let (TCP, Some(tuple)) = (packet.protocol, &tuple) else {
                 // Inbound the proxy speaks nothing else.
                 return Err(Drop::PolicyDenied);
             };
             remember(tuple, (place, packet), identity, (judgement.rule, Verdict::Redirect))?;
+            let seen = (TracePoint::ToProxy, TraceReason::New);
+            trace(config, (place, packet), identity, seen);
             Ok(Received::ToProxy)
         }
         Verdict::Unmatched | Verdict::Deny | Verdict::FailAuthentication => {
@@ -183,20 +239,47 @@ pub fn received(place: &Place, packet: &Packet, is_related: bool) -> Result<Rece
     }
 }
 
-/// Whether an ICMP error of the workload is about what a peer sent it in a flow that passes; it goes to
-/// that peer and to nobody else.
+/// Tells of a packet of a known flow, if it is news.
 #[inline(always)]
-fn is_related_out(endpoint: &EndpointIf, packet: &Packet, quoted: &Quoted) -> bool {
-    quoted.source == packet.destination
-        && is_own(endpoint, quoted.destination)
-        && conntrack::passes(endpoint.endpoint, INGRESS, quoted)
+pub fn trace_known((place, packet): (&Place, &Packet), point: TracePoint, known: &Known) {
+    if known.is_news {
+        tell::traced(place, packet, known.identity, (point, known.reason()));
+    }
 }
 
-/// Whether an ICMP error to the workload, of whoever is on the way, is about what that address of it
-/// sent in a flow that passes.
+/// Tells of a packet that is always news.
 #[inline(always)]
-fn is_related_in(endpoint: &EndpointIf, packet: &Packet, quoted: &Quoted) -> bool {
-    quoted.source == packet.destination && conntrack::passes(endpoint.endpoint, EGRESS, quoted)
+pub fn trace(
+    config: &Config,
+    (place, packet): (&Place, &Packet),
+    identity: u32,
+    seen: (TracePoint, TraceReason),
+) {
+    if config.aggregation != Aggregation::Off as u32 {
+        tell::traced(place, packet, identity, seen);
+    }
+}
+
+/// If an ICMP error of the workload is about what a peer sent it in a flow that passes, the peer's
+/// identity; the error goes to that peer and to nobody else.
+#[inline(always)]
+fn related_out(endpoint: &EndpointIf, packet: &Packet, quoted: Option<Quoted>) -> Option<u32> {
+    let quoted = quoted?;
+    if quoted.source != packet.destination || !is_own(endpoint, quoted.destination) {
+        return None;
+    }
+    conntrack::passing(endpoint.endpoint, INGRESS, &quoted)
+}
+
+/// If an ICMP error to the workload, of whoever is on the way, is about what that address of it sent in a
+/// flow that passes, the identity of that flow's peer.
+#[inline(always)]
+fn related_in(endpoint: &EndpointIf, packet: &Packet, quoted: Option<Quoted>) -> Option<u32> {
+    let quoted = quoted?;
+    if quoted.source != packet.destination {
+        return None;
+    }
+    conntrack::passing(endpoint.endpoint, EGRESS, &quoted)
 }
 
 /// Whose identity the other side has, and what the endpoint's policy says of the packet.
@@ -245,14 +328,16 @@ fn service(place: &Place, packet: &Packet) -> Option<&'static ServiceValue> {
 
 #[inline(always)]
 pub fn remember(
-    tuple: &mut Tuple,
+    tuple: &Tuple,
     seen: (&Place, &Packet),
     identity: u32,
     decision: (u32, Verdict),
 ) -> Result<(), Drop> {
     let (rule, verdict) = decision;
     let (place, packet) = seen;
-    tuple.remember(identity, rule, verdict).map_err(|reason| tell::dropped(place, packet, reason))
+    tuple
+        .remember(identity, rule, verdict)
+        .map_err(|reason| tell::dropped(place, packet, reason))
 }
 
 /// Reserved (IANA): no entry names it.

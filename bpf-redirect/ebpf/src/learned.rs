@@ -9,7 +9,10 @@ use crate::maps::{IPCACHE, LEARNED};
 /// is known: then only entries for any identity match.
 #[inline(always)]
 pub fn identity(endpoint: u32, peer: Address) -> u32 {
-    let key = EndpointAddress { endpoint, address: peer };
+    let key = EndpointAddress {
+        endpoint,
+        address: peer,
+    };
     // SAFETY: the value is a word that is read once.
     if let Some(identity) = unsafe { LEARNED.get(&key) } {
         return *identity;

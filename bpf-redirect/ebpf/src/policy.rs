@@ -34,8 +34,21 @@ pub struct Flow {
 pub fn judge(endpoint: u32, flow: &Flow) -> Option<Judgement> {
     // SAFETY: the inner map is only asked, by helpers.
     let map = unsafe { POLICY.get(&endpoint) }?;
-    let Flow { identity, protocol, direction, .. } = *flow;
-    let mut search = Search { map, identity, port: 0, protocol, direction, best: 0, lengths: 0 };
+    let Flow {
+        identity,
+        protocol,
+        direction,
+        ..
+    } = *flow;
+    let mut search = Search {
+        map,
+        identity,
+        port: 0,
+        protocol,
+        direction,
+        best: 0,
+        lengths: 0,
+    };
     if let Some(port) = flow.port {
         search.port = port;
         search.ask_ports(16);
@@ -87,7 +100,12 @@ impl Search {
     /// Asks the entries with the first `bits` bits of the port.
     #[inline(always)]
     fn ask_ports(&mut self, bits: u8) {
-        let Self { identity, protocol, direction, .. } = *self;
+        let Self {
+            identity,
+            protocol,
+            direction,
+            ..
+        } = *self;
         let rank = 2 * bits + 4;
         let key = |identity| PolicyKey::new(direction, identity, protocol, (self.port, bits));
         let (own, any) = (key(identity), key(0));
@@ -119,7 +137,11 @@ impl Search {
             Verdict::AuditUnmatched => 0,
             _ => (self.best >> 32) as u8,
         };
-        Judgement { verdict, matched, rule: self.best as u32 }
+        Judgement {
+            verdict,
+            matched,
+            rule: self.best as u32,
+        }
     }
 }
 

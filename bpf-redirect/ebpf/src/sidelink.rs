@@ -30,9 +30,24 @@ pub fn to_proxy(
 ) -> Result<Action, Drop> {
     // A group address is no next hop.
     if packet.destination_mac[0] & 1 == 0 {
-        let hop = NextHop { mac: packet.destination_mac, reserved: 0 };
-        remember_hop(EndpointAddress { endpoint, address: packet.destination }, hop);
-        remember_hop(EndpointAddress { endpoint, address: Address::NONE }, hop);
+        let hop = NextHop {
+            mac: packet.destination_mac,
+            reserved: 0,
+        };
+        remember_hop(
+            EndpointAddress {
+                endpoint,
+                address: packet.destination,
+            },
+            hop,
+        );
+        remember_hop(
+            EndpointAddress {
+                endpoint,
+                address: Address::NONE,
+            },
+            hop,
+        );
     }
     count(Counter::Redirected as u32);
     to_side_link(ctx, config, Kind::Client, endpoint)
@@ -57,13 +72,23 @@ pub fn to_proxy_inbound(
 
 /// Sends the answer of an upstream flow to the proxy.
 #[inline(always)]
-pub fn to_gate(ctx: &TcContext, config: &Config, kind: Kind, endpoint: u32) -> Result<Action, Drop> {
+pub fn to_gate(
+    ctx: &TcContext,
+    config: &Config,
+    kind: Kind,
+    endpoint: u32,
+) -> Result<Action, Drop> {
     count(Counter::Caught as u32);
     to_side_link(ctx, config, kind, endpoint)
 }
 
 #[inline(always)]
-fn to_side_link(ctx: &TcContext, config: &Config, kind: Kind, endpoint: u32) -> Result<Action, Drop> {
+fn to_side_link(
+    ctx: &TcContext,
+    config: &Config,
+    kind: Kind,
+    endpoint: u32,
+) -> Result<Action, Drop> {
     let mark = Mark::new(kind, endpoint).ok_or(Drop::NoKind)?;
     set_macs(ctx, GATE_MAC, mark.to_mac())?;
     Ok(redirect(config.side_link_ifindex, 0))
@@ -168,8 +193,14 @@ fn redirect(ifindex: u32, flags: u64) -> Action {
 
 #[inline(always)]
 fn next_hop(endpoint: u32, destination: Address) -> Option<[u8; 6]> {
-    let key = EndpointAddress { endpoint, address: destination };
-    let last = EndpointAddress { endpoint, address: Address::NONE };
+    let key = EndpointAddress {
+        endpoint,
+        address: destination,
+    };
+    let last = EndpointAddress {
+        endpoint,
+        address: Address::NONE,
+    };
     // SAFETY: six bytes that are copied at once.
     unsafe { NEXT_HOP.get(&key).or_else(|| NEXT_HOP.get(&last)) }.map(|hop| hop.mac)
 }
@@ -200,5 +231,9 @@ fn store<const N: usize>(ctx: &TcContext, at: u32, bytes: &[u8; N]) -> Result<()
     // SAFETY: the helper checks the range, and makes the packet writable.
     let code =
         unsafe { bpf_skb_store_bytes(ctx.skb.skb.cast(), at, bytes.as_ptr().cast(), N as u32, 0) };
-    if code == 0 { Ok(()) } else { Err(Drop::InvalidPacket) }
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(Drop::InvalidPacket)
+    }
 }

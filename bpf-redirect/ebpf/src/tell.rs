@@ -2,7 +2,8 @@
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use bpf_redirect_common::{
-    Counter, Drop, EVENTS_PER_SECOND_MAX, Event, EventBudget, EventKind, Match, Verdict,
+    Counter, Drop, EVENTS_PER_SECOND_MAX, Event, EventBudget, EventKind, TRACES_PER_SECOND_MAX,
+    TracePoint, TraceReason, Verdict,
 };
 
 use crate::{
@@ -28,11 +29,30 @@ pub struct Place {
     pub direction: u8,
 }
 
+/// What is told of a packet.
+struct Said {
+    kind: EventKind,
+    identity: u32,
+    rule: u32,
+    verdict: Verdict,
+    /// A [`Match`](bpf_redirect_common::Match), or a [`TracePoint`].
+    matched: u8,
+    /// A [`Drop`], or a [`TraceReason`].
+    reason: u8,
+}
+
 /// Tells of a drop for which no policy was asked; gives the reason back.
 #[inline(always)]
 pub fn dropped(place: &Place, packet: &Packet, reason: Drop) -> Drop {
-    let judgement = Judgement { verdict: Verdict::Unmatched, matched: Match::None as u8, rule: 0 };
-    emit(place, packet, EventKind::Drop, (0, &judgement, reason as u8));
+    let said = Said {
+        kind: EventKind::Drop,
+        identity: 0,
+        rule: 0,
+        verdict: Verdict::Unmatched,
+        matched: 0,
+        reason: reason as u8,
+    };
+    emit(place, packet, &said);
     reason
 }
 
@@ -45,21 +65,54 @@ pub fn judged(place: &Place, packet: &Packet, identity: u32, judgement: &Judgeme
             judgement.reason(packet.fragment) as u8
         }
     };
-    emit(place, packet, EventKind::Verdict, (identity, judgement, reason));
+    let verdict = Said {
+        kind: EventKind::Verdict,
+        identity,
+        rule: judgement.rule,
+        verdict: judgement.verdict,
+        matched: judgement.matched,
+        reason,
+    };
+    emit(place, packet, &verdict);
     if reason != 0 {
-        emit(place, packet, EventKind::Drop, (identity, judgement, reason));
+        emit(
+            place,
+            packet,
+            &Said {
+                kind: EventKind::Drop,
+                ..verdict
+            },
+        );
     }
 }
 
+/// Tells that a packet passes.
+#[inline(always)]
+pub fn traced(place: &Place, packet: &Packet, identity: u32, what: (TracePoint, TraceReason)) {
+    let (point, reason) = what;
+    let said = Said {
+        kind: EventKind::Trace,
+        identity,
+        rule: 0,
+        verdict: Verdict::Allow,
+        matched: point as u8,
+        reason: reason as u8,
+    };
+    emit(place, packet, &said);
+}
+
 #[inline(never)]
-fn emit(place: &Place, packet: &Packet, kind: EventKind, what: (u32, &Judgement, u8)) {
+fn emit(place: &Place, packet: &Packet, said: &Said) {
     // SAFETY: no arguments, no effects.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    if !spend(place.endpoint, now) {
+    let most = match said.kind {
+        EventKind::Trace => TRACES_PER_SECOND_MAX,
+        EventKind::Verdict | EventKind::Drop => EVENTS_PER_SECOND_MAX,
+    };
+    if !spend(place.endpoint, (now, most)) {
         count(Counter::EventsLimited as u32);
         return;
     }
-    let (identity, judgement, reason) = what;
     let Some(mut entry) = EVENTS.reserve_untyped::<Event>(0) else {
         count(Counter::EventsLost as u32);
         return;
@@ -71,19 +124,19 @@ fn emit(place: &Place, packet: &Packet, kind: EventKind, what: (u32, &Judgement,
     entry.write(Event {
         at: now,
         endpoint: place.endpoint,
-        identity,
-        rule: judgement.rule,
+        identity: said.identity,
+        rule: said.rule,
         source: packet.source,
         destination: packet.destination,
         source_port,
         destination_port,
-        kind: kind as u8,
+        kind: said.kind as u8,
         direction: place.direction,
         protocol: packet.protocol,
         tcp_flags: packet.tcp_flags,
-        verdict: judgement.verdict as u8,
-        matched: judgement.matched,
-        reason,
+        verdict: said.verdict as u8,
+        matched: said.matched,
+        reason: said.reason,
         family: packet.family,
     });
     entry.submit(0);
@@ -91,16 +144,31 @@ fn emit(place: &Place, packet: &Packet, kind: EventKind, what: (u32, &Judgement,
 
 /// Whether the endpoint may tell one more event in this second.
 #[inline(always)]
-fn spend(endpoint: u32, now: u64) -> bool {
+fn spend(endpoint: u32, (now, most): (u64, u64)) -> bool {
     let Some(budget) = EVENT_BUDGET.get_ptr_mut(&endpoint) else {
-        return EVENT_BUDGET.insert(&endpoint, &EventBudget { since: now, told: 1 }, 0).is_ok();
+        return EVENT_BUDGET
+            .insert(
+                &endpoint,
+                &EventBudget {
+                    since: now,
+                    told: 1,
+                },
+                0,
+            )
+            .is_ok();
     };
     // SAFETY: racing CPUs may tell a few more than the budget.
     unsafe {
         if now.wrapping_sub((*budget).since) > SECOND_NS {
-            *budget = EventBudget { since: now, told: 0 };
+            *budget = EventBudget {
+                since: now,
+                told: 0,
+            };
+        }
+        if (*budget).told >= most {
+            return false;
         }
         (*budget).told += 1;
-        (*budget).told <= EVENTS_PER_SECOND_MAX
+        true
     }
 }

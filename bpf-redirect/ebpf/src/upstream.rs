@@ -66,8 +66,16 @@ pub fn is_for_proxy(
             quoted.is_some_and(|quoted| is_error(endpoint, packet, quoted))
         }
         Fragment::Whole => is_answer(endpoint, packet),
+        Fragment::First | Fragment::Later => is_part(ctx, endpoint, packet),
+    }
+}
+
+/// Whether a fragment is of an answer. A function of its own: a program has a stack of 512 octets.
+#[inline(never)]
+fn is_part(ctx: &TcContext, endpoint: u32, packet: &Packet) -> bool {
+    match packet.fragment {
         Fragment::First => begins_answer(ctx, endpoint, packet),
-        Fragment::Later => continues_answer(ctx, endpoint, packet),
+        Fragment::Later | Fragment::Whole => continues_answer(ctx, endpoint, packet),
     }
 }
 
@@ -154,6 +162,10 @@ fn fragment_key(ctx: &TcContext, endpoint: u32, packet: &Packet) -> Option<Fragm
         id: fragment_id(ctx, packet)?,
         source: packet.source,
         destination: packet.destination,
-        protocol: if packet.family == 4 { u32::from(packet.protocol) } else { 0 },
+        protocol: if packet.family == 4 {
+            u32::from(packet.protocol)
+        } else {
+            0
+        },
     })
 }

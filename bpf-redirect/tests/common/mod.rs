@@ -134,6 +134,7 @@ pub(crate) fn out(destination: IpAddr, protocol: u8, port: u16) -> Packet {
 }
 
 /// An ICMP error of somebody on the way, to the one who sent the packet that it quotes.
+#[expect(clippy::indexing_slicing, reason = "a test may die")]
 pub(crate) fn icmp_error(about: &Packet, kind: u8) -> Vec<u8> {
     let quoted = &about.bytes()[14..];
     let outer = Packet {

@@ -16,6 +16,7 @@ mod hosts;
 mod policy;
 mod ports;
 mod table;
+mod traces;
 
 #[test]
 fn there_are_a_thousand_rows() {

@@ -6,6 +6,7 @@ use super::terms::{PeerTerms, Protocol, Terms};
 use crate::drop_reason::DropReason;
 use crate::flow::{Event, Flow};
 use crate::reserved;
+use crate::trace::TracePoint;
 use crate::verdict::{Direction, Verdict};
 
 /// The flags given so far, and the terms that they are.
@@ -236,7 +237,7 @@ fn event_type(text: &str) -> Option<(u32, Option<u32>)> {
         "drop" => Event::DROP_NUMBER,
         "debug" => 2,
         "capture" => 3,
-        "trace" => TRACE_NUMBER,
+        "trace" => Event::TRACE_NUMBER,
         "policy-verdict" => Event::POLICY_VERDICT_NUMBER,
         "recorder" => 6,
         "trace-sock" => 7,
@@ -247,13 +248,12 @@ fn event_type(text: &str) -> Option<(u32, Option<u32>)> {
     let Some(sub_name) = sub_name else {
         return Some((number, None));
     };
-    let point = TRACE_POINTS
-        .iter()
-        .position(|point| number == TRACE_NUMBER && *point == sub_name);
-    match point.and_then(|at| u32::try_from(at).ok()) {
-        Some(point) => Some((number, Some(point))),
-        None => Some((number, Some(sub_name.parse::<u8>().ok()?.into()))),
+    if number == Event::TRACE_NUMBER
+        && let Some(point) = TracePoint::from_name(sub_name)
+    {
+        return Some((number, Some(point.number().into())));
     }
+    Some((number, Some(sub_name.parse::<u8>().ok()?.into())))
 }
 
 fn identity(text: &str) -> Option<u32> {
@@ -320,20 +320,3 @@ const VERDICTS: &str =
 const PROTOCOLS: &str = "tcp, udp, icmp, icmpv4, icmpv6, sctp, vrrp, igmp, dns, http or kafka";
 const TYPES: &str = "l7, drop, policy-verdict, trace or another type, by name or number, and \
     perhaps a sub type after a colon";
-
-const TRACE_NUMBER: u32 = 4;
-/// By number.
-const TRACE_POINTS: &[&str] = &[
-    "to-endpoint",
-    "to-proxy",
-    "to-host",
-    "to-stack",
-    "to-overlay",
-    "from-endpoint",
-    "from-proxy",
-    "from-host",
-    "from-stack",
-    "from-overlay",
-    "from-network",
-    "to-network",
-];

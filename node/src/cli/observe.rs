@@ -10,7 +10,8 @@ use super::Which;
 use crate::control::{self, Command, stream};
 use crate::exit::Exit;
 
-/// Follow the flows of this node: DNS requests and answers, verdicts on new connections, drops.
+/// Follow the flows of this node: DNS requests and answers, verdicts on new connections, drops,
+/// traces of what passes.
 ///
 /// Lines are those of `hubble observe`. Filters of one kind are alternatives, filters of different
 /// kinds must all match. Exit code 1 for wrong usage as for failure, as Hubble's.
@@ -39,7 +40,7 @@ pub(super) struct Observe {
     /// Flows with a verdict: FORWARDED, DROPPED, REDIRECTED, ERROR.
     #[arg(long, value_name = "VERDICT")]
     verdict: Vec<String>,
-    /// Flows of a type: l7, drop, policy-verdict.
+    /// Flows of a type: l7, drop, policy-verdict, trace, trace:to-endpoint ….
     #[arg(short, long = "type", value_name = "TYPE")]
     kind: Vec<String>,
     /// Form of the output.

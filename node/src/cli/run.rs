@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bpf_redirect::HookMode;
+use bpf_redirect_common::Aggregation;
 use clap::{Args, ValueEnum};
 use fqdn_cache::Lifetimes;
 use tracing_subscriber::EnvFilter;
@@ -60,6 +61,9 @@ pub(super) struct Run {
     /// Judge and tell, block nothing: denials are flows with the verdict AUDIT.
     #[arg(long)]
     audit: bool,
+    /// How much is told of packets that pass, beside the verdict on each new flow.
+    #[arg(long, value_enum, default_value = "medium")]
+    monitor_aggregation: MonitorAggregation,
     /// Append every flow to a file, as JSON lines like those of Hubble's exporter.
     #[arg(long, value_name = "FILE")]
     flow_log: Option<PathBuf>,
@@ -92,6 +96,36 @@ pub(super) enum EnforcementMode {
     Always,
     /// None; nothing is redirected either.
     Never,
+}
+
+/// Cilium's names; what it doesn't have is `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum MonitorAggregation {
+    /// Every packet, where it comes in and where it leaves.
+    #[value(alias = "disabled")]
+    None,
+    /// Every packet, where it leaves.
+    #[value(alias = "lowest")]
+    Low,
+    /// The first packet of each direction, TCP's first SYN, FIN and RST, and one packet in 5 seconds.
+    Medium,
+    /// The same without the one in 5 seconds.
+    #[value(alias = "max")]
+    Maximum,
+    /// Nothing.
+    Off,
+}
+
+impl From<MonitorAggregation> for Aggregation {
+    fn from(level: MonitorAggregation) -> Self {
+        match level {
+            MonitorAggregation::None => Self::None,
+            MonitorAggregation::Low => Self::Low,
+            MonitorAggregation::Medium => Self::Medium,
+            MonitorAggregation::Maximum => Self::Maximum,
+            MonitorAggregation::Off => Self::Off,
+        }
+    }
 }
 
 impl From<EnforcementMode> for policy::Mode {
@@ -150,6 +184,7 @@ impl Run {
                     Hooks::Clsact => Some(HookMode::Clsact),
                 },
                 flow_log: self.flow_log,
+                aggregation: self.monitor_aggregation.into(),
                 enforcement: policy::Options {
                     mode: self.enforcement_mode.into(),
                     audit: self.audit,

@@ -75,6 +75,7 @@ pub(super) fn build(
         (pins, _) => Datapath::load(node_end, mode, pins),
     }
     .map_err(bpf_refused)?;
+    datapath.set_aggregation(setup.aggregation)?;
     let (policies, cast) = (PolicySet::default(), policy::Cast::default());
     let inputs = (&policies, &cast, Options::default());
     let nothing = Compiler::new()

@@ -18,11 +18,11 @@ use policy::reference::random::{Dice, file, options, read};
 use policy::reference::setting::{ADDRESSES, ASKED, L4, address, crowd, name};
 use policy::reference::{Reference, Wire};
 use policy::{
-    Compiler, Direction, EntryVerdict, FlowKey, Identities, LabelSet, LocalEndpoint, MatchType,
-    PeerRef, RuleId, Snapshot,
+    Cast, Compiler, Direction, EntryVerdict, FlowKey, Frontend, Identities, L4Protocol, LabelSet,
+    LocalEndpoint, MatchType, PeerRef, RuleId, Service, ServiceFrontend, Snapshot,
 };
 
-use super::{learned_entries, prefixes, static_entries};
+use super::{learned_entries, prefixes, services, static_entries};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -62,6 +62,65 @@ struct Guarded<'a> {
     endpoint: &'a LocalEndpoint,
     learned: BTreeMap<IpAddr, Learned>,
     addresses: Vec<IpAddr>,
+}
+
+/// Protocol, the service's port, the backends' port.
+type ServicePorts = &'static [(L4Protocol, u16, u16)];
+
+/// Virtual addresses of services, and ports of each: one backend, backends of one identity, others that
+/// differ, in both families.
+const SERVICES: [(&str, &[&str], ServicePorts); 5] = [
+    (
+        "10.96.0.1",
+        &["10.2.0.5"],
+        &[(L4Protocol::Tcp, 8_000, 80), (L4Protocol::Udp, 53, 53)],
+    ),
+    (
+        "10.96.0.2",
+        &["10.2.0.5", "10.2.0.6"],
+        &[(L4Protocol::Tcp, 80, 443)],
+    ),
+    (
+        "10.96.0.3",
+        &["10.2.0.5", "10.2.0.9", "172.16.0.9"],
+        &[
+            (L4Protocol::Tcp, 443, 80),
+            (L4Protocol::Tcp, 53, 53),
+            (L4Protocol::Udp, 54, 53),
+            (L4Protocol::Sctp, 80, 80),
+        ],
+    ),
+    (
+        "10.96.0.4",
+        &["10.1.3.9", "192.168.0.3"],
+        &[(L4Protocol::Tcp, 6_443, 443)],
+    ),
+    (
+        "fd00:96::1",
+        &["fd00::5", "2001:db8::1"],
+        &[(L4Protocol::Tcp, 80, 80), (L4Protocol::Udp, 53, 53)],
+    ),
+];
+
+/// The crowd, with these services.
+fn crowd_with_services() -> Cast {
+    let mut cast = crowd();
+    for (vip, backends, ports) in SERVICES {
+        let frontend = |(protocol, port, target): &(L4Protocol, u16, u16)| Frontend {
+            vip: address(vip),
+            protocol: *protocol,
+            port: *port,
+            target: *target,
+        };
+        cast.services.push(Service {
+            namespace: "default".to_owned(),
+            name: format!("at {vip}"),
+            labels: policy::Labels::default(),
+            backends: backends.iter().map(|text| address(text)).collect(),
+            frontends: ports.iter().map(frontend).collect(),
+        });
+    }
+    cast
 }
 
 /// A packet, and the flow that it opens.
@@ -212,7 +271,11 @@ impl<'a> Guarded<'a> {
 
     /// One random packet that opens a flow. No two have the same port or id.
     fn case(&self, source_port: u16, dice: &mut Dice) -> Case {
-        let peer = address(dice.of(&ADDRESSES));
+        let service = dice.one_in(6).then(|| dice.below(SERVICES.len()));
+        let peer = match service {
+            Some(at) => address(SERVICES[at].0),
+            None => address(dice.of(&ADDRESSES)),
+        };
         let own = self.addresses.iter();
         let own = *own
             .clone()
@@ -221,6 +284,14 @@ impl<'a> Guarded<'a> {
         let (protocol, port) = match l4(dice) {
             (0, _) if peer.is_ipv6() => (47, 0), // there it is no protocol but a header
             other => other,
+        };
+        let ports = service.map(|at| SERVICES[at].2);
+        let (protocol, port) = match ports.filter(|_| !dice.one_in(4)) {
+            Some(ports) => {
+                let (protocol, port, _) = ports[dice.below(ports.len())];
+                (protocol.number(), port)
+            }
+            None => (protocol, port),
         };
         let direction = [Direction::Egress, Direction::Ingress][usize::from(dice.one_in(3))];
         let flags = [0x02, 0x02, 0x10, 0x18, 0x11][dice.below(5)];
@@ -249,6 +320,9 @@ impl<'a> Guarded<'a> {
     fn expected(&self, case: &Case) -> Outcome {
         let learned = self.learned.get(&case.peer);
         let names = learned.map_or(&[][..], |learned| &learned.names);
+        if let Some(service) = self.service(case) {
+            return self.expected_of(service, case.wire);
+        }
         let reference = self.world.reference;
         let other = reference.other(case.peer, names);
         let (verdict, matched) = reference.judge(self.endpoint, &other, case.wire);
@@ -261,6 +335,52 @@ impl<'a> Guarded<'a> {
         }
     }
 
+    /// The service that the packet goes to, if it goes to one.
+    fn service(&self, case: &Case) -> Option<&'a ServiceFrontend> {
+        if case.wire.direction == Direction::Ingress {
+            return None;
+        }
+        let protocol = L4Protocol::from_number(case.wire.protocol)?;
+        let server = (case.peer, case.wire.port).into();
+        self.world.snapshot.frontend(server, protocol)
+    }
+
+    /// A flow may end at any backend, so each must be allowed; it is redirected if it is for one of them.
+    fn expected_of(&self, service: &ServiceFrontend, wire: Wire) -> Outcome {
+        let reference = self.world.reference;
+        let wire = Wire {
+            port: service.frontend.target,
+            ..wire
+        };
+        let (_, backends, _) = SERVICES
+            .iter()
+            .find(|(vip, ..)| address(vip) == service.frontend.vip)
+            .unwrap();
+        let said: Vec<_> = backends
+            .iter()
+            .map(|at| reference.judge(self.endpoint, &reference.other(address(at), &[]), wire))
+            .collect();
+        let strongest = |passing| {
+            let of = said
+                .iter()
+                .filter(|(verdict, _)| verdict.passes() == passing);
+            of.map(|(verdict, _)| *verdict).max()
+        };
+        if service.backends.len() == 1 {
+            let (verdict, matched) = said[0];
+            assert!(said.iter().all(|one| *one == said[0]), "of one identity");
+            return expected(wire, verdict, matched);
+        }
+        // A denial of one is an entry for the service, also where none was for the backend.
+        let verdict = strongest(false).or_else(|| strongest(true)).unwrap();
+        let matched = if verdict == EntryVerdict::AuditDefault {
+            MatchType::None
+        } else {
+            MatchType::L3L4
+        };
+        expected(wire, verdict, matched)
+    }
+
     fn check_event(&self, case: &Case, event: &Event) {
         let Wire {
             direction,
@@ -269,7 +389,9 @@ impl<'a> Guarded<'a> {
         } = case.wire;
         let learned = self.learned.get(&case.peer);
         let by_table = self.world.snapshot.identity_of(case.peer);
+        let service = self.service(case);
         let identity = learned.map_or_else(|| by_table.get(), |learned| learned.identity);
+        let identity = service.map_or(identity, |one| one.identity.get());
         let wanted = match direction {
             Direction::Egress => EGRESS,
             Direction::Ingress => INGRESS,
@@ -292,7 +414,21 @@ impl<'a> Guarded<'a> {
             port,
         };
         let snapshot = self.world.snapshot;
-        let rules = snapshot.deciding_rules(self.endpoint.id, peer, flow);
+        let rules = match service {
+            None => snapshot.deciding_rules(self.endpoint.id, peer, flow),
+            Some(one) => {
+                let backends = one.backends.iter();
+                let rules = backends.flat_map(|identity| {
+                    let flow = FlowKey {
+                        identity: *identity,
+                        port: one.frontend.target,
+                        ..flow
+                    };
+                    snapshot.deciding_rules(self.endpoint.id, PeerRef::Known(*identity), flow)
+                });
+                rules.collect()
+            }
+        };
         let rule = RuleId::from_number(event.rule);
         assert!(
             rules.contains(&rule),
@@ -387,7 +523,7 @@ fn l4(dice: &mut Dice) -> (u8, u16) {
 
 /// Compares at least `count` cases, from a seed on.
 fn compare(count: usize, seed: u64) {
-    let (cast, mut kernel, mut dice) = (crowd(), Kernel::new(), Dice(seed));
+    let (cast, mut kernel, mut dice) = (crowd_with_services(), Kernel::new(), Dice(seed));
     let mut cases = 0;
     while cases < count {
         let (text, options) = (file(&mut dice), options(&mut dice));
@@ -400,6 +536,7 @@ fn compare(count: usize, seed: u64) {
             continue; // rules that contradict each other
         };
         kernel.datapath.set_prefixes(&prefixes(&snapshot)).unwrap();
+        kernel.datapath.set_services(&services(&snapshot)).unwrap();
         let world = World {
             snapshot: &snapshot,
             reference: Reference {

@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use policy::http::{HeaderLine, Path, Request};
 use policy::{
     Decision, Direction, EndpointId, EntryVerdict, FlowKey, HttpDecision, L4Protocol, LabelSet,
-    LocalEndpoint, PeerRef, Proxy, Question as DnsQuestion, RuleOrigin, SniDecision,
+    LocalEndpoint, PeerRef, Proxy, Question as DnsQuestion, RuleOrigin, ServiceFrontend,
+    SniDecision,
 };
 
 use super::question::{HttpQuestion, L7Question, Proto, Question};
@@ -219,8 +220,12 @@ impl Flow<'_> {
             Direction::Egress => self.to,
             Direction::Ingress => self.from,
         };
-        let labels = self.learned(subject.id, address, direction);
-        let known = snapshot.identity_of(address);
+        let frontend = self.frontend(address, direction);
+        let labels = match frontend {
+            Some(_) => None,
+            None => self.learned(subject.id, address, direction),
+        };
+        let known = frontend.map_or_else(|| snapshot.identity_of(address), |one| one.identity);
         let peer = labels
             .as_ref()
             .map_or(PeerRef::Known(known), PeerRef::Learned);
@@ -228,7 +233,7 @@ impl Flow<'_> {
             direction,
             identity: known,
             protocol: self.question.proto.number(),
-            port: self.question.port,
+            port: frontend.map_or(self.question.port, |one| one.frontend.target),
         };
         let decision = match peer {
             PeerRef::Known(_) => snapshot.judge(subject.id, key),
@@ -239,6 +244,13 @@ impl Flow<'_> {
             ids.push(decision.rule);
         }
         let (l7, note) = self.say((subject.id, direction), peer, decision);
+        let note = note.or_else(|| {
+            let one = frontend?.frontend;
+            let server = SocketAddr::new(one.vip, one.port);
+            let is_ambiguous = snapshot.is_ambiguous(subject.id, server, one.protocol);
+            is_ambiguous
+                .then_some("ambiguous service: some of its backends may be reached and others not")
+        });
         let mut rules: Vec<RuleOrigin> = ids
             .iter()
             .filter_map(|id| snapshot.rule(*id).cloned())
@@ -256,6 +268,16 @@ impl Flow<'_> {
             l7,
             rules,
             note,
+        }
+    }
+
+    /// The service whose virtual address it is, where it is judged as its backends.
+    fn frontend(&self, address: IpAddr, direction: Direction) -> Option<&ServiceFrontend> {
+        let protocol = L4Protocol::from_number(self.question.proto.number())?;
+        let server = SocketAddr::new(address, self.question.port);
+        match direction {
+            Direction::Egress => self.world.snapshot.frontend(server, protocol),
+            Direction::Ingress => None,
         }
     }
 

@@ -387,6 +387,11 @@ fn replies_and_flows_of_no_side_never_count() {
             json!({"is_reply": null, "reply": true}),
         ),
         with(egress(world(), syn_ack), json!({"is_reply": null})),
+        with(
+            egress(world(), tcp(443)),
+            json!({"trace_reason": "RELATED"}),
+        ),
+        with(egress(world(), tcp(443)), json!({"traceReason": 4})),
         answer("a.example.", 0, &["192.0.2.1"]),
         with(
             egress(world(), tcp(443)),
@@ -402,7 +407,7 @@ fn replies_and_flows_of_no_side_never_count() {
         egress(world(), tcp(0)),
     ];
     let expected = [
-        (Skip::Reply, 4),
+        (Skip::Reply, 6),
         (Skip::Direction, 1),
         (Skip::NotAWorkload, 1),
         (Skip::PeerUnknown, 1),

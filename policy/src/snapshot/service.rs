@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use super::endpoint::EndpointPolicy;
-use crate::verdict::{Entry, EntryVerdict, FlowKey, PortPrefix, decide};
+use crate::verdict::{Decision, Entry, EntryVerdict, FlowKey, PortPrefix, decide};
 use crate::{Direction, Frontend, Identity, L4Protocol, Labels, RuleId};
 
 /// A virtual address and port, and who stands behind it.
@@ -16,6 +16,31 @@ pub struct ServiceFrontend {
     pub identity: Identity,
     /// The identities of the backends, each once.
     pub backends: Vec<Identity>,
+}
+
+impl ServiceFrontend {
+    /// What an endpoint's policy says of each backend.
+    fn decisions<'a>(&'a self, policy: &'a EndpointPolicy) -> impl Iterator<Item = Decision> + 'a {
+        let judge = |backend: &Identity| {
+            let flow = FlowKey {
+                direction: Direction::Egress,
+                identity: *backend,
+                protocol: self.frontend.protocol.number(),
+                port: self.frontend.target,
+            };
+            decide(&policy.direction(Direction::Egress).entries, flow)
+        };
+        self.backends.iter().map(judge)
+    }
+
+    /// Whether policy refuses it though some of its backends may be reached.
+    pub(super) fn is_ambiguous(&self, policy: &EndpointPolicy) -> bool {
+        let passes: Vec<bool> = self
+            .decisions(policy)
+            .map(|one| one.verdict.passes())
+            .collect();
+        passes.contains(&true) && passes.contains(&false)
+    }
 }
 
 /// All of them.
@@ -68,17 +93,9 @@ impl Frontends {
         let differing = self.iter().filter(|one| one.backends.len() != 1);
         differing.map(move |one| {
             let protocol = one.frontend.protocol.number();
-            let judge = |backend: &Identity| {
-                let flow = FlowKey {
-                    direction: Direction::Egress,
-                    identity: *backend,
-                    protocol,
-                    port: one.frontend.target,
-                };
-                decide(&policy.direction(Direction::Egress).entries, flow)
-            };
-            let decisions: Vec<_> = one.backends.iter().map(judge).collect();
-            let denial = decisions.iter().find(|one| !one.verdict.passes());
+            let decisions: Vec<_> = one.decisions(policy).collect();
+            let denials = decisions.iter().filter(|one| !one.verdict.passes());
+            let denial = denials.max_by_key(|one| one.verdict);
             let strongest = decisions.iter().max_by_key(|one| one.verdict);
             let (verdict, rule) = match denial.or(strongest) {
                 Some(decision) => (decision.verdict, decision.rule),

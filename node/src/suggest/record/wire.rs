@@ -47,6 +47,8 @@ struct Flow {
     event_type: Option<EventType>,
     #[serde(alias = "trafficDirection")]
     traffic_direction: Option<Word>,
+    #[serde(alias = "traceReason")]
+    trace_reason: Option<Word>,
     #[serde(alias = "dropReason")]
     drop_reason: Option<Number>,
     #[serde(alias = "dropReasonDesc")]
@@ -196,6 +198,11 @@ impl Flow {
             Some(l7) => l7.read()?,
             None => (None, false),
         };
+        let is_related = match &self.trace_reason {
+            Some(Word::Name(name)) => name == "RELATED",
+            Some(Word::Number(number)) => *number == 4,
+            None => false,
+        };
         let told = self.is_reply.or_else(|| self.reply.filter(|reply| *reply));
         Ok(Record {
             time: self.time.and_then(|text| Time::from_rfc3339(&text)),
@@ -207,7 +214,8 @@ impl Flow {
                 Direction::from_number,
             ),
             // Dropped packets have no such field: the handshake tells.
-            is_reply: is_answer || told.unwrap_or(is_syn_ack),
+            // Nor does an ICMP error need a rule that belongs to a flow.
+            is_reply: is_answer || is_related || told.unwrap_or(is_syn_ack),
             source: self.source.unwrap_or_default().read(source_address)?,
             destination: self
                 .destination
