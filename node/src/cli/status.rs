@@ -93,16 +93,7 @@ fn text(status: &Value) -> String {
             word(one, "/reason")
         )
     }));
-    let warned = endpoints
-        .iter()
-        .filter(|one| one.get("warning").is_some_and(Value::is_string));
-    lines.extend(warned.map(|one| {
-        format!(
-            "           {}: {}",
-            word(one, "/name"),
-            word(one, "/warning")
-        )
-    }));
+    lines.extend(endpoints.iter().filter_map(warned));
     let problems = list(status, "endpoint_problems").iter();
     lines.extend(
         problems.map(|problem| format!("           not read: {}", problem.as_str().unwrap_or("?"))),
@@ -136,6 +127,14 @@ fn text(status: &Value) -> String {
     }
     lines.push(String::new());
     lines.join("\n")
+}
+
+fn warned(endpoint: &Value) -> Option<String> {
+    let warning = endpoint.get("warning")?.as_str()?;
+    let name = word(endpoint, "/name");
+    Some(format!(
+        "           {name}: {warning}"
+    ))
 }
 
 fn not_in_force(problem: &Value) -> String {
