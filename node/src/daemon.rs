@@ -212,15 +212,16 @@ impl Daemon {
         let (table, fronts) = (prefixes(&snapshot), services(&snapshot));
         self.teller
             .set_directory(Directory::new(&snapshot, &cast, &self.teller.directory()));
+        // Before any policy map is replaced, and so before a query can have one replaced.
+        if let Err(error) = self.datapath.shift_addresses(&table, &fronts) {
+            tracing::error!("while policy changes, addresses may be judged by both: {error}");
+        }
         self.learner.set_snapshot(snapshot);
         self.guards.reload(&self.learner);
         self.guards
             .prepare(&mut self.datapath, &self.learner, &self.gate);
-        if let Err(error) = self.datapath.set_prefixes(&table) {
-            tracing::error!("the address table is not complete: {error}");
-        }
-        if let Err(error) = self.datapath.set_services(&fronts) {
-            tracing::error!("virtual addresses are not all known: {error}");
+        if let Err(error) = self.datapath.settle_addresses(&table, &fronts) {
+            tracing::error!("addresses or virtual addresses are not all known: {error}");
         }
         self.end_flows();
         self.guards
