@@ -35,7 +35,7 @@ fn a_program_that_came_in_front_is_seen_and_passed() {
         assert_eq!(datapath.standing(hook, "vx").unwrap(), Standing::Gone);
         let ours = datapath.attach(hook, ("vx", index)).unwrap();
         assert_eq!(datapath.standing(hook, "vx").unwrap(), Standing::First);
-        let mut foreign = somebody_elses();
+        let mut foreign = somebody_elses("somebody");
         let theirs = in_front(&mut foreign, "vx");
         assert_eq!(
             datapath.standing(hook, "vx").unwrap(),

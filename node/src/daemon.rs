@@ -69,6 +69,8 @@ pub(crate) struct Daemon {
     /// By the order of [`SIDE_LINK_HOOKS`].
     side_link: Vec<Option<Attachment>>,
     pub(crate) interference: Interference,
+    /// Where others route by programs of their own, in words.
+    pub(crate) routers: BTreeSet<String>,
     /// Endpoints whose names are asked for on the host.
     pub(crate) resolved_on_host: BTreeSet<String>,
     policies: PolicySet,
@@ -154,6 +156,7 @@ impl Daemon {
             gate,
             side_link: side_link.into_iter().map(Some).collect(),
             interference: Interference::default(),
+            routers: BTreeSet::new(),
             resolved_on_host: BTreeSet::new(),
             policies: PolicySet::default(),
             compiler: Compiler::new(),

@@ -135,7 +135,7 @@ fn what_a_program_in_front_lets_pass_ends_within_a_second() {
 
     let mut times = Vec::new();
     for turn in 1..=3 {
-        let mut foreign = somebody_elses();
+        let mut foreign = somebody_elses("somebody");
         let before = leaked();
         #[expect(clippy::disallowed_methods, reason = "the promise is a time")]
         let began = Instant::now();
@@ -233,4 +233,39 @@ fn a_connection_through_a_gate_that_is_gone_is_reset_at_once() {
     }
     let again = [stage.world.v4.into(), stage.world.v6.into()].map(connect);
     drop(again);
+}
+
+/// Who routes by programs may take the proxy's queries for its own: the daemon goes on, and says so.
+#[test]
+fn a_network_that_routes_by_programs_is_told_as_long_as_it_is_there() {
+    let stage = Stage::new().unwrap();
+    let mut ebpf = somebody_elses("cil_from_netdev");
+    let attach = || in_front(&mut ebpf, "uplink");
+    let theirs = stage.node.ns.run(attach).unwrap();
+    let mut daemon = daemon(&stage);
+    let socket = daemon.path("namegate.sock").display().to_string();
+    let status = || {
+        let text = daemon.namegate(&["status", "--socket", &socket]).unwrap();
+        (
+            text.status.success(),
+            String::from_utf8(text.stdout).unwrap(),
+        )
+    };
+    let (is_well, text) = status();
+    assert!(
+        is_well && text.contains("cil_from_netdev of Cilium is on uplink"),
+        "{text}"
+    );
+    assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
+    let detach = || drop(FdLink::try_from(theirs).unwrap());
+    stage.node.ns.run(detach).unwrap();
+    wait_for("it is told no more", || {
+        std::thread::sleep(Duration::from_millis(100));
+        !status().1.contains("Cilium")
+    });
+    assert!(
+        daemon
+            .said()
+            .contains("cil_from_netdev of Cilium is on uplink")
+    );
 }

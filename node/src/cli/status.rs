@@ -127,6 +127,15 @@ fn text(status: &Value) -> String {
         n("/datapath/counters/redirected"),
         n("/datapath/drops"),
     ));
+    let routers = status
+        .pointer("/datapath/routers")
+        .and_then(Value::as_array);
+    lines.extend(routers.into_iter().flatten().map(|router| {
+        format!(
+            "           {}: the proxy's queries may be taken for its own",
+            router.as_str().unwrap_or("?")
+        )
+    }));
     if number(status, "/datapath/interference/count") > 0 {
         lines.push(format!(
             "           set right {} times, the last: {}",
