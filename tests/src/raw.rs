@@ -51,7 +51,7 @@ impl RawTcp {
             &to.port().to_be_bytes(),
             &u32::from(source_port).to_be_bytes(),
             &0u32.to_be_bytes(),
-            &[HEADER_LEN / 4 << 4, SYN],
+            &[(HEADER_LEN / 4) << 4, SYN],
             &u16::MAX.to_be_bytes(), // the window
         ];
         for (byte, value) in segment.iter_mut().zip(parts.concat()) {

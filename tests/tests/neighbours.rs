@@ -1,6 +1,10 @@
 //! What others do to the node while it is guarded: seen within a second, set right, and said.
 
-#![expect(clippy::unwrap_used, reason = "a test may die")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may die"
+)]
 
 #[path = "../../bpf-redirect/tests/somebody/mod.rs"]
 mod somebody;

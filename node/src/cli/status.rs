@@ -76,37 +76,7 @@ fn text(status: &Value) -> String {
         ),
     ];
     lines.extend(errors(status).map(not_in_force));
-    let endpoints = list(status, "endpoints");
-    let (ready, others): (Vec<_>, Vec<_>) = endpoints
-        .iter()
-        .partition(|one| word(one, "/state") == "ready");
-    lines.push(format!(
-        "endpoints  {} of {} ready",
-        ready.len(),
-        endpoints.len()
-    ));
-    lines.extend(others.iter().map(|one| {
-        format!(
-            "           {} {}: {}",
-            word(one, "/name"),
-            word(one, "/state"),
-            word(one, "/reason")
-        )
-    }));
-    let warned = endpoints
-        .iter()
-        .filter(|one| one.get("warning").is_some_and(Value::is_string));
-    lines.extend(warned.map(|one| {
-        format!(
-            "           {}: {}",
-            word(one, "/name"),
-            word(one, "/warning")
-        )
-    }));
-    let problems = list(status, "endpoint_problems").iter();
-    lines.extend(
-        problems.map(|problem| format!("           not read: {}", problem.as_str().unwrap_or("?"))),
-    );
+    endpoints(status, &mut lines);
     lines.push(format!(
         "dns        {} answered, {} denied, {} timed out, {} SERVFAIL",
         n("/dns/dns_exchanges_total/answered"),
@@ -145,6 +115,35 @@ fn text(status: &Value) -> String {
     }
     lines.push(String::new());
     lines.join("\n")
+}
+
+fn endpoints(status: &Value, lines: &mut Vec<String>) {
+    let all = list(status, "endpoints");
+    let (ready, others): (Vec<_>, Vec<_>) =
+        all.iter().partition(|one| word(one, "/state") == "ready");
+    lines.push(format!("endpoints  {} of {} ready", ready.len(), all.len()));
+    lines.extend(others.iter().map(|one| {
+        format!(
+            "           {} {}: {}",
+            word(one, "/name"),
+            word(one, "/state"),
+            word(one, "/reason")
+        )
+    }));
+    let warned = all
+        .iter()
+        .filter(|one| one.get("warning").is_some_and(Value::is_string));
+    lines.extend(warned.map(|one| {
+        format!(
+            "           {}: {}",
+            word(one, "/name"),
+            word(one, "/warning")
+        )
+    }));
+    let problems = list(status, "endpoint_problems").iter();
+    lines.extend(
+        problems.map(|problem| format!("           not read: {}", problem.as_str().unwrap_or("?"))),
+    );
 }
 
 fn not_in_force(problem: &Value) -> String {
