@@ -41,10 +41,10 @@ fn packets(to: &mut impl std::io::Write) -> Result<()> {
     kernel.enforce(&policy(&[(TCP, 80, 16)]))?;
     kernel.ask_upstream(20_000)?;
     table(to, &mut kernel, ordinary()?)?;
-    for count in [1_000, 100_000] {
+    for count in [1_000, 30_000] {
         let name = match count {
             1_000 => "known flow, each of 1,000 in turn",
-            _ => "known flow, each of 100,000 in turn",
+            _ => "known flow, each of 30,000 in turn",
         };
         let packets = kernel.open_flows(count)?;
         let path = Path {
@@ -259,10 +259,10 @@ fn memory(to: &mut impl std::io::Write) -> Result<()> {
     writeln!(to, "1,000 of them {:36.1}", (full - empty) / 100.0)?;
     let flows = [("max_entries:", CT_MAX)];
     let empty = map_kib(&flows)?;
-    kernel.open_flows(100_000)?;
+    kernel.open_flows(30_000)?;
     let full = map_kib(&flows)?;
     writeln!(to, "flows: none {empty:38.0}")?;
-    writeln!(to, "1,000 of them {:36.1}", (full - empty) / 100.0)?;
+    writeln!(to, "1,000 of them {:36.1}", (full - empty) / 30.0)?;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod links;
 mod listener;
+mod shift;
 mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,9 @@ use crate::journal::{Act, NO_VALUE};
 use crate::object::{OBJECT, PROGRAMS, is_own};
 use crate::table::{bytes, gone_is_fine};
 use crate::{EventReader, Journal, KernelTable, Pins};
+
+pub(crate) use shift::Echoes;
+use shift::{Prefixes, keyed};
 
 /// What can go wrong with the kernel's part.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +110,8 @@ pub struct Datapath {
     /// The pins of what this run attached.
     links: BTreeSet<PathBuf>,
     journal: Option<Arc<Journal>>,
+    /// For the policy maps to come, while addresses change.
+    echoes: Arc<Echoes>,
 }
 
 /// An endpoint as the datapath sees it.
@@ -202,6 +208,7 @@ impl Datapath {
             config,
             links: BTreeSet::new(),
             journal: None,
+            echoes: Arc::default(),
         };
         datapath.write_config()?;
         datapath.pin_programs()?;
@@ -308,7 +315,7 @@ impl Datapath {
             endpoint,
             self.open(common::LEARNED)?,
             policies,
-            self.journal.clone(),
+            (self.journal.clone(), Arc::clone(&self.echoes)),
         ))
     }
 
@@ -318,19 +325,14 @@ impl Datapath {
     /// # Errors
     /// If they don't fit or the kernel refuses.
     pub fn set_prefixes(&mut self, prefixes: &[(IpAddr, u8, u32)]) -> Result<(), DatapathError> {
+        self.write_prefixes(&keyed(prefixes))
+    }
+
+    fn write_prefixes(&self, wanted: &Prefixes) -> Result<(), DatapathError> {
         let failed = map_error(common::IPCACHE);
+        let old = self.prefixes()?;
         let mut table: LpmTrie<MapData, [u8; 16], u32> = self.open(common::IPCACHE)?;
-        let mut old = BTreeMap::new();
-        for item in table.iter() {
-            let (key, identity) = item.map_err(&failed)?;
-            old.insert((key.prefix_len(), key.data()), identity);
-        }
-        let mut wanted = BTreeMap::new();
-        for (ip, len, identity) in prefixes {
-            let bits = u32::from(*len) + if ip.is_ipv4() { 96 } else { 0 };
-            wanted.insert((bits, Address::from(*ip).octets()), *identity);
-        }
-        for ((bits, octets), identity) in &wanted {
+        for ((bits, octets), identity) in wanted {
             if old.get(&(*bits, *octets)) != Some(identity) {
                 let key = Key::new(*bits, *octets);
                 table.insert(&key, identity, 0).map_err(&failed)?;

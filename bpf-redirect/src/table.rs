@@ -9,6 +9,7 @@ use bpf_redirect_common::{
 };
 use zerocopy::{Immutable, IntoBytes};
 
+use crate::datapath::Echoes;
 use crate::journal::{Act, NO_VALUE};
 use crate::{Journal, batch};
 
@@ -105,6 +106,8 @@ pub struct KernelTable {
     lengths: Lengths,
     /// Where writes are remembered, if they are.
     journal: Option<Arc<Journal>>,
+    /// What a policy map needs beside its entries, while addresses change.
+    echoes: Arc<Echoes>,
 }
 
 /// For each direction, a bit for each length of ports that some entry has. A length stays until the
@@ -120,7 +123,7 @@ impl KernelTable {
         endpoint: u32,
         learned: HashMap<MapData, [u8; 20], u32>,
         policies: PolicyOuter,
-        journal: Option<Arc<Journal>>,
+        (journal, echoes): (Option<Arc<Journal>>, Arc<Echoes>),
     ) -> Self {
         Self {
             endpoint,
@@ -130,6 +133,7 @@ impl KernelTable {
             room: 0,
             lengths: Lengths::default(),
             journal,
+            echoes,
         }
     }
 
@@ -245,11 +249,16 @@ impl Table for KernelTable {
         let all = |(key, value): &(PolicyKey, PolicyValue)| -> ([u8; 8], [u8; 8]) {
             (zerocopy::transmute!(*key), zerocopy::transmute!(*value))
         };
-        let (all_keys, values): (Vec<_>, Vec<_>) = entries.iter().map(all).unzip();
+        let all: Vec<([u8; 8], [u8; 8])> = entries.iter().map(all).collect();
+        let (all_keys, values): (Vec<_>, Vec<_>) = all.iter().copied().unzip();
         if !batch::write_all(&map, &all_keys, &values) {
             for (key, value) in entries {
                 insert(&mut map, *key, *value)?;
             }
+        }
+        for (key, value) in self.echoes.of(&all) {
+            map.insert(key, value, 0)
+                .map_err(|error| failure(POLICY, error))?;
         }
         self.policies
             .insert(self.endpoint, &map, 0)

@@ -48,7 +48,7 @@ fn a_program_that_came_in_front_is_seen_and_passed() {
         assert_eq!(datapath.standing(hook, "vx").unwrap(), Standing::Gone);
         let ours = datapath.attach(hook, ("vx", index)).unwrap();
         assert_eq!(datapath.standing(hook, "vx").unwrap(), Standing::First);
-        let mut foreign = somebody_elses();
+        let mut foreign = somebody_elses("somebody");
         let first = TcAttachOptions::TcxOrder(LinkOrder::first());
         let theirs = in_front(&mut foreign, "vx", first);
         assert_eq!(
@@ -87,7 +87,7 @@ fn a_filter_that_came_in_front_is_seen_and_passed() {
         let ours = datapath.attach(hook, ("vx", index)).unwrap();
         let _other = datapath.attach(Hook::ToEndpoint, ("vx", index)).unwrap();
         assert_eq!(standing(&mut datapath), Standing::First);
-        let mut foreign = somebody_elses();
+        let mut foreign = somebody_elses("somebody");
         let newest = TcAttachOptions::Netlink(NlOptions {
             priority: 1,
             ..NlOptions::default()

@@ -74,6 +74,8 @@ pub(crate) struct Daemon {
     /// By the order of [`SIDE_LINK_HOOKS`].
     side_link: Vec<Option<Attachment>>,
     pub(crate) interference: Interference,
+    /// Where others route by programs of their own, in words.
+    pub(crate) routers: BTreeSet<String>,
     /// Endpoints whose names are asked for on the host.
     pub(crate) resolved_on_host: BTreeSet<String>,
     policies: PolicySet,
@@ -160,6 +162,7 @@ impl Daemon {
             gate,
             side_link: side_link.into_iter().map(Some).collect(),
             interference: Interference::default(),
+            routers: BTreeSet::new(),
             resolved_on_host: BTreeSet::new(),
             policies: PolicySet::default(),
             compiler: Compiler::new(),
@@ -218,15 +221,16 @@ impl Daemon {
         let (table, fronts) = (prefixes(&snapshot), services(&snapshot));
         self.teller
             .set_directory(Directory::new(&snapshot, &cast, &self.teller.directory()));
+        // Before any policy map is replaced, and so before a query can have one replaced.
+        if let Err(error) = self.datapath.shift_addresses(&table, &fronts) {
+            tracing::error!("while policy changes, addresses may be judged by both: {error}");
+        }
         self.learner.set_snapshot(snapshot);
         self.guards.reload(&self.learner);
         self.guards
             .prepare(&mut self.datapath, &self.learner, &self.gate);
-        if let Err(error) = self.datapath.set_prefixes(&table) {
-            tracing::error!("the address table is not complete: {error}");
-        }
-        if let Err(error) = self.datapath.set_services(&fronts) {
-            tracing::error!("virtual addresses are not all known: {error}");
+        if let Err(error) = self.datapath.settle_addresses(&table, &fronts) {
+            tracing::error!("addresses or virtual addresses are not all known: {error}");
         }
         self.end_flows();
         if let Err(error) = self.listen_on_node() {

@@ -4,7 +4,7 @@
 //! changes anything.
 
 mod files;
-mod links;
+pub(crate) mod links;
 mod machine;
 
 use std::path::PathBuf;

@@ -152,7 +152,7 @@ impl Service {
         match service.daemon.enforce() {
             Ok(()) => {
                 service.keep_identities();
-                service.daemon.watch_resolvers();
+                service.daemon.watch_surroundings();
                 Ok(service)
             }
             Err(problems) => {
@@ -261,7 +261,7 @@ impl Service {
         self.daemon.watch();
         if ticks.is_multiple_of(TICKS_PER_SWEEP) {
             self.daemon.sweep();
-            self.daemon.watch_resolvers();
+            self.daemon.watch_surroundings();
         }
         anyhow::ensure!(self.daemon.dns.all_alive(), "a DNS thread is dead");
         anyhow::ensure!(self.daemon.http.all_alive(), "an HTTP thread is dead");

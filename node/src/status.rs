@@ -136,6 +136,7 @@ fn status(service: &Service) -> Value {
             "flows": daemon.flows,
             "drops": drops,
             "counters": counters,
+            "routers": daemon.routers,
             "interference": { "count": daemon.interference.count, "last": daemon.interference.last },
         },
         "flows": { "seen": daemon.flow_ring.seen(), "lost": daemon.news.lost() },

@@ -1,6 +1,10 @@
 //! What others do to the node while it is guarded: seen within a second, set right, and said.
 
-#![expect(clippy::unwrap_used, reason = "a test may die")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may die"
+)]
 
 #[path = "../../bpf-redirect/tests/somebody/mod.rs"]
 mod somebody;
@@ -161,7 +165,7 @@ fn what_a_program_in_front_lets_pass_ends_within_a_second() {
 
     let mut times = Vec::new();
     for turn in 1..=3 {
-        let mut foreign = somebody_elses();
+        let mut foreign = somebody_elses("somebody");
         let before = leaked();
         #[expect(clippy::disallowed_methods, reason = "the promise is a time")]
         let began = Instant::now();
@@ -321,4 +325,40 @@ fn filters_of_another_daemon_are_not_doubled() {
     let refused = status["endpoints"].to_string();
     assert!(refused.contains("another Namegate"), "{status}");
     assert!(!stage.reaches("198.18.0.9:80").unwrap());
+}
+
+/// Who routes by programs may take the proxy's queries for its own: the daemon goes on, and says so.
+#[test]
+fn a_network_that_routes_by_programs_is_told_as_long_as_it_is_there() {
+    let stage = Stage::new().unwrap();
+    let mut ebpf = somebody_elses("cil_from_netdev");
+    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let attach = || in_front(&mut ebpf, "uplink", first);
+    let theirs = stage.node.ns.run(attach).unwrap();
+    let mut daemon = daemon(&stage);
+    let socket = daemon.path("namegate.sock").display().to_string();
+    let status = || {
+        let text = daemon.namegate(&["status", "--socket", &socket]).unwrap();
+        (
+            text.status.success(),
+            String::from_utf8(text.stdout).unwrap(),
+        )
+    };
+    let (is_well, text) = status();
+    assert!(
+        is_well && text.contains("cil_from_netdev of Cilium is on uplink"),
+        "{text}"
+    );
+    assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
+    let detach = || drop(FdLink::try_from(theirs).unwrap());
+    stage.node.ns.run(detach).unwrap();
+    wait_for("it is told no more", || {
+        std::thread::sleep(Duration::from_millis(100));
+        !status().1.contains("Cilium")
+    });
+    assert!(
+        daemon
+            .said()
+            .contains("cil_from_netdev of Cilium is on uplink")
+    );
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may die")]
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::process::Command;
 
 use namegate_tests::{Daemon, Stage, in_ns, policy};
 use serde_json::Value;
@@ -26,37 +27,35 @@ fn reason(daemon: &Daemon<'_>, name: &str) -> String {
     named.get("reason").unwrap().as_str().unwrap().to_owned()
 }
 
+/// Gives a namespace a link `mac0` of its own on the node's uplink.
+fn macvlan(stage: &Stage, ns: &NetNs) {
+    let made = stage
+        .node
+        .command("sh")
+        .arg("-c")
+        .arg(format!(
+            "exec 3<{} && ip link add link uplink name mac0 type macvlan && \
+             ip link set mac0 netns /proc/self/fd/3",
+            path_of(ns)
+        ))
+        .status();
+    assert!(made.unwrap().success());
+    let output = in_ns(ns, Command::new("ip").args(["link", "set", "mac0", "up"])).unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
 #[test]
 fn each_endpoint_that_cannot_be_guarded_is_named_with_its_reason() {
     let stage = Stage::new().unwrap();
     let node = &stage.node;
     let [bob, carol] = [("bob", 3), ("carol", 4)].map(|(name, n)| node.workload(name, n).unwrap());
-    // A second way out, past the gate.
-    let ns = carol.ns_path().display().to_string();
-    node.command("sh")
-        .arg("-c")
-        .arg(format!(
-            "exec 3<{ns}; ip link add link uplink name mac1 type macvlan; ip link set mac1 netns /proc/self/fd/3"
-        ))
-        .status()
-        .unwrap();
-    carol.check("ip", &["link", "set", "mac1", "up"]).unwrap();
-    // A link of a kind that has no host side.
+    // A second way out, past the gate, and a link of a kind that has no host side.
     let mac = NetNs::create().unwrap();
-    let into = path_of(&mac);
-    node.command("sh")
-        .arg("-c")
-        .arg(format!(
-            "exec 3<{into}; ip link add link uplink name mac0 type macvlan; ip link set mac0 netns /proc/self/fd/3"
-        ))
-        .status()
-        .unwrap();
-    let in_mac = |args: &[&str]| {
-        let output = in_ns(&mac, std::process::Command::new("ip").args(args)).unwrap();
-        assert!(output.status.success(), "{output:?}");
-    };
-    in_mac(&["link", "set", "mac0", "up"]);
-    in_mac(&["addr", "add", "203.0.113.77/24", "dev", "mac0"]);
+    macvlan(&stage, &carol.ns);
+    macvlan(&stage, &mac);
+    let address = ["addr", "add", "203.0.113.77/24", "dev", "mac0"];
+    let output = in_ns(&mac, Command::new("ip").args(address)).unwrap();
+    assert!(output.status.success(), "{output:?}");
     // The same address twice.
     bob.check("ip", &["addr", "add", "10.0.0.2/32", "dev", "eth0"])
         .unwrap();
@@ -78,7 +77,7 @@ fn each_endpoint_that_cannot_be_guarded_is_named_with_its_reason() {
     daemon.start(&[]).unwrap();
     for (name, words) in [
         ("default/mac", &["mac0", "\"macvlan\"", "can not guard"][..]),
-        ("default/carol", &["eth0", "mac1", "isn't guarded"]),
+        ("default/carol", &["eth0", "mac0", "isn't guarded"]),
         ("default/host", &["the node's own network namespace"]),
         ("default/bob", &["default/alice has the same address"]),
         ("default/bridge", &["\"bridge\"", "can not guard"]),

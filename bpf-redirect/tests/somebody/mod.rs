@@ -11,12 +11,12 @@ use object::{
 /// A program that lets everything pass and lets nobody else decide: `r0 = TC_ACT_OK; exit`.
 const OK: [u8; 16] = [0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
 
-/// Loads it.
-pub(crate) fn somebody_elses() -> Ebpf {
+/// Loads it under a name.
+pub(crate) fn somebody_elses(name: &str) -> Ebpf {
     let mut object = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
     let section = object.add_section(Vec::new(), b"classifier".to_vec(), SectionKind::Text);
     let symbol = object.add_symbol(Symbol {
-        name: b"somebody".to_vec(),
+        name: name.as_bytes().to_vec(),
         value: 0,
         size: 0,
         kind: SymbolKind::Text,
@@ -35,7 +35,8 @@ pub(crate) fn in_front(
     interface: &str,
     how: TcAttachOptions,
 ) -> SchedClassifierLink {
-    let program: &mut SchedClassifier = ebpf.program_mut("somebody").unwrap().try_into().unwrap();
+    let (_, program) = ebpf.programs_mut().next().unwrap();
+    let program: &mut SchedClassifier = program.try_into().unwrap();
     let _ = program.load();
     let id = program
         .attach_with_options(interface, TcAttachType::Ingress, how)

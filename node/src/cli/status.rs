@@ -76,28 +76,7 @@ fn text(status: &Value) -> String {
         ),
     ];
     lines.extend(errors(status).map(not_in_force));
-    let endpoints = list(status, "endpoints");
-    let (ready, others): (Vec<_>, Vec<_>) = endpoints
-        .iter()
-        .partition(|one| word(one, "/state") == "ready");
-    lines.push(format!(
-        "endpoints  {} of {} ready",
-        ready.len(),
-        endpoints.len()
-    ));
-    lines.extend(others.iter().map(|one| {
-        format!(
-            "           {} {}: {}",
-            word(one, "/name"),
-            word(one, "/state"),
-            word(one, "/reason")
-        )
-    }));
-    lines.extend(endpoints.iter().filter_map(warned));
-    let problems = list(status, "endpoint_problems").iter();
-    lines.extend(
-        problems.map(|problem| format!("           not read: {}", problem.as_str().unwrap_or("?"))),
-    );
+    endpoints(status, &mut lines);
     lines.push(format!(
         "dns        {} answered, {} denied, {} timed out, {} SERVFAIL",
         n("/dns/dns_exchanges_total/answered"),
@@ -118,6 +97,15 @@ fn text(status: &Value) -> String {
         n("/datapath/counters/redirected"),
         n("/datapath/drops"),
     ));
+    let routers = status
+        .pointer("/datapath/routers")
+        .and_then(Value::as_array);
+    lines.extend(routers.into_iter().flatten().map(|router| {
+        format!(
+            "           {}: the proxy's queries may be taken for its own",
+            router.as_str().unwrap_or("?")
+        )
+    }));
     if number(status, "/datapath/interference/count") > 0 {
         lines.push(format!(
             "           set right {} times, the last: {}",
@@ -132,9 +120,27 @@ fn text(status: &Value) -> String {
 fn warned(endpoint: &Value) -> Option<String> {
     let warning = endpoint.get("warning")?.as_str()?;
     let name = word(endpoint, "/name");
-    Some(format!(
-        "           {name}: {warning}"
-    ))
+    Some(format!("           {name}: {warning}"))
+}
+
+fn endpoints(status: &Value, lines: &mut Vec<String>) {
+    let all = list(status, "endpoints");
+    let (ready, others): (Vec<_>, Vec<_>) =
+        all.iter().partition(|one| word(one, "/state") == "ready");
+    lines.push(format!("endpoints  {} of {} ready", ready.len(), all.len()));
+    lines.extend(others.iter().map(|one| {
+        format!(
+            "           {} {}: {}",
+            word(one, "/name"),
+            word(one, "/state"),
+            word(one, "/reason")
+        )
+    }));
+    lines.extend(all.iter().filter_map(warned));
+    let problems = list(status, "endpoint_problems").iter();
+    lines.extend(
+        problems.map(|problem| format!("           not read: {}", problem.as_str().unwrap_or("?"))),
+    );
 }
 
 fn not_in_force(problem: &Value) -> String {

@@ -5,6 +5,7 @@ use anyhow::Result;
 use bpf_redirect::{Attachment, Datapath, Hook, HookMode, Seat, Standing};
 use transport::{LinkError, Netlink};
 
+use crate::doctor::links::{CHAINED, routers};
 use crate::resolver::{HELP, RESOLVED_ON_HOST, resolved_on_host};
 
 use super::Daemon;
@@ -37,8 +38,20 @@ impl Daemon {
         }
     }
 
-    /// Looks for endpoints whose queries pass no link; a new one is said.
-    pub(crate) fn watch_resolvers(&mut self) {
+    /// Looks for what works and may go wrong on this node; what is new is said.
+    pub(crate) fn watch_surroundings(&mut self) {
+        self.watch_resolvers();
+        // A link that goes while it is looked at is looked for the next time.
+        if let Ok(routers) = routers() {
+            for router in routers.difference(&self.routers) {
+                tracing::warn!("{router}: {CHAINED}");
+            }
+            self.routers = routers;
+        }
+    }
+
+    /// Endpoints whose queries pass no link.
+    fn watch_resolvers(&mut self) {
         let endpoints = self.guards.iter().map(|(_, guarded)| &guarded.found);
         let namespaces: Vec<_> = endpoints
             .filter_map(|found| Some((found.workload.full_name(), found.netns.clone()?)))

@@ -1,5 +1,6 @@
 //! Others on the links of endpoints and of the node, and a resolver that goes round them.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use bpf_redirect::{chain, is_ours};
@@ -121,7 +122,20 @@ fn on_endpoint((endpoint, interface): (&str, &str), all: &[Program]) -> Vec<Find
     findings
 }
 
-const CHAINED: &str = "a network that routes by BPF may take the proxy's queries for its own; try it before you rely on it";
+/// What follows from their being there.
+pub(crate) const CHAINED: &str = "a network that routes by BPF may take the proxy's queries for its own; try it before you rely on it";
+
+/// Where Cilium and Calico have programs on this node, each link once; nothing where the links can't be
+/// looked at.
+pub(crate) fn routers() -> Result<BTreeSet<String>, LinkError> {
+    let netlink = Netlink::open()?;
+    let mut all = BTreeSet::new();
+    for link in netlink.links()? {
+        let programs = programs_on(&netlink, (&link.name, link.index))?;
+        all.extend(by_bpf(&link.name, &programs).map(|finding| finding.message));
+    }
+    Ok(all)
+}
 
 /// Cilium or Calico on a link that is no endpoint's: told once for each link.
 fn by_bpf(interface: &str, all: &[Program]) -> Option<Finding> {
