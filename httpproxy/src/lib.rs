@@ -18,4 +18,4 @@ pub use io::access::{Party, Redirected, Scope};
 pub use io::host::{Host, Proxy};
 pub use io::server::HttpServer;
 pub use io::tally::Counters;
-pub use told::{Refusal, Refused, Told, Verdict};
+pub use told::{News, Refusal, Refused};

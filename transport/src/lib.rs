@@ -21,5 +21,5 @@ pub use gate::{Gate, SideLinkNames};
 pub use link::{Filter, Link, LinkError, Netlink, Route, Veth};
 pub use netns::NetNs;
 pub use private::{BRIDGE, HostLink, PrivateHost, PrivateNode};
-pub use tcp::{GateListener, SourcePort, connect_as, connect_like, reset_at_end, set_up};
+pub use tcp::{GateListener, SourcePort, connect_as, connect_like, reset, reset_at_end, set_up};
 pub use udp::{DATAGRAM_MAX, Datagram, GateUdp, Inbox, Outbox};

@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use policy::http::{HttpPermit, Request};
 use policy::{
     Direction, EndpointId, HttpAccess, Identity, LabelSet, PeerRef, RuleId, Snapshot, SniDecision,
 };
+
+use crate::core::step::{Denied as NotForwarded, Judge};
 
 /// A connection that was redirected, as its endpoint's policy sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,11 +98,6 @@ impl Access {
         }
     }
 
-    /// What each of those who may answer lets be asked: all of them must allow a request.
-    pub(super) fn requests(&self) -> &[HttpAccess] {
-        &self.requests
-    }
-
     /// Whether there are rules for requests.
     pub(super) fn has_request_rules(&self) -> bool {
         self.requests.iter().any(HttpAccess::has_rules)
@@ -148,6 +146,17 @@ impl Access {
             (SniDecision::Denied, _) => Err(Denied::Name),
             (SniDecision::Allowed(None), None) => Err(Denied::Tls),
         }
+    }
+}
+
+impl Judge for Access {
+    fn judge<'a>(&'a self, request: &Request<'a>) -> Result<HttpPermit<'a>, NotForwarded> {
+        let mut permit = None;
+        for access in &self.requests {
+            let this = access.permit(request).ok_or(NotForwarded::NotAllowed)?;
+            permit.get_or_insert(this);
+        }
+        permit.ok_or(NotForwarded::NotAllowed)
     }
 }
 
