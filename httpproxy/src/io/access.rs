@@ -103,6 +103,11 @@ impl Access {
         self.requests.iter().any(HttpAccess::has_rules)
     }
 
+    /// Whether a rule still allows something here.
+    pub(super) fn has_rule(&self, rule: RuleId) -> bool {
+        !self.requests.is_empty() && self.requests.iter().all(|access| access.allows_by(rule))
+    }
+
     /// Whether what is neither TLS nor HTTP may go on.
     pub(super) fn opaque(&self) -> Opaque {
         let open = |access: &HttpAccess| access.opened_by().is_some();

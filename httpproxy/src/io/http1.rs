@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Instant;
 
 use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
@@ -13,7 +12,7 @@ use super::detect::First;
 use super::host::Host;
 use super::tally::Count;
 use crate::core::exchange::{self, Leg};
-use crate::core::record::Told;
+use crate::core::record::{Told, Verdict};
 use crate::core::step::{Now, Origin, Scheme};
 use crate::told::News;
 
@@ -204,6 +203,17 @@ impl<H: Host> Connection<H> {
             Leg::Closed if is_written => Some(End::Closed),
             Leg::Shut | Leg::Closed => None,
             Leg::Reset => Some(End::Reset),
+        }
+    }
+
+    /// Ends a tunnel whose rule is in force no longer, or doesn't apply here any more.
+    fn review(&mut self, driver: &mut Driver) {
+        let rule = driver.core.tunnel().map(|request| &request.verdict);
+        if let Some(Verdict::Allowed { rule, .. }) = rule
+            && !self.access.has_rule(*rule)
+        {
+            self.proxy.counters.count(Count::Cut);
+            driver.core.revoke();
         }
     }
 

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flow::{
-    Direction, DropReason, Event, Flow, Http, HttpHeader, Ip, MessageKind, Verdict,
-};
+use flow::{Direction, DropReason, Event, Flow, Http, HttpHeader, Ip, MessageKind, Verdict};
 use httpproxy::{
     By, Denied, End, EndRecord, News, Note, Redirected, Refused, RequestRecord, ResponseRecord,
     Told, Version, Why,
@@ -38,7 +36,6 @@ impl Teller {
 
     fn request(&self, redirected: &Redirected, request: &RequestRecord) -> Flow {
         let verdict = match &request.verdict {
-            httpproxy::Verdict::Allowed { audited: true, .. } => Verdict::Audit,
             httpproxy::Verdict::Allowed { .. } => Verdict::Forwarded,
             httpproxy::Verdict::Denied(_)
             | httpproxy::Verdict::Malformed(_)
