@@ -157,7 +157,7 @@ fn each_request_of_a_connection_is_judged_alone_in_both_families() {
 fn requests_and_responses_are_told_as_hubble_tells_them() {
     let scene = Scene::new();
     let daemon = scene.egress(&asked(80, PUBLIC));
-    let urls = ["/public?a=b", "/secret"].map(|path| url(scene.world.v4.into(), path));
+    let urls = ["/public/a?b=c", "/secret"].map(|path| url(scene.world.v4.into(), path));
     let cookie = [
         "-sS",
         "-H",
@@ -171,9 +171,9 @@ fn requests_and_responses_are_told_as_hubble_tells_them() {
     let told = observed(&daemon, &["--protocol", "http"]);
     let server = scene.world.v4;
     for line in [
-        format!("http-request FORWARDED (HTTP/1.1 GET http://{server}/public?a=b)"),
+        format!("http-request FORWARDED (HTTP/1.1 GET http://{server}/public/a?b=c)"),
         format!("http-request DROPPED (HTTP/1.1 GET http://{server}/secret)"),
-        format!(" (GET http://{server}/public?a=b))"),
+        format!(" (GET http://{server}/public/a?b=c))"),
         format!(" (GET http://{server}/secret))"),
     ] {
         assert_eq!(told.matches(&line).count(), 1, "{line}\n{told}");
@@ -292,7 +292,7 @@ fn nothing_of_a_denied_request_reaches_the_server_and_each_gets_its_answer() {
         ("GET /public HTTP/1.1\nHost: d6\n\n".to_owned(), &[400]),
         ("GET /secret HTTP/1.0\r\nX: d7\r\n\r\n".to_owned(), &[403]),
         (
-            "CONNECT d8:80 HTTP/1.1\r\nHost: d8:80\r\n\r\n".to_owned(),
+            "CONNECT d8:80 HTTP/1.1\r\nHost: d8:80\r\nConnection: close\r\n\r\n".to_owned(),
             &[403],
         ),
         (
@@ -306,7 +306,8 @@ fn nothing_of_a_denied_request_reaches_the_server_and_each_gets_its_answer() {
                 9_000,
                 (&said.as_bytes()[..cut], &said.as_bytes()[cut..]),
             );
-            let heard = String::from_utf8(heard.unwrap()).unwrap();
+            let heard = heard.unwrap_or_else(|error| panic!("{said:?} cut at {cut}: {error}"));
+            let heard = String::from_utf8(heard).unwrap();
             let got: Vec<u16> = heard
                 .match_indices("HTTP/1.1 ")
                 .map(|(at, _)| heard[at + 9..at + 12].parse().unwrap())
@@ -392,6 +393,13 @@ fn inbound_requests_are_judged_and_each_side_sees_the_other() {
         );
         assert!(answers[0].1.starts_with(client), "{answers:?}");
     }
+    scene
+        .world
+        .check(
+            "ip",
+            &["route", "replace", "10.0.0.0/24", "via", "203.0.113.1"],
+        )
+        .unwrap();
     let from_world = curl(
         &scene.world,
         &[
@@ -533,13 +541,58 @@ fn the_next_request_is_judged_by_the_new_policy() {
     assert_ne!(error, "200", "nothing is allowed");
 }
 
+/// A server that takes a body to its end and answers how many octets came.
+struct Upload;
+
+impl Upload {
+    fn serve(at: &Workload, port: u16) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "a server outside of the gate")]
+        let listener = at
+            .ns
+            .run(|| TcpListener::bind(("::", port)))
+            .unwrap()
+            .unwrap();
+        // It ends with the process of the test.
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let _ = Self::take(&mut stream);
+            }
+        });
+        Self
+    }
+
+    fn take(stream: &mut TcpStream) -> std::io::Result<()> {
+        let mut buffer = vec![0; 1 << 16];
+        let count = stream.read(&mut buffer)?;
+        let head = String::from_utf8_lossy(&buffer[..count]).into_owned();
+        let at = head.find("\r\n\r\n").unwrap() + 4;
+        let is_chunked = head.contains("chunked");
+        let (mut got, mut last) = ((count - at) as u64, [0; 5]);
+        while got < BIG_OCTETS || (is_chunked && &last != b"0\r\n\r\n") {
+            let count = stream.read(&mut buffer)?;
+            got += count as u64;
+            for octet in &buffer[count.saturating_sub(5)..count] {
+                last.rotate_left(1);
+                last[4] = *octet;
+            }
+        }
+        let text = got.to_string();
+        let length = text.len();
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{text}"
+        )
+    }
+}
+
 #[test]
 fn large_bodies_pass_in_both_directions_and_python_serves_until_the_end() {
     let scene = Scene::new();
     let _daemon = scene.egress(&format!(
-        "{}, {}",
-        asked(80, "{path: '/big'}, {method: PUT}"),
-        asked(8_000, "{path: '/.*'}")
+        "{}, {}, {}",
+        asked(80, "{path: '/big'}"),
+        asked(8_000, "{path: '/.*'}"),
+        asked(8_001, "{method: PUT}")
     ));
     let target = url(scene.world.v4.into(), "/big");
     let args = [
@@ -563,16 +616,15 @@ fn large_bodies_pass_in_both_directions_and_python_serves_until_the_end() {
         .set_len(BIG_OCTETS)
         .unwrap();
     let file = file.display().to_string();
+    let _sink = Upload::serve(&scene.world, 8_001);
     for framing in ["content-type: a/b", "transfer-encoding: chunked"] {
-        let target = url(scene.world.v6.into(), "/");
+        let target = format!("http://[{}]:8001/", scene.world.v6);
         let args = [
             "-sS",
             "-m",
             "60",
-            "-o",
-            "/dev/null",
             "-w",
-            "%{http_code} %{size_upload}",
+            " %{http_code}",
             "-H",
             framing,
             "-T",
@@ -580,7 +632,8 @@ fn large_bodies_pass_in_both_directions_and_python_serves_until_the_end() {
             &*target,
         ];
         let text = scene.alice.check("curl", &args).unwrap();
-        assert_eq!(text, format!("200 {BIG_OCTETS}"), "{framing}");
+        let got: u64 = text.strip_suffix(" 200").unwrap().parse().unwrap();
+        assert!(got >= BIG_OCTETS, "{framing}: {text}");
     }
     let served = dir.path().display().to_string();
     let mut python = scene
