@@ -59,6 +59,15 @@ fn number(value: &Value, path: &str) -> u64 {
     value.pointer(path).and_then(Value::as_u64).unwrap_or(0)
 }
 
+/// The sum of the numbers in an object of the answer.
+fn sum(value: &Value, path: &str) -> u64 {
+    let all = value.pointer(path).and_then(Value::as_object);
+    all.into_iter()
+        .flatten()
+        .filter_map(|(_, value)| value.as_u64())
+        .sum()
+}
+
 fn text(status: &Value) -> String {
     let n = |path: &str| number(status, path);
     let mut lines = vec![
@@ -103,6 +112,14 @@ fn text(status: &Value) -> String {
         n("/dns/dns_exchanges_total/denied"),
         n("/dns/dns_exchanges_total/timeout"),
         n("/dns/dns_exchanges_total/servfail"),
+    ));
+    lines.push(format!(
+        "http       {} requests forwarded, {} denied, {} malformed; {} connections, {} refused",
+        n("/http/http_requests_total/forwarded"),
+        n("/http/http_requests_total/denied"),
+        n("/http/http_requests_total/malformed"),
+        n("/http/http_connections_total/accepted"),
+        sum(status, "/http/http_refused_total"),
     ));
     lines.push(format!(
         "learned    {} answers installed, {} refreshed, {} identities",
