@@ -16,6 +16,7 @@ mod node;
 mod server;
 mod stage;
 mod topology;
+mod web;
 
 pub use daemon::{Daemon, policy};
 pub use exchange::{WWW, exchange, exchange_at, seen_by};
@@ -23,3 +24,4 @@ pub use node::{Node, Workload, in_ns, need_root};
 pub use server::{Answers, BIG_OCTETS, Running, TcpEcho, TcpSink};
 pub use stage::Stage;
 pub use topology::Tunnel;
+pub use web::{Web, about, about_alice, observed};

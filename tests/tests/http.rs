@@ -1,80 +1,17 @@
 //! Requests by rule: which may be made, what a denied one is answered, and that nothing of it leaves.
 
-#![expect(clippy::unwrap_used, reason = "a test may die")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may die"
+)]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use namegate_tests::{BIG_OCTETS, Daemon, Node, Running, Workload};
-
-/// Alice asks; nginx answers at bob's, on the same bridge, and elsewhere.
-struct Scene {
-    node: Node,
-    alice: Workload,
-    bob: Workload,
-    world: Workload,
-    _nginx: [Running; 2],
-}
-
-impl Scene {
-    fn new() -> Self {
-        let node = Node::new().unwrap();
-        let [alice, bob] =
-            [("alice", 2), ("bob", 3)].map(|(name, n)| node.workload(name, n).unwrap());
-        let world = node.elsewhere().unwrap();
-        Self {
-            _nginx: [&bob, &world].map(|at| Running::nginx(&at.ns).unwrap()),
-            node,
-            alice,
-            bob,
-            world,
-        }
-    }
-
-    /// A daemon that guards alice and bob, with these policies.
-    fn daemon(&self, policies: &[(&str, String)]) -> Daemon<'_> {
-        let mut daemon = Daemon::prepare(&self.node).unwrap();
-        daemon.endpoint(&self.alice).unwrap();
-        daemon.endpoint(&self.bob).unwrap();
-        for (file, text) in policies {
-            daemon.policy(file, text).unwrap();
-        }
-        daemon.start(&[]).unwrap();
-        daemon
-    }
-
-    /// A daemon with these egress rules of alice's.
-    fn egress(&self, rules: &str) -> Daemon<'_> {
-        self.daemon(&[("alice.yaml", about_alice(rules))])
-    }
-
-    /// What alice hears when she sends this to a port of the world's.
-    fn say(&self, port: u16, octets: &[u8]) -> std::io::Result<Vec<u8>> {
-        let to = SocketAddr::new(self.world.v4.into(), port);
-        let talk = || {
-            let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            stream.write_all(octets)?;
-            let mut heard = Vec::new();
-            stream.read_to_end(&mut heard)?;
-            Ok(heard)
-        };
-        self.alice.ns.run(talk).unwrap()
-    }
-}
-
-fn about(who: &str, spec: &str) -> String {
-    format!(
-        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: {who}}}\n\
-         spec: {{endpointSelector: {{matchLabels: {{app: {who}}}}}, {spec}}}\n"
-    )
-}
-
-fn about_alice(egress: &str) -> String {
-    about("alice", &format!("egress: [{egress}]"))
-}
+use namegate_tests::{BIG_OCTETS, Daemon, Web, Workload, about, about_alice, observed};
 
 /// Whoever it is, on a port, by these HTTP rules.
 fn asked(port: u16, rules: &str) -> String {
@@ -105,20 +42,11 @@ fn curl(from: &Workload, urls: &[String]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// What `observe` shows with these flags.
-fn observed(daemon: &Daemon<'_>, flags: &[&str]) -> String {
-    // What was told last is a flow a moment later.
-    std::thread::sleep(Duration::from_millis(300));
-    let socket = daemon.path("namegate.sock").display().to_string();
-    let args = [&["observe", "--socket", &socket], flags].concat();
-    String::from_utf8(daemon.namegate(&args).unwrap().stdout).unwrap()
-}
-
 #[test]
 fn each_request_of_a_connection_is_judged_alone_in_both_families() {
-    let scene = Scene::new();
-    let daemon = scene.egress(&asked(80, PUBLIC));
-    let (world, bob) = (&scene.world, &scene.bob);
+    let web = Web::new().unwrap();
+    let daemon = web.egress(&asked(80, PUBLIC)).unwrap();
+    let (world, bob) = (&web.world, &web.bob);
     for server in [
         world.v4.into(),
         IpAddr::from(world.v6),
@@ -132,7 +60,7 @@ fn each_request_of_a_connection_is_judged_alone_in_both_families() {
             "/",
             "/public/../secret",
         ];
-        let answers = curl(&scene.alice, &asked.map(|path| url(server, path)));
+        let answers = curl(&web.alice, &asked.map(|path| url(server, path)));
         let statuses: Vec<&str> = answers.iter().map(|(status, _)| &**status).collect();
         assert_eq!(
             statuses,
@@ -155,9 +83,9 @@ fn each_request_of_a_connection_is_judged_alone_in_both_families() {
 
 #[test]
 fn requests_and_responses_are_told_as_hubble_tells_them() {
-    let scene = Scene::new();
-    let daemon = scene.egress(&asked(80, PUBLIC));
-    let urls = ["/public/a?b=c", "/secret"].map(|path| url(scene.world.v4.into(), path));
+    let web = Web::new().unwrap();
+    let daemon = web.egress(&asked(80, PUBLIC)).unwrap();
+    let urls = ["/public/a?b=c", "/secret"].map(|path| url(web.world.v4.into(), path));
     let cookie = [
         "-sS",
         "-H",
@@ -167,9 +95,9 @@ fn requests_and_responses_are_told_as_hubble_tells_them() {
         &*urls[0],
         &*urls[1],
     ];
-    scene.alice.check("curl", &cookie).unwrap();
-    let told = observed(&daemon, &["--protocol", "http"]);
-    let server = scene.world.v4;
+    web.alice.check("curl", &cookie).unwrap();
+    let told = observed(&daemon, &["--protocol", "http"]).unwrap();
+    let server = web.world.v4;
     for line in [
         format!("http-request FORWARDED (HTTP/1.1 GET http://{server}/public/a?b=c)"),
         format!("http-request DROPPED (HTTP/1.1 GET http://{server}/secret)"),
@@ -191,7 +119,7 @@ fn requests_and_responses_are_told_as_hubble_tells_them() {
         "{told}"
     );
     assert_eq!(told.lines().count(), 4, "{told}");
-    let json = observed(&daemon, &["--protocol", "http", "-o", "json"]);
+    let json = observed(&daemon, &["--protocol", "http", "-o", "json"]).unwrap();
     let request = json.lines().next().unwrap();
     for part in [
         "\"type\":\"REQUEST\"",
@@ -259,9 +187,9 @@ impl Recorder {
 
 #[test]
 fn nothing_of_a_denied_request_reaches_the_server_and_each_gets_its_answer() {
-    let scene = Scene::new();
-    let _daemon = scene.egress(&asked(9_000, PUBLIC));
-    let recorder = Recorder::serve(&scene.world, 9_000);
+    let web = Web::new().unwrap();
+    let _daemon = web.egress(&asked(9_000, PUBLIC)).unwrap();
+    let recorder = Recorder::serve(&web.world, 9_000);
     let one = |path: &str, mark: &str| {
         format!("GET {path} HTTP/1.1\r\nHost: a.test\r\nX-Mark: {mark}\r\n\r\n")
     };
@@ -301,11 +229,7 @@ fn nothing_of_a_denied_request_reaches_the_server_and_each_gets_its_answer() {
         ),
     ] {
         for cut in [said.len(), 1, said.len() / 3, said.len() / 2] {
-            let heard = say_cut(
-                &scene,
-                9_000,
-                (&said.as_bytes()[..cut], &said.as_bytes()[cut..]),
-            );
+            let heard = web.say(9_000, (&said.as_bytes()[..cut], &said.as_bytes()[cut..]));
             let heard = heard.unwrap_or_else(|error| panic!("{said:?} cut at {cut}: {error}"));
             let heard = String::from_utf8(heard).unwrap();
             let got: Vec<u16> = heard
@@ -329,60 +253,45 @@ fn nothing_of_a_denied_request_reaches_the_server_and_each_gets_its_answer() {
     );
 }
 
-fn say_cut(scene: &Scene, port: u16, (one, two): (&[u8], &[u8])) -> std::io::Result<Vec<u8>> {
-    let to = SocketAddr::new(scene.world.v4.into(), port);
-    let talk = || {
-        let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.write_all(one)?;
-        std::thread::sleep(Duration::from_millis(20));
-        // Answered already, and closed: what is heard counts.
-        let _ = stream.write_all(two);
-        let mut heard = Vec::new();
-        stream.read_to_end(&mut heard)?;
-        Ok(heard)
-    };
-    scene.alice.ns.run(talk).unwrap()
-}
-
 #[test]
 fn what_is_not_http_never_passes_a_port_with_http_rules() {
-    let scene = Scene::new();
-    let daemon = scene.egress(&format!("{}, {}", asked(443, "{}"), asked(80, "{}")));
+    let web = Web::new().unwrap();
+    let daemon = web
+        .egress(&format!("{}, {}", asked(443, "{}"), asked(80, "{}")))
+        .unwrap();
     for octets in [
         &b"SSH-2.0-x\r\n"[..],
         b"\x00\x01\x02",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ] {
-        if let Ok(heard) = scene.say(80, octets) {
+        if let Ok(heard) = web.say(80, (octets, b"")) {
             assert!(heard.starts_with(b"HTTP/1.1 400"), "{octets:?}: {heard:?}");
         }
     }
-    let output = scene
+    let output = web
         .alice
         .output(
             "curl",
-            &["-sSk", "-m", "5", &format!("https://{}/", scene.world.v4)],
+            &["-sSk", "-m", "5", &format!("https://{}/", web.world.v4)],
         )
         .unwrap();
     assert_eq!(output.status.code(), Some(35), "TLS: {output:?}");
-    let told = observed(&daemon, &["--verdict", "DROPPED", "-o", "json"]);
+    let told = observed(&daemon, &["--verdict", "DROPPED", "-o", "json"]).unwrap();
     assert!(told.contains("\"tls-on-a-port-with-http-rules\""), "{told}");
     assert!(told.contains("\"http2-not-served\""), "{told}");
 }
 
 #[test]
 fn inbound_requests_are_judged_and_each_side_sees_the_other() {
-    let scene = Scene::new();
+    let web = Web::new().unwrap();
     let spec = format!("ingress: [{}]", asked(80, PUBLIC));
-    let daemon = scene.daemon(&[("bob.yaml", about("bob", &spec))]);
+    let daemon = web.daemon(&[("bob.yaml", about("bob", &spec))]).unwrap();
     for (server, client) in [
-        (IpAddr::from(scene.bob.v4), "10.0.0.2 "),
-        (scene.bob.v6.into(), "fd00::2 "),
+        (IpAddr::from(web.bob.v4), "10.0.0.2 "),
+        (web.bob.v6.into(), "fd00::2 "),
     ] {
         let answers = curl(
-            &scene.alice,
+            &web.alice,
             &["/public", "/secret", "/public/b"].map(|path| url(server, path)),
         );
         let statuses: Vec<&str> = answers.iter().map(|(status, _)| &**status).collect();
@@ -393,18 +302,17 @@ fn inbound_requests_are_judged_and_each_side_sees_the_other() {
         );
         assert!(answers[0].1.starts_with(client), "{answers:?}");
     }
-    scene
-        .world
+    web.world
         .check(
             "ip",
             &["route", "replace", "10.0.0.0/24", "via", "203.0.113.1"],
         )
         .unwrap();
     let from_world = curl(
-        &scene.world,
+        &web.world,
         &[
-            url(scene.bob.v4.into(), "/public"),
-            url(scene.bob.v4.into(), "/no"),
+            url(web.bob.v4.into(), "/public"),
+            url(web.bob.v4.into(), "/no"),
         ],
     );
     assert_eq!(from_world[1].0, "403 0", "{from_world:?}");
@@ -412,7 +320,7 @@ fn inbound_requests_are_judged_and_each_side_sees_the_other() {
         from_world[0].1.starts_with("203.0.113.2 "),
         "{from_world:?}"
     );
-    let told = observed(&daemon, &["--protocol", "http", "-o", "json"]);
+    let told = observed(&daemon, &["--protocol", "http", "-o", "json"]).unwrap();
     assert_eq!(
         told.matches("\"traffic_direction\":\"INGRESS\"").count(),
         16,
@@ -428,9 +336,8 @@ fn inbound_requests_are_judged_and_each_side_sees_the_other() {
 /// do egress rules for the service.
 #[test]
 fn requests_through_a_virtual_address_are_judged_by_the_backends_port() {
-    let scene = Scene::new();
-    scene
-        .node
+    let web = Web::new().unwrap();
+    web.node
         .nft(
             "table ip services {
                chain pre {
@@ -441,9 +348,9 @@ fn requests_through_a_virtual_address_are_judged_by_the_backends_port() {
         )
         .unwrap();
     let inbound = format!("ingress: [{}]", asked(8_080, PUBLIC));
-    let mut daemon = Daemon::prepare(&scene.node).unwrap();
-    daemon.endpoint(&scene.alice).unwrap();
-    daemon.endpoint(&scene.bob).unwrap();
+    let mut daemon = Daemon::prepare(&web.node).unwrap();
+    daemon.endpoint(&web.alice).unwrap();
+    daemon.endpoint(&web.bob).unwrap();
     daemon
         .endpoint_file("services.yaml", "services:\n- {name: web, vip: 10.96.0.20, backends: [10.0.0.3], ports: [{port: 80, target: 8080}]}\n")
         .unwrap();
@@ -451,7 +358,7 @@ fn requests_through_a_virtual_address_are_judged_by_the_backends_port() {
     daemon.start(&[]).unwrap();
     let ask = || {
         curl(
-            &scene.alice,
+            &web.alice,
             &["/public/a", "/secret"].map(|path| format!("http://10.96.0.20{path}")),
         )
     };
@@ -489,7 +396,7 @@ fn requests_through_a_virtual_address_are_judged_by_the_backends_port() {
     daemon
         .change_policy("alice.yaml", &about_alice(&to_bob.replace("8080", "80")))
         .unwrap();
-    let output = scene
+    let output = web
         .alice
         .output("curl", &["-sS", "-m", "2", "http://10.96.0.20/public/a"])
         .unwrap();
@@ -498,10 +405,10 @@ fn requests_through_a_virtual_address_are_judged_by_the_backends_port() {
 
 #[test]
 fn the_next_request_is_judged_by_the_new_policy() {
-    let scene = Scene::new();
-    let daemon = scene.egress(&asked(80, PUBLIC));
-    let to = SocketAddr::new(scene.world.v4.into(), 80);
-    let mut stream = scene
+    let web = Web::new().unwrap();
+    let daemon = web.egress(&asked(80, PUBLIC)).unwrap();
+    let to = SocketAddr::new(web.world.v4.into(), 80);
+    let mut stream = web
         .alice
         .ns
         .run(|| TcpStream::connect_timeout(&to, Duration::from_secs(2)))
@@ -587,14 +494,16 @@ impl Upload {
 
 #[test]
 fn large_bodies_pass_in_both_directions_and_python_serves_until_the_end() {
-    let scene = Scene::new();
-    let _daemon = scene.egress(&format!(
-        "{}, {}, {}",
-        asked(80, "{path: '/big'}"),
-        asked(8_000, "{path: '/.*'}"),
-        asked(8_001, "{method: PUT}")
-    ));
-    let target = url(scene.world.v4.into(), "/big");
+    let web = Web::new().unwrap();
+    let _daemon = web
+        .egress(&format!(
+            "{}, {}, {}",
+            asked(80, "{path: '/big'}"),
+            asked(8_000, "{path: '/.*'}"),
+            asked(8_001, "{method: PUT}")
+        ))
+        .unwrap();
+    let target = url(web.world.v4.into(), "/big");
     let args = [
         "-sS",
         "-m",
@@ -606,7 +515,7 @@ fn large_bodies_pass_in_both_directions_and_python_serves_until_the_end() {
         &*target,
     ];
     assert_eq!(
-        scene.alice.check("curl", &args).unwrap(),
+        web.alice.check("curl", &args).unwrap(),
         BIG_OCTETS.to_string()
     );
     let dir = tempfile::tempdir().unwrap();
@@ -616,9 +525,9 @@ fn large_bodies_pass_in_both_directions_and_python_serves_until_the_end() {
         .set_len(BIG_OCTETS)
         .unwrap();
     let file = file.display().to_string();
-    let _sink = Upload::serve(&scene.world, 8_001);
+    let _sink = Upload::serve(&web.world, 8_001);
     for framing in ["content-type: a/b", "transfer-encoding: chunked"] {
-        let target = format!("http://[{}]:8001/", scene.world.v6);
+        let target = format!("http://[{}]:8001/", web.world.v6);
         let args = [
             "-sS",
             "-m",
@@ -631,12 +540,12 @@ fn large_bodies_pass_in_both_directions_and_python_serves_until_the_end() {
             &file,
             &*target,
         ];
-        let text = scene.alice.check("curl", &args).unwrap();
+        let text = web.alice.check("curl", &args).unwrap();
         let got: u64 = text.strip_suffix(" 200").unwrap().parse().unwrap();
         assert!(got >= BIG_OCTETS, "{framing}: {text}");
     }
     let served = dir.path().display().to_string();
-    let mut python = scene
+    let mut python = web
         .world
         .ns
         .run(|| {
@@ -648,7 +557,7 @@ fn large_bodies_pass_in_both_directions_and_python_serves_until_the_end() {
         })
         .unwrap()
         .unwrap();
-    let target = format!("http://{}:8000/up", scene.world.v4);
+    let target = format!("http://{}:8000/up", web.world.v4);
     let args = [
         "-sS",
         "-m",
@@ -664,7 +573,7 @@ fn large_bodies_pass_in_both_directions_and_python_serves_until_the_end() {
         "%{size_download}",
         &*target,
     ];
-    let text = scene.alice.check("curl", &args);
+    let text = web.alice.check("curl", &args);
     python.kill().unwrap();
     python.wait().unwrap();
     assert_eq!(text.unwrap(), BIG_OCTETS.to_string());

@@ -106,21 +106,7 @@ fn text(status: &Value) -> String {
     lines.extend(
         problems.map(|problem| format!("           not read: {}", problem.as_str().unwrap_or("?"))),
     );
-    lines.push(format!(
-        "dns        {} answered, {} denied, {} timed out, {} SERVFAIL",
-        n("/dns/dns_exchanges_total/answered"),
-        n("/dns/dns_exchanges_total/denied"),
-        n("/dns/dns_exchanges_total/timeout"),
-        n("/dns/dns_exchanges_total/servfail"),
-    ));
-    lines.push(format!(
-        "http       {} requests forwarded, {} denied, {} malformed; {} connections, {} refused",
-        n("/http/http_requests_total/forwarded"),
-        n("/http/http_requests_total/denied"),
-        n("/http/http_requests_total/malformed"),
-        n("/http/http_connections_total/accepted"),
-        sum(status, "/http/http_refused_total"),
-    ));
+    lines.extend(proxies(status));
     lines.push(format!(
         "learned    {} answers installed, {} refreshed, {} identities",
         n("/learning/installed"),
@@ -143,6 +129,27 @@ fn text(status: &Value) -> String {
     }
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// What the two proxies did.
+fn proxies(status: &Value) -> [String; 2] {
+    let n = |path: &str| number(status, path);
+    let dns = format!(
+        "dns        {} answered, {} denied, {} timed out, {} SERVFAIL",
+        n("/dns/dns_exchanges_total/answered"),
+        n("/dns/dns_exchanges_total/denied"),
+        n("/dns/dns_exchanges_total/timeout"),
+        n("/dns/dns_exchanges_total/servfail"),
+    );
+    let http = format!(
+        "http       {} requests forwarded, {} denied, {} malformed; {} connections, {} refused",
+        n("/http/http_requests_total/forwarded"),
+        n("/http/http_requests_total/denied"),
+        n("/http/http_requests_total/malformed"),
+        n("/http/http_connections_total/accepted"),
+        sum(status, "/http/http_refused_total"),
+    );
+    [dns, http]
 }
 
 fn not_in_force(problem: &Value) -> String {
