@@ -139,6 +139,34 @@ fn requests_and_responses_are_told_as_hubble_tells_them() {
     );
 }
 
+/// What is only audited passes, and is told.
+#[test]
+fn an_audited_endpoint_makes_any_request_and_each_is_told_as_audited() {
+    let web = Web::new().unwrap();
+    let mut daemon = Daemon::prepare(&web.node).unwrap();
+    daemon.endpoint(&web.alice).unwrap();
+    daemon
+        .policy("alice.yaml", &about_alice(&asked(80, PUBLIC)))
+        .unwrap();
+    daemon.start(&["--audit"]).unwrap();
+    let urls = ["/public", "/secret"].map(|path| url(web.world.v4.into(), path));
+    let answers = curl(&web.alice, &urls);
+    assert_eq!(
+        (&*answers[0].0, &*answers[1].0),
+        ("200 1", "200 0"),
+        "{answers:?}"
+    );
+    let told = observed(&daemon, &["--protocol", "http"]).unwrap();
+    assert!(
+        told.contains("http-request AUDIT (HTTP/1.1 GET http://203.0.113.2/secret)"),
+        "{told}"
+    );
+    assert!(
+        told.contains("http-request FORWARDED (HTTP/1.1 GET http://203.0.113.2/public)"),
+        "{told}"
+    );
+}
+
 /// A server that keeps all that it gets and answers each head with 200.
 struct Recorder {
     got: Arc<Mutex<Vec<u8>>>,

@@ -133,10 +133,14 @@ fn an_upgrade_that_is_allowed_is_a_tunnel_until_policy_ends_it() {
     };
     echo(b"GET /not-a-request HTTP/1.1\r\n\r\n").unwrap();
     echo(b"\x81\x00\x00\xff").unwrap();
-    daemon
-        .change_policy("alice.yaml", &about_alice(&asked(9_000, "{path: /else}")))
-        .unwrap();
-    std::thread::sleep(Duration::from_secs(1));
+    let change = |rules: &str| {
+        let policy = about_alice(&asked(9_000, rules));
+        daemon.change_policy("alice.yaml", &policy).unwrap();
+        std::thread::sleep(Duration::from_secs(1));
+    };
+    change("{path: '/w.*', method: GET, host: a.test}");
+    echo(b"allowed by another rule").unwrap();
+    change("{path: /else}");
     let error = echo(b"more").unwrap_err();
     assert!(
         matches!(

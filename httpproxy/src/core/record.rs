@@ -58,6 +58,8 @@ pub enum Verdict {
         rule: RuleId,
         /// What a rule that acts on headers found.
         notes: Vec<Note>,
+        /// Policy denies it, and only audits.
+        audited: bool,
     },
     /// It may not.
     Denied(Denied),
@@ -195,6 +197,7 @@ impl Verdict {
         Self::Allowed {
             rule: permit.rule(),
             notes: permit.notes().iter().map(note).collect(),
+            audited: permit.is_audited(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use policy::http::{Path, Request};
 use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
 use transport::reset;
@@ -12,8 +13,8 @@ use super::detect::First;
 use super::host::Host;
 use super::tally::Count;
 use crate::core::exchange::{self, Leg};
-use crate::core::record::{Told, Verdict};
-use crate::core::step::{Now, Origin, Scheme};
+use crate::core::record::{RequestRecord, Told, Verdict};
+use crate::core::step::{Judge as _, Now, Origin, Scheme};
 use crate::told::News;
 
 /// Turns without waiting, after which others of the same thread have theirs.
@@ -206,15 +207,47 @@ impl<H: Host> Connection<H> {
         }
     }
 
-    /// Ends a tunnel whose rule is in force no longer, or doesn't apply here any more.
+    /// Ends a tunnel that policy allows no longer.
     fn review(&mut self, driver: &mut Driver) {
-        let rule = driver.core.tunnel().map(|request| &request.verdict);
-        if let Some(Verdict::Allowed { rule, .. }) = rule
-            && !self.access.has_rule(*rule)
+        let is_denied = |request: &RequestRecord| match &request.verdict {
+            Verdict::Allowed { rule, .. } => {
+                !self.access.has_rule(*rule) && !self.would_allow(request)
+            }
+            Verdict::Denied(_) | Verdict::Malformed(_) | Verdict::TooSlow => true,
+        };
+        if driver
+            .core
+            .tunnel()
+            .is_some_and(|request| is_denied(request))
         {
             self.proxy.counters.count(Count::Cut);
             driver.core.revoke();
         }
+    }
+
+    /// Whether policy would allow a request again, by what is told of it. What was cut or taken out there
+    /// fits no rule.
+    fn would_allow(&self, request: &RequestRecord) -> bool {
+        let place = request.url.strip_prefix("http://");
+        let Some((host, _)) = place.and_then(|place| place.split_once('/')) else {
+            return false;
+        };
+        let path = place.and_then(|place| place.get(host.len()..));
+        let Some(Ok(path)) = path.map(|path| Path::parse(path.as_bytes())) else {
+            return false;
+        };
+        let lines = request.fields.iter();
+        let lines: Vec<_> = lines
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .collect();
+        let request = Request {
+            method: &request.method,
+            path: Some(&path),
+            host: (!host.is_empty()).then_some(host),
+            port: self.redirected.server.port(),
+            headers: &lines,
+        };
+        self.access.judge(&request).is_ok()
     }
 
     /// Waits until something can be done.

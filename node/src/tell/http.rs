@@ -36,6 +36,7 @@ impl Teller {
 
     fn request(&self, redirected: &Redirected, request: &RequestRecord) -> Flow {
         let verdict = match &request.verdict {
+            httpproxy::Verdict::Allowed { audited: true, .. } => Verdict::Audit,
             httpproxy::Verdict::Allowed { .. } => Verdict::Forwarded,
             httpproxy::Verdict::Denied(_)
             | httpproxy::Verdict::Malformed(_)
