@@ -173,6 +173,11 @@ impl HttpThreads {
         self.threads.iter().all(|thread| !thread.is_finished())
     }
 
+    /// Accepts nothing more, and doesn't wait.
+    pub(crate) fn begin_stop(&self) {
+        self.stop.cancel();
+    }
+
     /// Accepts nothing more, lets what is open go on for a moment, and ends.
     pub(crate) fn stop(self) {
         self.stop.cancel();

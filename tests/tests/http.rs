@@ -397,11 +397,9 @@ fn requests_through_a_virtual_address_are_judged_by_the_backends_port() {
         "{answers:?}"
     );
     assert!(answers[0].1.starts_with("10.0.0.2 "), "{answers:?}");
-    let to_bob = format!(
-        "{{toEndpoints: [{{matchLabels: {{app: bob}}}}], toPorts: [{{ports: [{{port: '8080', protocol: TCP}}], rules: {{http: [{{path: '/public/a'}}, {{path: '/secret'}}]}}}}]}}"
-    );
+    let to_bob = "{toEndpoints: [{matchLabels: {app: bob}}], toPorts: [{ports: [{port: '8080', protocol: TCP}], rules: {http: [{path: '/public/a'}, {path: '/secret'}]}}]}";
     daemon
-        .change_policy("alice.yaml", &about_alice(&to_bob))
+        .change_policy("alice.yaml", &about_alice(to_bob))
         .unwrap();
     let answers = ask();
     assert_eq!(
@@ -472,7 +470,7 @@ fn the_next_request_is_judged_by_the_new_policy() {
     daemon
         .change_policy("alice.yaml", &about_alice("{}"))
         .unwrap();
-    let error = ask("/public").map_or_else(|error| error.kind().to_string(), |status| status);
+    let error = ask("/public").unwrap_or_else(|error| error.kind().to_string());
     assert_ne!(error, "200", "nothing is allowed");
 }
 
@@ -521,7 +519,7 @@ impl Upload {
 }
 
 #[test]
-fn large_bodies_pass_in_both_directions_and_python_serves_until_the_end() {
+fn large_bodies_pass_in_both_directions() {
     let web = Web::new().unwrap();
     let _daemon = web
         .egress(&format!(
@@ -572,37 +570,4 @@ fn large_bodies_pass_in_both_directions_and_python_serves_until_the_end() {
         let got: u64 = text.strip_suffix(" 200").unwrap().parse().unwrap();
         assert!(got >= BIG_OCTETS, "{framing}: {text}");
     }
-    let served = dir.path().display().to_string();
-    let mut python = web
-        .world
-        .ns
-        .run(|| {
-            std::process::Command::new("python3")
-                .args(["-m", "http.server", "8000", "--directory", &served])
-                .stdout(std::process::Stdio::null())
-                .stderr(std::process::Stdio::null())
-                .spawn()
-        })
-        .unwrap()
-        .unwrap();
-    let target = format!("http://{}:8000/up", web.world.v4);
-    let args = [
-        "-sS",
-        "-m",
-        "60",
-        "--retry",
-        "20",
-        "--retry-delay",
-        "1",
-        "--retry-all-errors",
-        "-o",
-        "/dev/null",
-        "-w",
-        "%{size_download}",
-        &*target,
-    ];
-    let text = web.alice.check("curl", &args);
-    python.kill().unwrap();
-    python.wait().unwrap();
-    assert_eq!(text.unwrap(), BIG_OCTETS.to_string());
 }

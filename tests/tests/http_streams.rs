@@ -2,7 +2,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::indexing_slicing,
     clippy::disallowed_methods,
     reason = "a test may die; servers and clients of its own, and how long they wait"
 )]
@@ -13,7 +12,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use httpproxy::limits::DETECT_WAIT_MAX;
-use namegate_tests::{Running, TcpSink, Web, Workload, about_alice, observed};
+use namegate_tests::{BIG_OCTETS, Running, TcpSink, Web, Workload, about_alice, observed};
 
 /// Whoever it is, on a port, by these HTTP rules.
 fn asked(port: u16, rules: &str) -> String {
@@ -83,13 +82,18 @@ fn each_piece_of_a_stream_arrives_when_it_is_sent() {
     write!(stream, "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap();
     assert!(head(&mut stream).starts_with("HTTP/1.1 200"));
     let mut piece = [0; 8];
-    let late = (0..10).filter(|_| {
-        stream.read_exact(&mut piece).unwrap();
-        let heard = Instant::now();
-        assert_eq!(&piece, b"3\r\none\r\n");
-        heard - times.recv().unwrap() > Duration::from_millis(50)
-    });
-    assert!(late.count() <= 1, "on a busy machine one may be");
+    let mut delays: Vec<Duration> = (0..10)
+        .map(|_| {
+            stream.read_exact(&mut piece).unwrap();
+            let heard = Instant::now();
+            assert_eq!(&piece, b"3\r\none\r\n");
+            heard - times.recv().unwrap()
+        })
+        .collect();
+    delays.sort();
+    // The machine may be busy with something else for a while; what is held back comes at the end.
+    assert!(delays[4] < Duration::from_millis(50), "{delays:?}");
+    assert!(delays[9] < Duration::from_millis(500), "{delays:?}");
 }
 
 #[test]
@@ -255,4 +259,47 @@ fn without_rules_for_requests_any_protocol_passes_what_is_still_redirected() {
     let mut heard = [0; 6];
     stream.read_exact(&mut heard).unwrap();
     assert_eq!(&heard, b"hello\n");
+}
+
+#[test]
+fn a_server_that_answers_until_it_ends_serves_as_if_nobody_stood_between() {
+    let web = Web::new().unwrap();
+    let _daemon = web.egress(&asked(8_000, "{path: '/.*'}")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("up");
+    let made = std::fs::File::create(&file).unwrap();
+    made.set_len(BIG_OCTETS).unwrap();
+    let served = dir.path().display().to_string();
+    let mut python = web
+        .world
+        .ns
+        .run(|| {
+            std::process::Command::new("python3")
+                .args(["-m", "http.server", "8000", "--directory", &served])
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+        })
+        .unwrap()
+        .unwrap();
+    let target = format!("http://{}:8000/up", web.world.v4);
+    let args = [
+        "-sS",
+        "-m",
+        "60",
+        "--retry",
+        "20",
+        "--retry-delay",
+        "1",
+        "--retry-all-errors",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{size_download}",
+        &*target,
+    ];
+    let text = web.alice.check("curl", &args);
+    python.kill().unwrap();
+    python.wait().unwrap();
+    assert_eq!(text.unwrap(), BIG_OCTETS.to_string());
 }

@@ -7,7 +7,7 @@
     reason = "a test may die"
 )]
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -93,8 +93,10 @@ fn each_side_sees_the_others_address_and_the_server_the_clients_port() {
     // To a server that is no neighbour the proxy takes the client's own port.
     let (capture, file) = Running::capture(&web.world.ns, "tcp[13] = 2 and dst port 443").unwrap();
     let to = SocketAddr::new(web.world.v4.into(), 443);
-    let connect = || TcpStream::connect(to).unwrap().local_addr().unwrap().port();
-    #[expect(clippy::disallowed_methods, reason = "a workload's own socket")]
+    let connect = || {
+        let stream = TcpStream::connect_timeout(&to, Duration::from_secs(2)).unwrap();
+        stream.local_addr().unwrap().port()
+    };
     let port = web.alice.ns.run(connect).unwrap();
     std::thread::sleep(Duration::from_millis(200));
     let read = ["-n", "-r", &file.display().to_string()];

@@ -76,7 +76,7 @@ impl<H: Host> Connection<H> {
         stop: &CancellationToken,
     ) -> Option<Self> {
         proxy.counters.count(Count::Accepted);
-        let opened = Self::begin(proxy, &client, stop);
+        let opened = Self::begin(proxy, &client);
         let (redirected, server, place) = match opened {
             Ok(parts) => parts,
             Err(what) => {
@@ -108,9 +108,7 @@ impl<H: Host> Connection<H> {
     fn begin(
         proxy: &Arc<Proxy<H>>,
         client: &TcpStream,
-        stop: &CancellationToken,
     ) -> Result<(Redirected, TcpStream, Place), Count> {
-        let _ = stop;
         let (from, to, near) =
             GateListener::meaning(client.as_fd()).map_err(|_| Count::Unreachable)?;
         let endpoint = EndpointId::new(near.endpoint()).ok_or(Count::Unreachable)?;

@@ -13,7 +13,7 @@ use super::detect::First;
 use super::host::Host;
 use super::tally::Count;
 use crate::core::exchange::{self, Leg};
-use crate::core::record::{RequestRecord, Told, Verdict};
+use crate::core::record::{Fault, RequestRecord, Told, Verdict};
 use crate::core::step::{Judge as _, Now, Origin, Scheme};
 use crate::told::News;
 
@@ -165,7 +165,14 @@ impl<H: Host> Connection<H> {
             match &told {
                 Told::Request(request) => self.proxy.counters.request(&request.verdict),
                 Told::Response(_) | Told::Ended(_) => {}
-                Told::Fault(_) => continue,
+                Told::Fault(fault) => {
+                    self.proxy.counters.count(match fault {
+                        Fault::Unasked => Count::Unasked,
+                        Fault::Unreachable => Count::Unreachable,
+                        Fault::Empty => Count::Empty,
+                    });
+                    continue;
+                }
             }
             self.proxy.host.tell(News::Http(self.redirected, told));
         }

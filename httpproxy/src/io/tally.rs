@@ -20,6 +20,8 @@ pub struct Counters {
     full: AtomicU64,
     /// Connections whose server could not be reached.
     unreachable: AtomicU64,
+    /// Connections whose server said what nobody had asked for.
+    unasked: AtomicU64,
     forwarded: AtomicU64,
     denied: AtomicU64,
     malformed: AtomicU64,
@@ -35,6 +37,7 @@ pub(super) enum Count {
     Empty,
     Full,
     Unreachable,
+    Unasked,
 }
 
 impl Counters {
@@ -46,6 +49,7 @@ impl Counters {
             Count::Empty => &self.empty,
             Count::Full => &self.full,
             Count::Unreachable => &self.unreachable,
+            Count::Unasked => &self.unasked,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -74,6 +78,7 @@ impl Counters {
             ("empty", &self.empty),
             ("full", &self.full),
             ("unreachable", &self.unreachable),
+            ("unasked", &self.unasked),
         ];
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let connections = connections
