@@ -4,6 +4,7 @@ pub(crate) mod access;
 mod connection;
 mod detect;
 pub(crate) mod host;
+mod http1;
 mod places;
 pub(crate) mod server;
 pub(crate) mod tally;

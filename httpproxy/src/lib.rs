@@ -1,8 +1,9 @@
 //! One HTTP exchange: read strictly, judged, forwarded as judged.
 //!
 //! The core decides: what the first bytes are ([`sniff`]), what a ClientHello says
-//! ([`ClientHelloReader`]), and, on an HTTP/1 connection, what may go where. It knows no socket and no
-//! clock; time is an argument.
+//! ([`ClientHelloReader`]), and, on an HTTP/1 connection, what may go where ([`Connection`]). It knows
+//! no socket and no clock; time is an argument, and who judges is one too ([`Judge`]). A request goes
+//! upstream only with a [`policy::http::HttpPermit`], which only a policy's "yes" makes.
 #![forbid(unsafe_code)]
 
 mod core;
@@ -13,9 +14,17 @@ mod testing;
 mod told;
 
 pub use core::client_hello::{BadHello, ClientHello, ClientHelloReader, HelloState};
+pub use core::exchange::{Connection, Leg, Wants, Way};
+pub use core::framing::BadBody;
+pub use core::head::Version;
+pub use core::head::refusal::BadHead;
+pub use core::record::{
+    By, End, EndRecord, Fault, Note, REDACTED, RequestRecord, ResponseRecord, Told, Verdict, Why,
+};
 pub use core::sniff::{Sniffed, sniff};
+pub use core::step::{Connect, Denied, Judge, Now, Origin, Paths, Queries, Scheme, Settings};
 pub use io::access::{Party, Redirected, Scope};
 pub use io::host::{Host, Proxy};
 pub use io::server::HttpServer;
 pub use io::tally::Counters;
-pub use told::{Refusal, Refused, Told, Verdict};
+pub use told::{News, Refusal, Refused};

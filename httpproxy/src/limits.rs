@@ -56,3 +56,30 @@ pub const BODY_EXTENSION_OCTETS_MAX: usize = 16 * 1024;
 pub const TRAILERS_MAX: usize = 32;
 /// Octets of a trailer section; more is answered 400.
 pub const TRAILER_OCTETS_MAX: usize = 8 * 1024;
+
+/// Octets of an unwanted body that are read and dropped, so that its connection can be kept or its
+/// answer arrives; beyond them the connection is closed.
+pub const DRAIN_OCTETS_MAX: u64 = 64 * 1024;
+/// How long that may take.
+pub const DRAIN_WAIT: Duration = Duration::from_secs(1);
+/// Interim responses to one request; one more is answered 502.
+pub const INTERIM_RESPONSES_MAX: u32 = 100;
+/// How long a connection may rest between two requests, before it is closed.
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// How long a head may take from its first octet; then 408.
+pub const HEAD_WAIT: Duration = Duration::from_secs(10);
+/// How long a body may rest; then both sides are closed.
+pub const STREAM_IDLE: Duration = Duration::from_secs(300);
+/// How long a tunnel may rest; then both sides are closed.
+pub const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
+/// After which silence of the server a client that waits for a 100 gets one of ours.
+pub const CONTINUE_WAIT: Duration = Duration::from_millis(250);
+
+/// Octets of a URL that a record tells; the rest is cut off.
+pub const TOLD_URL_OCTETS_MAX: usize = 2048;
+/// Fields that a record tells; the rest is left out.
+pub const TOLD_FIELDS_MAX: usize = 64;
+/// Octets of a field's value that a record tells; the rest is cut off.
+pub const TOLD_VALUE_OCTETS_MAX: usize = 256;
+/// Octets of a malformed request's first line that a record tells; the rest is cut off.
+pub const TOLD_LINE_OCTETS_MAX: usize = 128;

@@ -3,12 +3,15 @@
 use std::time::Instant;
 
 use crate::Redirected;
+use crate::core::record::Told;
 
 /// One thing that happened.
 #[derive(Clone, Debug)]
-pub enum Told {
+pub enum News {
     /// A connection was refused as a whole.
     Refused(Box<Refused>),
+    /// Something about requests.
+    Http(Redirected, Told),
 }
 
 /// A connection that was refused: nothing of it was sent on.
@@ -70,40 +73,6 @@ impl Refusal {
             Self::Silent => "nothing-said-in-time",
             Self::Http2 => "http2-not-served",
             Self::Full => "too-many-connections",
-        }
-    }
-}
-
-/// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It went upstream.
-    Forwarded,
-    /// Policy denies it.
-    Denied,
-    /// Policy denies it and only audits.
-    Audited,
-    /// It is no request that may be read in one way only.
-    Malformed,
-}
-
-impl Verdict {
-    /// All of them, in order.
-    pub const ALL: [Self; 4] = [
-        Self::Forwarded,
-        Self::Denied,
-        Self::Audited,
-        Self::Malformed,
-    ];
-
-    /// The word in counters.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Forwarded => "forwarded",
-            Self::Denied => "denied",
-            Self::Audited => "audited",
-            Self::Malformed => "malformed",
         }
     }
 }

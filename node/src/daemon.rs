@@ -337,6 +337,8 @@ impl Daemon {
             // First the programs, so that workloads talk directly again; then what they led to.
             self.guards.detach_all();
         }
+        // Both drain at the same time.
+        self.http.begin_stop();
         self.dns.stop();
         self.http.stop();
         self.event_thread.stop();

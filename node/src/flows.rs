@@ -20,7 +20,7 @@ pub(crate) enum News {
     /// A finished exchange.
     Exchange(Box<Told>),
     /// What the HTTP proxy tells.
-    Http(httpproxy::Told),
+    Http(httpproxy::News),
     /// An event of the kernel.
     Kernel(KernelEvent),
 }
@@ -164,7 +164,7 @@ impl FlowThread {
                                 flows.push(request);
                                 flows.extend(response);
                             }
-                            News::Http(told) => flows.extend(teller.http(told)),
+                            News::Http(news) => flows.extend(teller.http(news)),
                             News::Kernel(event) => flows.extend(teller.kernel(event)),
                         }
                     }

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use bpf_redirect::{Datapath, Listening};
 use bpf_redirect_common::Address;
-use httpproxy::{Counters, Host, HttpServer, Party, Proxy, Redirected, Scope, Told};
+use httpproxy::{Counters, Host, HttpServer, Party, Proxy, Redirected, Scope};
 use policy::{Direction, EndpointId, Identity, L4Protocol, LabelSet, Snapshot};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
@@ -59,8 +59,12 @@ impl Host for NodeHost {
         self.endpoints.load().contains(&address)
     }
 
-    fn tell(&self, told: Told) {
-        self.news.tell(News::Http(told));
+    fn wall(&self) -> SystemTime {
+        clock::wall()
+    }
+
+    fn tell(&self, news: httpproxy::News) {
+        self.news.tell(News::Http(news));
     }
 }
 
@@ -167,6 +171,11 @@ impl HttpThreads {
     /// Whether every thread still runs.
     pub(crate) fn all_alive(&self) -> bool {
         self.threads.iter().all(|thread| !thread.is_finished())
+    }
+
+    /// Accepts nothing more, and doesn't wait.
+    pub(crate) fn begin_stop(&self) {
+        self.stop.cancel();
     }
 
     /// Accepts nothing more, lets what is open go on for a moment, and ends.

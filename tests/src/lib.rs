@@ -18,6 +18,7 @@ mod raw;
 mod server;
 mod stage;
 mod topology;
+mod web;
 
 pub use cgroup::Cgroup;
 pub use daemon::{Daemon, patience, policy};
@@ -27,3 +28,4 @@ pub use raw::RawTcp;
 pub use server::{Answers, BIG_OCTETS, Running, TcpEcho, TcpSink};
 pub use stage::Stage;
 pub use topology::Tunnel;
+pub use web::{Web, about, about_alice, observed};

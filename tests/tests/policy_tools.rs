@@ -259,6 +259,12 @@ fn validate_formats_and_the_schema_work_from_files() {
         Some(0)
     );
     let output = files.namegate(&["validate", "--for-run", "p.yaml"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let names = "rules: {dns: [{matchPattern: '*.example.com'}]}";
+    let other_port = POLICY.replace("port: '53'", "port: '5353'");
+    assert!(other_port.contains(names));
+    files.write("later.yaml", &other_port);
+    let output = files.namegate(&["validate", "--for-run", "later.yaml"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(
         said(&output).contains("which are not enforced yet"),

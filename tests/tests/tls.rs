@@ -1,70 +1,18 @@
 //! TLS by name: a connection that names a server that policy allows goes on as it came, any other is
 //! reset, and nothing of it reaches the server.
 
-#![expect(clippy::unwrap_used, reason = "a test may die")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may die"
+)]
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use namegate_tests::{Daemon, Node, Running, TcpSink, Workload};
-
-/// Alice asks; nginx answers at bob's, on the same bridge, and elsewhere.
-struct Scene {
-    node: Node,
-    alice: Workload,
-    bob: Workload,
-    world: Workload,
-    _nginx: [Running; 2],
-}
-
-impl Scene {
-    fn new() -> Self {
-        let node = Node::new().unwrap();
-        let [alice, bob] =
-            [("alice", 2), ("bob", 3)].map(|(name, n)| node.workload(name, n).unwrap());
-        let world = node.elsewhere().unwrap();
-        Self {
-            _nginx: [&bob, &world].map(|at| Running::nginx(&at.ns).unwrap()),
-            node,
-            alice,
-            bob,
-            world,
-        }
-    }
-
-    /// A daemon that guards alice and bob, with these policies.
-    fn daemon(&self, policies: &[(&str, String)]) -> Daemon<'_> {
-        let mut daemon = Daemon::prepare(&self.node).unwrap();
-        daemon.endpoint(&self.alice).unwrap();
-        daemon.endpoint(&self.bob).unwrap();
-        for (file, text) in policies {
-            daemon.policy(file, text).unwrap();
-        }
-        daemon.start(&[]).unwrap();
-        daemon
-    }
-
-    /// A daemon with these egress rules of alice's.
-    fn egress(&self, rules: &str) -> Daemon<'_> {
-        self.daemon(&[("alice.yaml", about_alice(rules))])
-    }
-
-    /// What a client hears from a port of the world's when it sends this, and how that ended.
-    fn say(&self, port: u16, octets: &[u8]) -> std::io::Result<Vec<u8>> {
-        let to = SocketAddr::new(self.world.v4.into(), port);
-        let talk = || {
-            let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            stream.write_all(octets)?;
-            let mut heard = Vec::new();
-            stream.read_to_end(&mut heard)?;
-            Ok(heard)
-        };
-        self.alice.ns.run(talk).unwrap()
-    }
-}
+use namegate_tests::{Daemon, Running, TcpSink, Web, Workload, about, about_alice, observed};
 
 /// What curl says of `https://NAME/`, with this address for the name.
 fn curl(from: &Workload, name: &str, server: IpAddr) -> Output {
@@ -87,17 +35,6 @@ fn served(output: &Output) -> Option<String> {
 /// Curl's word for a handshake that the peer cut.
 const CUT: Option<i32> = Some(35);
 
-fn about(who: &str, spec: &str) -> String {
-    format!(
-        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: {who}}}\n\
-         spec: {{endpointSelector: {{matchLabels: {{app: {who}}}}}, {spec}}}\n"
-    )
-}
-
-fn about_alice(egress: &str) -> String {
-    about("alice", &format!("egress: [{egress}]"))
-}
-
 /// Whoever it is, on a port, by these names.
 fn named(port: u16, names: &str) -> String {
     format!("{{toPorts: [{{ports: [{{port: '{port}', protocol: TCP}}], serverNames: [{names}]}}]}}")
@@ -110,33 +47,24 @@ fn refused(daemon: &Daemon<'_>, word: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// What `observe` shows with these flags.
-fn observed(daemon: &Daemon<'_>, flags: &[&str]) -> String {
-    // What was told last is a flow a moment later.
-    std::thread::sleep(Duration::from_millis(300));
-    let socket = daemon.path("namegate.sock").display().to_string();
-    let args = [&["observe", "--socket", &socket, "-o", "json"], flags].concat();
-    String::from_utf8(daemon.namegate(&args).unwrap().stdout).unwrap()
-}
-
 #[test]
 fn an_allowed_name_goes_on_in_both_families_and_another_is_reset() {
-    let scene = Scene::new();
-    let daemon = scene.egress(&named(443, "ok.test, '*.ok.test'"));
-    let (world, bob) = (&scene.world, &scene.bob);
+    let web = Web::new().unwrap();
+    let daemon = web.egress(&named(443, "ok.test, '*.ok.test'")).unwrap();
+    let (world, bob) = (&web.world, &web.bob);
     for server in [world.v4.into(), IpAddr::from(world.v6), bob.v4.into()] {
         for name in ["ok.test", "OK.test", "a.ok.test"] {
-            let output = curl(&scene.alice, name, server);
+            let output = curl(&web.alice, name, server);
             let text = served(&output).unwrap_or_else(|| panic!("{server} {name}: {output:?}"));
             assert!(text.ends_with(" /\n"), "{text}");
         }
         for name in ["evil.test", "ok.test.evil.test", "a.b.ok.test"] {
-            let output = curl(&scene.alice, name, server);
+            let output = curl(&web.alice, name, server);
             assert_eq!(output.status.code(), CUT, "{server} {name}: {output:?}");
         }
     }
     assert_eq!(refused(&daemon, "sni-not-allowed"), 9);
-    let told = observed(&daemon, &["--verdict", "DROPPED"]);
+    let told = observed(&daemon, &["--verdict", "DROPPED", "-o", "json"]).unwrap();
     assert!(told.contains("\"sni-not-allowed: evil.test\""), "{told}");
     assert!(
         told.contains("\"drop_reason_desc\":\"POLICY_DENIED\""),
@@ -147,13 +75,13 @@ fn an_allowed_name_goes_on_in_both_families_and_another_is_reset() {
 
 #[test]
 fn each_side_sees_the_others_address_and_the_server_the_clients_port() {
-    let scene = Scene::new();
-    let _daemon = scene.egress(&named(443, "ok.test"));
+    let web = Web::new().unwrap();
+    let _daemon = web.egress(&named(443, "ok.test")).unwrap();
     for (server, client) in [
-        (IpAddr::from(scene.bob.v4), "10.0.0.2"),
-        (IpAddr::from(scene.bob.v6), "fd00::2"),
+        (IpAddr::from(web.bob.v4), "10.0.0.2"),
+        (IpAddr::from(web.bob.v6), "fd00::2"),
     ] {
-        let output = curl(&scene.alice, "ok.test", server);
+        let output = curl(&web.alice, "ok.test", server);
         let text = served(&output).unwrap_or_else(|| panic!("{output:?}"));
         let words: Vec<&str> = text.split(' ').collect();
         assert_eq!(
@@ -163,24 +91,25 @@ fn each_side_sees_the_others_address_and_the_server_the_clients_port() {
         );
     }
     // To a server that is no neighbour the proxy takes the client's own port.
-    let (capture, file) =
-        Running::capture(&scene.world.ns, "tcp[13] = 2 and dst port 443").unwrap();
-    let to = SocketAddr::new(scene.world.v4.into(), 443);
-    let connect = || TcpStream::connect(to).unwrap().local_addr().unwrap().port();
-    #[expect(clippy::disallowed_methods, reason = "a workload's own socket")]
-    let port = scene.alice.ns.run(connect).unwrap();
+    let (capture, file) = Running::capture(&web.world.ns, "tcp[13] = 2 and dst port 443").unwrap();
+    let to = SocketAddr::new(web.world.v4.into(), 443);
+    let connect = || {
+        let stream = TcpStream::connect_timeout(&to, Duration::from_secs(2)).unwrap();
+        stream.local_addr().unwrap().port()
+    };
+    let port = web.alice.ns.run(connect).unwrap();
     std::thread::sleep(Duration::from_millis(200));
     let read = ["-n", "-r", &file.display().to_string()];
-    let text = scene.world.check("tcpdump", &read).unwrap();
+    let text = web.world.check("tcpdump", &read).unwrap();
     drop(capture);
     assert!(text.contains(&format!(".{port} > ")), "{port}: {text}");
 }
 
 #[test]
 fn what_is_not_tls_is_reset_and_nothing_of_it_reaches_the_server() {
-    let scene = Scene::new();
-    let daemon = scene.egress(&named(8_080, "ok.test"));
-    let (capture, file) = Running::capture(&scene.world.ns, "tcp dst port 8080").unwrap();
+    let web = Web::new().unwrap();
+    let daemon = web.egress(&named(8_080, "ok.test")).unwrap();
+    let (capture, file) = Running::capture(&web.world.ns, "tcp dst port 8080").unwrap();
     for octets in [
         &b"GET / HTTP/1.1\r\nHost: ok.test\r\n\r\n"[..],
         b"SSH-2.0-x\r\n",
@@ -188,12 +117,12 @@ fn what_is_not_tls_is_reset_and_nothing_of_it_reaches_the_server() {
         b"\x16\x03\x01\x00\x00",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ] {
-        let error = scene.say(8_080, octets).unwrap_err();
+        let error = web.say(8_080, (octets, b"")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{octets:?}");
     }
     std::thread::sleep(Duration::from_millis(200));
     let read = ["-n", "-r", &file.display().to_string()];
-    let text = scene.world.check("tcpdump", &read).unwrap();
+    let text = web.world.check("tcpdump", &read).unwrap();
     drop(capture);
     let filled: Vec<&str> = text
         .lines()
@@ -206,12 +135,12 @@ fn what_is_not_tls_is_reset_and_nothing_of_it_reaches_the_server() {
 
 #[test]
 fn a_server_that_speaks_first_ends_at_once() {
-    let scene = Scene::new();
-    let daemon = scene.egress(&named(2_222, "ok.test"));
-    let _sink = TcpSink::serve(&scene.world.ns, 2_222).unwrap();
+    let web = Web::new().unwrap();
+    let daemon = web.egress(&named(2_222, "ok.test")).unwrap();
+    let _sink = TcpSink::serve(&web.world.ns, 2_222).unwrap();
     #[expect(clippy::disallowed_methods, reason = "how long a client waits")]
     let begin = Instant::now();
-    let error = scene.say(2_222, b"").unwrap_err();
+    let error = web.say(2_222, (b"", b"")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     assert!(begin.elapsed() < Duration::from_secs(2), "it waited");
     assert_eq!(refused(&daemon, "server-speaks-first"), 1);
@@ -219,10 +148,12 @@ fn a_server_that_speaks_first_ends_at_once() {
 
 #[test]
 fn a_server_that_refuses_is_a_reset_and_other_ports_are_untouched() {
-    let scene = Scene::new();
+    let web = Web::new().unwrap();
     let plain = "{toPorts: [{ports: [{port: '80', protocol: TCP}]}]}";
-    let daemon = scene.egress(&format!("{}, {plain}", named(4_443, "ok.test")));
-    let error = scene.say(4_443, b"\x16").unwrap_err();
+    let daemon = web
+        .egress(&format!("{}, {plain}", named(4_443, "ok.test")))
+        .unwrap();
+    let error = web.say(4_443, (b"\x16", b"")).unwrap_err();
     assert!(
         matches!(
             error.kind(),
@@ -231,7 +162,7 @@ fn a_server_that_refuses_is_a_reset_and_other_ports_are_untouched() {
         "{error}"
     );
     let before = daemon.counter("redirected").unwrap();
-    let heard = scene.say(80, b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let heard = web.say(80, (b"GET / HTTP/1.0\r\n\r\n", b"")).unwrap();
     assert!(heard.starts_with(b"HTTP/1.1 200"));
     assert_eq!(
         daemon.counter("redirected").unwrap(),
@@ -239,7 +170,7 @@ fn a_server_that_refuses_is_a_reset_and_other_ports_are_untouched() {
         "not by the gate"
     );
     assert_eq!(
-        scene.say(81, b"x").unwrap_err().kind(),
+        web.say(81, (b"x", b"")).unwrap_err().kind(),
         ErrorKind::TimedOut,
         "denied"
     );
@@ -247,19 +178,19 @@ fn a_server_that_refuses_is_a_reset_and_other_ports_are_untouched() {
 
 #[test]
 fn a_tunnel_that_policy_allows_no_longer_is_cut_within_a_second() {
-    let scene = Scene::new();
-    let daemon = scene.egress(&named(443, "ok.test"));
+    let web = Web::new().unwrap();
+    let daemon = web.egress(&named(443, "ok.test")).unwrap();
     let change = |rules: &str| {
         daemon
             .change_policy("alice.yaml", &about_alice(rules))
             .unwrap()
     };
-    let mut held = Held::open(&scene, "ok.test");
+    let mut held = Held::open(&web, "ok.test");
     change(&named(443, "ok.test, other.test"));
     assert!(!held.ends_within(Duration::from_secs(1)), "still allowed");
     change(&named(443, "other.test"));
     assert!(held.ends_within(Duration::from_secs(1)), "another name");
-    let mut held = Held::open(&scene, "other.test");
+    let mut held = Held::open(&web, "other.test");
     change("{}");
     assert!(held.ends_within(Duration::from_secs(1)), "nothing at all");
 }
@@ -271,8 +202,8 @@ struct Held {
 }
 
 impl Held {
-    fn open(scene: &Scene, name: &str) -> Self {
-        let to = format!("{}:443", scene.world.v4);
+    fn open(web: &Web, name: &str) -> Self {
+        let to = format!("{}:443", web.world.v4);
         let spawn = || {
             Command::new("openssl")
                 .args(["s_client", "-connect", &to, "-servername", name])
@@ -281,7 +212,7 @@ impl Held {
                 .stderr(Stdio::null())
                 .spawn()
         };
-        let mut child = scene.alice.ns.run(spawn).unwrap().unwrap();
+        let mut child = web.alice.ns.run(spawn).unwrap().unwrap();
         let output = child.stdout.as_mut().unwrap();
         let (mut text, mut octet) = (Vec::new(), [0]);
         // It says so once the handshake is over.
@@ -314,51 +245,53 @@ impl Drop for Held {
 /// The mirror image: what others send to bob is judged by bob's ingress rules.
 #[test]
 fn inbound_names_are_judged_in_both_families_and_the_server_sees_its_client() {
-    let scene = Scene::new();
+    let web = Web::new().unwrap();
     let spec =
         "ingress: [{toPorts: [{ports: [{port: '443', protocol: TCP}], serverNames: [ok.test]}]}]";
-    let daemon = scene.daemon(&[("bob.yaml", about("bob", spec))]);
+    let daemon = web.daemon(&[("bob.yaml", about("bob", spec))]).unwrap();
     for (server, client) in [
-        (IpAddr::from(scene.bob.v4), "10.0.0.2"),
-        (IpAddr::from(scene.bob.v6), "fd00::2"),
+        (IpAddr::from(web.bob.v4), "10.0.0.2"),
+        (IpAddr::from(web.bob.v6), "fd00::2"),
     ] {
         for _ in 0..3 {
-            let output = curl(&scene.alice, "ok.test", server);
+            let output = curl(&web.alice, "ok.test", server);
             let text = served(&output).unwrap_or_else(|| panic!("{output:?}"));
             assert!(text.starts_with(&format!("{client} ")), "{text}");
         }
-        let output = curl(&scene.alice, "evil.test", server);
+        let output = curl(&web.alice, "evil.test", server);
         assert_eq!(output.status.code(), CUT, "{output:?}");
-        let output = curl(&scene.bob, "evil.test", server);
+        let output = curl(&web.bob, "evil.test", server);
         assert!(
             served(&output).is_some(),
             "its own loopback is its own affair"
         );
     }
     assert_eq!(refused(&daemon, "sni-not-allowed"), 2);
-    let told = observed(&daemon, &["--verdict", "DROPPED"]);
+    let told = observed(&daemon, &["--verdict", "DROPPED", "-o", "json"]).unwrap();
     assert!(told.contains("\"traffic_direction\":\"INGRESS\""), "{told}");
 }
 
 /// Alice's egress and bob's ingress rules: both proxies' connections meet in one gate.
 #[test]
 fn both_sides_of_a_connection_may_be_judged() {
-    let scene = Scene::new();
+    let web = Web::new().unwrap();
     let inbound = "ingress: [{toPorts: [{ports: [{port: '443', protocol: TCP}], serverNames: [ok.test, bob.test]}]}]";
-    let daemon = scene.daemon(&[
-        (
-            "alice.yaml",
-            about_alice(&named(443, "ok.test, alice.test")),
-        ),
-        ("bob.yaml", about("bob", inbound)),
-    ]);
-    for server in [IpAddr::from(scene.bob.v4), scene.bob.v6.into()] {
+    let daemon = web
+        .daemon(&[
+            (
+                "alice.yaml",
+                about_alice(&named(443, "ok.test, alice.test")),
+            ),
+            ("bob.yaml", about("bob", inbound)),
+        ])
+        .unwrap();
+    for server in [IpAddr::from(web.bob.v4), web.bob.v6.into()] {
         for _ in 0..5 {
-            let output = curl(&scene.alice, "ok.test", server);
+            let output = curl(&web.alice, "ok.test", server);
             assert!(served(&output).is_some(), "{server}: {output:?}");
         }
         for name in ["alice.test", "bob.test"] {
-            let output = curl(&scene.alice, name, server);
+            let output = curl(&web.alice, name, server);
             assert_eq!(output.status.code(), CUT, "{server} {name}: {output:?}");
         }
     }
@@ -368,9 +301,8 @@ fn both_sides_of_a_connection_may_be_judged() {
 /// Through a virtual address whose port is another than the backend's.
 #[test]
 fn inbound_through_a_virtual_address_the_backends_port_is_judged() {
-    let scene = Scene::new();
-    scene
-        .node
+    let web = Web::new().unwrap();
+    web.node
         .nft(
             "table ip services {
                chain pre {
@@ -382,15 +314,14 @@ fn inbound_through_a_virtual_address_the_backends_port_is_judged() {
         .unwrap();
     let spec =
         "ingress: [{toPorts: [{ports: [{port: '443', protocol: TCP}], serverNames: [ok.test]}]}]";
-    let daemon = scene.daemon(&[("bob.yaml", about("bob", spec))]);
+    let daemon = web.daemon(&[("bob.yaml", about("bob", spec))]).unwrap();
     let ask = |name: &str| {
         let to = format!("{name}:9443:10.96.0.20");
         let url = format!("https://{name}:9443/");
         let args = ["-sSk", "-m", "5", "--resolve", &to, &url];
-        scene.world.output("curl", &args).unwrap()
+        web.world.output("curl", &args).unwrap()
     };
-    scene
-        .world
+    web.world
         .check(
             "ip",
             &["route", "replace", "10.96.0.0/16", "via", "203.0.113.1"],
@@ -409,40 +340,41 @@ fn inbound_through_a_virtual_address_the_backends_port_is_judged() {
 
 #[test]
 fn without_a_daemon_redirected_ports_are_closed_and_the_next_one_takes_over() {
-    let scene = Scene::new();
+    let web = Web::new().unwrap();
     let plain = "{toPorts: [{ports: [{port: '80', protocol: TCP}]}]}";
-    let mut daemon = scene.egress(&format!("{}, {plain}", named(443, "ok.test")));
-    let server = IpAddr::from(scene.world.v4);
-    assert!(served(&curl(&scene.alice, "ok.test", server)).is_some());
-    let mut held = Held::open(&scene, "ok.test");
+    let mut daemon = web
+        .egress(&format!("{}, {plain}", named(443, "ok.test")))
+        .unwrap();
+    let server = IpAddr::from(web.world.v4);
+    assert!(served(&curl(&web.alice, "ok.test", server)).is_some());
+    let mut held = Held::open(&web, "ok.test");
     daemon.end_with("KILL").unwrap();
     assert!(
-        served(&curl(&scene.alice, "ok.test", server)).is_none(),
+        served(&curl(&web.alice, "ok.test", server)).is_none(),
         "closed"
     );
     assert!(
         held.ends_within(Duration::from_secs(2)),
         "its proxy is gone"
     );
-    let heard = scene.say(80, b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let heard = web.say(80, (b"GET / HTTP/1.0\r\n\r\n", b"")).unwrap();
     assert!(
         heard.starts_with(b"HTTP/1.1 200"),
         "what isn't redirected goes on"
     );
     daemon.start(&[]).unwrap();
-    assert!(served(&curl(&scene.alice, "ok.test", server)).is_some());
-    assert_eq!(curl(&scene.alice, "evil.test", server).status.code(), CUT);
+    assert!(served(&curl(&web.alice, "ok.test", server)).is_some());
+    assert_eq!(curl(&web.alice, "evil.test", server).status.code(), CUT);
 }
 
 #[test]
 fn an_answer_of_many_octets_comes_whole_through_a_narrow_way() {
-    let scene = Scene::new();
-    let _daemon = scene.egress(&named(443, "ok.test"));
-    scene
-        .node
+    let web = Web::new().unwrap();
+    let _daemon = web.egress(&named(443, "ok.test")).unwrap();
+    web.node
         .check("ip", &["link", "set", "uplink", "mtu", "1300"])
         .unwrap();
-    let to = format!("ok.test:443:{}", scene.world.v4);
+    let to = format!("ok.test:443:{}", web.world.v4);
     let url = "https://ok.test/big";
     let args = [
         "-sSk",
@@ -456,6 +388,6 @@ fn an_answer_of_many_octets_comes_whole_through_a_narrow_way() {
         &to,
         url,
     ];
-    let output = scene.alice.check("curl", &args).unwrap();
+    let output = web.alice.check("curl", &args).unwrap();
     assert_eq!(output, namegate_tests::BIG_OCTETS.to_string());
 }

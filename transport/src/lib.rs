@@ -22,7 +22,7 @@ pub use link::{Filter, Link, LinkError, Netlink, Route, Veth};
 pub use netns::NetNs;
 pub use private::{BRIDGE, HostLink, PrivateHost, PrivateNode};
 pub use tcp::{
-    GateListener, SourcePort, client_of, connect_as, connect_like, connect_on_node, reset_at_end,
-    set_up,
+    GateListener, SourcePort, client_of, connect_as, connect_like, connect_on_node, reset,
+    reset_at_end, set_up,
 };
 pub use udp::{DATAGRAM_MAX, Datagram, GateUdp, Inbox, Outbox};

@@ -222,6 +222,16 @@ pub fn set_up(stream: BorrowedFd<'_>, idle: Duration, probe: Duration) -> io::Re
     Ok(())
 }
 
+/// Resets a connection now.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn reset(stream: BorrowedFd<'_>) -> io::Result<()> {
+    // A stream that is to have no peer is aborted (tcp_disconnect).
+    rustix::net::connect_unspec(stream)?;
+    Ok(())
+}
+
 /// Makes the end of a connection a reset: nothing that waits is sent.
 ///
 /// # Errors

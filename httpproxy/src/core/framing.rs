@@ -13,7 +13,7 @@ use crate::limits::{
 
 /// How the end of a body is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
+pub(crate) enum Framing {
     /// By its length.
     Length(u64),
     /// By a last chunk.

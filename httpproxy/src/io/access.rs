@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use policy::http::{HttpPermit, Request};
 use policy::{
     Direction, EndpointId, HttpAccess, Identity, LabelSet, PeerRef, RuleId, Snapshot, SniDecision,
 };
+
+use crate::core::step::{Denied as NotForwarded, Judge};
 
 /// A connection that was redirected, as its endpoint's policy sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,14 +98,14 @@ impl Access {
         }
     }
 
-    /// What each of those who may answer lets be asked: all of them must allow a request.
-    pub(super) fn requests(&self) -> &[HttpAccess] {
-        &self.requests
-    }
-
     /// Whether there are rules for requests.
     pub(super) fn has_request_rules(&self) -> bool {
         self.requests.iter().any(HttpAccess::has_rules)
+    }
+
+    /// Whether a rule still allows something here.
+    pub(super) fn has_rule(&self, rule: RuleId) -> bool {
+        !self.requests.is_empty() && self.requests.iter().all(|access| access.allows_by(rule))
     }
 
     /// Whether what is neither TLS nor HTTP may go on.
@@ -148,6 +151,17 @@ impl Access {
             (SniDecision::Denied, _) => Err(Denied::Name),
             (SniDecision::Allowed(None), None) => Err(Denied::Tls),
         }
+    }
+}
+
+impl Judge for Access {
+    fn judge<'a>(&'a self, request: &Request<'a>) -> Result<HttpPermit<'a>, NotForwarded> {
+        let mut permit = None;
+        for access in &self.requests {
+            let this = access.permit(request).ok_or(NotForwarded::NotAllowed)?;
+            permit.get_or_insert(this);
+        }
+        permit.ok_or(NotForwarded::NotAllowed)
     }
 }
 

@@ -18,7 +18,7 @@ use super::host::{Host, Proxy};
 use super::places::Place;
 use super::tally::Count;
 use super::tunnel::{self, Moved};
-use crate::told::{Refusal, Refused, Told};
+use crate::told::{News, Refusal, Refused};
 
 /// After how long of silence a peer is asked whether it lives, and how often from then on.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(75));
@@ -31,7 +31,7 @@ pub(super) struct Connection<H: Host> {
     pub(super) server: Server,
     pub(super) access: Access,
     seen: Option<LabelSet>,
-    changes: watch::Receiver<()>,
+    pub(super) changes: watch::Receiver<()>,
     pub(super) stop: CancellationToken,
     _place: Place,
 }
@@ -76,7 +76,7 @@ impl<H: Host> Connection<H> {
         stop: &CancellationToken,
     ) -> Option<Self> {
         proxy.counters.count(Count::Accepted);
-        let opened = Self::begin(proxy, &client, stop);
+        let opened = Self::begin(proxy, &client);
         let (redirected, server, place) = match opened {
             Ok(parts) => parts,
             Err(what) => {
@@ -108,9 +108,7 @@ impl<H: Host> Connection<H> {
     fn begin(
         proxy: &Arc<Proxy<H>>,
         client: &TcpStream,
-        stop: &CancellationToken,
     ) -> Result<(Redirected, TcpStream, Place), Count> {
-        let _ = stop;
         let (from, to, near) =
             GateListener::meaning(client.as_fd()).map_err(|_| Count::Unreachable)?;
         let endpoint = EndpointId::new(near.endpoint()).ok_or(Count::Unreachable)?;
@@ -149,7 +147,7 @@ impl<H: Host> Connection<H> {
                 let allowed = |access: &Access| access.opaque() == Opaque::Allowed;
                 self.tunnel((&first.octets, &[]), allowed).await
             }
-            Ok(Spoken::Http1) => self.http1(first.octets).await,
+            Ok(Spoken::Http1) => self.http1(first).await,
             Ok(Spoken::Http2) => match self.access.opaque() {
                 Opaque::Allowed => {
                     let allowed = |access: &Access| access.opaque() == Opaque::Allowed;
@@ -179,8 +177,10 @@ impl<H: Host> Connection<H> {
         }
     }
 
-    async fn http1(&mut self, _first: Vec<u8>) -> End {
-        End::Refused(Refusal::Protocol)
+    /// Asks the policy that is in force now.
+    pub(super) fn look_again(&mut self) {
+        let scope = self.proxy.host.scope(&self.redirected, &mut self.seen);
+        self.access = Access::new(self.redirected, scope);
     }
 
     /// Moves octets both ways, as long as policy allows it.
@@ -248,7 +248,7 @@ fn tell_refused<H: Host>(
     redirected: Redirected,
     (refusal, server_name): (Refusal, Option<String>),
 ) {
-    proxy.host.tell(Told::Refused(Box::new(Refused {
+    proxy.host.tell(News::Refused(Box::new(Refused {
         at: proxy.host.now(),
         redirected,
         refusal,

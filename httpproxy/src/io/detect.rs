@@ -31,7 +31,7 @@ pub(super) struct First {
     hello: ClientHelloReader,
     /// How many of them the reader of the ClientHello has.
     read: usize,
-    is_over: bool,
+    pub(super) is_over: bool,
     since: Option<Instant>,
 }
 
@@ -125,6 +125,12 @@ impl<H: Host> Connection<H> {
     /// What the octets are that came so far.
     fn heard(&mut self, first: &mut First) -> Result<Option<Spoken>, End> {
         match first.spoken() {
+            Ok(Some(Spoken::Http1 | Spoken::Http2)) if !self.access.has_request_rules() => {
+                match self.access.opaque() {
+                    Opaque::Allowed => Ok(Some(Spoken::Opaque)),
+                    Opaque::Denied => Err(End::Refused(Refusal::Protocol)),
+                }
+            }
             Ok(Some(spoken)) => Ok(Some(spoken)),
             Err(Refusal::Protocol) if self.access.opaque() == Opaque::Allowed => {
                 Ok(Some(Spoken::Opaque))

@@ -2,19 +2,23 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use policy::LabelSet;
 use tokio::sync::watch;
 
 use super::access::{Redirected, Scope};
 use super::tally::Counters;
-use crate::told::Told;
+use crate::core::step::Settings;
+use crate::told::News;
 
 /// The node, seen from the HTTP proxy: its clock, its policy, its events.
 pub trait Host: Send + Sync + 'static {
     /// The time.
     fn now(&self) -> Instant;
+
+    /// The time of day, for the answers that we make.
+    fn wall(&self) -> SystemTime;
 
     /// The policy in force, and who the other end of a connection is. `seen` is what was known of its
     /// address before: what was allowed once lives on when a name ends.
@@ -24,13 +28,15 @@ pub trait Host: Send + Sync + 'static {
     fn is_endpoint(&self, address: IpAddr) -> bool;
 
     /// Takes what happened.
-    fn tell(&self, told: Told);
+    fn tell(&self, news: News);
 }
 
 /// What all workers share.
 pub struct Proxy<H> {
     /// The node.
     pub host: H,
+    /// The options.
+    pub settings: Arc<Settings>,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// The gate's end of the side link: link-local addresses need a link.
@@ -44,6 +50,7 @@ impl<H: Host> Proxy<H> {
     pub fn new(host: H, link: u32) -> Self {
         Self {
             host,
+            settings: Arc::default(),
             counters: Arc::default(),
             link,
             places: super::places::Places::default(),

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::told::{Refusal, Verdict};
+use crate::core::record::Verdict;
+use crate::told::Refusal;
 
 /// The counters of the HTTP path; all workers share them.
 #[derive(Debug, Default)]
@@ -19,7 +20,11 @@ pub struct Counters {
     full: AtomicU64,
     /// Connections whose server could not be reached.
     unreachable: AtomicU64,
-    requests: [AtomicU64; Verdict::ALL.len()],
+    /// Connections whose server said what nobody had asked for.
+    unasked: AtomicU64,
+    forwarded: AtomicU64,
+    denied: AtomicU64,
+    malformed: AtomicU64,
     refusals: [AtomicU64; Refusal::ALL.len()],
 }
 
@@ -32,6 +37,7 @@ pub(super) enum Count {
     Empty,
     Full,
     Unreachable,
+    Unasked,
 }
 
 impl Counters {
@@ -43,6 +49,7 @@ impl Counters {
             Count::Empty => &self.empty,
             Count::Full => &self.full,
             Count::Unreachable => &self.unreachable,
+            Count::Unasked => &self.unasked,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -53,10 +60,13 @@ impl Counters {
         }
     }
 
-    pub(super) fn request(&self, verdict: Verdict) {
-        if let Some(counter) = self.requests.get(verdict as usize) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
+    pub(super) fn request(&self, verdict: &Verdict) {
+        let counter = match verdict {
+            Verdict::Allowed { .. } => &self.forwarded,
+            Verdict::Denied(_) => &self.denied,
+            Verdict::Malformed(_) | Verdict::TooSlow => &self.malformed,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     /// All counters as (name, reason, value).
@@ -68,14 +78,20 @@ impl Counters {
             ("empty", &self.empty),
             ("full", &self.full),
             ("unreachable", &self.unreachable),
+            ("unasked", &self.unasked),
         ];
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let connections = connections
             .into_iter()
             .map(move |(word, counter)| ("http_connections_total", word, read(counter)));
-        let requests = Verdict::ALL.iter().zip(&self.requests);
+        let requests = [
+            ("forwarded", &self.forwarded),
+            ("denied", &self.denied),
+            ("malformed", &self.malformed),
+        ];
         let requests = requests
-            .map(move |(verdict, counter)| ("http_requests_total", verdict.word(), read(counter)));
+            .into_iter()
+            .map(move |(word, counter)| ("http_requests_total", word, read(counter)));
         let refusals = Refusal::ALL.iter().zip(&self.refusals);
         let refusals = refusals
             .map(move |(refusal, counter)| ("http_refused_total", refusal.word(), read(counter)));

@@ -59,6 +59,15 @@ fn number(value: &Value, path: &str) -> u64 {
     value.pointer(path).and_then(Value::as_u64).unwrap_or(0)
 }
 
+/// The sum of the numbers in an object of the answer.
+fn sum(value: &Value, path: &str) -> u64 {
+    let all = value.pointer(path).and_then(Value::as_object);
+    all.into_iter()
+        .flatten()
+        .filter_map(|(_, value)| value.as_u64())
+        .sum()
+}
+
 fn text(status: &Value) -> String {
     let n = |path: &str| number(status, path);
     let mut lines = vec![
@@ -77,13 +86,7 @@ fn text(status: &Value) -> String {
     ];
     lines.extend(errors(status).map(not_in_force));
     endpoints(status, &mut lines);
-    lines.push(format!(
-        "dns        {} answered, {} denied, {} timed out, {} SERVFAIL",
-        n("/dns/dns_exchanges_total/answered"),
-        n("/dns/dns_exchanges_total/denied"),
-        n("/dns/dns_exchanges_total/timeout"),
-        n("/dns/dns_exchanges_total/servfail"),
-    ));
+    lines.extend(proxies(status));
     lines.push(format!(
         "learned    {} answers installed, {} refreshed, {} identities",
         n("/learning/installed"),
@@ -141,6 +144,27 @@ fn endpoints(status: &Value, lines: &mut Vec<String>) {
     lines.extend(
         problems.map(|problem| format!("           not read: {}", problem.as_str().unwrap_or("?"))),
     );
+}
+
+/// What the two proxies did.
+fn proxies(status: &Value) -> [String; 2] {
+    let n = |path: &str| number(status, path);
+    let dns = format!(
+        "dns        {} answered, {} denied, {} timed out, {} SERVFAIL",
+        n("/dns/dns_exchanges_total/answered"),
+        n("/dns/dns_exchanges_total/denied"),
+        n("/dns/dns_exchanges_total/timeout"),
+        n("/dns/dns_exchanges_total/servfail"),
+    );
+    let http = format!(
+        "http       {} requests forwarded, {} denied, {} malformed; {} connections, {} refused",
+        n("/http/http_requests_total/forwarded"),
+        n("/http/http_requests_total/denied"),
+        n("/http/http_requests_total/malformed"),
+        n("/http/http_connections_total/accepted"),
+        sum(status, "/http/http_refused_total"),
+    );
+    [dns, http]
 }
 
 fn not_in_force(problem: &Value) -> String {

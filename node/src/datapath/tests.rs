@@ -491,10 +491,10 @@ fn expected(wire: Wire, verdict: EntryVerdict, matched: MatchType) -> Outcome {
                 .find(|(counter, _)| *counter == Counter::Redirected);
             let word = word.map(|(_, word)| *word);
             match (wire.direction, wire.protocol) {
-                (Direction::Egress, TCP) => Outcome::told(REDIRECT, word, &told),
+                (_, TCP) => Outcome::told(REDIRECT, word, &told),
                 // A query is told of by the proxy.
                 (Direction::Egress, UDP) => Outcome::told(REDIRECT, word, &[]),
-                // There is no proxy for what comes in.
+                // Inbound there is a proxy for TCP alone.
                 _ => Outcome::told(SHOT, Some(Drop::PolicyDenied.word()), &told),
             }
         }

@@ -1,12 +1,16 @@
 //! The flows of the HTTP proxy.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use flow::{Direction, DropReason, Event, Flow, Ip, Verdict};
-use httpproxy::{Redirected, Refused, Told};
+use flow::{Direction, DropReason, Event, Flow, Http, HttpHeader, Ip, MessageKind, Verdict};
+use httpproxy::{
+    By, Denied, End, EndRecord, News, Note, Redirected, Refused, RequestRecord, ResponseRecord,
+    Told, Version, Why,
+};
 use policy::L4Protocol;
 
-use super::{Peers, TCP, Teller, l4};
+use super::{Peers, TCP, Teller, l4, turned};
 use crate::clock;
 
 /// Policy denied it.
@@ -14,9 +18,135 @@ const POLICY_DENIED: u8 = 133;
 
 impl Teller {
     /// The flows of what the HTTP proxy tells.
-    pub(crate) fn http(&self, told: &Told) -> Vec<Flow> {
-        match told {
-            Told::Refused(refused) => vec![self.refused(refused)],
+    pub(crate) fn http(&self, news: &News) -> Vec<Flow> {
+        match news {
+            News::Refused(refused) => vec![self.refused(refused)],
+            News::Http(redirected, Told::Request(request)) => {
+                vec![self.request(redirected, request)]
+            }
+            News::Http(redirected, Told::Response(response)) => {
+                vec![self.response_of(redirected, response)]
+            }
+            News::Http(redirected, Told::Ended(end)) => {
+                self.ended(redirected, end).into_iter().collect()
+            }
+            News::Http(_, Told::Fault(_)) => Vec::new(),
+        }
+    }
+
+    fn request(&self, redirected: &Redirected, request: &RequestRecord) -> Flow {
+        let verdict = match &request.verdict {
+            httpproxy::Verdict::Allowed { audited: true, .. } => Verdict::Audit,
+            httpproxy::Verdict::Allowed { .. } => Verdict::Forwarded,
+            httpproxy::Verdict::Denied(_)
+            | httpproxy::Verdict::Malformed(_)
+            | httpproxy::Verdict::TooSlow => Verdict::Dropped,
+        };
+        let peers = self.redirected_peers(redirected);
+        let message = message(request, MessageKind::Request, headers(&request.fields));
+        let flow = self.of_connection(redirected, &peers, Flow::new(Event::Http(message), verdict));
+        Flow {
+            time: Some(clock::time_of_day(request.at)),
+            is_reply: Some(false),
+            policy_log: self.remarks(request),
+            ..self.allowed_by(request, flow)
+        }
+    }
+
+    /// The server is the source of its response, also where the proxy made it.
+    fn response_of(&self, redirected: &Redirected, response: &ResponseRecord) -> Flow {
+        let verdict = match response.by {
+            By::Server | By::Proxy(Why::Denied | Why::Malformed | Why::TooSlow) => {
+                Verdict::Forwarded
+            }
+            By::Proxy(
+                Why::NoPolicy
+                | Why::Unreachable
+                | Why::ServerGone
+                | Why::BadResponse(_)
+                | Why::ServerSlow,
+            ) => Verdict::Error,
+        };
+        let request = &response.request;
+        let peers = self.redirected_peers(redirected);
+        let message = Http {
+            code: response.status.into(),
+            latency_ns: nanoseconds(response.latency),
+            ..message(request, MessageKind::Response, headers(&response.fields))
+        };
+        let flow = self.of_connection(redirected, &peers, Flow::new(Event::Http(message), verdict));
+        let flow = self.allowed_by(request, flow);
+        Flow {
+            time: Some(clock::time_of_day(request.at + response.latency)),
+            is_reply: Some(true),
+            ip: flow.ip.map(|ip| Ip::new(ip.destination, ip.source)),
+            l4: flow.l4.map(turned),
+            source: flow.destination,
+            destination: flow.source,
+            source_names: flow.destination_names,
+            destination_names: flow.source_names,
+            policy_log: self.remarks(request),
+            ..flow
+        }
+    }
+
+    /// An exchange that ended in another way than by its response: the request again, with an error. The
+    /// end of a tunnel is told as what moved through it.
+    fn ended(&self, redirected: &Redirected, end: &EndRecord) -> Option<Flow> {
+        let (word, verdict) = match end.end {
+            End::TunnelClosed => ("tunnel-closed", Verdict::Forwarded),
+            End::Revoked => ("policy-changed", Verdict::Dropped),
+            End::ClientGone => ("client-gone", Verdict::Error),
+            End::ServerGone => ("server-gone", Verdict::Error),
+            End::Idle => ("idle", Verdict::Error),
+            End::BadRequestBody(_) => ("malformed-request-body", Verdict::Error),
+            End::BadResponseBody(_) => ("malformed-response-body", Verdict::Error),
+            End::Unreachable => ("unreachable", Verdict::Error),
+        };
+        let moved = format!("{} octets up, {} down", end.sent, end.received);
+        let flow = self.request(redirected, &end.request);
+        Some(Flow {
+            time: Some(clock::time_of_day(end.request.at + end.duration)),
+            verdict,
+            policy_log: vec![word.into(), moved.into()],
+            ..flow
+        })
+    }
+
+    /// What the deciding rule asks to be logged, what its headers were, and why a request went nowhere.
+    fn remarks(&self, request: &RequestRecord) -> Vec<Arc<str>> {
+        match &request.verdict {
+            httpproxy::Verdict::Allowed { rule, notes, .. } => {
+                let log = self.directory.load().log(*rule).cloned();
+                let notes = notes.iter().map(|note| match note {
+                    Note::Missing(name, value) => format!("missing header {name}: {value}"),
+                    Note::Rejected(name, value) => format!("rejected header {name}: {value}"),
+                });
+                log.into_iter().chain(notes.map(Arc::from)).collect()
+            }
+            httpproxy::Verdict::Denied(Denied::NotAllowed) => Vec::new(),
+            httpproxy::Verdict::Denied(Denied::NameNotBound) => vec!["name-not-bound".into()],
+            httpproxy::Verdict::Denied(Denied::OtherName) => vec!["other-name-than-tls".into()],
+            httpproxy::Verdict::Denied(Denied::NoPolicy) => vec!["no-policy".into()],
+            httpproxy::Verdict::Malformed(bad) => vec![bad.to_string().into()],
+            httpproxy::Verdict::TooSlow => vec!["the head took too long".into()],
+        }
+    }
+
+    fn allowed_by(&self, request: &RequestRecord, flow: Flow) -> Flow {
+        let httpproxy::Verdict::Allowed { rule, .. } = &request.verdict else {
+            return flow;
+        };
+        let policies = self.directory.load().policies(*rule);
+        match flow.traffic_direction {
+            Direction::Ingress => Flow {
+                ingress_allowed_by: policies,
+                ..flow
+            },
+            Direction::Egress | Direction::Unknown => Flow {
+                egress_allowed_by: policies,
+                ..flow
+            },
         }
     }
 
@@ -67,4 +197,45 @@ impl Teller {
             ..self.between(peers, flow)
         }
     }
+}
+
+fn message(request: &RequestRecord, kind: MessageKind, headers: Vec<HttpHeader>) -> Http {
+    Http {
+        kind,
+        latency_ns: 0,
+        code: 0,
+        method: request.method.as_str().into(),
+        url: request.url.as_str().into(),
+        protocol: request.version.map_or("HTTP/1.1", Version::text).into(),
+        headers,
+    }
+}
+
+/// Sorted by name, in the form that Go's programs write names.
+fn headers(fields: &[(String, String)]) -> Vec<HttpHeader> {
+    let header = |(name, value): &(String, String)| HttpHeader {
+        key: canonical(name).into(),
+        value: value.as_str().into(),
+    };
+    let mut headers: Vec<HttpHeader> = fields.iter().map(header).collect();
+    headers.sort_by(|a, b| a.key.cmp(&b.key));
+    headers
+}
+
+/// `x-request-id` is `X-Request-Id`.
+fn canonical(name: &str) -> String {
+    let mut is_start = true;
+    let letter = |letter: char| {
+        let letter = match is_start {
+            true => letter.to_ascii_uppercase(),
+            false => letter.to_ascii_lowercase(),
+        };
+        is_start = letter == '-';
+        letter
+    };
+    name.chars().map(letter).collect()
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

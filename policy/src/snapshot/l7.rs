@@ -57,6 +57,13 @@ impl HttpAccess {
         !self.lists.is_empty()
     }
 
+    /// Whether a rule still allows something.
+    #[must_use]
+    pub fn allows_by(&self, rule: RuleId) -> bool {
+        let is_list = self.lists.iter().any(|(of, _)| *of == rule);
+        !self.is_denied && (is_list || self.opened_by() == Some(rule))
+    }
+
     /// Whether what is no request may go on too, and by which rule.
     #[must_use]
     pub fn opened_by(&self) -> Option<RuleId> {

@@ -47,6 +47,8 @@ fn named(name: &str) -> Hello {
     Hello::default().name(name.as_bytes())
 }
 
+#[rustfmt::skip]
+#[expect(clippy::too_many_lines, reason = "one row a line")]
 fn rows() -> Vec<(&'static str, Vec<u8>, Expected)> {
     let name = Ok((Some("a.test"), false));
     let bad = |reason| Err(Some(reason));
@@ -67,9 +69,9 @@ fn rows() -> Vec<(&'static str, Vec<u8>, Expected)> {
     let empty_first = [&[0x16, 3, 1, 0, 0][..], &named("a.test").one_record()].concat();
     let followed = [named("a.test").message(), vec![1]].concat();
     vec![
-        ("T01", named("a.test").one_record(), name.clone()),
-        ("T02", named("A.TEST").one_record(), name.clone()),
-        ("T03", named("a.test.").one_record(), name.clone()),
+        ("T01", named("a.test").one_record(), name),
+        ("T02", named("A.TEST").one_record(), name),
+        ("T03", named("a.test.").one_record(), name),
         (
             "T04",
             Hello::default().extension(11, b"\x01\0").one_record(),
@@ -87,25 +89,25 @@ fn rows() -> Vec<(&'static str, Vec<u8>, Expected)> {
         (
             "T11",
             records(&named("a.test").message(), 50, [3, 1]),
-            name.clone(),
+            name,
         ),
         (
             "T12",
             records(&named("a.test").message(), 1, [3, 1]),
-            name.clone(),
+            name,
         ),
-        ("T13", shares.one_record(), name.clone()),
-        ("T14", grease.one_record(), name.clone()),
+        ("T13", shares.one_record(), name),
+        ("T14", grease.one_record(), name),
         ("T15", ech.one_record(), Ok((Some("a.test"), true))),
         (
             "T16",
             named("a.test").padded(15 << 10).one_record(),
-            name.clone(),
+            name,
         ),
         (
             "T17",
             named("a.test").padded(20 << 10).one_record(),
-            name.clone(),
+            name,
         ),
         (
             "T18",
@@ -125,7 +127,7 @@ fn rows() -> Vec<(&'static str, Vec<u8>, Expected)> {
         ("T21", named("*.test").one_record(), bad(BadHello::Name)),
         ("T22", lies.one_record(), bad(BadHello::Length)),
         ("T23", Hello::bare().one_record(), Ok((None, false))),
-        ("T24", version_3_0, name.clone()),
+        ("T24", version_3_0, name),
         (
             "T25",
             b"\x80\x2e\x01\x03\x01\0\x15\0\0\0\x10".to_vec(),

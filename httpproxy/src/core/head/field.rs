@@ -74,7 +74,7 @@ fn trim_start(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-fn kind_of(name: &[u8]) -> Kind {
+pub(crate) fn kind_of(name: &[u8]) -> Kind {
     let kinds: &[(&str, Kind)] = match name.len() {
         2 => &[("te", Kind::Te)],
         4 => &[("host", Kind::Host)],

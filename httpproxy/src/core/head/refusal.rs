@@ -89,6 +89,9 @@ pub enum BadHead {
     /// A status that is no number from 100 to 599.
     #[error("the status is malformed")]
     Status,
+    /// More interim responses than anybody needs.
+    #[error("too many interim responses")]
+    TooManyInterim,
     /// It ended before its empty line.
     #[error("the head is incomplete")]
     Incomplete,
@@ -125,6 +128,7 @@ impl BadHead {
             | Self::Connection
             | Self::ConnectBody
             | Self::Status
+            | Self::TooManyInterim
             | Self::Incomplete => 400,
         }
     }

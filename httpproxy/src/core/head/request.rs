@@ -36,17 +36,26 @@ pub(crate) struct RequestHead {
 /// What the fields of this hop say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Hop {
-    pub(crate) has_connection: bool,
     pub(crate) close: bool,
     pub(crate) keep_alive: bool,
-    /// Connection names TE, and TE has `trailers`.
-    pub(crate) trailers: bool,
-    /// TE is `trailers` and nothing else.
-    pub(crate) plain_trailers: bool,
-    /// Connection names Upgrade, and there is one.
-    pub(crate) upgrade: bool,
-    /// Connection names something else.
+    /// Connection names TE, Upgrade, or anything else that is there or not.
+    pub(crate) names_te: bool,
+    pub(crate) names_upgrade: bool,
     pub(crate) names_fields: bool,
+    /// What TE says of trailers.
+    pub(crate) te: Te,
+}
+
+/// What the TE field says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum Te {
+    /// Nothing of trailers.
+    #[default]
+    None,
+    /// That they are welcome, and nothing else.
+    Trailers,
+    /// That they are welcome, among other things, which end at this hop.
+    Mixed,
 }
 
 impl RequestReader {
@@ -141,22 +150,19 @@ pub(crate) fn values<'b>(
 /// Connection names is missing for the verdict and for the server alike.
 pub(crate) fn mark_hop(buffer: &[u8], fields: &mut [Field]) -> Result<Hop, BadHead> {
     let mut hop = Hop::default();
-    let mut names_te = false;
     for index in 0..fields.len() {
-        let Some(connection) = fields
+        let connection = fields
             .get(index)
-            .filter(|field| field.kind == Kind::Connection)
-        else {
+            .filter(|field| field.kind == Kind::Connection);
+        let Some(connection) = connection.map(|field| field.value) else {
             continue;
         };
-        hop.has_connection = true;
-        let connection = connection.value;
         for token in items(connection.of(buffer)) {
             match () {
                 () if token.eq_ignore_ascii_case(b"close") => hop.close = true,
                 () if token.eq_ignore_ascii_case(b"keep-alive") => hop.keep_alive = true,
-                () if token.eq_ignore_ascii_case(b"te") => names_te = true,
-                () if token.eq_ignore_ascii_case(b"upgrade") => hop.upgrade = true,
+                () if token.eq_ignore_ascii_case(b"te") => hop.names_te = true,
+                () if token.eq_ignore_ascii_case(b"upgrade") => hop.names_upgrade = true,
                 () if is_kept(token) || !is_token(token) => return Err(BadHead::Connection),
                 () => {
                     hop.names_fields = true;
@@ -165,16 +171,13 @@ pub(crate) fn mark_hop(buffer: &[u8], fields: &mut [Field]) -> Result<Hop, BadHe
             }
         }
     }
-    let mut te = values(buffer, fields, Kind::Te).flat_map(items).peekable();
-    let has_te = te.peek().is_some();
-    let mut all = true;
-    for item in te {
-        let is_trailers = item.eq_ignore_ascii_case(b"trailers");
-        hop.trailers |= is_trailers;
-        all &= is_trailers;
-    }
-    hop.plain_trailers = has_te && all && names_te;
-    hop.upgrade &= values(buffer, fields, Kind::Upgrade).next().is_some();
+    let is_trailers = |item: &[u8]| item.eq_ignore_ascii_case(b"trailers");
+    let te = || values(buffer, fields, Kind::Te).flat_map(items);
+    hop.te = match (te().any(is_trailers), te().all(is_trailers)) {
+        (false, _) => Te::None,
+        (true, true) => Te::Trailers,
+        (true, false) => Te::Mixed,
+    };
     for field in fields.iter_mut() {
         field.is_hop |= match field.kind {
             Kind::Connection | Kind::KeepAlive | Kind::ProxyConnection => true,

@@ -1,0 +1,147 @@
+//! What a connection is given: settings, where it belongs, the time, and who judges.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use policy::http::{HttpPermit, Request};
+
+use crate::limits;
+
+/// How connections are treated: the same for all.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The body of a 403, with its line end.
+    pub denied_text: Box<str>,
+    /// What a connection may be upgraded to, in lower case.
+    pub upgrades: Vec<Box<str>>,
+    /// In which form paths are judged and forwarded.
+    pub paths: Paths,
+    /// When the connection to the server is opened.
+    pub connect: Connect,
+    /// Whether queries are told.
+    pub queries: Queries,
+    /// How long a connection may rest between two requests.
+    pub keepalive_idle: Duration,
+    /// How long a head may take from its first octet.
+    pub head_wait: Duration,
+    /// How long a body may rest.
+    pub stream_idle: Duration,
+    /// How long a tunnel may rest.
+    pub tunnel_idle: Duration,
+    /// How long a server may take for the head of its response; `None`: as long as it likes.
+    pub response_wait: Option<Duration>,
+    /// After which silence of the server a client that waits for a 100 gets one of ours.
+    pub continue_wait: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            denied_text: "Access denied\r\n".into(),
+            upgrades: vec!["websocket".into()],
+            paths: Paths::Normalised,
+            connect: Connect::Eager,
+            queries: Queries::Told,
+            keepalive_idle: limits::KEEPALIVE_IDLE,
+            head_wait: limits::HEAD_WAIT,
+            stream_idle: limits::STREAM_IDLE,
+            tunnel_idle: limits::TUNNEL_IDLE,
+            response_wait: None,
+            continue_wait: limits::CONTINUE_WAIT,
+        }
+    }
+}
+
+/// In which form paths are judged and forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paths {
+    /// In normal form, and allowed only if each reading of it is.
+    Normalised,
+    /// As they were sent.
+    Raw,
+}
+
+/// When the connection to the server is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connect {
+    /// When the client connects: the shell does it. A failure is the client's reset.
+    Eager,
+    /// With the first request that may go. A failure is a 503.
+    Lazy,
+}
+
+/// Whether queries stand in records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queries {
+    /// They do.
+    Told,
+    /// They are left out.
+    LeftOut,
+}
+
+/// What a client's requests are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Without TLS.
+    Http,
+    /// Behind TLS that was terminated here.
+    Https,
+}
+
+impl Scheme {
+    /// As it is written in a URL.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    pub(crate) const fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// Where a connection belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// What its requests are for.
+    pub scheme: Scheme,
+    /// Where its client wanted to go.
+    pub original_destination: SocketAddr,
+}
+
+/// The time of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// What deadlines are measured by.
+    pub instant: Instant,
+    /// What an answer's Date says.
+    pub wall: SystemTime,
+}
+
+/// Who judges requests: policy, by the snapshot in force, and what binds names to addresses.
+pub trait Judge {
+    /// Whether a request may go upstream. Asked once for each, when its head is complete.
+    ///
+    /// # Errors
+    /// Why it may not.
+    fn judge<'a>(&'a self, request: &Request<'a>) -> Result<HttpPermit<'a>, Denied>;
+}
+
+/// Why a request may not go upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Denied {
+    /// No rule allows it: 403.
+    NotAllowed,
+    /// Its host is no name that was learned for this address: 403.
+    NameNotBound,
+    /// On a connection that TLS named otherwise: 421.
+    OtherName,
+    /// There is no policy to ask, which is no decision: 503.
+    NoPolicy,
+}
