@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod core;
+pub mod fuzzing;
 mod io;
 pub mod limits;
 #[cfg(test)]

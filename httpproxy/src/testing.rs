@@ -1,4 +1,7 @@
-//! What the tests share: ClientHellos octet by octet, random numbers that repeat.
+//! What the tests share: ClientHellos octet by octet, random numbers that repeat, the corpus.
+
+use std::fs;
+use std::path::{Path, PathBuf};
 
 /// A ClientHello under construction.
 #[derive(Clone)]
@@ -109,4 +112,30 @@ impl Dice {
             }
         }
     }
+}
+
+pub(crate) fn corpus_dir(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../fuzz/corpus")
+        .join(target)
+}
+
+/// Asserts that the committed corpus has these cases; writes those that it has not, and fails.
+pub(crate) fn check_corpus<'a>(target: &str, cases: impl IntoIterator<Item = (&'a str, &'a [u8])>) {
+    let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let mut written = Vec::new();
+    for (index, (case, bytes)) in cases.into_iter().enumerate() {
+        let case: String = case.chars().map(word).collect();
+        let path = corpus_dir(target).join(format!("{index:02}-{case}"));
+        if fs::read(&path).is_ok_and(|committed| committed == bytes) {
+            continue;
+        }
+        fs::create_dir_all(corpus_dir(target)).unwrap();
+        fs::write(&path, bytes).unwrap();
+        written.push(path);
+    }
+    assert!(
+        written.is_empty(),
+        "missing or old, written now: {written:?}"
+    );
 }

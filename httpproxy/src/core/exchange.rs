@@ -68,6 +68,8 @@ pub enum Leg {
     Shut,
     /// When all is written, close.
     Closed,
+    /// When all is written, reset: the other side must see that it is not whole.
+    Cut,
     /// Reset now; what isn't written is lost.
     Reset,
 }
@@ -77,7 +79,8 @@ pub enum Leg {
 pub struct Wants {
     /// Open the connection to the server, if that is not done yet.
     pub connect: bool,
-    /// The client's side. Once it is to be closed or reset, the connection is over.
+    /// The client's side. Once it is `Closed`, `Cut` or `Reset`, the connection is over when that is
+    /// done.
     pub client: Leg,
     /// The server's side.
     pub upstream: Leg,
@@ -252,7 +255,7 @@ impl Connection {
     pub fn to_client(&self) -> &[u8] {
         match self.client {
             Leg::Reset => &[],
-            Leg::Open | Leg::Shut | Leg::Closed => self.to_client.bytes(),
+            Leg::Open | Leg::Shut | Leg::Closed | Leg::Cut => self.to_client.bytes(),
         }
     }
 
@@ -268,7 +271,7 @@ impl Connection {
         match self.upstream {
             Leg::Reset => &[],
             _ if self.is_deaf || self.link != Link::Open => &[],
-            Leg::Open | Leg::Shut | Leg::Closed => self.to_upstream.bytes(),
+            Leg::Open | Leg::Shut | Leg::Closed | Leg::Cut => self.to_upstream.bytes(),
         }
     }
 
@@ -475,9 +478,9 @@ impl Connection {
         Phase::Linger(Linger::default())
     }
 
-    /// The client must not take what it got for something whole.
+    /// The client gets what is written, and must not take it for something whole.
     fn cut(&mut self) -> Next {
-        self.legs(Leg::Reset, Leg::Reset);
+        self.legs(Leg::Cut, Leg::Reset);
         Next::Wait(Phase::Over)
     }
 

@@ -50,10 +50,7 @@ impl Passing {
         head: &RequestHead,
         upgrades: &[Box<str>],
     ) -> Self {
-        let is_listed = |token: &[u8]| {
-            let is_it = |listed: &Box<str>| token.eq_ignore_ascii_case(listed.as_bytes());
-            upgrades.iter().any(is_it)
-        };
+        let is_listed = |token: &[u8]| is_listed(token, upgrades);
         let mut tokens = values(buffer, fields, Kind::Upgrade)
             .flat_map(items)
             .peekable();
@@ -194,6 +191,12 @@ impl Passing {
     }
 }
 
+/// Whether a token of an Upgrade is among those that may be had.
+pub(crate) fn is_listed(token: &[u8], upgrades: &[Box<str>]) -> bool {
+    let mut listed = upgrades.iter().map(|listed| listed.as_bytes());
+    listed.any(|listed| token.eq_ignore_ascii_case(listed))
+}
+
 /// Writes the head of a request that may go. Method and target come out of the permit; `authority` is
 /// the target of a tunnel.
 #[expect(clippy::needless_pass_by_value, reason = "one permit, one request")]
@@ -205,7 +208,7 @@ pub(crate) fn write_request(
 ) {
     let target = permit
         .target()
-        .map_or(head.target.of(buffer), str::as_bytes);
+        .map_or_else(|| head.target.of(buffer), str::as_bytes);
     for part in [permit.method().as_bytes(), b" ", target, b" "] {
         out.put(part);
     }

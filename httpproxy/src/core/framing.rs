@@ -4,6 +4,7 @@
 //! the trailers what may stand there. The octets of its chunks, and of other bodies, pass as they are.
 
 use super::buffer::Buffer;
+use super::bytes::is_value_byte;
 use super::head::field::{Kind, read_field};
 use super::head::refusal::BadHead;
 use crate::limits::{
@@ -82,6 +83,16 @@ pub(crate) struct Body {
 enum State {
     Length(u64),
     UntilEnd,
+    /// The head of a chunk, or its end.
+    Line(Line),
+    Chunk(u64),
+    Trailers,
+    Done,
+}
+
+/// Where in the framing of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
     Size {
         size: u64,
         digits: usize,
@@ -96,14 +107,11 @@ enum State {
         octets: usize,
     },
     SizeEnd(u64),
-    Chunk(u64),
     ChunkEnd,
     ChunkEndLf,
-    Trailers,
-    Done,
 }
 
-const FIRST: State = State::Size { size: 0, digits: 0 };
+const FIRST: State = State::Line(Line::Size { size: 0, digits: 0 });
 
 impl Body {
     pub(crate) const fn new(framing: Framing, written: Written) -> Self {
@@ -141,7 +149,7 @@ impl Body {
         match self.state {
             State::Length(left) => Some(left),
             State::Done => Some(0),
-            _ => None,
+            State::UntilEnd | State::Line(_) | State::Chunk(_) | State::Trailers => None,
         }
     }
 
@@ -169,9 +177,9 @@ impl Body {
                     rest = after;
                     self.trailer(*first, out)?;
                 }
-                _ => {
+                State::Line(line) => {
                     rest = after;
-                    self.framing(*first, out)?;
+                    self.state = self.line((line, *first), out)?;
                 }
             }
         }
@@ -185,7 +193,9 @@ impl Body {
                 self.state = State::Done;
                 Ok(())
             }
-            _ => Err(BadBody::Cut),
+            State::Length(_) | State::Line(_) | State::Chunk(_) | State::Trailers => {
+                Err(BadBody::Cut)
+            }
         }
     }
 
@@ -194,7 +204,7 @@ impl Body {
         match self.state {
             State::Length(left) | State::Chunk(left) => Some(left),
             State::UntilEnd => Some(u64::MAX),
-            _ => None,
+            State::Line(_) | State::Trailers | State::Done => None,
         }
     }
 
@@ -204,9 +214,9 @@ impl Body {
         self.state = match self.state {
             State::Length(left) if left <= count => State::Done,
             State::Length(left) => State::Length(left - count),
-            State::Chunk(left) if left <= count => State::ChunkEnd,
+            State::Chunk(left) if left <= count => State::Line(Line::ChunkEnd),
             State::Chunk(left) => State::Chunk(left - count),
-            state => state,
+            state @ (State::UntilEnd | State::Line(_) | State::Trailers | State::Done) => state,
         };
     }
 
@@ -224,77 +234,68 @@ impl Body {
     }
 
     /// One octet of a chunk's head or end (RFC 9112 §7.1).
-    fn framing(&mut self, byte: u8, out: &mut Buffer) -> Result<(), BadBody> {
-        self.state = match (self.state, byte) {
-            (State::Size { size, digits }, byte) if byte.is_ascii_hexdigit() => {
+    fn line(&mut self, (line, byte): (Line, u8), out: &mut Buffer) -> Result<State, BadBody> {
+        let next = match (line, byte) {
+            (Line::Size { size, digits }, byte) if byte.is_ascii_hexdigit() => {
                 let digit = char::from(byte).to_digit(16).unwrap_or_default();
                 if digits == CHUNK_SIZE_DIGITS_MAX || size >= 1 << 59 {
                     return Err(BadBody::ChunkTooLarge);
                 }
-                State::Size {
+                Line::Size {
                     size: size << 4 | u64::from(digit),
                     digits: digits + 1,
                 }
             }
-            (State::Size { digits: 0, .. }, _) => return Err(BadBody::ChunkSize),
-            (State::Size { size, .. }, b' ' | b'\t') => State::AfterSize { size, octets: 1 },
-            (State::Size { size, .. }, b';') => State::Extension { size, octets: 1 },
-            (State::Size { size, .. } | State::AfterSize { size, .. }, b'\r') => {
-                State::SizeEnd(size)
+            (Line::Size { digits: 0, .. }, _) => return Err(BadBody::ChunkSize),
+            (Line::Size { size, .. }, b' ' | b'\t') => Line::AfterSize { size, octets: 1 },
+            (Line::Size { size, .. }, b';') => Line::Extension { size, octets: 1 },
+            (Line::Size { size, .. } | Line::AfterSize { size, .. }, b'\r') => Line::SizeEnd(size),
+            (Line::Size { .. } | Line::AfterSize { .. } | Line::Extension { .. }, b'\n') => {
+                return Err(BadBody::LineEnd);
             }
-            (State::Size { .. } | State::AfterSize { .. }, b'\n') => return Err(BadBody::LineEnd),
-            (State::AfterSize { size, octets }, b' ' | b'\t' | b';') => {
-                self.count_extension(octets)?;
-                let octets = octets + 1;
-                match byte {
-                    b';' => State::Extension { size, octets },
-                    _ => State::AfterSize { size, octets },
-                }
-            }
-            (State::Size { .. } | State::AfterSize { .. }, _) => return Err(BadBody::ChunkSize),
-            (State::Extension { size, .. }, b'\r') => State::SizeEnd(size),
-            (State::Extension { .. }, b'\n') => return Err(BadBody::LineEnd),
-            (State::Extension { size, octets }, b'\t' | b' '..=b'~' | 0x80..) => {
-                self.count_extension(octets)?;
-                let octets = octets + 1;
-                State::Extension { size, octets }
-            }
-            (State::Extension { .. }, byte) => return Err(BadBody::Extension(byte)),
-            (State::SizeEnd(0), b'\n') => State::Trailers,
-            (State::SizeEnd(size), b'\n') => {
+            (Line::AfterSize { size, octets }, b' ' | b'\t') => Line::AfterSize {
+                size,
+                octets: self.count_extension(octets)?,
+            },
+            (Line::AfterSize { size, octets }, b';') => Line::Extension {
+                size,
+                octets: self.count_extension(octets)?,
+            },
+            (Line::Size { .. } | Line::AfterSize { .. }, _) => return Err(BadBody::ChunkSize),
+            (Line::Extension { size, .. }, b'\r') => Line::SizeEnd(size),
+            (Line::Extension { size, octets }, byte) if is_value_byte(byte) => Line::Extension {
+                size,
+                octets: self.count_extension(octets)?,
+            },
+            (Line::Extension { .. }, byte) => return Err(BadBody::Extension(byte)),
+            (Line::SizeEnd(0), b'\n') => return Ok(State::Trailers),
+            (Line::SizeEnd(size), b'\n') => {
                 if self.written == Written::AsFramed {
                     out.put(format!("{size:x}\r\n").as_bytes());
                 }
-                State::Chunk(size)
+                return Ok(State::Chunk(size));
             }
-            (State::SizeEnd(_), _) => return Err(BadBody::LineEnd),
-            (State::ChunkEnd, b'\r') => State::ChunkEndLf,
-            (State::ChunkEndLf, b'\n') => {
+            (Line::SizeEnd(_), _) => return Err(BadBody::LineEnd),
+            (Line::ChunkEnd, b'\r') => Line::ChunkEndLf,
+            (Line::ChunkEndLf, b'\n') => {
                 if self.written == Written::AsFramed {
                     out.put(b"\r\n");
                 }
-                FIRST
+                return Ok(FIRST);
             }
-            (State::ChunkEnd | State::ChunkEndLf, _) => return Err(BadBody::ChunkEnd),
-            (
-                state @ (State::Length(_)
-                | State::UntilEnd
-                | State::Chunk(_)
-                | State::Trailers
-                | State::Done),
-                _,
-            ) => state, // not framing
+            (Line::ChunkEnd | Line::ChunkEndLf, _) => return Err(BadBody::ChunkEnd),
         };
-        Ok(())
+        Ok(State::Line(next))
     }
 
-    const fn count_extension(&mut self, octets: usize) -> Result<(), BadBody> {
+    /// Counts one octet more of a chunk's extension, which had so many.
+    const fn count_extension(&mut self, octets: usize) -> Result<usize, BadBody> {
         self.extension_octets += 1;
-        if octets >= CHUNK_EXTENSION_OCTETS_MAX || self.extension_octets > BODY_EXTENSION_OCTETS_MAX
-        {
-            return Err(BadBody::ExtensionTooLong);
+        let is_long = octets >= CHUNK_EXTENSION_OCTETS_MAX;
+        match is_long || self.extension_octets > BODY_EXTENSION_OCTETS_MAX {
+            true => Err(BadBody::ExtensionTooLong),
+            false => Ok(octets + 1),
         }
-        Ok(())
     }
 
     /// One octet of the trailer section. It is passed on when it is complete.

@@ -124,6 +124,10 @@ impl Search {
                     }
                 }
                 None => {
+                    // In the order in which a line that comes octet by octet is looked at.
+                    if !text.first().copied().is_some_and(is_token_byte) {
+                        return Err(BadHead::StartLine);
+                    }
                     if text.len() > START_LINE_OCTETS_MAX {
                         return Err(BadHead::StartLineTooLong);
                     }

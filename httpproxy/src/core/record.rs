@@ -212,7 +212,7 @@ pub(crate) fn told_fields<'a>(
 
 fn told_value(name: &str, value: &[u8]) -> String {
     let is_it = |secret: &&str| name.eq_ignore_ascii_case(secret);
-    match SECRETS.iter().any(|secret| is_it(&secret)) {
+    match SECRETS.iter().any(is_it) {
         true => REDACTED.to_owned(),
         false => bounded(value, TOLD_VALUE_OCTETS_MAX),
     }

@@ -193,8 +193,9 @@ impl<H: Host> Connection<H> {
                     driver.is_server_over = true;
                     let _ = self.server.stream.shutdown().await;
                 }
+                Leg::Cut if !is_written => {}
                 Leg::Shut | Leg::Closed => {}
-                Leg::Reset => {
+                Leg::Cut | Leg::Reset => {
                     driver.is_server_over = true;
                     let _ = reset(self.server.stream.as_fd());
                 }
@@ -209,7 +210,8 @@ impl<H: Host> Connection<H> {
                 None
             }
             Leg::Closed if is_written => Some(End::Closed),
-            Leg::Shut | Leg::Closed => None,
+            Leg::Cut if is_written => Some(End::Reset),
+            Leg::Shut | Leg::Closed | Leg::Cut => None,
             Leg::Reset => Some(End::Reset),
         }
     }

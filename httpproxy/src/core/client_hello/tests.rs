@@ -1,7 +1,7 @@
 //! ClientHellos octet by octet, each at every cut, beside what rustls makes of them.
 
 use super::*;
-use crate::testing::{Dice, Hello, records};
+use crate::testing::{Dice, Hello, check_corpus, records};
 
 type Expected = Result<(Option<&'static str>, bool), Option<BadHello>>;
 
@@ -189,9 +189,7 @@ fn a_hello_names_its_server_at_any_cut() {
                 assert_eq!(length, Some(SERVER_NAME_OCTETS_MAX));
                 return;
             }
-            let expected = expected
-                .clone()
-                .map(|(name, ech)| (name.map(str::to_owned), ech));
+            let expected = expected.map(|(name, ech)| (name.map(str::to_owned), ech));
             assert_eq!(found, expected, "{id} {cut}");
         };
         check(read(&bytes, bytes.len()), "whole");
@@ -280,4 +278,13 @@ fn a_hello_is_bounded_as_a_message_and_on_the_wire() {
     let head = [&[0x16, 3, 1][..], &long].concat();
     let too_long = BadHello::RecordTooLong(RECORD_OCTETS_MAX + 1);
     assert_eq!(read(&head, 99), Some(Err(Some(too_long))));
+}
+
+#[test]
+fn the_rows_are_the_corpus() {
+    let rows = rows();
+    check_corpus(
+        "client_hello",
+        rows.iter().map(|(id, bytes, _)| (*id, &**bytes)),
+    );
 }

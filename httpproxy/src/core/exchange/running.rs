@@ -7,8 +7,9 @@ use super::asking::Sought;
 use super::waiting::Waiting;
 use super::{Connection, Ending, Leg, Next, Phase, Way};
 use crate::core::answer::Shape;
+use crate::core::buffer::Buffer;
 use crate::core::bytes::items;
-use crate::core::forward::{Closing, Passing, write_response};
+use crate::core::forward::{Closing, Passing, is_listed, write_response};
 use crate::core::framing::{BadBody, Body, Framing, Written};
 use crate::core::head::Version;
 use crate::core::head::field::Kind;
@@ -320,10 +321,7 @@ impl Connection {
 
     /// Whether the server upgrades to something that may be.
     fn is_listed(&self) -> bool {
-        let is_listed = |token: &[u8]| {
-            let is_it = |listed: &Box<str>| token.eq_ignore_ascii_case(listed.as_bytes());
-            self.settings.upgrades.iter().any(is_it)
-        };
+        let is_listed = |token: &[u8]| is_listed(token, &self.settings.upgrades);
         let lines = values(
             self.upstream_in.bytes(),
             &self.responses.fields,
@@ -381,28 +379,10 @@ impl Connection {
 
     /// Hands octets through, each side's end by itself.
     pub(super) fn pipe(&mut self, mut tunnel: Box<Tunnel>, now: Now) -> Next {
-        let up = BODY_BUFFER_OCTETS_MAX.saturating_sub(self.to_upstream.len());
-        let taken = self
-            .client_in
-            .bytes()
-            .get(..up)
-            .unwrap_or(self.client_in.bytes());
-        let count = taken.len();
-        self.to_upstream.put(taken);
-        self.client_in.take(count);
-        tunnel.passed(Way::Up, count as u64);
-
-        let down = BODY_BUFFER_OCTETS_MAX.saturating_sub(self.to_client.len());
-        let taken = self
-            .upstream_in
-            .bytes()
-            .get(..down)
-            .unwrap_or(self.upstream_in.bytes());
-        let count = taken.len();
-        self.to_client.put(taken);
-        self.upstream_in.take(count);
-        tunnel.passed(Way::Down, count as u64);
-
+        let sent = move_octets(&mut self.client_in, &mut self.to_upstream);
+        tunnel.passed(Way::Up, sent);
+        let received = move_octets(&mut self.upstream_in, &mut self.to_client);
+        tunnel.passed(Way::Down, received);
         let is_idle = self.last + self.settings.tunnel_idle <= now.instant;
         let is_cut = self.upstream_end == Some(Ending::Reset) || self.is_deaf;
         if is_idle || is_cut {
@@ -431,4 +411,15 @@ impl Connection {
         self.legs(Leg::Closed, Leg::Closed);
         Next::Wait(Phase::Over)
     }
+}
+
+/// Moves as many octets as there is room for.
+fn move_octets(from: &mut Buffer, to: &mut Buffer) -> u64 {
+    let room = BODY_BUFFER_OCTETS_MAX.saturating_sub(to.len());
+    let all = from.bytes();
+    let taken = all.get(..room).unwrap_or(all);
+    let count = taken.len();
+    to.put(taken);
+    from.take(count);
+    count as u64
 }

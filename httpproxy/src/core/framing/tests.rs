@@ -26,6 +26,9 @@ fn pass(
     Ok((got, rest))
 }
 
+/// What is sent, and what is passed on.
+type Row = (&'static [u8], Result<&'static [u8], BadBody>);
+
 /// Passes it whole and at every single cut, and octet by octet, with the same result.
 fn check(sent: &[u8], written: Written, expected: &Result<&[u8], BadBody>) {
     let name = String::from_utf8_lossy(&sent[..sent.len().min(80)]).into_owned();
@@ -46,42 +49,48 @@ fn check(sent: &[u8], written: Written, expected: &Result<&[u8], BadBody>) {
     }
 }
 
+#[rustfmt::skip]
+const ROWS: &[Row] = &[
+    (b"2\r\nab\r\n0\r\n\r\n", Ok(b"2\r\nab\r\n0\r\n\r\n")),
+    (b"0\r\n\r\n", Ok(b"0\r\n\r\n")),
+    (b"2;a=b\r\nab\r\n0;x=\"y\"\r\n\r\n", Ok(b"2\r\nab\r\n0\r\n\r\n")), // F19
+    (b"2;a\nb\r\nab\r\n0\r\n\r\n", Err(BadBody::LineEnd)), // F20
+    (b"2\nab\r\n0\r\n\r\n", Err(BadBody::LineEnd)), // F21
+    (b"0x2\r\nab\r\n0\r\n\r\n", Err(BadBody::ChunkSize)), // F22
+    (b"2 \r\nab\r\n0\r\n\r\n", Ok(b"2\r\nab\r\n0\r\n\r\n")), // F23
+    (b"2 \t;a\r\nab\r\n0\r\n\r\n", Ok(b"2\r\nab\r\n0\r\n\r\n")),
+    (b"2 3\r\nab\r\n0\r\n\r\n", Err(BadBody::ChunkSize)),
+    (b"00000000000000002\r\nab\r\n0\r\n\r\n", Ok(b"2\r\nab\r\n0\r\n\r\n")), // F24
+    (b"10000000000000002\r\nab\r\n0\r\n\r\n", Err(BadBody::ChunkTooLarge)), // F25
+    (b"8000000000000000\r\nab", Err(BadBody::ChunkTooLarge)),
+    (b"2\r\nabXX0\r\n\r\n", Err(BadBody::ChunkEnd)), // F26
+    (b"2\r\nab\n0\r\n\r\n", Err(BadBody::ChunkEnd)),
+    (b"2\r\nab\rX0\r\n\r\n", Err(BadBody::ChunkEnd)),
+    (b"2\r\nab\r\n0\r\nX-T: 1\r\nContent-Length: 9\r\n\r\n", Ok(b"2\r\nab\r\n0\r\nX-T: 1\r\n\r\n")), // F27
+    (b"0\r\nTransfer-Encoding: x\r\nHost: e\r\ncookie: a\r\nA:\r\n\r\n", Ok(b"0\r\nA:\r\n\r\n")),
+    (b"0\r\nX T: 1\r\n\r\n", Err(BadBody::Trailer(BadHead::FieldName))),
+    (b"0\r\nX-T\r\n\r\n", Err(BadBody::Trailer(BadHead::NoColon))),
+    (b"0\r\n X: 1\r\n\r\n", Err(BadBody::Trailer(BadHead::Folded))),
+    (b"0\r\nX: 1\n\r\n", Err(BadBody::LineEnd)),
+    (b"\r\nab\r\n0\r\n\r\n", Err(BadBody::ChunkSize)),
+    (b";a\r\n\r\n", Err(BadBody::ChunkSize)),
+    (b"-1\r\n\r\n", Err(BadBody::ChunkSize)),
+    (b"+2\r\nab\r\n0\r\n\r\n", Err(BadBody::ChunkSize)),
+    (b" 2\r\nab\r\n0\r\n\r\n", Err(BadBody::ChunkSize)),
+    (b"2\r\rab\r\n0\r\n\r\n", Err(BadBody::LineEnd)),
+    (b"2;a\0\r\nab\r\n0\r\n\r\n", Err(BadBody::Extension(0))),
+    (b"A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n",
+        Ok(b"a\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n")),
+];
+
+#[test]
+fn the_rows_are_the_corpus() {
+    crate::testing::check_corpus("http_chunked", ROWS.iter().map(|(sent, _)| ("body", *sent)));
+}
+
 #[test]
 fn a_chunked_body_is_written_anew_with_the_same_chunks() {
-    #[rustfmt::skip]
-    let rows: &[(&[u8], Result<&[u8], BadBody>)] = &[
-        (b"2\r\nab\r\n0\r\n\r\n", Ok(b"2\r\nab\r\n0\r\n\r\n")),
-        (b"0\r\n\r\n", Ok(b"0\r\n\r\n")),
-        (b"2;a=b\r\nab\r\n0;x=\"y\"\r\n\r\n", Ok(b"2\r\nab\r\n0\r\n\r\n")), // F19
-        (b"2;a\nb\r\nab\r\n0\r\n\r\n", Err(BadBody::LineEnd)), // F20
-        (b"2\nab\r\n0\r\n\r\n", Err(BadBody::LineEnd)), // F21
-        (b"0x2\r\nab\r\n0\r\n\r\n", Err(BadBody::ChunkSize)), // F22
-        (b"2 \r\nab\r\n0\r\n\r\n", Ok(b"2\r\nab\r\n0\r\n\r\n")), // F23
-        (b"2 \t;a\r\nab\r\n0\r\n\r\n", Ok(b"2\r\nab\r\n0\r\n\r\n")),
-        (b"2 3\r\nab\r\n0\r\n\r\n", Err(BadBody::ChunkSize)),
-        (b"00000000000000002\r\nab\r\n0\r\n\r\n", Ok(b"2\r\nab\r\n0\r\n\r\n")), // F24
-        (b"10000000000000002\r\nab\r\n0\r\n\r\n", Err(BadBody::ChunkTooLarge)), // F25
-        (b"8000000000000000\r\nab", Err(BadBody::ChunkTooLarge)),
-        (b"2\r\nabXX0\r\n\r\n", Err(BadBody::ChunkEnd)), // F26
-        (b"2\r\nab\n0\r\n\r\n", Err(BadBody::ChunkEnd)),
-        (b"2\r\nab\rX0\r\n\r\n", Err(BadBody::ChunkEnd)),
-        (b"2\r\nab\r\n0\r\nX-T: 1\r\nContent-Length: 9\r\n\r\n", Ok(b"2\r\nab\r\n0\r\nX-T: 1\r\n\r\n")), // F27
-        (b"0\r\nTransfer-Encoding: x\r\nHost: e\r\ncookie: a\r\nA:\r\n\r\n", Ok(b"0\r\nA:\r\n\r\n")),
-        (b"0\r\nX T: 1\r\n\r\n", Err(BadBody::Trailer(BadHead::FieldName))),
-        (b"0\r\nX-T\r\n\r\n", Err(BadBody::Trailer(BadHead::NoColon))),
-        (b"0\r\n X: 1\r\n\r\n", Err(BadBody::Trailer(BadHead::Folded))),
-        (b"0\r\nX: 1\n\r\n", Err(BadBody::LineEnd)),
-        (b"\r\nab\r\n0\r\n\r\n", Err(BadBody::ChunkSize)),
-        (b";a\r\n\r\n", Err(BadBody::ChunkSize)),
-        (b"-1\r\n\r\n", Err(BadBody::ChunkSize)),
-        (b"+2\r\nab\r\n0\r\n\r\n", Err(BadBody::ChunkSize)),
-        (b" 2\r\nab\r\n0\r\n\r\n", Err(BadBody::ChunkSize)),
-        (b"2\r\rab\r\n0\r\n\r\n", Err(BadBody::LineEnd)),
-        (b"2;a\0\r\nab\r\n0\r\n\r\n", Err(BadBody::Extension(0))),
-        (b"A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n",
-            Ok(b"a\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n")),
-    ];
-    for (sent, expected) in rows {
+    for (sent, expected) in ROWS {
         check(sent, Written::AsFramed, expected);
         check(sent, Written::Nothing, &expected.map(|_| &b""[..]));
     }

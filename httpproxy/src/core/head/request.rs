@@ -118,7 +118,8 @@ fn split_line(line: &[u8], at: usize) -> Result<RequestLine, BadHead> {
     };
     let part = |from, to| line.get(from..to).unwrap_or_default();
     let (method, target) = (part(0, first), part(first + 1, second));
-    if !is_token(method) || target.is_empty() {
+    let is_target = !target.is_empty() && target.iter().all(u8::is_ascii_graphic);
+    if !is_token(method) || !is_target {
         return Err(BadHead::StartLine);
     }
     let version = Version::read(part(second + 1, line.len()))?;

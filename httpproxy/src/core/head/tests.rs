@@ -3,6 +3,7 @@
 use super::request::{RequestHead, RequestReader};
 use super::*;
 use crate::core::framing::Framing;
+use crate::testing::{Dice, check_corpus};
 
 fn read(pieces: &[&[u8]]) -> Result<Option<RequestHead>, BadHead> {
     let mut reader = RequestReader::default();
@@ -37,12 +38,11 @@ fn check(sent: &[u8], expected: Result<Framing, BadHead>) {
     }
 }
 
-#[test]
-fn a_head_is_read_strictly_at_any_cut() {
+#[rustfmt::skip]
+fn rows() -> Vec<(Vec<u8>, Result<Framing, BadHead>)> {
     let none = Ok(Framing::Length(0));
     let host = |lines: &str| with(&format!("Host: a\r\n{lines}"));
-    #[rustfmt::skip]
-    let rows: Vec<(Vec<u8>, Result<Framing, BadHead>)> = vec![
+    vec![
         (host(""), none),
         (host("A:b\r\nC: \t d\t \r\nE:\r\n"), none),
         (host("A: \x7f\r\n"), Err(BadHead::FieldValue(0x7f))),
@@ -88,8 +88,83 @@ fn a_head_is_read_strictly_at_any_cut() {
         (b"GET /a HTTP/1.10\r\n\r\n".to_vec(), Err(BadHead::Version)),
         (b"GET /a HTTP/3.0\r\n\r\n".to_vec(), Err(BadHead::VersionNotSupported)),
         (b"GET /a HTTP/1.1\r\r\n\r\n".to_vec(), Err(BadHead::Version)),
-    ];
-    for (sent, expected) in rows {
+    ]
+}
+
+#[test]
+fn the_rows_are_the_corpus() {
+    let rows = rows();
+    let cases = rows.iter().map(|(sent, _)| ("head", &**sent));
+    check_corpus("http_head", cases.clone());
+    let and_next = rows
+        .iter()
+        .map(|(sent, _)| [&sent[..], &with("Host: a\r\n")].concat());
+    let and_next: Vec<Vec<u8>> = and_next.collect();
+    check_corpus(
+        "http_connection",
+        and_next.iter().map(|sent| ("requests", &**sent)),
+    );
+    check_corpus(
+        "http_response",
+        RESPONSES.iter().map(|sent| ("head", sent.as_bytes())),
+    );
+}
+
+const RESPONSES: &[&str] = &[
+    "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "HTTP/1.1 200\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n",
+    "HTTP/1.0 304 Not Modified\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n",
+    "HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade, X\r\nX: 1\r\n\r\n",
+    "HTTP/1.1 204 \r\n\r\n",
+    "HTTP/1.1 200 OK\nContent-Length: 2\n\n",
+    "HTTP/1.0 200 OK\r\nTransfer-Encoding: gzip\r\nTE: trailers\r\n\r\n",
+];
+
+/// What we accept, httparse accepts and reads alike; it may accept more.
+#[test]
+fn httparse_reads_the_same_wherever_we_read_something() {
+    let mut dice = Dice(99);
+    for (sent, _) in rows() {
+        for round in 0..400 {
+            let mut near = sent.clone();
+            if round > 0 {
+                dice.mutate(&mut near);
+            }
+            let mut reader = RequestReader::default();
+            let Ok(Some(head)) = reader.read(&near) else {
+                continue;
+            };
+            let name = String::from_utf8_lossy(&near).into_owned();
+            let mut headers = [httparse::EMPTY_HEADER; FIELDS_MAX];
+            let mut theirs = httparse::Request::new(&mut headers);
+            let octets = theirs.parse(&near);
+            assert_eq!(
+                octets,
+                Ok(httparse::Status::Complete(head.octets)),
+                "{name}"
+            );
+            assert_eq!(
+                theirs.method.map(str::as_bytes),
+                Some(head.method.of(&near)),
+                "{name}"
+            );
+            assert_eq!(
+                theirs.path.map(str::as_bytes),
+                Some(head.target.of(&near)),
+                "{name}"
+            );
+            assert_eq!(theirs.headers.len(), reader.fields.len(), "{name}");
+            for (field, header) in reader.fields.iter().zip(theirs.headers.iter()) {
+                assert_eq!(field.name.of(&near), header.name.as_bytes(), "{name}");
+                assert_eq!(field.value.of(&near), header.value, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_head_is_read_strictly_at_any_cut() {
+    for (sent, expected) in rows() {
         check(&sent, expected);
     }
 }
