@@ -189,8 +189,9 @@ impl Tuple {
         known.is_some_and(|known| known.verdict == Verdict::Redirect as u8 && known.direction == way)
     }
 
-    /// A full table, or a full share of the endpoint, refuses the new flow and evicts nothing.
-    #[inline(always)]
+    /// A full table, or a full share of the endpoint, refuses the new flow and evicts nothing. A function of
+    /// its own: a program has a stack of 512 octets.
+    #[inline(never)]
     fn insert(&self, identity: u32, rule: u32, verdict: Verdict) -> Result<(), Drop> {
         // SAFETY: no arguments, no effects.
         let (now, ticks) = unsafe { (bpf_ktime_get_boot_ns(), bpf_jiffies64() as u32) };

@@ -52,13 +52,13 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         tell::traced(&place, &packet, 0, seen);
     }
     let tuple = Tuple::of(place.endpoint, EGRESS, &packet);
-    let mut replies = None;
+    let mut may_reply = false;
     if let Some(tuple) = &tuple {
         if let Some(known) = tuple.known(config) {
             let seen = (&place, &packet);
             match known.verdict {
                 // Whoever sends from port 53, be it a late answer, would else open a way round the proxy.
-                Verdict::Allow if known.is_reply && asks_name(&packet) => replies = Some(known),
+                Verdict::Allow if known.is_reply && asks_name(&packet) => may_reply = true,
                 Verdict::Redirect if packet.fragment != Fragment::Whole => {
                     return Err(tell::dropped(&place, &packet, Drop::Fragment));
                 }
@@ -79,10 +79,8 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         return Ok(Action::Pass);
     }
     let (identity, judgement) = judged(&place, &packet, packet.destination)?;
-    if let Some(known) = replies
-        && judgement.verdict != Verdict::Redirect
-    {
-        trace_known((&place, &packet), TracePoint::ToStack, &known);
+    if may_reply && judgement.verdict != Verdict::Redirect {
+        // Not traced: a program has a stack of 512 octets.
         return Ok(Action::Pass);
     }
     match judgement.verdict {

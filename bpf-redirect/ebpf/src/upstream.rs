@@ -31,7 +31,7 @@ pub fn remember(endpoint: u32, packet: &Packet) -> Result<(), Drop> {
 }
 
 /// Forgets a flow of the proxy's that had the tuple of one which is let through: `way` is the packet's.
-#[inline(always)]
+#[inline(never)]
 pub fn forget(endpoint: u32, packet: &Packet, way: u8) {
     if packet.protocol != TCP {
         return;
