@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use bpf_redirect::packet::{NEXT, REDIRECT, SHOT};
 use bpf_redirect::{Hook, Timed};
-use bpf_redirect_common::{CT_MAX, Kind, LEARNED_MAX, Verdict};
+use bpf_redirect_common::{CT_MAX, ENDPOINTS_MAX, Kind, LEARNED_MAX, Verdict};
 use namegate_bench::datapath::{Entry, Guarded, L4, SERVER, entry, framed, open_ingress, out};
 
 const TCP: u8 = 6;
@@ -277,7 +277,9 @@ fn map_kib(of: &[(&str, usize)]) -> Result<f64> {
             let line = text.lines().find_map(|line| line.strip_prefix(name))?;
             line.trim().parse().ok()
         };
-        if of.iter().all(|(name, value)| field(name) == Some(*value)) {
+        // The list of cgroups has keys and values as a policy's map.
+        let is_list = field("max_entries:") == Some(ENDPOINTS_MAX);
+        if !is_list && of.iter().all(|(name, value)| field(name) == Some(*value)) {
             return Ok(field("memlock:").context("no memlock")? as f64 / 1_024.0);
         }
     }
