@@ -1,5 +1,6 @@
 //! The loaded datapath: programs and maps.
 
+mod config;
 mod links;
 mod listener;
 mod shift;
@@ -18,9 +19,8 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use bpf_redirect_common as common;
 use bpf_redirect_common::{
     ADDRESSES_PER_ENDPOINT_MAX, Address, Aggregation, Config, Counter, CtKey, CtValue, Drop,
-    EndpointIf, EndpointLink, LAYOUT_VERSION, ServiceKey, ServiceValue, TRACE_SECS,
+    EndpointIf, EndpointLink, ServiceKey, ServiceValue, TRACE_SECS,
 };
-use rustix::time::{ClockId, clock_getres};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::attach::{Hook, HookMode};
@@ -150,15 +150,7 @@ impl Datapath {
         mode: HookMode,
         pins: Option<Pins>,
     ) -> Result<Self, DatapathError> {
-        let inject_mark = random_mark();
-        let config = Config {
-            layout: LAYOUT_VERSION,
-            side_link_ifindex,
-            inject_mark,
-            client_mark: inject_mark ^ (1 << 31),
-            aggregation: Aggregation::Off as u32,
-            trace_ticks: 0,
-        };
+        let config = config::fresh(side_link_ifindex);
         Self::load_with(EbpfLoader::new().load(OBJECT)?, mode, (pins, config))
             .and_then(Self::pin_maps)
     }
@@ -250,7 +242,7 @@ impl Datapath {
         self.config.trace_ticks = match aggregation {
             Aggregation::Off | Aggregation::Maximum => 0,
             Aggregation::Medium | Aggregation::Low | Aggregation::None => {
-                TRACE_SECS * ticks_per_second()
+                TRACE_SECS * config::ticks_per_second()
             }
         };
         self.write_config()
@@ -585,17 +577,4 @@ fn classifier<'a>(
 
 pub(crate) fn map_error(name: &'static str) -> impl Fn(MapError) -> DatapathError {
     move |source| DatapathError::Map { name, source }
-}
-
-/// How often the kernel's clock ticks: the coarse clock goes by it.
-fn ticks_per_second() -> u32 {
-    let tick = clock_getres(ClockId::MonotonicCoarse);
-    let tick_ns = u32::try_from(tick.tv_nsec).unwrap_or(0).max(1);
-    (1_000_000_000 / tick_ns).clamp(1, 10_000)
-}
-
-/// A mark that nobody else on the node uses, but for a chance of one in four thousand million; 0
-/// would be every packet's.
-fn random_mark() -> u32 {
-    getrandom::u32().map_or(0x4e47_0001, |mark| mark | 1)
 }

@@ -141,7 +141,10 @@ fn an_endpoint_file_is_told_by_file_line_column_and_reason() {
         (
             "# nowhere\nname: bob\nlabels: {app: bob}\n",
             ":2:1: ",
-            ["endpoint default/bob", "exactly one of netns, interface and cgroup"],
+            [
+                "endpoint default/bob",
+                "exactly one of netns, interface and cgroup",
+            ],
         ),
         (
             "name: alice\nremote: true\naddresses: [10.0.0.9]\n",
