@@ -247,7 +247,7 @@ fn memory(to: &mut impl std::io::Write) -> Result<()> {
     let mut kernel = Guarded::new()?;
     for count in [1, 100, 1_000, 10_000] {
         kernel.enforce_many(count)?;
-        let size = map_kib(&[("key_size:", 8), ("value_size:", 8)])?;
+        let size = map_kib(&[("map_type:", 1), ("key_size:", 8), ("value_size:", 8)])?;
         writeln!(to, "policy of {count} entries {size:27.0}")?;
     }
     kernel.enforce(&policy(&[]))?;

@@ -157,13 +157,15 @@ impl Connection {
             Denied::OtherName => (421, Why::Denied),
             Denied::NoPolicy => (503, Why::NoPolicy),
         };
+        // What comes behind it may be meant for the tunnel.
+        let is_tunnel = head.method.text(self.client_in.bytes()) == "CONNECT";
         self.client_in.take(head.octets);
         let body = Body::new(head.framing, Written::Nothing);
         // The client may send the body that it announced, or not, once it has the answer.
         let is_unsure = head.is_expecting && self.client_in.is_empty() && !body.is_done();
         let is_long = body.left().is_some_and(|left| left > DRAIN_OCTETS_MAX);
-        let keeps =
-            head.may_keep && !self.is_draining && why == Why::Denied && !is_unsure && !is_long;
+        let is_safe = !is_unsure && !is_long && !is_tunnel;
+        let keeps = head.may_keep && !self.is_draining && why == Why::Denied && is_safe;
         let text = format!("{}\r\n", reason(status));
         let answer = Answer {
             status,
