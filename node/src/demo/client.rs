@@ -129,8 +129,17 @@ pub(super) fn get(name: &str, port: u16) -> Result<String, Failure> {
 
 /// Gets a page over a connection that is kept.
 pub(super) fn get_by(stream: &mut TcpStream, host: &str) -> io::Result<String> {
+    Ok(request(stream, "GET / HTTP/1.1", host)?.1)
+}
+
+/// Sends a request, by its first line; gives the status line of the answer, and its body.
+pub(super) fn request(
+    stream: &mut TcpStream,
+    line: &str,
+    host: &str,
+) -> io::Result<(String, String)> {
     stream.set_read_timeout(Some(PATIENCE * 8))?;
-    stream.write_all(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes())?;
+    stream.write_all(format!("{line}\r\nHost: {host}\r\n\r\n").as_bytes())?;
     let mut text = Vec::new();
     let mut buffer = [0; 4_096];
     loop {
@@ -143,11 +152,12 @@ pub(super) fn get_by(stream: &mut TcpStream, host: &str) -> io::Result<String> {
             }
             continue;
         };
-        let length = head
-            .lines()
-            .find_map(|line| line.strip_prefix("Content-Length: ")?.parse::<usize>().ok());
+        let mut fields = head.lines().filter_map(|line| line.split_once(": "));
+        let length = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+        let length = length.and_then(|(_, value)| value.parse::<usize>().ok());
         if length.is_some_and(|length| body.len() >= length) || len == 0 {
-            return Ok(body.to_owned());
+            let status = head.lines().next().unwrap_or_default();
+            return Ok((status.to_owned(), body.to_owned()));
         }
     }
 }

@@ -132,6 +132,20 @@ pub(super) const STEPS: &[Step] = &[
         },
     },
     Step {
+        number: 7,
+        title: "productpage may read reviews: another method is answered by the gate, and never leaves the node",
+        policies: &[SEE_DNS, READ_REVIEWS],
+        act: read_and_delete,
+        expected: &[
+            "GET: HTTP/1.1 200 OK: a review with stars",
+            "DELETE: HTTP/1.1 403 Forbidden: Access denied",
+        ],
+        shown: Shown {
+            filters: &[("--protocol", "http")],
+            at_most: 4,
+        },
+    },
+    Step {
         number: 8,
         title: "the name's time runs out: the address closes, an open connection lives on",
         policies: &[CLIENT_ONE_NAME],
@@ -198,6 +212,20 @@ spec:
 ---
 ";
 
+const READ_REVIEWS: &str = "\
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: productpage-reviews}
+spec:
+  endpointSelector: {matchLabels: {app: productpage}}
+  egress:
+  - toEndpoints: [{matchLabels: {app: reviews}}]
+    toPorts:
+    - ports: [{port: '9080', protocol: TCP}]
+      rules: {http: [{method: GET, path: /reviews/.*}]}
+---
+";
+
 const CLIENT_ALL_NAMES: &str = "\
 apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
@@ -250,6 +278,27 @@ fn go_outside(stage: &Stage, _: &mut Daemon, voice: &mut Voice) -> Result<Vec<St
         let told = page.unwrap_or_else(|failure| failure.text().to_owned());
         voice.say_result(&told)?;
         seen.push(format!("{name}: {}", told.trim_end()));
+    }
+    Ok(seen)
+}
+
+/// productpage reads a review and tries to delete it, over one connection.
+fn read_and_delete(stage: &Stage, _: &mut Daemon, voice: &mut Voice) -> Result<Vec<String>> {
+    let connect = || client::connect("reviews", WEB_PORT);
+    let mut stream = stage
+        .ns("productpage-v1")?
+        .run(connect)?
+        .map_err(|failure| anyhow::anyhow!(failure.text()))?;
+    let mut seen = Vec::new();
+    for method in ["GET", "DELETE"] {
+        voice.say_command(
+            "productpage-v1",
+            &format!("{method} http://reviews:{WEB_PORT}/reviews/1"),
+        )?;
+        let line = format!("{method} /reviews/1 HTTP/1.1");
+        let (status, body) = client::request(&mut stream, &line, "reviews:9080")?;
+        voice.say_result(&format!("{status}\n{}\n", body.trim_end()))?;
+        seen.push(format!("{method}: {status}: {}", body.trim_end()));
     }
     Ok(seen)
 }
