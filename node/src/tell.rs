@@ -123,18 +123,10 @@ impl Teller {
             ..dns
         };
         let flow = self.dns_flow(told, peers, (dns, verdict));
-        // The server is the source of its answer.
         Some(Flow {
             time: Some(clock::time_of_day(told.asked_at + latency)),
-            is_reply: Some(true),
-            ip: flow.ip.map(|ip| Ip::new(ip.destination, ip.source)),
-            l4: flow.l4.map(turned),
-            source: flow.destination,
-            destination: flow.source,
-            source_names: flow.destination_names,
-            destination_names: flow.source_names,
             policy_log: self.log_of(told),
-            ..flow
+            ..answering(flow)
         })
     }
 
@@ -449,6 +441,20 @@ fn l4(
         ICMP => Some(L4::Icmpv4 { kind, code }),
         ICMPV6 => Some(L4::Icmpv6 { kind, code }),
         _ => None,
+    }
+}
+
+/// The flow of an answer, made of the request's: the server is the source of its answer.
+fn answering(request: Flow) -> Flow {
+    Flow {
+        is_reply: Some(true),
+        ip: request.ip.map(|ip| Ip::new(ip.destination, ip.source)),
+        l4: request.l4.map(turned),
+        source: request.destination,
+        destination: request.source,
+        source_names: request.destination_names,
+        destination_names: request.source_names,
+        ..request
     }
 }
 

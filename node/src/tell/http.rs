@@ -10,7 +10,7 @@ use httpproxy::{
 };
 use policy::L4Protocol;
 
-use super::{Peers, TCP, Teller, l4, turned};
+use super::{Peers, TCP, Teller, answering, l4};
 use crate::clock;
 
 /// Policy denied it.
@@ -78,15 +78,8 @@ impl Teller {
         let flow = self.allowed_by(request, flow);
         Flow {
             time: Some(clock::time_of_day(request.at + response.latency)),
-            is_reply: Some(true),
-            ip: flow.ip.map(|ip| Ip::new(ip.destination, ip.source)),
-            l4: flow.l4.map(turned),
-            source: flow.destination,
-            destination: flow.source,
-            source_names: flow.destination_names,
-            destination_names: flow.source_names,
             policy_log: self.remarks(request),
-            ..flow
+            ..answering(flow)
         }
     }
 
