@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
@@ -19,6 +19,7 @@ use transport::Gate;
 use crate::clock;
 use crate::flows::{News, NewsSink};
 use crate::guard::SharedLearner;
+use crate::serving::{self, DRAIN};
 
 /// The node, as the proxy sees it.
 struct NodeHost {
@@ -102,11 +103,6 @@ pub(crate) struct HttpThreads {
     _listening: Listening,
 }
 
-/// One for each core; more gain nothing.
-const WORKERS_MAX: usize = 4;
-/// How long a stopping proxy lets connections go on.
-const DRAIN: Duration = Duration::from_millis(1_500);
-
 impl HttpThreads {
     /// Opens the sockets in the gate and starts the threads: when this returns, connections that are
     /// redirected are accepted.
@@ -126,28 +122,23 @@ impl HttpThreads {
             endpoints: ArcSwap::default(),
         };
         let proxy = Arc::new(Proxy::new(host, gate.gate_end.index));
-        let count = std::thread::available_parallelism()
-            .map_or(1, std::num::NonZero::get)
-            .min(WORKERS_MAX);
-        let servers = gate.ns.run(|| HttpServer::open(&proxy, count))??;
+        let servers = gate
+            .ns
+            .run(|| HttpServer::open(&proxy, serving::workers()))??;
         let first = servers.first().context("a machine without cores")?;
         let listening = datapath.listen(&gate.ns, first.socket())?;
         let stop = CancellationToken::new();
         let mut threads = Vec::new();
         for (number, server) in servers.into_iter().enumerate() {
-            let (ns, stop) = (gate.ns.clone(), stop.clone());
-            let thread = std::thread::Builder::new().name(format!("http-{number}"));
-            threads.push(thread.spawn(move || {
-                let ended = ns.enter().and_then(|()| {
-                    let runtime = tokio::runtime::Builder::new_current_thread()
-                        .enable_all()
-                        .build()?;
-                    runtime.block_on(server.run(stop, DRAIN))
-                });
-                if let Err(error) = ended {
-                    tracing::error!("an HTTP worker ended: {error}");
-                }
-            })?);
+            let stop = stop.clone();
+            let serve = move || server.run(stop, DRAIN);
+            let name = format!("http-{number}");
+            threads.push(serving::spawn(
+                name,
+                &gate.ns,
+                "an HTTP worker ended",
+                serve,
+            )?);
         }
         Ok(Self {
             proxy,

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bpf_redirect::{Askers, Installed, KernelTable};
 use bpf_redirect_common::Listeners;
@@ -18,6 +18,7 @@ use transport::{Gate, NetNs};
 use crate::clock;
 use crate::flows::{News, NewsSink};
 use crate::learner::Learner;
+use crate::serving::{self, DRAIN};
 
 /// The node, as the proxy sees it.
 struct NodeHost {
@@ -76,11 +77,6 @@ pub(crate) struct DnsThreads {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// UDP workers: one for each core, since each batches by itself; more gain nothing.
-const WORKERS_MAX: usize = 4;
-/// How long a stopping proxy waits for answers on their way.
-const DRAIN: Duration = Duration::from_millis(1_500);
-
 impl DnsThreads {
     /// Opens all sockets in the gate and starts the threads: when this returns, queries are heard.
     ///
@@ -101,11 +97,8 @@ impl DnsThreads {
             gate.gate_end.index,
         ));
         let counters = Arc::clone(&proxy.counters);
-        let count = std::thread::available_parallelism()
-            .map_or(1, std::num::NonZero::get)
-            .min(WORKERS_MAX);
         let (workers, server) = gate.ns.run(|| {
-            let workers: Vec<_> = (0..count)
+            let workers: Vec<_> = (0..serving::workers())
                 .map(|_| UdpWorker::open(Arc::clone(&proxy)))
                 .collect::<Result<_, _>>()?;
             Ok::<_, std::io::Error>((workers, TcpServer::open(Arc::clone(&proxy))?))
@@ -196,18 +189,9 @@ impl DnsThreads {
         ns: &NetNs,
         server: TcpServer<NodeHost>,
     ) -> std::io::Result<()> {
-        let (ns, stop) = (ns.clone(), self.stop_tcp.clone());
-        let thread = std::thread::Builder::new().name(name).spawn(move || {
-            let ended = ns.enter().and_then(|()| {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()?;
-                runtime.block_on(server.run(stop, DRAIN))
-            });
-            if let Err(error) = ended {
-                tracing::error!("DNS over TCP ended: {error}");
-            }
-        });
+        let stop = self.stop_tcp.clone();
+        let serve = move || server.run(stop, DRAIN);
+        let thread = serving::spawn(name, ns, "DNS over TCP ended", serve);
         self.threads.push(thread?);
         Ok(())
     }
