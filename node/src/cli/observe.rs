@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use flow::{Compact, Line};
+use flow::{Line, Printer};
 
 use super::Which;
 use crate::control::{self, Command, stream};
@@ -87,14 +87,14 @@ impl Observe {
         };
         // Told here, before a daemon is asked.
         wanted.filter().map_err(|error| Exit::with(1, error))?;
-        let compact = Compact {
+        let compact = Printer {
             numeric: self.numeric,
             color: match self.color {
                 Color::Auto => io::stdout().is_terminal(),
                 Color::Always => true,
                 Color::Never => false,
             },
-            ..Compact::default()
+            ..Printer::default()
         };
         let mut out = io::stdout().lock();
         let mut text = String::new();
@@ -133,7 +133,7 @@ impl Observe {
             .collect()
     }
 
-    fn print(&self, line: &str, compact: &Compact, out: &mut String) -> anyhow::Result<()> {
+    fn print(&self, line: &str, compact: &Printer, out: &mut String) -> anyhow::Result<()> {
         if self.output == Form::Json {
             out.push_str(line);
             out.push('\n');

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use flow::{Compact, Cursor, Direction, Filter, Flow};
+use flow::{Cursor, Direction, Filter, Flow, Printer};
 
 use super::Options;
 use super::steps::{Shown, Step};
@@ -91,9 +91,9 @@ impl Voice {
             // Of a flow between two pods both ends tell; the one who sends is enough here.
             .filter(|flow| flow.traffic_direction != Direction::Ingress && filter.matches(flow))
             .collect();
-        let compact = Compact {
+        let compact = Printer {
             color: self.options.color,
-            ..Compact::default()
+            ..Printer::default()
         };
         for flow in flows.iter().take(shown.at_most) {
             let mut line = String::from("   ");
