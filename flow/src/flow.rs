@@ -284,7 +284,10 @@ impl Event {
             Self::Dns(_) | Self::Http(_) | Self::OtherL7 { .. } => Some("L7"),
             Self::PolicyVerdict { .. } | Self::Drop { .. } | Self::Trace { .. } => Some("L3_L4"),
             Self::Other { number: 0, .. } => None,
-            Self::Other { number: Self::SOCK_NUMBER, .. } => Some("SOCK"),
+            Self::Other {
+                number: Self::SOCK_NUMBER,
+                ..
+            } => Some("SOCK"),
             Self::Other { .. } => Some("L3_L4"),
         }
     }

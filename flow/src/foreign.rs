@@ -90,9 +90,15 @@ pub(crate) const XLATE_WORDS: Names = &[
 ];
 
 pub(crate) fn name_of(names: Names, number: u32) -> Option<&'static str> {
-    names.iter().find(|(it, _)| *it == number).map(|(_, name)| *name)
+    names
+        .iter()
+        .find(|(it, _)| *it == number)
+        .map(|(_, name)| *name)
 }
 
 pub(crate) fn number_of(names: Names, name: &str) -> Option<u32> {
-    names.iter().find(|(_, it)| *it == name).map(|(number, _)| *number)
+    names
+        .iter()
+        .find(|(_, it)| *it == name)
+        .map(|(number, _)| *number)
 }

@@ -171,7 +171,9 @@ impl Flow {
         object.number("proxy_port", self.proxy_port.into());
         if !foreign.trace_id.is_empty() {
             object.nested("trace_context", |object| {
-                object.nested("parent", |object| object.text("trace_id", &foreign.trace_id));
+                object.nested("parent", |object| {
+                    object.text("trace_id", &foreign.trace_id)
+                });
             });
         }
         object.enumerated("sock_xlate_point", XLATE_POINTS, foreign.sock_xlate_point);
@@ -423,13 +425,13 @@ impl Object<'_> {
         write!(self.key(key), "{value}").ok();
     }
 
-    fn flag(&mut self, key: &str, value: bool) {
+    pub(crate) fn flag(&mut self, key: &str, value: bool) {
         if value {
             self.raw(key, "true");
         }
     }
 
-    fn number(&mut self, key: &str, value: u32) {
+    pub(crate) fn number(&mut self, key: &str, value: u32) {
         if value != 0 {
             self.raw(key, value);
         }
@@ -440,7 +442,7 @@ impl Object<'_> {
         self.shown(key, Some(value).filter(|value| *value != 0));
     }
 
-    fn list<T>(&mut self, key: &str, items: &[T], write: impl Fn(&mut String, &T)) {
+    pub(crate) fn list<T>(&mut self, key: &str, items: &[T], write: impl Fn(&mut String, &T)) {
         if items.is_empty() {
             return;
         }
@@ -473,7 +475,7 @@ impl Object<'_> {
 }
 
 /// Appends a JSON string with the escapes of Go's encoder.
-fn string(text: &str, out: &mut String) {
+pub(crate) fn string(text: &str, out: &mut String) {
     out.push('"');
     for c in text.chars() {
         match c {

@@ -21,6 +21,7 @@ mod lost;
 mod message;
 mod packet;
 mod print;
+mod query;
 mod read;
 mod reserved;
 mod ring;
@@ -33,7 +34,10 @@ mod verdict;
 pub use dns::{Dns, NO_TTL, RecordType, rcode_text};
 pub use drop_reason::DropReason;
 pub use endpoint::{Endpoint, PolicyRef, Workload};
-pub use filter::{Filter, FilterError};
+pub use filter::{
+    EventType, FILTER_FLAGS, Filter, FilterError, FilterFlag, FilterFlags, FlowFilter, IpVersion,
+    PeerFilter,
+};
 pub use flow::{Emitter, Event, FileInfo, Flow, Interface};
 pub use foreign::{Foreign, Service, Tunnel};
 pub use http::{Http, HttpHeader};
@@ -41,6 +45,7 @@ pub use lost::{LostEvents, LostSource};
 pub use message::MessageKind;
 pub use packet::{BadMacAddr, Ethernet, Ip, L4, MacAddr, TcpFlags};
 pub use print::{Printer, Table};
+pub use query::{LOST_EVENTS_INTERVAL, Query, QueryError, Reader};
 pub use read::{Line, ReadError};
 pub use ring::{Batch, Cursor, Ring};
 pub use time::{Time, TimeFormat};

@@ -115,7 +115,8 @@ impl Table {
     }
 
     fn add(&mut self, cells: Vec<(&str, String)>) {
-        self.rows.push(cells.into_iter().map(|(_, cell)| cell).collect());
+        self.rows
+            .push(cells.into_iter().map(|(_, cell)| cell).collect());
     }
 
     /// Appends all rows, each with its newline.

@@ -2,9 +2,7 @@
 
 use super::fields::Fields;
 use super::{ReadError, read_ip, read_l4};
-use crate::foreign::{
-    CAPTURE_POINTS, Foreign, Service, TUNNELS, Tunnel, XLATE_POINTS, number_of,
-};
+use crate::foreign::{CAPTURE_POINTS, Foreign, Service, TUNNELS, Tunnel, XLATE_POINTS, number_of};
 
 /// None if none of them is set.
 pub(super) fn read(object: &Fields<'_>) -> Result<Option<Foreign>, ReadError> {
