@@ -12,6 +12,7 @@ use crate::flow::{Event, Flow};
 use crate::foreign::{CAPTURE_POINTS, Foreign, Service, TUNNELS, Tunnel, XLATE_POINTS};
 use crate::http::Http;
 use crate::limits::LINE_OCTETS_MAX;
+use crate::mask::FieldMask;
 use crate::message::MessageKind;
 use crate::packet::{Ip, L4, TcpFlags};
 use crate::time::Time;
@@ -27,20 +28,27 @@ impl Flow {
     /// Appends the exporter's line, `{"flow":…,"node_name":…,"time":…}`, without a newline. It has at
     /// most [`LINE_OCTETS_MAX`] octets: lists of a longer one are cut and `policy_log` says so.
     pub fn write_exporter_line(&self, out: &mut String) {
+        self.write_wanted_line(&ALL, out);
+    }
+
+    /// The same, with those fields of the flow alone that are wanted.
+    pub fn write_wanted_line(&self, mask: &FieldMask, out: &mut String) {
         let start = out.len();
-        self.write_line(out);
+        self.write_line(mask, out);
         for items_max in [64, 16, 4, 0] {
             if out.len() - start <= LINE_OCTETS_MAX {
                 break;
             }
             out.truncate(start);
-            self.cut(items_max).write_line(out);
+            self.cut(items_max).write_line(mask, out);
         }
     }
 
-    fn write_line(&self, out: &mut String) {
+    fn write_line(&self, mask: &FieldMask, out: &mut String) {
         Object::write(out, |line| {
-            line.nested("flow", |object| self.write_fields(object));
+            if let Some(out) = line.key("flow") {
+                Object::write_wanted(out, mask, |object| self.write_fields(object));
+            }
             line.text("node_name", &self.node_name);
             line.time("time", self.time);
         });
@@ -353,17 +361,30 @@ fn drop_reason_desc(reason: Option<DropReason>, object: &mut Object<'_>) {
 pub(crate) struct Object<'a> {
     out: &'a mut String,
     empty: bool,
+    /// Which fields are wanted.
+    mask: &'a FieldMask,
 }
+
+/// All of them.
+static ALL: FieldMask = FieldMask::ALL;
 
 impl Object<'_> {
     /// Appends an object with the fields that the closure writes.
     pub(crate) fn write(out: &mut String, fields: impl FnOnce(&mut Object<'_>)) {
+        Object::write_wanted(out, &ALL, fields);
+    }
+
+    /// The same, with those fields alone that are wanted.
+    fn write_wanted(out: &mut String, mask: &FieldMask, fields: impl FnOnce(&mut Object<'_>)) {
         out.push('{');
-        fields(&mut Object { out, empty: true });
+        let empty = true;
+        fields(&mut Object { out, empty, mask });
         out.push('}');
     }
 
-    fn key(&mut self, key: &str) -> &mut String {
+    /// Where the value of a field goes that is wanted.
+    fn key(&mut self, key: &str) -> Option<&mut String> {
+        self.mask.of(key)?;
         if !self.empty {
             self.out.push(',');
         }
@@ -371,23 +392,33 @@ impl Object<'_> {
         self.out.push('"');
         self.out.push_str(key);
         self.out.push_str("\":");
-        self.out
+        Some(self.out)
     }
 
     pub(crate) fn nested(&mut self, key: &str, fields: impl FnOnce(&mut Object<'_>)) {
-        Object::write(self.key(key), fields);
+        let Some(mask) = self.mask.of(key) else {
+            return;
+        };
+        if let Some(out) = self.key(key) {
+            Object::write_wanted(out, mask, fields);
+        }
     }
 
     pub(crate) fn text(&mut self, key: &str, value: &str) {
-        if !value.is_empty() {
-            string(value, self.key(key));
+        if value.is_empty() {
+            return;
+        }
+        if let Some(out) = self.key(key) {
+            string(value, out);
         }
     }
 
     /// A value whose text needs no escape.
     pub(crate) fn shown(&mut self, key: &str, value: Option<impl Display>) {
-        if let Some(value) = value {
-            write!(self.key(key), "\"{value}\"").ok();
+        if let Some(value) = value
+            && let Some(out) = self.key(key)
+        {
+            write!(out, "\"{value}\"").ok();
         }
     }
 
@@ -415,14 +446,16 @@ impl Object<'_> {
 
     pub(crate) fn time(&mut self, key: &str, time: Option<Time>) {
         let Some(time) = time else { return };
-        let out = self.key(key);
+        let Some(out) = self.key(key) else { return };
         out.push('"');
         time.write_json(out);
         out.push('"');
     }
 
     pub(crate) fn raw(&mut self, key: &str, value: impl Display) {
-        write!(self.key(key), "{value}").ok();
+        if let Some(out) = self.key(key) {
+            write!(out, "{value}").ok();
+        }
     }
 
     pub(crate) fn flag(&mut self, key: &str, value: bool) {
@@ -446,7 +479,7 @@ impl Object<'_> {
         if items.is_empty() {
             return;
         }
-        let out = self.key(key);
+        let Some(out) = self.key(key) else { return };
         out.push('[');
         for (at, item) in items.iter().enumerate() {
             if at > 0 {
