@@ -58,7 +58,9 @@ impl Query {
         !is_early && self.filter.matches(flow)
     }
 
-    fn is_past(&self, flow: &Flow) -> bool {
+    /// Whether a flow is after the last that may be wanted.
+    #[must_use]
+    pub fn is_past(&self, flow: &Flow) -> bool {
         self.until.is_some_and(|until| flow.time > Some(until))
     }
 }
