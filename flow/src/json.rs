@@ -92,8 +92,9 @@ impl Flow {
         if let Some(l4) = self.l4 {
             object.nested("l4", |object| l4_fields(l4, object));
         }
-        let foreign = self.foreign.as_deref();
-        if let Some(tunnel) = foreign.and_then(|foreign| foreign.tunnel.as_ref()) {
+        let none = Foreign::default();
+        let foreign = self.foreign.as_deref().unwrap_or(&none);
+        if let Some(tunnel) = &foreign.tunnel {
             object.nested("tunnel", |object| tunnel_fields(tunnel, object));
         }
         // An event of which nothing is told has no peers.
@@ -105,10 +106,13 @@ impl Flow {
                 endpoint_fields(&self.destination, object)
             });
         }
-        self.write_later_fields(object, foreign.unwrap_or(&Foreign::default()));
+        self.write_event(object, foreign);
+        self.write_sight(object, foreign);
+        self.write_policies(object, foreign);
     }
 
-    fn write_later_fields(&self, object: &mut Object<'_>, foreign: &Foreign) {
+    /// What happened, and whom it is about.
+    fn write_event(&self, object: &mut Object<'_>, foreign: &Foreign) {
         object.shown("Type", self.event.layer());
         object.text("node_name", &self.node_name);
         object.texts("node_labels", &foreign.node_labels);
@@ -152,6 +156,10 @@ impl Flow {
             let is_unknown = *reason == TraceReason::Unknown;
             object.name("trace_reason", reason.name(), is_unknown);
         }
+    }
+
+    /// Where it was seen.
+    fn write_sight(&self, object: &mut Object<'_>, foreign: &Foreign) {
         if let Some(file) = &self.file {
             object.nested("file", |object| {
                 object.text("name", &file.name);
@@ -188,6 +196,10 @@ impl Flow {
         object.long("socket_cookie", foreign.socket_cookie);
         object.long("cgroup_id", foreign.cgroup_id);
         object.text("Summary", &self.summary());
+    }
+
+    /// Who decided.
+    fn write_policies(&self, object: &mut Object<'_>, foreign: &Foreign) {
         object.policies("egress_allowed_by", &self.egress_allowed_by);
         object.policies("ingress_allowed_by", &self.ingress_allowed_by);
         object.policies("egress_denied_by", &self.egress_denied_by);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct FieldMask {
     /// The fields that are wanted, each with what is wanted of it; none for all of it.
-    fields: BTreeMap<&'static str, FieldMask>,
+    fields: BTreeMap<&'static str, Self>,
 }
 
 /// A path that no flow has.

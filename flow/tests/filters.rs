@@ -68,7 +68,7 @@ fn query(line: &str) -> Query {
     let time = |flag| option(line, flag).map(|it| Time::from_rfc3339(&it).unwrap());
     let number = |flag| option(line, flag).map(|it| it.parse().unwrap());
     Query {
-        number: number("--first").or(number("--last")).unwrap_or(0),
+        number: number("--first").or_else(|| number("--last")).unwrap_or(0),
         first: number("--first").is_some(),
         follow: false,
         since: time("--since"),

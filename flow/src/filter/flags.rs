@@ -162,10 +162,12 @@ impl Flags {
     /// What only the reader of the filter finds is told as the flag's that was added.
     fn check_values(&self, flag: &'static str, value: &str) -> Result<(), FilterError> {
         for filter in [&self.left, &self.right] {
-            Terms::of(filter).map_err(|error| match error {
-                FilterError::BadField { problem, .. } => bad(flag, value, problem),
-                error => error,
-            })?;
+            match Terms::of(filter) {
+                Err(FilterError::BadField { problem, .. }) => {
+                    return Err(bad(flag, value, problem));
+                }
+                terms => terms.map(drop)?,
+            }
         }
         Ok(())
     }

@@ -161,7 +161,7 @@ fn read_peer(
         "service" => peer.service = strings(value)?,
         "port" => peer.port = strings(value)?,
         "cluster_name" => peer.cluster_name = strings(value)?,
-        "identity" => peer.identity = each(value, |it| small(it))?,
+        "identity" => peer.identity = each(value, small)?,
         "workload" => {
             peer.workload = each(value, |it| {
                 Some(Workload {
@@ -268,9 +268,9 @@ fn enums<T>(
     from_name: impl Fn(&str) -> Option<T>,
     from_number: impl Fn(usize) -> Option<T>,
 ) -> Result<Vec<T>, String> {
-    each(value, |item| match item {
-        Value::String(name) => from_name(name),
-        item => from_number(usize::try_from(item.as_u64()?).ok()?),
+    each(value, |item| match item.as_str() {
+        Some(name) => from_name(name),
+        None => from_number(usize::try_from(item.as_u64()?).ok()?),
     })
 }
 

@@ -8,7 +8,7 @@ const NANOS_PER_SEC: i128 = 1_000_000_000;
 /// `2026-03-05T09:07:01Z`.
 pub(super) fn read(text: &str, now: Time) -> Option<Time> {
     let shorter = [
-        format!("{text}"),
+        text.to_owned(),
         format!("{text}Z"),
         format!("{text}:00Z"),
         format!("{text}:00:00Z"),
