@@ -116,8 +116,10 @@ fn peers(flow: &Flow, foreign: &Foreign, mask: &FieldMask, message: &mut pb::Flo
     let is_told = flow.event.layer().is_some();
     message.source = wanted(mask, "source", |mask| endpoint(&flow.source, mask))
         .filter(|_| is_told || flow.source != Endpoint::default());
-    message.destination = wanted(mask, "destination", |mask| endpoint(&flow.destination, mask))
-        .filter(|_| is_told || flow.destination != Endpoint::default());
+    message.destination = wanted(mask, "destination", |mask| {
+        endpoint(&flow.destination, mask)
+    })
+    .filter(|_| is_told || flow.destination != Endpoint::default());
     message.source_names = or_zero(mask, "source_names", || texts(&flow.source_names));
     message.destination_names =
         or_zero(mask, "destination_names", || texts(&flow.destination_names));
@@ -133,11 +135,12 @@ fn peers(flow: &Flow, foreign: &Foreign, mask: &FieldMask, message: &mut pb::Flo
         .destination_service
         .as_ref()
         .and_then(|it| wanted(mask, "destination_service", |mask| service(it, mask)));
-    message.traffic_direction = or_zero(mask, "traffic_direction", || match flow.traffic_direction {
-        Direction::Unknown => pb::TrafficDirection::Unknown as i32,
-        Direction::Ingress => pb::TrafficDirection::Ingress as i32,
-        Direction::Egress => pb::TrafficDirection::Egress as i32,
-    });
+    message.traffic_direction =
+        or_zero(mask, "traffic_direction", || match flow.traffic_direction {
+            Direction::Unknown => pb::TrafficDirection::Unknown as i32,
+            Direction::Ingress => pb::TrafficDirection::Ingress as i32,
+            Direction::Egress => pb::TrafficDirection::Egress as i32,
+        });
 }
 
 /// Where it was seen.
@@ -173,8 +176,9 @@ fn sight(flow: &Flow, foreign: &Foreign, mask: &FieldMask, message: &mut pb::Flo
     message.debug_capture_point = or_zero(mask, "debug_capture_point", || {
         number(foreign.debug_capture_point)
     });
-    message.sock_xlate_point =
-        or_zero(mask, "sock_xlate_point", || number(foreign.sock_xlate_point));
+    message.sock_xlate_point = or_zero(mask, "sock_xlate_point", || {
+        number(foreign.sock_xlate_point)
+    });
     message.socket_cookie = or_zero(mask, "socket_cookie", || foreign.socket_cookie);
     message.cgroup_id = or_zero(mask, "cgroup_id", || foreign.cgroup_id);
     message.aggregate = foreign.aggregate.and_then(|[ingress, egress, unknown]| {
@@ -189,13 +193,11 @@ fn sight(flow: &Flow, foreign: &Foreign, mask: &FieldMask, message: &mut pb::Flo
 /// Who decided.
 fn policies(flow: &Flow, mask: &FieldMask, message: &mut pb::Flow) {
     let all = |policies: &[PolicyRef]| policies.iter().map(policy).collect();
-    message.egress_allowed_by =
-        or_zero(mask, "egress_allowed_by", || all(&flow.egress_allowed_by));
+    message.egress_allowed_by = or_zero(mask, "egress_allowed_by", || all(&flow.egress_allowed_by));
     message.ingress_allowed_by =
         or_zero(mask, "ingress_allowed_by", || all(&flow.ingress_allowed_by));
     message.egress_denied_by = or_zero(mask, "egress_denied_by", || all(&flow.egress_denied_by));
-    message.ingress_denied_by =
-        or_zero(mask, "ingress_denied_by", || all(&flow.ingress_denied_by));
+    message.ingress_denied_by = or_zero(mask, "ingress_denied_by", || all(&flow.ingress_denied_by));
     message.policy_log = or_zero(mask, "policy_log", || texts(&flow.policy_log));
 }
 
@@ -358,7 +360,9 @@ fn http_record(http: &flow::Http, mask: &FieldMask) -> pb::Http {
         method: or_zero(mask, "method", || http.method.to_string()),
         url: or_zero(mask, "url", || http.url.to_string()),
         protocol: or_zero(mask, "protocol", || http.protocol.to_string()),
-        headers: or_zero(mask, "headers", || http.headers.iter().map(header).collect()),
+        headers: or_zero(mask, "headers", || {
+            http.headers.iter().map(header).collect()
+        }),
     }
 }
 

@@ -23,7 +23,10 @@ impl Peer for Service {
             name: self.node.name.to_string(),
             address: self.address.clone(),
             r#type: ChangeNotificationType::PeerAdded as i32,
-            tls: self.server_name.clone().map(|server_name| Tls { server_name }),
+            tls: self
+                .server_name
+                .clone()
+                .map(|server_name| Tls { server_name }),
         };
         let open = stream::pending().map(move |never| {
             let _ = &place;

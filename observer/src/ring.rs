@@ -230,6 +230,7 @@ impl Rate {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a start for a made-up clock")]
 mod tests {
     use super::*;
     use flow::{DropReason, Endpoint, Event, Verdict};
@@ -268,7 +269,10 @@ mod tests {
         ring.push([flow("a")], start + Duration::from_secs(1800));
         let names = |secs| {
             let names = ring.namespaces(start + Duration::from_secs(secs));
-            names.into_iter().map(|(_, name)| name.to_string()).collect::<Vec<_>>()
+            names
+                .into_iter()
+                .map(|(_, name)| name.to_string())
+                .collect::<Vec<_>>()
         };
         assert_eq!(names(1900), ["a", "b"]);
         assert_eq!(names(3700), ["a"]);

@@ -106,16 +106,17 @@ impl Server {
     ///
     /// # Errors
     /// If it can't be made, or the files not be used.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a socket of the node's own, where clients look for it"
+    )]
     pub fn tcp(node: Node, address: SocketAddr, tls: &Tls) -> Result<Self, ServeError> {
         let failed = |error| ServeError::Listen {
             place: address.to_string(),
             error,
         };
         let config = ServerTlsConfig::new()
-            .identity(Identity::from_pem(
-                read(&tls.certificate)?,
-                read(&tls.key)?,
-            ))
+            .identity(Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?))
             .client_ca_root(Certificate::from_pem(read(&tls.client_ca)?));
         // Looks into the files, which would else be found wrong only when it is served.
         TonicServer::builder()

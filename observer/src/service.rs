@@ -205,7 +205,11 @@ impl Observer for Service {
         events.retain(|(time, _)| since.is_none_or(|since| *time >= since));
         let number = usize::try_from(request.number).unwrap_or(usize::MAX);
         if !request.first && since.is_none() {
-            let all = if number == 0 && !request.follow { usize::MAX } else { number };
+            let all = if number == 0 && !request.follow {
+                usize::MAX
+            } else {
+                number
+            };
             let skipped = events.len().saturating_sub(all);
             events.drain(..skipped);
         }

@@ -122,10 +122,10 @@ fn number_of(flow: &pb::Flow) -> u32 {
 }
 
 fn time(text: &str) -> Option<prost_types::Timestamp> {
-    let nanos = Time::from_rfc3339(text).unwrap().unix_nanos();
+    let nanos = Time::from_rfc3339(text)?.unix_nanos();
     Some(prost_types::Timestamp {
-        seconds: i64::try_from(nanos.div_euclid(1_000_000_000)).unwrap(),
-        nanos: i32::try_from(nanos.rem_euclid(1_000_000_000)).unwrap(),
+        seconds: i64::try_from(nanos.div_euclid(1_000_000_000)).ok()?,
+        nanos: i32::try_from(nanos.rem_euclid(1_000_000_000)).ok()?,
     })
 }
 
@@ -138,35 +138,76 @@ async fn where_a_stream_begins_and_ends_is_by_hubbles_rules() {
     };
     let none = GetFlowsRequest::default;
     for (request, expected) in [
-        (GetFlowsRequest { number: 3, ..none() }, vec![68, 69, 72]),
-        (GetFlowsRequest { number: 3, first: true, ..none() }, vec![1, 2, 3]),
         (
-            GetFlowsRequest { since: time("2026-03-05T09:07:30Z"), until: time("2026-03-05T09:07:33Z"), ..none() },
+            GetFlowsRequest {
+                number: 3,
+                ..none()
+            },
+            vec![68, 69, 72],
+        ),
+        (
+            GetFlowsRequest {
+                number: 3,
+                first: true,
+                ..none()
+            },
+            vec![1, 2, 3],
+        ),
+        (
+            GetFlowsRequest {
+                since: time("2026-03-05T09:07:30Z"),
+                until: time("2026-03-05T09:07:33Z"),
+                ..none()
+            },
             vec![30, 31, 32],
         ),
         (
-            GetFlowsRequest { since: time("2026-03-05T09:08:05Z"), number: 2, ..none() },
+            GetFlowsRequest {
+                since: time("2026-03-05T09:08:05Z"),
+                number: 2,
+                ..none()
+            },
             vec![65, 66],
         ),
         (
-            GetFlowsRequest { number: 2, whitelist: vec![dropped.clone()], ..none() },
+            GetFlowsRequest {
+                number: 2,
+                whitelist: vec![dropped.clone()],
+                ..none()
+            },
             vec![48, 49],
         ),
         (
-            GetFlowsRequest { number: 4, blacklist: vec![dropped], until: time("2026-03-05T09:07:50Z"), first: true, ..none() },
+            GetFlowsRequest {
+                number: 4,
+                blacklist: vec![dropped],
+                until: time("2026-03-05T09:07:50Z"),
+                first: true,
+                ..none()
+            },
             vec![1, 2, 3, 4],
         ),
     ] {
-        assert_eq!(stage.numbers(request.clone()).await, expected, "{request:?}");
+        assert_eq!(
+            stage.numbers(request.clone()).await,
+            expected,
+            "{request:?}"
+        );
     }
-    let everything = GetFlowsRequest { number: u64::MAX, ..none() };
+    let everything = GetFlowsRequest {
+        number: u64::MAX,
+        ..none()
+    };
     assert_eq!(stage.numbers(everything).await.len(), 70);
 }
 
 #[tokio::test]
 async fn every_filter_of_the_table_gives_what_hubble_gives() {
     let stage = Stage::with_cases();
-    for row in include_str!("../../flow/tests/data/filters.tsv").lines().skip(1) {
+    for row in include_str!("../../flow/tests/data/filters.tsv")
+        .lines()
+        .skip(1)
+    {
         let [line, allow, deny, shown] = row.split('\t').collect::<Vec<_>>()[..] else {
             panic!("{row}")
         };
@@ -195,6 +236,7 @@ fn filters(text: &str) -> Vec<pb::FlowFilter> {
     values.map(read).collect()
 }
 
+#[expect(clippy::too_many_lines, reason = "one for each field")]
 fn message_of(filter: flow::FlowFilter) -> pb::FlowFilter {
     let workload = |it: flow::Workload| pb::Workload {
         name: it.name.to_string(),
@@ -316,33 +358,56 @@ async fn what_makes_no_sense_is_refused_by_its_name() {
     let filters = vec![pb::FlowFilter::default(); FILTERS_MAX + 1];
     for (request, named) in [
         (
-            GetFlowsRequest { first: true, follow: true, ..none() },
+            GetFlowsRequest {
+                first: true,
+                follow: true,
+                ..none()
+            },
             "first cannot be specified with follow",
         ),
         (
-            filter(pb::FlowFilter { source_ip: vec!["x".to_owned()], ..pb::FlowFilter::default() }),
+            filter(pb::FlowFilter {
+                source_ip: vec!["x".to_owned()],
+                ..pb::FlowFilter::default()
+            }),
             "source_ip",
         ),
         (
-            filter(pb::FlowFilter { http_path: vec!["(".to_owned()], ..pb::FlowFilter::default() }),
+            filter(pb::FlowFilter {
+                http_path: vec!["(".to_owned()],
+                ..pb::FlowFilter::default()
+            }),
             "http_path",
         ),
         (
             filter(pb::FlowFilter {
-                experimental: Some(pb::flow_filter::Experimental { cel_expression: vec!["true".to_owned()] }),
+                experimental: Some(pb::flow_filter::Experimental {
+                    cel_expression: vec!["true".to_owned()],
+                }),
                 ..pb::FlowFilter::default()
             }),
             "CEL",
         ),
         (mask("nope"), "nope"),
-        (GetFlowsRequest { whitelist: filters, ..none() }, "256"),
+        (
+            GetFlowsRequest {
+                whitelist: filters,
+                ..none()
+            },
+            "256",
+        ),
     ] {
         let status = stage.ask(request).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
         assert!(status.message().contains(named), "{status:?}");
     }
     let debug = GetDebugEventsRequest::default();
-    let status = stage.client().await.get_debug_events(debug).await.unwrap_err();
+    let status = stage
+        .client()
+        .await
+        .get_debug_events(debug)
+        .await
+        .unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
 }
 
@@ -357,20 +422,25 @@ async fn a_mask_is_obeyed_to_the_letter_but_for_the_one_of_the_stock_command() {
         }),
         ..GetFlowsRequest::default()
     };
-    let answers = stage.ask(ask("source.pod_name,l7.dns.query")).await.unwrap();
+    let answers = stage
+        .ask(ask("source.pod_name,l7.dns.query"))
+        .await
+        .unwrap();
     let flow = flow_of(&answers[0]).unwrap();
-    let mut expected = pb::Flow::default();
-    expected.source = Some(pb::Endpoint {
-        pod_name: "cart-6f7c9d5b8-x2x4p".to_owned(),
-        ..pb::Endpoint::default()
-    });
-    expected.l7 = Some(pb::Layer7 {
-        record: Some(pb::layer7::Record::Dns(pb::Dns {
-            query: "api.example.com.".to_owned(),
-            ..pb::Dns::default()
-        })),
-        ..pb::Layer7::default()
-    });
+    let expected = pb::Flow {
+        source: Some(pb::Endpoint {
+            pod_name: "cart-6f7c9d5b8-x2x4p".to_owned(),
+            ..pb::Endpoint::default()
+        }),
+        l7: Some(pb::Layer7 {
+            record: Some(pb::layer7::Record::Dns(pb::Dns {
+                query: "api.example.com.".to_owned(),
+                ..pb::Dns::default()
+            })),
+            ..pb::Layer7::default()
+        }),
+        ..pb::Flow::default()
+    };
     assert_eq!(*flow, expected);
     assert_eq!(answers[0].node_name, "prod/node-1");
     assert_eq!(answers[0].time, time("2026-03-05T09:07:01.037Z"));
@@ -401,22 +471,38 @@ async fn a_message_says_what_the_flow_says() {
         let verdict = pb::Verdict::try_from(message.verdict).unwrap();
         assert_eq!(verdict.as_str_name(), flow.verdict.name(), "{line}");
         let direction = pb::TrafficDirection::try_from(message.traffic_direction).unwrap();
-        assert_eq!(direction.as_str_name(), flow.traffic_direction.name(), "{line}");
+        assert_eq!(
+            direction.as_str_name(),
+            flow.traffic_direction.name(),
+            "{line}"
+        );
         let json = json_of(&flow);
         let text = |key: &str| json.get(key).and_then(|it| it.as_str()).unwrap_or("");
         let reason = pb::TraceReason::try_from(message.trace_reason).unwrap();
         let told = Some(text("trace_reason")).filter(|it| !it.is_empty());
-        assert_eq!(reason.as_str_name(), told.unwrap_or("TRACE_REASON_UNKNOWN"), "{line}");
+        assert_eq!(
+            reason.as_str_name(),
+            told.unwrap_or("TRACE_REASON_UNKNOWN"),
+            "{line}"
+        );
         let point = pb::TraceObservationPoint::try_from(message.trace_observation_point).unwrap();
         let told = Some(text("trace_observation_point")).filter(|it| !it.is_empty());
-        assert_eq!(point.as_str_name(), told.unwrap_or("UNKNOWN_POINT"), "{line}");
+        assert_eq!(
+            point.as_str_name(),
+            told.unwrap_or("UNKNOWN_POINT"),
+            "{line}"
+        );
         let auth = pb::AuthType::try_from(message.auth_type).unwrap();
         let told = Some(text("auth_type")).filter(|it| !it.is_empty());
         assert_eq!(auth.as_str_name(), told.unwrap_or("DISABLED"), "{line}");
         let kind = pb::FlowType::try_from(message.r#type).unwrap();
         let told = Some(text("Type")).filter(|it| !it.is_empty());
         assert_eq!(kind.as_str_name(), told.unwrap_or("UNKNOWN_TYPE"), "{line}");
-        let names: Vec<_> = flow.destination_names.iter().map(ToString::to_string).collect();
+        let names: Vec<_> = flow
+            .destination_names
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(message.destination_names, names, "{line}");
         assert_eq!(message.is_reply, flow.is_reply, "{line}");
         assert_eq!(message.proxy_port, u32::from(flow.proxy_port), "{line}");
@@ -449,11 +535,20 @@ async fn a_follower_gets_what_comes_and_one_that_is_overtaken_is_told_how_much_i
         ..GetFlowsRequest::default()
     };
     let mut fast = client.get_flows(follow.clone()).await.unwrap().into_inner();
-    let mut stopped = stage.client().await.get_flows(follow).await.unwrap().into_inner();
+    let mut stopped = stage
+        .client()
+        .await
+        .get_flows(follow)
+        .await
+        .unwrap()
+        .into_inner();
     let mut seen = 0_u64;
     let rounds = 4_000;
     for _ in 0..rounds {
-        stage.node.flows.push((0..32).map(|_| denied()), Instant::now());
+        stage
+            .node
+            .flows
+            .push((0..32).map(|_| denied()), Instant::now());
         for _ in 0..32 {
             let answer = fast.message().await.unwrap().unwrap();
             assert!(flow_of(&answer).is_some(), "{answer:?}");
@@ -512,13 +607,23 @@ async fn the_node_its_namespaces_its_status_and_its_health_are_told() {
     let status = status.into_inner();
     let counts = (status.num_flows, status.max_flows, status.seen_flows);
     assert_eq!(counts, (70, 4095, 70));
-    assert!(status.uptime_ns > 0 && status.flows_rate > 0.0, "{status:?}");
+    assert!(
+        status.uptime_ns > 0 && status.flows_rate > 0.0,
+        "{status:?}"
+    );
 
-    let nodes = client.get_nodes(GetNodesRequest {}).await.unwrap().into_inner();
+    let nodes = client
+        .get_nodes(GetNodesRequest {})
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(nodes.nodes[0].name, "prod/node-1");
     assert_eq!(nodes.nodes[0].num_flows, 70);
 
-    let namespaces = client.get_namespaces(GetNamespacesRequest {}).await.unwrap();
+    let namespaces = client
+        .get_namespaces(GetNamespacesRequest {})
+        .await
+        .unwrap();
     let namespaces = namespaces.into_inner().namespaces;
     let names: Vec<_> = namespaces.iter().map(|it| it.namespace.as_str()).collect();
     assert_eq!(names, ["kube-system", "shop"]);
@@ -529,7 +634,11 @@ async fn the_node_its_namespaces_its_status_and_its_health_are_told() {
     assert_eq!((peer.name.as_str(), peer.r#type), ("prod/node-1", 1));
 
     let mut health = tonic_health::pb::health_client::HealthClient::new(stage.channel().await);
-    for (service, is_known) in [("hubble.server.Observer", true), ("", true), ("nope", false)] {
+    for (service, is_known) in [
+        ("hubble.server.Observer", true),
+        ("", true),
+        ("nope", false),
+    ] {
         let service = service.to_owned();
         let check = health.check(tonic_health::pb::HealthCheckRequest { service });
         assert_eq!(check.await.is_ok(), is_known);
@@ -547,7 +656,10 @@ async fn agent_events_are_told_and_followed() {
         };
         stage.node.agent.push(Time::from_unix_nanos(nanos), event);
     };
-    stage.node.agent.push(Time::from_unix_nanos(1), AgentEvent::Started);
+    stage
+        .node
+        .agent
+        .push(Time::from_unix_nanos(1), AgentEvent::Started);
     tell(2, 1);
     let mut client = stage.client().await;
     let last = GetAgentEventsRequest {
@@ -566,7 +678,10 @@ async fn agent_events_are_told_and_followed() {
         ..GetAgentEventsRequest::default()
     };
     let mut events = client.get_agent_events(follow).await.unwrap().into_inner();
-    for expected in [pb::AgentEventType::AgentStarted, pb::AgentEventType::PolicyUpdated] {
+    for expected in [
+        pb::AgentEventType::AgentStarted,
+        pb::AgentEventType::PolicyUpdated,
+    ] {
         let event = events.message().await.unwrap().unwrap();
         assert_eq!(kind(&event.agent_event), expected as i32);
     }

@@ -42,7 +42,11 @@ impl AgentNews {
                 let workload = &guarded.found.workload;
                 let endpoint = AgentEndpoint {
                     id: id.get().into(),
-                    labels: workload.labels.iter().map(|it| it.to_string().into()).collect(),
+                    labels: workload
+                        .labels
+                        .iter()
+                        .map(|it| it.to_string().into())
+                        .collect(),
                     pod_name: workload.name.as_str().into(),
                     namespace: workload.namespace.as_str().into(),
                 };

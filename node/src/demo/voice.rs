@@ -81,7 +81,12 @@ impl Voice {
     }
 
     /// The flows of a step, as `hubble observe` prints them.
-    pub(super) fn say_flows(&mut self, ring: &SharedRing, since: Cursor, shown: Shown) -> Result<()> {
+    pub(super) fn say_flows(
+        &mut self,
+        ring: &SharedRing,
+        since: Cursor,
+        shown: Shown,
+    ) -> Result<()> {
         let mut flags = FilterFlags::default();
         for (flag, value) in shown.filters {
             flags.allow(flag, value)?;
