@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use bpf_redirect::{Attachment, Datapath, HookMode, Journal, Pins};
 use bpf_redirect_common::Aggregation;
 use fqdn_cache::Lifetimes;
-use observer::SharedRing;
+use observer::{Export, FileSink, SharedRing};
 use policy::{Compiler, Identities, Options, PolicySet, Problem};
 use transport::{Gate, LinkError, NetNs, Netlink};
 
@@ -47,8 +47,8 @@ pub(crate) struct Setup {
     pub(crate) pins: Option<PathBuf>,
     /// `None`: what the kernel has.
     pub(crate) hook_mode: Option<HookMode>,
-    /// A file that gets every flow.
-    pub(crate) flow_log: Option<PathBuf>,
+    /// A file that gets flows.
+    pub(crate) export: Option<Export>,
     /// Flows that are kept for those who come later.
     pub(crate) flows_max: usize,
     /// How much is told of packets that pass.
@@ -79,6 +79,7 @@ pub(crate) struct Daemon {
     teller: Arc<Teller>,
     event_thread: EventThread,
     flow_thread: FlowThread,
+    pub(crate) file: Option<Arc<FileSink>>,
     gate: Gate,
     /// By the order of [`SIDE_LINK_HOOKS`].
     side_link: Vec<Option<Attachment>>,
@@ -150,8 +151,8 @@ impl Daemon {
         let teller = Arc::new(Teller::new(Arc::clone(&learner), &node_name()));
         let flow_ring = Arc::new(SharedRing::new(setup.flows_max, clock::now()));
         let made_with = (Arc::clone(&teller), Arc::clone(&flow_ring));
-        let flow_thread = FlowThread::start(queue, made_with, setup.flow_log.as_deref())
-            .context("the flow log")?;
+        let file = setup.export.clone().map(open_file).transpose()?;
+        let flow_thread = FlowThread::start(queue, made_with, file.clone())?;
         let event_thread = EventThread::start(datapath.events()?, news.clone())?;
         Ok(Self {
             setup,
@@ -169,6 +170,7 @@ impl Daemon {
             teller,
             event_thread,
             flow_thread,
+            file,
             gate,
             side_link: side_link.into_iter().map(Some).collect(),
             interference: Interference::default(),
@@ -355,6 +357,9 @@ impl Daemon {
         self.http.stop();
         self.event_thread.stop();
         self.flow_thread.stop();
+        if let Some(file) = self.file.and_then(Arc::into_inner) {
+            file.stop();
+        }
         if detach || self.setup.pins.is_none() {
             for attachment in self.side_link.into_iter().flatten() {
                 let _ = attachment.detach();
@@ -394,6 +399,14 @@ fn remove_side_link(setup: &Setup) -> Result<()> {
         NetNs::unpin(&setup.instance.gate_pin()).context("the gate's namespace")?;
     }
     Ok(())
+}
+
+fn open_file(export: Export) -> Result<Arc<FileSink>> {
+    let path = export.path.clone();
+    let now = || clock::time_of_day(clock::now());
+    let file = FileSink::start(export, node_name().into(), now)
+        .with_context(|| format!("flows for {}", path.display()))?;
+    Ok(Arc::new(file))
 }
 
 /// The node's name in events.

@@ -68,7 +68,7 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
             instance,
             pins: None,
             hook_mode: None,
-            flow_log: None,
+            export: None,
             flows_max: flow::limits::RING_FLOWS_MAX,
             // The story has a line for each verdict.
             aggregation: Aggregation::Off,

@@ -139,6 +139,13 @@ fn status(service: &Service) -> Value {
             "routers": daemon.routers,
             "interference": { "count": daemon.interference.count, "last": daemon.interference.last },
         },
-        "flows": { "seen": daemon.flow_ring.seen(), "lost": daemon.news.lost() },
+        "flows": {
+            "seen": daemon.flow_ring.seen(),
+            "lost": daemon.news.lost(),
+            "file": daemon.file.as_ref().map(|file| {
+                let figures = file.figures();
+                json!({ "written": figures.written, "lost": figures.lost, "fault": figures.fault })
+            }),
+        },
     })
 }

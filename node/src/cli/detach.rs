@@ -45,7 +45,7 @@ impl Detach {
         take_away(&Setup {
             pins: Some(self.bpf_dir.unwrap_or_else(|| instance.bpf_dir())),
             hook_mode: None,
-            flow_log: None,
+            export: None,
             flows_max: 1,
             aggregation: bpf_redirect_common::Aggregation::Off,
             enforcement: policy::Options::default(),

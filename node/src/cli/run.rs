@@ -1,6 +1,7 @@
 //! `namegate run`.
 
 mod dns;
+mod export;
 mod hubble;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use crate::daemon::Setup;
 use crate::exit::{Exit, NO_PERMISSION, USAGE};
 use crate::run::{Options, run};
 use dns::DnsOptions;
+use export::ExportOptions;
 use hubble::HubbleOptions;
 
 /// Guard the endpoints of this node, in the foreground.
@@ -61,11 +63,10 @@ pub(super) struct Run {
     /// How much is told of packets that pass, beside the verdict on each new flow.
     #[arg(long, value_enum, default_value = "medium")]
     monitor_aggregation: MonitorAggregation,
-    /// Append every flow to a file, as JSON lines like those of Hubble's exporter.
-    #[arg(long, value_name = "FILE")]
-    flow_log: Option<PathBuf>,
     #[command(flatten)]
     hubble: HubbleOptions,
+    #[command(flatten)]
+    export: ExportOptions,
     /// Take everything away at the end, instead of leaving enforcement in place.
     #[arg(long)]
     detach_on_exit: bool,
@@ -171,6 +172,7 @@ impl Run {
         let instance = self.which.instance.clone();
         let socket = self.which.socket();
         let flows_max = self.hubble.flows_max();
+        let export = self.export.export()?;
         run(Options {
             policy_dirs: self.policy_dir,
             endpoint_dir: self.endpoint_dir,
@@ -185,7 +187,7 @@ impl Run {
                     Hooks::Tcx => Some(HookMode::Tcx),
                     Hooks::Clsact => Some(HookMode::Clsact),
                 },
-                flow_log: self.flow_log,
+                export,
                 flows_max,
                 aggregation: self.monitor_aggregation.into(),
                 enforcement: policy::Options {
