@@ -84,7 +84,7 @@ impl DnsThreads {
     /// If a socket can't be made.
     pub(crate) fn start(
         gate: &Gate,
-        learner: &Arc<Learner<KernelTable>>,
+        (learner, settings): (&Arc<Learner<KernelTable>>, Settings),
         (news, askers): (NewsSink, Askers),
     ) -> std::io::Result<Self> {
         let proxy = Arc::new(Proxy::new(
@@ -93,7 +93,7 @@ impl DnsThreads {
                 askers,
                 news,
             },
-            Settings::default(),
+            settings,
             gate.gate_end.index,
         ));
         let counters = Arc::clone(&proxy.counters);

@@ -393,7 +393,9 @@ impl<H: Host> UdpWorker<H> {
     fn expire(&mut self, out: &mut Outgoing) {
         let now = self.proxy.host.now();
         while let Some(held) = self.pending.expire(now) {
-            self.fail(held, Fault::Timeout, now, out);
+            let mut step = self.proxy.step(now, &self.records, &mut out.scratch);
+            let reply = held.time_out(&mut step);
+            self.push_reply(reply, out);
         }
         flush_clients(&self.listener, &mut out.to_clients);
         let pending = &self.pending;
