@@ -25,6 +25,11 @@ pub struct Daemon<'a> {
 /// How long a start may take; far more than it does, since machines are shared.
 const START_MAX: Duration = Duration::from_secs(30);
 
+/// How long an answer waits for the datapath, as without the option.
+const INSTALL_WAIT_MILLIS: u32 = 100;
+/// And the longest that the option takes.
+const INSTALL_WAIT_MILLIS_MAX: u32 = 4_000;
+
 /// How many times longer than usual everything may take: `NAMEGATE_TEST_PATIENCE`, on a machine that is
 /// emulated.
 #[must_use]
@@ -167,6 +172,11 @@ impl<'a> Daemon<'a> {
             .arg(self.path("state"))
             .arg("--socket")
             .arg(self.path("namegate.sock"))
+            .arg("--dns-install-wait")
+            .arg(format!(
+                "{}ms",
+                (INSTALL_WAIT_MILLIS * patience()).min(INSTALL_WAIT_MILLIS_MAX)
+            ))
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

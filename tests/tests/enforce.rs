@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use namegate_tests::{Answers, Daemon, Node, Running, TcpSink, Workload, policy};
+use namegate_tests::{Answers, Daemon, Node, Running, TcpSink, Workload, patience, policy};
 
 const ZONE: &str = "web 60 IN A 198.18.0.1\nweb 60 IN AAAA 2001:db8:1::1\n\
                     other 60 IN A 198.18.0.2\n\
@@ -16,7 +16,8 @@ const WEB: &str = "[{matchName: web.example.com}]";
 
 /// Whether a workload's connection is accepted within a moment.
 fn reaches(from: &Workload, to: SocketAddr) -> bool {
-    let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(700)).is_ok();
+    let connect =
+        || TcpStream::connect_timeout(&to, Duration::from_millis(700) * patience()).is_ok();
     from.ns.run(connect).unwrap()
 }
 
@@ -190,7 +191,7 @@ spec:
     let echoed = client.ns.run(|| {
         let socket = UdpSocket::bind((client.v4, 0)).unwrap();
         socket
-            .set_read_timeout(Some(Duration::from_secs(1)))
+            .set_read_timeout(Some(Duration::from_secs(1) * patience()))
             .unwrap();
         socket.send_to(b"hello", (server.v4, 7)).unwrap();
         let mut buffer = [0; 16];
@@ -271,7 +272,7 @@ fn no_first_syn_is_lost_after_ten_thousand_fresh_answers() {
             let socket = UdpSocket::bind((alice.v4, 0)).unwrap();
             socket.connect((world.v4, 53)).unwrap();
             socket
-                .set_read_timeout(Some(Duration::from_secs(5)))
+                .set_read_timeout(Some(Duration::from_secs(5) * patience()))
                 .unwrap();
             let mut buffer = [0; 512];
             for index in first..first + COUNT / THREADS {
@@ -285,7 +286,7 @@ fn no_first_syn_is_lost_after_ten_thousand_fresh_answers() {
                     u32::from_be_bytes([198, 18, 0, 0]) + index
                 );
                 let to = SocketAddr::new(IpAddr::from(address), 80);
-                TcpStream::connect_timeout(&to, Duration::from_secs(5))
+                TcpStream::connect_timeout(&to, Duration::from_secs(5) * patience())
                     .unwrap_or_else(|error| panic!("{to}: {error}"));
             }
         })
