@@ -39,7 +39,8 @@ const PROGRAM_SECONDS_MAX: u32 = 3_600;
 const MACHINE_SECONDS_MAX: u64 = 6 * 3_600;
 /// A machine that works says hello long before this.
 const HELLO_SECONDS_MAX: u64 = 20;
-/// How many times longer a test waits for something on a machine that is emulated.
+/// How many times longer a test waits for something on a machine that is emulated, unless
+/// `NAMEGATE_TEST_PATIENCE` says so.
 const PATIENCE_EMULATED: u32 = 4;
 /// How often the machine is looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -262,7 +263,9 @@ fn script(programs: &[Program], words: &[String], accel: Accel) -> String {
         }
     }
     if accel != Accel::Kvm {
-        let _ = writeln!(text, "export NAMEGATE_TEST_PATIENCE={PATIENCE_EMULATED}");
+        let patience = command::variable("NAMEGATE_TEST_PATIENCE");
+        let patience = patience.unwrap_or_else(|| PATIENCE_EMULATED.to_string());
+        let _ = writeln!(text, "export NAMEGATE_TEST_PATIENCE={}", quoted(&patience));
         // To load the programs takes half a minute there, of which no test takes part of another's.
         text.push_str("export RUST_TEST_THREADS=1\n");
     }
@@ -398,7 +401,7 @@ mod tests {
         };
         let text = script(&[program], &["--exact".to_owned()], Accel::Tcg);
         assert!(text.contains(r"timeout -k 10 3600 '/t/it'\''s-1' '--exact' || failed="));
-        assert!(text.contains("NAMEGATE_TEST_PATIENCE=4"));
+        assert!(text.contains("NAMEGATE_TEST_PATIENCE="));
         assert!(text.trim_end().ends_with("poweroff -f"));
     }
 }
