@@ -162,6 +162,9 @@ impl<'a> Daemon<'a> {
     /// If it can't be started.
     pub fn spawn(&mut self, args: &[&str]) -> Result<()> {
         let mut command = self.node.command(&Self::binary()?.display().to_string());
+        let wait = (INSTALL_WAIT_MILLIS * patience()).min(INSTALL_WAIT_MILLIS_MAX);
+        let wait = ["--dns-install-wait", &format!("{wait}ms")];
+        let is_said = args.contains(&wait[0]);
         let mut child = command
             .arg("run")
             .arg("--policy-dir")
@@ -172,12 +175,8 @@ impl<'a> Daemon<'a> {
             .arg(self.path("state"))
             .arg("--socket")
             .arg(self.path("namegate.sock"))
-            .arg("--dns-install-wait")
-            .arg(format!(
-                "{}ms",
-                (INSTALL_WAIT_MILLIS * patience()).min(INSTALL_WAIT_MILLIS_MAX)
-            ))
             .args(args)
+            .args(wait.iter().filter(|_| !is_said))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use namegate_tests::{Answers, Daemon, Node, Running, TcpSink, Workload, patience, policy};
+use namegate_tests::{Answers, Daemon, Node, Running, Stage, TcpSink, Workload, patience, policy};
 
 const ZONE: &str = "web 60 IN A 198.18.0.1\nweb 60 IN AAAA 2001:db8:1::1\n\
                     other 60 IN A 198.18.0.2\n\
@@ -241,6 +241,19 @@ fn addresses_that_no_name_may_open_stay_closed() {
     let status = daemon.status().unwrap();
     assert_eq!(status["learning"]["unlearned"], 3, "{status:#}");
     assert_eq!(status["endpoints"][0]["open_addresses"], 0, "{status:#}");
+}
+
+/// Here the kernel has no time at all.
+#[test]
+fn an_answer_that_the_kernel_took_too_long_for_is_withheld_and_told() {
+    let stage = Stage::new().unwrap();
+    let mut daemon = stage.daemon(&policy("alice", WEB)).unwrap();
+    daemon.start(&["--dns-install-wait", "0s"]).unwrap();
+    let dns = IpAddr::V4(stage.world.v4);
+    let answer = stage.alice.dig(dns, &["web.example.com"]).unwrap();
+    assert!(answer.contains("status: SERVFAIL"), "{answer}");
+    let faults = daemon.status().unwrap()["dns"]["dns_faults_total"].clone();
+    assert_eq!(faults["install-timeout"], 1, "{faults}");
 }
 
 /// Law 1: each of 10,000 fresh names and addresses is connected to as soon as its answer is there; the
