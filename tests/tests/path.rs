@@ -216,10 +216,16 @@ fn an_upload_goes_through_an_uplink_that_is_narrower_than_both_ends() {
         .unwrap();
     // The narrow link is further on for the server: it takes what is larger, and sends nothing that is. What
     // is too large for the far end of a veth pair is lost there, and nobody is told.
-    for (prefix, advmss) in [("203.0.113.0/24", "1460"), ("2001:db8::/64", "1440")] {
-        let route = ["route", "replace", prefix, "dev", "eth0"];
-        let sizes = ["mtu", "1300", "advmss", advmss];
-        world.check("ip", &[&route[..], &sizes].concat()).unwrap();
+    for route in [
+        "203.0.113.0/24 dev eth0 mtu 1300 advmss 1460",
+        // The metric of the kernel's own route, which is replaced.
+        "2001:db8::/64 dev eth0 metric 256 mtu 1300 advmss 1440",
+    ] {
+        let words: Vec<&str> = ["route", "replace"]
+            .into_iter()
+            .chain(route.split(' '))
+            .collect();
+        world.check("ip", &words).unwrap();
     }
     let _server = Answers::names(&world.ns, 60).unwrap();
     let _daemon = guarding(&node, &[&client]);
