@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bpf_redirect::{Attachment, Datapath, HookMode, Journal, Pins};
@@ -57,6 +57,8 @@ pub(crate) struct Setup {
     pub(crate) enforcement: Options,
     /// How long a learned address is open.
     pub(crate) lifetimes: Lifetimes,
+    /// How long an answer waits for the datapath.
+    pub(crate) install_wait: Duration,
     /// How the DNS proxy answers and forwards.
     pub(crate) dns: dnsproxy::Settings,
 }

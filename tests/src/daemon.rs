@@ -25,6 +25,11 @@ pub struct Daemon<'a> {
 /// How long a start may take; far more than it does, since machines are shared.
 const START_MAX: Duration = Duration::from_secs(30);
 
+/// How long an answer waits for the datapath, as without the option.
+const INSTALL_WAIT_MILLIS: u32 = 100;
+/// And the longest that the option takes.
+const INSTALL_WAIT_MILLIS_MAX: u32 = 4_000;
+
 /// How many times longer than usual everything may take: `NAMEGATE_TEST_PATIENCE`, on a machine that is
 /// emulated.
 #[must_use]
@@ -157,6 +162,9 @@ impl<'a> Daemon<'a> {
     /// If it can't be started.
     pub fn spawn(&mut self, args: &[&str]) -> Result<()> {
         let mut command = self.node.command(&Self::binary()?.display().to_string());
+        let wait = (INSTALL_WAIT_MILLIS * patience()).min(INSTALL_WAIT_MILLIS_MAX);
+        let wait = ["--dns-install-wait", &format!("{wait}ms")];
+        let is_said = args.contains(&wait[0]);
         let mut child = command
             .arg("run")
             .arg("--policy-dir")
@@ -168,6 +176,7 @@ impl<'a> Daemon<'a> {
             .arg("--socket")
             .arg(self.path("namegate.sock"))
             .args(args)
+            .args(wait.iter().filter(|_| !is_said))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

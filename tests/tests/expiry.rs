@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use namegate_tests::{Answers, Daemon, Node, Running, TcpEcho, Workload, policy};
+use namegate_tests::{Answers, Daemon, Node, Running, TcpEcho, Workload, patience, policy};
 use serde_json::Value;
 
 const ZONE: &str = "web 2 IN A 198.18.0.1\n";
@@ -55,7 +55,7 @@ fn wait_until_closed(daemon: &Daemon<'_>) {
 /// A connection, if it is accepted within a moment.
 fn connect(from: &Workload, to: &str) -> Option<TcpStream> {
     let to: SocketAddr = to.parse().unwrap();
-    let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(700)).ok();
+    let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(700) * patience()).ok();
     from.ns.run(connect).unwrap()
 }
 

@@ -12,7 +12,9 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use namegate_tests::{Daemon, Running, TcpSink, Web, Workload, about, about_alice, observed};
+use namegate_tests::{
+    Daemon, Running, TcpSink, Web, Workload, about, about_alice, observed, patience,
+};
 
 /// What curl says of `https://NAME/`, with this address for the name.
 fn curl(from: &Workload, name: &str, server: IpAddr) -> Output {
@@ -94,7 +96,7 @@ fn each_side_sees_the_others_address_and_the_server_the_clients_port() {
     let (capture, file) = Running::capture(&web.world.ns, "tcp[13] = 2 and dst port 443").unwrap();
     let to = SocketAddr::new(web.world.v4.into(), 443);
     let connect = || {
-        let stream = TcpStream::connect_timeout(&to, Duration::from_secs(2)).unwrap();
+        let stream = TcpStream::connect_timeout(&to, Duration::from_secs(2) * patience()).unwrap();
         stream.local_addr().unwrap().port()
     };
     let port = web.alice.ns.run(connect).unwrap();
@@ -189,10 +191,16 @@ fn a_tunnel_that_policy_allows_no_longer_is_cut_within_a_second() {
     change(&named(443, "ok.test, other.test"));
     assert!(!held.ends_within(Duration::from_secs(1)), "still allowed");
     change(&named(443, "other.test"));
-    assert!(held.ends_within(Duration::from_secs(1)), "another name");
+    assert!(
+        held.ends_within(Duration::from_secs(1) * patience()),
+        "another name"
+    );
     let mut held = Held::open(&web, "other.test");
     change("{}");
-    assert!(held.ends_within(Duration::from_secs(1)), "nothing at all");
+    assert!(
+        held.ends_within(Duration::from_secs(1) * patience()),
+        "nothing at all"
+    );
 }
 
 /// A TLS connection of alice's to the world that stays open.
@@ -354,7 +362,7 @@ fn without_a_daemon_redirected_ports_are_closed_and_the_next_one_takes_over() {
         "closed"
     );
     assert!(
-        held.ends_within(Duration::from_secs(2)),
+        held.ends_within(Duration::from_secs(2) * patience()),
         "its proxy is gone"
     );
     let heard = web.say(80, (b"GET / HTTP/1.0\r\n\r\n", b"")).unwrap();

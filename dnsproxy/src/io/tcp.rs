@@ -404,6 +404,8 @@ impl<H: Host> Connection<H> {
                 endpoint: None,
                 bytes: message,
             };
+            // Not the batch's: each answer is timed for itself, as over UDP.
+            let now = self.proxy.host.now();
             let mut step = self.proxy.step(now, &self.records, &mut self.scratch);
             let heard = self.pending.hear(&arrived, &mut step);
             let reply = settle(heard, &self.proxy.host, &mut step);
@@ -473,3 +475,6 @@ fn origin<H: Host>(proxy: &Proxy<H>, place: Place, stream: &TcpStream) -> Option
         protocol,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use crate::control::{Command, call};
 use crate::daemon::{Setup, take_away};
 use crate::exit::{Exit, NO_PERMISSION};
 use crate::instance::Lock;
+use crate::learner::INSTALL_WAIT;
 
 /// Take programs, links, pins and the gate away, whether a daemon runs or not. A running daemon ends.
 ///
@@ -50,6 +51,7 @@ impl Detach {
             aggregation: bpf_redirect_common::Aggregation::Off,
             enforcement: policy::Options::default(),
             lifetimes: fqdn_cache::Lifetimes::default(),
+            install_wait: INSTALL_WAIT,
             dns: dnsproxy::Settings::default(),
             instance,
         })?;

@@ -196,6 +196,7 @@ impl Run {
                     ..policy::Options::default()
                 },
                 lifetimes: self.dns.lifetimes(),
+                install_wait: self.dns.install_wait(),
                 dns: self.dns.settings(),
                 instance,
             },

@@ -81,8 +81,8 @@ pub(super) fn build(
     let nothing = Compiler::new()
         .build(0, inputs, &mut identities)
         .map_err(|_| anyhow::anyhow!("an empty policy can't be compiled"))?;
-    let lifetimes = setup.lifetimes;
-    let learner: SharedLearner = Arc::new(Learner::new(nothing, identities, lifetimes, clock::now));
+    let learner = Learner::new(nothing, identities, setup.lifetimes, clock::now);
+    let learner: SharedLearner = Arc::new(learner.with_install_wait(setup.install_wait));
     let side_link = attach_side_link(&mut datapath, gate)?;
     let own = (news.clone(), datapath.askers()?);
     let dns = DnsThreads::start(gate, (&learner, setup.dns), own).context("the DNS sockets")?;
