@@ -60,6 +60,10 @@ pub(super) struct Run {
     /// Judge and tell, block nothing: denials are flows with the verdict AUDIT.
     #[arg(long)]
     audit: bool,
+    /// What becomes of datagrams (QUIC) of a workload to a peer's port where the rules for TCP judge server
+    /// names or requests.
+    #[arg(long, value_enum, default_value = "refuse")]
+    quic: QuicMode,
     /// How much is told of packets that pass, beside the verdict on each new flow.
     #[arg(long, value_enum, default_value = "medium")]
     monitor_aggregation: MonitorAggregation,
@@ -98,6 +102,14 @@ pub(super) enum EnforcementMode {
     Never,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum QuicMode {
+    /// Refused by ICMP, so that clients turn to TCP at once.
+    Refuse,
+    /// Judged by address and port alone.
+    Allow,
+}
+
 /// Cilium's names; what it doesn't have is `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum MonitorAggregation {
@@ -124,6 +136,15 @@ impl From<MonitorAggregation> for Aggregation {
             MonitorAggregation::Medium => Self::Medium,
             MonitorAggregation::Maximum => Self::Maximum,
             MonitorAggregation::Off => Self::Off,
+        }
+    }
+}
+
+impl From<QuicMode> for policy::Quic {
+    fn from(mode: QuicMode) -> Self {
+        match mode {
+            QuicMode::Refuse => Self::Refuse,
+            QuicMode::Allow => Self::Allow,
         }
     }
 }
@@ -193,6 +214,7 @@ impl Run {
                 enforcement: policy::Options {
                     mode: self.enforcement_mode.into(),
                     audit: self.audit,
+                    quic: self.quic.into(),
                     ..policy::Options::default()
                 },
                 lifetimes: self.dns.lifetimes(),

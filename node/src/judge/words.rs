@@ -21,7 +21,7 @@ pub(crate) const fn verdict(verdict: EntryVerdict) -> &'static str {
     match verdict {
         EntryVerdict::AuditDefault | EntryVerdict::Allow | EntryVerdict::AuditDeny => "ALLOWED",
         EntryVerdict::Redirect(_) => "REDIRECTED",
-        EntryVerdict::FailAuthentication | EntryVerdict::Deny => "DENIED",
+        EntryVerdict::Refuse | EntryVerdict::FailAuthentication | EntryVerdict::Deny => "DENIED",
     }
 }
 
