@@ -49,6 +49,7 @@ impl Detach {
             flows_max: 1,
             aggregation: bpf_redirect_common::Aggregation::Off,
             enforcement: policy::Options::default(),
+            http: httpproxy::Settings::default(),
             lifetimes: fqdn_cache::Lifetimes::default(),
             dns: dnsproxy::Settings::default(),
             instance,
