@@ -55,6 +55,8 @@ pub(crate) struct Setup {
     pub(crate) aggregation: Aggregation,
     /// How policy is enforced.
     pub(crate) enforcement: Options,
+    /// How HTTP connections are treated.
+    pub(crate) http: httpproxy::Settings,
     /// How long a learned address is open.
     pub(crate) lifetimes: Lifetimes,
     /// How long an answer waits for the datapath.

@@ -74,6 +74,7 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
             // The story has a line for each verdict.
             aggregation: Aggregation::Off,
             enforcement: policy::Options::default(),
+            http: httpproxy::Settings::default(),
             // Seconds are seconds here: nothing is added to a name's own TTL.
             lifetimes: Lifetimes {
                 floor: Duration::ZERO,

@@ -31,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) socket: PathBuf,
     pub(crate) observing: Observing,
     pub(crate) detach_on_exit: bool,
+    /// How long HTTP connections that are open may go on after a signal.
+    pub(crate) drain: Duration,
 }
 
 /// What the daemon waits for.
@@ -59,6 +61,8 @@ const KEEP_CHANGES_AFTER: Duration = Duration::from_secs(1);
 const KEEP_REFRESHES_AFTER: Duration = Duration::from_secs(10);
 /// How many ticks lie between two sweeps of the flow table.
 const TICKS_PER_SWEEP: u32 = 13;
+/// How often it is looked whether all has drained.
+const DRAIN_STEP: Duration = Duration::from_millis(20);
 
 /// A daemon that is run by files.
 pub(crate) struct Service {
@@ -78,9 +82,9 @@ pub(crate) struct Service {
 /// Why the daemon ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// Enforcement stays.
-    Leave,
-    /// Everything is taken away.
+    /// By a signal: enforcement stays, unless an option says otherwise.
+    Signal,
+    /// By command: everything is taken away.
     Detach,
 }
 
@@ -114,7 +118,11 @@ pub(crate) fn run(options: Options) -> Result<()> {
     control.close();
     observer.stop();
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    let detach = matches!(outcome, Ok(End::Detach));
+    let detach = match &outcome {
+        Ok(End::Detach) => true,
+        Ok(End::Signal) => service.options.detach_on_exit,
+        Err(_) => false,
+    };
     service.write_learned();
     service.daemon.end(detach)?;
     outcome.map(drop)
@@ -235,23 +243,32 @@ impl Service {
         let mut ticks = 0u32;
         let mut next_tick = clock::now() + TICK;
         let mut next_expiry = clock::now() + EXPIRY_STEP;
+        let mut ends_by: Option<Instant> = None;
         loop {
-            let next = next_tick.min(next_expiry);
+            let mut next = next_tick.min(next_expiry);
+            if ends_by.is_some() {
+                next = next.min(clock::now() + DRAIN_STEP);
+            }
             let end = match woken.recv_timeout(next.saturating_duration_since(clock::now())) {
                 Ok(Wake::FilesChanged) => self.settle(woken),
                 Ok(Wake::Reload) => {
                     self.reload_files();
                     None
                 }
-                Ok(Wake::Stop) => Some(self.end_of_signal()),
+                Ok(Wake::Stop) => Some(End::Signal),
                 Ok(Wake::Control(request)) => self.answer(request),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => Some(End::Leave),
+                Err(RecvTimeoutError::Disconnected) => Some(End::Signal),
             };
-            if let Some(end) = end {
-                return Ok(end);
-            }
             let now = clock::now();
+            match (end, ends_by) {
+                (Some(End::Signal), None) => ends_by = Some(self.drain(now)),
+                (Some(end), _) => return Ok(end),
+                (None, Some(by)) if now >= by || self.daemon.http.is_drained() => {
+                    return Ok(End::Signal);
+                }
+                (None, _) => {}
+            }
             if now >= next_expiry {
                 self.daemon.expire();
                 self.keep_learned(now);
@@ -278,12 +295,12 @@ impl Service {
         Ok(())
     }
 
-    fn end_of_signal(&self) -> End {
-        if self.options.detach_on_exit {
-            End::Detach
-        } else {
-            End::Leave
-        }
+    /// Lets what is open come to its end; until when.
+    fn drain(&self, now: Instant) -> Instant {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        tracing::info!(at_most = ?self.options.drain, "HTTP connections come to their end");
+        self.daemon.http.drain();
+        now + self.options.drain
     }
 
     /// Waits until the folders are quiet, or have been busy for long enough, then reads them.
@@ -294,7 +311,7 @@ impl Service {
             let wait = quiet_at.min(latest).saturating_duration_since(clock::now());
             match woken.recv_timeout(wait) {
                 Ok(Wake::FilesChanged | Wake::Reload) => quiet_at = clock::now() + SETTLE,
-                Ok(Wake::Stop) => return Some(self.end_of_signal()),
+                Ok(Wake::Stop) => return Some(End::Signal),
                 Ok(Wake::Control(request)) => {
                     if let Some(end) = self.answer(request) {
                         return Some(end);

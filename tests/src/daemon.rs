@@ -217,6 +217,19 @@ impl<'a> Daemon<'a> {
         self.child.as_ref().map_or(0, Child::id)
     }
 
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// If it can't be sent.
+    pub fn signal(&self, signal: &str) -> Result<()> {
+        let status = std::process::Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(self.pid().to_string())
+            .status()?;
+        anyhow::ensure!(status.success(), "kill -{signal}");
+        Ok(())
+    }
+
     /// Sends a signal and waits for the end; gives the exit code, if it ended by itself.
     ///
     /// # Errors

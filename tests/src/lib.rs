@@ -28,4 +28,4 @@ pub use raw::RawTcp;
 pub use server::{Answers, BIG_OCTETS, Running, TcpEcho, TcpSink};
 pub use stage::Stage;
 pub use topology::Tunnel;
-pub use web::{Web, about, about_alice, observed};
+pub use web::{Web, about, about_alice, asked, observed, read_head};

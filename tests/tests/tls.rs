@@ -203,6 +203,59 @@ fn a_tunnel_that_policy_allows_no_longer_is_cut_within_a_second() {
     );
 }
 
+#[test]
+fn the_end_of_a_tunnel_is_told_once_with_what_went_through_it() {
+    let web = Web::new().unwrap();
+    let daemon = web.egress(&named(443, "ok.test")).unwrap();
+    let told = || {
+        // Of other connections there are traces too.
+        let json = observed(&daemon, &["-o", "json"]).unwrap();
+        let ends = json.lines().filter(|line| line.contains("octets up"));
+        ends.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(served(&curl(&web.alice, "ok.test", web.world.v4.into())).is_some());
+    let ends = told();
+    assert_eq!(ends.len(), 1, "{ends:?}");
+    let flow: serde_json::Value = serde_json::from_str(&ends[0]).unwrap();
+    let flow = &flow["flow"];
+    assert_eq!(flow["verdict"], "FORWARDED");
+    assert_eq!(flow["trace_observation_point"], "FROM_PROXY");
+    assert_eq!(flow["l4"]["TCP"]["destination_port"], 443);
+    assert_eq!(flow["egress_allowed_by"][0]["name"], "alice");
+    let log: Vec<&str> = flow["policy_log"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|word| word.as_str().unwrap())
+        .collect();
+    assert_eq!(
+        (log[0], log[3]),
+        ("tunnel-closed", "server name ok.test"),
+        "{log:?}"
+    );
+    let counts: Vec<u64> = log[1]
+        .split(' ')
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    assert!(
+        counts[0] > 500 && counts[1] > 500,
+        "both handshakes: {log:?}"
+    );
+    let line = observed(&daemon, &["--type", "trace:from-proxy"]).unwrap();
+    assert!(
+        line.contains("-> 203.0.113.2:443 (world-ipv4) from-proxy FORWARDED (TCP"),
+        "{line}"
+    );
+    let mut held = Held::open(&web, "ok.test");
+    daemon
+        .change_policy("alice.yaml", &about_alice(&named(443, "other.test")))
+        .unwrap();
+    assert!(held.ends_within(Duration::from_secs(1)));
+    let ends = told();
+    assert_eq!(ends.len(), 2, "{ends:?}");
+    assert!(ends.concat().contains("\"policy-changed\""), "{ends:?}");
+}
+
 /// A TLS connection of alice's to the world that stays open.
 struct Held {
     child: Child,

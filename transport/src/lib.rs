@@ -7,6 +7,7 @@ mod addr;
 mod gate;
 mod link;
 mod netns;
+mod pipe;
 mod private;
 #[expect(
     unsafe_code,
@@ -20,6 +21,7 @@ pub use addr::{ClientAddr, OrigDstAddr, UpstreamAddr};
 pub use gate::{Gate, SideLinkNames};
 pub use link::{Filter, Link, LinkError, Netlink, Route, Veth};
 pub use netns::NetNs;
+pub use pipe::{PIPE_OCTETS_MAX, Pipe};
 pub use private::{BRIDGE, HostLink, PrivateHost, PrivateNode};
 pub use tcp::{
     GateListener, SourcePort, client_of, connect_as, connect_like, connect_on_node, reset,

@@ -50,6 +50,7 @@ impl Detach {
             flows_max: 1,
             aggregation: bpf_redirect_common::Aggregation::Off,
             enforcement: policy::Options::default(),
+            http: httpproxy::Settings::default(),
             lifetimes: fqdn_cache::Lifetimes::default(),
             install_wait: INSTALL_WAIT,
             dns: dnsproxy::Settings::default(),

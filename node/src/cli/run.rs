@@ -2,6 +2,7 @@
 
 mod dns;
 mod export;
+mod http;
 mod hubble;
 
 use std::path::PathBuf;
@@ -24,8 +25,9 @@ use hubble::HubbleOptions;
 /// Guard the endpoints of this node, in the foreground.
 ///
 /// Prints `ready` once every endpoint that it knows is attached and its policy in force. Folders are
-/// watched; SIGHUP reads them anew. SIGTERM ends the daemon and leaves enforcement in place: what is
-/// allowed goes on, DNS waits for the next start. `namegate detach` takes everything away.
+/// watched; SIGHUP reads them anew. SIGTERM ends the daemon, once HTTP connections and tunnels that are
+/// open are over or `--drain-timeout` is, and leaves enforcement in place: what is allowed goes on, DNS
+/// waits for the next start. `namegate detach` takes everything away.
 #[derive(Args)]
 #[command(after_help = "Example:
   namegate run --policy-dir /etc/namegate/policies --endpoint-dir /etc/namegate/endpoints
@@ -54,6 +56,8 @@ pub(super) struct Run {
     hooks: Hooks,
     #[command(flatten)]
     dns: DnsOptions,
+    #[command(flatten)]
+    http: http::Http,
     /// Which endpoints are closed to what no rule allows.
     #[arg(long, value_enum, default_value = "default")]
     enforcement_mode: EnforcementMode,
@@ -173,6 +177,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         "m" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
+        "" if number == 0 => 0,
         _ => return Err(wrong()),
     };
     number
@@ -201,6 +206,7 @@ impl Run {
             observing: self.hubble.observing(&socket),
             socket,
             detach_on_exit: self.detach_on_exit,
+            drain: self.http.drain_timeout,
             setup: Setup {
                 pins: Some(self.bpf_dir.unwrap_or_else(|| instance.bpf_dir())),
                 hook_mode: match self.hooks {
@@ -209,6 +215,7 @@ impl Run {
                     Hooks::Clsact => Some(HookMode::Clsact),
                 },
                 export,
+                http: self.http.settings(),
                 flows_max,
                 aggregation: self.monitor_aggregation.into(),
                 enforcement: policy::Options {

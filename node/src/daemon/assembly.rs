@@ -86,8 +86,9 @@ pub(super) fn build(
     let side_link = attach_side_link(&mut datapath, gate)?;
     let own = (news.clone(), datapath.askers()?);
     let dns = DnsThreads::start(gate, (&learner, setup.dns), own).context("the DNS sockets")?;
-    let http = HttpThreads::start(gate, &mut datapath, &learner, news.clone())
-        .context("the sockets for HTTP")?;
+    let own = (news.clone(), setup.http.clone());
+    let http =
+        HttpThreads::start(gate, &mut datapath, &learner, own).context("the sockets for HTTP")?;
     Ok((datapath, learner, (dns, http), side_link))
 }
 
