@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use policy::{Options, Quic};
+use policy::Options;
 use serde_json::json;
 
 use crate::cli::run::{EnforcementMode, QuicMode};
