@@ -26,6 +26,7 @@ use crate::flows::{FlowRing, FlowThread, NewsSink, news};
 use crate::guard::{Guards, SharedLearner};
 use crate::http::HttpThreads;
 use crate::instance::{Instance, Lock};
+use crate::keeper::{self, Keeper};
 use crate::live::{Review, is_over};
 use crate::proxy::DnsThreads;
 use crate::remembered::{PAIRS_MAX, Remembered, remembered_names};
@@ -58,6 +59,8 @@ pub(crate) struct Setup {
 pub(crate) struct Daemon {
     setup: Setup,
     _lock: Lock,
+    /// Who keeps what it listens on, where that outlives it.
+    pub(crate) keeper: Option<Keeper>,
     pub(crate) datapath: Datapath,
     pub(crate) learner: SharedLearner,
     pub(crate) guards: Guards,
@@ -96,7 +99,7 @@ impl Daemon {
     /// # Errors
     /// With an exit code where one is promised; what was made is taken away again.
     pub(crate) fn start(
-        setup: Setup,
+        (setup, mut keeper): (Setup, Option<Keeper>),
         mut identities: Identities,
         remembered: Remembered,
     ) -> Result<Self> {
@@ -117,9 +120,10 @@ impl Daemon {
             identities.pass_over(inherited.last_identity);
         }
         let (news, queue) = news();
-        let parts = open_gate(&setup, has_heir).and_then(|gate| {
+        let parts = open_gate(&setup, has_heir, keeper.as_ref()).and_then(|gate| {
             let kernel = (pins, inherited.config);
-            let parts = build(&setup, &gate, (kernel, &news), identities)?;
+            let proxies = (&news, keeper.as_mut());
+            let parts = build(&setup, &gate, (kernel, proxies), identities)?;
             Ok((gate, parts))
         });
         let (gate, (mut datapath, learner, (dns, http), side_link)) = match parts {
@@ -144,9 +148,13 @@ impl Daemon {
         let flow_thread = FlowThread::start(queue, made_with, setup.flow_log.as_deref())
             .context("the flow log")?;
         let event_thread = EventThread::start(datapath.events()?, news.clone())?;
+        if let Some(keeper) = &mut keeper {
+            keeper.keep(dns.listeners()?);
+        }
         Ok(Self {
             setup,
             _lock: lock,
+            keeper,
             datapath,
             learner,
             guards,
@@ -244,6 +252,11 @@ impl Daemon {
         if std::mem::take(&mut self.has_heir) {
             self.guards.drop_inheritance(&mut self.datapath);
         }
+        // Not before there is a policy to judge by, and before it what an earlier run had learned is known:
+        // until then queries wait.
+        if let Err(error) = self.dns.serve() {
+            tracing::error!("names are asked in vain: {error}");
+        }
         tracing::info!(revision, policies = self.policy_count, "policy in force");
         Ok(())
     }
@@ -255,6 +268,9 @@ impl Daemon {
         }
         let before = self.datapath.listeners()?;
         let after = self.dns.listen_on_node(before)?;
+        if let Some(keeper) = &mut self.keeper {
+            keeper.keep(self.dns.listeners()?);
+        }
         Ok(self.datapath.set_listeners(after)?)
     }
 
@@ -343,6 +359,9 @@ impl Daemon {
         self.http.stop();
         self.event_thread.stop();
         self.flow_thread.stop();
+        if let Some(keeper) = self.keeper.as_mut().filter(|_| detach) {
+            keeper.forget();
+        }
         if detach || self.setup.pins.is_none() {
             for attachment in self.side_link.into_iter().flatten() {
                 let _ = attachment.detach();
@@ -363,6 +382,9 @@ pub(crate) fn take_away(setup: &Setup) -> Result<()> {
         && let Some(pins) = Pins::find(dir)?
     {
         pins.remove()?;
+    }
+    if setup.pins.is_some() {
+        keeper::end(&setup.instance);
     }
     remove_side_link(setup)
 }

@@ -64,21 +64,24 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
     }
     let instance = Instance::parse("demo").map_err(anyhow::Error::msg)?;
     let mut daemon = Daemon::start(
-        Setup {
-            instance,
-            pins: None,
-            hook_mode: None,
-            flow_log: None,
-            // The story has a line for each verdict.
-            aggregation: Aggregation::Off,
-            enforcement: policy::Options::default(),
-            // Seconds are seconds here: nothing is added to a name's own TTL.
-            lifetimes: Lifetimes {
-                floor: Duration::ZERO,
-                grace: Duration::ZERO,
-                ..Lifetimes::default()
+        (
+            Setup {
+                instance,
+                pins: None,
+                hook_mode: None,
+                flow_log: None,
+                // The story has a line for each verdict.
+                aggregation: Aggregation::Off,
+                enforcement: policy::Options::default(),
+                // Seconds are seconds here: nothing is added to a name's own TTL.
+                lifetimes: Lifetimes {
+                    floor: Duration::ZERO,
+                    grace: Duration::ZERO,
+                    ..Lifetimes::default()
+                },
             },
-        },
+            None,
+        ),
         Identities::new(),
         Remembered::default(),
     )?;

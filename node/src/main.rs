@@ -18,6 +18,7 @@ mod http;
 mod identities;
 mod instance;
 mod judge;
+mod keeper;
 mod learned;
 mod learner;
 mod listed;

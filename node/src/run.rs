@@ -17,6 +17,7 @@ use crate::daemon::{Daemon, Setup};
 use crate::endpoints::file::{self, Roster};
 use crate::exit::{BAD_CONFIG, Exit};
 use crate::files::{TextFile, read_folder};
+use crate::keeper::{Keeper, Manager};
 use crate::state::StateDir;
 use crate::watch::FolderWatch;
 
@@ -29,6 +30,8 @@ pub(crate) struct Options {
     pub(crate) state_dir: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) detach_on_exit: bool,
+    /// Who started it.
+    pub(crate) manager: Manager,
 }
 
 /// What the daemon waits for.
@@ -132,8 +135,9 @@ impl Service {
                 format!("{}: {error}", options.state_dir.display()),
             )
         })?;
+        let keeper = Keeper::open(&options.setup.instance, options.manager.clone());
         let mut daemon = Daemon::start(
-            options.setup.clone(),
+            (options.setup.clone(), Some(keeper)),
             state.identities(),
             state.remembered(),
         )?;

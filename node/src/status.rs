@@ -120,6 +120,10 @@ fn status(service: &Service) -> Value {
         "endpoints": listed::endpoints(daemon),
         "endpoint_problems": service.endpoint_problems,
         "dns": dns,
+        "listeners": daemon.keeper.as_ref().map(|keeper| json!({
+            "kept": keeper.count(),
+            "by": keeper.who(),
+        })),
         "http": http,
         "learning": {
             "installed": read(&learning.installed),

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,12 +17,14 @@ use transport::{DATAGRAM_MAX, Datagram, GateUdp, Inbox, Outbox};
 
 use super::host::{Host, Place, Proxy};
 use super::pool::Pool;
+use super::waiting::{Kept, Waiting};
 use super::way::{Asked, Asking, ask, settle};
 use crate::core::exchange::{Held, Upstream};
 use crate::core::pending::{Key, Member, Pending};
 use crate::core::record::{ErrorAnswers, Records, Told};
 use crate::core::release::Arrived;
 use crate::core::step::{Fault, Origin, Reply};
+use crate::limits::STALE_DATAGRAMS_MAX;
 
 /// Datagrams that are read or sent by one system call.
 const BATCH: usize = 64;
@@ -34,8 +36,9 @@ const RECEIVE_BUFFER: i32 = 8 << 20;
 const LISTENER: u64 = 0;
 const STOP: u64 = 1;
 const FIRST_MEMBER: u64 = 2;
-/// Between two looks at retired sockets, where no deadline comes earlier.
-const IDLE_WAIT: Duration = Duration::from_secs(5);
+/// Between two looks at retired sockets, where no deadline comes earlier, and between two signs of life
+/// to the next daemon.
+const IDLE_WAIT: Duration = Duration::from_secs(1);
 
 /// A handle that ends a worker.
 #[derive(Clone)]
@@ -53,11 +56,16 @@ impl StopUdp {
 pub struct UdpWorker<H: Host> {
     proxy: Arc<Proxy<H>>,
     place: Place,
+    /// Where it listens; in the gate everywhere.
+    local: IpAddr,
     listener: GateUdp,
     pool: Pool,
     pending: Pending,
     records: Records,
     errors: ErrorAnswers,
+    waiting: Option<Waiting>,
+    /// What an earlier process had read and not answered.
+    kept: Vec<Kept>,
     watch: OwnedFd,
     stop: StopUdp,
 }
@@ -77,6 +85,19 @@ struct Outgoing {
     /// The bytes of one step.
     scratch: Vec<u8>,
     told: Vec<Told>,
+    /// What was read and isn't answered, for the next daemon.
+    waiting: Option<Waiting>,
+    /// Whose answers are in `to_clients`, each with its id.
+    answered: Vec<(SocketAddr, [u8; 2])>,
+}
+
+impl Outgoing {
+    /// A query is answered, or gets no answer.
+    fn forget(&mut self, client: SocketAddr, message: &[u8]) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.remove(client, message);
+        }
+    }
 }
 
 impl<H: Host> UdpWorker<H> {
@@ -86,7 +107,16 @@ impl<H: Host> UdpWorker<H> {
     /// If a socket can't be made.
     pub fn open(proxy: Arc<Proxy<H>>) -> io::Result<Self> {
         let listener = GateUdp::bind(DNS_PORT, RECEIVE_BUFFER, true)?;
-        Self::with(proxy, Place::Gate, listener)
+        Self::with(proxy, (Place::Gate, EVERYWHERE), listener)
+    }
+
+    /// The same with the listener of an earlier process and with what waits in it.
+    ///
+    /// # Errors
+    /// If it is another socket, or one elsewhere.
+    pub fn adopt(proxy: Arc<Proxy<H>>, listener: OwnedFd) -> io::Result<Self> {
+        let listener = GateUdp::adopt(listener, DNS_PORT, RECEIVE_BUFFER)?;
+        Self::with(proxy, (Place::Gate, EVERYWHERE), listener)
     }
 
     /// Opens a listener and the pool on the node, in the calling thread's namespace. `listen` is a loopback
@@ -96,10 +126,26 @@ impl<H: Host> UdpWorker<H> {
     /// If a socket can't be made.
     pub fn open_on_node(proxy: Arc<Proxy<H>>, listen: SocketAddr) -> io::Result<Self> {
         let listener = GateUdp::bind_on_node(listen, RECEIVE_BUFFER)?;
-        Self::with(proxy, Place::Node, listener)
+        Self::with(proxy, (Place::Node, listen.ip()), listener)
     }
 
-    fn with(proxy: Arc<Proxy<H>>, place: Place, listener: GateUdp) -> io::Result<Self> {
+    /// The same with the listener of an earlier process at an address, and with what waits in it.
+    ///
+    /// # Errors
+    /// If it is another socket, or one elsewhere.
+    pub fn adopt_on_node(
+        proxy: Arc<Proxy<H>>,
+        (listener, ip): (OwnedFd, IpAddr),
+    ) -> io::Result<Self> {
+        let listener = GateUdp::adopt_on_node(listener, ip, RECEIVE_BUFFER)?;
+        Self::with(proxy, (Place::Node, ip), listener)
+    }
+
+    fn with(
+        proxy: Arc<Proxy<H>>,
+        (place, local): (Place, IpAddr),
+        listener: GateUdp,
+    ) -> io::Result<Self> {
         let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(
@@ -118,10 +164,49 @@ impl<H: Host> UdpWorker<H> {
             stop: StopUdp(Arc::new(stop)),
             proxy,
             place,
+            local,
             listener,
             pool,
             watch,
+            waiting: None,
+            kept: Vec::new(),
         })
+    }
+
+    /// Has it note what it has read and not answered.
+    pub fn note_in(&mut self, table: Waiting) {
+        self.waiting = Some(table);
+    }
+
+    /// Whether a query that an earlier process had read came to such a listener.
+    #[must_use]
+    pub fn is_for(&self, kept: &Kept) -> bool {
+        let datagram = kept.datagram();
+        match self.place {
+            Place::Gate => datagram.mark.is_some(),
+            Place::Node => datagram.mark.is_none() && datagram.local == self.local,
+        }
+    }
+
+    /// Has it ask this query first.
+    pub fn ask_again(&mut self, kept: Kept) {
+        self.kept.push(kept);
+    }
+
+    /// Throws away what waits in the listener: whoever asked has given up.
+    pub fn forget_stale(&mut self) {
+        let mut stale = Inbox::new(BATCH, QUERY_BUFFER);
+        for _ in 0..STALE_DATAGRAMS_MAX / BATCH {
+            if !matches!(stale.read(&self.listener), Ok(1..)) {
+                return;
+            }
+        }
+    }
+
+    /// The listener, for somebody who keeps it.
+    #[must_use]
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 
     /// The port that it listens on.
@@ -156,11 +241,17 @@ impl<H: Host> UdpWorker<H> {
             sent: Vec::with_capacity(BATCH),
             scratch: Vec::with_capacity(4_096),
             told: Vec::new(),
+            waiting: self.waiting.take(),
+            answered: Vec::with_capacity(BATCH),
         };
         let mut events = Vec::with_capacity(BATCH);
         let mut ends_at: Option<Instant> = None;
+        self.take_kept(&mut out);
         loop {
             events.clear();
+            if let Some(waiting) = &mut out.waiting {
+                waiting.live(self.proxy.host.boot_ns());
+            }
             let timeout = self.wait_for(ends_at);
             match epoll::wait(
                 &self.watch,
@@ -235,13 +326,40 @@ impl<H: Host> UdpWorker<H> {
         else {
             return;
         };
-        for index in 0..count {
-            if let Some(datagram) = queries.get(index) {
-                self.take_query(&datagram, (member, now), out);
+        let read = |index| queries.get(index);
+        if let Some(waiting) = &mut out.waiting {
+            let now_ns = self.proxy.host.boot_ns();
+            for datagram in (0..count).filter_map(read) {
+                waiting.put(&datagram, now_ns);
             }
         }
+        for datagram in (0..count).filter_map(read) {
+            self.take_query(&datagram, (member, now), out);
+        }
         self.flush_upstream(member, now, out);
-        flush_clients(&self.listener, &mut out.to_clients);
+        self.flush_clients(out);
+    }
+
+    /// Asks what an earlier process had read and not answered.
+    fn take_kept(&mut self, out: &mut Outgoing) {
+        let kept = std::mem::take(&mut self.kept);
+        let now_ns = self.proxy.host.boot_ns();
+        for batch in kept.chunks(BATCH) {
+            let now = self.proxy.host.now();
+            let uses = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+            let chosen = self.pool.choose(uses, now, &self.watch);
+            let Some(member) = chosen.map(|member| member.id) else {
+                return;
+            };
+            for datagram in batch.iter().map(Kept::datagram) {
+                if let Some(waiting) = &mut out.waiting {
+                    waiting.put(&datagram, now_ns);
+                }
+                self.take_query(&datagram, (member, now), out);
+            }
+            self.flush_upstream(member, now, out);
+            self.flush_clients(out);
+        }
     }
 
     /// Takes one query as far as it goes without waiting: to an answer of our own, or to the server.
@@ -256,7 +374,7 @@ impl<H: Host> UdpWorker<H> {
             Place::Node => self.origin_on_node(datagram),
         };
         let Some(origin) = origin else {
-            return;
+            return out.forget(datagram.peer, datagram.bytes);
         };
         let asking = Asking {
             origin,
@@ -267,6 +385,7 @@ impl<H: Host> UdpWorker<H> {
         };
         let mut step = self.proxy.step(now, &self.records, &mut out.scratch);
         match ask(asking, &self.proxy.host, &mut step) {
+            Asked::Malformed(None) | Asked::Over(None) => out.forget(datagram.peer, datagram.bytes),
             Asked::Malformed(reply) | Asked::Over(reply) => self.push_reply(reply, out),
             Asked::Send(upstream) => self.push_query(&upstream, now, out),
         }
@@ -342,7 +461,7 @@ impl<H: Host> UdpWorker<H> {
                 self.take_answer(id, &datagram, out);
             }
         }
-        flush_clients(&self.listener, &mut out.to_clients);
+        self.flush_clients(out);
     }
 
     /// Takes one answer: to the client, once what it teaches holds.
@@ -395,7 +514,7 @@ impl<H: Host> UdpWorker<H> {
         while let Some(held) = self.pending.expire(now) {
             self.fail(held, Fault::Timeout, now, out);
         }
-        flush_clients(&self.listener, &mut out.to_clients);
+        self.flush_clients(out);
         let pending = &self.pending;
         self.pool
             .close_retired(now, |member| pending.len_of(member) > 0);
@@ -416,7 +535,10 @@ impl<H: Host> UdpWorker<H> {
             Place::Node => (loopback_of(client.ip()), None),
         };
         if out.to_clients.is_full() {
-            flush_clients(&self.listener, &mut out.to_clients);
+            self.flush_clients(out);
+        }
+        if let Some(id) = out.scratch.first_chunk() {
+            out.answered.push((client, *id));
         }
         // Not pushed: longer than any datagram, which the core doesn't write.
         let _ = out.to_clients.push(&Datagram {
@@ -425,6 +547,17 @@ impl<H: Host> UdpWorker<H> {
             mark,
             bytes: &out.scratch,
         });
+    }
+
+    /// A reply that can't be sent is lost as on any network: the client asks again.
+    fn flush_clients(&self, out: &mut Outgoing) {
+        out.to_clients.flush(&self.listener, |_, _| {});
+        if let Some(waiting) = &mut out.waiting {
+            for (client, id) in &out.answered {
+                waiting.remove(*client, id);
+            }
+        }
+        out.answered.clear();
     }
 
     /// Whose query it is that came to a listener on the node.
@@ -459,10 +592,8 @@ fn origin(datagram: &Datagram<'_>) -> Option<Origin> {
     })
 }
 
-/// A reply that can't be sent is lost as on any network: the client asks again.
-fn flush_clients(listener: &GateUdp, to_clients: &mut Outbox) {
-    to_clients.flush(listener, |_, _| {});
-}
+/// Where the listener in the gate listens.
+const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// No address, of the same family as `ip`: the kernel chooses one.
 fn any_of(ip: IpAddr) -> IpAddr {

@@ -176,6 +176,7 @@ impl Run {
             state_dir: self.state_dir.unwrap_or_else(|| instance.state_dir()),
             socket: self.which.socket(),
             detach_on_exit: self.detach_on_exit,
+            manager: super::manager::manager(),
             setup: Setup {
                 pins: Some(self.bpf_dir.unwrap_or_else(|| instance.bpf_dir())),
                 hook_mode: match self.hooks {
