@@ -66,6 +66,8 @@ impl Asker {
 #[expect(clippy::too_many_arguments, reason = "a thread's")]
 fn ask(socket: &UdpSocket, server: SocketAddr, pace: Duration, stop: &AtomicBool) -> Result<Told> {
     let answers = socket.try_clone()?;
+    // Whoever asks so much has room for the answers.
+    rustix::net::sockopt::set_socket_recv_buffer_size_force(&answers, 4 << 20)?;
     // As long as a stub resolver waits.
     answers.set_read_timeout(Some(Duration::from_secs(5) * crate::patience()))?;
     let heard = std::thread::spawn(move || {

@@ -144,10 +144,9 @@ impl<'a> Daemon<'a> {
         let stdout = child.stdout.take().context("no output")?;
         let (send, receive) = mpsc::channel();
         std::thread::spawn(move || {
+            // To the end, whoever listens: one that is started again says it again.
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if send.send(line).is_err() {
-                    break;
-                }
+                let _ = send.send(line);
             }
         });
         match receive.recv_timeout(START_MAX * patience()) {

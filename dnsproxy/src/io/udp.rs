@@ -3,6 +3,9 @@
 //!
 //! A worker is in the gate, or on the node, for endpoints that are cgroups (`Place`).
 
+mod backlog;
+
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,7 +27,6 @@ use crate::core::pending::{Key, Member, Pending};
 use crate::core::record::{ErrorAnswers, Records, Told};
 use crate::core::release::Arrived;
 use crate::core::step::{Fault, Origin, Reply};
-use crate::limits::STALE_DATAGRAMS_MAX;
 
 /// Datagrams that are read or sent by one system call.
 const BATCH: usize = 64;
@@ -65,7 +67,10 @@ pub struct UdpWorker<H: Host> {
     errors: ErrorAnswers,
     waiting: Option<Waiting>,
     /// What an earlier process had read and not answered.
-    kept: Vec<Kept>,
+    kept: VecDeque<Kept>,
+    /// While what waited in an earlier process's listener is worked off: when more of it may be read though
+    /// much of it waits for answers.
+    catching_up: Option<Instant>,
     watch: OwnedFd,
     stop: StopUdp,
 }
@@ -116,7 +121,7 @@ impl<H: Host> UdpWorker<H> {
     /// If it is another socket, or one elsewhere.
     pub fn adopt(proxy: Arc<Proxy<H>>, listener: OwnedFd) -> io::Result<Self> {
         let listener = GateUdp::adopt(listener, DNS_PORT, RECEIVE_BUFFER)?;
-        Self::with(proxy, (Place::Gate, EVERYWHERE), listener)
+        Self::with(proxy, (Place::Gate, EVERYWHERE), listener)?.with_backlog()
     }
 
     /// Opens a listener and the pool on the node, in the calling thread's namespace. `listen` is a loopback
@@ -138,7 +143,7 @@ impl<H: Host> UdpWorker<H> {
         (listener, ip): (OwnedFd, IpAddr),
     ) -> io::Result<Self> {
         let listener = GateUdp::adopt_on_node(listener, ip, RECEIVE_BUFFER)?;
-        Self::with(proxy, (Place::Node, ip), listener)
+        Self::with(proxy, (Place::Node, ip), listener)?.with_backlog()
     }
 
     fn with(
@@ -154,8 +159,7 @@ impl<H: Host> UdpWorker<H> {
             epoll::EventData::new_u64(STOP),
             epoll::EventFlags::IN,
         )?;
-        let data = epoll::EventData::new_u64(LISTENER);
-        epoll::add(&watch, listener.as_fd(), data, epoll::EventFlags::IN)?;
+        hear(&watch, &listener)?;
         let pool = Pool::open((place, FIRST_MEMBER), proxy.host.now(), &watch)?;
         Ok(Self {
             pending: Pending::new(Arc::clone(&proxy.outstanding)),
@@ -169,38 +173,9 @@ impl<H: Host> UdpWorker<H> {
             pool,
             watch,
             waiting: None,
-            kept: Vec::new(),
+            kept: VecDeque::new(),
+            catching_up: None,
         })
-    }
-
-    /// Has it note what it has read and not answered.
-    pub fn note_in(&mut self, table: Waiting) {
-        self.waiting = Some(table);
-    }
-
-    /// Whether a query that an earlier process had read came to such a listener.
-    #[must_use]
-    pub fn is_for(&self, kept: &Kept) -> bool {
-        let datagram = kept.datagram();
-        match self.place {
-            Place::Gate => datagram.mark.is_some(),
-            Place::Node => datagram.mark.is_none() && datagram.local == self.local,
-        }
-    }
-
-    /// Has it ask this query first.
-    pub fn ask_again(&mut self, kept: Kept) {
-        self.kept.push(kept);
-    }
-
-    /// Throws away what waits in the listener: whoever asked has given up.
-    pub fn forget_stale(&mut self) {
-        let mut stale = Inbox::new(BATCH, QUERY_BUFFER);
-        for _ in 0..STALE_DATAGRAMS_MAX / BATCH {
-            if !matches!(stale.read(&self.listener), Ok(1..)) {
-                return;
-            }
-        }
     }
 
     /// The listener, for somebody who keeps it.
@@ -246,9 +221,11 @@ impl<H: Host> UdpWorker<H> {
         };
         let mut events = Vec::with_capacity(BATCH);
         let mut ends_at: Option<Instant> = None;
-        self.take_kept(&mut out);
         loop {
             events.clear();
+            if ends_at.is_none() {
+                self.catch_up(&mut inboxes.queries, &mut out)?;
+            }
             if let Some(waiting) = &mut out.waiting {
                 waiting.live(self.proxy.host.boot_ns());
             }
@@ -264,7 +241,7 @@ impl<H: Host> UdpWorker<H> {
             for event in &events {
                 match event.data.u64() {
                     LISTENER if ends_at.is_none() => {
-                        self.read_queries(&mut inboxes.queries, &mut out)
+                        self.read_queries(&mut inboxes.queries, &mut out);
                     }
                     LISTENER => {}
                     STOP => {
@@ -297,7 +274,11 @@ impl<H: Host> UdpWorker<H> {
 
     fn wait_for(&self, ends_at: Option<Instant>) -> rustix::event::Timespec {
         let now = self.proxy.host.now();
-        let next = [self.pending.next_deadline(), ends_at]
+        let more = match self.has_room() {
+            true => self.catching_up.map(|_| now),
+            false => self.catching_up,
+        };
+        let next = [self.pending.next_deadline(), ends_at, more]
             .into_iter()
             .flatten()
             .min();
@@ -312,10 +293,10 @@ impl<H: Host> UdpWorker<H> {
         }
     }
 
-    /// Reads one batch of queries, judges each, and sends what may go.
-    fn read_queries(&mut self, queries: &mut Inbox, out: &mut Outgoing) {
+    /// Reads one batch of queries, judges each, and sends what may go. Says how many there were.
+    fn read_queries(&mut self, queries: &mut Inbox, out: &mut Outgoing) -> usize {
         let Ok(count @ 1..) = queries.read(&self.listener) else {
-            return;
+            return 0;
         };
         let now = self.proxy.host.now();
         let uses = u32::try_from(count).unwrap_or(u32::MAX);
@@ -324,7 +305,7 @@ impl<H: Host> UdpWorker<H> {
             .choose(uses, now, &self.watch)
             .map(|member| member.id)
         else {
-            return;
+            return count;
         };
         let read = |index| queries.get(index);
         if let Some(waiting) = &mut out.waiting {
@@ -338,28 +319,7 @@ impl<H: Host> UdpWorker<H> {
         }
         self.flush_upstream(member, now, out);
         self.flush_clients(out);
-    }
-
-    /// Asks what an earlier process had read and not answered.
-    fn take_kept(&mut self, out: &mut Outgoing) {
-        let kept = std::mem::take(&mut self.kept);
-        let now_ns = self.proxy.host.boot_ns();
-        for batch in kept.chunks(BATCH) {
-            let now = self.proxy.host.now();
-            let uses = u32::try_from(batch.len()).unwrap_or(u32::MAX);
-            let chosen = self.pool.choose(uses, now, &self.watch);
-            let Some(member) = chosen.map(|member| member.id) else {
-                return;
-            };
-            for datagram in batch.iter().map(Kept::datagram) {
-                if let Some(waiting) = &mut out.waiting {
-                    waiting.put(&datagram, now_ns);
-                }
-                self.take_query(&datagram, (member, now), out);
-            }
-            self.flush_upstream(member, now, out);
-            self.flush_clients(out);
-        }
+        count
     }
 
     /// Takes one query as far as it goes without waiting: to an answer of our own, or to the server.
@@ -590,6 +550,13 @@ fn origin(datagram: &Datagram<'_>) -> Option<Origin> {
         server: SocketAddr::new(datagram.local, DNS_PORT),
         protocol: L4Protocol::Udp,
     })
+}
+
+/// Has a listener's queries wake its worker.
+fn hear(watch: &OwnedFd, listener: &GateUdp) -> io::Result<()> {
+    let data = epoll::EventData::new_u64(LISTENER);
+    epoll::add(watch, listener.as_fd(), data, epoll::EventFlags::IN)?;
+    Ok(())
 }
 
 /// Where the listener in the gate listens.
