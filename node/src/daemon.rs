@@ -29,7 +29,7 @@ use crate::instance::{Instance, Lock};
 use crate::keeper::{self, Keeper};
 use crate::live::{Review, is_over};
 use crate::proxy::DnsThreads;
-use crate::remembered::{PAIRS_MAX, Remembered, remembered_names};
+use crate::remembered::{KEPT_OCTETS_MAX, Remembered, remembered_names};
 use crate::status::EventThread;
 use crate::tell::Teller;
 
@@ -324,7 +324,7 @@ impl Daemon {
 
     /// What the next daemon needs to know of what was learned.
     pub(crate) fn remember(&self) -> Remembered {
-        let mut room = PAIRS_MAX;
+        let mut room = KEPT_OCTETS_MAX;
         let mut endpoints = BTreeMap::new();
         for (id, guarded) in self.guards.iter() {
             let names = self.learner.with_knowledge(id, |knowledge| {
@@ -337,7 +337,7 @@ impl Daemon {
         }
         if room == 0 {
             tracing::warn!(
-                "more than {PAIRS_MAX} addresses are learned: the rest would not outlive a restart"
+                "more is learned than {KEPT_OCTETS_MAX} octets of a file: the rest would not outlive a restart"
             );
         }
         self.learner

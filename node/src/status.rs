@@ -119,6 +119,7 @@ fn status(service: &Service) -> Value {
         },
         "endpoints": listed::endpoints(daemon),
         "endpoint_problems": service.endpoint_problems,
+        "state_refused": service.state.refused(),
         "dns": dns,
         "listeners": daemon.keeper.as_ref().map(|keeper| json!({
             "kept": keeper.count(),

@@ -333,3 +333,31 @@ fn sockets_that_nobody_can_give_back_take_no_query_away() {
         assert!(hears(&socket, id), "{id}");
     }
 }
+
+#[test]
+fn a_state_file_that_is_damaged_is_set_aside_and_said() {
+    let scene = Scene::new();
+    let mut daemon = scene.daemon();
+    daemon.start(&[]).unwrap();
+    let socket = scene.client();
+    socket.send(&query(1)).unwrap();
+    assert!(hears(&socket, 1));
+    pause(1_600);
+    daemon.end_with("KILL").unwrap();
+    let path = daemon.path("state/learned.json");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 3;
+    bytes[last] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    daemon.start(&[]).unwrap();
+    assert_eq!(
+        std::fs::read(daemon.path("state/learned.json.refused")).unwrap(),
+        bytes
+    );
+    let status = daemon.status().unwrap();
+    let refused = status["state_refused"][0].as_str().unwrap();
+    assert!(refused.starts_with("learned.json: another sum"), "{status}");
+    assert!(daemon.said().contains("learned.json"));
+    socket.send(&query(2)).unwrap();
+    assert!(hears(&socket, 2));
+}
