@@ -28,7 +28,7 @@ pub use core::outstanding::{Outstanding, Refused, Slot};
 pub use core::pending::{Key, Member, Pending, Via};
 pub use core::record::{AllowedBy, Ending, ErrorAnswers, ExchangeRecord, Outcome, Records, Told};
 pub use core::release::{Arrived, Heard, Learned, Taught, Untaught, Withheld};
-pub use core::step::{Case, DenyResponse, Fault, Origin, Reply, Settings, Step};
+pub use core::step::{Case, DenyResponse, Fault, OnTimeout, Origin, Reply, Settings, Step};
 pub use core::tally::{Counters, Quirk};
 pub use frames::{FrameError, Frames, write_frame};
 pub use io::host::{Host, Proxy};

@@ -7,5 +7,6 @@ pub(crate) mod host;
 mod http1;
 mod places;
 pub(crate) mod server;
+mod stream;
 pub(crate) mod tally;
 mod tunnel;

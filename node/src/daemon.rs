@@ -53,6 +53,8 @@ pub(crate) struct Setup {
     pub(crate) enforcement: Options,
     /// How long a learned address is open.
     pub(crate) lifetimes: Lifetimes,
+    /// How the DNS proxy answers and forwards.
+    pub(crate) dns: dnsproxy::Settings,
 }
 
 /// A running daemon, all parts of it, in the network namespace of the thread that started it.

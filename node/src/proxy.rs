@@ -136,8 +136,8 @@ impl DnsThreads {
     /// # Errors
     /// If a socket can't be made.
     pub(crate) fn start(
-        gate: &Gate,
-        (learner, mut keeper): (&Arc<Learner<KernelTable>>, Option<&mut Keeper>),
+        (gate, mut keeper): (&Gate, Option<&mut Keeper>),
+        (learner, settings): (&Arc<Learner<KernelTable>>, Settings),
         (news, askers): (NewsSink, Askers),
     ) -> std::io::Result<Self> {
         let proxy = Arc::new(Proxy::new(
@@ -146,7 +146,7 @@ impl DnsThreads {
                 askers,
                 news,
             },
-            Settings::default(),
+            settings,
             gate.gate_end.index,
         ));
         let mut all = Self {

@@ -108,11 +108,12 @@ impl Teller {
         let latency = told.latency?;
         let (dns, verdict) = match &told.outcome {
             Outcome::Answered(answer) => (answered((query, qtype), answer), Verdict::Forwarded),
-            Outcome::Timeout | Outcome::ServFail(_) => {
+            Outcome::Timeout { answered: true } | Outcome::ServFail(_) => {
                 (Dns::response(query, qtype, SERVFAIL), Verdict::Error)
             }
             Outcome::Malformed(_)
             | Outcome::Denied { .. }
+            | Outcome::Timeout { answered: false }
             | Outcome::Superseded
             | Outcome::ClientGone
             | Outcome::EndpointGone
@@ -408,7 +409,7 @@ fn reason_of(outcome: &Outcome) -> Vec<Arc<str>> {
     let word = match outcome {
         Outcome::Malformed(reason) => GateReason::word(*reason),
         Outcome::ServFail(fault) => fault.word(),
-        Outcome::Timeout => "timeout",
+        Outcome::Timeout { .. } => "timeout",
         Outcome::Superseded => "superseded",
         Outcome::ClientGone => "client-gone",
         Outcome::EndpointGone => "endpoint-gone",

@@ -8,7 +8,7 @@
 )]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -36,18 +36,22 @@ struct Resolver {
     command: &'static [&'static str],
     /// Queries that a lookup costs.
     queries: u64,
+    /// What must be compiled before: the words after the compiler's name, and the source.
+    built: Option<(&'static [&'static str], &'static str)>,
 }
 
 const DIG: Resolver = Resolver {
     needs: ("dig", "bind9-dnsutils"),
     command: &["dig", "@203.0.113.2", "NAME", "A"],
     queries: 1,
+    built: None,
 };
 
 const KDIG: Resolver = Resolver {
     needs: ("kdig", "knot-dnsutils"),
     command: &["kdig", "@203.0.113.2", "NAME", "A"],
     queries: 1,
+    built: None,
 };
 
 /// A and AAAA, as every program of the C library asks.
@@ -55,12 +59,21 @@ const GLIBC: Resolver = Resolver {
     needs: ("getent", "libc-bin"),
     command: &["getent", "ahosts", "NAME"],
     queries: 2,
+    built: None,
 };
 
 const MUSL: Resolver = Resolver {
     needs: ("musl-gcc", "musl-tools"),
     command: &["./lookup", "NAME"],
     queries: 2,
+    built: Some((&["musl-gcc", "-o", "lookup", "source.c"], LOOKUP_C)),
+};
+
+const CARES: Resolver = Resolver {
+    needs: ("/usr/include/ares.h", "libc-ares-dev"),
+    command: &["./ares", "NAME"],
+    queries: 2,
+    built: Some((&["cc", "-o", "ares", "source.c", "-lcares"], ARES_C)),
 };
 
 /// The 20 lines that a program of musl's needs to look a name up.
@@ -85,6 +98,50 @@ int main(int count, char **words) {
         puts(inet_ntop(one->ai_family, at, text, sizeof text));
     }
     return 0;
+}
+"#;
+
+/// The same by c-ares, which Node.js and curl have.
+const ARES_C: &str = r#"
+#include <ares.h>
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <sys/select.h>
+
+static int status = ARES_ENODATA;
+
+static void found(void *to, int fault, int timeouts, struct ares_addrinfo *all) {
+    struct ares_addrinfo_node *one;
+    status = fault;
+    for (one = all ? all->nodes : NULL; one; one = one->ai_next) {
+        char text[INET6_ADDRSTRLEN];
+        void *at = one->ai_family == AF_INET
+            ? (void *)&((struct sockaddr_in *)one->ai_addr)->sin_addr
+            : (void *)&((struct sockaddr_in6 *)one->ai_addr)->sin6_addr;
+        puts(inet_ntop(one->ai_family, at, text, sizeof text));
+    }
+    if (all) ares_freeaddrinfo(all);
+}
+
+int main(int count, char **words) {
+    ares_channel channel;
+    struct ares_addrinfo_hints hints = { .ai_family = AF_UNSPEC };
+    if (ares_library_init(ARES_LIB_INIT_ALL) || ares_init(&channel)) return 3;
+    ares_getaddrinfo(channel, count > 1 ? words[1] : "", NULL, &hints, found, NULL);
+    for (;;) {
+        fd_set reads, writes;
+        struct timeval wait, *until;
+        FD_ZERO(&reads);
+        FD_ZERO(&writes);
+        int fds = ares_fds(channel, &reads, &writes);
+        if (!fds) break;
+        until = ares_timeout(channel, NULL, &wait);
+        select(fds, &reads, &writes, NULL, until);
+        ares_process(channel, &reads, &writes);
+    }
+    if (status) fprintf(stderr, "%s\n", ares_strerror(status));
+    return status ? 2 : 0;
 }
 "#;
 
@@ -116,31 +173,31 @@ impl Stage {
         fs::write(self.dir.path().join("resolv.conf"), text).unwrap();
     }
 
-    fn daemon<'a>(&self, node: &'a Node) -> Daemon<'a> {
+    fn daemon<'a>(&self, node: &'a Node, args: &[&str]) -> Daemon<'a> {
         let mut daemon = Daemon::prepare(node).unwrap();
         daemon.endpoint(&self.alice).unwrap();
         daemon
             .policy("alice.yaml", &policy("alice", NAMES))
             .unwrap();
-        daemon.start(&[]).unwrap();
+        daemon.start(args).unwrap();
         daemon
     }
 
     /// Fails loudly where the program isn't there; builds the one that must be built.
     fn prepare(&self, resolver: Resolver) {
         let (program, package) = resolver.needs;
-        let found = Command::new("which").arg(program).output().unwrap();
-        assert!(
-            found.status.success(),
-            "{program} isn't installed: apt-get install {package}"
-        );
-        if program == "musl-gcc" {
-            let source = self.dir.path().join("lookup.c");
-            fs::write(&source, LOOKUP_C).unwrap();
-            let built = Command::new(program)
-                .arg("-o")
-                .arg(self.dir.path().join("lookup"))
-                .arg(&source)
+        let is_there = if program.starts_with('/') {
+            Path::new(program).exists()
+        } else {
+            let found = Command::new("which").arg(program).output().unwrap();
+            found.status.success()
+        };
+        assert!(is_there, "{program} isn't there: apt-get install {package}");
+        if let Some((words, source)) = resolver.built {
+            fs::write(self.dir.path().join("source.c"), source).unwrap();
+            let built = Command::new(words[0])
+                .args(&words[1..])
+                .current_dir(self.dir.path())
                 .output()
                 .unwrap();
             assert!(built.status.success(), "{built:?}");
@@ -235,18 +292,18 @@ fn check_both(stage: &Stage, daemon: &Daemon<'_>, resolver: Resolver) {
 fn dig_and_kdig() {
     let node = Node::new().unwrap();
     let stage = Stage::new(&node);
-    let daemon = stage.daemon(&node);
+    let daemon = stage.daemon(&node, &[]);
     check_both(&stage, &daemon, DIG);
     check_both(&stage, &daemon, KDIG);
 }
 
-/// Both C libraries ask for A and AAAA at once; a name with one of them resolves too.
+/// All three ask for A and AAAA at once; a name with one of them resolves too.
 #[test]
-fn glibc_and_musl() {
+fn glibc_musl_and_c_ares() {
     let node = Node::new().unwrap();
     let stage = Stage::new(&node);
-    let daemon = stage.daemon(&node);
-    for resolver in [GLIBC, MUSL] {
+    let daemon = stage.daemon(&node, &[]);
+    for resolver in [GLIBC, MUSL, CARES] {
         check_both(&stage, &daemon, resolver);
         let text = check(
             &stage,
@@ -274,11 +331,11 @@ fn glibc_and_musl() {
 fn a_search_list_is_walked_to_its_end() {
     let node = Node::new().unwrap();
     let stage = Stage::new(&node);
-    let daemon = stage.daemon(&node);
+    let daemon = stage.daemon(&node, &[]);
     stage.resolv_conf(
         "search default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n",
     );
-    for resolver in [GLIBC, MUSL] {
+    for resolver in [GLIBC, MUSL, CARES] {
         stage.prepare(resolver);
         let before = daemon.status().unwrap();
         #[expect(clippy::disallowed_methods, reason = "the promise is a time")]
@@ -292,5 +349,49 @@ fn a_search_list_is_walked_to_its_end() {
         assert_eq!((more("denied"), more("answered")), (6, 2), "{after:#}");
         assert_eq!(all_ended(&after) - all_ended(&before), 8, "{after:#}");
         assert!(took < 4 * AT_ONCE, "one wait of a stub is 5 s: {took:?}");
+    }
+}
+
+/// How a denial looks on the wire, by option; `None` is silence.
+#[test]
+fn each_mode_of_denial_is_what_its_option_says() {
+    let node = Node::new().unwrap();
+    let stage = Stage::new(&node);
+    // The option, what a name is answered that no rule knows, and one above names that may be asked.
+    #[rustfmt::skip]
+    let rows: [(&[&str], Option<&str>, Option<&str>); 6] = [
+        (&[], Some("NXDOMAIN"), Some("NOERROR")),
+        (&["--dns-deny-response", "nxdomain"], Some("NXDOMAIN"), Some("NXDOMAIN")),
+        (&["--tofqdns-dns-reject-response-code", "nameError"], Some("NXDOMAIN"), Some("NXDOMAIN")),
+        (&["--dns-deny-response", "nodata"], Some("NOERROR"), Some("NOERROR")),
+        (&["--dns-deny-response", "refused"], Some("REFUSED"), Some("REFUSED")),
+        (&["--dns-deny-response", "drop"], None, None),
+    ];
+    for (args, unknown, above) in rows {
+        let mut daemon = stage.daemon(&node, args);
+        for (name, expected) in [("a.evil.test", unknown), ("example.com", above)] {
+            let words = ["@203.0.113.2", "+tries=1", "+timeout=1", name];
+            let output = in_ns(&stage.alice.ns, Command::new("dig").args(words)).unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            match expected {
+                Some(rcode) => {
+                    assert!(
+                        text.contains(&format!("status: {rcode}")),
+                        "{args:?} {text}"
+                    );
+                    assert!(text.contains("denied by network policy"), "{args:?} {text}");
+                    assert!(
+                        text.contains("AUTHORITY: 0"),
+                        "no SOA, so nobody keeps it: {text}"
+                    );
+                }
+                None => assert!(!text.contains("status:"), "{args:?} {text}"),
+            }
+        }
+        let status = daemon.status().unwrap();
+        assert_eq!((ended(&status, "denied"), all_ended(&status)), (2, 2));
+        daemon.end_with("TERM").unwrap();
+        let detached = daemon.namegate(&["detach"]).unwrap();
+        assert!(detached.status.success(), "{detached:?}");
     }
 }

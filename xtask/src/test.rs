@@ -11,7 +11,7 @@ use crate::command::{self, output, which};
 use crate::debian;
 
 /// Programs that the tests start, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 18] = [
+const PROGRAMS: [(&str, &str); 19] = [
     ("dig", "bind9-dnsutils"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
@@ -30,7 +30,11 @@ const PROGRAMS: [(&str, &str); 18] = [
     ("iptables-legacy", "iptables"),
     ("dnsmasq", "dnsmasq-base"),
     ("python3", "python3"),
+    ("cc", "gcc"),
 ];
+
+/// Files that programs of tests are compiled with, and the packages that have them.
+const FILES: [(&str, &str); 1] = [("/usr/include/ares.h", "libc-ares-dev")];
 
 /// What a namespace must be able to do: each is tried in one of its own.
 const ABILITIES: [(&str, &[&str]); 5] = [
@@ -108,7 +112,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 pub(crate) fn missing() -> (Vec<&'static str>, Vec<&'static str>) {
     let mut packages = Vec::new();
     let mut programs = Vec::new();
-    for (program, package) in PROGRAMS {
+    for (program, package) in PROGRAMS.into_iter().chain(FILES) {
         if which(program).is_none() {
             programs.push(program);
             if !packages.contains(&package) {

@@ -19,7 +19,7 @@ use super::gates::{Message, Query, Refusal};
 use super::learn::NotInstalled;
 use super::pending::{Key, Pending, Via};
 use super::record::{ErrorAnswers, ExchangeRecord, Outcome};
-use super::step::{DenyResponse, Fault, Origin, Reply, Step};
+use super::step::{DenyResponse, Fault, OnTimeout, Origin, Reply, Step};
 use super::tally::Quirk;
 use crate::limits::UDP_PLAIN_OCTETS;
 use crate::question::{Flags, Rcode};
@@ -307,6 +307,18 @@ impl Held {
         fail(record, &repeated, fault, step)
     }
 
+    /// Ends the exchange because its server did not answer in time.
+    #[must_use = "the reply must be sent"]
+    pub fn time_out(self, step: &mut Step<'_>) -> Option<Reply> {
+        match step.settings.on_timeout {
+            OnTimeout::ServFail => Some(self.fail(Fault::Timeout, step)),
+            OnTimeout::Silence => {
+                self.end(step.now, Outcome::Timeout { answered: false });
+                None
+            }
+        }
+    }
+
     /// Ends the exchange without a word to the client.
     pub fn end(self, now: Instant, outcome: Outcome) {
         self.record.finish(now, outcome);
@@ -322,7 +334,7 @@ fn fail(
 ) -> Reply {
     let origin = record.origin();
     let outcome = if fault == Fault::Timeout {
-        Outcome::Timeout
+        Outcome::Timeout { answered: true }
     } else {
         Outcome::ServFail(fault)
     };

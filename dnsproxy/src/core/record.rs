@@ -28,8 +28,11 @@ pub enum Outcome {
     },
     /// The server's answer was released; TC=1 in it is by the server or by us.
     Answered(Answer),
-    /// The server did not answer in time; the client got SERVFAIL.
-    Timeout,
+    /// The server did not answer in time.
+    Timeout {
+        /// Whether the client got SERVFAIL, and not the silence that the option asks for.
+        answered: bool,
+    },
     /// The client got SERVFAIL for a fault.
     ServFail(Fault),
     /// The client asked the same again too often; this, its oldest, got no answer.
@@ -74,7 +77,7 @@ impl Outcome {
             Self::Malformed(_) => Ending::Malformed,
             Self::Denied { .. } => Ending::Denied,
             Self::Answered(_) => Ending::Answered,
-            Self::Timeout => Ending::Timeout,
+            Self::Timeout { .. } => Ending::Timeout,
             Self::ServFail(_) => Ending::ServFail,
             Self::Superseded => Ending::Superseded,
             Self::ClientGone => Ending::ClientGone,

@@ -32,6 +32,8 @@ pub struct Settings {
     pub udp_wait: Duration,
     /// How long a query over TCP waits for its answer.
     pub tcp_wait: Duration,
+    /// What the client gets when that is over.
+    pub on_timeout: OnTimeout,
     /// The UDP size that a query may announce upstream; `None` leaves what the client said.
     pub clamp_size: Option<u16>,
     /// Whether an answer must repeat the case of its question.
@@ -44,6 +46,7 @@ impl Default for Settings {
             deny_response: DenyResponse::Auto,
             udp_wait: UDP_UPSTREAM_WAIT_MAX,
             tcp_wait: TCP_UPSTREAM_WAIT_MAX,
+            on_timeout: OnTimeout::ServFail,
             clamp_size: Some(UDP_ANSWER_OCTETS_MAX),
             case: Case::Any,
         }
@@ -63,6 +66,15 @@ pub enum DenyResponse {
     NoData,
     /// Nothing.
     Drop,
+}
+
+/// What a client gets whose server does not answer in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnTimeout {
+    /// SERVFAIL: a stub with two servers moves on.
+    ServFail,
+    /// Nothing.
+    Silence,
 }
 
 /// Which case of letters an answer's question may have.

@@ -282,7 +282,9 @@ impl<H: Host> Connection<H> {
         }
         self.hear(now);
         while let Some(held) = self.pending.expire(now) {
-            self.fail(held, Fault::Timeout, now);
+            let mut step = self.proxy.step(now, &self.records, &mut self.scratch);
+            let reply = held.time_out(&mut step);
+            self.put(reply);
         }
         if let Some(end) = self.take_queries(now) {
             return Some(end);

@@ -472,7 +472,9 @@ impl<H: Host> UdpWorker<H> {
     fn expire(&mut self, out: &mut Outgoing) {
         let now = self.proxy.host.now();
         while let Some(held) = self.pending.expire(now) {
-            self.fail(held, Fault::Timeout, now, out);
+            let mut step = self.proxy.step(now, &self.records, &mut out.scratch);
+            let reply = held.time_out(&mut step);
+            self.push_reply(reply, out);
         }
         self.flush_clients(out);
         let pending = &self.pending;

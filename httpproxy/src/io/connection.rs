@@ -16,6 +16,7 @@ use super::access::{Access, Denied, Opaque, Redirected};
 use super::detect::{First, Spoken};
 use super::host::{Host, Proxy};
 use super::places::Place;
+use super::stream::Stream;
 use super::tally::Count;
 use super::tunnel::{self, Moved};
 use crate::told::{News, Refusal, Refused};
@@ -27,7 +28,7 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(300), Duration::fr
 pub(super) struct Connection<H: Host> {
     pub(super) proxy: Arc<Proxy<H>>,
     pub(super) redirected: Redirected,
-    pub(super) client: TcpStream,
+    pub(super) client: Stream,
     pub(super) server: Server,
     pub(super) access: Access,
     seen: Option<LabelSet>,
@@ -38,7 +39,7 @@ pub(super) struct Connection<H: Host> {
 
 /// The connection to the server.
 pub(super) struct Server {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     /// Whether the kernel has connected it.
     pub(super) is_up: bool,
 }
@@ -60,10 +61,10 @@ impl Server {
     /// # Errors
     /// If it can't.
     pub(super) fn settle(&mut self) -> io::Result<()> {
-        if let Some(error) = self.stream.take_error()? {
+        if let Some(error) = self.stream.socket().take_error()? {
             return Err(error);
         }
-        self.is_up = self.stream.peer_addr().is_ok();
+        self.is_up = self.stream.socket().peer_addr().is_ok();
         Ok(())
     }
 }
@@ -93,12 +94,12 @@ impl<H: Host> Connection<H> {
             access: Access::new(redirected, scope),
             seen,
             server: Server {
-                stream: server,
+                stream: Stream::plain(server),
                 is_up: false,
             },
             proxy: Arc::clone(proxy),
             redirected,
-            client,
+            client: Stream::plain(client),
             changes,
             stop: stop.clone(),
             _place: place,
@@ -161,8 +162,8 @@ impl<H: Host> Connection<H> {
             tell_refused(&self.proxy, self.redirected, (refusal, server_name));
         }
         if end != End::Closed {
-            let _ = reset_at_end(self.client.as_fd());
-            let _ = reset_at_end(self.server.stream.as_fd());
+            let _ = reset_at_end(self.client.socket().as_fd());
+            let _ = reset_at_end(self.server.stream.socket().as_fd());
         }
     }
 

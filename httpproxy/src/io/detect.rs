@@ -3,9 +3,8 @@
 use std::io;
 use std::time::Instant;
 
-use tokio::net::TcpStream;
-
 use super::host::Host;
+use super::stream::Stream;
 use super::tally::Count;
 use crate::core::client_hello::{ClientHello, ClientHelloReader, HelloState};
 use crate::core::sniff::{Sniffed, sniff};
@@ -14,6 +13,9 @@ use crate::told::Refusal;
 
 use super::access::Opaque;
 use super::connection::{Connection, End};
+
+/// How much is read at a time.
+const ROOM_OCTETS: usize = 2_048;
 
 /// What it speaks.
 pub(super) enum Spoken {
@@ -37,10 +39,14 @@ pub(super) struct First {
 
 impl First {
     /// Reads what is there.
-    fn read(&mut self, client: &TcpStream, now: Instant) -> io::Result<()> {
-        match client.try_read_buf(&mut self.octets) {
+    fn read(&mut self, client: &mut Stream, now: Instant) -> io::Result<()> {
+        let mut room = [0; ROOM_OCTETS];
+        match client.try_read(&mut room) {
             Ok(0) => self.is_over = true,
-            Ok(_) => _ = self.since.get_or_insert(now),
+            Ok(count) => {
+                self.octets.extend(room.iter().take(count));
+                self.since.get_or_insert(now);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
@@ -102,18 +108,18 @@ impl<H: Host> Connection<H> {
             }
             let speaks_first = self.server.is_up && first.octets.is_empty();
             tokio::select! {
-                _ = self.client.readable(), if spoken.is_none() && first.has_room() => {
-                    if first.read(&self.client, now).is_err() {
+                () = self.client.ready(true, false), if spoken.is_none() && first.has_room() => {
+                    if first.read(&mut self.client, now).is_err() {
                         return Err(End::Reset);
                     }
                     spoken = self.heard(first)?;
                 }
-                _ = self.server.stream.writable(), if !self.server.is_up => {
+                _ = self.server.stream.socket().writable(), if !self.server.is_up => {
                     if self.server.settle().is_err() {
                         return Err(self.unreachable());
                     }
                 }
-                _ = self.server.stream.readable(), if speaks_first => {
+                _ = self.server.stream.socket().readable(), if speaks_first => {
                     return self.server_first().await;
                 }
                 () = tokio::time::sleep(deadline - now) => {}
@@ -151,7 +157,7 @@ impl<H: Host> Connection<H> {
     /// The server says something before the client does, or ends.
     async fn server_first(&mut self) -> Result<Spoken, End> {
         match (
-            self.server.stream.peek(&mut [0]).await,
+            self.server.stream.socket().peek(&mut [0]).await,
             self.access.opaque(),
         ) {
             (Ok(0), _) => Err(End::Closed),

@@ -4,13 +4,12 @@ use std::io;
 use std::os::fd::AsFd;
 
 use policy::http::{Path, Request};
-use tokio::io::{AsyncWriteExt as _, Interest};
-use tokio::net::TcpStream;
 use transport::reset;
 
 use super::connection::{Connection, End};
 use super::detect::First;
 use super::host::Host;
+use super::stream::Stream;
 use super::tally::Count;
 use crate::core::exchange::{self, Leg};
 use crate::core::record::{Fault, RequestRecord, Told, Verdict};
@@ -34,7 +33,7 @@ struct Driver {
 }
 
 impl Driver {
-    fn read_client(&mut self, stream: &TcpStream) -> bool {
+    fn read_client(&mut self, stream: &mut Stream) -> bool {
         let room = self.core.client_room();
         if room.is_empty() {
             return false;
@@ -61,7 +60,7 @@ impl Driver {
         true
     }
 
-    fn read_server(&mut self, stream: &TcpStream) -> bool {
+    fn read_server(&mut self, stream: &mut Stream) -> bool {
         let room = self.core.upstream_room();
         if room.is_empty() || self.is_server_over {
             return false;
@@ -75,7 +74,7 @@ impl Driver {
         true
     }
 
-    fn write_client(&mut self, stream: &TcpStream) -> bool {
+    fn write_client(&mut self, stream: &mut Stream) -> bool {
         let octets = self.core.to_client();
         if octets.is_empty() {
             return false;
@@ -88,7 +87,7 @@ impl Driver {
         true
     }
 
-    fn write_server(&mut self, stream: &TcpStream) -> bool {
+    fn write_server(&mut self, stream: &mut Stream) -> bool {
         let octets = self.core.to_upstream();
         if octets.is_empty() || self.is_server_over {
             return false;
@@ -135,7 +134,7 @@ impl<H: Host> Connection<H> {
                 was_tunnel = true;
                 self.proxy.counters.count(Count::Tunnel);
             }
-            if let Some(end) = self.follow(&mut driver).await {
+            if let Some(end) = self.follow(&mut driver) {
                 return end;
             }
             self.wait(&mut driver).await;
@@ -144,12 +143,12 @@ impl<H: Host> Connection<H> {
 
     /// Reads, steps and writes what can be at once. Says whether anything moved.
     fn turn(&mut self, driver: &mut Driver) -> bool {
-        let mut moved = driver.read_client(&self.client);
-        moved |= driver.read_server(&self.server.stream);
+        let mut moved = driver.read_client(&mut self.client);
+        moved |= driver.read_server(&mut self.server.stream);
         driver.core.step(self.now(), &self.access);
         self.tell(driver);
-        moved |= driver.write_client(&self.client);
-        moved |= driver.write_server(&self.server.stream);
+        moved |= driver.write_client(&mut self.client);
+        moved |= driver.write_server(&mut self.server.stream);
         moved
     }
 
@@ -179,34 +178,32 @@ impl<H: Host> Connection<H> {
     }
 
     /// Does with both sides what the core says, once what is written is written.
-    async fn follow(&mut self, driver: &mut Driver) -> Option<End> {
+    fn follow(&mut self, driver: &mut Driver) -> Option<End> {
         let wants = driver.core.wants();
         if !driver.is_server_over {
-            let is_written = driver.core.to_upstream().is_empty();
+            let is_written =
+                driver.core.to_upstream().is_empty() && !self.server.stream.has_unsent();
             match wants.upstream {
                 Leg::Open => {}
                 Leg::Shut if is_written && !driver.is_server_shut => {
-                    driver.is_server_shut = true;
-                    let _ = self.server.stream.shutdown().await;
+                    driver.is_server_shut = self.server.stream.try_shutdown();
                 }
                 Leg::Closed if is_written => {
-                    driver.is_server_over = true;
-                    let _ = self.server.stream.shutdown().await;
+                    driver.is_server_over = self.server.stream.try_shutdown();
                 }
                 Leg::Cut if !is_written => {}
                 Leg::Shut | Leg::Closed => {}
                 Leg::Cut | Leg::Reset => {
                     driver.is_server_over = true;
-                    let _ = reset(self.server.stream.as_fd());
+                    let _ = reset(self.server.stream.socket().as_fd());
                 }
             }
         }
-        let is_written = driver.core.to_client().is_empty();
+        let is_written = driver.core.to_client().is_empty() && !self.client.has_unsent();
         match wants.client {
             Leg::Open => None,
             Leg::Shut if is_written && !driver.is_client_shut => {
-                driver.is_client_shut = true;
-                let _ = self.client.shutdown().await;
+                driver.is_client_shut = self.client.try_shutdown();
                 None
             }
             Leg::Closed if is_written => Some(End::Closed),
@@ -275,8 +272,8 @@ impl<H: Host> Connection<H> {
         let writes_client = !driver.core.to_client().is_empty();
         let writes_server = !driver.is_server_over && !driver.core.to_upstream().is_empty();
         tokio::select! {
-            () = ready(&self.client, reads_client, writes_client) => {}
-            () = ready(&self.server.stream, reads_server, writes_server) => {}
+            () = self.client.ready(reads_client, writes_client) => {}
+            () = self.server.stream.ready(reads_server, writes_server) => {}
             () = is_due => {}
             _ = self.changes.changed() => {
                 self.look_again();
@@ -288,16 +285,4 @@ impl<H: Host> Connection<H> {
             }
         }
     }
-}
-
-/// Waits until a stream can be read or written, whichever is wanted.
-async fn ready(stream: &TcpStream, reads: bool, writes: bool) {
-    let interest = match (reads, writes) {
-        (true, true) => Interest::READABLE | Interest::WRITABLE,
-        (true, false) => Interest::READABLE,
-        (false, true) => Interest::WRITABLE,
-        (false, false) => return std::future::pending().await,
-    };
-    // An error shows at the next read or write.
-    let _ = stream.ready(interest).await;
 }

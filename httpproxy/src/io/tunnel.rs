@@ -3,11 +3,11 @@
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
-use crate::limits::{TUNNEL_IDLE_MAX, TUNNEL_OCTETS_MAX};
+use super::stream::Stream;
+use crate::limits::{RECORD_OCTETS_MAX, TUNNEL_IDLE_MAX, TUNNEL_OCTETS_MAX};
 
 /// How many octets went which way.
 #[derive(Debug, Default)]
@@ -28,16 +28,24 @@ impl Moved {
 /// # Errors
 /// If one side is reset, or nothing moves for too long: then the other is to be reset too.
 pub(super) async fn run(
-    (client, server): (&mut TcpStream, &mut TcpStream),
+    sides: (&mut Stream, &mut Stream),
     (first, answered): (&[u8], &[u8]),
     moved: &Moved,
 ) -> io::Result<()> {
-    let (from_client, to_client) = client.split();
-    let (from_server, to_server) = server.split();
     let both = async {
+        if let (Some(client), Some(server)) = (sides.0.as_plain(), sides.1.as_plain()) {
+            let (from_client, to_client) = client.split();
+            let (from_server, to_server) = server.split();
+            return tokio::try_join!(
+                pump((from_client, to_server), first, &moved.up),
+                pump((from_server, to_client), answered, &moved.down),
+            );
+        }
+        let (from_client, to_client) = tokio::io::split(sides.0);
+        let (from_server, to_server) = tokio::io::split(sides.1);
         tokio::try_join!(
-            pump((from_client, to_server), first, &moved.up),
-            pump((from_server, to_client), answered, &moved.down),
+            pump_content((from_client, to_server), first, &moved.up),
+            pump_content((from_server, to_client), answered, &moved.down),
         )
     };
     tokio::select! {
@@ -69,6 +77,28 @@ async fn pump(
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// The same where one side is TLS.
+async fn pump_content(
+    (mut from, mut to): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    first: &[u8],
+    moved: &AtomicU64,
+) -> io::Result<()> {
+    to.write_all(first).await?;
+    to.flush().await?;
+    moved.fetch_add(first.len() as u64, Ordering::Relaxed);
+    let mut octets = vec![0; RECORD_OCTETS_MAX];
+    loop {
+        let count = from.read(&mut octets).await?;
+        let read = octets.get(..count).unwrap_or_default();
+        if read.is_empty() {
+            return to.shutdown().await;
+        }
+        to.write_all(read).await?;
+        to.flush().await?;
+        moved.fetch_add(count as u64, Ordering::Relaxed);
     }
 }
 

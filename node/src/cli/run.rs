@@ -1,5 +1,7 @@
 //! `namegate run`.
 
+mod dns;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,13 +9,13 @@ use std::time::Duration;
 use bpf_redirect::HookMode;
 use bpf_redirect_common::Aggregation;
 use clap::{Args, ValueEnum};
-use fqdn_cache::Lifetimes;
 use tracing_subscriber::EnvFilter;
 
 use super::Which;
 use crate::daemon::Setup;
 use crate::exit::{Exit, NO_PERMISSION, USAGE};
 use crate::run::{Options, run};
+use dns::DnsOptions;
 
 /// Guard the endpoints of this node, in the foreground.
 ///
@@ -46,15 +48,8 @@ pub(super) struct Run {
     /// By which means programs are attached.
     #[arg(long, value_enum, default_value = "auto")]
     hooks: Hooks,
-    /// A name's addresses stay open at least so long, whatever its TTL says [e.g. 0s, 90s, 5m, 24h].
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
-    dns_ttl_floor: Duration,
-    /// A name's addresses stay open at most so long, whatever its TTL says.
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
-    dns_ttl_ceiling: Duration,
-    /// And so much longer: programs connect a little late.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
-    dns_ttl_grace: Duration,
+    #[command(flatten)]
+    dns: DnsOptions,
     /// Which endpoints are closed to what no rule allows.
     #[arg(long, value_enum, default_value = "default")]
     enforcement_mode: EnforcementMode,
@@ -191,11 +186,8 @@ impl Run {
                     audit: self.audit,
                     ..policy::Options::default()
                 },
-                lifetimes: Lifetimes {
-                    floor: self.dns_ttl_floor,
-                    ceiling: self.dns_ttl_ceiling,
-                    grace: self.dns_ttl_grace,
-                },
+                lifetimes: self.dns.lifetimes(),
+                dns: self.dns.settings(),
                 instance,
             },
         })?;

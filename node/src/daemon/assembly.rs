@@ -99,7 +99,8 @@ pub(super) fn build(
     let learner: SharedLearner = Arc::new(Learner::new(nothing, identities, lifetimes, clock::now));
     let side_link = attach_side_link(&mut datapath, gate)?;
     let own = (news.clone(), datapath.askers()?);
-    let dns = DnsThreads::start(gate, (&learner, keeper), own).context("the DNS sockets")?;
+    let dns =
+        DnsThreads::start((gate, keeper), (&learner, setup.dns), own).context("the DNS sockets")?;
     let http = HttpThreads::start(gate, &mut datapath, &learner, news.clone())
         .context("the sockets for HTTP")?;
     Ok((datapath, learner, (dns, http), side_link))

@@ -55,7 +55,7 @@ fn the_queue_of_the_told_is_bounded_and_losses_are_counted() {
     for _ in 0..=TOLD_WAITING_MAX {
         records
             .open(now, origin(), question.clone())
-            .finish(now, Outcome::Timeout);
+            .finish(now, Outcome::Timeout { answered: true });
     }
     let mut told = Vec::new();
     records.drain(&mut told);

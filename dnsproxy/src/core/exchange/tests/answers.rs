@@ -9,7 +9,7 @@ use crate::core::learn::NotInstalled;
 use crate::core::pending::Member;
 use crate::core::record::{Ending, Outcome};
 use crate::core::release::Arrived;
-use crate::core::step::{Case, Fault, Reply};
+use crate::core::step::{Case, Fault, OnTimeout, Reply};
 use crate::limits::{
     REJECTED_PER_EXCHANGE_MAX, TCP_UPSTREAM_WAIT_MAX, UDP_PAYLOAD_OCTETS_MAX, UDP_UPSTREAM_WAIT_MAX,
 };
@@ -244,13 +244,27 @@ fn a_server_that_does_not_answer_is_servfail_at_the_deadline() {
         assert_eq!(bench.count("dns_upstream_rejected_total", "late"), 1);
         let (_, bytes) = bench.step(|pending, step| {
             let held = pending.expire(step.now).unwrap();
-            held.fail(Fault::Timeout, step)
+            held.time_out(step)
         });
         assert_eq!(read_own(&bytes), servfail(22));
-        assert_eq!(bench.outcome(), Outcome::Timeout);
+        assert_eq!(bench.outcome(), Outcome::Timeout { answered: true });
         assert!(bench.pending.expire(due).is_none());
         assert_eq!(bench.pending.next_deadline(), None);
     }
+}
+
+#[test]
+fn a_timeout_is_silent_where_the_option_says_so() {
+    let mut bench = Bench::new();
+    bench.settings.on_timeout = OnTimeout::Silence;
+    bench.ask();
+    bench.now += UDP_UPSTREAM_WAIT_MAX;
+    let (reply, bytes) = bench.step(|pending, step| {
+        let held = pending.expire(step.now).unwrap();
+        held.time_out(step)
+    });
+    assert_eq!((reply, bytes.len()), (None, 0));
+    assert_eq!(bench.outcome(), Outcome::Timeout { answered: false });
 }
 
 #[test]

@@ -126,9 +126,10 @@ fn every_exchange_is_told_once_and_no_address_is_released_unlearned() {
             }
             _ => {
                 bench.now += Duration::from_millis(40);
-                while let (Some(_), _) = bench.step(|pending, step| {
-                    Some(pending.expire(step.now)?.fail(Fault::Timeout, step))
-                }) {}
+                while let (Some(_), _) =
+                    bench.step(|pending, step| Some(pending.expire(step.now)?.time_out(step)))
+                {
+                }
             }
         }
         told += bench.told().len();

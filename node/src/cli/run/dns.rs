@@ -1,0 +1,153 @@
+//! The options of `namegate run` about DNS.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use dnsproxy::{Case, DenyResponse, OnTimeout, Settings};
+use fqdn_cache::Lifetimes;
+
+use super::parse_duration;
+
+/// Over TCP a server has so much longer: a connection is made first.
+const TCP_EXTRA: Duration = Duration::from_secs(5);
+
+/// What `namegate run` may be told about DNS.
+#[derive(Args)]
+pub(super) struct DnsOptions {
+    /// A name's addresses stay open at least so long, whatever its TTL says [e.g. 0s, 90s, 5m, 24h].
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    dns_ttl_floor: Duration,
+    /// A name's addresses stay open at most so long, whatever its TTL says.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
+    dns_ttl_ceiling: Duration,
+    /// And so much longer: programs connect a little late.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    dns_ttl_grace: Duration,
+    /// How a denied query is answered.
+    #[arg(
+        long,
+        value_enum,
+        default_value = "auto",
+        alias = "tofqdns-dns-reject-response-code"
+    )]
+    dns_deny_response: DenyWord,
+    /// How long a server has to answer; then the client gets SERVFAIL. Over TCP it is 5 s more. 0s: the
+    /// client gets nothing, after the usual time.
+    #[arg(long, value_name = "TIME", default_value = "4500ms", value_parser = parse_duration)]
+    dns_upstream_timeout: Duration,
+    /// Take an answer only if its question has the case of the query's: some servers fold it.
+    #[arg(long)]
+    dns_strict_case: bool,
+}
+
+/// Cilium's words too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DenyWord {
+    /// NXDOMAIN, or no data where names below may be asked: stalls no resolver.
+    Auto,
+    /// REFUSED: musl waits 5 s for it, and search lists end there.
+    Refused,
+    /// NXDOMAIN always.
+    #[value(name = "nxdomain", alias = "nameError")]
+    NxDomain,
+    /// No error and no data always: musl's search lists end there.
+    #[value(name = "nodata", alias = "noData")]
+    NoData,
+    /// Nothing: every resolver waits for seconds.
+    Drop,
+}
+
+impl DnsOptions {
+    /// How long a learned address is open.
+    pub(super) fn lifetimes(&self) -> Lifetimes {
+        Lifetimes {
+            floor: self.dns_ttl_floor,
+            ceiling: self.dns_ttl_ceiling,
+            grace: self.dns_ttl_grace,
+        }
+    }
+
+    /// What the proxy is told.
+    pub(super) fn settings(&self) -> Settings {
+        let usual = Settings::default();
+        let (udp_wait, tcp_wait, on_timeout) = if self.dns_upstream_timeout.is_zero() {
+            (usual.udp_wait, usual.tcp_wait, OnTimeout::Silence)
+        } else {
+            let wait = self.dns_upstream_timeout;
+            (wait, wait.saturating_add(TCP_EXTRA), OnTimeout::ServFail)
+        };
+        Settings {
+            deny_response: match self.dns_deny_response {
+                DenyWord::Auto => DenyResponse::Auto,
+                DenyWord::Refused => DenyResponse::Refused,
+                DenyWord::NxDomain => DenyResponse::NxDomain,
+                DenyWord::NoData => DenyResponse::NoData,
+                DenyWord::Drop => DenyResponse::Drop,
+            },
+            udp_wait,
+            tcp_wait,
+            on_timeout,
+            case: match self.dns_strict_case {
+                true => Case::Strict,
+                false => Case::Any,
+            },
+            ..usual
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        dns: DnsOptions,
+    }
+
+    fn read(words: &[&str]) -> Result<Settings, clap::Error> {
+        let line = ["run"].iter().chain(words);
+        Line::try_parse_from(line).map(|line| line.dns.settings())
+    }
+
+    #[test]
+    fn a_denial_is_said_in_our_words_and_in_ciliums() {
+        let rows = [
+            ("auto", DenyResponse::Auto),
+            ("refused", DenyResponse::Refused),
+            ("nxdomain", DenyResponse::NxDomain),
+            ("nameError", DenyResponse::NxDomain),
+            ("nodata", DenyResponse::NoData),
+            ("noData", DenyResponse::NoData),
+            ("drop", DenyResponse::Drop),
+        ];
+        for option in ["--dns-deny-response", "--tofqdns-dns-reject-response-code"] {
+            for (word, expected) in rows {
+                assert_eq!(read(&[option, word]).unwrap().deny_response, expected);
+            }
+            assert!(read(&[option, "servfail"]).is_err());
+        }
+        assert_eq!(read(&[]).unwrap().deny_response, DenyResponse::Auto);
+    }
+
+    #[test]
+    fn a_timeout_of_nothing_is_silence_after_the_usual_time() {
+        let usual = Settings::default();
+        let set = read(&["--dns-upstream-timeout", "0s"]).unwrap();
+        assert_eq!(set.on_timeout, OnTimeout::Silence);
+        assert_eq!(
+            (set.udp_wait, set.tcp_wait),
+            (usual.udp_wait, usual.tcp_wait)
+        );
+        let set = read(&["--dns-upstream-timeout", "1s"]).unwrap();
+        assert_eq!(set.on_timeout, OnTimeout::ServFail);
+        assert_eq!((set.udp_wait.as_secs(), set.tcp_wait.as_secs()), (1, 6));
+        let set = read(&[]).unwrap();
+        assert_eq!(
+            (set.udp_wait, set.tcp_wait),
+            (usual.udp_wait, usual.tcp_wait)
+        );
+    }
+}
