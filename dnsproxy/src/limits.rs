@@ -85,5 +85,7 @@ pub const WAITING_OCTETS_MAX: usize = 256;
 /// Age of a query that is asked again by the next daemon; whoever asked an older one has asked again
 /// or given up.
 pub const WAITING_AGE_MAX: Duration = Duration::from_secs(4);
+/// Queries of the daemon's own that wait for their worker; one more is not asked.
+pub const OWN_QUERIES_MAX: usize = 256;
 /// Datagrams that are thrown away from a socket that nobody read for longer; what is left is answered.
 pub const STALE_DATAGRAMS_MAX: usize = 65_536;

@@ -4,6 +4,7 @@
 mod assembly;
 mod vigil;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -13,9 +14,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use bpf_redirect::{Attachment, Datapath, HookMode, Journal, Pins};
-use bpf_redirect_common::Aggregation;
+use bpf_redirect_common::{Aggregation, CtKey, CtValue, EGRESS};
 use fqdn_cache::Lifetimes;
-use policy::{Compiler, Identities, Options, PolicySet, Problem};
+use policy::{Compiler, EndpointId, Identities, Options, PolicySet, Problem};
 use transport::{Gate, LinkError, NetNs, Netlink};
 
 use crate::clock;
@@ -29,6 +30,7 @@ use crate::instance::{Instance, Lock};
 use crate::keeper::{self, Keeper};
 use crate::live::{Review, is_over};
 use crate::proxy::DnsThreads;
+use crate::refresh::Live;
 use crate::remembered::{KEPT_OCTETS_MAX, Remembered, remembered_names};
 use crate::status::EventThread;
 use crate::tell::Teller;
@@ -53,6 +55,8 @@ pub(crate) struct Setup {
     pub(crate) enforcement: Options,
     /// How long a learned address is open.
     pub(crate) lifetimes: Lifetimes,
+    /// Whether names that are in use are asked for again before they end.
+    pub(crate) dns_refresh: bool,
     /// How the DNS proxy answers and forwards.
     pub(crate) dns: dnsproxy::Settings,
 }
@@ -92,6 +96,8 @@ pub(crate) struct Daemon {
     pub(crate) has_heir: bool,
     /// Flows in the table at the last sweep.
     pub(crate) flows: usize,
+    /// Names that were asked for again.
+    pub(crate) refreshed: usize,
 }
 
 impl Daemon {
@@ -179,6 +185,7 @@ impl Daemon {
             policy_count: 0,
             host_addresses: own_addresses()?,
             flows: 0,
+            refreshed: 0,
         })
     }
 
@@ -290,10 +297,22 @@ impl Daemon {
     /// Forgets the flows that are over.
     pub(crate) fn sweep(&mut self) {
         let now = clock::boot_ns();
-        match self
-            .datapath
-            .sweep_flows(|key, value| is_over(key, value, now))
-        {
+        let live = RefCell::new(Live::new());
+        let is_over = |key: &CtKey, value: &CtValue| {
+            let is_over = is_over(key, value, now);
+            if self.setup.dns_refresh
+                && !is_over
+                && value.direction == EGRESS
+                && let Some(endpoint) = EndpointId::new(key.endpoint)
+            {
+                let peer = IpAddr::from(key.peer);
+                live.borrow_mut().entry(endpoint).or_default().insert(peer);
+            }
+            is_over
+        };
+        let swept = self.datapath.sweep_flows(is_over);
+        self.refreshed += self.refresh(&live.into_inner());
+        match swept {
             Ok(left) => self.flows = left,
             Err(error) => tracing::error!("the flow table can't be swept: {error}"),
         }

@@ -79,6 +79,7 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
                     grace: Duration::ZERO,
                     ..Lifetimes::default()
                 },
+                dns_refresh: false,
                 dns: dnsproxy::Settings::default(),
             },
             None,

@@ -25,6 +25,7 @@ mod listed;
 mod live;
 mod maps;
 mod proxy;
+mod refresh;
 mod remembered;
 mod resolver;
 mod run;

@@ -10,8 +10,8 @@ use bpf_redirect::{Askers, Installed, KernelTable};
 use bpf_redirect_common::Listeners;
 use dnsproxy::limits::WAITING_AGE_MAX;
 use dnsproxy::{
-    Counters, Host, Kept, Learn, Lesson, NotInstalled, Proxy, Settings, StopUdp, TcpServer, Told,
-    UdpWorker, Waiting, WaitingFile, last_alive_ns,
+    Counters, Host, Kept, Learn, Lesson, NotInstalled, Own, Proxy, Settings, StopUdp, TcpServer,
+    Told, UdpWorker, Waiting, WaitingFile, last_alive_ns,
 };
 use policy::{Denial, DnsPermit, EndpointId, L4Protocol, Question};
 use tokio_util::sync::CancellationToken;
@@ -92,6 +92,8 @@ pub(crate) struct DnsThreads {
     stops: Vec<StopUdp>,
     stop_tcp: CancellationToken,
     threads: Vec<JoinHandle<()>>,
+    /// By which the daemon asks in an endpoint's name.
+    pub(crate) own: Option<Own>,
 }
 
 /// Sockets, and nobody who reads them yet.
@@ -162,6 +164,7 @@ impl DnsThreads {
             stops: Vec::new(),
             stop_tcp: CancellationToken::new(),
             threads: Vec::new(),
+            own: None,
         };
         if keeper.is_some() {
             all.open_tables()?;
@@ -188,6 +191,7 @@ impl DnsThreads {
             for _ in 0..missing {
                 workers.push(UdpWorker::open(Arc::clone(&all.proxy))?);
             }
+            all.own = workers.first().map(UdpWorker::own);
             for (number, worker) in workers.into_iter().enumerate() {
                 let name = format!("dns-udp-{number}");
                 all.add((name, &gate.ns), keeper::DNS_UDP, Ready::Udp(worker))?;

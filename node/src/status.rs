@@ -133,6 +133,7 @@ fn status(service: &Service) -> Value {
             "unlearned": read(&learning.unlearned),
             "evicted": read(&learning.evicted),
             "expired": read(&learning.expired),
+            "asked_again": daemon.refreshed,
             "identities": daemon.learner.with_identities(|identities| identities.local_count()),
         },
         "datapath": {

@@ -4,6 +4,7 @@
 //! A worker is in the gate, or on the node, for endpoints that are cgroups (`Place`).
 
 mod backlog;
+mod own;
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,6 +29,9 @@ use crate::core::record::{ErrorAnswers, Records, Told};
 use crate::core::release::Arrived;
 use crate::core::step::{Fault, Origin, Reply};
 
+use own::OWN_PORT;
+pub use own::{Own, OwnQuery};
+
 /// Datagrams that are read or sent by one system call.
 const BATCH: usize = 64;
 /// A query's buffer: one over 1,232 octets is refused, so what is cut off isn't missed.
@@ -37,7 +41,8 @@ const RECEIVE_BUFFER: i32 = 8 << 20;
 /// Keys of what epoll watches; members of the pool count from [`FIRST_MEMBER`].
 const LISTENER: u64 = 0;
 const STOP: u64 = 1;
-const FIRST_MEMBER: u64 = 2;
+const OWN: u64 = 2;
+const FIRST_MEMBER: u64 = 3;
 /// Between two looks at retired sockets, where no deadline comes earlier, and between two signs of life
 /// to the next daemon.
 const IDLE_WAIT: Duration = Duration::from_secs(1);
@@ -71,6 +76,7 @@ pub struct UdpWorker<H: Host> {
     /// While what waited in an earlier process's listener is worked off: when more of it may be read though
     /// much of it waits for answers.
     catching_up: Option<Instant>,
+    own: Own,
     watch: OwnedFd,
     stop: StopUdp,
 }
@@ -160,6 +166,9 @@ impl<H: Host> UdpWorker<H> {
             epoll::EventFlags::IN,
         )?;
         hear(&watch, &listener)?;
+        let own = Own::new()?;
+        let data = epoll::EventData::new_u64(OWN);
+        epoll::add(&watch, own.waker(), data, epoll::EventFlags::IN)?;
         let pool = Pool::open((place, FIRST_MEMBER), proxy.host.now(), &watch)?;
         Ok(Self {
             pending: Pending::new(Arc::clone(&proxy.outstanding)),
@@ -175,6 +184,7 @@ impl<H: Host> UdpWorker<H> {
             waiting: None,
             kept: VecDeque::new(),
             catching_up: None,
+            own,
         })
     }
 
@@ -244,6 +254,7 @@ impl<H: Host> UdpWorker<H> {
                         self.read_queries(&mut inboxes.queries, &mut out);
                     }
                     LISTENER => {}
+                    OWN => self.ask_own(&mut out),
                     STOP => {
                         let now = self.proxy.host.now();
                         ends_at.get_or_insert(now + drain);
@@ -486,6 +497,9 @@ impl<H: Host> UdpWorker<H> {
     fn push_reply(&self, reply: Option<Reply>, out: &mut Outgoing) {
         let Some(reply) = reply else { return };
         let client = reply.origin.client;
+        if client.port() == OWN_PORT {
+            return;
+        }
         let (local, mark) = match self.place {
             Place::Gate => {
                 let Some(mark) = Mark::new(Kind::Client, reply.origin.endpoint.get()) else {

@@ -85,13 +85,13 @@ pub struct Waiting {
     hasher: RandomState,
 }
 
-/// A query that an earlier process had read.
+/// A query, as it was read.
 #[derive(Debug)]
 pub struct Kept {
-    peer: SocketAddr,
-    local: IpAddr,
-    mark: Option<Mark>,
-    bytes: Vec<u8>,
+    pub(super) peer: SocketAddr,
+    pub(super) local: IpAddr,
+    pub(super) mark: Option<Mark>,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Kept {

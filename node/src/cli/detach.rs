@@ -49,6 +49,7 @@ impl Detach {
             aggregation: bpf_redirect_common::Aggregation::Off,
             enforcement: policy::Options::default(),
             lifetimes: fqdn_cache::Lifetimes::default(),
+            dns_refresh: false,
             dns: dnsproxy::Settings::default(),
             instance,
         })?;

@@ -187,6 +187,7 @@ impl Run {
                     ..policy::Options::default()
                 },
                 lifetimes: self.dns.lifetimes(),
+                dns_refresh: self.dns.refresh(),
                 dns: self.dns.settings(),
                 instance,
             },

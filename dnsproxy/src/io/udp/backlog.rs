@@ -83,17 +83,24 @@ impl<H: Host> UdpWorker<H> {
     /// Asks some of what an earlier process had read and not answered.
     fn take_kept(&mut self, out: &mut Outgoing) {
         let batch: Vec<Kept> = self.kept.drain(..self.kept.len().min(BATCH)).collect();
+        let now_ns = self.proxy.host.boot_ns();
+        if let Some(waiting) = &mut out.waiting {
+            for datagram in batch.iter().map(Kept::datagram) {
+                waiting.put(&datagram, now_ns);
+            }
+        }
+        self.ask_all(&batch, out);
+    }
+
+    /// Asks what did not come by the listener just now.
+    pub(super) fn ask_all(&mut self, batch: &[Kept], out: &mut Outgoing) {
         let now = self.proxy.host.now();
         let uses = u32::try_from(batch.len()).unwrap_or(u32::MAX);
         let chosen = self.pool.choose(uses, now, &self.watch);
         let Some(member) = chosen.map(|member| member.id) else {
             return;
         };
-        let now_ns = self.proxy.host.boot_ns();
         for datagram in batch.iter().map(Kept::datagram) {
-            if let Some(waiting) = &mut out.waiting {
-                waiting.put(&datagram, now_ns);
-            }
             self.take_query(&datagram, (member, now), out);
         }
         self.flush_upstream(member, now, out);
