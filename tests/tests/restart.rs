@@ -69,7 +69,7 @@ impl Scene {
             "of {}: unanswered {:?}, unserved {:?}, undenied {:?}",
             told.asked, told.unanswered, told.unserved, told.undenied
         );
-        assert!(told.asked > 1_000, "{said}");
+        assert!(told.asked > 500, "{said}");
         assert!(told.unanswered.is_empty(), "{said}");
         assert!(told.unserved.is_empty(), "{said}");
         assert!(told.undenied.is_empty(), "{said}");
@@ -107,20 +107,47 @@ fn pause(millis: u64) {
     std::thread::sleep(Duration::from_millis(millis));
 }
 
+/// A restart within this is one in which nothing may be lost.
+const AWAY_MAX: Duration = Duration::from_secs(3);
+/// Restarts that count.
+const RESTARTS: usize = 3;
+/// Restarts until so many were quick enough: machines are shared.
+const TRIES: usize = 20;
+
+/// Asks all the time while `restart` ends the daemon and starts the next one, and checks what was told. A
+/// restart that took so long that clients give up proves only that nothing passes unjudged.
+fn loses_nothing(scene: &Scene, pace: Duration, mut restart: impl FnMut()) {
+    let mut counted = 0;
+    for _ in 0..TRIES {
+        let asker = scene.ask(pace);
+        pause(700);
+        let began = Instant::now();
+        restart();
+        let away = began.elapsed();
+        pause(500);
+        let told = asker.end().unwrap();
+        assert!(told.undenied.is_empty(), "{:?}", told.undenied);
+        assert_eq!(scene.denied.load(Ordering::Relaxed), 0);
+        if away <= AWAY_MAX * namegate_tests::patience() {
+            scene.check(&told);
+            counted += 1;
+        }
+        if counted == RESTARTS {
+            return;
+        }
+    }
+    panic!("of {TRIES} restarts {counted} were quick");
+}
+
 #[test]
 fn no_query_is_lost_when_the_daemon_is_killed() {
     let scene = Scene::new();
     let mut daemon = scene.daemon();
     daemon.start(&[]).unwrap();
-    let asker = scene.ask(OFTEN);
-    for _ in 0..4 {
-        pause(700);
+    loses_nothing(&scene, OFTEN, || {
         daemon.end_with("KILL").unwrap();
-        pause(100);
         daemon.start(&[]).unwrap();
-    }
-    pause(500);
-    scene.check(&asker.end().unwrap());
+    });
 }
 
 #[test]
@@ -128,14 +155,10 @@ fn no_query_is_lost_by_an_upgrade() {
     let scene = Scene::new();
     let mut daemon = scene.daemon();
     daemon.start(&[]).unwrap();
-    let asker = scene.ask(VERY_OFTEN);
-    for _ in 0..3 {
-        pause(700);
+    loses_nothing(&scene, VERY_OFTEN, || {
         assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
         daemon.start(&[]).unwrap();
-    }
-    pause(500);
-    scene.check(&asker.end().unwrap());
+    });
 }
 
 #[test]
@@ -146,18 +169,14 @@ fn no_query_is_lost_where_systemd_keeps_the_sockets() {
     daemon.start(&[]).unwrap();
     let status = daemon.status().unwrap();
     assert_eq!(status["listeners"]["by"], "systemd", "{status}");
-    let asker = scene.ask(OFTEN);
-    for signal in ["KILL", "TERM", "KILL"] {
-        pause(700);
+    let mut signals = ["KILL", "TERM"].into_iter().cycle();
+    loses_nothing(&scene, OFTEN, || {
         let pid = daemon.status().unwrap()["pid"].as_u64().unwrap();
-        scene
-            .node
-            .check("kill", &[&format!("-{signal}"), &pid.to_string()])
-            .unwrap();
+        let signal = format!("-{}", signals.next().unwrap());
+        let pid_text = pid.to_string();
+        scene.node.check("kill", &[&signal, &pid_text]).unwrap();
         wait_for_other(&daemon, pid);
-    }
-    pause(500);
-    scene.check(&asker.end().unwrap());
+    });
     daemon.end_with("TERM").unwrap();
 }
 
