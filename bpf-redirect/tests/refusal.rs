@@ -48,7 +48,9 @@ fn datagram(to: IpAddr, octets: usize) -> Vec<u8> {
 /// The sum that a checksum makes 0xffff (RFC 1071).
 fn sum(parts: &[&[u8]]) -> u16 {
     let octets = parts.concat();
-    let words = octets.chunks(2).map(|two| u32::from(two[0]) << 8 | u32::from(two[1]));
+    let words = octets
+        .chunks(2)
+        .map(|two| u32::from(two[0]) << 8 | u32::from(two[1]));
     let mut sum: u32 = words.sum();
     while sum >> 16 != 0 {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -64,13 +66,20 @@ fn a_refused_datagram_comes_back_as_an_error_about_itself() {
         let (code, frame) = run(&mut bench, Hook::FromEndpoint, &sent);
         assert_eq!(code, REDIRECT);
         let mark = Mark::new(Kind::Client, ENDPOINT).unwrap();
-        assert_eq!((&frame[..6], &frame[6..12]), (&REFUSAL_MAC[..], &mark.to_mac()[..]));
+        assert_eq!(
+            (&frame[..6], &frame[6..12]),
+            (&REFUSAL_MAC[..], &mark.to_mac()[..])
+        );
         assert_eq!(bench.count("name-hidden"), 1);
 
         let (code, error) = run(&mut bench, Hook::GateIn, &frame);
         assert_eq!(code, REDIRECT);
         assert_eq!(bench.count("refused"), 1);
-        assert_eq!(error[6..12], mark.to_mac(), "it goes back to whom it came from");
+        assert_eq!(
+            error[6..12],
+            mark.to_mac(),
+            "it goes back to whom it came from"
+        );
         let (ip, quoted) = (if server.is_ipv4() { 20 } else { 40 }, &sent[ETH..]);
         let (header, message) = error[ETH..].split_at(ip);
         assert_eq!(message[8..], quoted[..ip + 8]);
@@ -108,7 +117,9 @@ fn a_refused_datagram_comes_back_as_an_error_about_itself() {
 fn what_can_not_be_answered_dies_and_nothing_of_it_stays_in_the_gate() {
     let mut bench = refusing();
     let options = out(v4(3), UDP, 443).with(0, &[1, 1, 1, 0]).bytes();
-    let extended = out(v6(3), UDP, 443).with(60, &[17, 0, 1, 4, 0, 0, 0, 0]).bytes();
+    let extended = out(v6(3), UDP, 443)
+        .with(60, &[17, 0, 1, 4, 0, 0, 0, 0])
+        .bytes();
     for sent in [options, extended] {
         let (code, frame) = run(&mut bench, Hook::FromEndpoint, &sent);
         assert_eq!(code, REDIRECT);
@@ -138,10 +149,7 @@ fn a_refusal_is_stronger_than_an_allow_and_weaker_than_a_proxy_or_a_denial() {
         (Verdict::Redirect, REDIRECT),
         (Verdict::Deny, SHOT),
     ] {
-        let mut bench = Bench::new(&[
-            entry(0, UDP, 443, Verdict::Refuse),
-            entry(0, 0, 0, other),
-        ]);
+        let mut bench = Bench::new(&[entry(0, UDP, 443, Verdict::Refuse), entry(0, 0, 0, other)]);
         let (got, frame) = run(&mut bench, Hook::FromEndpoint, &datagram(v4(3), 9));
         assert_eq!(got, code, "{other:?}");
         let refused = matches!(other, Verdict::Allow | Verdict::AuditDeny);

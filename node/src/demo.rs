@@ -65,25 +65,29 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
     }
     let instance = Instance::parse("demo").map_err(anyhow::Error::msg)?;
     let mut daemon = Daemon::start(
-        Setup {
-            instance,
-            pins: None,
-            hook_mode: None,
-            export: None,
-            flows_max: flow::limits::RING_FLOWS_MAX,
-            // The story has a line for each verdict.
-            aggregation: Aggregation::Off,
-            enforcement: policy::Options::default(),
-            http: httpproxy::Settings::default(),
-            // Seconds are seconds here: nothing is added to a name's own TTL.
-            lifetimes: Lifetimes {
-                floor: Duration::ZERO,
-                grace: Duration::ZERO,
-                ..Lifetimes::default()
+        (
+            Setup {
+                instance,
+                pins: None,
+                hook_mode: None,
+                export: None,
+                flows_max: flow::limits::RING_FLOWS_MAX,
+                // The story has a line for each verdict.
+                aggregation: Aggregation::Off,
+                enforcement: policy::Options::default(),
+                http: httpproxy::Settings::default(),
+                // Seconds are seconds here: nothing is added to a name's own TTL.
+                lifetimes: Lifetimes {
+                    floor: Duration::ZERO,
+                    grace: Duration::ZERO,
+                    ..Lifetimes::default()
+                },
+                install_wait: INSTALL_WAIT,
+                dns_refresh: false,
+                dns: dnsproxy::Settings::default(),
             },
-            install_wait: INSTALL_WAIT,
-            dns: dnsproxy::Settings::default(),
-        },
+            None,
+        ),
         Identities::new(),
         Remembered::default(),
     )?;

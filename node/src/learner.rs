@@ -175,6 +175,9 @@ impl<T: Table> Learner<T> {
         let scope = self.scope(endpoint, &snapshot);
         knowledge.follow(&scope)?;
         let addresses = self.learnable(&snapshot, (began, lesson));
+        if !addresses.is_empty() {
+            knowledge.taught_by = Some(lesson.server);
+        }
         let taught = knowledge.install(&scope, (&lesson.name, &addresses))?;
         self.tally(&taught);
         // The writes stand; but the client must not think that this path is quick.

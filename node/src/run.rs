@@ -17,8 +17,9 @@ use crate::daemon::{Daemon, Setup};
 use crate::endpoints::file::{self, Roster};
 use crate::exit::{BAD_CONFIG, Exit};
 use crate::files::{TextFile, read_folder};
+use crate::keeper::{Keeper, Manager};
 use crate::observing::{ObserverThread, Observing};
-use crate::state::StateDir;
+use crate::state::{StateDir, Writer};
 use crate::watch::FolderWatch;
 
 /// The options of `namegate run`.
@@ -33,6 +34,8 @@ pub(crate) struct Options {
     pub(crate) detach_on_exit: bool,
     /// How long HTTP connections that are open may go on after a signal.
     pub(crate) drain: Duration,
+    /// Who started it.
+    pub(crate) manager: Manager,
 }
 
 /// What the daemon waits for.
@@ -69,7 +72,8 @@ pub(crate) struct Service {
     options: Options,
     loader: Loader,
     pub(crate) daemon: Daemon,
-    state: StateDir,
+    pub(crate) state: StateDir,
+    writer: Writer,
     kept_identities: BTreeMap<String, u32>,
     /// What was learned, as it was last kept: its count of changes and of refreshes, and when.
     kept_learned: (u64, u64, Instant),
@@ -123,7 +127,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
         Ok(End::Signal) => service.options.detach_on_exit,
         Err(_) => false,
     };
-    service.write_learned();
+    service.writer.end(service.daemon.remember());
     service.daemon.end(detach)?;
     outcome.map(drop)
 }
@@ -150,8 +154,9 @@ impl Service {
                 format!("{}: {error}", options.state_dir.display()),
             )
         })?;
+        let keeper = Keeper::open(&options.setup.instance, options.manager.clone());
         let mut daemon = Daemon::start(
-            options.setup.clone(),
+            (options.setup.clone(), Some(keeper)),
             state.identities(),
             state.remembered(),
         )?;
@@ -161,6 +166,7 @@ impl Service {
             options,
             loader,
             daemon,
+            writer: state.writer().context("the thread that writes")?,
             state,
             kept_identities: BTreeMap::new(),
             kept_learned: (0, 0, clock::now()),
@@ -205,15 +211,9 @@ impl Service {
         let age = now.saturating_duration_since(when);
         let is_due = (changes != kept_changes && age >= KEEP_CHANGES_AFTER)
             || (refreshes != kept_refreshes && age >= KEEP_REFRESHES_AFTER);
-        if is_due {
-            self.write_learned();
+        if is_due && self.writer.is_free() {
+            self.writer.offer(self.daemon.remember());
             self.kept_learned = (changes, refreshes, now);
-        }
-    }
-
-    fn write_learned(&self) {
-        if let Err(error) = self.state.remember(&self.daemon.remember()) {
-            tracing::error!("what was learned can't be kept: {error}");
         }
     }
 
@@ -241,6 +241,8 @@ impl Service {
     /// Waits for what comes and does it.
     fn serve(&mut self, woken: &Receiver<Wake>) -> Result<End> {
         let mut ticks = 0u32;
+        let watchdog = sd_notify::watchdog_enabled().map(|period| period / 2);
+        let mut next_sign = watchdog.map(|_| clock::now());
         let mut next_tick = clock::now() + TICK;
         let mut next_expiry = clock::now() + EXPIRY_STEP;
         let mut ends_by: Option<Instant> = None;
@@ -268,6 +270,11 @@ impl Service {
                     return Ok(End::Signal);
                 }
                 (None, _) => {}
+            }
+            if let (Some(period), true) = (watchdog, next_sign.is_some_and(|at| now >= at)) {
+                // As often as expiry lets it, which is often enough for a watchdog of a second.
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+                next_sign = Some(now + period);
             }
             if now >= next_expiry {
                 self.daemon.expire();

@@ -119,7 +119,12 @@ fn status(service: &Service) -> Value {
         },
         "endpoints": listed::endpoints(daemon),
         "endpoint_problems": service.endpoint_problems,
+        "state_refused": service.state.refused(),
         "dns": dns,
+        "listeners": daemon.keeper.as_ref().map(|keeper| json!({
+            "kept": keeper.count(),
+            "by": keeper.who(),
+        })),
         "http": http,
         "learning": {
             "installed": read(&learning.installed),
@@ -128,6 +133,7 @@ fn status(service: &Service) -> Value {
             "unlearned": read(&learning.unlearned),
             "evicted": read(&learning.evicted),
             "expired": read(&learning.expired),
+            "asked_again": daemon.refreshed,
             "identities": daemon.learner.with_identities(|identities| identities.local_count()),
         },
         "datapath": {

@@ -282,7 +282,8 @@ impl Snapshot {
             let keys = direction.keys_of(item, peer.identity());
             keys.into_iter().any(|((protocol, ports), verdict)| {
                 if refused {
-                    return quic::needs_name((protocol, ports), verdict) && ports.contains(flow.port);
+                    return quic::needs_name((protocol, ports), verdict)
+                        && ports.contains(flow.port);
                 }
                 (protocol == 0 || protocol == flow.protocol)
                     && ports.contains(flow.port)

@@ -490,6 +490,47 @@ fn restarts_open_nothing_and_break_nothing() {
     assert_eq!(job.socket("tcp", &[OTHER, "80"]), "ok");
 }
 
+#[test]
+fn what_it_asks_while_no_daemon_runs_waits_for_the_next_one() {
+    let stage = Stage::new().unwrap();
+    let mut job = Job::start(&stage, &policy("job", NAMES));
+    job.learn();
+    let Job { cgroup, daemon, .. } = &mut job;
+    let (cgroup, node) = (&*cgroup, &stage.node);
+    daemon.end_with("KILL").unwrap();
+    let server = format!("@{SERVER}");
+    // Of a datagram that waited for longer the next daemon thinks that nobody wants it any more.
+    for (way, away_max) in [("+tcp", 60), ("+notcp", 4)] {
+        let mut is_quick = false;
+        for _ in 0..10 {
+            #[expect(clippy::disallowed_methods, reason = "a test's patience")]
+            let began = std::time::Instant::now();
+            std::thread::scope(|scope| {
+                let words = [
+                    way,
+                    "+tries=1",
+                    "+time=20",
+                    "+short",
+                    &server,
+                    "web.example.com",
+                ];
+                let asked = scope.spawn(move || cgroup.said(node, "dig", &words).unwrap());
+                std::thread::sleep(Duration::from_millis(300));
+                daemon.start(&[]).unwrap();
+                is_quick = began.elapsed() < Duration::from_secs(away_max);
+                if is_quick {
+                    assert_eq!(asked.join().unwrap(), WEB, "{way}");
+                }
+                daemon.end_with("KILL").unwrap();
+            });
+            if is_quick {
+                break;
+            }
+        }
+        assert!(is_quick, "{way}");
+    }
+}
+
 /// The pinned links of cgroups.
 fn links(stage: &Stage) -> Vec<String> {
     let listed = stage

@@ -9,11 +9,9 @@ use std::time::{Duration, Instant};
 use namegate_tests::{Answers, Daemon, Running, Web, Workload, about_alice, observed, patience};
 
 /// TLS by name on 443, and nothing said of UDP.
-const NAMED: &str =
-    "{toPorts: [{ports: [{port: '443', protocol: TCP}], serverNames: [ok.test]}]}";
+const NAMED: &str = "{toPorts: [{ports: [{port: '443', protocol: TCP}], serverNames: [ok.test]}]}";
 /// The same, and datagrams to 443 by another rule.
-const BOTH: &str =
-    "{toPorts: [{ports: [{port: '443', protocol: TCP}], serverNames: [ok.test]}]}, \
+const BOTH: &str = "{toPorts: [{ports: [{port: '443', protocol: TCP}], serverNames: [ok.test]}]}, \
      {toPorts: [{ports: [{port: '443', protocol: UDP}]}]}";
 
 fn guarded<'a>(web: &'a Web, rules: &str, args: &[&str]) -> Daemon<'a> {
@@ -28,7 +26,9 @@ fn client(to: SocketAddr) -> UdpSocket {
     let own = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(own).unwrap();
     socket.connect(to).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
     socket
 }
 
@@ -48,7 +48,12 @@ fn ask(from: &Workload, to: SocketAddr) -> (Result<usize, ErrorKind>, Duration) 
 
 fn servers(web: &Web) -> [SocketAddr; 4] {
     let (world, bob) = (&web.world, &web.bob);
-    let addresses: [IpAddr; 4] = [world.v4.into(), world.v6.into(), bob.v4.into(), bob.v6.into()];
+    let addresses: [IpAddr; 4] = [
+        world.v4.into(),
+        world.v6.into(),
+        bob.v4.into(),
+        bob.v6.into(),
+    ];
     addresses.map(|address| SocketAddr::new(address, 443))
 }
 
@@ -60,7 +65,10 @@ fn a_client_is_told_at_once_in_both_families_and_the_server_hears_nothing() {
     for server in servers(&web) {
         let (heard, time) = ask(&web.alice, server);
         assert_eq!(heard, Err(ErrorKind::ConnectionRefused), "{server}");
-        assert!(time < Duration::from_millis(200) * patience(), "{server}: {time:?}");
+        assert!(
+            time < Duration::from_millis(200) * patience(),
+            "{server}: {time:?}"
+        );
     }
     // As QUIC's libraries send: several datagrams in one call.
     let several = "import socket\n\
@@ -85,7 +93,10 @@ fn a_client_is_told_at_once_in_both_families_and_the_server_hears_nothing() {
     drop(capture);
     assert_eq!(seen, "", "the server hears nothing");
     assert!(daemon.counter("name-hidden").unwrap() >= 5);
-    assert_eq!(daemon.counter("refused").unwrap(), daemon.counter("name-hidden").unwrap());
+    assert_eq!(
+        daemon.counter("refused").unwrap(),
+        daemon.counter("name-hidden").unwrap()
+    );
     let told = observed(&daemon, &["--verdict", "DROPPED", "-o", "json"]).unwrap();
     for word in [
         "PROXY_REDIRECTION_NOT_SUPPORTED_FOR_PROTOCOL",
@@ -121,10 +132,18 @@ fn datagrams_pass_where_they_may_and_where_no_name_is_needed() {
     assert_eq!(ask(&web.alice, server).0, Err(ErrorKind::ConnectionRefused));
 
     let open = format!("{BOTH}, {{toEntities: [world]}}");
-    daemon.change_policy("alice.yaml", &about_alice(&open)).unwrap();
+    daemon
+        .change_policy("alice.yaml", &about_alice(&open))
+        .unwrap();
     let socket = web.alice.ns.run(|| client(server)).unwrap();
     assert_eq!(hear(&socket), Ok(1_200), "TCP needs no name there");
-    daemon.change_policy("alice.yaml", &about_alice(BOTH)).unwrap();
+    daemon
+        .change_policy("alice.yaml", &about_alice(BOTH))
+        .unwrap();
     let heard = hear(&socket);
-    assert_eq!(heard, Err(ErrorKind::ConnectionRefused), "a flow that lived ends");
+    assert_eq!(
+        heard,
+        Err(ErrorKind::ConnectionRefused),
+        "a flow that lived ends"
+    );
 }

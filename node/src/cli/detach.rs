@@ -53,6 +53,7 @@ impl Detach {
             http: httpproxy::Settings::default(),
             lifetimes: fqdn_cache::Lifetimes::default(),
             install_wait: INSTALL_WAIT,
+            dns_refresh: false,
             dns: dnsproxy::Settings::default(),
             instance,
         })?;

@@ -207,6 +207,7 @@ impl Run {
             socket,
             detach_on_exit: self.detach_on_exit,
             drain: self.http.drain_timeout,
+            manager: super::manager::manager(),
             setup: Setup {
                 pins: Some(self.bpf_dir.unwrap_or_else(|| instance.bpf_dir())),
                 hook_mode: match self.hooks {
@@ -226,6 +227,7 @@ impl Run {
                 },
                 lifetimes: self.dns.lifetimes(),
                 install_wait: self.dns.install_wait(),
+                dns_refresh: self.dns.refresh(),
                 dns: self.dns.settings(),
                 instance,
             },

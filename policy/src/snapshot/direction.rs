@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::quic::{Merged, Opened};
-use super::{PeerRef, Quic};
 use super::item::{CompiledItem, L4Key};
+use super::quic::{Merged, Opened};
 use super::table::Table;
+use super::{PeerRef, Quic};
 use crate::cast::NamedPorts;
 use crate::rule::{PeerView, Peers};
 use crate::verdict::{Entry, EntryVerdict, PortPrefix};

@@ -43,7 +43,10 @@ impl Merged {
         for (key, what) in refusals(&self.any, |ports| self.opened.opens(None, ports)) {
             merge(&mut self.any, key, what);
         }
-        let needing = self.one.iter().filter(|((_, key), what)| needs_name(*key, what.0));
+        let needing = self
+            .one
+            .iter()
+            .filter(|((_, key), what)| needs_name(*key, what.0));
         let needing: Vec<_> = needing.map(|(key, what)| (*key, *what)).collect();
         for ((peer, (_, ports)), (_, rule)) in needing {
             if !self.opened.opens(Some(peer), ports) {
@@ -85,7 +88,9 @@ impl Opened {
         for (key, what) in said {
             own.note(None, key, what);
         }
-        refusals(merged, |ports| self.opens(None, ports) || own.opens(None, ports))
+        refusals(merged, |ports| {
+            self.opens(None, ports) || own.opens(None, ports)
+        })
     }
 }
 
@@ -105,8 +110,7 @@ fn refusals(
 
 /// Whether a proxy judges server names or requests there.
 pub(super) fn needs_name((protocol, _): L4Key, verdict: EntryVerdict) -> bool {
-    protocol == TCP
-        && matches!(verdict, EntryVerdict::Redirect(Proxy::Tls | Proxy::Http))
+    protocol == TCP && matches!(verdict, EntryVerdict::Redirect(Proxy::Tls | Proxy::Http))
 }
 
 /// The same ports but the one of DNS.

@@ -48,6 +48,10 @@ pub(super) struct DnsOptions {
     /// Take an answer only if its question has the case of the query's: some servers fold it.
     #[arg(long)]
     dns_strict_case: bool,
+    /// Ask again, in a workload's name, for what it is connected to and what a `matchName` of `toFQDNs` names,
+    /// before it ends: a program that looks a name up once can connect again later.
+    #[arg(long)]
+    dns_refresh: bool,
 }
 
 /// Cilium's words too.
@@ -91,6 +95,11 @@ impl DnsOptions {
             ceiling: self.dns_ttl_ceiling,
             grace: self.dns_ttl_grace,
         }
+    }
+
+    /// Whether names that are in use are asked for again.
+    pub(super) const fn refresh(&self) -> bool {
+        self.dns_refresh
     }
 
     /// What the proxy is told.
