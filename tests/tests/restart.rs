@@ -265,7 +265,10 @@ fn what_the_server_never_answered_is_asked_again() {
         let began = Instant::now();
         let before = asked();
         socket.send(&silent).unwrap();
-        while asked() == before {
+        for _ in 0..500 {
+            if asked() > before {
+                break;
+            }
             pause(10);
         }
         daemon.end_with("KILL").unwrap();
