@@ -144,15 +144,17 @@ fn what_can_not_be_answered_dies_and_nothing_of_it_stays_in_the_gate() {
 #[test]
 fn a_refusal_is_stronger_than_an_allow_and_weaker_than_a_proxy_or_a_denial() {
     for (other, code) in [
+        (Verdict::AuditUnmatched, REDIRECT),
         (Verdict::Allow, REDIRECT),
         (Verdict::AuditDeny, REDIRECT),
         (Verdict::Redirect, REDIRECT),
+        (Verdict::FailAuthentication, SHOT),
         (Verdict::Deny, SHOT),
     ] {
         let mut bench = Bench::new(&[entry(0, UDP, 443, Verdict::Refuse), entry(0, 0, 0, other)]);
         let (got, frame) = run(&mut bench, Hook::FromEndpoint, &datagram(v4(3), 9));
         assert_eq!(got, code, "{other:?}");
-        let refused = matches!(other, Verdict::Allow | Verdict::AuditDeny);
+        let refused = other < Verdict::Refuse;
         assert_eq!(frame[..6] == REFUSAL_MAC, refused, "{other:?}");
     }
 }

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
 use bpf_redirect_common::{CG_ASKER, CG_ASKERS_MAX, CG_SOCKET, CG_SOCKETS_MAX};
-use namegate_tests::{Cgroup, Daemon, Running, Stage, TcpEcho, policy, seen_by};
+use namegate_tests::{Cgroup, Daemon, Running, Stage, TcpEcho, about, policy, seen_by};
 
 /// One socket of each kind; see there.
 const SOCKETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/sockets.py");
@@ -142,6 +142,27 @@ impl Drop for Talk {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A call that fails is answer enough: no ICMP is needed.
+#[test]
+fn a_datagram_where_tcp_needs_a_name_fails_in_the_call() {
+    let stage = Stage::new().unwrap();
+    let rules = "egress: [\
+        {toPorts: [{ports: [{port: '443', protocol: TCP}], serverNames: [ok.test]}]}, \
+        {toPorts: [{ports: [{port: '443', protocol: UDP}, {port: '444', protocol: UDP}]}]}]";
+    let job = Job::start(&stage, &about("job", rules));
+    for server in [SERVER, SERVER_V6] {
+        for kind in ["udp", "udp_connected"] {
+            assert_eq!(
+                job.socket(kind, &[server, "443"]),
+                "EPERM",
+                "{kind} {server}"
+            );
+            assert_eq!(job.socket(kind, &[server, "444"]), "ok", "{kind} {server}");
+        }
+    }
+    assert_eq!(job.daemon.counter("name-hidden").unwrap(), 4);
 }
 
 #[test]

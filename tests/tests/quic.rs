@@ -131,7 +131,7 @@ fn datagrams_pass_where_they_may_and_where_no_name_is_needed() {
     daemon.start(&[]).unwrap();
     assert_eq!(ask(&web.alice, server).0, Err(ErrorKind::ConnectionRefused));
 
-    let open = format!("{BOTH}, {{toEntities: [world]}}");
+    let open = format!("{BOTH}, {{toEntities: [all]}}");
     daemon
         .change_policy("alice.yaml", &about_alice(&open))
         .unwrap();
