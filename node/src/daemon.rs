@@ -123,15 +123,7 @@ impl Daemon {
         mut identities: Identities,
         remembered: Remembered,
     ) -> Result<Self> {
-        let lock = Lock::take().map_err(|holder| {
-            let who = holder.map_or_else(
-                || "another process".to_owned(),
-                |pid| format!("process {pid}"),
-            );
-            anyhow::anyhow!(
-                "{who} guards this network namespace already; one Namegate is enough for all of it"
-            )
-        })?;
+        let lock = take_lock()?;
         let (pins, inherited) = open_pins(&setup)?;
         let has_heir = inherited.is_some();
         let inherited = inherited.unwrap_or_default();
@@ -452,6 +444,19 @@ fn open_file(export: Export) -> Result<Arc<FileSink>> {
     let file = FileSink::start(export, node_name().into(), now)
         .with_context(|| format!("flows for {}", path.display()))?;
     Ok(Arc::new(file))
+}
+
+/// One daemon for each network namespace.
+fn take_lock() -> Result<Lock> {
+    Lock::take().map_err(|holder| {
+        let who = holder.map_or_else(
+            || "another process".to_owned(),
+            |pid| format!("process {pid}"),
+        );
+        anyhow::anyhow!(
+            "{who} guards this network namespace already; one Namegate is enough for all of it"
+        )
+    })
 }
 
 /// The node's name in events.
