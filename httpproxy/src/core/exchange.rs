@@ -262,6 +262,9 @@ impl Connection {
     /// Octets were written to the client.
     pub fn client_wrote(&mut self, count: usize) {
         self.to_client.take(count);
+        if matches!(self.phase, Phase::Head(_)) {
+            self.to_client.free();
+        }
         self.moved |= count > 0;
     }
 
