@@ -12,6 +12,8 @@ pub const CONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 pub const DETECT_WAIT_MAX: Duration = Duration::from_secs(15);
 /// How long a ClientHello may take from its first octet; then the connection is reset.
 pub const HELLO_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a handshake of TLS that is ended or begun here may take, on each side; then it has failed.
+pub const TLS_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long nothing may move through a tunnel; then it is closed.
 pub const TUNNEL_IDLE_MAX: Duration = Duration::from_secs(3_600);
 /// Octets that a tunnel holds for a side that doesn't take them; then the other side isn't read.

@@ -27,6 +27,7 @@ mod proxy;
 mod remembered;
 mod resolver;
 mod run;
+mod secrets;
 mod serving;
 mod state;
 mod status;

@@ -10,6 +10,7 @@
     reason = "helpers of tests: a JSON value that isn't there is null, a log is wanted"
 )]
 
+mod authority;
 mod cgroup;
 mod daemon;
 mod exchange;
@@ -20,6 +21,7 @@ mod stage;
 mod topology;
 mod web;
 
+pub use authority::{Authority, Issued};
 pub use cgroup::Cgroup;
 pub use daemon::{Daemon, patience, policy};
 pub use exchange::{WWW, exchange, exchange_at, seen_by};

@@ -13,12 +13,18 @@ use tokio_util::sync::CancellationToken;
 use transport::{GateListener, connect_as, connect_like, reset_at_end, set_up};
 
 use super::access::{Access, Denied, Opaque, Redirected};
+use super::bound::{Bound, Client};
 use super::detect::{First, Spoken};
 use super::host::{Host, Proxy};
+use super::http1::Trusted;
 use super::places::Place;
 use super::stream::Stream;
 use super::tally::Count;
+use super::terminate::Alert;
 use super::tunnel::{self, Moved};
+use crate::core::client_hello::ClientHello;
+use crate::core::record::bounded;
+use crate::limits::TOLD_VALUE_OCTETS_MAX;
 use crate::told::{News, Refusal, Refused};
 
 /// After how long of silence a peer is asked whether it lives, and how often from then on.
@@ -31,6 +37,10 @@ pub(super) struct Connection<H: Host> {
     pub(super) client: Stream,
     pub(super) server: Server,
     pub(super) access: Access,
+    /// Where TLS is ended here or begun: to which server.
+    pub(super) bound: Option<Arc<Bound>>,
+    /// What there is to say of how it ends, beside the word.
+    pub(super) remark: Option<String>,
     seen: Option<LabelSet>,
     pub(super) changes: watch::Receiver<()>,
     pub(super) stop: CancellationToken,
@@ -53,9 +63,21 @@ pub(super) enum End {
     Reset,
     /// The same, and told.
     Refused(Refusal),
+    /// Told; and the client was told why in TLS, which a reset would take from it.
+    Alerted(Refusal),
 }
 
 impl Server {
+    /// Waits until it is connected, or, once it is, until it says something, if that is wanted.
+    pub(super) async fn moves(&mut self, may_speak: bool) {
+        match (self.is_up, may_speak) {
+            (true, false) => std::future::pending().await,
+            (true, true) => self.stream.ready(true, false).await,
+            // An error shows when it is looked at.
+            (false, _) => _ = self.stream.socket().writable().await,
+        }
+    }
+
     /// Looks whether the kernel has connected it by now.
     ///
     /// # Errors
@@ -77,7 +99,7 @@ impl<H: Host> Connection<H> {
         stop: &CancellationToken,
     ) -> Option<Self> {
         proxy.counters.count(Count::Accepted);
-        let opened = Self::begin(proxy, &client);
+        let opened = Self::take_in(proxy, &client);
         let (redirected, server, place) = match opened {
             Ok(parts) => parts,
             Err(what) => {
@@ -91,7 +113,9 @@ impl<H: Host> Connection<H> {
         let mut seen = None;
         let scope = proxy.host.scope(&redirected, &mut seen);
         Some(Self {
-            access: Access::new(redirected, scope),
+            access: Access::new(redirected, scope, None),
+            bound: None,
+            remark: None,
             seen,
             server: Server {
                 stream: Stream::plain(server),
@@ -106,7 +130,7 @@ impl<H: Host> Connection<H> {
         })
     }
 
-    fn begin(
+    fn take_in(
         proxy: &Arc<Proxy<H>>,
         client: &TcpStream,
     ) -> Result<(Redirected, TcpStream, Place), Count> {
@@ -125,7 +149,7 @@ impl<H: Host> Connection<H> {
         };
         let Some(place) = proxy.places.take(endpoint) else {
             proxy.counters.refusal(Refusal::Full);
-            tell_refused(proxy, redirected, (Refusal::Full, None));
+            tell_refused(proxy, redirected, (Refusal::Full, None, None));
             return Err(Count::Full);
         };
         let server = connect(proxy, &redirected).map_err(|_| Count::Unreachable)?;
@@ -141,47 +165,71 @@ impl<H: Host> Connection<H> {
         let end = match self.detect(&mut first).await {
             Err(end) => end,
             Ok(Spoken::Tls(hello)) => {
-                server_name = hello.server_name;
-                self.tls(&first.octets, server_name.as_deref()).await
+                server_name.clone_from(&hello.server_name);
+                self.tls(first, &hello).await
             }
-            Ok(Spoken::Opaque) => {
-                let allowed = |access: &Access| access.opaque() == Opaque::Allowed;
-                self.tunnel((&first.octets, &[]), allowed).await
-            }
-            Ok(Spoken::Http1) => self.http1(first).await,
-            Ok(Spoken::Http2) => match self.access.opaque() {
-                Opaque::Allowed => {
-                    let allowed = |access: &Access| access.opaque() == Opaque::Allowed;
-                    self.tunnel((&first.octets, &[]), allowed).await
-                }
-                Opaque::Denied => End::Refused(Refusal::Http2),
-            },
+            Ok(Spoken::Http1) if self.access.begins_tls() => self.begin(first).await,
+            Ok(spoken) => self.speak(spoken, first).await,
         };
-        if let End::Refused(refusal) = end {
-            self.proxy.counters.refusal(refusal);
-            tell_refused(&self.proxy, self.redirected, (refusal, server_name));
+        if let End::Refused(refusal) | End::Alerted(refusal) = end {
+            let remark = self.remark.take();
+            self.refuse((refusal, server_name, remark));
+        }
+        if !matches!(end, End::Closed | End::Alerted(_)) {
+            let _ = reset_at_end(self.client.socket().as_fd());
         }
         if end != End::Closed {
-            let _ = reset_at_end(self.client.socket().as_fd());
             let _ = reset_at_end(self.server.stream.socket().as_fd());
         }
     }
 
-    async fn tls(&mut self, hello: &[u8], name: Option<&str>) -> End {
+    /// Goes on with what is spoken, in TLS or not.
+    pub(super) async fn speak(&mut self, spoken: Spoken, first: First) -> End {
+        let is_opaque = self.access.opaque() == Opaque::Allowed;
+        match spoken {
+            Spoken::Http1 => self.http1(first, Trusted::Yes).await,
+            Spoken::Http2 if !is_opaque => End::Refused(Refusal::Http2),
+            Spoken::Tls(_) if !is_opaque => End::Refused(Refusal::Protocol),
+            Spoken::Opaque | Spoken::Http2 | Spoken::Tls(_) => {
+                let allowed = |access: &Access| access.opaque() == Opaque::Allowed;
+                self.tunnel((&first.octets, &[]), allowed).await
+            }
+        }
+    }
+
+    async fn tls(&mut self, first: First, hello: &ClientHello) -> End {
+        let mut rules = self.access.tls_rules().iter();
+        let ends = rules.any(|rule| rule.terminating.is_some());
+        let name = hello.server_name.as_deref();
+        if ends && let Some(bound) = self.choose(Client::Tls, name) {
+            return self.terminate((first, hello), bound).await;
+        }
         match self.access.tls(name) {
             Ok(_) => {
                 let allowed = |access: &Access| access.tls(name).is_ok();
-                self.tunnel((hello, &[]), allowed).await
+                self.tunnel((&first.octets, &[]), allowed).await
             }
             Err(Denied::Name) => End::Refused(Refusal::ServerName),
+            Err(Denied::Tls) if ends => self.alert(Alert::UnrecognizedName),
             Err(Denied::Tls) => End::Refused(Refusal::TlsForHttp),
         }
+    }
+
+    /// Counts and tells a refusal.
+    pub(super) fn refuse(
+        &self,
+        (refusal, server_name, remark): (Refusal, Option<String>, Option<String>),
+    ) {
+        self.proxy.counters.refusal(refusal);
+        // An error of TLS may hold as many names as a certificate has.
+        let remark = remark.map(|text| bounded(text.as_bytes(), TOLD_VALUE_OCTETS_MAX));
+        tell_refused(&self.proxy, self.redirected, (refusal, server_name, remark));
     }
 
     /// Asks the policy that is in force now.
     pub(super) fn look_again(&mut self) {
         let scope = self.proxy.host.scope(&self.redirected, &mut self.seen);
-        self.access = Access::new(self.redirected, scope);
+        self.access = Access::new(self.redirected, scope, self.bound.clone());
     }
 
     /// Moves octets both ways, as long as policy allows it.
@@ -196,6 +244,7 @@ impl<H: Host> Connection<H> {
             redirected,
             client,
             server,
+            bound,
             seen,
             changes,
             ..
@@ -211,7 +260,7 @@ impl<H: Host> Connection<H> {
                 },
                 changed = changes.changed() => {
                     let scope = proxy.host.scope(redirected, seen);
-                    if changed.is_ok() && !allowed(&Access::new(*redirected, scope)) {
+                    if changed.is_ok() && !allowed(&Access::new(*redirected, scope, bound.clone())) {
                         proxy.counters.count(Count::Cut);
                         return End::Reset;
                     }
@@ -247,12 +296,13 @@ fn connect<H: Host>(proxy: &Proxy<H>, redirected: &Redirected) -> io::Result<Tcp
 fn tell_refused<H: Host>(
     proxy: &Proxy<H>,
     redirected: Redirected,
-    (refusal, server_name): (Refusal, Option<String>),
+    (refusal, server_name, remark): (Refusal, Option<String>, Option<String>),
 ) {
     proxy.host.tell(News::Refused(Box::new(Refused {
         at: proxy.host.now(),
         redirected,
         refusal,
         server_name,
+        remark,
     })));
 }

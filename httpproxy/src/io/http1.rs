@@ -1,10 +1,8 @@
 //! HTTP/1: the core's connection between two sockets. What it says is done, and nothing else.
 
 use std::io;
-use std::os::fd::AsFd;
 
 use policy::http::{Path, Request};
-use transport::reset;
 
 use super::connection::{Connection, End};
 use super::detect::First;
@@ -13,11 +11,28 @@ use super::stream::Stream;
 use super::tally::Count;
 use crate::core::exchange::{self, Leg};
 use crate::core::record::{Fault, RequestRecord, Told, Verdict};
-use crate::core::step::{Judge as _, Now, Origin, Scheme};
+use crate::core::step::{Judge as _, Now, Origin};
+use crate::limits::STREAM_IDLE;
 use crate::told::News;
 
 /// Turns without waiting, after which others of the same thread have theirs.
 const TURNS_MAX: usize = 16;
+
+/// Whether the server has shown that it is the one that is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trusted {
+    Yes,
+    /// Nothing is sent to it: each request that may go is answered so.
+    No,
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waited {
+    Enough,
+    /// The client takes nothing of what is left.
+    InVain,
+}
 
 /// The core, and what the client said before it was there.
 struct Driver {
@@ -103,15 +118,18 @@ impl Driver {
 
 impl<H: Host> Connection<H> {
     /// Serves requests until the connection ends.
-    pub(super) async fn http1(&mut self, first: First) -> End {
+    pub(super) async fn http1(&mut self, first: First, server: Trusted) -> End {
         let origin = Origin {
-            scheme: Scheme::Http,
+            scheme: self.access.scheme(),
             original_destination: self.redirected.server,
         };
         let begin = self.proxy.host.now();
         let settings = std::sync::Arc::clone(&self.proxy.settings);
         let mut core = exchange::Connection::new(settings, origin, begin);
-        core.upstream_connected();
+        match server {
+            Trusted::Yes => core.upstream_connected(),
+            Trusted::No => core.upstream_untrusted(),
+        }
         let mut driver = Driver {
             core,
             first,
@@ -137,7 +155,9 @@ impl<H: Host> Connection<H> {
             if let Some(end) = self.follow(&mut driver) {
                 return end;
             }
-            self.wait(&mut driver).await;
+            if self.wait(&mut driver).await == Waited::InVain {
+                return End::Reset;
+            }
         }
     }
 
@@ -195,7 +215,7 @@ impl<H: Host> Connection<H> {
                 Leg::Shut | Leg::Closed => {}
                 Leg::Cut | Leg::Reset => {
                     driver.is_server_over = true;
-                    let _ = reset(self.server.stream.socket().as_fd());
+                    self.server.stream.reset();
                 }
             }
         }
@@ -206,7 +226,8 @@ impl<H: Host> Connection<H> {
                 driver.is_client_shut = self.client.try_shutdown();
                 None
             }
-            Leg::Closed if is_written => Some(End::Closed),
+            // In TLS the end is said, too.
+            Leg::Closed if is_written => self.client.try_shutdown().then_some(End::Closed),
             Leg::Cut if is_written => Some(End::Reset),
             Leg::Shut | Leg::Closed | Leg::Cut => None,
             Leg::Reset => Some(End::Reset),
@@ -234,7 +255,9 @@ impl<H: Host> Connection<H> {
     /// Whether policy would allow a request again, by what is told of it. What was cut or taken out there
     /// fits no rule.
     fn would_allow(&self, request: &RequestRecord) -> bool {
-        let place = request.url.strip_prefix("http://");
+        let scheme = self.access.scheme().text();
+        let place = request.url.strip_prefix(scheme);
+        let place = place.and_then(|place| place.strip_prefix("://"));
         let Some((host, _)) = place.and_then(|place| place.split_once('/')) else {
             return false;
         };
@@ -257,7 +280,7 @@ impl<H: Host> Connection<H> {
     }
 
     /// Waits until something can be done.
-    async fn wait(&mut self, driver: &mut Driver) {
+    async fn wait(&mut self, driver: &mut Driver) -> Waited {
         let wants = driver.core.wants();
         let now = self.proxy.host.now();
         let rest = wants.deadline.map(|at| at.saturating_duration_since(now));
@@ -270,11 +293,14 @@ impl<H: Host> Connection<H> {
         let reads_client = !driver.core.client_room().is_empty();
         let reads_server = !driver.is_server_over && !driver.core.upstream_room().is_empty();
         let writes_client = !driver.core.to_client().is_empty();
+        // The core has given all away and waits for nothing more; what TLS holds may not wait for ever.
+        let lingers = wants.deadline.is_none() && !writes_client && self.client.has_unsent();
         let writes_server = !driver.is_server_over && !driver.core.to_upstream().is_empty();
         tokio::select! {
             () = self.client.ready(reads_client, writes_client) => {}
             () = self.server.stream.ready(reads_server, writes_server) => {}
             () = is_due => {}
+            () = tokio::time::sleep(STREAM_IDLE), if lingers => return Waited::InVain,
             _ = self.changes.changed() => {
                 self.look_again();
                 self.review(driver);
@@ -284,5 +310,6 @@ impl<H: Host> Connection<H> {
                 driver.core.drain();
             }
         }
+        Waited::Enough
     }
 }
