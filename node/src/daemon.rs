@@ -1,6 +1,7 @@
 //! The daemon without its files and signals: what is built in which order, how a policy comes into
 //! force, and how it ends.
 
+mod agent;
 mod assembly;
 mod vigil;
 
@@ -16,6 +17,7 @@ use bpf_redirect::{Attachment, Datapath, HookMode, Journal, Pins};
 use bpf_redirect_common::Aggregation;
 use fqdn_cache::Lifetimes;
 use httpproxy::tls::TlsSecrets;
+use observer::SharedRing;
 use policy::{Compiler, Identities, Options, PolicySet, Problem};
 use transport::{Gate, LinkError, NetNs, Netlink};
 
@@ -23,7 +25,7 @@ use crate::clock;
 use crate::datapath::{prefixes, services};
 use crate::directory::Directory;
 use crate::endpoints::file::Roster;
-use crate::flows::{FlowRing, FlowThread, NewsSink, news};
+use crate::flows::{FlowThread, NewsSink, news};
 use crate::guard::{Guards, SharedLearner};
 use crate::http::HttpThreads;
 use crate::instance::{Instance, Lock};
@@ -33,6 +35,7 @@ use crate::remembered::{PAIRS_MAX, Remembered, remembered_names};
 use crate::status::EventThread;
 use crate::tell::Teller;
 
+use agent::AgentNews;
 use assembly::{build, open_gate, open_pins};
 use vigil::Interference;
 pub(crate) use vigil::{filters, set_right};
@@ -47,6 +50,8 @@ pub(crate) struct Setup {
     pub(crate) hook_mode: Option<HookMode>,
     /// A file that gets every flow.
     pub(crate) flow_log: Option<PathBuf>,
+    /// Flows that are kept for those who come later.
+    pub(crate) flows_max: usize,
     /// How much is told of packets that pass.
     pub(crate) aggregation: Aggregation,
     /// How policy is enforced.
@@ -67,7 +72,9 @@ pub(crate) struct Daemon {
     pub(crate) dns: DnsThreads,
     pub(crate) http: HttpThreads,
     pub(crate) news: NewsSink,
-    pub(crate) flow_ring: Arc<FlowRing>,
+    pub(crate) flow_ring: Arc<SharedRing>,
+    /// What the daemon itself did, as Hubble tells it.
+    pub(crate) agent: AgentNews,
     /// The last writes to the maps.
     pub(crate) journal: Arc<Journal>,
     teller: Arc<Teller>,
@@ -144,7 +151,7 @@ impl Daemon {
         let journal = Arc::new(Journal::new(clock::boot_ns));
         datapath.keep_journal(Arc::clone(&journal));
         let teller = Arc::new(Teller::new(Arc::clone(&learner), &node_name()));
-        let flow_ring = Arc::new(FlowRing::default());
+        let flow_ring = Arc::new(SharedRing::new(setup.flows_max, clock::now()));
         let made_with = (Arc::clone(&teller), Arc::clone(&flow_ring));
         let flow_thread = FlowThread::start(queue, made_with, setup.flow_log.as_deref())
             .context("the flow log")?;
@@ -160,6 +167,7 @@ impl Daemon {
             http,
             news,
             flow_ring,
+            agent: AgentNews::started(),
             journal,
             teller,
             event_thread,
@@ -253,6 +261,8 @@ impl Daemon {
         if std::mem::take(&mut self.has_heir) {
             self.guards.drop_inheritance(&mut self.datapath);
         }
+        self.agent
+            .enforced(revision, self.policy_count, &self.guards);
         tracing::info!(revision, policies = self.policy_count, "policy in force");
         Ok(())
     }

@@ -69,6 +69,7 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
             pins: None,
             hook_mode: None,
             flow_log: None,
+            flows_max: flow::limits::RING_FLOWS_MAX,
             // The story has a line for each verdict.
             aggregation: Aggregation::Off,
             enforcement: policy::Options::default(),
@@ -128,7 +129,7 @@ fn tell_step(
     daemon
         .enforce()
         .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
-    let since = daemon.flow_ring.all().1;
+    let since = daemon.flow_ring.end();
     let seen = (step.act)(stage, daemon, voice).with_context(|| format!("step {}", step.number))?;
     voice.say_flows(&daemon.flow_ring, since, step.shown)?;
     anyhow::ensure!(

@@ -1,18 +1,21 @@
-//! The flows of this node: a queue that nobody waits for, a ring that readers follow, a log file.
+//! The flows of this node: a queue that nobody waits for, and the thread that makes flows of it, for the
+//! ring and a log file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bpf_redirect_common::Event as KernelEvent;
 use dnsproxy::Told;
-use flow::{Batch, Cursor, Flow, Query, QueryError, Reader, Ring};
+use flow::Flow;
+use observer::SharedRing;
 
+use crate::clock;
 use crate::tell::{LAST_WORDS, Teller};
 
 /// What is to be told.
@@ -64,58 +67,6 @@ impl NewsSink {
     }
 }
 
-/// The last flows, for readers of different speed.
-#[derive(Default)]
-pub(crate) struct FlowRing {
-    ring: Mutex<Ring>,
-    more: Condvar,
-}
-
-impl FlowRing {
-    fn push(&self, flows: impl Iterator<Item = Flow>) {
-        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        for flow in flows {
-            ring.push(flow);
-        }
-        drop(ring);
-        self.more.notify_all();
-    }
-
-    /// A reader that begins where its query says.
-    ///
-    /// # Errors
-    /// A query that makes no sense.
-    pub(crate) fn reader(&self, query: Query) -> Result<Reader, QueryError> {
-        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        Reader::new(query, &ring)
-    }
-
-    /// Everything that the ring holds, and where a follower goes on.
-    pub(crate) fn all(&self) -> (Vec<Arc<Flow>>, Cursor) {
-        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        (ring.last(ring.len()), ring.end())
-    }
-
-    /// How many flows there were.
-    pub(crate) fn seen(&self) -> u64 {
-        self.ring
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .seen()
-    }
-
-    /// What came behind a cursor, waited for up to `wait`.
-    pub(crate) fn wait_from(&self, cursor: Cursor, wait: Duration) -> Batch {
-        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let nothing_new = |ring: &mut Ring| ring.end() == cursor;
-        let (ring, _) = self
-            .more
-            .wait_timeout_while(ring, wait, nothing_new)
-            .unwrap_or_else(PoisonError::into_inner);
-        ring.read_from(cursor, BATCH_MAX)
-    }
-}
-
 /// Flows that are handed on at once.
 const BATCH_MAX: usize = 512;
 
@@ -155,7 +106,7 @@ impl FlowThread {
     /// If the file can't be opened or the thread not be made.
     pub(crate) fn start(
         queue: NewsQueue,
-        (teller, ring): (Arc<Teller>, Arc<FlowRing>),
+        (teller, ring): (Arc<Teller>, Arc<SharedRing>),
         log: Option<&Path>,
     ) -> io::Result<Self> {
         let mut log = log.map(FlowLog::open).transpose()?;
@@ -178,7 +129,7 @@ impl FlowThread {
                         }
                     }
                     write_log(&mut log, &flows);
-                    ring.push(flows.into_iter());
+                    ring.push(flows, clock::now());
                 }
             })?;
         Ok(Self { stop, thread })

@@ -23,6 +23,7 @@ mod learner;
 mod listed;
 mod live;
 mod maps;
+mod observing;
 mod proxy;
 mod remembered;
 mod resolver;

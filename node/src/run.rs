@@ -18,6 +18,7 @@ use crate::daemon::{Daemon, Setup};
 use crate::endpoints::file::{self, Roster};
 use crate::exit::{BAD_CONFIG, Exit};
 use crate::files::{TextFile, read_folder};
+use crate::observing::{ObserverThread, Observing};
 use crate::secrets;
 use crate::state::StateDir;
 use crate::watch::FolderWatch;
@@ -31,6 +32,7 @@ pub(crate) struct Options {
     pub(crate) tls_secrets: Option<PathBuf>,
     pub(crate) state_dir: PathBuf,
     pub(crate) socket: PathBuf,
+    pub(crate) observing: Observing,
     pub(crate) detach_on_exit: bool,
 }
 
@@ -102,10 +104,18 @@ pub(crate) fn run(options: Options) -> Result<()> {
             Arc::clone(&service.daemon.journal),
         ),
     )?;
+    let observer = ObserverThread::start(
+        service.options.observing.clone(),
+        (
+            Arc::clone(&service.daemon.flow_ring),
+            service.daemon.agent.ring(),
+        ),
+    )?;
     let _watch = service.watch_folders(&wake)?;
     service.say_ready()?;
     let outcome = service.serve(&woken);
     control.close();
+    observer.stop();
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let detach = matches!(outcome, Ok(End::Detach));
     service.write_learned();

@@ -46,6 +46,7 @@ impl Detach {
             pins: Some(self.bpf_dir.unwrap_or_else(|| instance.bpf_dir())),
             hook_mode: None,
             flow_log: None,
+            flows_max: 1,
             aggregation: bpf_redirect_common::Aggregation::Off,
             enforcement: policy::Options::default(),
             lifetimes: fqdn_cache::Lifetimes::default(),

@@ -1,6 +1,7 @@
 //! `namegate run`.
 
 mod dns;
+mod hubble;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ use crate::daemon::Setup;
 use crate::exit::{Exit, NO_PERMISSION, USAGE};
 use crate::run::{Options, run};
 use dns::DnsOptions;
+use hubble::HubbleOptions;
 
 /// Guard the endpoints of this node, in the foreground.
 ///
@@ -66,6 +68,8 @@ pub(super) struct Run {
     /// Append every flow to a file, as JSON lines like those of Hubble's exporter.
     #[arg(long, value_name = "FILE")]
     flow_log: Option<PathBuf>,
+    #[command(flatten)]
+    hubble: HubbleOptions,
     /// Take everything away at the end, instead of leaving enforcement in place.
     #[arg(long)]
     detach_on_exit: bool,
@@ -169,12 +173,15 @@ impl Run {
             ));
         }
         let instance = self.which.instance.clone();
+        let socket = self.which.socket();
+        let flows_max = self.hubble.flows_max();
         run(Options {
             policy_dirs: self.policy_dir,
             endpoint_dir: self.endpoint_dir,
             tls_secrets: self.tls_secrets,
             state_dir: self.state_dir.unwrap_or_else(|| instance.state_dir()),
-            socket: self.which.socket(),
+            observing: self.hubble.observing(&socket),
+            socket,
             detach_on_exit: self.detach_on_exit,
             setup: Setup {
                 pins: Some(self.bpf_dir.unwrap_or_else(|| instance.bpf_dir())),
@@ -184,6 +191,7 @@ impl Run {
                     Hooks::Clsact => Some(HookMode::Clsact),
                 },
                 flow_log: self.flow_log,
+                flows_max,
                 aggregation: self.monitor_aggregation.into(),
                 enforcement: policy::Options {
                     mode: self.enforcement_mode.into(),
