@@ -184,7 +184,14 @@ fn requests_in_tls_are_judged_and_the_server_sees_its_client() {
         told.contains("\"url\":\"https://ok.test/secret\""),
         "{told}"
     );
-    // A client that says its own name for the same server.
+    // A session is resumed with the gate, and its requests are judged all the same.
+    let address = format!("{}:443", web.world.v4);
+    let again = ["-tls1_2", "-reconnect", "-servername", "ok.test"];
+    let all = [&["s_client", "-connect", &address], &again[..]].concat();
+    let output = web.alice.output("openssl", &all).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("Reused, TLSv1.2"), "{said}");
+    // An absolute target has the scheme of what is inside.
     let url = "GET https://ok.test/public HTTP/1.1\r\nHost: ok.test\r\n\r\n";
     let mut held = Held::open(&web, &gate, "ok.test");
     assert!(held.say(url).starts_with("HTTP/1.1 200"));
