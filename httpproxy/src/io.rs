@@ -6,6 +6,7 @@ mod connection;
 mod detect;
 pub(crate) mod host;
 mod http1;
+mod lane;
 mod places;
 pub(crate) mod server;
 mod stream;

@@ -1,9 +1,7 @@
 //! The flows of this node: a queue that nobody waits for, and the thread that makes flows of it, for the
-//! ring and a log file.
+//! ring and a file.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -12,8 +10,7 @@ use std::time::Duration;
 
 use bpf_redirect_common::Event as KernelEvent;
 use dnsproxy::Told;
-use flow::Flow;
-use observer::SharedRing;
+use observer::{FileSink, SharedRing};
 
 use crate::clock;
 use crate::tell::{LAST_WORDS, Teller};
@@ -70,29 +67,6 @@ impl NewsSink {
 /// Flows that are handed on at once.
 const BATCH_MAX: usize = 512;
 
-/// A file of JSON lines, as Hubble's exporter writes them.
-struct FlowLog {
-    file: BufWriter<File>,
-    line: String,
-}
-
-impl FlowLog {
-    fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
-        Ok(Self {
-            file: BufWriter::new(file),
-            line: String::new(),
-        })
-    }
-
-    fn write(&mut self, flow: &Flow) -> io::Result<()> {
-        self.line.clear();
-        flow.write_exporter_line(&mut self.line);
-        self.line.push('\n');
-        self.file.write_all(self.line.as_bytes())
-    }
-}
-
 /// The thread that turns news into flows.
 pub(crate) struct FlowThread {
     stop: Arc<AtomicU64>,
@@ -100,16 +74,15 @@ pub(crate) struct FlowThread {
 }
 
 impl FlowThread {
-    /// Starts it; `log` is a file that gets every flow.
+    /// Starts it; a file gets the flows that it wants.
     ///
     /// # Errors
-    /// If the file can't be opened or the thread not be made.
+    /// If the thread can't be made.
     pub(crate) fn start(
         queue: NewsQueue,
         (teller, ring): (Arc<Teller>, Arc<SharedRing>),
-        log: Option<&Path>,
+        file: Option<Arc<FileSink>>,
     ) -> io::Result<Self> {
-        let mut log = log.map(FlowLog::open).transpose()?;
         let stop = Arc::new(AtomicU64::new(0));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
@@ -128,7 +101,10 @@ impl FlowThread {
                             News::Kernel(event) => flows.extend(teller.kernel(event)),
                         }
                     }
-                    write_log(&mut log, &flows);
+                    let flows: Vec<_> = flows.into_iter().map(Arc::new).collect();
+                    if let Some(file) = &file {
+                        flows.iter().for_each(|flow| file.tell(flow));
+                    }
                     ring.push(flows, clock::now());
                 }
             })?;
@@ -158,18 +134,5 @@ fn next_batch(queue: &Receiver<News>, stopped: &AtomicU64) -> Option<Vec<News>> 
         }
         Err(RecvTimeoutError::Timeout) if stopped.load(Ordering::Relaxed) == 0 => Some(Vec::new()),
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-    }
-}
-
-/// A full disk stops the log, never the gate.
-fn write_log(log: &mut Option<FlowLog>, flows: &[Flow]) {
-    let Some(file) = log else { return };
-    let written = flows
-        .iter()
-        .try_for_each(|flow| file.write(flow))
-        .and_then(|()| file.file.flush());
-    if let Err(error) = written {
-        tracing::error!("the flow log ends here: {error}");
-        *log = None;
     }
 }

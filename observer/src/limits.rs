@@ -14,3 +14,6 @@ pub const NAMESPACES_MAX: usize = 1024;
 
 /// Agent events that are kept; the oldest goes.
 pub const AGENT_EVENTS_MAX: usize = 1024;
+
+/// Flows that wait to be written to a file; more are lost, counted, and told in the file.
+pub const SINK_FLOWS_MAX: usize = 65_536;

@@ -82,10 +82,11 @@ impl SharedRing {
     }
 
     /// Adds flows.
-    pub fn push(&self, flows: impl IntoIterator<Item = Flow>, now: Instant) {
+    pub fn push<F: Into<Arc<Flow>>>(&self, flows: impl IntoIterator<Item = F>, now: Instant) {
         let mut state = self.state();
         let mut count = 0;
         for flow in flows {
+            let flow = flow.into();
             state.see_namespaces(&flow, now);
             state.ring.push(flow);
             count += 1;

@@ -18,7 +18,7 @@ use crate::rule::{
 };
 use crate::{
     Cast, Direction, EntryVerdict, Family, L4Protocol, Label, Labels, LocalEndpoint, MatchType,
-    Mode, Options, Proxy,
+    Mode, Options, Proxy, Quic,
 };
 
 /// What policy is and who there is.
@@ -138,15 +138,41 @@ impl<'a> Reference<'a> {
         }
         let items = self.items(endpoint, wire.direction);
         let default = self.default(endpoint, &items);
+        let is_closed = default.is_none();
+        let mut said = self.say(&items, (endpoint, other, is_closed), wire);
+        let is_datagram = wire.direction == Direction::Egress && wire.protocol == 17;
+        if is_datagram && wire.port != 53 && is_closed && self.options.quic == Quic::Refuse {
+            let over_tcp = Wire {
+                protocol: 6,
+                ..wire
+            };
+            let over_tcp = self.say(&items, (endpoint, other, is_closed), over_tcp);
+            said.extend(refused(&over_tcp, wire.port));
+        }
+        said.extend(default);
+        let from_host = wire.direction == Direction::Ingress && other.labels.has_reserved("host");
+        if from_host && self.options.allow_localhost && !items.is_empty() {
+            said.push(Said::of_all(EntryVerdict::Allow, true));
+        }
+        strongest(&said)
+    }
+
+    /// What items say of a flow.
+    fn say(
+        &self,
+        items: &[(&Policy, &Item)],
+        (endpoint, other, is_closed): (&LocalEndpoint, &Other<'_>, bool),
+        wire: Wire,
+    ) -> Vec<Said> {
         let mut said = Vec::new();
-        for (policy, item) in &items {
+        for (policy, item) in items {
             let Some(of_peer) = self.selects(item, other) else {
                 continue;
             };
             for (detail, of_peer, port) in details(item, (endpoint, other, of_peer), wire) {
                 let verdict = effect(item, port);
                 let audited = policy.audit || self.is_audited(endpoint);
-                if audited && !verdict.passes() && default.is_none() {
+                if audited && !verdict.passes() && is_closed {
                     continue; // what is not enforced must not open what is closed
                 }
                 said.push(Said {
@@ -159,12 +185,7 @@ impl<'a> Reference<'a> {
                 });
             }
         }
-        said.extend(default);
-        let from_host = wire.direction == Direction::Ingress && other.labels.has_reserved("host");
-        if from_host && self.options.allow_localhost && !items.is_empty() {
-            said.push(Said::of_all(EntryVerdict::Allow, true));
-        }
-        strongest(&said)
+        said
     }
 
     fn is_audited(&self, endpoint: &LocalEndpoint) -> bool {
@@ -318,6 +339,48 @@ fn strongest(said: &[Said]) -> (EntryVerdict, MatchType) {
         (false, (true, _)) => MatchType::L4Only,
     };
     (best.verdict, form)
+}
+
+/// What is said of datagrams to a port since over TCP a name or request is judged there, which no rule
+/// opens that says it of the same ports or more, and of the same peer or everybody.
+fn refused(over_tcp: &[Said], port: u16) -> Vec<Said> {
+    let needs = |one: &&Said| {
+        let mut rest = over_tcp.iter();
+        let is_strongest = !rest.any(|other| {
+            other.detail == one.detail
+                && other.of_peer == one.of_peer
+                && !matches!(other.verdict, EntryVerdict::Redirect(_))
+                && other.verdict > one.verdict
+        });
+        let mut rest = over_tcp.iter();
+        let is_open = rest.any(|other| {
+            other.verdict == EntryVerdict::Allow
+                && other.detail.1 <= one.detail.1
+                && (one.of_peer || !other.of_peer)
+        });
+        let judges = matches!(
+            one.verdict,
+            EntryVerdict::Redirect(Proxy::Tls | Proxy::Http)
+        );
+        judges && is_strongest && !is_open
+    };
+    let refusal = |one: &Said| Said {
+        verdict: EntryVerdict::Refuse,
+        detail: (true, beside_dns(one.detail.1, u32::from(port))),
+        of_peer: one.of_peer,
+    };
+    over_tcp.iter().filter(needs).map(refusal).collect()
+}
+
+/// The bits of the block of a port in what is left of a larger one without the port of DNS.
+fn beside_dns(bits: u32, port: u32) -> u32 {
+    let size = 1 << (16 - bits);
+    let (first, last) = (port / size * size, port / size * size + size - 1);
+    match (first..=last).contains(&53) {
+        true if port < 53 => bits_of(first, 52, port),
+        true => bits_of(54, last, port),
+        false => bits,
+    }
 }
 
 /// What an item that is about a peer does, through one of its ports.

@@ -10,6 +10,7 @@
     reason = "helpers of tests: a JSON value that isn't there is null, a log is wanted"
 )]
 
+mod asker;
 mod authority;
 mod cgroup;
 mod daemon;
@@ -21,6 +22,7 @@ mod stage;
 mod topology;
 mod web;
 
+pub use asker::{Asker, Told};
 pub use authority::{Authority, Issued};
 pub use cgroup::Cgroup;
 pub use daemon::{Daemon, patience, policy};
@@ -30,4 +32,4 @@ pub use raw::RawTcp;
 pub use server::{Answers, BIG_OCTETS, Running, TcpEcho, TcpSink};
 pub use stage::Stage;
 pub use topology::Tunnel;
-pub use web::{Web, about, about_alice, observed};
+pub use web::{Web, about, about_alice, asked, observed, read_head};

@@ -194,3 +194,41 @@ fn over_tcp_both_sides_show_a_certificate() {
     assert!(!stranger.status.success(), "{stranger:?}");
     drop(daemon);
 }
+
+#[test]
+fn a_file_gets_the_flows_that_it_wants() {
+    let stage = Stage::new();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("flows.json");
+    let daemon = stage.daemon(&[
+        "--hubble-export-file-path",
+        file.to_str().unwrap(),
+        "--hubble-export-allowlist",
+        r#"{"verdict":["DROPPED"],"protocol":["dns"]}"#,
+        "--hubble-export-fieldmask",
+        "verdict,l7.dns.query",
+    ]);
+    stage.play();
+    let text = fs::read_to_string(&file).unwrap();
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 1, "{text}");
+    let expected = serde_json::json!({
+        "verdict": "DROPPED",
+        "l7": { "dns": { "query": "x.evil.test." } },
+    });
+    assert_eq!(lines[0]["flow"], expected);
+    let status = daemon.status().unwrap();
+    assert_eq!(status["flows"]["file"]["written"], 1, "{status:#}");
+    let wrong = [
+        "run",
+        "--flow-log",
+        "x",
+        "--hubble-export-allowlist",
+        "{\"nope\":1}",
+    ];
+    let output = daemon.namegate(&wrong).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}

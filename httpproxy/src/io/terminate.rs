@@ -57,6 +57,11 @@ impl<H: Host> Connection<H> {
         if offered.is_empty() && !hello.alpn.is_empty() {
             return self.alert(Alert::NoApplicationProtocol);
         }
+        if bound.trust.is_some()
+            && let Err(end) = self.reach().await
+        {
+            return end;
+        }
         let served = match &bound.trust {
             Some(trust) => self.begin_with_server(trust, &bound.name, offered).await,
             None => Ok(offered.into_iter().filter(|alpn| alpn == HTTP1).collect()),
@@ -96,6 +101,9 @@ impl<H: Host> Connection<H> {
 
     /// Begins TLS to the server for a client that speaks HTTP/1 without it.
     pub(super) async fn begin(&mut self, first: First) -> End {
+        if let Err(end) = self.reach().await {
+            return end;
+        }
         let bound = self.choose(Client::Plain, None);
         let bound = bound.map(|bound| self.bind(bound));
         let served = match bound
@@ -150,7 +158,10 @@ impl<H: Host> Connection<H> {
         let server = ServerName::try_from(name.to_owned()).map_err(|e| failed(e.to_string()))?;
         let session = ClientConnection::new(Arc::new(config), server);
         let session = session.map_err(|error| failed(error.to_string()))?;
-        let begun = in_time(self.server.stream.begin_tls(session.into(), &[])).await;
+        let Some(stream) = &mut self.server.stream else {
+            return Err(failed("there is no connection".to_owned()));
+        };
+        let begun = in_time(stream.begin_tls(session.into(), &[])).await;
         if asked.0.load(Ordering::Relaxed) {
             let why = "a certificate of the client can't be passed on: allow the server by \
                        `serverNames`, without `terminatingTLS`";
@@ -158,7 +169,7 @@ impl<H: Host> Connection<H> {
         }
         match begun {
             Ok(()) => {
-                let chosen = self.server.stream.alpn().map(<[u8]>::to_vec);
+                let chosen = stream.alpn().map(<[u8]>::to_vec);
                 Ok(chosen.into_iter().collect())
             }
             Err(error) => {

@@ -41,6 +41,18 @@ pub struct Options {
     pub audit: bool,
     /// The local host may reach every endpoint, unless a rule denies it.
     pub allow_localhost: bool,
+    /// What becomes of datagrams where TCP needs a name.
+    pub quic: Quic,
+}
+
+/// What becomes of a workload's datagrams to a peer's port of which the rules for TCP judge server names
+/// or requests: QUIC hides both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Quic {
+    /// They are refused, so that clients turn to TCP at once.
+    Refuse,
+    /// They are judged by address and port alone, as Cilium does it.
+    Allow,
 }
 
 impl Default for Options {
@@ -49,6 +61,7 @@ impl Default for Options {
             mode: Mode::Default,
             audit: false,
             allow_localhost: true,
+            quic: Quic::Refuse,
         }
     }
 }
@@ -230,6 +243,7 @@ impl Compiler {
                 audit: inputs.options.audit || endpoint.audit,
                 is_init: labels.has_reserved("init"),
                 allow_localhost: inputs.options.allow_localhost,
+                quic: inputs.options.quic,
             },
             ports: if names_ports {
                 endpoint.workload.ports.clone()

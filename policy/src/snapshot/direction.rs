@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::PeerRef;
 use super::item::{CompiledItem, L4Key};
+use super::quic::{Merged, Opened};
 use super::table::Table;
+use super::{PeerRef, Quic};
 use crate::cast::NamedPorts;
 use crate::rule::{PeerView, Peers};
 use crate::verdict::{Entry, EntryVerdict, PortPrefix};
@@ -33,6 +34,7 @@ pub(super) struct Regime {
     pub(super) is_init: bool,
     /// The local host may reach every endpoint (kubelet's probes).
     pub(super) allow_localhost: bool,
+    pub(super) quic: Quic,
 }
 
 /// One direction of the policy of all endpoints that the same rules select.
@@ -49,6 +51,8 @@ pub(super) struct DirectionPolicy {
     listed: Vec<usize>,
     /// What holds for every peer; an identity's entry that adds nothing to it is left out.
     for_any: BTreeMap<L4Key, What>,
+    /// What rules for every peer open without asking for a name; absent where datagrams aren't refused.
+    opened: Option<Opened>,
     /// What the endpoint calls its ports; empty for egress.
     own_ports: NamedPorts,
     /// What peers call theirs; empty for ingress, and where no rule names a port.
@@ -56,7 +60,7 @@ pub(super) struct DirectionPolicy {
 }
 
 /// What happens, and by which rule.
-type What = (EntryVerdict, RuleId);
+pub(super) type What = (EntryVerdict, RuleId);
 
 impl Enforcement {
     fn of(regime: Regime, items: &[CompiledItem]) -> Self {
@@ -115,16 +119,26 @@ impl DirectionPolicy {
             audit: regime.audit,
             allow_localhost: regime.allow_localhost,
             for_any: BTreeMap::new(),
+            opened: None,
             own_ports,
             peer_ports,
         };
-        policy.fill();
+        let refuses = policy.refuses_quic(regime.quic);
+        policy.fill(refuses);
         policy
     }
 
-    fn fill(&mut self) {
-        let mut for_any: BTreeMap<L4Key, What> = BTreeMap::new();
-        let mut for_one: BTreeMap<(Identity, L4Key), What> = BTreeMap::new();
+    /// Whether datagrams are refused where TCP needs a name. Inbound nobody could be told: an answer to a
+    /// forged source would hit a third party.
+    fn refuses_quic(&self, quic: Quic) -> bool {
+        quic == Quic::Refuse
+            && self.direction == Direction::Egress
+            && self.enforcement == Enforcement::Enforced
+            && !self.audit
+    }
+
+    fn fill(&mut self, refuses_quic: bool) {
+        let mut merged = Merged::default();
         for item in &self.items {
             let fixed = self.keys_of(item, None);
             let by_peer = self.direction == Direction::Egress && item.names_ports();
@@ -132,12 +146,12 @@ impl DirectionPolicy {
                 Peers::Nobody | Peers::Named(_) => continue,
                 Peers::Any => {
                     for (key, verdict) in &fixed {
-                        merge(&mut for_any, *key, (*verdict, item.id()));
+                        merged.add(None, *key, (*verdict, item.id()));
                     }
                     if by_peer {
                         for identity in self.port_owners() {
                             for (key, verdict) in self.keys_of(item, Some(identity)) {
-                                merge(&mut for_one, (identity, key), (verdict, item.id()));
+                                merged.add(Some(identity), key, (verdict, item.id()));
                             }
                         }
                     }
@@ -146,12 +160,18 @@ impl DirectionPolicy {
                     for identity in item.selected.iter() {
                         let named = by_peer.then(|| self.keys_of(item, Some(*identity)));
                         for (key, verdict) in named.as_ref().unwrap_or(&fixed) {
-                            merge(&mut for_one, (*identity, *key), (*verdict, item.id()));
+                            merged.add(Some(*identity), *key, (*verdict, item.id()));
                         }
                     }
                 }
             }
         }
+        self.opened = refuses_quic.then(|| merged.refuse());
+        let Merged {
+            any: mut for_any,
+            one: mut for_one,
+            ..
+        } = merged;
         self.fill_defaults(&mut for_any, &mut for_one);
         self.for_any = for_any;
         let any = self.for_any.iter();
@@ -302,10 +322,20 @@ impl DirectionPolicy {
             labels: &labels,
             outside: Some(set),
         };
+        let said: Vec<(L4Key, What)> = self
+            .selecting(view, named)
+            .flat_map(|item| {
+                let keys = self.keys_of(item, None).into_iter();
+                keys.map(|(key, verdict)| (key, (verdict, item.id())))
+            })
+            .collect();
         let mut merged = BTreeMap::new();
-        for item in self.selecting(view, named) {
-            for (key, verdict) in self.keys_of(item, None) {
-                merge(&mut merged, key, (verdict, item.id()));
+        for (key, what) in &said {
+            merge(&mut merged, *key, *what);
+        }
+        if let Some(opened) = &self.opened {
+            for (key, what) in opened.refusals(&merged, said.into_iter()) {
+                merge(&mut merged, key, what);
             }
         }
         let kept = merged
@@ -317,7 +347,7 @@ impl DirectionPolicy {
 }
 
 /// Keeps the stronger verdict, and of equal ones the first rule.
-fn merge<K: Ord>(map: &mut BTreeMap<K, What>, key: K, what: What) {
+pub(super) fn merge<K: Ord>(map: &mut BTreeMap<K, What>, key: K, what: What) {
     map.entry(key)
         .and_modify(|old| {
             if old.0 < what.0 {
