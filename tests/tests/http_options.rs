@@ -384,7 +384,7 @@ fn slow_heads_and_hellos_end_in_time_and_harm_nobody() {
             let is_over = is_ended(stream);
             if is_over
                 || stream
-                    .write(if number < COUNT { b"x" } else { b"\0" })
+                    .write_all(if number < COUNT { b"x" } else { b"\0" })
                     .is_err()
             {
                 *end = Some(begin.elapsed());
