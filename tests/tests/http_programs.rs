@@ -1,10 +1,6 @@
 //! Programs of others through the gate, for a short while: none of them may see an error.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test may die"
-)]
+#![expect(clippy::unwrap_used, reason = "a test may die")]
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
