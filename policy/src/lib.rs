@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod binding;
 mod cast;
 mod describe;
 mod dns;
@@ -32,6 +33,7 @@ mod sni;
 mod verdict;
 
 pub use address::AddressClass;
+pub use binding::{Bound, NameBinding, TlsDenied, TlsPermit};
 pub use cast::{Cast, Frontend, LocalEndpoint, NamedPorts, Peer, Service, Workload};
 pub use describe::{RuleParts, RuleText, Samples};
 pub use dns::{Denial, DenialReason, DenyAnswer, DnsPermit, Question};

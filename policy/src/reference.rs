@@ -17,8 +17,8 @@ use crate::rule::{
     Subject,
 };
 use crate::{
-    Cast, Direction, EntryVerdict, Family, L4Protocol, Label, Labels, LocalEndpoint, MatchType,
-    Mode, Options, Proxy,
+    Bound, Cast, Direction, EntryVerdict, Family, L4Protocol, Label, Labels, LocalEndpoint,
+    MatchType, Mode, NameBinding, Options, Proxy,
 };
 
 /// What policy is and who there is.
@@ -139,15 +139,21 @@ impl<'a> Reference<'a> {
         let items = self.items(endpoint, wire.direction);
         let default = self.default(endpoint, &items);
         let mut said = Vec::new();
+        let mut bound = Vec::new();
         for (policy, item) in &items {
             let Some(of_peer) = self.selects(item, other) else {
                 continue;
             };
+            let binding = self.binding_of(endpoint, (policy, item), default);
             for (detail, of_peer, port) in details(item, (endpoint, other, of_peer), wire) {
                 let verdict = effect(item, port);
                 let audited = policy.audit || self.is_audited(endpoint);
                 if audited && !verdict.passes() && default.is_none() {
                     continue; // what is not enforced must not open what is closed
+                }
+                if verdict == EntryVerdict::Allow && binding != NameBinding::Off {
+                    bound.push((detail, of_peer));
+                    continue;
                 }
                 said.push(Said {
                     verdict: match verdict.passes() || !audited {
@@ -164,7 +170,78 @@ impl<'a> Reference<'a> {
         if from_host && self.options.allow_localhost && !items.is_empty() {
             said.push(Said::of_all(EntryVerdict::Allow, true));
         }
+        // A name is asked for only where nothing else lets the flow pass.
+        let is_free = said.iter().any(|one| one.verdict == EntryVerdict::Allow);
+        let is_seen = wire.protocol == 6 && wire.port != 53 && !is_free;
+        said.extend(bound.into_iter().map(|(detail, of_peer)| match is_seen {
+            true => Said {
+                verdict: EntryVerdict::Redirect(Proxy::Names),
+                detail: (true, 16),
+                of_peer,
+            },
+            false => Said {
+                verdict: EntryVerdict::Allow,
+                detail,
+                of_peer,
+            },
+        }));
         strongest(&said)
+    }
+
+    /// How strictly an item binds what it allows to its names.
+    fn binding_of(
+        &self,
+        endpoint: &LocalEndpoint,
+        (policy, item): (&Policy, &Item),
+        default: Option<Said>,
+    ) -> NameBinding {
+        let is_named = matches!(item.peers, Peers::Named(_)) && item.effect == Effect::Allow;
+        let is_open = default.is_some_and(|one| one.verdict == EntryVerdict::Allow);
+        if !is_named || is_open {
+            return NameBinding::Off;
+        }
+        let asked = policy.name_binding.unwrap_or(self.options.name_binding);
+        let is_told = policy.audit || self.is_audited(endpoint) || default.is_some();
+        match asked {
+            NameBinding::Enforce if !is_told => NameBinding::Enforce,
+            NameBinding::Enforce | NameBinding::Audit if endpoint.is_redirectable => {
+                NameBinding::Audit
+            }
+            NameBinding::Enforce | NameBinding::Audit | NameBinding::Off => NameBinding::Off,
+        }
+    }
+
+    /// What becomes of a flow to a port of TCP that goes to the proxy for names alone, and says this one:
+    /// how strictly it is bound, and whether it fits.
+    #[must_use]
+    pub fn bound(
+        &self,
+        endpoint: &LocalEndpoint,
+        other: &Other<'_>,
+        (port, said): (u16, Option<&Name>),
+    ) -> Option<Bound> {
+        let wire = Wire {
+            direction: Direction::Egress,
+            protocol: 6,
+            port,
+        };
+        let items = self.items(endpoint, Direction::Egress);
+        let default = self.default(endpoint, &items);
+        let (mut mode, mut fits) = (None, false);
+        for (policy, item) in &items {
+            let Peers::Named(names) = &item.peers else {
+                continue;
+            };
+            if details(item, (endpoint, other, true), wire).is_empty() {
+                continue;
+            }
+            fits |= said.is_some_and(|said| stands_for(names, said));
+            let binding = self.binding_of(endpoint, (policy, item), default);
+            if self.selects(item, other).is_some() && effect(item, None).passes() {
+                mode = Some(mode.map_or(binding, |mode: NameBinding| mode.min(binding)));
+            }
+        }
+        Some(Bound { mode: mode?, fits })
     }
 
     fn is_audited(&self, endpoint: &LocalEndpoint) -> bool {

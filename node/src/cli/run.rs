@@ -56,6 +56,10 @@ pub(super) struct Run {
     /// Judge and tell, block nothing: denials are flows with the verdict AUDIT.
     #[arg(long)]
     audit: bool,
+    /// Whether TLS and HTTP to addresses that only toFQDNs allow must be to a name that it allows. A policy
+    /// says otherwise for itself by the annotation namegate.io/name-binding.
+    #[arg(long, value_enum, default_value = "off", value_name = "HOW")]
+    name_binding: NameBinding,
     /// How much is told of packets that pass, beside the verdict on each new flow.
     #[arg(long, value_enum, default_value = "medium")]
     monitor_aggregation: MonitorAggregation,
@@ -93,6 +97,16 @@ pub(super) enum EnforcementMode {
     Never,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum NameBinding {
+    /// Nobody looks: such flows pass in the kernel.
+    Off,
+    /// Such flows go through the proxy; another name, or none, passes and is told.
+    Audit,
+    /// The same, and another name, or none, is refused.
+    Enforce,
+}
+
 /// Cilium's names; what it doesn't have is `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum MonitorAggregation {
@@ -119,6 +133,16 @@ impl From<MonitorAggregation> for Aggregation {
             MonitorAggregation::Medium => Self::Medium,
             MonitorAggregation::Maximum => Self::Maximum,
             MonitorAggregation::Off => Self::Off,
+        }
+    }
+}
+
+impl From<NameBinding> for policy::NameBinding {
+    fn from(how: NameBinding) -> Self {
+        match how {
+            NameBinding::Off => Self::Off,
+            NameBinding::Audit => Self::Audit,
+            NameBinding::Enforce => Self::Enforce,
         }
     }
 }
@@ -183,6 +207,7 @@ impl Run {
                 enforcement: policy::Options {
                     mode: self.enforcement_mode.into(),
                     audit: self.audit,
+                    name_binding: self.name_binding.into(),
                     ..policy::Options::default()
                 },
                 lifetimes: self.dns.lifetimes(),

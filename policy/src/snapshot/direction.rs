@@ -6,9 +6,9 @@ use super::PeerRef;
 use super::item::{CompiledItem, L4Key};
 use super::table::Table;
 use crate::cast::NamedPorts;
-use crate::rule::{PeerView, Peers};
-use crate::verdict::{Entry, EntryVerdict, PortPrefix};
-use crate::{Direction, Identity, LabelSet, RuleId};
+use crate::rule::{Effect, Item, PeerView, Peers};
+use crate::verdict::{Entry, EntryVerdict, PortPrefix, Proxy};
+use crate::{Direction, Identity, LabelSet, NameBinding, RuleId};
 
 /// Whether a direction is closed to what no rule allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,10 @@ pub(super) struct Regime {
     pub(super) is_init: bool,
     /// The local host may reach every endpoint (kubelet's probes).
     pub(super) allow_localhost: bool,
+    /// How strictly names are bound, where a policy doesn't say.
+    pub(super) name_binding: NameBinding,
+    /// Whether flows can be led to the proxy for requests and names.
+    pub(super) is_redirectable: bool,
 }
 
 /// One direction of the policy of all endpoints that the same rules select.
@@ -45,6 +49,8 @@ pub(super) struct DirectionPolicy {
     pub(super) entries: Vec<Entry>,
     audit: bool,
     allow_localhost: bool,
+    name_binding: NameBinding,
+    is_redirectable: bool,
     /// Items with listed peers, as indices of `items`.
     listed: Vec<usize>,
     /// What holds for every peer; an identity's entry that adds nothing to it is left out.
@@ -54,6 +60,8 @@ pub(super) struct DirectionPolicy {
     /// What peers call theirs; empty for ingress, and where no rule names a port.
     peer_ports: HashMap<Identity, Vec<NamedPorts>>,
 }
+
+pub(super) const TCP: u8 = 6;
 
 /// What happens, and by which rule.
 type What = (EntryVerdict, RuleId);
@@ -114,6 +122,8 @@ impl DirectionPolicy {
             entries: Vec::new(),
             audit: regime.audit,
             allow_localhost: regime.allow_localhost,
+            name_binding: regime.name_binding,
+            is_redirectable: regime.is_redirectable,
             for_any: BTreeMap::new(),
             own_ports,
             peer_ports,
@@ -192,6 +202,26 @@ impl DirectionPolicy {
     /// Whether the local host has the exception that lets it in.
     pub(super) fn lets_host_in(&self) -> bool {
         self.direction == Direction::Ingress && self.allow_localhost && !self.items.is_empty()
+    }
+
+    /// How strictly what an item allows is bound to its names.
+    pub(super) fn binding_of(&self, item: &CompiledItem) -> NameBinding {
+        let Item { peers, effect, .. } = item.item();
+        let is_bound = matches!((peers, effect), (Peers::Named(_), Effect::Allow));
+        if !is_bound || item.item().fails_authentication || !self.enforcement.is_closed() {
+            return NameBinding::Off;
+        }
+        let is_told = self.audit || item.prepared.audit || self.enforcement == Enforcement::Audited;
+        let most = match is_told {
+            true => NameBinding::Audit,
+            false => NameBinding::Enforce,
+        };
+        let binding = item.prepared.name_binding.unwrap_or(self.name_binding);
+        match binding.min(most) {
+            // Nobody could look, and it passes in any case.
+            NameBinding::Audit if !self.is_redirectable => NameBinding::Off,
+            binding => binding,
+        }
     }
 
     /// Whether every denial is told and let pass.
@@ -303,9 +333,31 @@ impl DirectionPolicy {
             outside: Some(set),
         };
         let mut merged = BTreeMap::new();
+        let (mut bound, mut free) = (Vec::new(), Vec::new());
         for item in self.selecting(view, named) {
+            let is_bound = self.binding_of(item) > NameBinding::Off;
             for (key, verdict) in self.keys_of(item, None) {
                 merge(&mut merged, key, (verdict, item.id()));
+                match verdict {
+                    EntryVerdict::Allow if is_bound => bound.push((key, item.id())),
+                    EntryVerdict::Allow => free.push(key),
+                    EntryVerdict::AuditDefault
+                    | EntryVerdict::AuditDeny
+                    | EntryVerdict::Redirect(_)
+                    | EntryVerdict::FailAuthentication
+                    | EntryVerdict::Deny => {}
+                }
+            }
+        }
+        if !bound.is_empty() {
+            let any = self.for_any.iter();
+            let any = any.filter(|(_, (verdict, _))| *verdict == EntryVerdict::Allow);
+            free.extend(any.map(|(key, _)| *key));
+        }
+        for (key, rule) in bound {
+            let verdict = EntryVerdict::Redirect(Proxy::Names);
+            for ports in bound_ports(key, &free) {
+                merge(&mut merged, (TCP, ports), (verdict, rule));
             }
         }
         let kept = merged
@@ -314,6 +366,20 @@ impl DirectionPolicy {
         kept.map(|(key, what)| self.entry(identity, key, what))
             .collect()
     }
+}
+
+/// Port 53 is the DNS proxy's: no other takes what is redirected there.
+const DNS: PortPrefix = PortPrefix::exact(53);
+
+/// The ports of TCP that an entry opens and that nothing else does.
+fn bound_ports((protocol, ports): L4Key, free: &[L4Key]) -> Vec<PortPrefix> {
+    let is_tcp = |protocol: u8| protocol == 0 || protocol == TCP;
+    if !is_tcp(protocol) {
+        return Vec::new();
+    }
+    let free = free.iter().filter(|(protocol, _)| is_tcp(*protocol));
+    let free: Vec<PortPrefix> = free.map(|(_, ports)| *ports).chain([DNS]).collect();
+    ports.without(&free)
 }
 
 /// Keeps the stronger verdict, and of equal ones the first rule.
