@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use policy::{NameBinding, RuleId};
+
 use crate::Redirected;
 use crate::core::record::Told;
 
@@ -12,6 +14,39 @@ pub enum News {
     Refused(Box<Refused>),
     /// Something about requests.
     Http(Redirected, Told),
+    /// It was seen what a connection says that is bound to names.
+    Named(Box<Named>),
+}
+
+/// What a connection that is bound to names has said, where it is no request.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// When.
+    pub at: Instant,
+    /// Which.
+    pub redirected: Redirected,
+    /// The rule that allows it, if it goes on.
+    pub rule: RuleId,
+    /// How strictly it is bound.
+    pub mode: NameBinding,
+    /// What it has said.
+    pub said: Said,
+}
+
+/// What a connection says that is no request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Which server TLS is for.
+    Server {
+        /// The one that its client names.
+        name: Option<String>,
+        /// Whether that is one of the names that it is bound to. Else it is refused, or only audited.
+        fits: bool,
+    },
+    /// It is neither TLS nor HTTP, which say no name.
+    Nothing,
+    /// What would be refused, were it not only audited.
+    Unfit(Refusal),
 }
 
 /// A connection that was refused: nothing of it was sent on.

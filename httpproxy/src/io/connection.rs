@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bpf_redirect_common::{Kind, Mark};
-use policy::{Direction, EndpointId, LabelSet};
+use policy::{Direction, EndpointId, LabelSet, TlsDenied};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use transport::{GateListener, connect_as, connect_like, reset_at_end, set_up};
 
-use super::access::{Access, Denied, Opaque, Redirected};
+use super::access::{Access, Opaque, Redirected};
 use super::detect::{First, Spoken};
 use super::host::{Host, Proxy};
 use super::places::Place;
@@ -138,14 +138,18 @@ impl<H: Host> Connection<H> {
     pub(super) async fn run(mut self) {
         let mut first = First::default();
         let mut server_name = None;
-        let end = match self.detect(&mut first).await {
+        let spoken = match self.access.opaque() {
+            Opaque::Bound(..) => self.listen(&mut first).await,
+            Opaque::Allowed | Opaque::Denied => self.detect(&mut first).await,
+        };
+        let end = match spoken {
             Err(end) => end,
             Ok(Spoken::Tls(hello)) => {
                 server_name = hello.server_name;
                 self.tls(&first.octets, server_name.as_deref()).await
             }
             Ok(Spoken::Opaque) => {
-                let allowed = |access: &Access| access.opaque() == Opaque::Allowed;
+                let allowed = |access: &Access| access.opaque() != Opaque::Denied;
                 self.tunnel((&first.octets, &[]), allowed).await
             }
             Ok(Spoken::Http1) => self.http1(first).await,
@@ -154,7 +158,7 @@ impl<H: Host> Connection<H> {
                     let allowed = |access: &Access| access.opaque() == Opaque::Allowed;
                     self.tunnel((&first.octets, &[]), allowed).await
                 }
-                Opaque::Denied => End::Refused(Refusal::Http2),
+                Opaque::Bound(..) | Opaque::Denied => End::Refused(Refusal::Http2),
             },
         };
         if let End::Refused(refusal) = end {
@@ -169,12 +173,14 @@ impl<H: Host> Connection<H> {
 
     async fn tls(&mut self, hello: &[u8], name: Option<&str>) -> End {
         match self.access.tls(name) {
-            Ok(_) => {
+            Ok(permit) => {
+                self.tell_named(&permit, name);
                 let allowed = |access: &Access| access.tls(name).is_ok();
                 self.tunnel((hello, &[]), allowed).await
             }
-            Err(Denied::Name) => End::Refused(Refusal::ServerName),
-            Err(Denied::Tls) => End::Refused(Refusal::TlsForHttp),
+            Err(TlsDenied::NotBound) => self.not_bound(name),
+            Err(TlsDenied::Name) => End::Refused(Refusal::ServerName),
+            Err(TlsDenied::Requests) => End::Refused(Refusal::TlsForHttp),
         }
     }
 
