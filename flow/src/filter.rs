@@ -1,55 +1,46 @@
-//! The filters of `hubble observe`, by its flags.
-//!
-//! One list of flags allows and one denies. In each, a flow passes if it passes the left or the right
-//! [`Terms`]; they differ only where a flag means either peer: left asks the source, right the
-//! destination.
+//! Which flows are wanted: Hubble's flow filters, and the flags of `hubble observe` that become them.
 
 mod error;
 mod flags;
+mod flow_filter;
+mod json;
+mod labels;
 mod pattern;
 mod terms;
 
 pub use self::error::FilterError;
-use self::flags::Flags;
+pub use self::flags::{FILTER_FLAGS, FilterFlag, FilterFlags};
+pub use self::flow_filter::{EventType, FlowFilter, IpVersion, PeerFilter};
+use self::terms::Terms;
 use crate::flow::Flow;
 
 /// Which flows to show. The empty filter shows all.
+///
+/// A flow is shown if it passes one of the allowing filters, or there are none, and passes none of the
+/// denying ones.
 #[derive(Clone, Default, Debug)]
 pub struct Filter {
-    allow: Flags,
-    deny: Flags,
+    allow: Vec<Terms>,
+    deny: Vec<Terms>,
 }
 
 impl Filter {
-    /// Adds a flag, with or without its dashes: `filter.allow("--pod", "shop/cart")`. Values of the
-    /// same flag are alternatives, different flags must all hold. A flag without a value takes "".
+    /// Reads the filters' patterns.
     ///
     /// # Errors
     ///
-    /// A flag that is not known, a value that it can't have, or a flag that goes not with an earlier
-    /// one. The filter is then as it was.
-    pub fn allow(&mut self, flag: &str, value: &str) -> Result<(), FilterError> {
-        self.allow.add(flag, value)
-    }
-
-    /// Adds a flag that came after `--not`: flows for which all such flags hold are not shown.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Filter::allow`].
-    pub fn deny(&mut self, flag: &str, value: &str) -> Result<(), FilterError> {
-        self.deny.add(flag, value)
-    }
-
-    /// Whether a flag of this name is one of a filter's.
-    #[must_use]
-    pub fn knows(flag: &str) -> bool {
-        flags::known(flag).is_some()
+    /// A value that its field can't have, or fields that don't go together.
+    pub fn new(allow: &[FlowFilter], deny: &[FlowFilter]) -> Result<Self, FilterError> {
+        Ok(Self {
+            allow: allow.iter().map(Terms::of).collect::<Result<_, _>>()?,
+            deny: deny.iter().map(Terms::of).collect::<Result<_, _>>()?,
+        })
     }
 
     /// Whether the flow is to be shown.
     #[must_use]
     pub fn matches(&self, flow: &Flow) -> bool {
-        (self.allow.is_empty() || self.allow.matches(flow)) && !self.deny.matches(flow)
+        let passes = |terms: &Terms| terms.matches(flow);
+        (self.allow.is_empty() || self.allow.iter().any(passes)) && !self.deny.iter().any(passes)
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use crate::dns::Dns;
 use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, PolicyRef};
+use crate::foreign::Foreign;
 use crate::http::Http;
+use crate::message::MessageKind;
 use crate::packet::{Ethernet, Ip, L4};
 use crate::summary;
 use crate::time::Time;
@@ -69,6 +71,8 @@ pub struct Flow {
     pub ingress_denied_by: Vec<PolicyRef>,
     /// Remarks: texts that the deciding rules carry, and what had to be cut.
     pub policy_log: Vec<Arc<str>>,
+    /// What only other agents tell.
+    pub foreign: Option<Box<Foreign>>,
 }
 
 /// The kinds of events.
@@ -98,6 +102,20 @@ pub enum Event {
         point: TracePoint,
         /// What is known of its flow.
         reason: TraceReason,
+    },
+    /// A message of a protocol that ours doesn't read; only its words tell of it.
+    OtherL7 {
+        /// Request, response or sample.
+        kind: MessageKind,
+        /// From the request to its response, in nanoseconds.
+        latency_ns: u64,
+    },
+    /// An event of another kind: at a socket, for debugging.
+    Other {
+        /// The number of its type; 0 where nothing is told.
+        number: u32,
+        /// The number of its sub type.
+        sub_number: u32,
     },
 }
 
@@ -158,6 +176,7 @@ impl Flow {
             egress_denied_by: Vec::new(),
             ingress_denied_by: Vec::new(),
             policy_log: Vec::new(),
+            foreign: None,
         }
     }
 
@@ -167,9 +186,11 @@ impl Flow {
         match &self.event {
             Event::Dns(dns) => Some(dns),
             Event::Http(_)
+            | Event::OtherL7 { .. }
             | Event::PolicyVerdict { .. }
             | Event::Drop { .. }
-            | Event::Trace { .. } => None,
+            | Event::Trace { .. }
+            | Event::Other { .. } => None,
         }
     }
 
@@ -179,9 +200,11 @@ impl Flow {
         match &self.event {
             Event::Http(http) => Some(http),
             Event::Dns(_)
+            | Event::OtherL7 { .. }
             | Event::PolicyVerdict { .. }
             | Event::Drop { .. }
-            | Event::Trace { .. } => None,
+            | Event::Trace { .. }
+            | Event::Other { .. } => None,
         }
     }
 
@@ -189,7 +212,11 @@ impl Flow {
     #[must_use]
     pub const fn drop_reason(&self) -> Option<DropReason> {
         match &self.event {
-            Event::Dns(_) | Event::Http(_) | Event::Trace { .. } => None,
+            Event::Dns(_)
+            | Event::Http(_)
+            | Event::OtherL7 { .. }
+            | Event::Trace { .. }
+            | Event::Other { .. } => None,
             Event::PolicyVerdict { drop_reason, .. } => *drop_reason,
             Event::Drop { reason } => Some(*reason),
         }
@@ -225,10 +252,11 @@ impl Event {
     #[must_use]
     pub const fn number(&self) -> u32 {
         match self {
-            Self::Dns(_) | Self::Http(_) => Self::L7_NUMBER,
+            Self::Dns(_) | Self::Http(_) | Self::OtherL7 { .. } => Self::L7_NUMBER,
             Self::PolicyVerdict { .. } => Self::POLICY_VERDICT_NUMBER,
             Self::Drop { .. } => Self::DROP_NUMBER,
             Self::Trace { .. } => Self::TRACE_NUMBER,
+            Self::Other { number, .. } => *number,
         }
     }
 
@@ -238,12 +266,36 @@ impl Event {
         match self {
             Self::Drop { reason } => reason.number() as u32,
             Self::Trace { point, .. } => point.number() as u32,
-            Self::Dns(_) | Self::Http(_) | Self::PolicyVerdict { .. } => 0,
+            Self::Other { sub_number, .. } => *sub_number,
+            Self::Dns(_) | Self::Http(_) | Self::OtherL7 { .. } | Self::PolicyVerdict { .. } => 0,
+        }
+    }
+
+    /// Whether it was seen by a proxy.
+    #[must_use]
+    pub const fn is_l7(&self) -> bool {
+        matches!(self, Self::Dns(_) | Self::Http(_) | Self::OtherL7 { .. })
+    }
+
+    /// The name of its layer in JSON; none where nothing is told.
+    #[must_use]
+    pub const fn layer(&self) -> Option<&'static str> {
+        match self {
+            Self::Dns(_) | Self::Http(_) | Self::OtherL7 { .. } => Some("L7"),
+            Self::PolicyVerdict { .. } | Self::Drop { .. } | Self::Trace { .. } => Some("L3_L4"),
+            Self::Other { number: 0, .. } => None,
+            Self::Other {
+                number: Self::SOCK_NUMBER,
+                ..
+            } => Some("SOCK"),
+            Self::Other { .. } => Some("L3_L4"),
         }
     }
 
     pub(crate) const DROP_NUMBER: u32 = 1;
     pub(crate) const TRACE_NUMBER: u32 = 4;
     pub(crate) const POLICY_VERDICT_NUMBER: u32 = 5;
+    pub(crate) const CAPTURE_NUMBER: u32 = 3;
+    pub(crate) const SOCK_NUMBER: u32 = 7;
     pub(crate) const L7_NUMBER: u32 = 129;
 }

@@ -9,8 +9,11 @@ use crate::dns::Dns;
 use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, PolicyRef};
 use crate::flow::{Event, Flow};
+use crate::foreign::{CAPTURE_POINTS, Foreign, Service, TUNNELS, Tunnel, XLATE_POINTS};
 use crate::http::Http;
 use crate::limits::LINE_OCTETS_MAX;
+use crate::mask::FieldMask;
+use crate::message::MessageKind;
 use crate::packet::{Ip, L4, TcpFlags};
 use crate::time::Time;
 use crate::trace::TraceReason;
@@ -25,20 +28,27 @@ impl Flow {
     /// Appends the exporter's line, `{"flow":…,"node_name":…,"time":…}`, without a newline. It has at
     /// most [`LINE_OCTETS_MAX`] octets: lists of a longer one are cut and `policy_log` says so.
     pub fn write_exporter_line(&self, out: &mut String) {
+        self.write_wanted_line(&ALL, out);
+    }
+
+    /// The same, with those fields of the flow alone that are wanted.
+    pub fn write_wanted_line(&self, mask: &FieldMask, out: &mut String) {
         let start = out.len();
-        self.write_line(out);
+        self.write_line(mask, out);
         for items_max in [64, 16, 4, 0] {
             if out.len() - start <= LINE_OCTETS_MAX {
                 break;
             }
             out.truncate(start);
-            self.cut(items_max).write_line(out);
+            self.cut(items_max).write_line(mask, out);
         }
     }
 
-    fn write_line(&self, out: &mut String) {
+    fn write_line(&self, mask: &FieldMask, out: &mut String) {
         Object::write(out, |line| {
-            line.nested("flow", |object| self.write_fields(object));
+            if let Some(out) = line.key("flow") {
+                Object::write_wanted(out, mask, |object| self.write_fields(object));
+            }
             line.text("node_name", &self.node_name);
             line.time("time", self.time);
         });
@@ -82,35 +92,53 @@ impl Flow {
         if let Some(l4) = self.l4 {
             object.nested("l4", |object| l4_fields(l4, object));
         }
-        object.nested("source", |object| endpoint_fields(&self.source, object));
-        object.nested("destination", |object| {
-            endpoint_fields(&self.destination, object)
-        });
-        self.write_later_fields(object);
+        let none = Foreign::default();
+        let foreign = self.foreign.as_deref().unwrap_or(&none);
+        if let Some(tunnel) = &foreign.tunnel {
+            object.nested("tunnel", |object| tunnel_fields(tunnel, object));
+        }
+        // An event of which nothing is told has no peers.
+        if self.event.layer().is_some() || self.source != Endpoint::default() {
+            object.nested("source", |object| endpoint_fields(&self.source, object));
+        }
+        if self.event.layer().is_some() || self.destination != Endpoint::default() {
+            object.nested("destination", |object| {
+                endpoint_fields(&self.destination, object)
+            });
+        }
+        self.write_event(object, foreign);
+        self.write_sight(object, foreign);
+        self.write_policies(object, foreign);
     }
 
-    fn write_later_fields(&self, object: &mut Object<'_>) {
-        object.name(
-            "Type",
-            match &self.event {
-                Event::Dns(_) | Event::Http(_) => "L7",
-                Event::PolicyVerdict { .. } | Event::Drop { .. } | Event::Trace { .. } => "L3_L4",
-            },
-            false,
-        );
+    /// What happened, and whom it is about.
+    fn write_event(&self, object: &mut Object<'_>, foreign: &Foreign) {
+        object.shown("Type", self.event.layer());
         object.text("node_name", &self.node_name);
+        object.texts("node_labels", &foreign.node_labels);
         object.texts("source_names", &self.source_names);
         object.texts("destination_names", &self.destination_names);
         match &self.event {
             Event::Dns(dns) => object.nested("l7", |object| l7_fields(dns, object)),
             Event::Http(http) => object.nested("l7", |object| http_fields(http, object)),
-            Event::PolicyVerdict { .. } | Event::Drop { .. } | Event::Trace { .. } => {}
+            Event::OtherL7 { kind, latency_ns } => object.nested("l7", |object| {
+                object.name("type", kind.name(), *kind == MessageKind::Unknown);
+                object.long("latency_ns", *latency_ns);
+            }),
+            Event::PolicyVerdict { .. }
+            | Event::Drop { .. }
+            | Event::Trace { .. }
+            | Event::Other { .. } => {}
         }
         object.flag("reply", self.is_reply == Some(true));
-        object.nested("event_type", |object| {
-            object.number("type", self.event.number());
-            object.number("sub_type", self.event.sub_number());
-        });
+        if self.event.number() != 0 {
+            object.nested("event_type", |object| {
+                object.number("type", self.event.number());
+                object.number("sub_type", self.event.sub_number());
+            });
+        }
+        object.service("source_service", foreign.source_service.as_ref());
+        object.service("destination_service", foreign.destination_service.as_ref());
         let direction = self.traffic_direction;
         object.name(
             "traffic_direction",
@@ -128,16 +156,28 @@ impl Flow {
             let is_unknown = *reason == TraceReason::Unknown;
             object.name("trace_reason", reason.name(), is_unknown);
         }
+    }
+
+    /// Where it was seen.
+    fn write_sight(&self, object: &mut Object<'_>, foreign: &Foreign) {
         if let Some(file) = &self.file {
             object.nested("file", |object| {
                 object.text("name", &file.name);
                 object.number("line", file.line);
             });
         }
+        if foreign.ip_trace_id != 0 {
+            object.nested("ip_trace_id", |object| {
+                object.long("trace_id", foreign.ip_trace_id);
+                object.number("ip_option_type", foreign.ip_option_type);
+            });
+        }
         drop_reason_desc(self.drop_reason(), object);
         if let Some(is_reply) = self.is_reply {
             object.raw("is_reply", if is_reply { "true" } else { "false" });
         }
+        let point = foreign.debug_capture_point;
+        object.enumerated("debug_capture_point", CAPTURE_POINTS, point);
         if let Some(interface) = &self.interface {
             object.nested("interface", |object| {
                 object.number("index", interface.index);
@@ -145,12 +185,33 @@ impl Flow {
             });
         }
         object.number("proxy_port", self.proxy_port.into());
+        if !foreign.trace_id.is_empty() {
+            object.nested("trace_context", |object| {
+                object.nested("parent", |object| {
+                    object.text("trace_id", &foreign.trace_id)
+                });
+            });
+        }
+        object.enumerated("sock_xlate_point", XLATE_POINTS, foreign.sock_xlate_point);
+        object.long("socket_cookie", foreign.socket_cookie);
+        object.long("cgroup_id", foreign.cgroup_id);
         object.text("Summary", &self.summary());
+    }
+
+    /// Who decided.
+    fn write_policies(&self, object: &mut Object<'_>, foreign: &Foreign) {
         object.policies("egress_allowed_by", &self.egress_allowed_by);
         object.policies("ingress_allowed_by", &self.ingress_allowed_by);
         object.policies("egress_denied_by", &self.egress_denied_by);
         object.policies("ingress_denied_by", &self.ingress_denied_by);
         object.texts("policy_log", &self.policy_log);
+        if let Some([ingress, egress, unknown]) = foreign.aggregate {
+            object.nested("aggregate", |object| {
+                object.number("ingress_flow_count", ingress);
+                object.number("egress_flow_count", egress);
+                object.number("unknown_direction_flow_count", unknown);
+            });
+        }
     }
 
     /// A copy whose lists have at most this many items, and that says so.
@@ -183,6 +244,9 @@ impl Flow {
                 policy.labels = policy.labels.iter().take(items_max).cloned().collect();
             }
         }
+        if let Some(foreign) = &mut flow.foreign {
+            foreign.node_labels.truncate(items_max);
+        }
         flow.policy_log.truncate(items_max);
         flow.policy_log
             .push(format!("lists cut to {items_max} items").into());
@@ -200,6 +264,17 @@ fn ip_fields(ip: Ip, object: &mut Object<'_>) {
     };
     object.name("ipVersion", version, false);
     object.flag("encrypted", ip.encrypted);
+}
+
+fn tunnel_fields(tunnel: &Tunnel, object: &mut Object<'_>) {
+    object.enumerated("protocol", TUNNELS, tunnel.protocol);
+    if let Some(ip) = tunnel.ip {
+        object.nested("IP", |object| ip_fields(ip, object));
+    }
+    if let Some(l4) = tunnel.l4 {
+        object.nested("l4", |object| l4_fields(l4, object));
+    }
+    object.number("vni", tunnel.vni);
 }
 
 fn l4_fields(l4: L4, object: &mut Object<'_>) {
@@ -248,7 +323,7 @@ fn endpoint_fields(endpoint: &Endpoint, object: &mut Object<'_>) {
 }
 
 fn l7_fields(dns: &Dns, object: &mut Object<'_>) {
-    object.name("type", dns.kind.name(), false);
+    object.name("type", dns.kind.name(), dns.kind == MessageKind::Unknown);
     object.long("latency_ns", dns.latency_ns);
     object.nested("dns", |object| {
         object.text("query", &dns.query);
@@ -267,7 +342,7 @@ fn l7_fields(dns: &Dns, object: &mut Object<'_>) {
 }
 
 fn http_fields(http: &Http, object: &mut Object<'_>) {
-    object.name("type", http.kind.name(), false);
+    object.name("type", http.kind.name(), http.kind == MessageKind::Unknown);
     object.long("latency_ns", http.latency_ns);
     object.nested("http", |object| {
         object.number("code", http.code);
@@ -298,17 +373,30 @@ fn drop_reason_desc(reason: Option<DropReason>, object: &mut Object<'_>) {
 pub(crate) struct Object<'a> {
     out: &'a mut String,
     empty: bool,
+    /// Which fields are wanted.
+    mask: &'a FieldMask,
 }
+
+/// All of them.
+static ALL: FieldMask = FieldMask::ALL;
 
 impl Object<'_> {
     /// Appends an object with the fields that the closure writes.
     pub(crate) fn write(out: &mut String, fields: impl FnOnce(&mut Object<'_>)) {
+        Object::write_wanted(out, &ALL, fields);
+    }
+
+    /// The same, with those fields alone that are wanted.
+    fn write_wanted(out: &mut String, mask: &FieldMask, fields: impl FnOnce(&mut Object<'_>)) {
         out.push('{');
-        fields(&mut Object { out, empty: true });
+        let empty = true;
+        fields(&mut Object { out, empty, mask });
         out.push('}');
     }
 
-    fn key(&mut self, key: &str) -> &mut String {
+    /// Where the value of a field goes that is wanted.
+    fn key(&mut self, key: &str) -> Option<&mut String> {
+        self.mask.of(key)?;
         if !self.empty {
             self.out.push(',');
         }
@@ -316,23 +404,33 @@ impl Object<'_> {
         self.out.push('"');
         self.out.push_str(key);
         self.out.push_str("\":");
-        self.out
+        Some(self.out)
     }
 
     pub(crate) fn nested(&mut self, key: &str, fields: impl FnOnce(&mut Object<'_>)) {
-        Object::write(self.key(key), fields);
+        let Some(mask) = self.mask.of(key) else {
+            return;
+        };
+        if let Some(out) = self.key(key) {
+            Object::write_wanted(out, mask, fields);
+        }
     }
 
     pub(crate) fn text(&mut self, key: &str, value: &str) {
-        if !value.is_empty() {
-            string(value, self.key(key));
+        if value.is_empty() {
+            return;
+        }
+        if let Some(out) = self.key(key) {
+            string(value, out);
         }
     }
 
     /// A value whose text needs no escape.
     pub(crate) fn shown(&mut self, key: &str, value: Option<impl Display>) {
-        if let Some(value) = value {
-            write!(self.key(key), "\"{value}\"").ok();
+        if let Some(value) = value
+            && let Some(out) = self.key(key)
+        {
+            write!(out, "\"{value}\"").ok();
         }
     }
 
@@ -342,25 +440,43 @@ impl Object<'_> {
         }
     }
 
+    /// By name, by number where there is no name, not at all when it is the zero value.
+    fn enumerated(&mut self, key: &str, names: &[(u32, &str)], number: u32) {
+        match names.iter().find(|(it, _)| *it == number) {
+            Some((_, name)) => self.name(key, name, number == 0),
+            None => self.number(key, number),
+        }
+    }
+
+    fn service(&mut self, key: &str, service: Option<&Service>) {
+        let Some(service) = service else { return };
+        self.nested(key, |object| {
+            object.text("name", &service.name);
+            object.text("namespace", &service.namespace);
+        });
+    }
+
     pub(crate) fn time(&mut self, key: &str, time: Option<Time>) {
         let Some(time) = time else { return };
-        let out = self.key(key);
+        let Some(out) = self.key(key) else { return };
         out.push('"');
         time.write_json(out);
         out.push('"');
     }
 
     pub(crate) fn raw(&mut self, key: &str, value: impl Display) {
-        write!(self.key(key), "{value}").ok();
+        if let Some(out) = self.key(key) {
+            write!(out, "{value}").ok();
+        }
     }
 
-    fn flag(&mut self, key: &str, value: bool) {
+    pub(crate) fn flag(&mut self, key: &str, value: bool) {
         if value {
             self.raw(key, "true");
         }
     }
 
-    fn number(&mut self, key: &str, value: u32) {
+    pub(crate) fn number(&mut self, key: &str, value: u32) {
         if value != 0 {
             self.raw(key, value);
         }
@@ -371,11 +487,11 @@ impl Object<'_> {
         self.shown(key, Some(value).filter(|value| *value != 0));
     }
 
-    fn list<T>(&mut self, key: &str, items: &[T], write: impl Fn(&mut String, &T)) {
+    pub(crate) fn list<T>(&mut self, key: &str, items: &[T], write: impl Fn(&mut String, &T)) {
         if items.is_empty() {
             return;
         }
-        let out = self.key(key);
+        let Some(out) = self.key(key) else { return };
         out.push('[');
         for (at, item) in items.iter().enumerate() {
             if at > 0 {
@@ -404,7 +520,7 @@ impl Object<'_> {
 }
 
 /// Appends a JSON string with the escapes of Go's encoder.
-fn string(text: &str, out: &mut String) {
+pub(crate) fn string(text: &str, out: &mut String) {
     out.push('"');
     for c in text.chars() {
         match c {

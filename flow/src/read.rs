@@ -1,10 +1,10 @@
 //! Reads back the lines that an exporter, a server or we wrote.
 //!
 //! As tolerant as protobuf's JSON: keys as declared or in lower camel case, enums by name or number,
-//! numbers as strings, unknown keys skipped, unknown names of enums taken as the zero value. Kinds of
-//! events that the model doesn't have are an error that names them.
+//! numbers as strings, unknown keys skipped, unknown names of enums taken as the zero value.
 
 mod fields;
+mod foreign;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -52,14 +52,6 @@ pub enum ReadError {
     /// A JSON object without a flow and without lost events.
     #[error("neither a flow nor lost events")]
     NotAnEvent,
-    /// A kind of event that the model doesn't have.
-    #[error("a flow of a kind that is not known here: event type {event_type}, layer 7 {l7:?}")]
-    UnknownKind {
-        /// Hubble's number of the type.
-        event_type: u32,
-        /// The record of layer 7, if there is one: `http`, or the type where there is no record.
-        l7: Option<String>,
-    },
     /// A field whose value makes no sense.
     #[error("field {field} can't be {value}")]
     BadValue {
@@ -167,18 +159,19 @@ fn read_flow(object: &Fields<'_>) -> Result<Flow, ReadError> {
         egress_denied_by: read_policies(object, "egress_denied_by")?,
         ingress_denied_by: read_policies(object, "ingress_denied_by")?,
         policy_log: object.texts("policy_log")?,
+        foreign: foreign::read(object)?.map(Box::new),
         ..Flow::new(event, verdict)
     })
 }
 
 fn read_event(object: &Fields<'_>) -> Result<Event, ReadError> {
     let (event_type, sub_type) = match object.object("event_type")? {
-        Some(it) => (it.number("type")?, it.small("sub_type")?),
+        Some(it) => (it.number("type")?, it.number("sub_type")?),
         None => (0, 0),
     };
     // A record of layer 7 counts whatever the event type says; printers do the same.
     if let Some(l7) = object.object("l7")? {
-        return read_l7(&l7, event_type);
+        return read_l7(&l7);
     }
     match event_type {
         Event::POLICY_VERDICT_NUMBER => Ok(Event::PolicyVerdict {
@@ -188,18 +181,18 @@ fn read_event(object: &Fields<'_>) -> Result<Event, ReadError> {
                 .enumerated("auth_type", (AuthType::from_name, AuthType::from_number))?,
         }),
         Event::DROP_NUMBER => Ok(Event::Drop {
-            reason: DropReason::from_number(sub_type),
+            reason: DropReason::from_number(octet(sub_type)),
         }),
         Event::TRACE_NUMBER => Ok(Event::Trace {
-            point: TracePoint::from_number(sub_type),
+            point: TracePoint::from_number(octet(sub_type)),
             reason: object.enumerated(
                 "trace_reason",
                 (TraceReason::from_name, TraceReason::from_number),
             )?,
         }),
-        event_type => Err(ReadError::UnknownKind {
-            event_type,
-            l7: None,
+        number => Ok(Event::Other {
+            number,
+            sub_number: sub_type,
         }),
     }
 }
@@ -222,23 +215,20 @@ fn read_drop_reason(object: &Fields<'_>) -> Result<Option<DropReason>, ReadError
     )
 }
 
-fn read_l7(l7: &Fields<'_>, event_type: u32) -> Result<Event, ReadError> {
-    let kinds = (kind_of_name, kind_of_number);
-    let (dns, kind) = (l7.object("dns")?, l7.enumerated("type", kinds)?);
-    let http = l7.object("http")?;
-    if let (Some(http), Some(kind)) = (&http, kind) {
-        return Ok(Event::Http(read_http((l7, http), kind)?));
+/// Printers cut sub types to eight bits.
+fn octet(number: u32) -> u8 {
+    number.to_le_bytes()[0]
+}
+
+fn read_l7(l7: &Fields<'_>) -> Result<Event, ReadError> {
+    let kinds = (MessageKind::from_name, MessageKind::from_number);
+    let kind = l7.enumerated("type", kinds)?;
+    if let Some(http) = l7.object("http")? {
+        return Ok(Event::Http(read_http((l7, &http), kind)?));
     }
-    let (Some(dns), Some(kind)) = (dns, kind) else {
-        let record = if http.is_some() {
-            "http"
-        } else {
-            l7.text("type")?
-        };
-        return Err(ReadError::UnknownKind {
-            event_type,
-            l7: Some(record.to_owned()),
-        });
+    let Some(dns) = l7.object("dns")? else {
+        let latency_ns = l7.long("latency_ns")?;
+        return Ok(Event::OtherL7 { kind, latency_ns });
     };
     Ok(Event::Dns(Dns {
         kind,
@@ -273,21 +263,6 @@ fn read_http((l7, http): (&Fields<'_>, &Fields<'_>), kind: MessageKind) -> Resul
         protocol: http.text("protocol")?.into(),
         headers: headers.collect::<Result<_, ReadError>>()?,
     })
-}
-
-fn kind_of_name(name: &str) -> Option<Option<MessageKind>> {
-    [MessageKind::Request, MessageKind::Response]
-        .into_iter()
-        .find(|kind| kind.name() == name)
-        .map(Some)
-}
-
-fn kind_of_number(number: usize) -> Option<Option<MessageKind>> {
-    match number {
-        1 => Some(Some(MessageKind::Request)),
-        2 => Some(Some(MessageKind::Response)),
-        _ => None,
-    }
 }
 
 fn read_emitter(object: &Fields<'_>) -> Result<Emitter, ReadError> {

@@ -67,6 +67,19 @@ impl Ring {
             .collect()
     }
 
+    /// The place of the nth flow from the end that is wanted, or of the oldest where there are fewer.
+    #[must_use]
+    pub fn place_of_last(&self, n: u64, is_wanted: impl Fn(&Flow) -> bool) -> Cursor {
+        let mut found = 0;
+        for (at, flow) in self.flows.iter().enumerate().rev() {
+            found += u64::from(is_wanted(flow));
+            if found == n {
+                return Cursor(self.start().0 + at as u64);
+            }
+        }
+        self.start()
+    }
+
     /// The place of the oldest flow.
     #[must_use]
     pub fn start(&self) -> Cursor {

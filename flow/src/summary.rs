@@ -16,11 +16,13 @@ use crate::packet::{L4, TcpFlags};
 pub(crate) fn of(flow: &Flow) -> String {
     match &flow.event {
         Event::Dns(dns) => match dns.kind {
-            MessageKind::Request => dns_query(dns),
+            MessageKind::Request | MessageKind::Sample | MessageKind::Unknown => dns_query(dns),
             MessageKind::Response => dns_answer(dns),
         },
         Event::Http(http) => http_message(http),
         Event::PolicyVerdict { .. } | Event::Drop { .. } | Event::Trace { .. } => packet(flow),
+        // Only their teller knows.
+        Event::OtherL7 { .. } | Event::Other { .. } => String::new(),
     }
 }
 
@@ -34,7 +36,9 @@ fn http_message(http: &Http) -> String {
         ..
     } = http;
     match http.kind {
-        MessageKind::Request => format!("{protocol} {method} {url}"),
+        MessageKind::Request | MessageKind::Sample | MessageKind::Unknown => {
+            format!("{protocol} {method} {url}")
+        }
         MessageKind::Response => {
             let latency_ms = http.latency_ns / 1_000_000;
             format!("{protocol} {code} {latency_ms}ms ({method} {url})")

@@ -16,6 +16,18 @@ impl Time {
         Self(nanos)
     }
 
+    /// The point this many nanoseconds earlier.
+    #[must_use]
+    pub const fn before(self, nanos: i128) -> Self {
+        Self(self.0.saturating_sub(nanos))
+    }
+
+    /// Nanoseconds since 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub const fn unix_nanos(self) -> i128 {
+        self.0
+    }
+
     /// The time that this RFC 3339 text names, of any offset; digits past the ninth are cut.
     #[must_use]
     pub fn from_rfc3339(text: &str) -> Option<Self> {
@@ -37,6 +49,14 @@ impl Time {
         }
         let secs = days * SECS_PER_DAY + hour * 3600 + minute * 60 + second - offset_secs;
         Some(Self(i128::from(secs) * NANOS_PER_SEC + nanos(fraction)?))
+    }
+
+    /// The time as RFC 3339 has it, in UTC.
+    #[must_use]
+    pub fn rfc3339(self) -> String {
+        let mut text = String::new();
+        self.write_json(&mut text);
+        text
     }
 
     /// Appends the time as protobuf's JSON has it: 0, 3, 6 or 9 digits, whichever is exact.

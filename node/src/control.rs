@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use bpf_redirect::{Journal, JournalCursor};
-use flow::{Filter, FilterError, LostEvents};
+use flow::{Filter, FlowFilter, Query, Reader, Time};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::clock;
 use crate::exit::Exit;
 use crate::flows::FlowRing;
 use crate::maps;
@@ -56,16 +58,24 @@ pub(crate) enum Command {
     Observe(Observe),
 }
 
-/// Which flows are wanted. The answer is a stream of Hubble's exporter lines.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// Which flows are wanted, as [`Query`] has it. The answer is a stream of Hubble's exporter lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct Observe {
-    /// At most so many of those that are there, the newest.
-    pub(crate) last: usize,
+    /// How many; 0 for no limit.
+    pub(crate) number: u64,
+    /// The oldest, not the newest.
+    pub(crate) first: bool,
     /// And all that come.
     pub(crate) follow: bool,
-    /// Hubble's filter flags with their values.
-    pub(crate) filters: Vec<(String, String)>,
+    /// None before, in RFC 3339.
+    pub(crate) since: Option<String>,
+    /// None after.
+    pub(crate) until: Option<String>,
+    /// Flow filters that allow.
+    pub(crate) allow: Vec<Value>,
+    /// Flow filters that deny.
+    pub(crate) deny: Vec<Value>,
 }
 
 /// A command with somebody who waits.
@@ -90,7 +100,7 @@ impl Request {
 }
 
 /// Octets of a request; more is refused.
-const REQUEST_MAX: u64 = 4_096;
+const REQUEST_MAX: u64 = 65_536;
 /// How long a client may take to ask, and the daemon to answer.
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -202,8 +212,8 @@ impl Desk {
         let mut line = String::new();
         BufReader::new(stream.take(REQUEST_MAX)).read_line(&mut line)?;
         let answer = match serde_json::from_str::<Command>(&line) {
-            Ok(Command::Observe(observe)) => match observe.filter() {
-                Ok(filter) => return self.stream_flows(stream, &observe, &filter),
+            Ok(Command::Observe(observe)) => match self.reader(&observe) {
+                Ok(reader) => return self.stream_flows(stream, reader),
                 Err(error) => serde_json::json!({"error": error.to_string()}),
             },
             Ok(Command::MapEvents { map, follow }) => {
@@ -213,6 +223,11 @@ impl Desk {
             Err(error) => serde_json::json!({"error": format!("not a command: {error}")}),
         };
         writeln!(stream, "{answer}")
+    }
+
+    fn reader(&self, observe: &Observe) -> anyhow::Result<Reader> {
+        let query = observe.query()?;
+        Ok(self.ring.reader(query)?)
     }
 
     fn ask(&self, command: Command) -> io::Result<Value> {
@@ -254,45 +269,33 @@ impl Desk {
 
     /// Writes flows until all are written or, where they are followed, until the client goes. A slow
     /// client loses flows, is told how many, and holds up nobody.
-    fn stream_flows(
-        &self,
-        mut stream: &UnixStream,
-        observe: &Observe,
-        filter: &Filter,
-    ) -> io::Result<()> {
-        if observe.follow {
+    fn stream_flows(&self, mut stream: &UnixStream, mut reader: Reader) -> io::Result<()> {
+        if reader.follows() {
             // A pager that is not read on is no failure; it holds a place, and there are enough.
             stream.set_write_timeout(None)?;
         }
-        let (all, mut cursor) = self.ring.all();
-        let wanted: Vec<_> = all.iter().filter(|flow| filter.matches(flow)).collect();
-        let first = wanted.len().saturating_sub(observe.last);
         let mut text = String::new();
-        for flow in wanted.iter().skip(first) {
-            flow.write_exporter_line(&mut text);
-            text.push('\n');
-        }
         loop {
-            stream.write_all(text.as_bytes())?;
-            if !observe.follow {
-                return Ok(());
-            }
+            let wait = if reader.follows() {
+                FOLLOW_WAIT
+            } else {
+                Duration::ZERO
+            };
+            let batch = self.ring.wait_from(reader.cursor(), wait);
+            let is_end = batch.flows.is_empty();
             text.clear();
-            let batch = self.ring.wait_from(cursor, FOLLOW_WAIT);
-            cursor = batch.cursor;
-            if batch.lost > 0 {
-                LostEvents::in_ring(batch.lost).write_exporter_line(
-                    &self.node_name,
-                    None,
-                    &mut text,
-                );
+            let wanted = reader.take(batch);
+            if let Some(lost) = reader.lost(clock::now()) {
+                lost.write_exporter_line(&self.node_name, None, &mut text);
                 text.push('\n');
             }
-            for flow in batch.flows.iter().filter(|flow| filter.matches(flow)) {
+            for flow in wanted {
                 flow.write_exporter_line(&mut text);
                 text.push('\n');
             }
-            if is_gone(stream) {
+            stream.write_all(text.as_bytes())?;
+            let is_done = reader.is_over() || (is_end && !reader.follows());
+            if is_done || is_gone(stream) {
                 return Ok(());
             }
         }
@@ -316,17 +319,38 @@ fn is_gone(stream: &UnixStream) -> bool {
 }
 
 impl Observe {
-    /// The filter that the flags make.
+    /// What it asks.
     ///
     /// # Errors
-    /// Which flag or value is wrong.
-    pub(crate) fn filter(&self) -> Result<Filter, FilterError> {
-        let mut filter = Filter::default();
-        for (flag, value) in &self.filters {
-            filter.allow(flag, value)?;
-        }
-        Ok(filter)
+    /// What is wrong with a filter or a time.
+    fn query(&self) -> anyhow::Result<Query> {
+        let filters = |values: &[Value]| {
+            let read = |value: &Value| FlowFilter::from_json(&value.to_string());
+            values.iter().map(read).collect::<Result<Vec<_>, _>>()
+        };
+        let time = |text: &Option<String>| match text {
+            Some(text) => Time::from_rfc3339(text).context("not a time").map(Some),
+            None => Ok(None),
+        };
+        Ok(Query {
+            number: self.number,
+            first: self.first,
+            follow: self.follow,
+            since: time(&self.since)?,
+            until: time(&self.until)?,
+            filter: Filter::new(&filters(&self.allow)?, &filters(&self.deny)?)?,
+        })
     }
+}
+
+/// Filters as they go into an [`Observe`].
+pub(crate) fn filters_as_json(filters: &[FlowFilter]) -> Vec<Value> {
+    let value = |filter: &FlowFilter| {
+        let mut text = String::new();
+        filter.write_json(&mut text);
+        serde_json::from_str(&text).unwrap_or_default()
+    };
+    filters.iter().map(value).collect()
 }
 
 /// Asks a running daemon for a stream; gives its lines one by one.

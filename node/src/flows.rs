@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bpf_redirect_common::Event as KernelEvent;
 use dnsproxy::Told;
-use flow::{Batch, Cursor, Flow, Ring};
+use flow::{Batch, Cursor, Flow, Query, QueryError, Reader, Ring};
 
 use crate::tell::{LAST_WORDS, Teller};
 
@@ -79,6 +79,15 @@ impl FlowRing {
         }
         drop(ring);
         self.more.notify_all();
+    }
+
+    /// A reader that begins where its query says.
+    ///
+    /// # Errors
+    /// A query that makes no sense.
+    pub(crate) fn reader(&self, query: Query) -> Result<Reader, QueryError> {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        Reader::new(query, &ring)
     }
 
     /// Everything that the ring holds, and where a follower goes on.

@@ -379,7 +379,7 @@ fn a_follower_sees_what_comes_and_a_lazy_one_holds_up_nobody() {
     );
 
     let mut lazy = UnixStream::connect(daemon.path("namegate.sock")).unwrap();
-    let all = r#"{"command":"observe","last":1000,"follow":true,"filters":[]}"#;
+    let all = r#"{"command":"observe","number":1000,"follow":true}"#;
     writeln!(lazy, "{all}").unwrap();
     // More than the socket's buffer and the ring hold together.
     let socket = stage

@@ -1,32 +1,107 @@
-//! Flags, collected until they are terms.
+//! The filter flags of `hubble observe`, collected until they are flow filters.
+//!
+//! Flags of one kind are alternatives, different flags must all hold. Where a flag means either peer,
+//! there are two filters: the left one asks the source, the right one the destination.
 
+mod table;
+
+pub use self::table::{FILTER_FLAGS, FilterFlag};
 use super::error::FilterError;
-use super::pattern::{NamePattern, PodPattern};
-use super::terms::{PeerTerms, Protocol, Terms};
+use super::flow_filter::{EventType, FlowFilter, IpVersion, PeerFilter};
+use super::terms::Terms;
 use crate::drop_reason::DropReason;
-use crate::flow::{Event, Flow};
+use crate::endpoint::Workload;
+use crate::flow::{Event, Interface};
+use crate::http::HttpHeader;
+use crate::packet::TcpFlags;
 use crate::reserved;
 use crate::trace::TracePoint;
 use crate::verdict::{Direction, Verdict};
 
-/// The flags given so far, and the terms that they are.
+/// Flags, those after `--not` apart.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Flags {
+pub struct FilterFlags {
+    allow: Flags,
+    deny: Flags,
+}
+
+/// One list of flags, and the filters that they are.
+#[derive(Clone, Default, Debug)]
+struct Flags {
     given: Vec<(&'static str, String)>,
-    left: Terms,
-    right: Terms,
+    left: FlowFilter,
+    right: FlowFilter,
+    whole: Vec<FlowFilter>,
+}
+
+impl FilterFlags {
+    /// Adds a flag, with or without its dashes: `flags.allow("--pod", "shop/cart")`. A flag without a
+    /// value takes "".
+    ///
+    /// # Errors
+    ///
+    /// A flag that is not known, a value that it can't have, or a flag that goes not with an earlier
+    /// one. The flags are then as they were.
+    pub fn allow(&mut self, flag: &str, value: &str) -> Result<(), FilterError> {
+        self.allow.add(flag, value)
+    }
+
+    /// Adds a flag that came after `--not`: flows for which all such flags hold are not shown.
+    ///
+    /// # Errors
+    ///
+    /// As for [`FilterFlags::allow`].
+    pub fn deny(&mut self, flag: &str, value: &str) -> Result<(), FilterError> {
+        self.deny.add(flag, value)
+    }
+
+    /// Adds a whole filter to those that allow: `--allowlist`.
+    ///
+    /// # Errors
+    ///
+    /// See [`FlowFilter::from_json`].
+    pub fn allow_json(&mut self, text: &str) -> Result<(), FilterError> {
+        self.allow.whole.push(FlowFilter::from_json(text)?);
+        Ok(())
+    }
+
+    /// Adds a whole filter to those that deny: `--denylist`.
+    ///
+    /// # Errors
+    ///
+    /// See [`FlowFilter::from_json`].
+    pub fn deny_json(&mut self, text: &str) -> Result<(), FilterError> {
+        self.deny.whole.push(FlowFilter::from_json(text)?);
+        Ok(())
+    }
+
+    /// The filters that allow, and those that deny.
+    #[must_use]
+    pub fn filters(&self) -> (Vec<FlowFilter>, Vec<FlowFilter>) {
+        (self.allow.filters(), self.deny.filters())
+    }
+
+    /// Whether a flag of this name is one of a filter's.
+    #[must_use]
+    pub fn knows(flag: &str) -> bool {
+        known(flag).is_some()
+    }
 }
 
 impl Flags {
-    pub(super) const fn is_empty(&self) -> bool {
-        self.given.is_empty()
+    fn filters(&self) -> Vec<FlowFilter> {
+        let mut filters = Vec::new();
+        if !self.given.is_empty() {
+            filters.push(self.left.clone());
+        }
+        if self.left != self.right {
+            filters.push(self.right.clone());
+        }
+        filters.extend(self.whole.iter().cloned());
+        filters
     }
 
-    pub(super) fn matches(&self, flow: &Flow) -> bool {
-        !self.is_empty() && (self.left.matches(flow) || self.right.matches(flow))
-    }
-
-    pub(super) fn add(&mut self, flag: &str, value: &str) -> Result<(), FilterError> {
+    fn add(&mut self, flag: &str, value: &str) -> Result<(), FilterError> {
         let Some(flag) = known(flag) else {
             let flag = flag.trim_start_matches('-').to_owned();
             return Err(FilterError::UnknownFlag { flag });
@@ -37,6 +112,7 @@ impl Flags {
         added.check_namespaces(flag, value)?;
         added.put(flag, value)?;
         added.put_pods();
+        added.check_values(flag, value)?;
         *self = added;
         Ok(())
     }
@@ -83,73 +159,140 @@ impl Flags {
         Ok(())
     }
 
+    /// What only the reader of the filter finds is told as the flag's that was added.
+    fn check_values(&self, flag: &'static str, value: &str) -> Result<(), FilterError> {
+        for filter in [&self.left, &self.right] {
+            match Terms::of(filter) {
+                Err(FilterError::BadField { problem, .. }) => {
+                    return Err(bad(flag, value, problem));
+                }
+                terms => terms.map(drop)?,
+            }
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_lines, reason = "one line for each flag")]
     fn put(&mut self, flag: &'static str, value: &str) -> Result<(), FilterError> {
-        let bad = |expected| FilterError::BadValue {
-            flag,
-            value: value.to_owned(),
-            expected,
-        };
+        let need = |expected: &str| bad(flag, value, format!("expected {expected}"));
+        let own = value.to_owned();
         match flag {
             "verdict" => {
-                let verdict = Verdict::from_name(value);
-                self.both(verdict.ok_or_else(|| bad(VERDICTS))?, |terms| {
-                    &mut terms.verdicts
-                });
+                let verdict = Verdict::from_name(value).ok_or_else(|| need(VERDICTS))?;
+                self.both(|it| it.verdict.push(verdict));
             }
             "type" => {
-                self.both(event_type(value).ok_or_else(|| bad(TYPES))?, |terms| {
-                    &mut terms.types
-                });
-            }
-            "protocol" => {
-                let protocol = Protocol::of(value);
-                self.both(protocol.ok_or_else(|| bad(PROTOCOLS))?, |terms| {
-                    &mut terms.protocols
-                });
+                let kind = event_type(value).ok_or_else(|| need(TYPES))?;
+                self.both(|it| it.event_type.push(kind));
             }
             "traffic-direction" => {
                 let direction = match value.to_ascii_lowercase().as_str() {
                     "ingress" => Direction::Ingress,
                     "egress" => Direction::Egress,
-                    _ => return Err(bad("ingress or egress")),
+                    _ => return Err(need("ingress or egress")),
                 };
-                self.both(direction, |terms| &mut terms.directions);
+                self.both(|it| it.traffic_direction.push(direction));
             }
             "drop-reason-desc" => {
-                let reason = DropReason::from_name(value).ok_or_else(|| bad("a drop reason"))?;
-                self.both(reason, |terms| &mut terms.drop_reasons);
+                let reason = DropReason::from_name(value).ok_or_else(|| need("a drop reason"))?;
+                self.both(|it| it.drop_reason_desc.push(reason));
+            }
+            "tcp-flags" => {
+                let flags = tcp_flags(value).ok_or_else(|| need(TCP_FLAGS))?;
+                self.both(|it| it.tcp_flags.push(flags));
+            }
+            "ipv4" => self.both(|it| it.ip_version.push(IpVersion::V4)),
+            "ipv6" => self.both(|it| it.ip_version.push(IpVersion::V6)),
+            "ip-version" => {
+                let version = match value.to_ascii_lowercase().as_str() {
+                    "none" => IpVersion::None,
+                    "v4" | "ipv4" | "4" => IpVersion::V4,
+                    "v6" | "ipv6" | "6" => IpVersion::V6,
+                    _ => return Err(need("none, v4 or v6")),
+                };
+                self.both(|it| it.ip_version.push(version));
+            }
+            "http-header" => {
+                let (key, value) = value.split_once(':').ok_or_else(|| need("name:value"))?;
+                let header = HttpHeader {
+                    key: key.into(),
+                    value: value.into(),
+                };
+                self.both(|it| it.http_header.push(header.clone()));
             }
             "uuid" => {
-                let uuid = value.parse().map_err(|_| bad("the uuid of a flow"))?;
-                self.both(uuid, |terms| &mut terms.uuids);
+                let is_one = value.parse::<crate::Uuid>().is_ok();
+                is_one
+                    .then_some(())
+                    .ok_or_else(|| need("the uuid of a flow"))?;
+                self.both(|it| it.uuid.push(own.clone()));
             }
-            "fqdn" | "from-fqdn" | "to-fqdn" => {
-                let expected = "a name, with * for any part of it";
-                let pattern = NamePattern::of(value).ok_or_else(|| bad(expected))?;
-                self.peers(flag, |peer| peer.names.push(pattern.clone()));
+            "ip-trace-id" => {
+                let id = value.parse().ok().filter(|id| *id != 0);
+                let id = id.ok_or_else(|| need("a number greater than 0"))?;
+                self.both(|it| it.ip_trace_id.push(id));
             }
-            "port" | "from-port" | "to-port" => {
-                let port = value.parse().map_err(|_| bad("a port, 0 to 65535"))?;
-                self.peers(flag, |peer| peer.ports.push(port));
+            "interface" => {
+                let name = value.into();
+                let interface = Interface { index: 0, name };
+                self.both(|it| it.interface.push(interface.clone()));
             }
-            "identity" | "from-identity" | "to-identity" => {
-                let expected = "a number or the name of a reserved identity";
-                let identity = identity(value).ok_or_else(|| bad(expected))?;
-                self.peers(flag, |peer| peer.identities.push(identity));
-            }
-            _ => {} // pods and namespaces, which become terms together
+            "encrypted" => self.both(|it| it.encrypted.push(true)),
+            "unencrypted" => self.both(|it| it.encrypted.push(false)),
+            "protocol" => self.both(|it| it.protocol.push(own.clone())),
+            "http-status" => self.both(|it| it.http_status_code.push(own.clone())),
+            "http-method" => self.both(|it| it.http_method.push(own.clone())),
+            "http-path" => self.both(|it| it.http_path.push(own.clone())),
+            "http-url" => self.both(|it| it.http_url.push(own.clone())),
+            "trace-id" => self.both(|it| it.trace_id.push(own.clone())),
+            "node-name" => self.both(|it| it.node_name.push(own.clone())),
+            "node-label" => self.both(|it| it.node_labels.push(own.clone())),
+            "snat-ip" => self.both(|it| it.source_ip_xlated.push(own.clone())),
+            "cel-expression" => self.both(|it| it.cel_expression.push(own.clone())),
+            flag => self.put_peers(flag, value)?,
         }
         Ok(())
     }
 
-    fn both<T: Clone>(&mut self, value: T, list: impl Fn(&mut Terms) -> &mut Vec<T>) {
-        list(&mut self.left).push(value.clone());
-        list(&mut self.right).push(value);
+    /// Flags that mean a peer.
+    fn put_peers(&mut self, flag: &'static str, value: &str) -> Result<(), FilterError> {
+        let name = ["from-", "to-"]
+            .into_iter()
+            .find_map(|side| flag.strip_prefix(side))
+            .unwrap_or(flag);
+        let own = value.to_owned();
+        match name {
+            "ip" => self.peers(flag, |peer| peer.ip.push(own.clone())),
+            "fqdn" => self.peers(flag, |peer| peer.fqdn.push(own.clone())),
+            "label" => self.peers(flag, |peer| peer.label.push(own.clone())),
+            "service" => self.peers(flag, |peer| peer.service.push(own.clone())),
+            "port" => self.peers(flag, |peer| peer.port.push(own.clone())),
+            "cluster" => self.peers(flag, |peer| peer.cluster_name.push(own.clone())),
+            "workload" => {
+                let (kind, name) = value.split_once('/').unwrap_or(("", value));
+                let (kind, name) = (kind.into(), name.into());
+                let workload = Workload { name, kind };
+                self.peers(flag, |peer| peer.workload.push(workload.clone()));
+            }
+            "identity" => {
+                let identity = reserved::number(value).or_else(|| value.parse().ok());
+                let expected = "expected a number or the name of a reserved identity";
+                let identity = identity.ok_or_else(|| bad(flag, value, expected.to_owned()))?;
+                self.peers(flag, |peer| peer.identity.push(identity));
+            }
+            _ => {} // pods and namespaces, which become filters together
+        }
+        Ok(())
+    }
+
+    fn both(&mut self, put: impl Fn(&mut FlowFilter)) {
+        put(&mut self.left);
+        put(&mut self.right);
     }
 
     /// The peers that a flag means: both sides' source, both sides' destination, or the left's source
     /// and the right's destination.
-    fn peers(&mut self, flag: &str, mut put: impl FnMut(&mut PeerTerms)) {
+    fn peers(&mut self, flag: &str, put: impl Fn(&mut PeerFilter)) {
         if flag.starts_with("from-") {
             put(&mut self.left.source);
             put(&mut self.right.source);
@@ -162,7 +305,7 @@ impl Flags {
         }
     }
 
-    /// Makes the pods' terms anew from all flags of pods and namespaces.
+    /// Makes the pods' fields anew from all flags of pods and namespaces.
     fn put_pods(&mut self) {
         let any = self.namespaces(["namespace", "all-namespaces"]);
         let from = self.namespaces(["from-namespace", "from-all-namespaces"]);
@@ -176,10 +319,10 @@ impl Flags {
             [from.as_slice(), &any].concat(),
             [to.as_slice(), &any].concat(),
         );
-        self.left.source.pods = patterns(&left_source, &any_from);
-        self.left.destination.pods = patterns(&to_pods, &to);
-        self.right.source.pods = patterns(&from_pods, &from);
-        self.right.destination.pods = patterns(&right_destination, &any_to);
+        self.left.source.pod = pods(&left_source, &any_from);
+        self.left.destination.pod = pods(&to_pods, &to);
+        self.right.source.pod = pods(&from_pods, &from);
+        self.right.destination.pod = pods(&right_destination, &any_to);
     }
 
     /// The namespaces that these flags name: the first flag by value, the second is any.
@@ -196,20 +339,28 @@ impl Flags {
     }
 }
 
+fn bad(flag: &'static str, value: &str, problem: String) -> FilterError {
+    FilterError::BadValue {
+        flag,
+        value: value.to_owned(),
+        problem,
+    }
+}
+
 /// The flag of this name, with or without dashes, short or long.
-pub(super) fn known(flag: &str) -> Option<&'static str> {
-    let name = match flag.trim_start_matches('-') {
-        "n" => "namespace",
-        "A" => "all-namespaces",
-        "t" => "type",
-        name => name,
-    };
-    NAMES.iter().find(|known| **known == name).copied()
+fn known(flag: &str) -> Option<&'static str> {
+    let name = flag.trim_start_matches('-');
+    let mut letters = name.chars();
+    let short = letters.next().filter(|_| letters.next().is_none());
+    FILTER_FLAGS
+        .iter()
+        .find(|known| known.name == name || (short.is_some() && known.short == short))
+        .map(|known| known.name)
 }
 
 /// Pods that don't say their namespace are meant in each of the namespaces; namespaces without a pod
 /// are meant whole.
-fn patterns(pods: &[String], namespaces: &[String]) -> Vec<PodPattern> {
+fn pods(pods: &[String], namespaces: &[String]) -> Vec<String> {
     let whole = [String::new()];
     let pods = if pods.is_empty() && !namespaces.is_empty() {
         &whole
@@ -217,18 +368,18 @@ fn patterns(pods: &[String], namespaces: &[String]) -> Vec<PodPattern> {
         pods
     };
     let in_each = |pod: &String| match namespaces {
-        [] => vec![PodPattern::of(pod)],
-        _ if pod.contains('/') => vec![PodPattern::of(pod)],
+        [] => vec![pod.clone()],
+        _ if pod.contains('/') => vec![pod.clone()],
         each => each
             .iter()
-            .map(|namespace| PodPattern::new(namespace, pod))
+            .map(|namespace| format!("{namespace}/{pod}"))
             .collect(),
     };
     pods.iter().flat_map(in_each).collect()
 }
 
 /// `drop`, `drop:133`, `trace:to-stack`, `4:3`, by number or name.
-fn event_type(text: &str) -> Option<(u32, Option<u32>)> {
+fn event_type(text: &str) -> Option<EventType> {
     let (name, sub_name) = match text.split_once(':') {
         Some((name, sub_name)) => (name, Some(sub_name)),
         None => (text, None),
@@ -236,56 +387,38 @@ fn event_type(text: &str) -> Option<(u32, Option<u32>)> {
     let number = match name {
         "drop" => Event::DROP_NUMBER,
         "debug" => 2,
-        "capture" => 3,
+        "capture" => Event::CAPTURE_NUMBER,
         "trace" => Event::TRACE_NUMBER,
         "policy-verdict" => Event::POLICY_VERDICT_NUMBER,
         "recorder" => 6,
-        "trace-sock" => 7,
+        "trace-sock" => Event::SOCK_NUMBER,
         "l7" => Event::L7_NUMBER,
         "agent" => 130,
         name => name.parse::<u8>().ok()?.into(),
     };
-    let Some(sub_name) = sub_name else {
-        return Some((number, None));
+    let sub_number = |sub_name: &str| {
+        let point = TracePoint::from_name(sub_name).filter(|_| number == Event::TRACE_NUMBER);
+        match point {
+            Some(point) => Some(point.number().into()),
+            None => sub_name.parse::<u8>().ok().map(u32::from),
+        }
     };
-    if number == Event::TRACE_NUMBER
-        && let Some(point) = TracePoint::from_name(sub_name)
-    {
-        return Some((number, Some(point.number().into())));
-    }
-    Some((number, Some(sub_name.parse::<u8>().ok()?.into())))
+    let sub_number = match sub_name {
+        Some(sub_name) => Some(sub_number(sub_name)?),
+        None => None,
+    };
+    Some(EventType { number, sub_number })
 }
 
-fn identity(text: &str) -> Option<u32> {
-    reserved::number(text).or_else(|| text.parse().ok())
+/// `SYN,ACK`; case is ignored.
+fn tcp_flags(text: &str) -> Option<TcpFlags> {
+    text.split(',')
+        .try_fold(TcpFlags::default(), |flags, name| {
+            let named = |(_, known): &(TcpFlags, &str)| known.eq_ignore_ascii_case(name);
+            let (flag, _) = TcpFlags::JSON_ORDER.into_iter().find(named)?;
+            Some(flags.and(flag))
+        })
 }
-
-const NAMES: &[&str] = &[
-    "pod",
-    "from-pod",
-    "to-pod",
-    "namespace",
-    "from-namespace",
-    "to-namespace",
-    "all-namespaces",
-    "from-all-namespaces",
-    "to-all-namespaces",
-    "fqdn",
-    "from-fqdn",
-    "to-fqdn",
-    "port",
-    "from-port",
-    "to-port",
-    "identity",
-    "from-identity",
-    "to-identity",
-    "verdict",
-    "type",
-    "protocol",
-    "traffic-direction",
-    "drop-reason-desc",
-    "uuid",
-];
 
 /// Flags of one group are not given together.
 const APART: &[&[&str]] = &[
@@ -309,6 +442,16 @@ const APART: &[&[&str]] = &[
     &["to-fqdn", "fqdn", "to-pod", "pod"],
     &["to-pod", "namespace", "all-namespaces"],
     &["from-pod", "namespace", "all-namespaces"],
+    &["ip", "from-ip"],
+    &["ip", "to-ip"],
+    &["label", "from-label"],
+    &["label", "to-label"],
+    &["service", "from-service"],
+    &["service", "to-service"],
+    &["workload", "from-workload"],
+    &["workload", "to-workload"],
+    &["cluster", "from-cluster"],
+    &["cluster", "to-cluster"],
     &["port", "to-port"],
     &["port", "from-port"],
     &["identity", "to-identity"],
@@ -317,6 +460,6 @@ const APART: &[&[&str]] = &[
 
 const VERDICTS: &str =
     "FORWARDED, DROPPED, ERROR, AUDIT, REDIRECTED, TRACED, TRANSLATED or VERDICT_UNKNOWN";
-const PROTOCOLS: &str = "tcp, udp, icmp, icmpv4, icmpv6, sctp, vrrp, igmp, dns, http or kafka";
+const TCP_FLAGS: &str = "FIN, SYN, RST, PSH, ACK, URG, ECE, CWR or NS, several with commas between";
 const TYPES: &str = "l7, drop, policy-verdict, trace or another type, by name or number, and \
     perhaps a sub type after a colon";

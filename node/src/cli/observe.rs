@@ -1,54 +1,82 @@
 //! `namegate observe`.
 
-use std::io::{self, IsTerminal, Write};
+mod file;
+mod filters;
+mod sink;
+mod time;
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use flow::{Compact, Line};
+use flow::{BadPath, FieldMask, Filter, Line, Printer, Query, Time, TimeFormat};
 
+use self::filters::Filters;
+use self::sink::{Sink, is_broken_pipe};
 use super::Which;
+use crate::clock;
 use crate::control::{self, Command, stream};
 use crate::exit::Exit;
 
-/// Follow the flows of this node: DNS requests and answers, verdicts on new connections, drops,
+/// Follow the flows of this node: DNS and HTTP requests and answers, verdicts on new connections, drops,
 /// traces of what passes.
 ///
-/// Lines are those of `hubble observe`. Filters of one kind are alternatives, filters of different
-/// kinds must all match. Exit code 1 for wrong usage as for failure, as Hubble's.
+/// Lines are those of `hubble observe`, and so are the flags. Filters of one kind are alternatives,
+/// filters of different kinds must all match. Exit code 1 for wrong usage as for failure, as Hubble's.
 #[derive(Args)]
 #[command(after_help = "Examples:
   namegate observe -f --pod default/internal-client
-  namegate observe --last 50 --verdict DROPPED -o json | jq .flow.destination_names")]
+  namegate observe --since 5m --verdict DROPPED --not --protocol dns
+  namegate observe --last 50 --verdict DROPPED -o json | jq .flow.destination_names
+  namegate observe --input-file flows.json --http-status 5+ -o dict")]
 pub(super) struct Observe {
     #[command(flatten)]
     which: Which,
     /// Go on with the flows that come.
     #[arg(short, long)]
     follow: bool,
-    /// At most this many of the flows that are there [default: 20, or 0 with --follow].
+    /// At most this many of the flows that are there, the newest [default: 20, or 0 with --follow].
     #[arg(long, value_name = "N")]
-    last: Option<usize>,
-    /// Flows of a pod, on either side: [NAMESPACE/]PREFIX.
-    #[arg(long, value_name = "POD")]
-    pod: Vec<String>,
-    /// Flows of a namespace, on either side.
-    #[arg(short, long, value_name = "NAMESPACE")]
-    namespace: Vec<String>,
-    /// Flows of a protocol: tcp, udp, icmp, dns ….
-    #[arg(long, value_name = "PROTOCOL")]
-    protocol: Vec<String>,
-    /// Flows with a verdict: FORWARDED, DROPPED, REDIRECTED, ERROR.
-    #[arg(long, value_name = "VERDICT")]
-    verdict: Vec<String>,
-    /// Flows of a type: l7, drop, policy-verdict, trace, trace:to-endpoint ….
-    #[arg(short, long = "type", value_name = "TYPE")]
-    kind: Vec<String>,
+    last: Option<u64>,
+    /// At most this many of the flows that are there, the oldest.
+    #[arg(long, value_name = "N", conflicts_with_all = ["last", "all", "follow"])]
+    first: Option<u64>,
+    /// All flows that are there.
+    #[arg(long, conflicts_with = "last")]
+    all: bool,
+    /// None before: 5m, 1h30m, 2026-03-05T09:07:01Z.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// None after; not heeded with --follow.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// Read flows from a file, or from standard input by -, and not from a daemon.
+    #[arg(long, value_name = "FILE", conflicts_with = "follow")]
+    input_file: Option<PathBuf>,
+    #[command(flatten)]
+    filters: Filters,
     /// Form of the output.
     #[arg(short, long, value_enum, default_value = "compact")]
     output: Form,
+    /// Only these fields of each flow, in JSON: time,verdict,source.pod_name …
+    #[arg(long, value_name = "PATHS", value_delimiter = ',')]
+    field_mask: Vec<String>,
     /// Show addresses and not names.
     #[arg(long)]
     numeric: bool,
+    /// How times are written: StampMilli, RFC3339, RFC3339Milli, RFC1123Z …
+    #[arg(long, value_name = "FORMAT", default_value = "StampMilli")]
+    time_format: String,
+    /// Show which node tells it.
+    #[arg(long, alias = "nodeName")]
+    print_node_name: bool,
+    /// Show which policies decided.
+    #[arg(long)]
+    print_policy_names: bool,
+    /// Show the filters that the flags make, as JSON, and end.
+    #[arg(long)]
+    print_raw_filters: bool,
     /// When to colour.
     #[arg(long, value_enum, default_value = "auto")]
     color: Color,
@@ -59,8 +87,13 @@ enum Form {
     /// One line a flow.
     Compact,
     /// Hubble's JSON, one object a line.
-    #[value(alias = "jsonpb")]
+    #[value(alias = "jsonpb", alias = "JSON")]
     Json,
+    /// One field a line.
+    Dict,
+    /// Columns, once all flows are there.
+    #[value(alias = "tab")]
+    Table,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -74,78 +107,121 @@ enum Color {
 }
 
 /// Flows that are shown where the number isn't given, as Hubble's.
-const LAST_DEFAULT: usize = 20;
+const LAST_DEFAULT: u64 = 20;
 
 impl Observe {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let wanted = control::Observe {
-            last: self
-                .last
-                .unwrap_or(if self.follow { 0 } else { LAST_DEFAULT }),
-            follow: self.follow,
-            filters: self.filters(),
+        let refuse = |text: String| Exit::with(1, text);
+        if self.output == Form::Table && self.follow {
+            let text = "table output format is not compatible with follow mode";
+            return Err(refuse(text.to_owned()));
+        }
+        if self.output != Form::Json && !self.field_mask.is_empty() {
+            let text = "only the output format json is compatible with custom field mask";
+            return Err(refuse(text.to_owned()));
+        }
+        let paths = self.field_mask.iter().map(String::as_str);
+        let mask = FieldMask::new(paths).map_err(|error: BadPath| refuse(error.to_string()))?;
+        if self.print_raw_filters {
+            return print_filters(&self.filters);
+        }
+        let since = point(self.since.as_deref(), "since")?;
+        let until = point(self.until.as_deref().filter(|_| !self.follow), "until")?;
+        let mut sink = Sink::new(self.printer(), self.output, mask);
+        let shown = match &self.input_file {
+            Some(path) => file::read(path, self.query(since, until)?, &mut sink),
+            None => self.ask((since, until), &mut sink),
         };
-        // Told here, before a daemon is asked.
-        wanted.filter().map_err(|error| Exit::with(1, error))?;
-        let compact = Compact {
+        match shown.and_then(|()| sink.end()) {
+            // Whoever reads has enough.
+            Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+            shown => shown.map(|()| ExitCode::SUCCESS),
+        }
+    }
+
+    fn printer(&self) -> Printer {
+        Printer {
             numeric: self.numeric,
+            time_format: TimeFormat::from_name(&self.time_format),
             color: match self.color {
                 Color::Auto => io::stdout().is_terminal(),
                 Color::Always => true,
                 Color::Never => false,
             },
-            ..Compact::default()
+            node_name: self.print_node_name,
+            policy_names: self.print_policy_names,
+        }
+    }
+
+    fn query(&self, since: Option<Time>, until: Option<Time>) -> anyhow::Result<Query> {
+        let Filters { allow, deny } = &self.filters;
+        Ok(Query {
+            number: self.number(),
+            first: self.first.is_some(),
+            follow: false,
+            since,
+            until,
+            filter: Filter::new(allow, deny)?,
+        })
+    }
+
+    fn number(&self) -> u64 {
+        let is_file = self.input_file.is_some();
+        let is_open = is_file || self.all || self.follow || self.since.is_some();
+        let default = if is_open { 0 } else { LAST_DEFAULT };
+        self.first.or(self.last).unwrap_or(default)
+    }
+
+    fn ask(
+        &self,
+        (since, until): (Option<Time>, Option<Time>),
+        sink: &mut Sink,
+    ) -> anyhow::Result<()> {
+        let wanted = control::Observe {
+            number: self.number(),
+            first: self.first.is_some(),
+            follow: self.follow,
+            since: since.map(Time::rfc3339),
+            until: until.map(Time::rfc3339),
+            allow: control::filters_as_json(&self.filters.allow),
+            deny: control::filters_as_json(&self.filters.deny),
         };
-        let mut out = io::stdout().lock();
-        let mut text = String::new();
+        if self.number() == 0 && self.last == Some(0) && !self.follow {
+            return Ok(());
+        }
         for line in stream(&self.which.socket(), &Command::Observe(wanted))? {
             // The daemon ended.
             let Ok(line) = line else { break };
-            text.clear();
-            self.print(&line, &compact, &mut text)?;
-            let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-            if let Err(error) = written {
-                return if error.kind() == io::ErrorKind::BrokenPipe {
-                    Ok(ExitCode::SUCCESS)
-                } else {
-                    Err(error.into())
-                };
+            match Line::parse(&line) {
+                Ok(parsed) => sink.show(&parsed, Some(&line))?,
+                Err(_) if line.contains("\"error\"") => {
+                    anyhow::bail!("the daemon refuses: {line}")
+                }
+                Err(error) => anyhow::bail!("the daemon's line can't be read: {error}"),
             }
         }
-        Ok(ExitCode::SUCCESS)
-    }
-
-    fn filters(&self) -> Vec<(String, String)> {
-        let flags = [
-            ("--pod", &self.pod),
-            ("--namespace", &self.namespace),
-            ("--protocol", &self.protocol),
-            ("--verdict", &self.verdict),
-            ("--type", &self.kind),
-        ];
-        flags
-            .into_iter()
-            .flat_map(|(flag, values)| {
-                values
-                    .iter()
-                    .map(move |value| (flag.to_owned(), value.clone()))
-            })
-            .collect()
-    }
-
-    fn print(&self, line: &str, compact: &Compact, out: &mut String) -> anyhow::Result<()> {
-        if self.output == Form::Json {
-            out.push_str(line);
-            out.push('\n');
-            return Ok(());
-        }
-        match Line::parse(line) {
-            Ok(Line::Flow(flow)) => compact.write(&flow, out),
-            Ok(Line::LostEvents { lost, time, .. }) => compact.write_lost(&lost, time, out),
-            Err(_) if line.contains("\"error\"") => anyhow::bail!("the daemon refuses: {line}"),
-            Err(error) => anyhow::bail!("the daemon's line can't be read: {error}"),
-        }
-        out.push('\n');
         Ok(())
     }
+}
+
+fn point(text: Option<&str>, flag: &str) -> anyhow::Result<Option<Time>> {
+    let Some(text) = text else { return Ok(None) };
+    let point = time::read(text, clock::time_of_day(clock::now()));
+    let wrong = || {
+        Exit::with(
+            1,
+            format!("failed to parse the {flag} time: {text:?} is no time"),
+        )
+    };
+    Ok(Some(point.ok_or_else(wrong)?))
+}
+
+fn print_filters(filters: &Filters) -> anyhow::Result<ExitCode> {
+    let mut text = String::new();
+    for (name, filters) in [("allowlist", &filters.allow), ("denylist", &filters.deny)] {
+        for filter in control::filters_as_json(filters) {
+            text.push_str(&format!("{name}: {filter}\n"));
+        }
+    }
+    super::print(&text)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use flow::{Compact, Cursor, Direction, Filter, Flow};
+use flow::{Cursor, Direction, Filter, FilterFlags, Flow, Printer};
 
 use super::Options;
 use super::steps::{Shown, Step};
@@ -82,18 +82,20 @@ impl Voice {
 
     /// The flows of a step, as `hubble observe` prints them.
     pub(super) fn say_flows(&mut self, ring: &FlowRing, since: Cursor, shown: Shown) -> Result<()> {
-        let mut filter = Filter::default();
+        let mut flags = FilterFlags::default();
         for (flag, value) in shown.filters {
-            filter.allow(flag, value)?;
+            flags.allow(flag, value)?;
         }
+        let (allow, deny) = flags.filters();
+        let filter = Filter::new(&allow, &deny)?;
         let flows: Vec<Arc<Flow>> = collect(ring, since)
             .into_iter()
             // Of a flow between two pods both ends tell; the one who sends is enough here.
             .filter(|flow| flow.traffic_direction != Direction::Ingress && filter.matches(flow))
             .collect();
-        let compact = Compact {
+        let compact = Printer {
             color: self.options.color,
-            ..Compact::default()
+            ..Printer::default()
         };
         for flow in flows.iter().take(shown.at_most) {
             let mut line = String::from("   ");

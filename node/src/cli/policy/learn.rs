@@ -124,11 +124,7 @@ impl Learn {
     }
 
     fn read_live(&self, reading: &mut Reading) -> anyhow::Result<()> {
-        let all = control::Observe {
-            last: usize::MAX,
-            follow: false,
-            filters: Vec::new(),
-        };
+        let all = control::Observe::default();
         for line in stream(&self.which.socket(), &Command::Observe(all))? {
             let line = line?;
             if line.starts_with("{\"error\"") {

@@ -1,10 +1,15 @@
-//! The line that `hubble observe` prints, `-o compact`.
+//! The lines that `hubble observe` prints, in each of its forms.
+
+mod forms;
+
+pub use self::forms::Table;
 
 use std::fmt::Write;
 use std::sync::Arc;
 
 use crate::endpoint::Endpoint;
 use crate::flow::{Event, Flow};
+use crate::foreign::{CAPTURE_POINTS, Service, XLATE_WORDS, name_of};
 use crate::lost::LostEvents;
 use crate::reserved;
 use crate::time::{Time, TimeFormat};
@@ -12,7 +17,7 @@ use crate::verdict::{AuthType, Verdict, match_type_name};
 
 /// How to print; the default is the stock command's, without colour.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Compact {
+pub struct Printer {
     /// Addresses in place of pods and names: `--numeric`, the inverse of `--ip-translation`.
     pub numeric: bool,
     /// `--time-format`.
@@ -25,8 +30,8 @@ pub struct Compact {
     pub policy_names: bool,
 }
 
-impl Compact {
-    /// Appends the flow's line, without a newline.
+impl Printer {
+    /// Appends the flow's line, `-o compact`, without a newline.
     pub fn write(&self, flow: &Flow, out: &mut String) {
         self.write_time(flow.time, out);
         if self.node_name {
@@ -34,14 +39,7 @@ impl Compact {
             escape(&flow.node_name, out);
             out.push(']');
         }
-        let source = Peer {
-            endpoint: &flow.source,
-            address: source_address(flow),
-        };
-        let destination = Peer {
-            endpoint: &flow.destination,
-            address: destination_address(flow),
-        };
+        let (source, destination) = (source(flow), destination(flow));
         let (left, arrow, right) = match flow.is_reply {
             None => (source, "<>", destination),
             Some(false) => (source, "->", destination),
@@ -58,11 +56,19 @@ impl Compact {
         out.push(' ');
         self.write_verdict(flow, out);
         out.push_str(" (");
+        self.write_summary(flow, out);
+        out.push(')');
+    }
+
+    fn write_summary(&self, flow: &Flow, out: &mut String) {
+        let ip_trace_id = flow.foreign.as_ref().map_or(0, |it| it.ip_trace_id);
+        if ip_trace_id != 0 {
+            write!(out, "IP Trace ID: {ip_trace_id}; ").ok();
+        }
         escape(&flow.summary(), out);
         if let Event::PolicyVerdict { auth_type, .. } = &flow.event {
             self.write_auth(*auth_type, out);
         }
-        out.push(')');
     }
 
     /// Appends the line that tells of lost events, without a newline.
@@ -70,6 +76,10 @@ impl Compact {
         self.write_time(time, out);
         let (source, cpu) = (lost.source.name(), lost.cpu.unwrap_or(0));
         write!(out, " EVENTS LOST: {source} CPU({cpu}) {}", lost.count).ok();
+        self.write_span(lost, out);
+    }
+
+    fn write_span(&self, lost: &LostEvents, out: &mut String) {
         if let (Some(first), Some(last)) = (lost.first, lost.last) {
             out.push_str(" (first: ");
             self.time_format.write(first, out);
@@ -87,7 +97,9 @@ impl Compact {
     }
 
     fn write_peer(&self, peer: &Peer<'_>, out: &mut String) {
-        self.colored(Some(Color::Cyan), out, |out| self.write_host(peer, out));
+        if peer.address.is_some() {
+            self.colored(Some(Color::Cyan), out, |out| self.write_host(peer, out));
+        }
         out.push(' ');
         self.colored(Some(Color::Magenta), out, |out| {
             match reserved::name(peer.endpoint.identity) {
@@ -117,7 +129,8 @@ impl Compact {
         });
     }
 
-    /// Pod, else names, else address; an address of the link layer is never translated.
+    /// Pod, else service, else names, else address; an address of the link layer is never translated. The
+    /// namespace of a service stands before that of its pod.
     fn host(&self, peer: &Peer<'_>) -> String {
         let Some(address) = &peer.address else {
             return String::new();
@@ -125,14 +138,22 @@ impl Compact {
         if self.numeric || address.is_link {
             return address.text.clone();
         }
-        let Endpoint {
-            namespace,
-            pod_name,
-            ..
-        } = peer.endpoint;
-        if !pod_name.is_empty() {
+        let endpoint = peer.endpoint;
+        let (service, of_service) = match peer.service {
+            Some(service) => (&*service.name, &*service.namespace),
+            None => ("", ""),
+        };
+        let namespace = match of_service {
+            "" => &*endpoint.namespace,
+            namespace => namespace,
+        };
+        let name = match &*endpoint.pod_name {
+            "" => service,
+            pod => pod,
+        };
+        if !name.is_empty() {
             let slash = if namespace.is_empty() { "" } else { "/" };
-            return format!("{namespace}{slash}{pod_name}");
+            return format!("{namespace}{slash}{name}");
         }
         if address.names.is_empty() {
             return address.text.clone();
@@ -212,6 +233,7 @@ const fn verdict_color(verdict: Verdict) -> Option<Color> {
 /// One side of the arrow; without an address there is nothing to call it by.
 struct Peer<'a> {
     endpoint: &'a Endpoint,
+    service: Option<&'a Service>,
     address: Option<Address<'a>>,
 }
 
@@ -222,6 +244,24 @@ struct Address<'a> {
     port: Option<u16>,
     /// Of the link layer.
     is_link: bool,
+}
+
+fn source(flow: &Flow) -> Peer<'_> {
+    let foreign = flow.foreign.as_deref();
+    Peer {
+        endpoint: &flow.source,
+        service: foreign.and_then(|foreign| foreign.source_service.as_ref()),
+        address: source_address(flow),
+    }
+}
+
+fn destination(flow: &Flow) -> Peer<'_> {
+    let foreign = flow.foreign.as_deref();
+    Peer {
+        endpoint: &flow.destination,
+        service: foreign.and_then(|foreign| foreign.destination_service.as_ref()),
+        address: destination_address(flow),
+    }
 }
 
 fn source_address(flow: &Flow) -> Option<Address<'_>> {
@@ -297,7 +337,28 @@ fn write_type(flow: &Flow, out: &mut String) {
                 write!(out, "{}", point.number()).ok();
             }
         },
+        Event::OtherL7 { kind, .. } => {
+            out.push_str("l7-");
+            out.push_str(&kind.name().to_ascii_lowercase());
+        }
+        Event::Other { number, .. } => out.push_str(other_type(*number, flow)),
     }
+}
+
+fn other_type(number: u32, flow: &Flow) -> &'static str {
+    let foreign = flow.foreign.as_deref();
+    let word = match number {
+        Event::CAPTURE_NUMBER => {
+            let point = foreign.map_or(0, |foreign| foreign.debug_capture_point);
+            name_of(CAPTURE_POINTS, point)
+        }
+        Event::SOCK_NUMBER => {
+            let point = foreign.map_or(0, |foreign| foreign.sock_xlate_point);
+            name_of(XLATE_WORDS, point)
+        }
+        _ => None,
+    };
+    word.unwrap_or("UNKNOWN")
 }
 
 /// Appends text from an event so that it can't steer a terminal: ESC and CR become visible.

@@ -1,0 +1,360 @@
+//! All filter flags, with what a help text says of them.
+
+/// A flag that becomes a part of a filter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FilterFlag {
+    /// Its name, without dashes.
+    pub name: &'static str,
+    /// Its letter.
+    pub short: Option<char>,
+    /// What its value is called; none if it takes none.
+    pub value: Option<&'static str>,
+    /// What it does, in one line.
+    pub help: &'static str,
+}
+
+/// The flags that mean a part of a filter, in the order of help.
+pub const FILTER_FLAGS: &[FilterFlag] = &[
+    FilterFlag {
+        name: "verdict",
+        short: None,
+        value: Some("VERDICT"),
+        help: "Flows with a verdict: FORWARDED, DROPPED, AUDIT, REDIRECTED, ERROR, TRACED, TRANSLATED",
+    },
+    FilterFlag {
+        name: "type",
+        short: Some('t'),
+        value: Some("TYPE[:SUBTYPE]"),
+        help: "Flows of a type: l7, drop, policy-verdict, trace, trace:to-endpoint …",
+    },
+    FilterFlag {
+        name: "protocol",
+        short: None,
+        value: Some("PROTOCOL"),
+        help: "Flows of a protocol of either layer: tcp, udp, icmp, dns, http …",
+    },
+    FilterFlag {
+        name: "traffic-direction",
+        short: None,
+        value: Some("DIRECTION"),
+        help: "Flows judged for ingress or for egress",
+    },
+    FilterFlag {
+        name: "drop-reason-desc",
+        short: None,
+        value: Some("REASON"),
+        help: "Flows dropped for a reason: POLICY_DENIED, INVALID_SOURCE_IP …",
+    },
+    FilterFlag {
+        name: "pod",
+        short: None,
+        value: Some("[NAMESPACE/]PREFIX"),
+        help: "Flows of pods whose names begin so, on either side",
+    },
+    FilterFlag {
+        name: "from-pod",
+        short: None,
+        value: Some("[NAMESPACE/]PREFIX"),
+        help: "Flows of pods whose names begin so, as the source",
+    },
+    FilterFlag {
+        name: "to-pod",
+        short: None,
+        value: Some("[NAMESPACE/]PREFIX"),
+        help: "Flows of pods whose names begin so, as the destination",
+    },
+    FilterFlag {
+        name: "namespace",
+        short: Some('n'),
+        value: Some("NAMESPACE"),
+        help: "Flows of a namespace, on either side",
+    },
+    FilterFlag {
+        name: "from-namespace",
+        short: None,
+        value: Some("NAMESPACE"),
+        help: "Flows of a namespace, as the source",
+    },
+    FilterFlag {
+        name: "to-namespace",
+        short: None,
+        value: Some("NAMESPACE"),
+        help: "Flows of a namespace, as the destination",
+    },
+    FilterFlag {
+        name: "all-namespaces",
+        short: Some('A'),
+        value: None,
+        help: "Flows of pods of any namespace, on either side",
+    },
+    FilterFlag {
+        name: "from-all-namespaces",
+        short: None,
+        value: None,
+        help: "Flows from pods of any namespace",
+    },
+    FilterFlag {
+        name: "to-all-namespaces",
+        short: None,
+        value: None,
+        help: "Flows to pods of any namespace",
+    },
+    FilterFlag {
+        name: "label",
+        short: Some('l'),
+        value: Some("SELECTOR"),
+        help: "Flows of endpoints with labels: app=web, 'app in (a,b)', !x, reserved:world, on either side",
+    },
+    FilterFlag {
+        name: "from-label",
+        short: None,
+        value: Some("SELECTOR"),
+        help: "Flows of endpoints with labels: app=web, 'app in (a,b)', !x, reserved:world, as the source",
+    },
+    FilterFlag {
+        name: "to-label",
+        short: None,
+        value: Some("SELECTOR"),
+        help: "Flows of endpoints with labels: app=web, 'app in (a,b)', !x, reserved:world, as the destination",
+    },
+    FilterFlag {
+        name: "fqdn",
+        short: None,
+        value: Some("PATTERN"),
+        help: "Flows of a name, with * for any part of it, on either side",
+    },
+    FilterFlag {
+        name: "from-fqdn",
+        short: None,
+        value: Some("PATTERN"),
+        help: "Flows of a name, with * for any part of it, as the source",
+    },
+    FilterFlag {
+        name: "to-fqdn",
+        short: None,
+        value: Some("PATTERN"),
+        help: "Flows of a name, with * for any part of it, as the destination",
+    },
+    FilterFlag {
+        name: "ip",
+        short: None,
+        value: Some("ADDRESS"),
+        help: "Flows of an address or a prefix, on either side",
+    },
+    FilterFlag {
+        name: "from-ip",
+        short: None,
+        value: Some("ADDRESS"),
+        help: "Flows of an address or a prefix, as the source",
+    },
+    FilterFlag {
+        name: "to-ip",
+        short: None,
+        value: Some("ADDRESS"),
+        help: "Flows of an address or a prefix, as the destination",
+    },
+    FilterFlag {
+        name: "port",
+        short: None,
+        value: Some("PORT"),
+        help: "Flows of a port, on either side",
+    },
+    FilterFlag {
+        name: "from-port",
+        short: None,
+        value: Some("PORT"),
+        help: "Flows of a port, as the source",
+    },
+    FilterFlag {
+        name: "to-port",
+        short: None,
+        value: Some("PORT"),
+        help: "Flows of a port, as the destination",
+    },
+    FilterFlag {
+        name: "identity",
+        short: None,
+        value: Some("IDENTITY"),
+        help: "Flows of an identity, by number or reserved name, on either side",
+    },
+    FilterFlag {
+        name: "from-identity",
+        short: None,
+        value: Some("IDENTITY"),
+        help: "Flows of an identity, by number or reserved name, as the source",
+    },
+    FilterFlag {
+        name: "to-identity",
+        short: None,
+        value: Some("IDENTITY"),
+        help: "Flows of an identity, by number or reserved name, as the destination",
+    },
+    FilterFlag {
+        name: "service",
+        short: None,
+        value: Some("[NAMESPACE/]PREFIX"),
+        help: "Flows of services whose names begin so, on either side",
+    },
+    FilterFlag {
+        name: "from-service",
+        short: None,
+        value: Some("[NAMESPACE/]PREFIX"),
+        help: "Flows of services whose names begin so, as the source",
+    },
+    FilterFlag {
+        name: "to-service",
+        short: None,
+        value: Some("[NAMESPACE/]PREFIX"),
+        help: "Flows of services whose names begin so, as the destination",
+    },
+    FilterFlag {
+        name: "workload",
+        short: None,
+        value: Some("[KIND/]NAME"),
+        help: "Flows of a workload, on either side",
+    },
+    FilterFlag {
+        name: "from-workload",
+        short: None,
+        value: Some("[KIND/]NAME"),
+        help: "Flows of a workload, as the source",
+    },
+    FilterFlag {
+        name: "to-workload",
+        short: None,
+        value: Some("[KIND/]NAME"),
+        help: "Flows of a workload, as the destination",
+    },
+    FilterFlag {
+        name: "cluster",
+        short: None,
+        value: Some("CLUSTER"),
+        help: "Flows of a cluster, on either side",
+    },
+    FilterFlag {
+        name: "from-cluster",
+        short: None,
+        value: Some("CLUSTER"),
+        help: "Flows of a cluster, as the source",
+    },
+    FilterFlag {
+        name: "to-cluster",
+        short: None,
+        value: Some("CLUSTER"),
+        help: "Flows of a cluster, as the destination",
+    },
+    FilterFlag {
+        name: "snat-ip",
+        short: None,
+        value: Some("ADDRESS"),
+        help: "Flows whose source was translated to an address or a prefix",
+    },
+    FilterFlag {
+        name: "ipv4",
+        short: Some('4'),
+        value: None,
+        help: "Flows of IPv4",
+    },
+    FilterFlag {
+        name: "ipv6",
+        short: Some('6'),
+        value: None,
+        help: "Flows of IPv6",
+    },
+    FilterFlag {
+        name: "ip-version",
+        short: None,
+        value: Some("VERSION"),
+        help: "Flows of a version of IP: none, v4, v6",
+    },
+    FilterFlag {
+        name: "tcp-flags",
+        short: None,
+        value: Some("FLAGS"),
+        help: "Flows with all of these TCP flags set: SYN,ACK",
+    },
+    FilterFlag {
+        name: "http-status",
+        short: None,
+        value: Some("STATUS"),
+        help: "Responses with a status: 404, 40+, 4+",
+    },
+    FilterFlag {
+        name: "http-method",
+        short: None,
+        value: Some("METHOD"),
+        help: "Requests and responses of a method",
+    },
+    FilterFlag {
+        name: "http-path",
+        short: None,
+        value: Some("REGEX"),
+        help: "The same, by the path of the URL",
+    },
+    FilterFlag {
+        name: "http-url",
+        short: None,
+        value: Some("REGEX"),
+        help: "The same, by the URL",
+    },
+    FilterFlag {
+        name: "http-header",
+        short: None,
+        value: Some("NAME:VALUE"),
+        help: "The same, by a line of the head",
+    },
+    FilterFlag {
+        name: "trace-id",
+        short: None,
+        value: Some("ID"),
+        help: "Flows of a W3C trace",
+    },
+    FilterFlag {
+        name: "ip-trace-id",
+        short: None,
+        value: Some("ID"),
+        help: "Flows whose packets carry an id",
+    },
+    FilterFlag {
+        name: "uuid",
+        short: None,
+        value: Some("UUID"),
+        help: "The flow with this id",
+    },
+    FilterFlag {
+        name: "interface",
+        short: None,
+        value: Some("NAME"),
+        help: "Flows seen at an interface",
+    },
+    FilterFlag {
+        name: "node-name",
+        short: None,
+        value: Some("[CLUSTER/]NODE"),
+        help: "Flows of nodes, with * for any part of the name",
+    },
+    FilterFlag {
+        name: "node-label",
+        short: None,
+        value: Some("SELECTOR"),
+        help: "Flows of nodes with labels",
+    },
+    FilterFlag {
+        name: "encrypted",
+        short: None,
+        value: None,
+        help: "Flows seen encrypted",
+    },
+    FilterFlag {
+        name: "unencrypted",
+        short: None,
+        value: None,
+        help: "Flows not seen encrypted",
+    },
+    FilterFlag {
+        name: "cel-expression",
+        short: None,
+        value: Some("EXPRESSION"),
+        help: "Not implemented: it is refused",
+    },
+];

@@ -1,0 +1,104 @@
+//! What other agents tell of a flow and ours don't: kept, so that what was read is shown and written as
+//! it was.
+
+use std::sync::Arc;
+
+use crate::packet::{Ip, L4};
+
+/// The fields of Hubble's flow that no event of ours has. All are empty unless an agent set them.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Foreign {
+    /// `key=value` of the node.
+    pub node_labels: Vec<Arc<str>>,
+    /// The service that the source's address is.
+    pub source_service: Option<Service>,
+    /// The service that the destination's address is.
+    pub destination_service: Option<Service>,
+    /// The id of the W3C trace that a request belongs to, in hexadecimal; empty for none.
+    pub trace_id: Arc<str>,
+    /// The id that a packet carries in an option of its IP header; 0 for none.
+    pub ip_trace_id: u64,
+    /// The option that carries it.
+    pub ip_option_type: u32,
+    /// The packet around it.
+    pub tunnel: Option<Tunnel>,
+    /// Where a debug message was captured.
+    pub debug_capture_point: u32,
+    /// Where a socket's address was translated.
+    pub sock_xlate_point: u32,
+    /// The socket.
+    pub socket_cookie: u64,
+    /// The socket's cgroup.
+    pub cgroup_id: u64,
+    /// How many flows this one stands for: inbound, outbound, of unknown direction.
+    pub aggregate: Option<[u32; 3]>,
+}
+
+/// A service by its name.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Service {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+}
+
+/// The packet around a packet.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Tunnel {
+    /// The protocol: 1 VXLAN, 2 GENEVE.
+    pub protocol: u32,
+    /// Its network layer.
+    pub ip: Option<Ip>,
+    /// Its transport layer.
+    pub l4: Option<L4>,
+    /// Its network identifier.
+    pub vni: u32,
+}
+
+/// Names of an enum whose numbers have gaps.
+type Names = &'static [(u32, &'static str)];
+
+pub(crate) const TUNNELS: Names = &[(0, "UNKNOWN"), (1, "VXLAN"), (2, "GENEVE")];
+
+pub(crate) const CAPTURE_POINTS: Names = &[
+    (0, "DBG_CAPTURE_POINT_UNKNOWN"),
+    (4, "DBG_CAPTURE_DELIVERY"),
+    (5, "DBG_CAPTURE_FROM_LB"),
+    (6, "DBG_CAPTURE_AFTER_V46"),
+    (7, "DBG_CAPTURE_AFTER_V64"),
+    (8, "DBG_CAPTURE_PROXY_PRE"),
+    (9, "DBG_CAPTURE_PROXY_POST"),
+    (10, "DBG_CAPTURE_SNAT_PRE"),
+    (11, "DBG_CAPTURE_SNAT_POST"),
+];
+
+pub(crate) const XLATE_POINTS: Names = &[
+    (0, "SOCK_XLATE_POINT_UNKNOWN"),
+    (1, "SOCK_XLATE_POINT_PRE_DIRECTION_FWD"),
+    (2, "SOCK_XLATE_POINT_POST_DIRECTION_FWD"),
+    (3, "SOCK_XLATE_POINT_PRE_DIRECTION_REV"),
+    (4, "SOCK_XLATE_POINT_POST_DIRECTION_REV"),
+];
+
+/// What a printer says for a point where a socket's address was translated.
+pub(crate) const XLATE_WORDS: Names = &[
+    (1, "pre-xlate-fwd"),
+    (2, "post-xlate-fwd"),
+    (3, "pre-xlate-rev"),
+    (4, "post-xlate-rev"),
+];
+
+pub(crate) fn name_of(names: Names, number: u32) -> Option<&'static str> {
+    names
+        .iter()
+        .find(|(it, _)| *it == number)
+        .map(|(_, name)| *name)
+}
+
+pub(crate) fn number_of(names: Names, name: &str) -> Option<u32> {
+    names
+        .iter()
+        .find(|(_, it)| *it == name)
+        .map(|(number, _)| *number)
+}

@@ -1,0 +1,151 @@
+//! What a reader of the ring wants: where to begin, what to leave out, when to end. As Hubble's Observer
+//! has it, to the order of the rules.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::filter::Filter;
+use crate::flow::Flow;
+use crate::lost::LostEvents;
+use crate::ring::{Batch, Cursor, Ring};
+use crate::time::Time;
+
+/// Which flows of a ring are wanted.
+#[derive(Clone, Default, Debug)]
+pub struct Query {
+    /// How many; 0 for no limit. With `follow` it only says how far back to begin.
+    pub number: u64,
+    /// The oldest, not the newest.
+    pub first: bool,
+    /// And those that come.
+    pub follow: bool,
+    /// None before it.
+    pub since: Option<Time>,
+    /// None after it; the first one after it is the end.
+    pub until: Option<Time>,
+    /// Which of them.
+    pub filter: Filter,
+}
+
+/// A query that makes no sense.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum QueryError {
+    /// What is first never changes.
+    #[error("first cannot be specified with follow")]
+    FirstWithFollow,
+}
+
+/// A query on its way through the ring.
+#[derive(Debug)]
+pub struct Reader {
+    query: Query,
+    cursor: Cursor,
+    /// How many flows are still wanted; none for no limit.
+    left: Option<u64>,
+    is_over: bool,
+    lost: u64,
+    told_at: Option<Instant>,
+}
+
+/// How often a reader is told of lost events.
+pub const LOST_EVENTS_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Query {
+    /// Whether the rules of time and the filter let a flow pass.
+    #[must_use]
+    pub fn wants(&self, flow: &Flow) -> bool {
+        let is_early = self.since.is_some_and(|since| flow.time < Some(since));
+        !is_early && self.filter.matches(flow)
+    }
+
+    /// Whether a flow is after the last that may be wanted.
+    #[must_use]
+    pub fn is_past(&self, flow: &Flow) -> bool {
+        self.until.is_some_and(|until| flow.time > Some(until))
+    }
+}
+
+impl Reader {
+    /// A reader that begins where its query says, among what the ring holds.
+    ///
+    /// # Errors
+    ///
+    /// See [`QueryError`].
+    pub fn new(query: Query, ring: &Ring) -> Result<Self, QueryError> {
+        if query.first && query.follow {
+            return Err(QueryError::FirstWithFollow);
+        }
+        let left = (query.number > 0 && !query.follow).then_some(query.number);
+        Ok(Self {
+            cursor: begin(&query, ring),
+            left,
+            query,
+            is_over: false,
+            lost: 0,
+            told_at: None,
+        })
+    }
+
+    /// Where it goes on.
+    #[must_use]
+    pub const fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
+    /// Whether it waits for what comes.
+    #[must_use]
+    pub const fn follows(&self) -> bool {
+        self.query.follow
+    }
+
+    /// Whether nothing more is wanted.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Takes what was read at its cursor, and gives what is wanted of it.
+    pub fn take(&mut self, batch: Batch) -> Vec<Arc<Flow>> {
+        self.cursor = batch.cursor;
+        self.lost += batch.lost;
+        let mut wanted = Vec::new();
+        for flow in batch.flows {
+            if self.is_over || self.query.is_past(&flow) {
+                self.is_over = true;
+                break;
+            }
+            if !self.query.wants(&flow) {
+                continue;
+            }
+            wanted.push(flow);
+            if let Some(left) = &mut self.left {
+                *left -= 1;
+                self.is_over = *left == 0;
+            }
+        }
+        wanted
+    }
+
+    /// What was lost since this was last told, at most once in [`LOST_EVENTS_INTERVAL`]. Filters never
+    /// hide it.
+    pub fn lost(&mut self, now: Instant) -> Option<LostEvents> {
+        let is_due = self
+            .told_at
+            .is_none_or(|at| now.saturating_duration_since(at) >= LOST_EVENTS_INTERVAL);
+        if self.lost == 0 || !is_due {
+            return None;
+        }
+        self.told_at = Some(now);
+        Some(LostEvents::in_ring(std::mem::take(&mut self.lost)))
+    }
+}
+
+fn begin(query: &Query, ring: &Ring) -> Cursor {
+    let has_number = query.number > 0;
+    match (query.first, query.since) {
+        (_, Some(_)) | (true, None) => ring.start(),
+        (false, None) if query.follow && !has_number => ring.end(),
+        (false, None) if !has_number => ring.start(),
+        (false, None) => ring.place_of_last(query.number, |flow| query.wants(flow)),
+    }
+}

@@ -1,0 +1,88 @@
+//! Flows of a file, as a daemon would show them that had seen them.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+
+use flow::limits::LINE_OCTETS_MAX;
+use flow::{Line, Query};
+
+use super::sink::Sink;
+
+/// Shows what is wanted of a file's lines. Those that are no events are told and left out.
+pub(super) fn read(path: &Path, query: Query, sink: &mut Sink) -> anyhow::Result<()> {
+    let named = |error: io::Error| anyhow::anyhow!("{}: {error}", path.display());
+    let mut input: Box<dyn BufRead> = match path.to_str() {
+        Some("-") => Box::new(BufReader::new(io::stdin())),
+        _ => Box::new(BufReader::new(File::open(path).map_err(named)?)),
+    };
+    let mut choice = Choice::new(query);
+    let limit = u64::try_from(LINE_OCTETS_MAX + 1).unwrap_or(u64::MAX);
+    let mut text = Vec::new();
+    for number in 1_u64.. {
+        text.clear();
+        let read = (&mut input).take(limit).read_until(b'\n', &mut text);
+        if read.map_err(named)? == 0 || choice.is_over {
+            break;
+        }
+        let line = text.strip_suffix(b"\n").unwrap_or(&text);
+        if line.len() > LINE_OCTETS_MAX {
+            let path = path.display();
+            anyhow::bail!("{path}:{number}: a line of more than {LINE_OCTETS_MAX} octets");
+        }
+        let line = String::from_utf8_lossy(line);
+        match Line::parse(&line) {
+            Ok(line) => choice.take(line, sink)?,
+            Err(_) if line.trim().is_empty() => {}
+            Err(error) => anstream::eprintln!("{}:{number}: left out: {error}", path.display()),
+        }
+    }
+    choice
+        .kept
+        .iter()
+        .try_for_each(|line| sink.show(line, None))
+}
+
+/// What is wanted of lines that come one by one. Lost events always are, and are not counted.
+struct Choice {
+    query: Query,
+    /// Flows so far.
+    flows: u64,
+    /// Lines that wait, where only the last are wanted.
+    kept: VecDeque<Line>,
+    is_over: bool,
+}
+
+impl Choice {
+    fn new(query: Query) -> Self {
+        Self {
+            query,
+            flows: 0,
+            kept: VecDeque::new(),
+            is_over: false,
+        }
+    }
+
+    fn take(&mut self, line: Line, sink: &mut Sink) -> anyhow::Result<()> {
+        if let Line::Flow(flow) = &line {
+            self.is_over = self.query.is_past(flow);
+            if self.is_over || !self.query.wants(flow) {
+                return Ok(());
+            }
+            self.flows += 1;
+        }
+        let number = self.query.number;
+        let is_forward = self.query.first || self.query.since.is_some() || number == 0;
+        if is_forward {
+            self.is_over = number > 0 && self.flows == number;
+            return sink.show(&line, None);
+        }
+        self.kept.push_back(line);
+        while self.flows > number {
+            let gone = self.kept.pop_front();
+            self.flows -= u64::from(matches!(gone, Some(Line::Flow(_))));
+        }
+        Ok(())
+    }
+}

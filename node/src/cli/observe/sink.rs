@@ -1,0 +1,112 @@
+//! Where flows are printed, in the form that is wanted.
+
+use std::io::{self, Write};
+
+use flow::{FieldMask, Line, Printer, Table};
+
+use super::Form;
+
+/// Standard output, and what it has seen.
+pub(super) struct Sink {
+    out: io::StdoutLock<'static>,
+    text: String,
+    printer: Printer,
+    form: Form,
+    mask: FieldMask,
+    table: Table,
+    is_first: bool,
+}
+
+impl Sink {
+    pub(super) fn new(printer: Printer, form: Form, mask: FieldMask) -> Self {
+        Self {
+            out: io::stdout().lock(),
+            text: String::new(),
+            table: Table::new(printer),
+            printer,
+            form,
+            mask,
+            is_first: true,
+        }
+    }
+
+    /// Prints an event; `as_read` is its line, if it may be printed as it came.
+    pub(super) fn show(&mut self, line: &Line, as_read: Option<&str>) -> anyhow::Result<()> {
+        self.text.clear();
+        match self.form {
+            Form::Compact => self.compact(line),
+            Form::Dict => self.dict(line),
+            Form::Json => self.json(line, as_read),
+            Form::Table => self.row(line),
+        }
+        self.is_first = false;
+        self.flush()
+    }
+
+    /// Prints what had to wait for all.
+    pub(super) fn end(mut self) -> anyhow::Result<()> {
+        self.text.clear();
+        if self.form == Form::Table && !self.is_first {
+            self.table.write(&mut self.text);
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> anyhow::Result<()> {
+        self.out.write_all(self.text.as_bytes())?;
+        Ok(self.out.flush()?)
+    }
+
+    fn compact(&mut self, line: &Line) {
+        match line {
+            Line::Flow(flow) => self.printer.write(flow, &mut self.text),
+            Line::LostEvents { lost, time, .. } => {
+                self.printer.write_lost(lost, *time, &mut self.text);
+            }
+        }
+        self.text.push('\n');
+    }
+
+    fn dict(&mut self, line: &Line) {
+        if !self.is_first {
+            self.text.push_str(Printer::BETWEEN);
+        }
+        match line {
+            Line::Flow(flow) => self.printer.write_dict(flow, &mut self.text),
+            Line::LostEvents { lost, time, .. } => {
+                self.printer.write_dict_lost(lost, *time, &mut self.text);
+            }
+        }
+    }
+
+    fn json(&mut self, line: &Line, as_read: Option<&str>) {
+        match (line, as_read.filter(|_| self.mask.is_all())) {
+            (_, Some(as_read)) => self.text.push_str(as_read),
+            (Line::Flow(flow), None) => flow.write_wanted_line(&self.mask, &mut self.text),
+            (
+                Line::LostEvents {
+                    lost,
+                    node_name,
+                    time,
+                },
+                None,
+            ) => {
+                lost.write_exporter_line(node_name, *time, &mut self.text);
+            }
+        }
+        self.text.push('\n');
+    }
+
+    fn row(&mut self, line: &Line) {
+        match line {
+            Line::Flow(flow) => self.table.push(flow),
+            Line::LostEvents { lost, time, .. } => self.table.push_lost(lost, *time),
+        }
+    }
+}
+
+/// Whether a reader of what is printed has gone.
+pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

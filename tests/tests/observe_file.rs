@@ -1,0 +1,175 @@
+//! `namegate observe --input-file`: flows of a file in each form, by each flag, byte for byte as the stock
+//! `hubble observe` shows them. What is expected was measured: see flow/tests/data/README.md.
+
+#![expect(clippy::unwrap_used, reason = "a test may die")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use namegate_tests::Daemon;
+
+const CASES: &str = include_str!("../../flow/tests/data/cases.txt");
+
+/// The text of numbered lines.
+fn unnumbered(text: &str) -> String {
+    let lines = text.lines().map(|line| line.split_once('\t').unwrap().1);
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+struct Flows {
+    file: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Flows {
+    fn of(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("flows.json");
+        fs::write(&file, text).unwrap();
+        Self {
+            file,
+            _folder: folder,
+        }
+    }
+
+    fn observe(&self, flags: &[&str]) -> Output {
+        let mut command = Command::new(Daemon::binary().unwrap());
+        let command = command.arg("observe").arg("--input-file").arg(&self.file);
+        command.args(flags).output().unwrap()
+    }
+
+    fn shows(&self, flags: &[&str]) -> String {
+        let output = self.observe(flags);
+        assert!(output.status.success(), "{flags:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+#[test]
+fn each_form_is_hubbles_to_the_byte() {
+    let flows = Flows::of(&unnumbered(CASES));
+    macro_rules! data {
+        ($name:literal) => {
+            include_str!(concat!("../../flow/tests/data/", $name))
+        };
+    }
+    for (flags, expected) in [
+        ("", unnumbered(data!("expected.compact.txt"))),
+        ("-o jsonpb", unnumbered(data!("expected.json.txt"))),
+        ("-o dict", data!("expected.dict.txt").to_owned()),
+        ("-o table", data!("expected.table.txt").to_owned()),
+        (
+            "--color always",
+            unnumbered(data!("expected.compact.color.txt")),
+        ),
+        (
+            "--numeric --time-format RFC3339Nano",
+            unnumbered(data!("expected.compact.numeric.txt")),
+        ),
+        (
+            "--print-node-name --print-policy-names",
+            unnumbered(data!("expected.compact.node-policy.txt")),
+        ),
+    ] {
+        let flags: Vec<_> = flags.split_whitespace().collect();
+        assert_eq!(flows.shows(&flags), expected, "{flags:?}");
+    }
+}
+
+/// The words of a line of the table; quotes keep blanks together.
+fn words(line: &str) -> Vec<String> {
+    if line.starts_with("--allowlist") || line.starts_with("--denylist") {
+        return line.split(' ').map(str::to_owned).collect();
+    }
+    let parts = line.split('"').enumerate();
+    let words = parts.flat_map(|(at, part)| match at % 2 {
+        0 => part.split_whitespace().map(str::to_owned).collect(),
+        _ => vec![part.to_owned()],
+    });
+    words.collect()
+}
+
+#[test]
+fn each_set_of_flags_shows_what_hubble_shows() {
+    let flows = Flows::of(&unnumbered(CASES));
+    let all: Vec<_> = unnumbered(include_str!("../../flow/tests/data/expected.json.txt"))
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    for row in include_str!("../../flow/tests/data/filters.tsv")
+        .lines()
+        .skip(1)
+    {
+        let columns: Vec<_> = row.split('\t').collect();
+        // No CEL here; lost events are shown always and not counted.
+        if columns[0].starts_with("--cel") || columns[0] == "--last 3" {
+            continue;
+        }
+        let words = words(columns[0]);
+        let mut flags: Vec<_> = words.iter().map(String::as_str).collect();
+        flags.extend(["-o", "json"]);
+        let shown = flows.shows(&flags);
+        let shown: Vec<_> = shown.lines().filter(|it| it.contains("\"flow\"")).collect();
+        let expected = columns[3].split(',').filter_map(|it| it.parse().ok());
+        let expected: Vec<_> = expected
+            .filter(|number: &usize| ![70, 71].contains(number))
+            .map(|number| all[number - 1].as_str())
+            .collect();
+        assert_eq!(shown, expected, "{}", columns[0]);
+    }
+}
+
+#[test]
+fn wrong_flags_end_with_one_and_say_which() {
+    let flows = Flows::of(&unnumbered(CASES));
+    for row in include_str!("../../flow/tests/data/errors.tsv")
+        .lines()
+        .skip(1)
+    {
+        let line = row.split('\t').next().unwrap();
+        let words = words(line);
+        let flags: Vec<_> = words.iter().map(String::as_str).collect();
+        let output = flows.observe(&flags);
+        assert_eq!(output.status.code(), Some(1), "{line}: {output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        let names = |word: &&str| said.contains(word.trim_start_matches('-'));
+        assert!(flags.iter().any(names), "{line}: {said}");
+    }
+}
+
+#[test]
+fn only_the_fields_that_are_wanted_are_written() {
+    let flows = Flows::of(&unnumbered(CASES));
+    let flags = "-o json --first 1 --field-mask time,source.pod_name,l7.dns.query";
+    let flags: Vec<_> = flags.split(' ').collect();
+    assert_eq!(
+        flows.shows(&flags),
+        "{\"flow\":{\"time\":\"2026-03-05T09:07:01.037Z\",\"source\":{\"pod_name\":\
+         \"cart-6f7c9d5b8-x2x4p\"},\"l7\":{\"dns\":{\"query\":\"api.example.com.\"}}},\
+         \"node_name\":\"prod/node-1\",\"time\":\"2026-03-05T09:07:01.037Z\"}\n"
+    );
+}
+
+#[test]
+fn what_is_no_event_is_told_and_left_out_and_too_long_a_line_ends_it() {
+    let first = unnumbered(CASES).lines().next().unwrap().to_owned();
+    let flows = Flows::of(&format!("nope\n\n{{\"agent_event\":{{}}}}\n{first}\n"));
+    let output = flows.observe(&[]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.stdout.iter().filter(|it| **it == b'\n').count(), 1);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains(":1: left out") && said.contains(":3: left out"),
+        "{said}"
+    );
+
+    let flows = Flows::of(&format!("{first}\n{}\n", "x".repeat(65_536)));
+    let output = flows.observe(&[]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains(":2: a line of more than 65535 octets"),
+        "{said}"
+    );
+}
