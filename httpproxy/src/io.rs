@@ -1,11 +1,11 @@
 //! Sockets: connections that come redirected, and those in a client's name.
 
 pub(crate) mod access;
-mod bound;
 mod connection;
 mod detect;
 pub(crate) mod host;
 mod http1;
+mod named;
 mod places;
 pub(crate) mod server;
 mod stream;
