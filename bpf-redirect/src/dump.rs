@@ -568,6 +568,7 @@ fn verdict_word(number: u8) -> Field {
         Verdict::AuditUnmatched => "audit-unmatched",
         Verdict::Allow => "allow",
         Verdict::AuditDeny => "audit-deny",
+        Verdict::Refuse => "refuse",
         Verdict::Redirect => "redirect",
         Verdict::FailAuthentication => "fail-authentication",
         Verdict::Deny => "deny",

@@ -252,7 +252,8 @@ fn upstream_flows_and_next_hops_forget_the_oldest() {
 }
 
 /// What the verifier may walk through of each program: a quarter of what it takes, and far less where that is
-/// enough. A program that reaches its number is looked at before the number is raised.
+/// enough. A program that reaches its number is looked at before the number is raised. An older verifier knows
+/// fewer states for equal and walks further: on Linux 6.1 [`WALKED_FURTHER_MAX`] times as far.
 const WALKED_MAX: [(Hook, u32); 5] = [
     (Hook::FromEndpoint, 250_000),
     (Hook::ToEndpoint, 250_000),
@@ -261,13 +262,21 @@ const WALKED_MAX: [(Hook, u32); 5] = [
     (Hook::GateOut, 500),
 ];
 
+const WALKED_FURTHER_MAX: u32 = 2;
+
 #[test]
 fn every_program_is_verified_within_its_budget() {
     need_root();
-    let mut datapath = Datapath::load(99, HookMode::Tcx, None).unwrap();
+    let mode = HookMode::probe();
+    let factor = match mode {
+        HookMode::Tcx => 1,
+        HookMode::Clsact => WALKED_FURTHER_MAX,
+    };
+    let mut datapath = Datapath::load(99, mode, None).unwrap();
     for (hook, most) in WALKED_MAX {
         let walked = datapath.verified_instructions(hook).unwrap().unwrap();
-        assert!(walked < most, "{hook:?}: {walked} of {most}");
+        println!("{hook:?}: {walked} of {most}, times {factor}");
+        assert!(walked < most * factor, "{hook:?}: {walked} of {most}");
     }
     for (name, walked) in datapath.verified_for_cgroups().unwrap() {
         let most = match name {
@@ -276,6 +285,7 @@ fn every_program_is_verified_within_its_budget() {
             _ => 1_000,
         };
         let walked = walked.unwrap();
-        assert!(walked < most, "{name}: {walked} of {most}");
+        println!("{name}: {walked} of {most}, times {factor}");
+        assert!(walked < most * factor, "{name}: {walked} of {most}");
     }
 }

@@ -6,4 +6,5 @@ mod pool;
 mod side;
 pub(crate) mod tcp;
 pub(crate) mod udp;
+pub(crate) mod waiting;
 mod way;

@@ -33,6 +33,7 @@ pub use core::tally::{Counters, Quirk};
 pub use frames::{FrameError, Frames, write_frame};
 pub use io::host::{Host, Proxy};
 pub use io::tcp::TcpServer;
-pub use io::udp::{StopUdp, UdpWorker};
+pub use io::udp::{Own, OwnQuery, StopUdp, UdpWorker};
+pub use io::waiting::{Kept, Waiting, WaitingFile, last_alive_ns};
 pub use question::{Flags, HEADER_OCTETS, Header, RawQuestion, Rcode};
 pub use refuse::{DnssecOk, Ede, OwnAnswer, Repeated, write_answer, write_truncated};

@@ -76,3 +76,16 @@ pub const TCP_CONNECTIONS_PER_ENDPOINT_MAX: usize = 64;
 pub const TCP_IDLE_MAX: Duration = Duration::from_secs(30);
 /// Octets that wait for a slow reader of a TCP connection; then it is closed.
 pub const TCP_UNREAD_OCTETS_MAX: usize = 256 << 10;
+
+/// Queries of one worker over UDP that are noted for the next daemon until they are answered, should this
+/// one die; one more takes another's place, which a crash then loses.
+pub const WAITING_PER_WORKER_MAX: usize = 4_096;
+/// Octets of a query that is noted so; a longer one is lost with a crash.
+pub const WAITING_OCTETS_MAX: usize = 256;
+/// Age of a query that is asked again by the next daemon; whoever asked an older one has asked again
+/// or given up.
+pub const WAITING_AGE_MAX: Duration = Duration::from_secs(4);
+/// Queries of the daemon's own that wait for their worker; one more is not asked.
+pub const OWN_QUERIES_MAX: usize = 256;
+/// Datagrams that are thrown away from a socket that nobody read for longer; what is left is answered.
+pub const STALE_DATAGRAMS_MAX: usize = 65_536;

@@ -1,7 +1,14 @@
-//! What the tests share: messages built octet by octet, random numbers that repeat, the corpus.
+//! What the tests share: messages built octet by octet, permits, random numbers that repeat, the corpus.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use policy::{
+    Cast, Compiler, DnsPermit, Identities, Labels, LocalEndpoint, Options, Question, Source,
+    Workload,
+};
+
+use crate::core::step::Origin;
 
 pub(crate) const A: u16 = 1;
 pub(crate) const CNAME: u16 = 5;
@@ -177,4 +184,47 @@ pub(crate) fn check_corpus<'a>(target: &str, cases: impl IntoIterator<Item = (&'
         written.is_empty(),
         "missing or old, written now: {written:?}"
     );
+}
+
+/// A real permit: a policy that lets every name be asked of every server, at the port of this one, judges
+/// the question.
+pub(crate) fn permit_for(origin: Origin, question: Question) -> DnsPermit {
+    let policy = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: all-names}
+spec:
+  endpointSelector: {}
+  egress:
+  - toPorts:
+    - ports: [{port: 'PORT', protocol: ANY}]
+      rules: {dns: [{matchPattern: '*'}]}
+"
+    .replace("PORT", &origin.server.port().to_string());
+    let loaded = policy::load(&[Source {
+        path: "all.yaml".into(),
+        text: policy.into(),
+    }]);
+    let workload = Workload {
+        namespace: "default".into(),
+        name: "client".into(),
+        labels: Labels::default(),
+        ports: policy::NamedPorts::new(),
+    };
+    let cast = Cast {
+        endpoints: vec![LocalEndpoint {
+            id: origin.endpoint,
+            workload,
+            addresses: vec![origin.client.ip()],
+            audit: false,
+        }],
+        ..Cast::default()
+    };
+    let mut identities = Identities::new();
+    let snapshot = Compiler::new()
+        .build(1, (&loaded.set, &cast, Options::default()), &mut identities)
+        .unwrap();
+    snapshot
+        .judge_dns(origin.endpoint, origin.server, origin.protocol, &question)
+        .unwrap()
 }

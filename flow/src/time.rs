@@ -59,6 +59,17 @@ impl Time {
         text
     }
 
+    /// The time as it stands in the names of files that were put aside: `2026-03-05T09-07-01.037`.
+    #[must_use]
+    pub fn file_stamp(self) -> String {
+        let parts = Parts::of(self);
+        let mut text = String::new();
+        parts.write_date_time(&mut text);
+        let mut text = text.replace(':', "-");
+        write!(text, ".{:03}", parts.nanos / 1_000_000).ok();
+        text
+    }
+
     /// Appends the time as protobuf's JSON has it: 0, 3, 6 or 9 digits, whichever is exact.
     pub(crate) fn write_json(self, out: &mut String) {
         let parts = Parts::of(self);

@@ -29,6 +29,8 @@ impl TracePoint {
     pub const TO_STACK: Self = Self(3);
     /// As the workload sent it.
     pub const FROM_ENDPOINT: Self = Self(5);
+    /// As the proxy sent it.
+    pub const FROM_PROXY: Self = Self(6);
 
     const TO_ENDPOINT_FIELD: u8 = 101;
 

@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use policy::http::{HttpPermit, Request};
+use policy::http::{HttpPermit, Path, Request};
 
 use crate::core::buffer::Buffer;
 use crate::core::framing::{BadBody, Body, Framing, Written};
 use crate::core::head::refusal::BadHead;
 use crate::core::head::request::RequestReader;
 use crate::core::head::response::{Asked, ResponseReader};
+use crate::core::target::{Target, read_target};
 use crate::{
     ClientHello, ClientHelloReader, Connection, Denied, HelloState, Judge, Now, Origin, Scheme,
     Settings,
@@ -36,6 +37,44 @@ pub fn http_head(bytes: &[u8]) {
             assert!(is_line(field.name.of(bytes)) && is_line(field.value.of(bytes)));
         }
     }
+}
+
+/// A request as it is read, for comparison with what others read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadRequest {
+    /// As it was sent.
+    pub method: String,
+    /// As it was sent.
+    pub target: String,
+    /// All lines, in order.
+    pub fields: Vec<(String, Vec<u8>)>,
+    /// How many octets its head takes.
+    pub octets: usize,
+}
+
+/// Reads a request up to where a policy would be asked. None if it isn't whole, or is refused.
+#[must_use]
+pub fn read_request(bytes: &[u8]) -> Option<ReadRequest> {
+    let mut reader = RequestReader::default();
+    let head = reader.read(bytes).ok()??;
+    let method = head.method.text(bytes);
+    let host = head.host.map(|host| host.text(bytes));
+    let target = read_target(method, head.target.of(bytes), (host, Scheme::Http)).ok()?;
+    match target {
+        Target::Tunnel(_) if head.framing != Framing::Length(0) => return None,
+        Target::Tunnel(_) => {}
+        Target::Path(path) => _ = Path::parse(&path).ok()?,
+    }
+    let fields = reader.fields.iter().map(|field| {
+        let name = field.name.text(bytes).to_owned();
+        (name, field.value.of(bytes).to_vec())
+    });
+    Some(ReadRequest {
+        method: method.to_owned(),
+        target: head.target.text(bytes).to_owned(),
+        fields: fields.collect(),
+        octets: head.octets,
+    })
 }
 
 /// A response's head: the same whole and octet by octet.

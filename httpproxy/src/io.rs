@@ -5,6 +5,7 @@ mod connection;
 mod detect;
 pub(crate) mod host;
 mod http1;
+mod lane;
 mod named;
 mod places;
 pub(crate) mod server;

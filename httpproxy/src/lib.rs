@@ -26,6 +26,6 @@ pub use core::sniff::{Sniffed, sniff, sniff_anything};
 pub use core::step::{Connect, Denied, Judge, Now, Origin, Paths, Queries, Scheme, Settings};
 pub use io::access::{Party, Redirected, Scope};
 pub use io::host::{Host, Proxy};
-pub use io::server::HttpServer;
+pub use io::server::{HttpServer, Stages};
 pub use io::tally::Counters;
-pub use told::{Named, News, Refusal, Refused, Said};
+pub use told::{Named, News, Refusal, Refused, Said, TunnelEnd, TunnelEnded};

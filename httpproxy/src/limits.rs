@@ -1,4 +1,5 @@
-//! Every bound of the HTTP path, with its unit and with what happens beyond it.
+//! Every bound of the HTTP path, with its unit and with what happens beyond it. Some are defaults, for
+//! which `namegate run` has an option.
 
 use std::time::Duration;
 
@@ -12,8 +13,12 @@ pub const CONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 pub const DETECT_WAIT_MAX: Duration = Duration::from_secs(15);
 /// How long a ClientHello may take from its first octet; then the connection is reset.
 pub const HELLO_WAIT_MAX: Duration = Duration::from_secs(10);
-/// How long nothing may move through a tunnel; then it is closed.
-pub const TUNNEL_IDLE_MAX: Duration = Duration::from_secs(3_600);
+/// Octets of a tunnel, in one direction, after which what follows goes through a pipe.
+pub const TUNNEL_BULK_AFTER_OCTETS: u64 = 1 << 20;
+/// Octets of a body that are still to come, from which on they go through a pipe.
+pub const BODY_BULK_OCTETS_MIN: u64 = 256 << 10;
+/// Pipes that are in use at a time, for large bodies and long tunnels; beyond them octets are copied.
+pub const PIPES_MAX: usize = 256;
 /// Octets that a tunnel holds for a side that doesn't take them; then the other side isn't read.
 pub const TUNNEL_OCTETS_MAX: usize = 64 << 10;
 
@@ -70,7 +75,7 @@ pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 pub const HEAD_WAIT: Duration = Duration::from_secs(10);
 /// How long a body may rest; then both sides are closed.
 pub const STREAM_IDLE: Duration = Duration::from_secs(300);
-/// How long a tunnel may rest; then both sides are closed.
+/// How long nothing may move through a tunnel; then both sides are reset.
 pub const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 /// After which silence of the server a client that waits for a 100 gets one of ours.
 pub const CONTINUE_WAIT: Duration = Duration::from_millis(250);

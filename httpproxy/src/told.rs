@@ -16,6 +16,8 @@ pub enum News {
     Http(Redirected, Told),
     /// It was seen what a connection says that is bound to names.
     Named(Box<Named>),
+    /// A tunnel that is no request's has ended: TLS by its server name, or what no rule looks into.
+    Tunnel(Box<TunnelEnd>),
 }
 
 /// What a connection that is bound to names has said, where it is no request.
@@ -47,6 +49,44 @@ pub enum Said {
     Nothing,
     /// What would be refused, were it not only audited.
     Unfit(Refusal),
+}
+
+/// The end of a tunnel.
+#[derive(Clone, Debug)]
+pub struct TunnelEnd {
+    /// When.
+    pub at: Instant,
+    /// Since when there was something to move.
+    pub begin: Instant,
+    /// Of which connection.
+    pub redirected: Redirected,
+    /// The rule that allowed it.
+    pub rule: RuleId,
+    /// The server that a ClientHello named.
+    pub server_name: Option<String>,
+    /// How.
+    pub end: TunnelEnded,
+    /// Octets to the server.
+    pub sent: u64,
+    /// Octets to the client.
+    pub received: u64,
+}
+
+/// How a tunnel ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TunnelEnded {
+    /// Both sides have ended.
+    Closed,
+    /// One side is gone.
+    Gone,
+    /// Nothing moved for too long.
+    Idle,
+    /// Policy allows it no longer.
+    Revoked,
+    /// A second ClientHello names another server than the first one, or is malformed.
+    OtherName,
+    /// The daemon ends.
+    Stopped,
 }
 
 /// A connection that was refused: nothing of it was sent on.

@@ -6,8 +6,10 @@ mod detach;
 mod doctor;
 mod endpoint;
 mod fqdn;
+mod hold;
 mod identity;
 mod man;
+mod manager;
 mod map;
 mod observe;
 mod policy;
@@ -64,6 +66,7 @@ enum Command {
     Policy(policy::Policy),
     Doctor(doctor::Doctor),
     Detach(detach::Detach),
+    Hold(hold::Hold),
     Completions(completions::Completions),
     Man(man::Man),
     /// Print the version.
@@ -150,6 +153,7 @@ impl Namegate {
             Command::Policy(policy) => policy.run(),
             Command::Doctor(doctor) => doctor.run(),
             Command::Detach(detach) => detach.run(),
+            Command::Hold(hold) => hold.run(),
             Command::Completions(completions) => completions.run(),
             Command::Man(man) => man.run(),
             Command::Version => print(&format!("namegate {}\n", env!("CARGO_PKG_VERSION"))),

@@ -12,13 +12,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bpf_redirect::{Journal, JournalCursor};
 use flow::{Filter, FlowFilter, Query, Reader, Time};
+use observer::SharedRing;
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::clock;
 use crate::exit::Exit;
-use crate::flows::FlowRing;
 use crate::maps;
 use crate::run::Wake;
 
@@ -113,7 +113,7 @@ pub(crate) struct Server {
 #[derive(Clone)]
 struct Desk {
     wake: Sender<Wake>,
-    ring: Arc<FlowRing>,
+    ring: Arc<SharedRing>,
     journal: Arc<Journal>,
     node_name: Arc<str>,
     open: Arc<AtomicUsize>,
@@ -130,7 +130,7 @@ impl Server {
     pub(crate) fn start(
         path: &Path,
         wake: Sender<Wake>,
-        (ring, journal): (Arc<FlowRing>, Arc<Journal>),
+        (ring, journal): (Arc<SharedRing>, Arc<Journal>),
     ) -> anyhow::Result<Self> {
         let failed =
             |error: io::Error| anyhow::anyhow!("control socket {}: {error}", path.display());

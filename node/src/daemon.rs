@@ -1,37 +1,43 @@
 //! The daemon without its files and signals: what is built in which order, how a policy comes into
 //! force, and how it ends.
 
+mod agent;
 mod assembly;
 mod vigil;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bpf_redirect::{Attachment, Datapath, HookMode, Journal, Pins};
-use bpf_redirect_common::Aggregation;
+use bpf_redirect_common::{Aggregation, CtKey, CtValue, EGRESS};
 use fqdn_cache::Lifetimes;
-use policy::{Compiler, Identities, Options, PolicySet, Problem};
+use observer::{Export, FileSink, SharedRing};
+use policy::{Compiler, EndpointId, Identities, Options, PolicySet, Problem};
 use transport::{Gate, LinkError, NetNs, Netlink};
 
 use crate::clock;
 use crate::datapath::{prefixes, services};
 use crate::directory::Directory;
 use crate::endpoints::file::Roster;
-use crate::flows::{FlowRing, FlowThread, NewsSink, news};
+use crate::flows::{FlowThread, NewsSink, news};
 use crate::guard::{Guards, SharedLearner};
 use crate::http::HttpThreads;
 use crate::instance::{Instance, Lock};
+use crate::keeper::{self, Keeper};
 use crate::live::{Review, is_over};
 use crate::proxy::DnsThreads;
-use crate::remembered::{PAIRS_MAX, Remembered, remembered_names};
+use crate::refresh::Live;
+use crate::remembered::{KEPT_OCTETS_MAX, Remembered, remembered_names};
 use crate::status::EventThread;
 use crate::tell::Teller;
 
+use agent::AgentNews;
 use assembly::{build, open_gate, open_pins};
 use vigil::Interference;
 pub(crate) use vigil::{filters, set_right};
@@ -44,14 +50,22 @@ pub(crate) struct Setup {
     pub(crate) pins: Option<PathBuf>,
     /// `None`: what the kernel has.
     pub(crate) hook_mode: Option<HookMode>,
-    /// A file that gets every flow.
-    pub(crate) flow_log: Option<PathBuf>,
+    /// A file that gets flows.
+    pub(crate) export: Option<Export>,
+    /// Flows that are kept for those who come later.
+    pub(crate) flows_max: usize,
     /// How much is told of packets that pass.
     pub(crate) aggregation: Aggregation,
     /// How policy is enforced.
     pub(crate) enforcement: Options,
+    /// How HTTP connections are treated.
+    pub(crate) http: httpproxy::Settings,
     /// How long a learned address is open.
     pub(crate) lifetimes: Lifetimes,
+    /// How long an answer waits for the datapath.
+    pub(crate) install_wait: Duration,
+    /// Whether names that are in use are asked for again before they end.
+    pub(crate) dns_refresh: bool,
     /// How the DNS proxy answers and forwards.
     pub(crate) dns: dnsproxy::Settings,
 }
@@ -60,18 +74,23 @@ pub(crate) struct Setup {
 pub(crate) struct Daemon {
     setup: Setup,
     _lock: Lock,
+    /// Who keeps what it listens on, where that outlives it.
+    pub(crate) keeper: Option<Keeper>,
     pub(crate) datapath: Datapath,
     pub(crate) learner: SharedLearner,
     pub(crate) guards: Guards,
     pub(crate) dns: DnsThreads,
     pub(crate) http: HttpThreads,
     pub(crate) news: NewsSink,
-    pub(crate) flow_ring: Arc<FlowRing>,
+    pub(crate) flow_ring: Arc<SharedRing>,
+    /// What the daemon itself did, as Hubble tells it.
+    pub(crate) agent: AgentNews,
     /// The last writes to the maps.
     pub(crate) journal: Arc<Journal>,
     teller: Arc<Teller>,
     event_thread: EventThread,
     flow_thread: FlowThread,
+    pub(crate) file: Option<Arc<FileSink>>,
     gate: Gate,
     /// By the order of [`SIDE_LINK_HOOKS`].
     side_link: Vec<Option<Attachment>>,
@@ -89,6 +108,8 @@ pub(crate) struct Daemon {
     pub(crate) has_heir: bool,
     /// Flows in the table at the last sweep.
     pub(crate) flows: usize,
+    /// Names that were asked for again.
+    pub(crate) refreshed: usize,
 }
 
 impl Daemon {
@@ -98,7 +119,7 @@ impl Daemon {
     /// # Errors
     /// With an exit code where one is promised; what was made is taken away again.
     pub(crate) fn start(
-        setup: Setup,
+        (setup, mut keeper): (Setup, Option<Keeper>),
         mut identities: Identities,
         remembered: Remembered,
     ) -> Result<Self> {
@@ -119,9 +140,10 @@ impl Daemon {
             identities.pass_over(inherited.last_identity);
         }
         let (news, queue) = news();
-        let parts = open_gate(&setup, has_heir).and_then(|gate| {
+        let parts = open_gate(&setup, has_heir, keeper.as_ref()).and_then(|gate| {
             let kernel = (pins, inherited.config);
-            let parts = build(&setup, &gate, (kernel, &news), identities)?;
+            let proxies = (&news, keeper.as_mut());
+            let parts = build(&setup, &gate, (kernel, proxies), identities)?;
             Ok((gate, parts))
         });
         let (gate, (mut datapath, learner, (dns, http), side_link)) = match parts {
@@ -141,14 +163,18 @@ impl Daemon {
         let journal = Arc::new(Journal::new(clock::boot_ns));
         datapath.keep_journal(Arc::clone(&journal));
         let teller = Arc::new(Teller::new(Arc::clone(&learner), &node_name()));
-        let flow_ring = Arc::new(FlowRing::default());
+        let flow_ring = Arc::new(SharedRing::new(setup.flows_max, clock::now()));
         let made_with = (Arc::clone(&teller), Arc::clone(&flow_ring));
-        let flow_thread = FlowThread::start(queue, made_with, setup.flow_log.as_deref())
-            .context("the flow log")?;
+        let file = setup.export.clone().map(open_file).transpose()?;
+        let flow_thread = FlowThread::start(queue, made_with, file.clone())?;
         let event_thread = EventThread::start(datapath.events()?, news.clone())?;
+        if let Some(keeper) = &mut keeper {
+            keeper.keep(dns.listeners()?);
+        }
         Ok(Self {
             setup,
             _lock: lock,
+            keeper,
             datapath,
             learner,
             guards,
@@ -157,10 +183,12 @@ impl Daemon {
             http,
             news,
             flow_ring,
+            agent: AgentNews::started(),
             journal,
             teller,
             event_thread,
             flow_thread,
+            file,
             gate,
             side_link: side_link.into_iter().map(Some).collect(),
             interference: Interference::default(),
@@ -171,6 +199,7 @@ impl Daemon {
             policy_count: 0,
             host_addresses: own_addresses()?,
             flows: 0,
+            refreshed: 0,
         })
     }
 
@@ -246,6 +275,13 @@ impl Daemon {
         if std::mem::take(&mut self.has_heir) {
             self.guards.drop_inheritance(&mut self.datapath);
         }
+        self.agent
+            .enforced(revision, self.policy_count, &self.guards);
+        // Not before there is a policy to judge by, and before it what an earlier run had learned is known:
+        // until then queries wait.
+        if let Err(error) = self.dns.serve() {
+            tracing::error!("names are asked in vain: {error}");
+        }
         tracing::info!(revision, policies = self.policy_count, "policy in force");
         Ok(())
     }
@@ -257,6 +293,9 @@ impl Daemon {
         }
         let before = self.datapath.listeners()?;
         let after = self.dns.listen_on_node(before)?;
+        if let Some(keeper) = &mut self.keeper {
+            keeper.keep(self.dns.listeners()?);
+        }
         Ok(self.datapath.set_listeners(after)?)
     }
 
@@ -274,10 +313,22 @@ impl Daemon {
     /// Forgets the flows that are over.
     pub(crate) fn sweep(&mut self) {
         let now = clock::boot_ns();
-        match self
-            .datapath
-            .sweep_flows(|key, value| is_over(key, value, now))
-        {
+        let live = RefCell::new(Live::new());
+        let is_over = |key: &CtKey, value: &CtValue| {
+            let is_over = is_over(key, value, now);
+            if self.setup.dns_refresh
+                && !is_over
+                && value.direction == EGRESS
+                && let Some(endpoint) = EndpointId::new(key.endpoint)
+            {
+                let peer = IpAddr::from(key.peer);
+                live.borrow_mut().entry(endpoint).or_default().insert(peer);
+            }
+            is_over
+        };
+        let swept = self.datapath.sweep_flows(is_over);
+        self.refreshed += self.refresh(&live.into_inner());
+        match swept {
             Ok(left) => self.flows = left,
             Err(error) => tracing::error!("the flow table can't be swept: {error}"),
         }
@@ -310,7 +361,7 @@ impl Daemon {
 
     /// What the next daemon needs to know of what was learned.
     pub(crate) fn remember(&self) -> Remembered {
-        let mut room = PAIRS_MAX;
+        let mut room = KEPT_OCTETS_MAX;
         let mut endpoints = BTreeMap::new();
         for (id, guarded) in self.guards.iter() {
             let names = self.learner.with_knowledge(id, |knowledge| {
@@ -323,7 +374,7 @@ impl Daemon {
         }
         if room == 0 {
             tracing::warn!(
-                "more than {PAIRS_MAX} addresses are learned: the rest would not outlive a restart"
+                "more is learned than {KEPT_OCTETS_MAX} octets of a file: the rest would not outlive a restart"
             );
         }
         self.learner
@@ -345,6 +396,12 @@ impl Daemon {
         self.http.stop();
         self.event_thread.stop();
         self.flow_thread.stop();
+        if let Some(file) = self.file.and_then(Arc::into_inner) {
+            file.stop();
+        }
+        if let Some(keeper) = self.keeper.as_mut().filter(|_| detach) {
+            keeper.forget();
+        }
         if detach || self.setup.pins.is_none() {
             for attachment in self.side_link.into_iter().flatten() {
                 let _ = attachment.detach();
@@ -366,6 +423,9 @@ pub(crate) fn take_away(setup: &Setup) -> Result<()> {
     {
         pins.remove()?;
     }
+    if setup.pins.is_some() {
+        keeper::end(&setup.instance);
+    }
     remove_side_link(setup)
 }
 
@@ -384,6 +444,14 @@ fn remove_side_link(setup: &Setup) -> Result<()> {
         NetNs::unpin(&setup.instance.gate_pin()).context("the gate's namespace")?;
     }
     Ok(())
+}
+
+fn open_file(export: Export) -> Result<Arc<FileSink>> {
+    let path = export.path.clone();
+    let now = || clock::time_of_day(clock::now());
+    let file = FileSink::start(export, node_name().into(), now)
+        .with_context(|| format!("flows for {}", path.display()))?;
+    Ok(Arc::new(file))
 }
 
 /// The node's name in events.

@@ -78,6 +78,7 @@ fn map_entry(entry: &Entry) -> (PolicyKey, PolicyValue) {
     let key = PolicyKey::new(direction, entry.identity.get(), entry.protocol, ports);
     let verdict = match entry.verdict {
         EntryVerdict::Allow => Verdict::Allow,
+        EntryVerdict::Refuse => Verdict::Refuse,
         EntryVerdict::Redirect(_) => Verdict::Redirect,
         EntryVerdict::AuditDefault => Verdict::AuditUnmatched,
         EntryVerdict::AuditDeny => Verdict::AuditDeny,

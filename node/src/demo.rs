@@ -21,6 +21,7 @@ use policy::{Identities, Problem, Source};
 use crate::daemon::{Daemon, Setup};
 use crate::exit::{Exit, NO_PERMISSION};
 use crate::instance::Instance;
+use crate::learner::INSTALL_WAIT;
 use crate::remembered::Remembered;
 pub(crate) use kept::{clean, is_to_stay, tell_and_leave};
 use stage::Stage;
@@ -64,22 +65,29 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
     }
     let instance = Instance::parse("demo").map_err(anyhow::Error::msg)?;
     let mut daemon = Daemon::start(
-        Setup {
-            instance,
-            pins: None,
-            hook_mode: None,
-            flow_log: None,
-            // The story has a line for each verdict.
-            aggregation: Aggregation::Off,
-            enforcement: policy::Options::default(),
-            // Seconds are seconds here: nothing is added to a name's own TTL.
-            lifetimes: Lifetimes {
-                floor: Duration::ZERO,
-                grace: Duration::ZERO,
-                ..Lifetimes::default()
+        (
+            Setup {
+                instance,
+                pins: None,
+                hook_mode: None,
+                export: None,
+                flows_max: flow::limits::RING_FLOWS_MAX,
+                // The story has a line for each verdict.
+                aggregation: Aggregation::Off,
+                enforcement: policy::Options::default(),
+                http: httpproxy::Settings::default(),
+                // Seconds are seconds here: nothing is added to a name's own TTL.
+                lifetimes: Lifetimes {
+                    floor: Duration::ZERO,
+                    grace: Duration::ZERO,
+                    ..Lifetimes::default()
+                },
+                install_wait: INSTALL_WAIT,
+                dns_refresh: false,
+                dns: dnsproxy::Settings::default(),
             },
-            dns: dnsproxy::Settings::default(),
-        },
+            None,
+        ),
         Identities::new(),
         Remembered::default(),
     )?;
@@ -128,7 +136,7 @@ fn tell_step(
     daemon
         .enforce()
         .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
-    let since = daemon.flow_ring.all().1;
+    let since = daemon.flow_ring.end();
     let seen = (step.act)(stage, daemon, voice).with_context(|| format!("step {}", step.number))?;
     voice.say_flows(&daemon.flow_ring, since, step.shown)?;
     anyhow::ensure!(

@@ -10,10 +10,9 @@ use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use bpf_redirect::{Datapath, Listening};
 use bpf_redirect_common::Address;
-use httpproxy::{Counters, Host, HttpServer, Party, Proxy, Redirected, Scope};
+use httpproxy::{Counters, Host, HttpServer, Party, Proxy, Redirected, Scope, Settings, Stages};
 use policy::{Direction, EndpointId, Identity, L4Protocol, LabelSet, Snapshot};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio_util::sync::CancellationToken;
 use transport::Gate;
 
 use crate::clock;
@@ -98,7 +97,7 @@ impl NodeHost {
 /// The running threads.
 pub(crate) struct HttpThreads {
     proxy: Arc<Proxy<NodeHost>>,
-    stop: CancellationToken,
+    stages: Stages,
     threads: Vec<JoinHandle<()>>,
     _listening: Listening,
 }
@@ -113,7 +112,7 @@ impl HttpThreads {
         gate: &Gate,
         datapath: &mut Datapath,
         learner: &SharedLearner,
-        news: NewsSink,
+        (news, settings): (NewsSink, Settings),
     ) -> Result<Self> {
         raise_descriptors();
         let host = NodeHost {
@@ -121,17 +120,17 @@ impl HttpThreads {
             news,
             endpoints: ArcSwap::default(),
         };
-        let proxy = Arc::new(Proxy::new(host, gate.gate_end.index));
+        let proxy = Arc::new(Proxy::new(host, gate.gate_end.index, settings));
         let servers = gate
             .ns
             .run(|| HttpServer::open(&proxy, serving::workers()))??;
         let first = servers.first().context("a machine without cores")?;
         let listening = datapath.listen(&gate.ns, first.socket())?;
-        let stop = CancellationToken::new();
+        let stages = Stages::default();
         let mut threads = Vec::new();
         for (number, server) in servers.into_iter().enumerate() {
-            let stop = stop.clone();
-            let serve = move || server.run(stop, DRAIN);
+            let stages = stages.clone();
+            let serve = move || server.run(stages, DRAIN);
             let name = format!("http-{number}");
             threads.push(serving::spawn(
                 name,
@@ -142,7 +141,7 @@ impl HttpThreads {
         }
         Ok(Self {
             proxy,
-            stop,
+            stages,
             threads,
             _listening: listening,
         })
@@ -164,14 +163,24 @@ impl HttpThreads {
         self.threads.iter().all(|thread| !thread.is_finished())
     }
 
+    /// Brings what is open to its end, and goes on serving.
+    pub(crate) fn drain(&self) {
+        self.stages.drain();
+    }
+
+    /// Whether nothing is left of what was open when the drain began.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.stages.drained() == self.threads.len()
+    }
+
     /// Accepts nothing more, and doesn't wait.
     pub(crate) fn begin_stop(&self) {
-        self.stop.cancel();
+        self.stages.stop();
     }
 
     /// Accepts nothing more, lets what is open go on for a moment, and ends.
     pub(crate) fn stop(self) {
-        self.stop.cancel();
+        self.stages.stop();
         for thread in self.threads {
             if thread.join().is_err() {
                 tracing::error!("an HTTP thread panicked");

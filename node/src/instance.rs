@@ -53,6 +53,11 @@ impl Instance {
             .join("namegate.sock")
     }
 
+    /// Where the process that holds its listeners is found.
+    pub(crate) fn holder(&self) -> PathBuf {
+        PathBuf::from("/run").join(self.stem()).join("holder.sock")
+    }
+
     /// Its pins.
     pub(crate) fn bpf_dir(&self) -> PathBuf {
         PathBuf::from("/sys/fs/bpf").join(self.stem())
@@ -114,6 +119,10 @@ mod tests {
         assert_eq!(
             named.socket(),
             PathBuf::from("/run/namegate-perf/namegate.sock")
+        );
+        assert_eq!(
+            named.holder(),
+            PathBuf::from("/run/namegate-perf/holder.sock")
         );
         assert_eq!(named.state_dir(), PathBuf::from("/var/lib/namegate-perf"));
         assert_eq!(named.gate_pin(), PathBuf::from("/run/netns/namegate-perf"));

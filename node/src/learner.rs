@@ -19,8 +19,12 @@ use policy::{EndpointId, Identities, Identity, Snapshot};
 pub(crate) use knowledge::{Heritage, Knowledge};
 use knowledge::{Scope, Taught};
 
-/// How long an answer may wait for the datapath; then the client gets SERVFAIL (Cilium's figure).
-pub(crate) const INSTALL_WAIT_MAX: Duration = Duration::from_millis(100);
+/// How long an answer waits for the datapath, unless an option says otherwise (Cilium's figure); then the
+/// client gets SERVFAIL.
+pub(crate) const INSTALL_WAIT: Duration = Duration::from_millis(100);
+/// The longest that an option may say; a longer one is refused: resolvers ask again after 5 s, and whoever
+/// waits for one endpoint keeps a worker from the others.
+pub(crate) const INSTALL_WAIT_MAX: Duration = Duration::from_secs(4);
 
 /// Joins cache, identities and ledgers; all workers share it.
 pub(crate) struct Learner<T> {
@@ -30,6 +34,8 @@ pub(crate) struct Learner<T> {
     /// everybody's.
     identities: Mutex<Identities>,
     lifetimes: Lifetimes,
+    /// How long an answer waits for the datapath.
+    install_wait: Duration,
     clock: fn() -> Instant,
     pub(crate) counts: LearnCounts,
 }
@@ -64,8 +70,17 @@ impl<T: Table> Learner<T> {
             endpoints: DashMap::new(),
             identities: Mutex::new(identities),
             lifetimes,
+            install_wait: INSTALL_WAIT,
             clock,
             counts: LearnCounts::default(),
+        }
+    }
+
+    /// The same with answers that wait so long for the datapath.
+    pub(crate) fn with_install_wait(self, install_wait: Duration) -> Self {
+        Self {
+            install_wait,
+            ..self
         }
     }
 
@@ -149,7 +164,8 @@ impl<T: Table> Learner<T> {
     pub(crate) fn learn(&self, began: Instant, lesson: &Lesson) -> Result<Installed, NotInstalled> {
         let endpoint = lesson.endpoint;
         let knowledge = self.knowledge(endpoint).ok_or(NotInstalled::EndpointGone)?;
-        let left = INSTALL_WAIT_MAX.saturating_sub((self.clock)().saturating_duration_since(began));
+        let waited = || (self.clock)().saturating_duration_since(began);
+        let left = self.install_wait.saturating_sub(waited());
         let mut knowledge = knowledge.try_lock_for(left).ok_or(NotInstalled::Late)?;
         if knowledge.is_gone {
             return Err(NotInstalled::EndpointGone);
@@ -159,10 +175,13 @@ impl<T: Table> Learner<T> {
         let scope = self.scope(endpoint, &snapshot);
         knowledge.follow(&scope)?;
         let addresses = self.learnable(&snapshot, (began, lesson));
+        if !addresses.is_empty() {
+            knowledge.taught_by = Some(lesson.server);
+        }
         let taught = knowledge.install(&scope, (&lesson.name, &addresses))?;
         self.tally(&taught);
         // The writes stand; but the client must not think that this path is quick.
-        if (self.clock)().saturating_duration_since(began) > INSTALL_WAIT_MAX {
+        if waited() > self.install_wait {
             return Err(NotInstalled::Late);
         }
         Ok(taught.installed)

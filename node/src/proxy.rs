@@ -1,15 +1,17 @@
 //! The DNS proxy's threads in the gate.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bpf_redirect::{Askers, Installed, KernelTable};
 use bpf_redirect_common::Listeners;
+use dnsproxy::limits::WAITING_AGE_MAX;
 use dnsproxy::{
-    Counters, Host, Learn, Lesson, NotInstalled, Proxy, Settings, StopUdp, TcpServer, Told,
-    UdpWorker,
+    Counters, Host, Kept, Learn, Lesson, NotInstalled, Own, Proxy, Settings, StopUdp, TcpServer,
+    Told, UdpWorker, Waiting, WaitingFile, last_alive_ns,
 };
 use policy::{Denial, DnsPermit, EndpointId, L4Protocol, Question};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +19,7 @@ use transport::{Gate, NetNs};
 
 use crate::clock;
 use crate::flows::{News, NewsSink};
+use crate::keeper::{self, Keeper};
 use crate::learner::Learner;
 use crate::serving::{self, DRAIN};
 
@@ -38,6 +41,10 @@ impl Learn for NodeHost {
 impl Host for NodeHost {
     fn now(&self) -> Instant {
         clock::now()
+    }
+
+    fn boot_ns(&self) -> u64 {
+        clock::boot_ns()
     }
 
     fn judge(
@@ -66,24 +73,72 @@ impl Host for NodeHost {
     }
 }
 
-/// The running threads.
+/// The threads, and what they listen on.
 pub(crate) struct DnsThreads {
     pub(crate) counters: Arc<Counters>,
     proxy: Arc<Proxy<NodeHost>>,
+    /// What an earlier daemon listened on for the node, until it is taken.
+    left: Left,
     /// Whether it listens on the node too.
     is_on_node: bool,
+    /// What waits for [`DnsThreads::serve`].
+    ready: Vec<(String, NetNs, Ready)>,
+    is_serving: bool,
+    /// Where workers note what they have read, and what an earlier daemon's had.
+    tables: Vec<Waiting>,
+    kept: Vec<Kept>,
+    /// What the next daemon is to get, with its name.
+    listeners: Vec<(&'static str, OwnedFd)>,
     stops: Vec<StopUdp>,
     stop_tcp: CancellationToken,
     threads: Vec<JoinHandle<()>>,
+    /// By which the daemon asks in an endpoint's name.
+    pub(crate) own: Option<Own>,
 }
 
+/// Sockets, and nobody who reads them yet.
+enum Ready {
+    Udp(UdpWorker<NodeHost>),
+    Tcp(TcpServer<NodeHost>),
+}
+
+/// What an earlier daemon left.
+#[derive(Default)]
+struct Left {
+    udp: Vec<OwnedFd>,
+    tcp: Vec<OwnedFd>,
+    /// On the node, of IPv4 and IPv6.
+    udp_node: [Vec<OwnedFd>; 2],
+    tcp_node: [Vec<OwnedFd>; 2],
+    waiting: Option<OwnedFd>,
+    /// Whether nobody has read for so long that whoever asked has given up.
+    is_stale: bool,
+}
+
+impl Left {
+    fn take(keeper: &mut Keeper) -> Self {
+        Self {
+            udp: keeper.take(keeper::DNS_UDP),
+            tcp: keeper.take(keeper::DNS_TCP),
+            udp_node: keeper::DNS_UDP_NODE.map(|name| keeper.take(name)),
+            tcp_node: keeper::DNS_TCP_NODE.map(|name| keeper.take(name)),
+            waiting: keeper.take(keeper::WAITING).pop(),
+            is_stale: false,
+        }
+    }
+}
+
+/// How long after a worker's last sign of life it may have lived yet.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+
 impl DnsThreads {
-    /// Opens all sockets in the gate and starts the threads: when this returns, queries are heard.
+    /// Opens all sockets in the gate, or takes those of an earlier daemon: when this returns, queries wait
+    /// to be heard.
     ///
     /// # Errors
     /// If a socket can't be made.
     pub(crate) fn start(
-        gate: &Gate,
+        (gate, mut keeper): (&Gate, Option<&mut Keeper>),
         (learner, settings): (&Arc<Learner<KernelTable>>, Settings),
         (news, askers): (NewsSink, Askers),
     ) -> std::io::Result<Self> {
@@ -96,26 +151,86 @@ impl DnsThreads {
             settings,
             gate.gate_end.index,
         ));
-        let counters = Arc::clone(&proxy.counters);
-        let (workers, server) = gate.ns.run(|| {
-            let workers: Vec<_> = (0..serving::workers())
-                .map(|_| UdpWorker::open(Arc::clone(&proxy)))
-                .collect::<Result<_, _>>()?;
-            Ok::<_, std::io::Error>((workers, TcpServer::open(Arc::clone(&proxy))?))
-        })??;
         let mut all = Self {
-            counters,
+            counters: Arc::clone(&proxy.counters),
             proxy,
+            left: keeper.as_deref_mut().map(Left::take).unwrap_or_default(),
             is_on_node: false,
+            ready: Vec::new(),
+            is_serving: false,
+            tables: Vec::new(),
+            kept: Vec::new(),
+            listeners: Vec::new(),
             stops: Vec::new(),
             stop_tcp: CancellationToken::new(),
             threads: Vec::new(),
+            own: None,
         };
-        for (number, worker) in workers.into_iter().enumerate() {
-            all.start_udp(format!("dns-udp-{number}"), &gate.ns, worker)?;
+        if keeper.is_some() {
+            all.open_tables()?;
         }
-        all.start_tcp("dns-tcp".to_owned(), &gate.ns, server)?;
+        let left = (
+            std::mem::take(&mut all.left.udp),
+            std::mem::take(&mut all.left.tcp),
+        );
+        let count = left.0.len() + left.1.len();
+        let (mut workers, server) = gate.ns.run(|| adopt(&all.proxy, left))?;
+        if let Some(keeper) =
+            keeper.filter(|_| workers.len() + usize::from(server.is_some()) < count)
+        {
+            tracing::warn!("what an earlier daemon listened on is of no use");
+            keeper.forget();
+        }
+        let is_stale = all.left.is_stale;
+        workers
+            .iter_mut()
+            .filter(|_| is_stale)
+            .for_each(UdpWorker::forget_stale);
+        gate.ns.run(|| -> std::io::Result<()> {
+            let missing = serving::workers().saturating_sub(workers.len());
+            for _ in 0..missing {
+                workers.push(UdpWorker::open(Arc::clone(&all.proxy))?);
+            }
+            all.own = workers.first().map(UdpWorker::own);
+            for (number, worker) in workers.into_iter().enumerate() {
+                let name = format!("dns-udp-{number}");
+                all.add((name, &gate.ns), keeper::DNS_UDP, Ready::Udp(worker))?;
+            }
+            let server = server.map_or_else(|| TcpServer::open(Arc::clone(&all.proxy)), Ok)?;
+            all.add(
+                ("dns-tcp".to_owned(), &gate.ns),
+                keeper::DNS_TCP,
+                Ready::Tcp(server),
+            )
+        })??;
         Ok(all)
+    }
+
+    /// Opens the memory in which workers note what they have read: that of an earlier daemon, with what it
+    /// holds, else new one.
+    fn open_tables(&mut self) -> std::io::Result<()> {
+        let left = self.left.waiting.take();
+        let file = match left.and_then(|file| WaitingFile::adopt(file).ok()) {
+            Some(file) => file,
+            None => WaitingFile::create()?,
+        };
+        self.listeners.push((keeper::WAITING, file.descriptor()?));
+        self.tables = file.tables();
+        let now = clock::boot_ns();
+        let away = Duration::from_nanos(now.saturating_sub(last_alive_ns(&self.tables)));
+        self.left.is_stale = away > WAITING_AGE_MAX + SIGN_OF_LIFE;
+        self.kept = self
+            .tables
+            .iter_mut()
+            .flat_map(|table| table.take(now))
+            .collect();
+        if !self.kept.is_empty() {
+            tracing::info!(
+                queries = self.kept.len(),
+                "an earlier daemon had not answered all"
+            );
+        }
+        Ok(())
     }
 
     /// Listens on the node too, in the calling thread's namespace, for endpoints that are cgroups: on
@@ -124,32 +239,35 @@ impl DnsThreads {
     /// # Errors
     /// If a socket can't be made. Without IPv6 on the node there is none of it here.
     pub(crate) fn listen_on_node(&mut self, before: Listeners) -> std::io::Result<Listeners> {
-        let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
         let ns = NetNs::current()?;
         let mut after = Listeners::default();
-        for (name, ip, port, is_needed) in [
-            ("dns-udp-node4", v4, (before.udp4, &mut after.udp4), true),
-            ("dns-udp-node6", v6, (before.udp6, &mut after.udp6), false),
-        ] {
-            let open = |listen| UdpWorker::open_on_node(Arc::clone(&self.proxy), listen);
-            match at_port(ip, port.0, open) {
+        let places = [
+            (Ipv4Addr::LOCALHOST.into(), 0, true),
+            (Ipv6Addr::LOCALHOST.into(), 1, false),
+        ];
+        for (ip, family, is_needed) in places {
+            let ports = match family {
+                0 => (before.udp4, &mut after.udp4),
+                _ => (before.udp6, &mut after.udp6),
+            };
+            match self.open_udp_on_node((ip, family), ports.0) {
                 Ok(worker) => {
-                    *port.1 = worker.port().to_be();
-                    self.start_udp(name.to_owned(), &ns, worker)?;
+                    *ports.1 = worker.port().to_be();
+                    let name = keeper::DNS_UDP_NODE[family];
+                    self.add((name.to_owned(), &ns), name, Ready::Udp(worker))?;
                 }
                 Err(error) if is_needed => return Err(error),
                 Err(_) => {}
             }
-        }
-        for (name, ip, port, is_needed) in [
-            ("dns-tcp-node4", v4, (before.tcp4, &mut after.tcp4), true),
-            ("dns-tcp-node6", v6, (before.tcp6, &mut after.tcp6), false),
-        ] {
-            let open = |listen| TcpServer::open_on_node(Arc::clone(&self.proxy), listen);
-            match at_port(ip, port.0, open) {
+            let ports = match family {
+                0 => (before.tcp4, &mut after.tcp4),
+                _ => (before.tcp6, &mut after.tcp6),
+            };
+            match self.open_tcp_on_node((ip, family), ports.0) {
                 Ok(server) => {
-                    *port.1 = server.port()?.to_be();
-                    self.start_tcp(name.to_owned(), &ns, server)?;
+                    *ports.1 = server.port()?.to_be();
+                    let name = keeper::DNS_TCP_NODE[family];
+                    self.add((name.to_owned(), &ns), name, Ready::Tcp(server))?;
                 }
                 Err(error) if is_needed => return Err(error),
                 Err(_) => {}
@@ -157,6 +275,94 @@ impl DnsThreads {
         }
         self.is_on_node = true;
         Ok(after)
+    }
+
+    fn open_udp_on_node(
+        &mut self,
+        (ip, family): (IpAddr, usize),
+        port: u16,
+    ) -> std::io::Result<UdpWorker<NodeHost>> {
+        let left = self.left.udp_node.get_mut(family).and_then(Vec::pop);
+        let adopt = |socket| UdpWorker::adopt_on_node(Arc::clone(&self.proxy), (socket, ip));
+        if let Some(mut worker) = left.and_then(|socket| adopt(socket).ok()) {
+            if self.left.is_stale {
+                worker.forget_stale();
+            }
+            return Ok(worker);
+        }
+        let open = |listen| UdpWorker::open_on_node(Arc::clone(&self.proxy), listen);
+        at_port(ip, port, open)
+    }
+
+    fn open_tcp_on_node(
+        &mut self,
+        (ip, family): (IpAddr, usize),
+        port: u16,
+    ) -> std::io::Result<TcpServer<NodeHost>> {
+        let left = self.left.tcp_node.get_mut(family).and_then(Vec::pop);
+        let adopt = |socket| TcpServer::adopt_on_node(Arc::clone(&self.proxy), (socket, ip));
+        if let Some(server) = left.and_then(|socket| adopt(socket).ok()) {
+            return Ok(server);
+        }
+        let open = |listen| TcpServer::open_on_node(Arc::clone(&self.proxy), listen);
+        at_port(ip, port, open)
+    }
+
+    /// What is to outlive the daemon, each with its name.
+    ///
+    /// # Errors
+    /// If there are too many descriptors.
+    pub(crate) fn listeners(&self) -> std::io::Result<Vec<(&'static str, OwnedFd)>> {
+        let all = self.listeners.iter();
+        all.map(|(name, fd)| Ok((*name, fd.try_clone()?))).collect()
+    }
+
+    /// Takes in sockets that somebody will read, at once or with [`DnsThreads::serve`].
+    fn add(
+        &mut self,
+        (thread, ns): (String, &NetNs),
+        name: &'static str,
+        mut ready: Ready,
+    ) -> std::io::Result<()> {
+        let socket = match &ready {
+            Ready::Udp(worker) => worker.socket(),
+            Ready::Tcp(server) => server.socket(),
+        };
+        self.listeners.push((name, socket.try_clone_to_owned()?));
+        if let Ready::Udp(worker) = &mut ready
+            && let Some(table) = self.tables.pop()
+        {
+            worker.note_in(table);
+        }
+        self.ready.push((thread, ns.clone(), ready));
+        if self.is_serving {
+            self.serve()?;
+        }
+        Ok(())
+    }
+
+    /// Starts to read, what an earlier daemon had not answered first.
+    ///
+    /// # Errors
+    /// If a thread can't be made.
+    pub(crate) fn serve(&mut self) -> std::io::Result<()> {
+        self.is_serving = true;
+        for (name, ns, ready) in std::mem::take(&mut self.ready) {
+            match ready {
+                Ready::Tcp(server) => self.start_tcp(name, &ns, server)?,
+                Ready::Udp(mut worker) => {
+                    let kept = std::mem::take(&mut self.kept).into_iter();
+                    for kept in kept {
+                        match worker.is_for(&kept) {
+                            true => worker.ask_again(kept),
+                            false => self.kept.push(kept),
+                        }
+                    }
+                    self.start_udp(name, &ns, worker)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether [`DnsThreads::listen_on_node`] was called.
@@ -201,7 +407,8 @@ impl DnsThreads {
         self.threads.iter().all(|thread| !thread.is_finished())
     }
 
-    /// Reads nothing more, answers what comes within the drain, and ends.
+    /// Reads nothing more, answers what comes within the drain, and ends. What waits in a listener that is
+    /// kept waits on.
     pub(crate) fn stop(self) {
         self.stop_tcp.cancel();
         for stop in &self.stops {
@@ -213,6 +420,21 @@ impl DnsThreads {
             }
         }
     }
+}
+
+/// The workers and the server whose listeners an earlier daemon had, in the calling thread's namespace,
+/// which must be the gate.
+fn adopt(
+    proxy: &Arc<Proxy<NodeHost>>,
+    (udp, tcp): (Vec<OwnedFd>, Vec<OwnedFd>),
+) -> (Vec<UdpWorker<NodeHost>>, Option<TcpServer<NodeHost>>) {
+    let workers = udp
+        .into_iter()
+        .map(|one| UdpWorker::adopt(Arc::clone(proxy), one));
+    let mut servers = tcp
+        .into_iter()
+        .map(|one| TcpServer::adopt(Arc::clone(proxy), one));
+    (workers.flatten().collect(), servers.find_map(Result::ok))
 }
 
 /// Opens at the port of an earlier run (network byte order) if it is free, since sockets are connected to

@@ -12,9 +12,12 @@ use ipnet::IpNet;
 use policy::{Family, Identities, LabelSet};
 use serde::{Deserialize, Serialize};
 
-/// Pairs of a name and an address that are kept, about 40 MB of text; beyond, the rest is left out and
-/// said, and closes with the next restart.
-pub(crate) const PAIRS_MAX: usize = 500_000;
+/// Octets of names and addresses that are kept; beyond, the rest is left out and said, and closes with the
+/// next restart. Identities take the rest of a state file's 64 MiB.
+pub(crate) const KEPT_OCTETS_MAX: usize = 48 << 20;
+/// Octets that an address takes at most, with its end; and those of a name beside its own.
+const ADDRESS_OCTETS: usize = 66;
+const NAME_OCTETS: usize = 32;
 
 const VERSION: u32 = 1;
 
@@ -118,7 +121,7 @@ impl Remembered {
     }
 }
 
-/// What a cache holds, up to `room` addresses, which get fewer.
+/// What a cache holds, up to `room` octets, which get fewer; 0 of them where not all had room.
 pub(crate) fn remembered_names(
     cache: &Cache,
     now: Instant,
@@ -130,19 +133,16 @@ pub(crate) fn remembered_names(
             let left = cache.expiry(name, ip)?.saturating_duration_since(now);
             Some((ip, u64::try_from(left.as_millis()).unwrap_or(u64::MAX)))
         };
-        let addresses: Vec<_> = cache
-            .addresses_of(name)
-            .filter_map(open)
-            .take(*room)
-            .collect();
-        *room -= addresses.len();
-        names.push(RememberedName {
-            name: name.to_string(),
-            addresses,
-        });
-        if *room == 0 {
+        let addresses: Vec<_> = cache.addresses_of(name).filter_map(open).collect();
+        let name = name.to_string();
+        let escapes = name.matches('\\').count();
+        let octets = NAME_OCTETS + name.len() + escapes + addresses.len() * ADDRESS_OCTETS;
+        let Some(left) = room.checked_sub(octets).filter(|left| *left > 0) else {
+            *room = 0;
             break;
-        }
+        };
+        *room = left;
+        names.push(RememberedName { name, addresses });
     }
     names
 }
@@ -194,5 +194,31 @@ mod tests {
         assert_eq!(ends(500)[0].1, Duration::from_secs(5));
         assert_eq!(kept.of_endpoint("default/b", after(1_000)), []);
         assert!(Remembered::parse(b"{\"version\": 9}").is_err());
+    }
+
+    #[test]
+    fn what_is_kept_is_no_longer_than_was_reckoned_and_bounded() {
+        let mut cache = Cache::new();
+        let now = clock::now();
+        for number in 0..200 {
+            let name = Name::from_text(&format!("{}.n{number}.io", "x".repeat(60))).unwrap();
+            let addresses: Vec<_> = (0..5)
+                .map(|last| {
+                    let address = format!("2001:db8:1111:2222:3333:4444:{number:x}:{last:x}");
+                    (address.parse().unwrap(), now + Duration::from_secs(86_400))
+                })
+                .collect();
+            cache.learn(&name, &addresses).unwrap();
+        }
+        let mut room = KEPT_OCTETS_MAX;
+        let names = remembered_names(&cache, now, &mut room);
+        assert_eq!(names.len(), 200);
+        let reckoned = KEPT_OCTETS_MAX - room;
+        let text = serde_json::to_vec(&names).unwrap().len();
+        assert!(text <= reckoned, "{text} of {reckoned}");
+        let mut room = reckoned / 2;
+        let names = remembered_names(&cache, now, &mut room);
+        assert!((90..=100).contains(&names.len()), "{}", names.len());
+        assert_eq!(room, 0);
     }
 }

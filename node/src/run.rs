@@ -17,7 +17,9 @@ use crate::daemon::{Daemon, Setup};
 use crate::endpoints::file::{self, Roster};
 use crate::exit::{BAD_CONFIG, Exit};
 use crate::files::{TextFile, read_folder};
-use crate::state::StateDir;
+use crate::keeper::{Keeper, Manager};
+use crate::observing::{ObserverThread, Observing};
+use crate::state::{StateDir, Writer};
 use crate::watch::FolderWatch;
 
 /// The options of `namegate run`.
@@ -28,7 +30,12 @@ pub(crate) struct Options {
     pub(crate) endpoint_dir: PathBuf,
     pub(crate) state_dir: PathBuf,
     pub(crate) socket: PathBuf,
+    pub(crate) observing: Observing,
     pub(crate) detach_on_exit: bool,
+    /// How long HTTP connections that are open may go on after a signal.
+    pub(crate) drain: Duration,
+    /// Who started it.
+    pub(crate) manager: Manager,
 }
 
 /// What the daemon waits for.
@@ -57,13 +64,16 @@ const KEEP_CHANGES_AFTER: Duration = Duration::from_secs(1);
 const KEEP_REFRESHES_AFTER: Duration = Duration::from_secs(10);
 /// How many ticks lie between two sweeps of the flow table.
 const TICKS_PER_SWEEP: u32 = 13;
+/// How often it is looked whether all has drained.
+const DRAIN_STEP: Duration = Duration::from_millis(20);
 
 /// A daemon that is run by files.
 pub(crate) struct Service {
     options: Options,
     loader: Loader,
     pub(crate) daemon: Daemon,
-    state: StateDir,
+    pub(crate) state: StateDir,
+    writer: Writer,
     kept_identities: BTreeMap<String, u32>,
     /// What was learned, as it was last kept: its count of changes and of refreshes, and when.
     kept_learned: (u64, u64, Instant),
@@ -76,9 +86,9 @@ pub(crate) struct Service {
 /// Why the daemon ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// Enforcement stays.
-    Leave,
-    /// Everything is taken away.
+    /// By a signal: enforcement stays, unless an option says otherwise.
+    Signal,
+    /// By command: everything is taken away.
     Detach,
 }
 
@@ -99,13 +109,25 @@ pub(crate) fn run(options: Options) -> Result<()> {
             Arc::clone(&service.daemon.journal),
         ),
     )?;
+    let observer = ObserverThread::start(
+        service.options.observing.clone(),
+        (
+            Arc::clone(&service.daemon.flow_ring),
+            service.daemon.agent.ring(),
+        ),
+    )?;
     let _watch = service.watch_folders(&wake)?;
     service.say_ready()?;
     let outcome = service.serve(&woken);
     control.close();
+    observer.stop();
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    let detach = matches!(outcome, Ok(End::Detach));
-    service.write_learned();
+    let detach = match &outcome {
+        Ok(End::Detach) => true,
+        Ok(End::Signal) => service.options.detach_on_exit,
+        Err(_) => false,
+    };
+    service.writer.end(service.daemon.remember());
     service.daemon.end(detach)?;
     outcome.map(drop)
 }
@@ -132,8 +154,9 @@ impl Service {
                 format!("{}: {error}", options.state_dir.display()),
             )
         })?;
+        let keeper = Keeper::open(&options.setup.instance, options.manager.clone());
         let mut daemon = Daemon::start(
-            options.setup.clone(),
+            (options.setup.clone(), Some(keeper)),
             state.identities(),
             state.remembered(),
         )?;
@@ -143,6 +166,7 @@ impl Service {
             options,
             loader,
             daemon,
+            writer: state.writer().context("the thread that writes")?,
             state,
             kept_identities: BTreeMap::new(),
             kept_learned: (0, 0, clock::now()),
@@ -187,15 +211,9 @@ impl Service {
         let age = now.saturating_duration_since(when);
         let is_due = (changes != kept_changes && age >= KEEP_CHANGES_AFTER)
             || (refreshes != kept_refreshes && age >= KEEP_REFRESHES_AFTER);
-        if is_due {
-            self.write_learned();
+        if is_due && self.writer.is_free() {
+            self.writer.offer(self.daemon.remember());
             self.kept_learned = (changes, refreshes, now);
-        }
-    }
-
-    fn write_learned(&self) {
-        if let Err(error) = self.state.remember(&self.daemon.remember()) {
-            tracing::error!("what was learned can't be kept: {error}");
         }
     }
 
@@ -223,25 +241,41 @@ impl Service {
     /// Waits for what comes and does it.
     fn serve(&mut self, woken: &Receiver<Wake>) -> Result<End> {
         let mut ticks = 0u32;
+        let watchdog = sd_notify::watchdog_enabled().map(|period| period / 2);
+        let mut next_sign = watchdog.map(|_| clock::now());
         let mut next_tick = clock::now() + TICK;
         let mut next_expiry = clock::now() + EXPIRY_STEP;
+        let mut ends_by: Option<Instant> = None;
         loop {
-            let next = next_tick.min(next_expiry);
+            let mut next = next_tick.min(next_expiry);
+            if ends_by.is_some() {
+                next = next.min(clock::now() + DRAIN_STEP);
+            }
             let end = match woken.recv_timeout(next.saturating_duration_since(clock::now())) {
                 Ok(Wake::FilesChanged) => self.settle(woken),
                 Ok(Wake::Reload) => {
                     self.reload_files();
                     None
                 }
-                Ok(Wake::Stop) => Some(self.end_of_signal()),
+                Ok(Wake::Stop) => Some(End::Signal),
                 Ok(Wake::Control(request)) => self.answer(request),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => Some(End::Leave),
+                Err(RecvTimeoutError::Disconnected) => Some(End::Signal),
             };
-            if let Some(end) = end {
-                return Ok(end);
-            }
             let now = clock::now();
+            match (end, ends_by) {
+                (Some(End::Signal), None) => ends_by = Some(self.drain(now)),
+                (Some(end), _) => return Ok(end),
+                (None, Some(by)) if now >= by || self.daemon.http.is_drained() => {
+                    return Ok(End::Signal);
+                }
+                (None, _) => {}
+            }
+            if let (Some(period), true) = (watchdog, next_sign.is_some_and(|at| now >= at)) {
+                // As often as expiry lets it, which is often enough for a watchdog of a second.
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+                next_sign = Some(now + period);
+            }
             if now >= next_expiry {
                 self.daemon.expire();
                 self.keep_learned(now);
@@ -268,12 +302,12 @@ impl Service {
         Ok(())
     }
 
-    fn end_of_signal(&self) -> End {
-        if self.options.detach_on_exit {
-            End::Detach
-        } else {
-            End::Leave
-        }
+    /// Lets what is open come to its end; until when.
+    fn drain(&self, now: Instant) -> Instant {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        tracing::info!(at_most = ?self.options.drain, "HTTP connections come to their end");
+        self.daemon.http.drain();
+        now + self.options.drain
     }
 
     /// Waits until the folders are quiet, or have been busy for long enough, then reads them.
@@ -284,7 +318,7 @@ impl Service {
             let wait = quiet_at.min(latest).saturating_duration_since(clock::now());
             match woken.recv_timeout(wait) {
                 Ok(Wake::FilesChanged | Wake::Reload) => quiet_at = clock::now() + SETTLE,
-                Ok(Wake::Stop) => return Some(self.end_of_signal()),
+                Ok(Wake::Stop) => return Some(End::Signal),
                 Ok(Wake::Control(request)) => {
                     if let Some(end) = self.answer(request) {
                         return Some(end);

@@ -7,7 +7,7 @@ use transport::NetNs;
 
 /// One for each core, since each batches by itself; more gain nothing.
 const WORKERS_MAX: usize = 4;
-/// How long a stopping proxy lets go on what is open.
+/// How long a stopping proxy lets go on what is open. For HTTP, `--drain-timeout` comes before.
 pub(crate) const DRAIN: Duration = Duration::from_millis(1_500);
 
 /// How many workers a proxy has.

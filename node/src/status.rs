@@ -119,7 +119,12 @@ fn status(service: &Service) -> Value {
         },
         "endpoints": listed::endpoints(daemon),
         "endpoint_problems": service.endpoint_problems,
+        "state_refused": service.state.refused(),
         "dns": dns,
+        "listeners": daemon.keeper.as_ref().map(|keeper| json!({
+            "kept": keeper.count(),
+            "by": keeper.who(),
+        })),
         "http": http,
         "learning": {
             "installed": read(&learning.installed),
@@ -128,6 +133,7 @@ fn status(service: &Service) -> Value {
             "unlearned": read(&learning.unlearned),
             "evicted": read(&learning.evicted),
             "expired": read(&learning.expired),
+            "asked_again": daemon.refreshed,
             "identities": daemon.learner.with_identities(|identities| identities.local_count()),
         },
         "datapath": {
@@ -139,6 +145,13 @@ fn status(service: &Service) -> Value {
             "routers": daemon.routers,
             "interference": { "count": daemon.interference.count, "last": daemon.interference.last },
         },
-        "flows": { "seen": daemon.flow_ring.seen(), "lost": daemon.news.lost() },
+        "flows": {
+            "seen": daemon.flow_ring.seen(),
+            "lost": daemon.news.lost(),
+            "file": daemon.file.as_ref().map(|file| {
+                let figures = file.figures();
+                json!({ "written": figures.written, "lost": figures.lost, "fault": figures.fault })
+            }),
+        },
     })
 }

@@ -169,6 +169,7 @@ impl Teller {
                     KernelVerdict::AuditUnmatched | KernelVerdict::AuditDeny => Verdict::Audit,
                     KernelVerdict::Redirect => Verdict::Redirected,
                     KernelVerdict::Unmatched
+                    | KernelVerdict::Refuse
                     | KernelVerdict::FailAuthentication
                     | KernelVerdict::Deny => Verdict::Dropped,
                 };

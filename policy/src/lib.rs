@@ -48,7 +48,7 @@ pub use rule::{Policy, PolicyKind, PolicySet, RuleOrigin};
 pub use schema::SCHEMA;
 pub use selector::Selector;
 pub use snapshot::{
-    Compiler, Enforcement, HttpAccess, HttpDecision, Mode, Options, PeerRef, ServiceFrontend,
+    Compiler, Enforcement, HttpAccess, HttpDecision, Mode, Options, PeerRef, Quic, ServiceFrontend,
     Snapshot, SniDecision,
 };
 pub use sni::{BadSniPattern, SniPattern};

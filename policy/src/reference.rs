@@ -18,7 +18,7 @@ use crate::rule::{
 };
 use crate::{
     Bound, Cast, Direction, EntryVerdict, Family, L4Protocol, Label, Labels, LocalEndpoint,
-    MatchType, Mode, NameBinding, Options, Proxy,
+    MatchType, Mode, NameBinding, Options, Proxy, Quic,
 };
 
 /// What policy is and who there is.
@@ -138,9 +138,65 @@ impl<'a> Reference<'a> {
         }
         let items = self.items(endpoint, wire.direction);
         let default = self.default(endpoint, &items);
+        let is_closed = default.is_none();
+        let at = (endpoint, other, default);
+        let (mut said, bound) = self.say(&items, at, wire);
+        let is_datagram = wire.direction == Direction::Egress && wire.protocol == 17;
+        if is_datagram && wire.port != 53 && is_closed && self.options.quic == Quic::Refuse {
+            let over_tcp = Wire {
+                protocol: 6,
+                ..wire
+            };
+            let (mut over_tcp, bound) = self.say(&items, at, over_tcp);
+            let strictness = bound.iter().map(|(_, binding)| *binding).min();
+            let is_free = over_tcp
+                .iter()
+                .any(|one| one.verdict == EntryVerdict::Allow);
+            if wire.port == 443 && strictness == Some(NameBinding::Enforce) && !is_free {
+                said.push(Said {
+                    verdict: EntryVerdict::Refuse,
+                    detail: (true, 16),
+                    of_peer: true,
+                });
+            }
+            let audited = bound
+                .into_iter()
+                .filter(|(_, binding)| *binding == NameBinding::Audit);
+            over_tcp.extend(audited.map(|(one, _)| one));
+            said.extend(refused(&over_tcp, wire.port));
+        }
+        // A name is asked for only where nothing else lets the flow pass.
+        let is_free = said
+            .iter()
+            .chain(&default)
+            .any(|one| one.verdict == EntryVerdict::Allow);
+        let is_seen = wire.protocol == 6 && wire.port != 53 && !is_free;
+        said.extend(bound.into_iter().map(|(one, _)| match is_seen {
+            true => Said {
+                verdict: EntryVerdict::Redirect(Proxy::Names),
+                detail: (true, 16),
+                ..one
+            },
+            false => one,
+        }));
+        said.extend(default);
+        let from_host = wire.direction == Direction::Ingress && other.labels.has_reserved("host");
+        if from_host && self.options.allow_localhost && !items.is_empty() {
+            said.push(Said::of_all(EntryVerdict::Allow, true));
+        }
+        strongest(&said)
+    }
+
+    /// What items say of a flow, and what is allowed by those that are bound to their names.
+    fn say(
+        &self,
+        items: &[(&Policy, &Item)],
+        (endpoint, other, default): (&LocalEndpoint, &Other<'_>, Option<Said>),
+        wire: Wire,
+    ) -> (Vec<Said>, Vec<(Said, NameBinding)>) {
         let mut said = Vec::new();
         let mut bound = Vec::new();
-        for (policy, item) in &items {
+        for (policy, item) in items {
             let Some(of_peer) = self.selects(item, other) else {
                 continue;
             };
@@ -152,7 +208,12 @@ impl<'a> Reference<'a> {
                     continue; // what is not enforced must not open what is closed
                 }
                 if verdict == EntryVerdict::Allow && binding != NameBinding::Off {
-                    bound.push((detail, of_peer));
+                    let one = Said {
+                        verdict,
+                        detail,
+                        of_peer,
+                    };
+                    bound.push((one, binding));
                     continue;
                 }
                 said.push(Said {
@@ -165,27 +226,7 @@ impl<'a> Reference<'a> {
                 });
             }
         }
-        said.extend(default);
-        let from_host = wire.direction == Direction::Ingress && other.labels.has_reserved("host");
-        if from_host && self.options.allow_localhost && !items.is_empty() {
-            said.push(Said::of_all(EntryVerdict::Allow, true));
-        }
-        // A name is asked for only where nothing else lets the flow pass.
-        let is_free = said.iter().any(|one| one.verdict == EntryVerdict::Allow);
-        let is_seen = wire.protocol == 6 && wire.port != 53 && !is_free;
-        said.extend(bound.into_iter().map(|(detail, of_peer)| match is_seen {
-            true => Said {
-                verdict: EntryVerdict::Redirect(Proxy::Names),
-                detail: (true, 16),
-                of_peer,
-            },
-            false => Said {
-                verdict: EntryVerdict::Allow,
-                detail,
-                of_peer,
-            },
-        }));
-        strongest(&said)
+        (said, bound)
     }
 
     /// How strictly an item binds what it allows to its names.
@@ -395,6 +436,48 @@ fn strongest(said: &[Said]) -> (EntryVerdict, MatchType) {
         (false, (true, _)) => MatchType::L4Only,
     };
     (best.verdict, form)
+}
+
+/// What is said of datagrams to a port since over TCP a name or request is judged there, which no rule
+/// opens that says it of the same ports or more, and of the same peer or everybody.
+fn refused(over_tcp: &[Said], port: u16) -> Vec<Said> {
+    let needs = |one: &&Said| {
+        let mut rest = over_tcp.iter();
+        let is_strongest = !rest.any(|other| {
+            other.detail == one.detail
+                && other.of_peer == one.of_peer
+                && !matches!(other.verdict, EntryVerdict::Redirect(_))
+                && other.verdict > one.verdict
+        });
+        let mut rest = over_tcp.iter();
+        let is_open = rest.any(|other| {
+            other.verdict == EntryVerdict::Allow
+                && other.detail.1 <= one.detail.1
+                && (one.of_peer || !other.of_peer)
+        });
+        let judges = matches!(
+            one.verdict,
+            EntryVerdict::Redirect(Proxy::Tls | Proxy::Http)
+        );
+        judges && is_strongest && !is_open
+    };
+    let refusal = |one: &Said| Said {
+        verdict: EntryVerdict::Refuse,
+        detail: (true, beside_dns(one.detail.1, u32::from(port))),
+        of_peer: one.of_peer,
+    };
+    over_tcp.iter().filter(needs).map(refusal).collect()
+}
+
+/// The bits of the block of a port in what is left of a larger one without the port of DNS.
+fn beside_dns(bits: u32, port: u32) -> u32 {
+    let size = 1 << (16 - bits);
+    let (first, last) = (port / size * size, port / size * size + size - 1);
+    match (first..=last).contains(&53) {
+        true if port < 53 => bits_of(first, 52, port),
+        true => bits_of(54, last, port),
+        false => bits,
+    }
 }
 
 /// What an item that is about a peer does, through one of its ports.

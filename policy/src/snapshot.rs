@@ -10,6 +10,7 @@ mod item;
 mod l7;
 mod name_cache;
 mod outside;
+mod quic;
 mod selection;
 mod service;
 mod table;
@@ -30,7 +31,7 @@ use crate::{
     Direction, EndpointId, Family, Identities, Identity, L4Protocol, LabelSet, Labels, NameBinding,
     RuleId,
 };
-pub use compiler::{Compiler, Options};
+pub use compiler::{Compiler, Options, Quic};
 pub use direction::Enforcement;
 use dns_port::DnsPort;
 use endpoint::EndpointPolicy;
@@ -292,9 +293,14 @@ impl Snapshot {
             let closing = items.filter(|item| item.item().default_deny);
             return closing.map(CompiledItem::id).collect();
         }
+        let refused = decision.verdict == EntryVerdict::Refuse;
         let says_so = |item: &&CompiledItem| {
             let keys = direction.keys_of(item, peer.identity());
             keys.into_iter().any(|((protocol, ports), verdict)| {
+                if refused {
+                    return quic::needs_name((protocol, ports), verdict)
+                        && ports.contains(flow.port);
+                }
                 (protocol == 0 || protocol == flow.protocol)
                     && ports.contains(flow.port)
                     && verdict.passes() == decision.verdict.passes()

@@ -67,6 +67,13 @@ impl PortPrefix {
             .collect()
     }
 
+    /// The first and the last of them.
+    #[must_use]
+    pub fn range(self) -> (u16, u16) {
+        let others = u16::MAX.checked_shr(self.bits.into()).unwrap_or(0);
+        (self.port, self.port | others)
+    }
+
     /// The fewest prefixes that make up a range, both ends included; none if `last` is below `first`.
     #[must_use]
     pub fn of_range(first: u16, last: u16) -> Vec<Self> {
@@ -95,6 +102,8 @@ pub enum EntryVerdict {
     Allow,
     /// Lets it pass, though a rule denies it that is only audited.
     AuditDeny,
+    /// Drops a datagram and says so to its sender: over TCP it would have to name what it asks for.
+    Refuse,
     /// Sends it to a proxy.
     Redirect(Proxy),
     /// Drops it for want of authentication.
@@ -122,7 +131,7 @@ impl EntryVerdict {
     pub const fn passes(self) -> bool {
         match self {
             Self::AuditDefault | Self::Allow | Self::AuditDeny | Self::Redirect(_) => true,
-            Self::FailAuthentication | Self::Deny => false,
+            Self::Refuse | Self::FailAuthentication | Self::Deny => false,
         }
     }
 
@@ -131,7 +140,11 @@ impl EntryVerdict {
     pub const fn is_audited(self) -> bool {
         match self {
             Self::AuditDefault | Self::AuditDeny => true,
-            Self::Allow | Self::Redirect(_) | Self::FailAuthentication | Self::Deny => false,
+            Self::Allow
+            | Self::Refuse
+            | Self::Redirect(_)
+            | Self::FailAuthentication
+            | Self::Deny => false,
         }
     }
 }
@@ -168,13 +181,14 @@ impl Decision {
         rule: RuleId::NONE,
     };
 
-    /// Cilium's drop reason, if the flow is dropped: 133 without an entry, 181 by a deny entry, 189
-    /// for want of authentication.
+    /// Cilium's drop reason, if the flow is dropped: 133 without an entry, 180 since no
+    /// proxy reads it, 181 by a deny entry, 189 for want of authentication.
     #[must_use]
     pub const fn drop_reason(&self) -> Option<u8> {
         match (self.verdict, self.matched) {
             (EntryVerdict::Deny, MatchType::None) => Some(133),
             (EntryVerdict::Deny, _) => Some(181),
+            (EntryVerdict::Refuse, _) => Some(180),
             (EntryVerdict::FailAuthentication, _) => Some(189),
             (
                 EntryVerdict::AuditDefault
@@ -312,6 +326,9 @@ mod tests {
                 assert_eq!(count, usize::from((first..=last).contains(&port)), "{port}");
             }
             assert!(prefixes.len() <= 30);
+            let ranges = prefixes.iter().map(|one| one.range());
+            let count = ranges.map(|(first, last)| u32::from(last - first) + 1);
+            assert_eq!(count.sum::<u32>(), u32::from(last - first) + 1);
         }
         assert_eq!(PortPrefix::of_range(0, 65535), [PortPrefix::ALL]);
         assert_eq!(PortPrefix::of_range(7, 7), [PortPrefix::exact(7)]);

@@ -18,12 +18,19 @@ pub struct Daemon<'a> {
     node: &'a Node,
     dir: TempDir,
     child: Option<Child>,
+    /// Whether it is started by what stands in for systemd, which keeps so many descriptors.
+    managed: Option<usize>,
     /// What it wrote to standard error, line by line.
     log: Option<mpsc::Receiver<String>>,
 }
 
 /// How long a start may take; far more than it does, since machines are shared.
 const START_MAX: Duration = Duration::from_secs(30);
+
+/// How long an answer waits for the datapath, as without the option.
+const INSTALL_WAIT_MILLIS: u32 = 100;
+/// And the longest that the option takes.
+const INSTALL_WAIT_MILLIS_MAX: u32 = 4_000;
 
 /// How many times longer than usual everything may take: `NAMEGATE_TEST_PATIENCE`, on a machine that is
 /// emulated.
@@ -48,8 +55,15 @@ impl<'a> Daemon<'a> {
             node,
             dir,
             child: None,
+            managed: None,
             log: None,
         })
+    }
+
+    /// From now on it is started by what stands in for systemd, which starts it again whenever it ends and
+    /// keeps up to `store_max` descriptors for it. [`Daemon::pid`] is the manager's.
+    pub fn manage(&mut self, store_max: usize) {
+        self.managed = Some(store_max);
     }
 
     /// The binary under test.
@@ -135,18 +149,27 @@ impl<'a> Daemon<'a> {
         let stdout = child.stdout.take().context("no output")?;
         let (send, receive) = mpsc::channel();
         std::thread::spawn(move || {
+            // To the end, whoever listens: one that is started again says it again.
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if send.send(line).is_err() {
-                    break;
-                }
+                let _ = send.send(line);
             }
         });
         match receive.recv_timeout(START_MAX * patience()) {
             Ok(line) if line == "ready" => Ok(()),
+            Ok(line) if line.starts_with("systemd: ") => self.wait_for_ready(&receive),
             Ok(line) => bail!("expected ready, got {line:?}"),
             Err(_) => {
                 let _ = child.kill();
                 bail!("not ready:\n{}", self.said())
+            }
+        }
+    }
+
+    /// Waits for `ready` among what its manager says.
+    fn wait_for_ready(&self, lines: &mpsc::Receiver<String>) -> Result<()> {
+        loop {
+            if lines.recv_timeout(START_MAX * patience())? == "ready" {
+                return Ok(());
             }
         }
     }
@@ -156,7 +179,22 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// If it can't be started.
     pub fn spawn(&mut self, args: &[&str]) -> Result<()> {
-        let mut command = self.node.command(&Self::binary()?.display().to_string());
+        let binary = Self::binary()?.display().to_string();
+        let mut command = match self.managed {
+            None => self.node.command(&binary),
+            Some(store_max) => {
+                fs::write(self.path("systemd.py"), include_str!("systemd.py"))?;
+                let mut command = self.node.command("python3");
+                command
+                    .arg(self.path("systemd.py"))
+                    .arg(self.path("notify"));
+                command.args([store_max.to_string(), binary]);
+                command
+            }
+        };
+        let wait = (INSTALL_WAIT_MILLIS * patience()).min(INSTALL_WAIT_MILLIS_MAX);
+        let wait = ["--dns-install-wait", &format!("{wait}ms")];
+        let is_said = args.contains(&wait[0]);
         let mut child = command
             .arg("run")
             .arg("--policy-dir")
@@ -168,6 +206,7 @@ impl<'a> Daemon<'a> {
             .arg("--socket")
             .arg(self.path("namegate.sock"))
             .args(args)
+            .args(wait.iter().filter(|_| !is_said))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -206,6 +245,19 @@ impl<'a> Daemon<'a> {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// If it can't be sent.
+    pub fn signal(&self, signal: &str) -> Result<()> {
+        let status = std::process::Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(self.pid().to_string())
+            .status()?;
+        anyhow::ensure!(status.success(), "kill -{signal}");
+        Ok(())
     }
 
     /// Sends a signal and waits for the end; gives the exit code, if it ended by itself.

@@ -10,6 +10,7 @@
     reason = "helpers of tests: a JSON value that isn't there is null, a log is wanted"
 )]
 
+mod asker;
 mod cgroup;
 mod daemon;
 mod exchange;
@@ -20,6 +21,7 @@ mod stage;
 mod topology;
 mod web;
 
+pub use asker::{Asker, Told};
 pub use cgroup::Cgroup;
 pub use daemon::{Daemon, patience, policy};
 pub use exchange::{WWW, exchange, exchange_at, seen_by};
@@ -28,4 +30,4 @@ pub use raw::RawTcp;
 pub use server::{Answers, BIG_OCTETS, Running, TcpEcho, TcpSink};
 pub use stage::Stage;
 pub use topology::Tunnel;
-pub use web::{Web, about, about_alice, observed};
+pub use web::{Web, about, about_alice, asked, observed, read_head};

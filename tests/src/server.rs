@@ -262,6 +262,19 @@ impl Answers {
         })
     }
 
+    /// The same for an hour; who asks it for a name with such a label is counted.
+    ///
+    /// # Errors
+    /// If the port is taken.
+    pub fn names_but(ns: &NetNs, label: &'static [u8], count: Arc<AtomicU64>) -> Result<Self> {
+        Self::dns(ns, move |query| {
+            if query.windows(label.len()).any(|part| part == label) {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            answer(query, 3_600)
+        })
+    }
+
     fn dns(
         ns: &NetNs,
         answer: impl Fn(&[u8]) -> Option<Vec<u8>> + Clone + Send + 'static,

@@ -1,7 +1,7 @@
 //! A client and two web servers: what the tests of HTTP and TLS need.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -62,6 +62,51 @@ impl Web {
         self.daemon(&[("alice.yaml", about_alice(rules))])
     }
 
+    /// The same with options of `run`.
+    ///
+    /// # Errors
+    /// If it doesn't start.
+    pub fn egress_with(&self, rules: &str, options: &[&str]) -> Result<Daemon<'_>> {
+        let mut daemon = Daemon::prepare(&self.node)?;
+        daemon.endpoint(&self.alice)?;
+        daemon.policy("alice.yaml", &about_alice(rules))?;
+        daemon.start(options)?;
+        Ok(daemon)
+    }
+
+    /// A connection of alice's to a port of the world's.
+    ///
+    /// # Errors
+    /// If it can't be made.
+    pub fn connect(&self, port: u16) -> Result<TcpStream> {
+        let to = SocketAddr::new(self.world.v4.into(), port);
+        let connect = || TcpStream::connect_timeout(&to, Duration::from_secs(2));
+        let stream = self.alice.ns.run(connect)??;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        Ok(stream)
+    }
+
+    /// Serves connections to a port of the world's, on threads that end with the test's process.
+    ///
+    /// # Errors
+    /// If the port is taken.
+    pub fn serve(
+        &self,
+        port: u16,
+        serve: impl Fn(&mut TcpStream) + Clone + Send + 'static,
+    ) -> Result<()> {
+        #[expect(clippy::disallowed_methods, reason = "a server outside of the gate")]
+        let listener = self.world.ns.run(|| TcpListener::bind(("::", port)))??;
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let serve = serve.clone();
+                std::thread::spawn(move || serve(&mut stream));
+            }
+        });
+        Ok(())
+    }
+
     /// What alice hears until its end when she says this to a port of the world's, the second part a
     /// moment after the first.
     ///
@@ -84,6 +129,23 @@ impl Web {
         };
         self.alice.ns.run(talk)?
     }
+}
+
+/// Whoever it is, on a port, by these HTTP rules.
+#[must_use]
+pub fn asked(port: u16, rules: &str) -> String {
+    format!(
+        "{{toPorts: [{{ports: [{{port: '{port}', protocol: TCP}}], rules: {{http: [{rules}]}}}}]}}"
+    )
+}
+
+/// Reads to the end of a head, or of what there is.
+pub fn read_head(stream: &mut TcpStream) -> String {
+    let (mut head, mut octet) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut octet).unwrap_or(0) == 1 {
+        head.extend(octet);
+    }
+    String::from_utf8_lossy(&head).into_owned()
 }
 
 /// A policy about one workload.

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
 use bpf_redirect_common::{CG_ASKER, CG_ASKERS_MAX, CG_SOCKET, CG_SOCKETS_MAX};
-use namegate_tests::{Cgroup, Daemon, Running, Stage, TcpEcho, policy, seen_by};
+use namegate_tests::{Cgroup, Daemon, Running, Stage, TcpEcho, about, policy, seen_by};
 
 /// One socket of each kind; see there.
 const SOCKETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/sockets.py");
@@ -142,6 +142,27 @@ impl Drop for Talk {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A call that fails is answer enough: no ICMP is needed.
+#[test]
+fn a_datagram_where_tcp_needs_a_name_fails_in_the_call() {
+    let stage = Stage::new().unwrap();
+    let rules = "egress: [\
+        {toPorts: [{ports: [{port: '443', protocol: TCP}], serverNames: [ok.test]}]}, \
+        {toPorts: [{ports: [{port: '443', protocol: UDP}, {port: '444', protocol: UDP}]}]}]";
+    let job = Job::start(&stage, &about("job", rules));
+    for server in [SERVER, SERVER_V6] {
+        for kind in ["udp", "udp_connected"] {
+            assert_eq!(
+                job.socket(kind, &[server, "443"]),
+                "EPERM",
+                "{kind} {server}"
+            );
+            assert_eq!(job.socket(kind, &[server, "444"]), "ok", "{kind} {server}");
+        }
+    }
+    assert_eq!(job.daemon.counter("name-hidden").unwrap(), 4);
 }
 
 #[test]
@@ -488,6 +509,47 @@ fn restarts_open_nothing_and_break_nothing() {
     assert!(detached.status.success(), "{detached:?}");
     assert_eq!(self::links(&stage), Vec::<String>::new());
     assert_eq!(job.socket("tcp", &[OTHER, "80"]), "ok");
+}
+
+#[test]
+fn what_it_asks_while_no_daemon_runs_waits_for_the_next_one() {
+    let stage = Stage::new().unwrap();
+    let mut job = Job::start(&stage, &policy("job", NAMES));
+    job.learn();
+    let Job { cgroup, daemon, .. } = &mut job;
+    let (cgroup, node) = (&*cgroup, &stage.node);
+    daemon.end_with("KILL").unwrap();
+    let server = format!("@{SERVER}");
+    // Of a datagram that waited for longer the next daemon thinks that nobody wants it any more.
+    for (way, away_max) in [("+tcp", 60), ("+notcp", 4)] {
+        let mut is_quick = false;
+        for _ in 0..10 {
+            #[expect(clippy::disallowed_methods, reason = "a test's patience")]
+            let began = std::time::Instant::now();
+            std::thread::scope(|scope| {
+                let words = [
+                    way,
+                    "+tries=1",
+                    "+time=20",
+                    "+short",
+                    &server,
+                    "web.example.com",
+                ];
+                let asked = scope.spawn(move || cgroup.said(node, "dig", &words).unwrap());
+                std::thread::sleep(Duration::from_millis(300));
+                daemon.start(&[]).unwrap();
+                is_quick = began.elapsed() < Duration::from_secs(away_max);
+                if is_quick {
+                    assert_eq!(asked.join().unwrap(), WEB, "{way}");
+                }
+                daemon.end_with("KILL").unwrap();
+            });
+            if is_quick {
+                break;
+            }
+        }
+        assert!(is_quick, "{way}");
+    }
 }
 
 /// The pinned links of cgroups.

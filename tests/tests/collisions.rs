@@ -12,7 +12,9 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
-use namegate_tests::{Answers, Daemon, Node, Running, TcpEcho, WWW, Workload, in_ns, seen_by};
+use namegate_tests::{
+    Answers, Daemon, Node, Running, TcpEcho, WWW, Workload, in_ns, patience, seen_by,
+};
 use transport::NetNs;
 
 /// Alice may ask the server and reach it at 5353; what others send to her is open.
@@ -93,7 +95,7 @@ fn udp(ns: &NetNs, address: Ipv4Addr, port: u16) -> UdpSocket {
         .unwrap()
         .unwrap();
     socket
-        .set_read_timeout(Some(Duration::from_secs(2)))
+        .set_read_timeout(Some(Duration::from_secs(2) * patience()))
         .unwrap();
     socket
 }

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use namegate_tests::{Answers, Daemon, Node, Running, TcpSink, Workload, policy};
+use namegate_tests::{Answers, Daemon, Node, Running, Stage, TcpSink, Workload, patience, policy};
 
 const ZONE: &str = "web 60 IN A 198.18.0.1\nweb 60 IN AAAA 2001:db8:1::1\n\
                     other 60 IN A 198.18.0.2\n\
@@ -16,7 +16,8 @@ const WEB: &str = "[{matchName: web.example.com}]";
 
 /// Whether a workload's connection is accepted within a moment.
 fn reaches(from: &Workload, to: SocketAddr) -> bool {
-    let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(700)).is_ok();
+    let connect =
+        || TcpStream::connect_timeout(&to, Duration::from_millis(700) * patience()).is_ok();
     from.ns.run(connect).unwrap()
 }
 
@@ -190,7 +191,7 @@ spec:
     let echoed = client.ns.run(|| {
         let socket = UdpSocket::bind((client.v4, 0)).unwrap();
         socket
-            .set_read_timeout(Some(Duration::from_secs(1)))
+            .set_read_timeout(Some(Duration::from_secs(1) * patience()))
             .unwrap();
         socket.send_to(b"hello", (server.v4, 7)).unwrap();
         let mut buffer = [0; 16];
@@ -242,6 +243,19 @@ fn addresses_that_no_name_may_open_stay_closed() {
     assert_eq!(status["endpoints"][0]["open_addresses"], 0, "{status:#}");
 }
 
+/// Here the kernel has no time at all.
+#[test]
+fn an_answer_that_the_kernel_took_too_long_for_is_withheld_and_told() {
+    let stage = Stage::new().unwrap();
+    let mut daemon = stage.daemon(&policy("alice", WEB)).unwrap();
+    daemon.start(&["--dns-install-wait", "0s"]).unwrap();
+    let dns = IpAddr::V4(stage.world.v4);
+    let answer = stage.alice.dig(dns, &["web.example.com"]).unwrap();
+    assert!(answer.contains("status: SERVFAIL"), "{answer}");
+    let faults = daemon.status().unwrap()["dns"]["dns_faults_total"].clone();
+    assert_eq!(faults["install-timeout"], 1, "{faults}");
+}
+
 /// Law 1: each of 10,000 fresh names and addresses is connected to as soon as its answer is there; the
 /// kernel dropped nothing, and no workload had to send a SYN twice.
 #[test]
@@ -271,7 +285,7 @@ fn no_first_syn_is_lost_after_ten_thousand_fresh_answers() {
             let socket = UdpSocket::bind((alice.v4, 0)).unwrap();
             socket.connect((world.v4, 53)).unwrap();
             socket
-                .set_read_timeout(Some(Duration::from_secs(5)))
+                .set_read_timeout(Some(Duration::from_secs(5) * patience()))
                 .unwrap();
             let mut buffer = [0; 512];
             for index in first..first + COUNT / THREADS {
@@ -285,7 +299,7 @@ fn no_first_syn_is_lost_after_ten_thousand_fresh_answers() {
                     u32::from_be_bytes([198, 18, 0, 0]) + index
                 );
                 let to = SocketAddr::new(IpAddr::from(address), 80);
-                TcpStream::connect_timeout(&to, Duration::from_secs(5))
+                TcpStream::connect_timeout(&to, Duration::from_secs(5) * patience())
                     .unwrap_or_else(|error| panic!("{to}: {error}"));
             }
         })

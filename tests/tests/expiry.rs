@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use namegate_tests::{Answers, Daemon, Node, Running, TcpEcho, Workload, policy};
+use namegate_tests::{Answers, Daemon, Node, Running, TcpEcho, Workload, patience, policy};
 use serde_json::Value;
 
 const ZONE: &str = "web 2 IN A 198.18.0.1\n";
@@ -55,7 +55,7 @@ fn wait_until_closed(daemon: &Daemon<'_>) {
 /// A connection, if it is accepted within a moment.
 fn connect(from: &Workload, to: &str) -> Option<TcpStream> {
     let to: SocketAddr = to.parse().unwrap();
-    let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(700)).ok();
+    let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(700) * patience()).ok();
     from.ns.run(connect).unwrap()
 }
 
@@ -298,4 +298,60 @@ impl Asking {
         assert_eq!(buffer[..2], [high, low], "n{index}");
         assert_eq!(buffer[3] & 15, 0, "n{index}: {:?}", &buffer[..len]);
     }
+}
+
+/// One that nobody is connected to is not asked for, and none that only a pattern names.
+#[test]
+fn a_name_in_use_is_asked_for_again_before_it_ends() {
+    let node = Node::new().unwrap();
+    let alice = node.workload("alice", 2).unwrap();
+    let world = node.elsewhere().unwrap();
+    let names = Answers::names(&world.ns, 1).unwrap();
+    let _echo = TcpEcho::serve(&world.ns, 443).unwrap();
+    let mut daemon = Daemon::prepare(&node).unwrap();
+    daemon.endpoint(&alice).unwrap();
+    let opened =
+        "[{matchName: n1.example.com}, {matchName: n2.example.com}, {matchPattern: 'n3.*.com'}]";
+    daemon
+        .policy("alice.yaml", &policy("alice", opened))
+        .unwrap();
+    daemon
+        .start(&[
+            "--dns-refresh",
+            "--dns-ttl-floor",
+            "25s",
+            "--dns-ttl-grace",
+            "0s",
+        ])
+        .unwrap();
+    for name in ["n1", "n2", "n3"] {
+        let name = format!("{name}.example.com");
+        let told = alice.dig(world.v4.into(), &["+short", &name]).unwrap();
+        assert!(told.starts_with("198.18.0."), "{told}");
+    }
+    let connect = |to: &str| {
+        let to = to.parse().unwrap();
+        let connected = || TcpStream::connect_timeout(&to, Duration::from_secs(2));
+        alice.ns.run(connected).unwrap().unwrap()
+    };
+    let _open = (connect("198.18.0.1:443"), connect("198.18.0.3:443"));
+    let asked = || names.asked.load(Ordering::Relaxed);
+    assert_eq!(asked(), 3);
+    let again = || daemon.status().unwrap()["learning"]["asked_again"].as_u64();
+    for _ in 0..150 {
+        if again() == Some(1) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!((again(), asked()), (Some(1), 4));
+    let status = daemon.status().unwrap();
+    assert_eq!(
+        status["dns"]["dns_exchanges_total"]["answered"], 4,
+        "{status}"
+    );
+    // Beyond the end that the first answer gave.
+    std::thread::sleep(Duration::from_secs(16));
+    drop(connect("198.18.0.1:443"));
 }

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use namegate_tests::{
-    Daemon, Node, Running, TcpSink, WWW, Workload, exchange, must_be_equal, policy,
+    Daemon, Node, Running, TcpSink, WWW, Workload, exchange, must_be_equal, patience, policy,
 };
 
 /// The bridge's packets are forwarded as far as the firewall lets the workload itself: 10.0.0.2 may ask
@@ -70,7 +70,8 @@ fn rules(node: &Node) -> String {
 
 fn reaches(from: &Workload, to: &str) -> bool {
     let to: SocketAddr = to.parse().unwrap();
-    let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(700)).is_ok();
+    let connect =
+        || TcpStream::connect_timeout(&to, Duration::from_millis(700) * patience()).is_ok();
     from.ns.run(connect).unwrap()
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use namegate_tests::{
-    Answers, Daemon, Node, RawTcp, Running, Stage, TcpEcho, WWW, Workload, policy,
+    Answers, Daemon, Node, RawTcp, Running, Stage, TcpEcho, WWW, Workload, patience, policy,
 };
 
 /// SYNs of the flood: more than the gate's listener keeps half open, less than an endpoint's share of
@@ -22,7 +22,7 @@ const GROWTH_KIB: u64 = 32 * 1_024;
 fn says(stream: &mut TcpStream, word: &[u8; 4]) -> bool {
     let mut back = [0; 4];
     stream
-        .set_read_timeout(Some(Duration::from_secs(3)))
+        .set_read_timeout(Some(Duration::from_secs(3) * patience()))
         .unwrap();
     stream.write_all(word).unwrap();
     stream.read_exact(&mut back).is_ok_and(|()| back == *word)
@@ -93,7 +93,7 @@ fn a_flood_of_syns_at_the_redirected_port_harms_nobody() {
     let server = IpAddr::V4(world.v4);
     assert_eq!([answered(&alice, server), answered(&bob, server)], [4, 4]);
     let to: SocketAddr = "198.18.0.1:443".parse().unwrap();
-    let open = || TcpStream::connect_timeout(&to, Duration::from_secs(2));
+    let open = || TcpStream::connect_timeout(&to, Duration::from_secs(2) * patience());
     let mut live = alice.ns.run(open).unwrap().unwrap();
     assert!(says(&mut live, b"one."));
     let deaf = format!(

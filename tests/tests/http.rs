@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use namegate_tests::{BIG_OCTETS, Daemon, Web, Workload, about, about_alice, observed};
+use namegate_tests::{BIG_OCTETS, Daemon, Web, Workload, about, about_alice, observed, patience};
 
 /// Whoever it is, on a port, by these HTTP rules.
 fn asked(port: u16, rules: &str) -> String {
@@ -437,11 +437,11 @@ fn the_next_request_is_judged_by_the_new_policy() {
     let mut stream = web
         .alice
         .ns
-        .run(|| TcpStream::connect_timeout(&to, Duration::from_secs(2)))
+        .run(|| TcpStream::connect_timeout(&to, Duration::from_secs(2) * patience()))
         .unwrap()
         .unwrap();
     stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
+        .set_read_timeout(Some(Duration::from_secs(5) * patience()))
         .unwrap();
     let mut ask = |path: &str| {
         write!(stream, "GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n")?;

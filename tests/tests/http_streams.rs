@@ -12,7 +12,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use httpproxy::limits::DETECT_WAIT_MAX;
-use namegate_tests::{BIG_OCTETS, Running, TcpSink, Web, Workload, about_alice, observed};
+use namegate_tests::{
+    BIG_OCTETS, Running, TcpSink, Web, Workload, about_alice, observed, patience,
+};
 
 /// Whoever it is, on a port, by these HTTP rules.
 fn asked(port: u16, rules: &str) -> String {
@@ -45,11 +47,11 @@ fn head(stream: &mut TcpStream) -> String {
 
 fn connect(web: &Web, port: u16) -> TcpStream {
     let to = SocketAddr::new(web.world.v4.into(), port);
-    let connect = || TcpStream::connect_timeout(&to, Duration::from_secs(2)).unwrap();
+    let connect = || TcpStream::connect_timeout(&to, Duration::from_secs(2) * patience()).unwrap();
     let stream = web.alice.ns.run(connect).unwrap();
     stream.set_nodelay(true).unwrap();
     stream
-        .set_read_timeout(Some(Duration::from_secs(30)))
+        .set_read_timeout(Some(Duration::from_secs(30) * patience()))
         .unwrap();
     stream
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
-use namegate_tests::{Answers, Daemon, Node, TcpEcho, TcpSink, Workload, in_ns};
+use namegate_tests::{Answers, Daemon, Node, TcpEcho, TcpSink, Workload, in_ns, patience};
 use serde_json::Value;
 use transport::NetNs;
 
@@ -51,7 +51,8 @@ impl Scene {
     fn accepts(&self, from: &NetNs, port: u16) -> bool {
         let [v4, v6] = [IpAddr::V4(self.alice.v4), IpAddr::V6(self.alice.v6)].map(|ip| {
             let to = SocketAddr::new(ip, port);
-            let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(500)).is_ok();
+            let connect =
+                || TcpStream::connect_timeout(&to, Duration::from_millis(500) * patience()).is_ok();
             from.run(connect).unwrap()
         });
         assert_eq!(v4, v6, "port {port}");
@@ -118,7 +119,8 @@ fn peers_ranges_and_deny_rules_hold() {
     let _theirs = TcpSink::serve(bob, 9_000).unwrap();
     for ip in [IpAddr::V4(scene.bob.v4), IpAddr::V6(scene.bob.v6)] {
         let to = SocketAddr::new(ip, 9_000);
-        let connect = || TcpStream::connect_timeout(&to, Duration::from_secs(2)).is_ok();
+        let connect =
+            || TcpStream::connect_timeout(&to, Duration::from_secs(2) * patience()).is_ok();
         assert!(scene.alice.ns.run(connect).unwrap());
     }
 }
@@ -231,12 +233,12 @@ fn a_policy_that_takes_an_allow_away_ends_the_flows_that_lived_on_it() {
     let port = |port: u16| format!("toPorts: [{{ports: [{{port: '{port}', protocol: TCP}}]}}]");
     let daemon = scene.daemon(&format!("ingress: [{{{FROM_BOB}, {}}}]", port(80)));
     let to = SocketAddr::new(IpAddr::V4(scene.alice.v4), 80);
-    let open = || TcpStream::connect_timeout(&to, Duration::from_secs(2));
+    let open = || TcpStream::connect_timeout(&to, Duration::from_secs(2) * patience());
     let mut stream = scene.bob.ns.run(open).unwrap().unwrap();
     let mut says = |word: &[u8; 4]| {
         use std::io::{Read as _, Write as _};
         stream
-            .set_read_timeout(Some(Duration::from_millis(700)))
+            .set_read_timeout(Some(Duration::from_millis(700) * patience()))
             .unwrap();
         let mut back = [0; 4];
         stream.write_all(word).unwrap();

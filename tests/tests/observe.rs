@@ -10,7 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use namegate_tests::{Daemon, Node, Running, TcpSink, Workload};
+use namegate_tests::{Daemon, Node, Running, TcpSink, Workload, patience};
 use serde_json::Value;
 
 const ZONE: &str = "web 30 IN A 198.18.0.1\nother 30 IN A 198.18.0.2\n";
@@ -104,7 +104,8 @@ impl Stage {
 
     fn reaches(&self, to: &str) -> bool {
         let to: SocketAddr = to.parse().unwrap();
-        let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(700)).is_ok();
+        let connect =
+            || TcpStream::connect_timeout(&to, Duration::from_millis(700) * patience()).is_ok();
         self.client.ns.run(connect).unwrap()
     }
 
@@ -389,7 +390,7 @@ fn a_follower_sees_what_comes_and_a_lazy_one_holds_up_nobody() {
     let socket = socket.unwrap();
     socket.connect((stage.dns.v4, 53)).unwrap();
     socket
-        .set_read_timeout(Some(Duration::from_secs(4)))
+        .set_read_timeout(Some(Duration::from_secs(4) * patience()))
         .unwrap();
     let query = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x03web\x07example\x03com\0\0\x01\0\x01";
     for number in 0..8_000 {

@@ -112,6 +112,8 @@ fn verdicts_have_the_exit_codes_of_the_contract() {
         ("--from default/a --to default/b --port 80", 0, "REDIRECTED"),
         ("--from default/a --to 10.0.0.3 --port 80", 0, "REDIRECTED"),
         ("--from default/a --to default/b --port 81", 1, "DENIED"),
+        ("--from default/a --to default/b --port 80 --proto udp", 1, "180"),
+        ("--from default/a --to default/b --port 80 --proto udp --quic allow", 1, "133"),
         ("--from default/a --to kube-system/dns --dns www.example.com", 0, "ALLOWED by the proxy"),
         ("--from default/a --to kube-system/dns --dns example.com --qtype AAAA", 1, "DENIED by the proxy"),
         ("--from default/a --to host --port 22", 1, "181"),

@@ -65,7 +65,12 @@ fn each_of_ten_thousand_exchanges_is_told_once() {
         .unwrap();
     let log = daemon.path("flows.jsonl");
     daemon
-        .start(&["--flow-log", &log.display().to_string()])
+        .start(&[
+            "--flow-log",
+            &log.display().to_string(),
+            "--hubble-export-file-max-size-mb",
+            "1000",
+        ])
         .unwrap();
 
     let server = SocketAddr::new(world.v4.into(), 53);
@@ -103,7 +108,12 @@ fn the_end_of_the_daemon_loses_no_record() {
         .unwrap();
     let log = daemon.path("flows.jsonl");
     daemon
-        .start(&["--flow-log", &log.display().to_string()])
+        .start(&[
+            "--flow-log",
+            &log.display().to_string(),
+            "--hubble-export-file-max-size-mb",
+            "1000",
+        ])
         .unwrap();
     let server = SocketAddr::new(world.v4.into(), 53);
     let socket = alice.ns.run(|| UdpSocket::bind((alice.v4, 0)).unwrap());

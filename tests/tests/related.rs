@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use namegate_tests::{Daemon, Node, Workload};
+use namegate_tests::{Daemon, Node, Workload, patience};
 use transport::NetNs;
 
 const PORT: u16 = 8_080;
@@ -52,7 +52,7 @@ fn sink(at: &NetNs, own: IpAddr) -> std::thread::JoinHandle<usize> {
     let listener = at.run(|| TcpListener::bind((own, PORT)).unwrap()).unwrap();
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        let wait = Some(Duration::from_secs(5));
+        let wait = Some(Duration::from_secs(5) * patience());
         stream.set_read_timeout(wait).unwrap();
         let (mut total, mut buffer) = (0, vec![0; 65_536]);
         while let Ok(len @ 1..) = stream.read(&mut buffer) {
@@ -106,8 +106,9 @@ fn a_direct_upload_learns_the_paths_mtu_under_a_closed_ingress() {
         let sink = sink(&far.ns, server);
         let upload = || {
             let to = SocketAddr::new(server, PORT);
-            let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2)).unwrap();
-            let wait = Some(Duration::from_secs(5));
+            let mut stream =
+                TcpStream::connect_timeout(&to, Duration::from_secs(2) * patience()).unwrap();
+            let wait = Some(Duration::from_secs(5) * patience());
             stream.set_write_timeout(wait).unwrap();
             stream.write_all(&vec![7; OCTETS])
         };
@@ -129,7 +130,7 @@ fn is_refused(from: &NetNs, to: IpAddr) -> bool {
         };
         let socket = UdpSocket::bind((any, 0)).unwrap();
         socket.connect((to, PORT)).unwrap();
-        let wait = Some(Duration::from_secs(2));
+        let wait = Some(Duration::from_secs(2) * patience());
         socket.set_read_timeout(wait).unwrap();
         socket.send(b"anybody?").unwrap();
         let error = socket.recv(&mut [0; 16]).unwrap_err();

@@ -9,7 +9,7 @@
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use namegate_tests::{Daemon, Stage, TcpSink};
+use namegate_tests::{Daemon, Stage, TcpSink, patience};
 use serde_json::Value;
 
 /// As kube-proxy does it: what is sent to the virtual address goes on to a backend.
@@ -58,7 +58,8 @@ fn to(app: &str, port: u16) -> String {
 
 fn reaches(stage: &Stage, to: &str) -> bool {
     let to: SocketAddr = to.parse().unwrap();
-    let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(700)).is_ok();
+    let connect =
+        || TcpStream::connect_timeout(&to, Duration::from_millis(700) * patience()).is_ok();
     stage.alice.ns.run(connect).unwrap()
 }
 

@@ -12,7 +12,9 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use namegate_tests::{Daemon, Running, TcpSink, Web, Workload, about, about_alice, observed};
+use namegate_tests::{
+    Daemon, Running, TcpSink, Web, Workload, about, about_alice, observed, patience,
+};
 
 /// What curl says of `https://NAME/`, with this address for the name.
 fn curl(from: &Workload, name: &str, server: IpAddr) -> Output {
@@ -94,7 +96,7 @@ fn each_side_sees_the_others_address_and_the_server_the_clients_port() {
     let (capture, file) = Running::capture(&web.world.ns, "tcp[13] = 2 and dst port 443").unwrap();
     let to = SocketAddr::new(web.world.v4.into(), 443);
     let connect = || {
-        let stream = TcpStream::connect_timeout(&to, Duration::from_secs(2)).unwrap();
+        let stream = TcpStream::connect_timeout(&to, Duration::from_secs(2) * patience()).unwrap();
         stream.local_addr().unwrap().port()
     };
     let port = web.alice.ns.run(connect).unwrap();
@@ -189,10 +191,69 @@ fn a_tunnel_that_policy_allows_no_longer_is_cut_within_a_second() {
     change(&named(443, "ok.test, other.test"));
     assert!(!held.ends_within(Duration::from_secs(1)), "still allowed");
     change(&named(443, "other.test"));
-    assert!(held.ends_within(Duration::from_secs(1)), "another name");
+    assert!(
+        held.ends_within(Duration::from_secs(1) * patience()),
+        "another name"
+    );
     let mut held = Held::open(&web, "other.test");
     change("{}");
-    assert!(held.ends_within(Duration::from_secs(1)), "nothing at all");
+    assert!(
+        held.ends_within(Duration::from_secs(1) * patience()),
+        "nothing at all"
+    );
+}
+
+#[test]
+fn the_end_of_a_tunnel_is_told_once_with_what_went_through_it() {
+    let web = Web::new().unwrap();
+    let daemon = web.egress(&named(443, "ok.test")).unwrap();
+    let told = || {
+        // Of other connections there are traces too.
+        let json = observed(&daemon, &["-o", "json"]).unwrap();
+        let ends = json.lines().filter(|line| line.contains("octets up"));
+        ends.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(served(&curl(&web.alice, "ok.test", web.world.v4.into())).is_some());
+    let ends = told();
+    assert_eq!(ends.len(), 1, "{ends:?}");
+    let flow: serde_json::Value = serde_json::from_str(&ends[0]).unwrap();
+    let flow = &flow["flow"];
+    assert_eq!(flow["verdict"], "FORWARDED");
+    assert_eq!(flow["trace_observation_point"], "FROM_PROXY");
+    assert_eq!(flow["l4"]["TCP"]["destination_port"], 443);
+    assert_eq!(flow["egress_allowed_by"][0]["name"], "alice");
+    let log: Vec<&str> = flow["policy_log"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|word| word.as_str().unwrap())
+        .collect();
+    assert_eq!(
+        (log[0], log[3]),
+        ("tunnel-closed", "server name ok.test"),
+        "{log:?}"
+    );
+    let counts: Vec<u64> = log[1]
+        .split(' ')
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    assert!(
+        counts[0] > 500 && counts[1] > 500,
+        "both handshakes: {log:?}"
+    );
+    let line = observed(&daemon, &["--type", "trace:from-proxy"]).unwrap();
+    assert!(
+        line.contains("-> 203.0.113.2:443 (world-ipv4) from-proxy FORWARDED (TCP"),
+        "{line}"
+    );
+    let mut held = Held::open(&web, "ok.test");
+    daemon
+        .change_policy("alice.yaml", &about_alice(&named(443, "other.test")))
+        .unwrap();
+    assert!(held.ends_within(Duration::from_secs(1)));
+    let ends = told();
+    assert_eq!(ends.len(), 2, "{ends:?}");
+    assert!(ends.concat().contains("\"policy-changed\""), "{ends:?}");
 }
 
 /// A TLS connection of alice's to the world that stays open.
@@ -354,7 +415,7 @@ fn without_a_daemon_redirected_ports_are_closed_and_the_next_one_takes_over() {
         "closed"
     );
     assert!(
-        held.ends_within(Duration::from_secs(2)),
+        held.ends_within(Duration::from_secs(2) * patience()),
         "its proxy is gone"
     );
     let heard = web.say(80, (b"GET / HTTP/1.0\r\n\r\n", b"")).unwrap();

@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use namegate_tests::{Daemon, Node, TcpEcho, Workload};
+use namegate_tests::{Daemon, Node, TcpEcho, Workload, patience};
 use serde_json::Value;
 
 const POLICY: &str = "
@@ -55,7 +55,8 @@ impl Stage {
         for server in [IpAddr::from(self.server.v4), self.server.v6.into()] {
             let talk = || {
                 let to = SocketAddr::new(server, PORT);
-                let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2)).unwrap();
+                let mut stream =
+                    TcpStream::connect_timeout(&to, Duration::from_secs(2) * patience()).unwrap();
                 stream.set_nodelay(true).unwrap();
                 for _ in 0..MESSAGES {
                     stream.write_all(b"x").unwrap();

@@ -12,7 +12,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use namegate_tests::{Answers, Daemon, Node, Running, TcpSink, Workload, policy};
+use namegate_tests::{Answers, Daemon, Node, Running, TcpSink, Workload, patience, policy};
 
 /// What `alice` may reach.
 const NAMES: &str = "[{matchPattern: '*.example.com'}]";
@@ -66,11 +66,11 @@ impl Stage {
         let stream = self
             .alice
             .ns
-            .run(|| TcpStream::connect_timeout(&self.server(), Duration::from_secs(2)))
+            .run(|| TcpStream::connect_timeout(&self.server(), Duration::from_secs(2) * patience()))
             .unwrap()
             .unwrap();
         stream
-            .set_read_timeout(Some(Duration::from_secs(7)))
+            .set_read_timeout(Some(Duration::from_secs(7) * patience()))
             .unwrap();
         stream
     }
@@ -287,7 +287,9 @@ fn answers_that_are_no_answers_are_not_released_and_teach_nothing() {
         stage
             .alice
             .ns
-            .run(|| TcpStream::connect_timeout(&to, Duration::from_millis(700)).is_ok())
+            .run(|| {
+                TcpStream::connect_timeout(&to, Duration::from_millis(700) * patience()).is_ok()
+            })
             .unwrap()
     };
     assert!(reaches(1));

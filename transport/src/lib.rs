@@ -7,7 +7,10 @@ mod addr;
 mod gate;
 mod link;
 mod netns;
+mod passed;
+mod pipe;
 mod private;
+mod shared;
 #[expect(
     unsafe_code,
     reason = "socket options and control messages that no safe crate has"
@@ -20,7 +23,10 @@ pub use addr::{ClientAddr, OrigDstAddr, UpstreamAddr};
 pub use gate::{Gate, SideLinkNames};
 pub use link::{Filter, Link, LinkError, Netlink, Route, Veth};
 pub use netns::NetNs;
+pub use passed::Passed;
+pub use pipe::{PIPE_OCTETS_MAX, Pipe};
 pub use private::{BRIDGE, HostLink, PrivateHost, PrivateNode};
+pub use shared::{SharedFile, SharedPart};
 pub use tcp::{
     GateListener, SourcePort, client_of, connect_as, connect_like, connect_on_node, reset,
     reset_at_end, set_up,

@@ -1,10 +1,13 @@
 //! The only unsafe code of this crate: `unshare`, a few socket options, `recvmmsg` and `sendmmsg`
-//! with the control messages that carry a datagram's own address and mark, the error queue.
+//! with the control messages that carry a datagram's own address and mark, the error queue, memory that
+//! is shared, descriptors that were passed.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Ipv6Addr, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use libc::{c_int, c_uint, c_void};
 
@@ -82,6 +85,125 @@ pub(crate) fn mark(fd: BorrowedFd<'_>) -> io::Result<u32> {
         Ok(value)
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+/// `SO_NETNS_COOKIE` (asm-generic/socket.h, Linux 5.14), which libc doesn't name for all targets.
+const SO_NETNS_COOKIE: c_int = 71;
+
+/// In which network namespace a socket is: equal for two of the same one, never given again.
+pub(crate) fn namespace_of(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut value: u64 = 0;
+    let mut len = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: value and len live until the call returns, and len is value's size.
+    let code = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut value).cast::<c_void>(),
+            &raw mut len,
+        )
+    };
+    if code == 0 {
+        Ok(value)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Takes the descriptors 3 to 2 + `count`, which whoever started this process passed to it. Only the
+/// first call gives any; one that isn't open is left out.
+pub(crate) fn take_passed(count: usize) -> Vec<Option<OwnedFd>> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Vec::new();
+    }
+    let numbers = (3..).take(count);
+    let take = |number: RawFd| {
+        // SAFETY: it only sets a flag of whatever descriptor that is, if it is one.
+        let code = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+        // SAFETY: it is open, the starter made it for this process to own, and it is taken only here,
+        // which runs once.
+        (code == 0).then(|| unsafe { OwnedFd::from_raw_fd(number) })
+    };
+    numbers.map(take).collect()
+}
+
+/// Memory of a file, shared with whoever maps it next. No two parts of a process may touch the same
+/// octets at once, but for the words.
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the memory belongs to the mapping, wherever that is.
+unsafe impl Send for Mapping {}
+// SAFETY: words are atomic; who copies octets owns their range (`SharedPart`).
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps the first `len` octets of a file that can't shrink.
+    pub(crate) fn new(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        // SAFETY: a new mapping where the kernel likes; nothing that is mapped is touched.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                fd.as_raw_fd(),
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at 0"))?;
+        Ok(Self { base, len })
+    }
+
+    fn at(&self, at: usize, len: usize) -> Option<*mut u8> {
+        let end = at.checked_add(len)?;
+        // SAFETY: inside the mapping.
+        (end <= self.len).then(|| unsafe { self.base.as_ptr().add(at) })
+    }
+
+    /// The word at an offset, which must be a multiple of 4.
+    pub(crate) fn word(&self, at: usize) -> Option<&AtomicU32> {
+        let word = self.at(at, 4).filter(|_| at.is_multiple_of(4))?;
+        // SAFETY: inside the mapping, which begins at a page, and so aligned; it lives as long as self.
+        Some(unsafe { AtomicU32::from_ptr(word.cast()) })
+    }
+
+    /// The long word at an offset, which must be a multiple of 8.
+    pub(crate) fn long(&self, at: usize) -> Option<&AtomicU64> {
+        let word = self.at(at, 8).filter(|_| at.is_multiple_of(8))?;
+        // SAFETY: as above.
+        Some(unsafe { AtomicU64::from_ptr(word.cast()) })
+    }
+
+    /// Copies octets there; outside, nothing is done.
+    pub(crate) fn write(&self, at: usize, octets: &[u8]) {
+        if let Some(to) = self.at(at, octets.len()) {
+            // SAFETY: inside the mapping; nobody else has this range.
+            unsafe { std::ptr::copy_nonoverlapping(octets.as_ptr(), to, octets.len()) };
+        }
+    }
+
+    /// Copies octets from there; outside, nothing is done.
+    pub(crate) fn read(&self, at: usize, octets: &mut [u8]) {
+        if let Some(from) = self.at(at, octets.len()) {
+            // SAFETY: as above.
+            unsafe { std::ptr::copy_nonoverlapping(from, octets.as_mut_ptr(), octets.len()) };
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped by `new`, and nobody has a reference into it any more.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }
 

@@ -13,7 +13,7 @@ use rustix::net::{
 };
 
 use crate::sys::{self, Flag};
-use crate::udp::to_v6;
+use crate::udp::{bound_here, to_v6};
 use crate::{ClientAddr, OrigDstAddr};
 
 /// A listener of the proxy, not blocking. In the gate it is wildcard, dual stack, transparent.
@@ -41,6 +41,33 @@ impl GateListener {
     /// If the address isn't there, or the port is taken.
     pub fn bind_on_node(address: SocketAddr, backlog: i32) -> io::Result<Self> {
         Self::bound(stream_socket()?, address, backlog)
+    }
+
+    /// Takes a socket that listens on `port` in the calling thread's namespace, which must be the gate,
+    /// since an earlier process made it, with the connections that wait in it.
+    ///
+    /// # Errors
+    /// If it is another socket, or one elsewhere.
+    pub fn adopt(socket: OwnedFd, port: u16) -> io::Result<Self> {
+        let any = Ipv6Addr::UNSPECIFIED;
+        Self::adopted(socket, |at| *at.ip() == any && at.port() == port)
+    }
+
+    /// Takes a socket that listens on an address of the node, likewise; it may have any port.
+    ///
+    /// # Errors
+    /// If it is another socket, or one elsewhere.
+    pub fn adopt_on_node(socket: OwnedFd, ip: IpAddr) -> io::Result<Self> {
+        Self::adopted(socket, |at| *at.ip() == to_v6(ip))
+    }
+
+    fn adopted(socket: OwnedFd, is_right: impl Fn(&SocketAddrV6) -> bool) -> io::Result<Self> {
+        let bound = bound_here(&socket, SocketType::STREAM)?;
+        if !is_right(&bound) || !sockopt::socket_acceptconn(&socket)? {
+            return Err(io::Error::other("a socket of another address"));
+        }
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        Ok(Self(TcpListener::from(socket)))
     }
 
     fn bound(socket: OwnedFd, address: SocketAddr, backlog: i32) -> io::Result<Self> {

@@ -45,9 +45,32 @@ impl GateUdp {
     pub fn bind(port: u16, receive_buffer: i32, shared: bool) -> io::Result<Self> {
         let socket = datagram_socket(receive_buffer)?;
         sockopt::set_socket_reuseport(&socket, shared)?;
-        sys::set_flag(socket.as_fd(), Flag::Transparent)?;
-        sys::set_flag(socket.as_fd(), Flag::ReceiveMark)?;
+        furnish_for_gate(&socket)?;
         Self::bound(socket, SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))
+    }
+
+    /// Takes a socket that an earlier process bound to `port` in the calling thread's namespace, which
+    /// must be the gate, with the datagrams that wait in it.
+    ///
+    /// # Errors
+    /// If it is another socket, or one elsewhere.
+    pub fn adopt(socket: OwnedFd, port: u16, receive_buffer: i32) -> io::Result<Self> {
+        let any = Ipv6Addr::UNSPECIFIED;
+        let (socket, port) = adopted(socket, receive_buffer, |at| {
+            *at.ip() == any && at.port() == port
+        })?;
+        furnish_for_gate(&socket)?;
+        Ok(Self { socket, port })
+    }
+
+    /// Takes a socket that an earlier process bound to an address on the node, likewise; it may have any
+    /// port.
+    ///
+    /// # Errors
+    /// If it is another socket, or one elsewhere.
+    pub fn adopt_on_node(socket: OwnedFd, ip: IpAddr, receive_buffer: i32) -> io::Result<Self> {
+        let (socket, port) = adopted(socket, receive_buffer, |at| *at.ip() == to_v6(ip))?;
+        Ok(Self { socket, port })
     }
 
     /// Opens a socket on the node, in the calling thread's namespace, without marks. `::` is every address
@@ -227,9 +250,50 @@ fn datagram_socket(receive_buffer: i32) -> io::Result<OwnedFd> {
         Some(ipproto::UDP),
     )?;
     sockopt::set_ipv6_v6only(&socket, false)?;
-    sys::set_flag(socket.as_fd(), Flag::ReceivePacketInfo)?;
-    sys::force_receive_buffer(socket.as_fd(), receive_buffer)?;
+    furnish(&socket, receive_buffer)?;
     Ok(socket)
+}
+
+fn furnish(socket: &OwnedFd, receive_buffer: i32) -> io::Result<()> {
+    sys::set_flag(socket.as_fd(), Flag::ReceivePacketInfo)?;
+    sys::force_receive_buffer(socket.as_fd(), receive_buffer)
+}
+
+fn furnish_for_gate(socket: &OwnedFd) -> io::Result<()> {
+    sys::set_flag(socket.as_fd(), Flag::Transparent)?;
+    sys::set_flag(socket.as_fd(), Flag::ReceiveMark)
+}
+
+/// A bound datagram socket of the calling thread's namespace, with the options of today.
+fn adopted(
+    socket: OwnedFd,
+    receive_buffer: i32,
+    is_right: impl Fn(&SocketAddrV6) -> bool,
+) -> io::Result<(OwnedFd, u16)> {
+    let bound = bound_here(&socket, SocketType::DGRAM)?;
+    if !is_right(&bound) {
+        return Err(io::Error::other("a socket of another address"));
+    }
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    furnish(&socket, receive_buffer)?;
+    Ok((socket, bound.port()))
+}
+
+/// Where a socket that an earlier process made is bound, if it is one of this kind and of the calling
+/// thread's namespace.
+pub(crate) fn bound_here(socket: &OwnedFd, kind: SocketType) -> io::Result<SocketAddrV6> {
+    let wrong = || io::Error::other("a socket of another kind");
+    if sockopt::socket_type(socket)? != kind
+        || sockopt::socket_domain(socket)? != AddressFamily::INET6
+    {
+        return Err(wrong());
+    }
+    let flags = SocketFlags::CLOEXEC;
+    let here = socket_with(AddressFamily::INET6, SocketType::DGRAM, flags, None)?;
+    if sys::namespace_of(socket.as_fd())? != sys::namespace_of(here.as_fd())? {
+        return Err(io::Error::other("a socket of another namespace"));
+    }
+    SocketAddrV6::try_from(getsockname(socket)?).map_err(|_| wrong())
 }
 
 pub(crate) fn to_v6(ip: IpAddr) -> Ipv6Addr {

@@ -1,4 +1,4 @@
-//! What the repository does to itself: tidy, bpf, test, vm.
+//! What the repository does to itself: tidy, bpf, proto, test, vm.
 //!
 //! It knows files, cargo and the machine's programs; it links no crate of the product.
 #![forbid(unsafe_code)]
@@ -11,6 +11,7 @@
 mod bpf;
 mod command;
 mod debian;
+mod proto;
 mod source;
 mod test;
 mod tidy;
@@ -32,6 +33,8 @@ struct Cli {
 enum Task {
     /// Build or check the committed BPF object
     Bpf(bpf::Args),
+    /// Make or check the committed code of the flow protocol
+    Proto(proto::Args),
     /// Check arrows between crates, file lengths, comments on dependencies and the like
     Tidy,
     /// Run all tests, as root
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     } else {
         match Cli::parse().task {
             Task::Bpf(args) => bpf::run(&args),
+            Task::Proto(args) => proto::run(&args),
             Task::Tidy => tidy::run(),
             Task::Test(args) => test::run(&args),
             Task::Vm(args) => vm::run(&args),

@@ -11,7 +11,7 @@ use crate::command::{self, output, which};
 use crate::debian;
 
 /// Programs that the tests start, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 19] = [
+const PROGRAMS: [(&str, &str); 22] = [
     ("dig", "bind9-dnsutils"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
@@ -31,10 +31,31 @@ const PROGRAMS: [(&str, &str); 19] = [
     ("dnsmasq", "dnsmasq-base"),
     ("python3", "python3"),
     ("cc", "gcc"),
+    ("wrk", "wrk"),
+    ("h2load", "nghttp2-client"),
+    ("protoc", "protobuf-compiler"),
 ];
 
-/// Files that programs of tests are compiled with, and the packages that have them.
-const FILES: [(&str, &str); 1] = [("/usr/include/ares.h", "libc-ares-dev")];
+/// Files that programs of tests are made with, and the packages that have them.
+const FILES: [(&str, &str); 5] = [
+    ("/usr/include/ares.h", "libc-ares-dev"),
+    (
+        "/usr/lib/python3/dist-packages/grpc/__init__.py",
+        "python3-grpcio",
+    ),
+    (
+        "/usr/include/google/protobuf/timestamp.proto",
+        "libprotobuf-dev",
+    ),
+    (
+        "/usr/lib/python3/dist-packages/google/protobuf/message.py",
+        "python3-protobuf",
+    ),
+    (
+        "/usr/lib/python3/dist-packages/websockets/__init__.py",
+        "python3-websockets",
+    ),
+];
 
 /// What a namespace must be able to do: each is tried in one of its own.
 const ABILITIES: [(&str, &[&str]); 5] = [

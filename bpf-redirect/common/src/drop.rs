@@ -26,6 +26,8 @@ pub enum Drop {
     Fragment = 157,
     /// The interface has no endpoint, or the endpoint no policy map.
     NoConfiguration = 165,
+    /// A datagram where over TCP a name is needed, which no proxy reads in it. Its sender is told by ICMP.
+    NameHidden = 180,
     /// A deny rule.
     PolicyDeny = 181,
     /// A VLAN tag on an endpoint's interface.
@@ -54,7 +56,7 @@ pub enum Drop {
 
 impl Drop {
     /// Every reason, with the word used in counters and logs.
-    pub const ALL: [(Self, &'static str); 23] = [
+    pub const ALL: [(Self, &'static str); 24] = [
         (Self::InvalidSourceMac, "invalid-source-mac"),
         (Self::InvalidSourceIp, "invalid-source-ip"),
         (Self::PolicyDenied, "policy-denied"),
@@ -66,6 +68,7 @@ impl Drop {
         (Self::InvalidExtensionHeader, "invalid-extension-header"),
         (Self::Fragment, "fragment"),
         (Self::NoConfiguration, "no-configuration"),
+        (Self::NameHidden, "name-hidden"),
         (Self::PolicyDeny, "policy-deny"),
         (Self::Vlan, "vlan"),
         (Self::AuthenticationRequired, "authentication-required"),
@@ -115,6 +118,8 @@ pub enum Counter {
     Injected = 4,
     /// Packets handed to an endpoint.
     Delivered = 5,
+    /// Datagrams whose sender was told that they are refused.
+    Refused = 6,
 }
 
 /// Slots of the counter map: a slot for each `u8`.
@@ -122,12 +127,13 @@ pub const COUNTERS: usize = 256;
 
 impl Counter {
     /// Every counter, with its word.
-    pub const ALL: [(Self, &'static str); 6] = [
+    pub const ALL: [(Self, &'static str); 7] = [
         (Self::EventsLost, "events-lost"),
         (Self::EventsLimited, "events-limited"),
         (Self::Redirected, "redirected"),
         (Self::Caught, "caught"),
         (Self::Injected, "injected"),
         (Self::Delivered, "delivered"),
+        (Self::Refused, "refused"),
     ];
 }

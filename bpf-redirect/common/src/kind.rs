@@ -6,6 +6,9 @@ pub const MAC_PREFIX: [u8; 2] = [0x02, 0x4e];
 /// The MAC of the gate's end. Its low four bytes name an endpoint that is never given.
 pub const GATE_MAC: [u8; 6] = [0x02, 0x4e, 0xff, 0xff, 0xff, 0xff];
 
+/// Where a frame goes that is to be refused: its sender is told by ICMP, in the gate. It names no endpoint.
+pub const REFUSAL_MAC: [u8; 6] = [0x02, 0x4e, 0, 0, 0, 0];
+
 /// Which leg of an exchange a frame belongs to, in both directions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {

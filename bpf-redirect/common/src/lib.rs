@@ -19,7 +19,7 @@ pub use event::{Aggregation, Event, EventKind, TracePoint, TraceReason};
 pub use key::{
     Address, AskerKey, CtKey, EndpointAddress, FragmentKey, PolicyKey, ServiceKey, UpstreamKey,
 };
-pub use kind::{GATE_MAC, Kind, MAC_PREFIX, Mark};
+pub use kind::{GATE_MAC, Kind, MAC_PREFIX, Mark, REFUSAL_MAC};
 pub use map::*;
 pub use value::{
     ADDRESSES_PER_ENDPOINT_MAX, AskerValue, CgroupEndpoint, Config, CtValue, EndpointIf,

@@ -232,12 +232,14 @@ pub enum Verdict {
     Allow = 2,
     /// A deny rule forbids it; that is told, and it passes.
     AuditDeny = 3,
+    /// A datagram where over TCP a name is needed: it is dropped, and its sender told by ICMP.
+    Refuse = 4,
     /// Send it to the proxy.
-    Redirect = 4,
+    Redirect = 5,
     /// A rule that allows it fails its authentication.
-    FailAuthentication = 5,
+    FailAuthentication = 6,
     /// A deny rule forbids it.
-    Deny = 6,
+    Deny = 7,
 }
 
 impl Verdict {
@@ -250,8 +252,9 @@ impl Verdict {
             1 => Self::AuditUnmatched,
             2 => Self::Allow,
             3 => Self::AuditDeny,
-            4 => Self::Redirect,
-            5 => Self::FailAuthentication,
+            4 => Self::Refuse,
+            5 => Self::Redirect,
+            6 => Self::FailAuthentication,
             _ => Self::Deny,
         }
     }

@@ -143,7 +143,7 @@ pub fn connect<const V6: bool>(call: &Call<V6>) -> Result<(), Drop> {
             tell::judged(&place, &packet, identity, &judgement);
             Ok(())
         }
-        Verdict::Unmatched | Verdict::Deny | Verdict::FailAuthentication => {
+        Verdict::Unmatched | Verdict::Refuse | Verdict::Deny | Verdict::FailAuthentication => {
             tell::judged(&place, &packet, identity, &judgement);
             Err(judgement.reason(Fragment::Whole))
         }
@@ -165,6 +165,7 @@ pub fn send<const V6: bool>(call: &Call<V6>) -> Result<(), Drop> {
         | Verdict::AuditUnmatched
         | Verdict::AuditDeny
         | Verdict::Unmatched
+        | Verdict::Refuse
         | Verdict::Deny
         | Verdict::FailAuthentication => Ok(()),
     }
@@ -268,7 +269,8 @@ pub fn egress(ctx: &TcContext) -> Result<Action, Drop> {
         }
         // By a raw socket, or one that was connected before the cgroup was guarded.
         Verdict::Redirect => Err(tell::dropped(&place, &packet, Drop::NotRedirected)),
-        Verdict::Unmatched | Verdict::Deny | Verdict::FailAuthentication => {
+        // The call fails, which is answer enough to what is refused.
+        Verdict::Unmatched | Verdict::Refuse | Verdict::Deny | Verdict::FailAuthentication => {
             tell::judged(&place, &packet, identity, &judgement);
             Err(judgement.reason(packet.fragment))
         }

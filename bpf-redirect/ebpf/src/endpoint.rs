@@ -120,9 +120,14 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
             }
             sidelink::to_proxy(ctx, config, place.endpoint, &packet)
         }
-        Verdict::Unmatched | Verdict::Deny | Verdict::FailAuthentication => {
+        Verdict::Unmatched | Verdict::Refuse | Verdict::Deny | Verdict::FailAuthentication => {
             tell::judged(&place, &packet, identity, &judgement);
-            Err(judgement.reason(packet.fragment))
+            let reason = judgement.reason(packet.fragment);
+            if reason as u8 != Drop::NameHidden as u8 || packet.fragment != Fragment::Whole {
+                return Err(reason);
+            }
+            tell::count(reason as u32);
+            sidelink::to_refusal(ctx, config, place.endpoint)
         }
     }
 }
@@ -230,7 +235,7 @@ pub fn received(
             trace(config, (place, packet), identity, seen);
             Ok(Received::ToProxy)
         }
-        Verdict::Unmatched | Verdict::Deny | Verdict::FailAuthentication => {
+        Verdict::Unmatched | Verdict::Refuse | Verdict::Deny | Verdict::FailAuthentication => {
             tell::judged(place, packet, identity, &judgement);
             Err(judgement.reason(packet.fragment))
         }

@@ -12,6 +12,7 @@ mod listener;
 mod maps;
 mod packet;
 mod policy;
+mod refusal;
 mod sidelink;
 mod tell;
 mod upstream;

@@ -169,6 +169,7 @@ impl Judgement {
     pub fn reason(&self, fragment: Fragment) -> Drop {
         match self.verdict {
             Verdict::Deny => Drop::PolicyDeny,
+            Verdict::Refuse => Drop::NameHidden,
             Verdict::FailAuthentication => Drop::AuthenticationRequired,
             // Entries for ports may allow the packet that it is a part of.
             _ if fragment == Fragment::Later => Drop::Fragment,

@@ -1,11 +1,13 @@
 //! The side link: every frame on it says of which kind it is and which endpoint it belongs to.
 
 use aya_ebpf::{
+    bindings::BPF_F_RECOMPUTE_CSUM,
     helpers::generated::{bpf_redirect, bpf_skb_store_bytes},
     programs::TcContext,
 };
 use bpf_redirect_common::{
     Address, Config, Counter, DNS_PORT, Drop, EndpointAddress, GATE_MAC, INGRESS, Kind, Mark, NextHop,
+    REFUSAL_MAC,
 };
 
 use crate::{
@@ -13,6 +15,7 @@ use crate::{
     conntrack::Tuple,
     maps::{CONFIG, EP_ID, NEXT_HOP},
     packet::{Fragment, Frame, Packet, TCP, load, parse},
+    refusal,
     tell::count,
     upstream,
 };
@@ -50,7 +53,7 @@ pub fn to_proxy(
         );
     }
     count(Counter::Redirected as u32);
-    to_side_link(ctx, config, Kind::Client, endpoint)
+    to_side_link(ctx, config, (Kind::Client, endpoint), GATE_MAC)
 }
 
 /// Sends what a peer sends to a workload to the proxy, and remembers from where it came: the proxy's
@@ -67,7 +70,7 @@ pub fn to_proxy_inbound(
         remember_hop(EndpointAddress { endpoint, address: packet.source }, hop);
     }
     count(Counter::Redirected as u32);
-    to_side_link(ctx, config, Kind::Upstream, endpoint)
+    to_side_link(ctx, config, (Kind::Upstream, endpoint), GATE_MAC)
 }
 
 /// Sends the answer of an upstream flow to the proxy.
@@ -79,18 +82,24 @@ pub fn to_gate(
     endpoint: u32,
 ) -> Result<Action, Drop> {
     count(Counter::Caught as u32);
-    to_side_link(ctx, config, kind, endpoint)
+    to_side_link(ctx, config, (kind, endpoint), GATE_MAC)
+}
+
+/// Sends a workload's datagram to where it becomes an error about itself.
+#[inline(always)]
+pub fn to_refusal(ctx: &TcContext, config: &Config, endpoint: u32) -> Result<Action, Drop> {
+    to_side_link(ctx, config, (Kind::Client, endpoint), REFUSAL_MAC)
 }
 
 #[inline(always)]
 fn to_side_link(
     ctx: &TcContext,
     config: &Config,
-    kind: Kind,
-    endpoint: u32,
+    (kind, endpoint): (Kind, u32),
+    to: [u8; 6],
 ) -> Result<Action, Drop> {
     let mark = Mark::new(kind, endpoint).ok_or(Drop::NoKind)?;
-    set_macs(ctx, GATE_MAC, mark.to_mac())?;
+    set_macs(ctx, to, mark.to_mac())?;
     Ok(redirect(config.side_link_ifindex, 0))
 }
 
@@ -157,10 +166,14 @@ fn is_tcp(ctx: &TcContext) -> bool {
 }
 
 /// The gate's end, inwards: MAC into mark. What has no kind, and an answer that would meet a
-/// listener, dies here.
+/// listener, dies here. What is refused goes back.
 #[inline(always)]
 pub fn enter_gate(ctx: &TcContext) -> Result<Action, Drop> {
     let mark = Mark::from_mac(source_mac(ctx)?).ok_or(Drop::NoKind)?;
+    let to: [u8; 6] = load(ctx, 0).ok_or(Drop::InvalidPacket)?;
+    if to == REFUSAL_MAC {
+        return refusal::answer(ctx, mark);
+    }
     if mark.kind() == Kind::Upstream {
         let Frame::Ip(packet) = parse(ctx)? else {
             return Err(Drop::BadUpstream);
@@ -185,7 +198,7 @@ pub fn leave_gate(ctx: &TcContext) -> Result<Action, Drop> {
 
 /// Sends the packet to an interface once the program ends.
 #[inline(always)]
-fn redirect(ifindex: u32, flags: u64) -> Action {
+pub fn redirect(ifindex: u32, flags: u64) -> Action {
     // SAFETY: a helper with plain arguments; it refuses flags that it doesn't know, and has none such.
     unsafe { bpf_redirect(ifindex, flags) };
     Action::Redirect
@@ -224,6 +237,21 @@ fn set_macs(ctx: &TcContext, destination: [u8; 6], source: [u8; 6]) -> Result<()
     let [a, b, c, d, e, f] = destination;
     let [g, h, i, j, k, l] = source;
     store(ctx, 0, &[a, b, c, d, e, f, g, h, i, j, k, l])
+}
+
+/// Writes a value over the packet; a checksum that a card has made of it follows.
+#[inline(always)]
+pub fn store_over<T>(ctx: &TcContext, at: u32, value: &T) -> Result<(), Drop> {
+    let (from, length) = (core::ptr::from_ref(value), size_of::<T>() as u32);
+    // SAFETY: the helper checks the range.
+    let code = unsafe {
+        bpf_skb_store_bytes(ctx.skb.skb.cast(), at, from.cast(), length, BPF_F_RECOMPUTE_CSUM.into())
+    };
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(Drop::InvalidPacket)
+    }
 }
 
 #[inline(always)]

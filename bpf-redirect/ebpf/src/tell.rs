@@ -61,7 +61,7 @@ pub fn dropped(place: &Place, packet: &Packet, reason: Drop) -> Drop {
 pub fn judged(place: &Place, packet: &Packet, identity: u32, judgement: &Judgement) {
     let reason = match judgement.verdict {
         Verdict::Allow | Verdict::Redirect | Verdict::AuditUnmatched | Verdict::AuditDeny => 0,
-        Verdict::Unmatched | Verdict::FailAuthentication | Verdict::Deny => {
+        Verdict::Unmatched | Verdict::Refuse | Verdict::FailAuthentication | Verdict::Deny => {
             judgement.reason(packet.fragment) as u8
         }
     };

@@ -247,6 +247,10 @@ impl Want {
                 let told = vec![verdict(word, form, 0, rule)];
                 (REDIRECT, to_proxy, told)
             }
+            By(word @ Verdict::Refuse, form, rule) => {
+                let (_, counted, told) = denied(word, form, Drop::NameHidden, rule);
+                (REDIRECT, counted, told)
+            }
             By(word @ Verdict::Deny, form, rule) => denied(word, form, Drop::PolicyDeny, rule),
             By(word @ Verdict::FailAuthentication, form, rule) => {
                 denied(word, form, Drop::AuthenticationRequired, rule)

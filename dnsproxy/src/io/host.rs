@@ -15,6 +15,9 @@ pub trait Host: Learn + Send + Sync + 'static {
     /// The time.
     fn now(&self) -> Instant;
 
+    /// The time as the next process counts it too: nanoseconds since boot.
+    fn boot_ns(&self) -> u64;
+
     /// What policy says of a question to a server.
     ///
     /// # Errors

@@ -3,8 +3,8 @@
 
 use std::future::pending;
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,15 @@ impl<H: Host> TcpServer<H> {
         Ok(Self::with(proxy, Place::Gate, listener))
     }
 
+    /// The same with the listener of an earlier process and with what waits in it.
+    ///
+    /// # Errors
+    /// If it is another socket, or one elsewhere.
+    pub fn adopt(proxy: Arc<Proxy<H>>, listener: OwnedFd) -> io::Result<Self> {
+        let listener = GateListener::adopt(listener, DNS_PORT)?;
+        Ok(Self::with(proxy, Place::Gate, listener))
+    }
+
     /// Listens on the node, in the calling thread's namespace. `listen` is a loopback address, port 0 one
     /// that the kernel chooses.
     ///
@@ -59,6 +68,18 @@ impl<H: Host> TcpServer<H> {
         Ok(Self::with(proxy, Place::Node, listener))
     }
 
+    /// The same with the listener of an earlier process at an address, and with what waits in it.
+    ///
+    /// # Errors
+    /// If it is another socket, or one elsewhere.
+    pub fn adopt_on_node(
+        proxy: Arc<Proxy<H>>,
+        (listener, ip): (OwnedFd, IpAddr),
+    ) -> io::Result<Self> {
+        let listener = GateListener::adopt_on_node(listener, ip)?;
+        Ok(Self::with(proxy, Place::Node, listener))
+    }
+
     fn with(proxy: Arc<Proxy<H>>, place: Place, listener: GateListener) -> Self {
         Self {
             proxy,
@@ -66,6 +87,12 @@ impl<H: Host> TcpServer<H> {
             listener: listener.into_std(),
             connections: Arc::default(),
         }
+    }
+
+    /// The listener, for somebody who keeps it.
+    #[must_use]
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 
     /// The port that it listens on.
@@ -404,6 +431,8 @@ impl<H: Host> Connection<H> {
                 endpoint: None,
                 bytes: message,
             };
+            // Not the batch's: each answer is timed for itself, as over UDP.
+            let now = self.proxy.host.now();
             let mut step = self.proxy.step(now, &self.records, &mut self.scratch);
             let heard = self.pending.hear(&arrived, &mut step);
             let reply = settle(heard, &self.proxy.host, &mut step);
@@ -473,3 +502,6 @@ fn origin<H: Host>(proxy: &Proxy<H>, place: Place, stream: &TcpStream) -> Option
         protocol,
     })
 }
+
+#[cfg(test)]
+mod tests;

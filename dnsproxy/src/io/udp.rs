@@ -3,9 +3,13 @@
 //!
 //! A worker is in the gate, or on the node, for endpoints that are cgroups (`Place`).
 
+mod backlog;
+mod own;
+
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,12 +21,16 @@ use transport::{DATAGRAM_MAX, Datagram, GateUdp, Inbox, Outbox};
 
 use super::host::{Host, Place, Proxy};
 use super::pool::Pool;
+use super::waiting::{Kept, Waiting};
 use super::way::{Asked, Asking, ask, settle};
 use crate::core::exchange::{Held, Upstream};
 use crate::core::pending::{Key, Member, Pending};
 use crate::core::record::{ErrorAnswers, Records, Told};
 use crate::core::release::Arrived;
 use crate::core::step::{Fault, Origin, Reply};
+
+use own::OWN_PORT;
+pub use own::{Own, OwnQuery};
 
 /// Datagrams that are read or sent by one system call.
 const BATCH: usize = 64;
@@ -33,9 +41,11 @@ const RECEIVE_BUFFER: i32 = 8 << 20;
 /// Keys of what epoll watches; members of the pool count from [`FIRST_MEMBER`].
 const LISTENER: u64 = 0;
 const STOP: u64 = 1;
-const FIRST_MEMBER: u64 = 2;
-/// Between two looks at retired sockets, where no deadline comes earlier.
-const IDLE_WAIT: Duration = Duration::from_secs(5);
+const OWN: u64 = 2;
+const FIRST_MEMBER: u64 = 3;
+/// Between two looks at retired sockets, where no deadline comes earlier, and between two signs of life
+/// to the next daemon.
+const IDLE_WAIT: Duration = Duration::from_secs(1);
 
 /// A handle that ends a worker.
 #[derive(Clone)]
@@ -53,11 +63,20 @@ impl StopUdp {
 pub struct UdpWorker<H: Host> {
     proxy: Arc<Proxy<H>>,
     place: Place,
+    /// Where it listens; in the gate everywhere.
+    local: IpAddr,
     listener: GateUdp,
     pool: Pool,
     pending: Pending,
     records: Records,
     errors: ErrorAnswers,
+    waiting: Option<Waiting>,
+    /// What an earlier process had read and not answered.
+    kept: VecDeque<Kept>,
+    /// While what waited in an earlier process's listener is worked off: when more of it may be read though
+    /// much of it waits for answers.
+    catching_up: Option<Instant>,
+    own: Own,
     watch: OwnedFd,
     stop: StopUdp,
 }
@@ -77,6 +96,19 @@ struct Outgoing {
     /// The bytes of one step.
     scratch: Vec<u8>,
     told: Vec<Told>,
+    /// What was read and isn't answered, for the next daemon.
+    waiting: Option<Waiting>,
+    /// Whose answers are in `to_clients`, each with its id.
+    answered: Vec<(SocketAddr, [u8; 2])>,
+}
+
+impl Outgoing {
+    /// A query is answered, or gets no answer.
+    fn forget(&mut self, client: SocketAddr, message: &[u8]) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.remove(client, message);
+        }
+    }
 }
 
 impl<H: Host> UdpWorker<H> {
@@ -86,7 +118,16 @@ impl<H: Host> UdpWorker<H> {
     /// If a socket can't be made.
     pub fn open(proxy: Arc<Proxy<H>>) -> io::Result<Self> {
         let listener = GateUdp::bind(DNS_PORT, RECEIVE_BUFFER, true)?;
-        Self::with(proxy, Place::Gate, listener)
+        Self::with(proxy, (Place::Gate, EVERYWHERE), listener)
+    }
+
+    /// The same with the listener of an earlier process and with what waits in it.
+    ///
+    /// # Errors
+    /// If it is another socket, or one elsewhere.
+    pub fn adopt(proxy: Arc<Proxy<H>>, listener: OwnedFd) -> io::Result<Self> {
+        let listener = GateUdp::adopt(listener, DNS_PORT, RECEIVE_BUFFER)?;
+        Self::with(proxy, (Place::Gate, EVERYWHERE), listener)?.with_backlog()
     }
 
     /// Opens a listener and the pool on the node, in the calling thread's namespace. `listen` is a loopback
@@ -96,10 +137,26 @@ impl<H: Host> UdpWorker<H> {
     /// If a socket can't be made.
     pub fn open_on_node(proxy: Arc<Proxy<H>>, listen: SocketAddr) -> io::Result<Self> {
         let listener = GateUdp::bind_on_node(listen, RECEIVE_BUFFER)?;
-        Self::with(proxy, Place::Node, listener)
+        Self::with(proxy, (Place::Node, listen.ip()), listener)
     }
 
-    fn with(proxy: Arc<Proxy<H>>, place: Place, listener: GateUdp) -> io::Result<Self> {
+    /// The same with the listener of an earlier process at an address, and with what waits in it.
+    ///
+    /// # Errors
+    /// If it is another socket, or one elsewhere.
+    pub fn adopt_on_node(
+        proxy: Arc<Proxy<H>>,
+        (listener, ip): (OwnedFd, IpAddr),
+    ) -> io::Result<Self> {
+        let listener = GateUdp::adopt_on_node(listener, ip, RECEIVE_BUFFER)?;
+        Self::with(proxy, (Place::Node, ip), listener)?.with_backlog()
+    }
+
+    fn with(
+        proxy: Arc<Proxy<H>>,
+        (place, local): (Place, IpAddr),
+        listener: GateUdp,
+    ) -> io::Result<Self> {
         let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(
@@ -108,8 +165,10 @@ impl<H: Host> UdpWorker<H> {
             epoll::EventData::new_u64(STOP),
             epoll::EventFlags::IN,
         )?;
-        let data = epoll::EventData::new_u64(LISTENER);
-        epoll::add(&watch, listener.as_fd(), data, epoll::EventFlags::IN)?;
+        hear(&watch, &listener)?;
+        let own = Own::new()?;
+        let data = epoll::EventData::new_u64(OWN);
+        epoll::add(&watch, own.waker(), data, epoll::EventFlags::IN)?;
         let pool = Pool::open((place, FIRST_MEMBER), proxy.host.now(), &watch)?;
         Ok(Self {
             pending: Pending::new(Arc::clone(&proxy.outstanding)),
@@ -118,10 +177,21 @@ impl<H: Host> UdpWorker<H> {
             stop: StopUdp(Arc::new(stop)),
             proxy,
             place,
+            local,
             listener,
             pool,
             watch,
+            waiting: None,
+            kept: VecDeque::new(),
+            catching_up: None,
+            own,
         })
+    }
+
+    /// The listener, for somebody who keeps it.
+    #[must_use]
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 
     /// The port that it listens on.
@@ -156,11 +226,19 @@ impl<H: Host> UdpWorker<H> {
             sent: Vec::with_capacity(BATCH),
             scratch: Vec::with_capacity(4_096),
             told: Vec::new(),
+            waiting: self.waiting.take(),
+            answered: Vec::with_capacity(BATCH),
         };
         let mut events = Vec::with_capacity(BATCH);
         let mut ends_at: Option<Instant> = None;
         loop {
             events.clear();
+            if ends_at.is_none() {
+                self.catch_up(&mut inboxes.queries, &mut out)?;
+            }
+            if let Some(waiting) = &mut out.waiting {
+                waiting.live(self.proxy.host.boot_ns());
+            }
             let timeout = self.wait_for(ends_at);
             match epoll::wait(
                 &self.watch,
@@ -173,9 +251,10 @@ impl<H: Host> UdpWorker<H> {
             for event in &events {
                 match event.data.u64() {
                     LISTENER if ends_at.is_none() => {
-                        self.read_queries(&mut inboxes.queries, &mut out)
+                        self.read_queries(&mut inboxes.queries, &mut out);
                     }
                     LISTENER => {}
+                    OWN => self.ask_own(&mut out),
                     STOP => {
                         let now = self.proxy.host.now();
                         ends_at.get_or_insert(now + drain);
@@ -206,7 +285,11 @@ impl<H: Host> UdpWorker<H> {
 
     fn wait_for(&self, ends_at: Option<Instant>) -> rustix::event::Timespec {
         let now = self.proxy.host.now();
-        let next = [self.pending.next_deadline(), ends_at]
+        let more = match self.has_room() {
+            true => self.catching_up.map(|_| now),
+            false => self.catching_up,
+        };
+        let next = [self.pending.next_deadline(), ends_at, more]
             .into_iter()
             .flatten()
             .min();
@@ -221,10 +304,10 @@ impl<H: Host> UdpWorker<H> {
         }
     }
 
-    /// Reads one batch of queries, judges each, and sends what may go.
-    fn read_queries(&mut self, queries: &mut Inbox, out: &mut Outgoing) {
+    /// Reads one batch of queries, judges each, and sends what may go. Says how many there were.
+    fn read_queries(&mut self, queries: &mut Inbox, out: &mut Outgoing) -> usize {
         let Ok(count @ 1..) = queries.read(&self.listener) else {
-            return;
+            return 0;
         };
         let now = self.proxy.host.now();
         let uses = u32::try_from(count).unwrap_or(u32::MAX);
@@ -233,15 +316,21 @@ impl<H: Host> UdpWorker<H> {
             .choose(uses, now, &self.watch)
             .map(|member| member.id)
         else {
-            return;
+            return count;
         };
-        for index in 0..count {
-            if let Some(datagram) = queries.get(index) {
-                self.take_query(&datagram, (member, now), out);
+        let read = |index| queries.get(index);
+        if let Some(waiting) = &mut out.waiting {
+            let now_ns = self.proxy.host.boot_ns();
+            for datagram in (0..count).filter_map(read) {
+                waiting.put(&datagram, now_ns);
             }
         }
+        for datagram in (0..count).filter_map(read) {
+            self.take_query(&datagram, (member, now), out);
+        }
         self.flush_upstream(member, now, out);
-        flush_clients(&self.listener, &mut out.to_clients);
+        self.flush_clients(out);
+        count
     }
 
     /// Takes one query as far as it goes without waiting: to an answer of our own, or to the server.
@@ -256,7 +345,7 @@ impl<H: Host> UdpWorker<H> {
             Place::Node => self.origin_on_node(datagram),
         };
         let Some(origin) = origin else {
-            return;
+            return out.forget(datagram.peer, datagram.bytes);
         };
         let asking = Asking {
             origin,
@@ -267,6 +356,7 @@ impl<H: Host> UdpWorker<H> {
         };
         let mut step = self.proxy.step(now, &self.records, &mut out.scratch);
         match ask(asking, &self.proxy.host, &mut step) {
+            Asked::Malformed(None) | Asked::Over(None) => out.forget(datagram.peer, datagram.bytes),
             Asked::Malformed(reply) | Asked::Over(reply) => self.push_reply(reply, out),
             Asked::Send(upstream) => self.push_query(&upstream, now, out),
         }
@@ -342,7 +432,7 @@ impl<H: Host> UdpWorker<H> {
                 self.take_answer(id, &datagram, out);
             }
         }
-        flush_clients(&self.listener, &mut out.to_clients);
+        self.flush_clients(out);
     }
 
     /// Takes one answer: to the client, once what it teaches holds.
@@ -397,7 +487,7 @@ impl<H: Host> UdpWorker<H> {
             let reply = held.time_out(&mut step);
             self.push_reply(reply, out);
         }
-        flush_clients(&self.listener, &mut out.to_clients);
+        self.flush_clients(out);
         let pending = &self.pending;
         self.pool
             .close_retired(now, |member| pending.len_of(member) > 0);
@@ -407,6 +497,9 @@ impl<H: Host> UdpWorker<H> {
     fn push_reply(&self, reply: Option<Reply>, out: &mut Outgoing) {
         let Some(reply) = reply else { return };
         let client = reply.origin.client;
+        if client.port() == OWN_PORT {
+            return;
+        }
         let (local, mark) = match self.place {
             Place::Gate => {
                 let Some(mark) = Mark::new(Kind::Client, reply.origin.endpoint.get()) else {
@@ -418,7 +511,10 @@ impl<H: Host> UdpWorker<H> {
             Place::Node => (loopback_of(client.ip()), None),
         };
         if out.to_clients.is_full() {
-            flush_clients(&self.listener, &mut out.to_clients);
+            self.flush_clients(out);
+        }
+        if let Some(id) = out.scratch.first_chunk() {
+            out.answered.push((client, *id));
         }
         // Not pushed: longer than any datagram, which the core doesn't write.
         let _ = out.to_clients.push(&Datagram {
@@ -427,6 +523,17 @@ impl<H: Host> UdpWorker<H> {
             mark,
             bytes: &out.scratch,
         });
+    }
+
+    /// A reply that can't be sent is lost as on any network: the client asks again.
+    fn flush_clients(&self, out: &mut Outgoing) {
+        out.to_clients.flush(&self.listener, |_, _| {});
+        if let Some(waiting) = &mut out.waiting {
+            for (client, id) in &out.answered {
+                waiting.remove(*client, id);
+            }
+        }
+        out.answered.clear();
     }
 
     /// Whose query it is that came to a listener on the node.
@@ -461,10 +568,15 @@ fn origin(datagram: &Datagram<'_>) -> Option<Origin> {
     })
 }
 
-/// A reply that can't be sent is lost as on any network: the client asks again.
-fn flush_clients(listener: &GateUdp, to_clients: &mut Outbox) {
-    to_clients.flush(listener, |_, _| {});
+/// Has a listener's queries wake its worker.
+fn hear(watch: &OwnedFd, listener: &GateUdp) -> io::Result<()> {
+    let data = epoll::EventData::new_u64(LISTENER);
+    epoll::add(watch, listener.as_fd(), data, epoll::EventFlags::IN)?;
+    Ok(())
 }
+
+/// Where the listener in the gate listens.
+const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// No address, of the same family as `ip`: the kernel chooses one.
 fn any_of(ip: IpAddr) -> IpAddr {

@@ -10,7 +10,7 @@ pub(crate) struct Buffer {
 }
 
 /// The first room that a buffer gets, and what it keeps while it rests.
-const ROOM_OCTETS: usize = 4096;
+const ROOM_OCTETS: usize = 2048;
 
 impl Buffer {
     /// What is in it.

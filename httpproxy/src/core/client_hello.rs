@@ -3,6 +3,8 @@
 //! Any segmentation, any records: the reader takes bytes as they come and keeps only the handshake
 //! message. What is forwarded are the bytes as they came; nothing here is written again.
 
+pub(crate) mod second;
+
 use crate::limits::{
     ALPN_PROTOCOLS_MAX, HELLO_OCTETS_MAX, HELLO_WIRE_OCTETS_MAX, LABEL_OCTETS_MAX,
     RECORD_OCTETS_MAX, SERVER_NAME_OCTETS_MAX,
@@ -103,6 +105,11 @@ impl ClientHelloReader {
             self.end = self.read(bytes);
         }
         self.state()
+    }
+
+    /// How many octets a complete one took.
+    pub(crate) const fn octets(&self) -> usize {
+        self.wire_octets
     }
 
     /// What the bytes were so far.

@@ -281,26 +281,28 @@ impl Connection {
         self.moved |= count > 0;
     }
 
-    /// How many octets may pass from one socket to the other without being seen here: content that
-    /// passes as it is. `None` while something is held that must go first.
+    /// How many octets are to come that may pass from one socket to the other without being seen here:
+    /// content that passes as it is.
     #[must_use]
-    pub fn bulk(&self, way: Way) -> Option<u64> {
-        let (held, kept) = match way {
-            Way::Up => (&self.client_in, &self.to_upstream),
-            Way::Down => (&self.upstream_in, &self.to_client),
-        };
+    pub fn bulk(&self, way: Way) -> u64 {
         let are_open =
             (self.client, self.upstream, self.link) == (Leg::Open, Leg::Open, Link::Open);
-        let is_free = held.is_empty() && kept.is_empty() && are_open && !self.is_deaf;
+        if !are_open || self.is_deaf {
+            return 0;
+        }
         match &self.phase {
-            Phase::Exchange(running) if is_free => running.bulk(way),
-            Phase::Tunnel(_) if is_free => Some(u64::MAX),
-            Phase::Head(_)
-            | Phase::Exchange(_)
-            | Phase::Drain(_)
-            | Phase::Linger(_)
-            | Phase::Tunnel(_)
-            | Phase::Over => None,
+            Phase::Exchange(running) => running.bulk(way),
+            Phase::Tunnel(tunnel) => tunnel.bulk(way),
+            Phase::Head(_) | Phase::Drain(_) | Phase::Linger(_) | Phase::Over => 0,
+        }
+    }
+
+    /// Whether nothing is held that must go before such octets.
+    #[must_use]
+    pub fn is_clear(&self, way: Way) -> bool {
+        match way {
+            Way::Up => self.client_in.is_empty() && self.to_upstream.is_empty(),
+            Way::Down => self.upstream_in.is_empty() && self.to_client.is_empty(),
         }
     }
 
@@ -317,6 +319,19 @@ impl Connection {
     /// Ends the connection with the response that is under way, or at once if none is.
     pub fn drain(&mut self) {
         self.is_draining = true;
+    }
+
+    /// Ends it at once.
+    pub fn abandon(&mut self) {
+        match std::mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Exchange(running) => self.tell_running(&running, End::Stopped, self.last),
+            Phase::Tunnel(tunnel) => {
+                let (sent, received) = tunnel.octets();
+                self.tell_end(&tunnel.record, (End::Stopped, sent, received), self.last);
+            }
+            Phase::Head(_) | Phase::Drain(_) | Phase::Linger(_) | Phase::Over => {}
+        }
+        self.legs(Leg::Reset, Leg::Reset);
     }
 
     /// Ends a tunnel that policy allows no longer.

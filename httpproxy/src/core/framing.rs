@@ -200,11 +200,12 @@ impl Body {
     }
 
     /// How many octets may pass as they are, without being looked at.
-    pub(crate) const fn bulk(&self) -> Option<u64> {
+    pub(crate) fn bulk(&self) -> u64 {
         match self.state {
-            State::Length(left) | State::Chunk(left) => Some(left),
-            State::UntilEnd => Some(u64::MAX),
-            State::Line(_) | State::Trailers | State::Done => None,
+            _ if self.written == Written::Nothing => 0,
+            State::Length(left) | State::Chunk(left) => left,
+            State::UntilEnd => u64::MAX,
+            State::Line(_) | State::Trailers | State::Done => 0,
         }
     }
 

@@ -171,6 +171,8 @@ pub enum End {
     BadResponseBody(BadBody),
     /// The server can't be reached.
     Unreachable,
+    /// The daemon ends.
+    Stopped,
 }
 
 /// What is wrong with a connection beside its requests.

@@ -18,6 +18,12 @@ pub struct Settings {
     pub paths: Paths,
     /// When the connection to the server is opened.
     pub connect: Connect,
+    /// How long that may take.
+    pub connect_wait: Duration,
+    /// Connections of all endpoints at a time.
+    pub connections: usize,
+    /// Connections of one endpoint at a time.
+    pub connections_per_endpoint: usize,
     /// Whether queries are told.
     pub queries: Queries,
     /// How long a connection may rest between two requests.
@@ -41,6 +47,9 @@ impl Default for Settings {
             upgrades: vec!["websocket".into()],
             paths: Paths::Normalised,
             connect: Connect::Eager,
+            connect_wait: limits::CONNECT_WAIT_MAX,
+            connections: limits::CONNECTIONS_MAX,
+            connections_per_endpoint: limits::CONNECTIONS_PER_ENDPOINT_MAX,
             queries: Queries::Told,
             keepalive_idle: limits::KEEPALIVE_IDLE,
             head_wait: limits::HEAD_WAIT,

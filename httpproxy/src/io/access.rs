@@ -121,11 +121,20 @@ impl Access {
         {
             return Opaque::Bound(rule, mode);
         }
-        let open = |access: &HttpAccess| access.opened_by().is_some();
-        match !self.requests.is_empty() && self.requests.iter().all(open) {
-            true => Opaque::Allowed,
-            false => Opaque::Denied,
+        match self.opened_by() {
+            Some(_) => Opaque::Allowed,
+            None => Opaque::Denied,
         }
+    }
+
+    /// By which rule everything may go on.
+    pub(super) fn opened_by(&self) -> Option<RuleId> {
+        let mut by = None;
+        for access in &self.requests {
+            let rule = access.opened_by()?;
+            by.get_or_insert(rule);
+        }
+        by
     }
 
     /// Whether TLS to this server may go on: the proof is of the first who may be reached.

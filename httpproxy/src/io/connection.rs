@@ -3,10 +3,11 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bpf_redirect_common::{Kind, Mark};
-use policy::{Direction, EndpointId, LabelSet, TlsDenied};
+use policy::{Direction, EndpointId, LabelSet, RuleId, TlsDenied};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -16,10 +17,13 @@ use super::access::{Access, Opaque, Redirected};
 use super::detect::{First, Spoken};
 use super::host::{Host, Proxy};
 use super::places::Place;
+use super::server::Ends;
 use super::stream::Stream;
 use super::tally::Count;
-use super::tunnel::{self, Moved};
-use crate::told::{News, Refusal, Refused};
+use super::tunnel::{self, Beginning, Moved};
+use crate::core::client_hello::second::SecondHello;
+use crate::core::step::Connect;
+use crate::told::{News, Refusal, Refused, TunnelEnd, TunnelEnded};
 
 /// After how long of silence a peer is asked whether it lives, and how often from then on.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(75));
@@ -33,13 +37,16 @@ pub(super) struct Connection<H: Host> {
     pub(super) access: Access,
     seen: Option<LabelSet>,
     pub(super) changes: watch::Receiver<()>,
+    /// When it is to end in order, and when at once.
     pub(super) stop: CancellationToken,
+    pub(super) cut: CancellationToken,
     _place: Place,
 }
 
 /// The connection to the server.
 pub(super) struct Server {
-    pub(super) stream: Stream,
+    /// None before it is asked for.
+    pub(super) stream: Option<Stream>,
     /// Whether the kernel has connected it.
     pub(super) is_up: bool,
 }
@@ -61,21 +68,43 @@ impl Server {
     /// # Errors
     /// If it can't.
     pub(super) fn settle(&mut self) -> io::Result<()> {
-        if let Some(error) = self.stream.socket().take_error()? {
+        let Some(stream) = &self.stream else {
+            return Ok(());
+        };
+        if let Some(error) = stream.socket().take_error()? {
             return Err(error);
         }
-        self.is_up = self.stream.socket().peer_addr().is_ok();
+        self.is_up = stream.socket().peer_addr().is_ok();
         Ok(())
+    }
+
+    /// Whether it was begun and is not there yet.
+    pub(super) const fn is_coming(&self) -> bool {
+        self.stream.is_some() && !self.is_up
+    }
+
+    /// Waits until it says something, or ends.
+    pub(super) async fn speaks(&self) {
+        match &self.stream {
+            // An error shows at the next read.
+            Some(stream) => _ = stream.socket().readable().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until it may be there, if it is coming.
+    pub(super) async fn is_near(&self) {
+        match self.stream.as_ref().filter(|_| self.is_coming()) {
+            // An error shows when it settles.
+            Some(stream) => _ = stream.socket().writable().await,
+            None => std::future::pending().await,
+        }
     }
 }
 
 impl<H: Host> Connection<H> {
-    /// Takes a connection in, and begins the one to the server. Whatever can't be is reset.
-    pub(super) fn open(
-        proxy: &Arc<Proxy<H>>,
-        client: TcpStream,
-        stop: &CancellationToken,
-    ) -> Option<Self> {
+    /// Takes a connection in, and begins the one to the server, if it is eager. Whatever can't be is reset.
+    pub(super) fn open(proxy: &Arc<Proxy<H>>, client: TcpStream, ends: &Ends) -> Option<Self> {
         proxy.counters.count(Count::Accepted);
         let opened = Self::begin(proxy, &client);
         let (redirected, server, place) = match opened {
@@ -94,14 +123,15 @@ impl<H: Host> Connection<H> {
             access: Access::new(redirected, scope),
             seen,
             server: Server {
-                stream: Stream::plain(server),
+                stream: server,
                 is_up: false,
             },
             proxy: Arc::clone(proxy),
             redirected,
             client: Stream::plain(client),
             changes,
-            stop: stop.clone(),
+            stop: ends.stop.clone(),
+            cut: ends.cut.clone(),
             _place: place,
         })
     }
@@ -109,7 +139,7 @@ impl<H: Host> Connection<H> {
     fn begin(
         proxy: &Arc<Proxy<H>>,
         client: &TcpStream,
-    ) -> Result<(Redirected, TcpStream, Place), Count> {
+    ) -> Result<(Redirected, Option<Stream>, Place), Count> {
         let (from, to, near) =
             GateListener::meaning(client.as_fd()).map_err(|_| Count::Unreachable)?;
         let endpoint = EndpointId::new(near.endpoint()).ok_or(Count::Unreachable)?;
@@ -128,10 +158,12 @@ impl<H: Host> Connection<H> {
             tell_refused(proxy, redirected, (Refusal::Full, None));
             return Err(Count::Full);
         };
-        let server = connect(proxy, &redirected).map_err(|_| Count::Unreachable)?;
-        for stream in [client.as_fd(), server.as_fd()] {
-            let _ = set_up(stream, KEEP_ALIVE.0, KEEP_ALIVE.1);
-        }
+        let _ = set_up(client.as_fd(), KEEP_ALIVE.0, KEEP_ALIVE.1);
+        let server = match proxy.settings.connect {
+            Connect::Eager => connect(proxy, &redirected).map(Some),
+            Connect::Lazy => Ok(None),
+        };
+        let server = server.map_err(|_| Count::Unreachable)?;
         Ok((redirected, server, place))
     }
 
@@ -146,18 +178,12 @@ impl<H: Host> Connection<H> {
             Err(end) => end,
             Ok(Spoken::Tls(hello)) => {
                 server_name = hello.server_name;
-                self.tls(&first.octets, server_name.as_deref()).await
+                self.tls(&first, server_name.as_deref()).await
             }
-            Ok(Spoken::Opaque) => {
-                let allowed = |access: &Access| access.opaque() != Opaque::Denied;
-                self.tunnel((&first.octets, &[]), allowed).await
-            }
+            Ok(Spoken::Opaque) => self.opaque(&first.octets).await,
             Ok(Spoken::Http1) => self.http1(first).await,
             Ok(Spoken::Http2) => match self.access.opaque() {
-                Opaque::Allowed => {
-                    let allowed = |access: &Access| access.opaque() == Opaque::Allowed;
-                    self.tunnel((&first.octets, &[]), allowed).await
-                }
+                Opaque::Allowed => self.opaque(&first.octets).await,
                 Opaque::Bound(..) | Opaque::Denied => End::Refused(Refusal::Http2),
             },
         };
@@ -167,21 +193,76 @@ impl<H: Host> Connection<H> {
         }
         if end != End::Closed {
             let _ = reset_at_end(self.client.socket().as_fd());
-            let _ = reset_at_end(self.server.stream.socket().as_fd());
+            if let Some(server) = &self.server.stream {
+                let _ = reset_at_end(server.socket().as_fd());
+            }
         }
     }
 
-    async fn tls(&mut self, hello: &[u8], name: Option<&str>) -> End {
+    async fn tls(&mut self, first: &First, name: Option<&str>) -> End {
         match self.access.tls(name) {
             Ok(permit) => {
                 self.tell_named(&permit, name);
+                let rule = permit.rule();
                 let allowed = |access: &Access| access.tls(name).is_ok();
-                self.tunnel((hello, &[]), allowed).await
+                let (judged, rest) = first.around_hello();
+                let beginning = Beginning {
+                    judged,
+                    rest,
+                    second: Some(SecondHello::new(name)),
+                };
+                self.tunnel(beginning, (rule, name), allowed).await
             }
             Err(TlsDenied::NotBound) => self.not_bound(name),
             Err(TlsDenied::Name) => End::Refused(Refusal::ServerName),
             Err(TlsDenied::Requests) => End::Refused(Refusal::TlsForHttp),
         }
+    }
+
+    /// Begins the connection to the server, if that was not done yet.
+    ///
+    /// # Errors
+    /// If the kernel refuses at once.
+    pub(super) fn call(&mut self) -> io::Result<()> {
+        if self.server.stream.is_none() {
+            self.server.stream = Some(connect(&self.proxy, &self.redirected)?);
+        }
+        Ok(())
+    }
+
+    /// The same, and waits until it is there.
+    ///
+    /// # Errors
+    /// If it doesn't come.
+    pub(super) async fn reach(&mut self) -> Result<(), End> {
+        let wait = self.proxy.settings.connect_wait;
+        let reached = async {
+            self.call()?;
+            while self.server.is_coming() {
+                self.server.is_near().await;
+                self.server.settle()?;
+            }
+            Ok::<_, io::Error>(())
+        };
+        match tokio::time::timeout(wait, reached).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(self.unreachable()),
+        }
+    }
+
+    /// What no rule looks into.
+    async fn opaque(&mut self, octets: &[u8]) -> End {
+        let rule = match self.access.opaque() {
+            Opaque::Bound(rule, _) => rule,
+            Opaque::Allowed | Opaque::Denied => self.access.opened_by().unwrap_or(RuleId::NONE),
+        };
+        let allowed = |access: &Access| access.opaque() != Opaque::Denied;
+        let beginning = Beginning {
+            judged: octets,
+            rest: &[],
+            second: None,
+        };
+        self.tunnel(beginning, (rule, None), allowed).await
     }
 
     /// Asks the policy that is in force now.
@@ -193,10 +274,43 @@ impl<H: Host> Connection<H> {
     /// Moves octets both ways, as long as policy allows it.
     pub(super) async fn tunnel(
         &mut self,
-        octets: (&[u8], &[u8]),
+        beginning: Beginning<'_>,
+        (rule, server_name): (RuleId, Option<&str>),
         allowed: impl Fn(&Access) -> bool,
     ) -> End {
+        if let Err(end) = self.reach().await {
+            return end;
+        }
         self.proxy.counters.count(Count::Tunnel);
+        let begin = self.proxy.host.now();
+        let moved = Moved::default();
+        let end = self.moving(beginning, &moved, allowed).await;
+        self.proxy.host.tell(News::Tunnel(Box::new(TunnelEnd {
+            at: self.proxy.host.now(),
+            begin,
+            redirected: self.redirected,
+            rule,
+            server_name: server_name.map(str::to_owned),
+            end,
+            sent: moved.up.load(Ordering::Relaxed),
+            received: moved.down.load(Ordering::Relaxed),
+        })));
+        match end {
+            TunnelEnded::Closed => End::Closed,
+            TunnelEnded::Revoked | TunnelEnded::OtherName => {
+                self.proxy.counters.count(Count::Cut);
+                End::Reset
+            }
+            TunnelEnded::Gone | TunnelEnded::Idle | TunnelEnded::Stopped => End::Reset,
+        }
+    }
+
+    async fn moving(
+        &mut self,
+        beginning: Beginning<'_>,
+        moved: &Moved,
+        allowed: impl Fn(&Access) -> bool,
+    ) -> TunnelEnded {
         let Self {
             proxy,
             redirected,
@@ -204,30 +318,32 @@ impl<H: Host> Connection<H> {
             server,
             seen,
             changes,
+            cut,
             ..
         } = self;
-        let moved = Moved::default();
-        let run = tunnel::run((client, &mut server.stream), octets, &moved);
+        let idle = proxy.settings.tunnel_idle;
+        let Some(server) = &mut server.stream else {
+            return TunnelEnded::Gone;
+        };
+        let streams = (client, server);
+        let run = tunnel::run(streams, beginning, (moved, idle, &proxy.pipes));
         tokio::pin!(run);
         loop {
             tokio::select! {
-                ended = &mut run => return match ended {
-                    Ok(()) => End::Closed,
-                    Err(_) => End::Reset,
-                },
+                ended = &mut run => return ended,
                 changed = changes.changed() => {
                     let scope = proxy.host.scope(redirected, seen);
                     if changed.is_ok() && !allowed(&Access::new(*redirected, scope)) {
-                        proxy.counters.count(Count::Cut);
-                        return End::Reset;
+                        return TunnelEnded::Revoked;
                     }
                 }
+                () = cut.cancelled() => return TunnelEnded::Stopped,
             }
         }
     }
 }
 
-fn connect<H: Host>(proxy: &Proxy<H>, redirected: &Redirected) -> io::Result<TcpStream> {
+fn connect<H: Host>(proxy: &Proxy<H>, redirected: &Redirected) -> io::Result<Stream> {
     let Redirected {
         endpoint,
         direction,
@@ -247,7 +363,8 @@ fn connect<H: Host>(proxy: &Proxy<H>, redirected: &Redirected) -> io::Result<Tcp
         true => connect_as(client.ip(), server, mark, proxy.link)?,
         false => connect_like(client, server, mark, proxy.link)?.0,
     };
-    TcpStream::from_std(stream)
+    let _ = set_up(stream.as_fd(), KEEP_ALIVE.0, KEEP_ALIVE.1);
+    TcpStream::from_std(stream).map(Stream::plain)
 }
 
 fn tell_refused<H: Host>(

@@ -8,7 +8,7 @@ use super::stream::Stream;
 use super::tally::Count;
 use crate::core::client_hello::{ClientHello, ClientHelloReader, HelloState};
 use crate::core::sniff::{Sniffed, sniff};
-use crate::limits::{CONNECT_WAIT_MAX, DETECT_WAIT_MAX, HELLO_WAIT_MAX, HELLO_WIRE_OCTETS_MAX};
+use crate::limits::{DETECT_WAIT_MAX, HELLO_WAIT_MAX, HELLO_WIRE_OCTETS_MAX};
 use crate::told::Refusal;
 
 use super::access::Opaque;
@@ -78,6 +78,13 @@ impl First {
         }
     }
 
+    /// What a complete ClientHello took of them, and what came behind it.
+    pub(super) fn around_hello(&self) -> (&[u8], &[u8]) {
+        let all = self.octets.as_slice();
+        all.split_at_checked(self.hello.octets())
+            .unwrap_or((all, &[]))
+    }
+
     pub(super) fn has_room(&self) -> bool {
         !self.is_over && self.octets.len() <= HELLO_WIRE_OCTETS_MAX
     }
@@ -93,22 +100,20 @@ impl<H: Host> Connection<H> {
             spoken = Some(Spoken::Opaque);
         }
         loop {
-            if self.server.is_up
-                && let Some(spoken) = spoken
-            {
+            let is_coming = self.server.is_coming();
+            if !is_coming && let Some(spoken) = spoken {
                 return Ok(spoken);
             }
             let now = self.proxy.host.now();
-            let begun = first.since.filter(|_| self.server.is_up);
-            let deadline = match (self.server.is_up, begun) {
-                (false, _) => begin + CONNECT_WAIT_MAX,
-                (true, Some(since)) => since + HELLO_WAIT_MAX,
-                (true, None) => begin + DETECT_WAIT_MAX,
+            let deadline = match (is_coming, first.since) {
+                (true, _) => begin + self.proxy.settings.connect_wait,
+                (false, Some(since)) => since + HELLO_WAIT_MAX,
+                (false, None) => begin + DETECT_WAIT_MAX,
             };
             if now >= deadline {
-                return Err(match self.server.is_up {
-                    true => End::Refused(Refusal::Silent),
-                    false => self.unreachable(),
+                return Err(match is_coming {
+                    true => self.unreachable(),
+                    false => End::Refused(Refusal::Silent),
                 });
             }
             let speaks_first = self.server.is_up && first.octets.is_empty();
@@ -119,16 +124,14 @@ impl<H: Host> Connection<H> {
                     }
                     spoken = self.heard(first)?;
                 }
-                _ = self.server.stream.socket().writable(), if !self.server.is_up => {
+                () = self.server.is_near(), if is_coming => {
                     if self.server.settle().is_err() {
                         return Err(self.unreachable());
                     }
                 }
-                _ = self.server.stream.socket().readable(), if speaks_first => {
-                    return self.server_first().await;
-                }
+                () = self.server.speaks(), if speaks_first => return self.server_first().await,
                 () = tokio::time::sleep(deadline - now) => {}
-                () = self.stop.cancelled() => return Err(End::Closed),
+                () = self.stop.cancelled(), if first.octets.is_empty() => return Err(End::Closed),
             }
         }
     }
@@ -161,10 +164,10 @@ impl<H: Host> Connection<H> {
 
     /// The server says something before the client does, or ends.
     async fn server_first(&mut self) -> Result<Spoken, End> {
-        match (
-            self.server.stream.socket().peek(&mut [0]).await,
-            self.access.opaque(),
-        ) {
+        let Some(server) = &self.server.stream else {
+            return Err(End::Reset);
+        };
+        match (server.socket().peek(&mut [0]).await, self.access.opaque()) {
             (Ok(0), _) => Err(End::Closed),
             (Ok(_), Opaque::Allowed) => Ok(Spoken::Opaque),
             (Ok(_), Opaque::Bound(..) | Opaque::Denied) => Err(End::Refused(Refusal::ServerFirst)),

@@ -42,18 +42,20 @@ pub struct Proxy<H> {
     /// The gate's end of the side link: link-local addresses need a link.
     pub link: u32,
     pub(super) places: super::places::Places,
+    pub(super) pipes: super::lane::Pipes,
     changes: watch::Sender<()>,
 }
 
 impl<H: Host> Proxy<H> {
     /// A proxy for a gate whose end of the side link has index `link`.
-    pub fn new(host: H, link: u32) -> Self {
+    pub fn new(host: H, link: u32, settings: Settings) -> Self {
         Self {
             host,
-            settings: Arc::default(),
+            places: super::places::Places::new(&settings),
+            pipes: super::lane::Pipes::default(),
+            settings: Arc::new(settings),
             counters: Arc::default(),
             link,
-            places: super::places::Places::default(),
             changes: watch::Sender::new(()),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 use policy::http::{Path, Request};
 use transport::reset;
@@ -9,11 +10,13 @@ use transport::reset;
 use super::connection::{Connection, End};
 use super::detect::First;
 use super::host::Host;
+use super::lane::{Lane, Moving, Pipes};
 use super::stream::Stream;
 use super::tally::Count;
-use crate::core::exchange::{self, Leg};
+use crate::core::exchange::{self, Leg, Way};
 use crate::core::record::{Fault, RequestRecord, Told, Verdict};
-use crate::core::step::{Judge as _, Now, Origin, Scheme};
+use crate::core::step::{Judge as _, Now, Origin, Paths, Scheme};
+use crate::limits::BODY_BULK_OCTETS_MIN;
 use crate::told::News;
 
 /// Turns without waiting, after which others of the same thread have theirs.
@@ -30,9 +33,83 @@ struct Driver {
     is_client_shut: bool,
     is_server_shut: bool,
     is_draining: bool,
+    up: Option<Lane>,
+    down: Option<Lane>,
+    /// Until when the server must be there, while it is coming.
+    connect_by: Option<Instant>,
 }
 
 impl Driver {
+    /// Lets content pass without being seen, where there is much of it. Says whether anything moved; `None`:
+    /// what there is must be read.
+    fn bulk(&mut self, way: Way, streams: (&Stream, &Stream), pipes: &Pipes) -> Option<bool> {
+        if !streams.0.is_plain() || !streams.1.is_plain() {
+            return None;
+        }
+        let left = self.core.bulk(way);
+        let lane = match way {
+            Way::Up => &mut self.up,
+            Way::Down => &mut self.down,
+        };
+        if lane.as_ref().is_none_or(|lane| lane.held() == 0) {
+            let is_long = left >= BODY_BULK_OCTETS_MIN || (left > 0 && lane.is_some());
+            let is_fed = way == Way::Down || self.fed == self.first.octets.len();
+            if !is_long || !is_fed {
+                *lane = None;
+                return None;
+            }
+            if !self.core.is_clear(way) {
+                return Some(false);
+            }
+            *lane = lane.take().or_else(|| pipes.lane());
+        }
+        let (from, to) = match way {
+            Way::Up => streams,
+            Way::Down => (streams.1, streams.0),
+        };
+        let moving = lane.as_mut()?.turn(from.socket(), to.socket(), left);
+        let held = lane.as_ref().map_or(0, Lane::held);
+        if held == 0 && !matches!(moving, Moving::Wrote(_)) {
+            // Others may need it.
+            *lane = None;
+        }
+        match (moving, way) {
+            (Moving::Wrote(count), _) => self.core.bulk_moved(way, count),
+            (Moving::Held, _) => {}
+            (Moving::Nothing, _) => return Some(false),
+            (Moving::Ended, Way::Up) => self.core.client_eof(),
+            (Moving::Ended, Way::Down) => self.core.upstream_eof(),
+            (Moving::NoSender, Way::Up) | (Moving::NoReceiver, Way::Down) => {
+                self.core.client_reset();
+            }
+            (Moving::NoSender, Way::Down) => self.core.upstream_reset(),
+            (Moving::NoReceiver, Way::Up) => {
+                self.up = None;
+                self.core.bulk_moved(way, held);
+                self.core.upstream_write_failed();
+            }
+        }
+        Some(true)
+    }
+
+    /// Whether octets are to be read, or wait to be written, in a direction.
+    fn is_waiting(&mut self, way: Way) -> (bool, bool) {
+        let lane = match way {
+            Way::Up => &self.up,
+            Way::Down => &self.down,
+        };
+        let is_held = lane.as_ref().is_some_and(|lane| lane.held() > 0);
+        let is_blocked = self.core.bulk(way) >= BODY_BULK_OCTETS_MIN && !self.core.is_clear(way);
+        let (room, octets) = match way {
+            Way::Up => (!self.core.client_room().is_empty(), self.core.to_upstream()),
+            Way::Down => (!self.core.upstream_room().is_empty(), self.core.to_client()),
+        };
+        (
+            room && !is_held && !is_blocked,
+            is_held || !octets.is_empty(),
+        )
+    }
+
     fn read_client(&mut self, stream: &mut Stream) -> bool {
         let room = self.core.client_room();
         if room.is_empty() {
@@ -111,7 +188,9 @@ impl<H: Host> Connection<H> {
         let begin = self.proxy.host.now();
         let settings = std::sync::Arc::clone(&self.proxy.settings);
         let mut core = exchange::Connection::new(settings, origin, begin);
-        core.upstream_connected();
+        if self.server.is_up {
+            core.upstream_connected();
+        }
         let mut driver = Driver {
             core,
             first,
@@ -120,6 +199,9 @@ impl<H: Host> Connection<H> {
             is_client_shut: false,
             is_server_shut: false,
             is_draining: false,
+            up: None,
+            down: None,
+            connect_by: None,
         };
         let mut was_tunnel = false;
         loop {
@@ -134,6 +216,9 @@ impl<H: Host> Connection<H> {
                 was_tunnel = true;
                 self.proxy.counters.count(Count::Tunnel);
             }
+            if driver.core.wants().connect {
+                self.begin_call(&mut driver);
+            }
             if let Some(end) = self.follow(&mut driver) {
                 return end;
             }
@@ -141,14 +226,57 @@ impl<H: Host> Connection<H> {
         }
     }
 
+    /// Begins the connection to the server: a request may go.
+    fn begin_call(&mut self, driver: &mut Driver) {
+        driver.core.upstream_connecting();
+        match self.call() {
+            Ok(()) => {
+                let wait = self.proxy.settings.connect_wait;
+                driver.connect_by = Some(self.proxy.host.now() + wait);
+            }
+            Err(_) => self.no_server(driver),
+        }
+    }
+
+    /// Looks whether the server is there by now.
+    fn settle(&mut self, driver: &mut Driver) {
+        let is_late = driver
+            .connect_by
+            .is_some_and(|by| by <= self.proxy.host.now());
+        match self.server.settle() {
+            Ok(()) if self.server.is_up => {
+                driver.connect_by = None;
+                driver.core.upstream_connected();
+            }
+            Ok(()) if !is_late => {}
+            Ok(()) | Err(_) => self.no_server(driver),
+        }
+    }
+
+    /// The server can't be reached: the core answers.
+    fn no_server(&mut self, driver: &mut Driver) {
+        let _ = self.unreachable();
+        self.server.stream = None;
+        driver.connect_by = None;
+        driver.core.upstream_failed();
+    }
+
     /// Reads, steps and writes what can be at once. Says whether anything moved.
     fn turn(&mut self, driver: &mut Driver) -> bool {
-        let mut moved = driver.read_client(&mut self.client);
-        moved |= driver.read_server(&mut self.server.stream);
+        let (client, server) = (&self.client, self.server.stream.as_ref());
+        let streams = server.map(|server| (client, server));
+        let bulk = |driver: &mut Driver, way| driver.bulk(way, streams?, &self.proxy.pipes);
+        let (up, down) = (bulk(driver, Way::Up), bulk(driver, Way::Down));
+        let mut moved = up.unwrap_or_else(|| driver.read_client(&mut self.client));
+        if let Some(server) = &mut self.server.stream {
+            moved |= down.unwrap_or_else(|| driver.read_server(server));
+        }
         driver.core.step(self.now(), &self.access);
         self.tell(driver);
         moved |= driver.write_client(&mut self.client);
-        moved |= driver.write_server(&mut self.server.stream);
+        if let Some(server) = &mut self.server.stream {
+            moved |= driver.write_server(server);
+        }
         moved
     }
 
@@ -180,22 +308,26 @@ impl<H: Host> Connection<H> {
     /// Does with both sides what the core says, once what is written is written.
     fn follow(&mut self, driver: &mut Driver) -> Option<End> {
         let wants = driver.core.wants();
-        if !driver.is_server_over {
-            let is_written =
-                driver.core.to_upstream().is_empty() && !self.server.stream.has_unsent();
+        if let Some(server) = self
+            .server
+            .stream
+            .as_mut()
+            .filter(|_| !driver.is_server_over)
+        {
+            let is_written = driver.core.to_upstream().is_empty() && !server.has_unsent();
             match wants.upstream {
                 Leg::Open => {}
                 Leg::Shut if is_written && !driver.is_server_shut => {
-                    driver.is_server_shut = self.server.stream.try_shutdown();
+                    driver.is_server_shut = server.try_shutdown();
                 }
                 Leg::Closed if is_written => {
-                    driver.is_server_over = self.server.stream.try_shutdown();
+                    driver.is_server_over = server.try_shutdown();
                 }
                 Leg::Cut if !is_written => {}
                 Leg::Shut | Leg::Closed => {}
                 Leg::Cut | Leg::Reset => {
                     driver.is_server_over = true;
-                    let _ = reset(self.server.stream.socket().as_fd());
+                    let _ = reset(server.socket().as_fd());
                 }
             }
         }
@@ -239,7 +371,11 @@ impl<H: Host> Connection<H> {
             return false;
         };
         let path = place.and_then(|place| place.get(host.len()..));
-        let Some(Ok(path)) = path.map(|path| Path::parse(path.as_bytes())) else {
+        let parse = match self.proxy.settings.paths {
+            Paths::Normalised => Path::parse,
+            Paths::Raw => Path::parse_raw,
+        };
+        let Some(Ok(path)) = path.map(|path| parse(path.as_bytes())) else {
             return false;
         };
         let lines = request.fields.iter();
@@ -260,20 +396,31 @@ impl<H: Host> Connection<H> {
     async fn wait(&mut self, driver: &mut Driver) {
         let wants = driver.core.wants();
         let now = self.proxy.host.now();
-        let rest = wants.deadline.map(|at| at.saturating_duration_since(now));
+        let deadline = [wants.deadline, driver.connect_by]
+            .into_iter()
+            .flatten()
+            .min();
+        let rest = deadline.map(|at| at.saturating_duration_since(now));
         let is_due = async {
             match rest {
                 Some(rest) => tokio::time::sleep(rest).await,
                 None => std::future::pending().await,
             }
         };
-        let reads_client = !driver.core.client_room().is_empty();
-        let reads_server = !driver.is_server_over && !driver.core.upstream_room().is_empty();
-        let writes_client = !driver.core.to_client().is_empty();
-        let writes_server = !driver.is_server_over && !driver.core.to_upstream().is_empty();
+        let (reads_client, writes_server) = driver.is_waiting(Way::Up);
+        let (reads_server, writes_client) = driver.is_waiting(Way::Down);
+        let reads_server = reads_server && !driver.is_server_over;
+        let writes_server = writes_server && !driver.is_server_over;
+        let is_coming = driver.connect_by.is_some();
+        let server = async {
+            match &mut self.server.stream {
+                Some(stream) if !is_coming => stream.ready(reads_server, writes_server).await,
+                Some(_) | None => self.server.is_near().await,
+            }
+        };
         tokio::select! {
             () = self.client.ready(reads_client, writes_client) => {}
-            () = self.server.stream.ready(reads_server, writes_server) => {}
+            () = server => {}
             () = is_due => {}
             _ = self.changes.changed() => {
                 self.look_again();
@@ -283,6 +430,10 @@ impl<H: Host> Connection<H> {
                 driver.is_draining = true;
                 driver.core.drain();
             }
+            () = self.cut.cancelled() => driver.core.abandon(),
+        }
+        if is_coming {
+            self.settle(driver);
         }
     }
 }

@@ -4,18 +4,15 @@
 use std::io;
 
 use policy::{Bound, NameBinding, RuleId, TlsPermit};
-use tokio::net::TcpStream;
 
 use super::access::Opaque;
-use super::connection::{Connection, End};
+use super::connection::{Connection, End, Server};
 use super::detect::{First, Spoken};
 use super::host::Host;
 use super::stream::Stream;
 use super::tally::Count;
 use crate::core::sniff::{Sniffed, sniff_anything};
-use crate::limits::{
-    CONNECT_WAIT_MAX, HELLO_WAIT_MAX, START_LINE_OCTETS_MAX, TUNNEL_IDLE_MAX, TUNNEL_OCTETS_MAX,
-};
+use crate::limits::{HELLO_WAIT_MAX, START_LINE_OCTETS_MAX, TUNNEL_OCTETS_MAX};
 use crate::told::{Named, News, Refusal, Said};
 
 /// What the server says before it is known what the client speaks: it passes at once.
@@ -35,7 +32,10 @@ impl Early {
         self.waiting.is_empty() && !self.is_over && !self.is_http2
     }
 
-    async fn hear(&mut self, server: &TcpStream) -> io::Result<()> {
+    async fn hear(&mut self, server: &Server) -> io::Result<()> {
+        let Some(server) = server.stream.as_ref().map(Stream::socket) else {
+            return Ok(());
+        };
         let mut head = [0; SETTINGS_HEAD_OCTETS];
         if !self.has_said && server.peek(&mut head).await? == head.len() && is_settings(head) {
             self.is_http2 = true;
@@ -79,6 +79,10 @@ const fn is_settings(head: [u8; SETTINGS_HEAD_OCTETS]) -> bool {
 impl<H: Host> Connection<H> {
     /// Finds out what is spoken.
     pub(super) async fn listen(&mut self, first: &mut First) -> Result<Spoken, End> {
+        // Its server may speak first, so that it is called at once.
+        if self.call().is_err() {
+            return Err(self.unreachable());
+        }
         let mut early = Early::default();
         let mut spoken = None;
         let begin = self.proxy.host.now();
@@ -93,9 +97,9 @@ impl<H: Host> Connection<H> {
             let now = self.proxy.host.now();
             let begun = first.since.filter(|_| spoken.is_none());
             let deadline = match (self.server.is_up, begun) {
-                (false, _) => begin + CONNECT_WAIT_MAX,
+                (false, _) => begin + self.proxy.settings.connect_wait,
                 (true, Some(since)) => since + HELLO_WAIT_MAX,
-                (true, None) => last + TUNNEL_IDLE_MAX,
+                (true, None) => last + self.proxy.settings.tunnel_idle,
             };
             if now >= deadline {
                 match (self.server.is_up, begun) {
@@ -119,14 +123,14 @@ impl<H: Host> Connection<H> {
                         return Err(End::Reset);
                     }
                 }
-                _ = self.server.stream.socket().writable(), if !self.server.is_up => {
+                () = self.server.is_near(), if !self.server.is_up => {
                     if self.server.settle().is_err() {
                         return Err(self.unreachable());
                     }
                 }
-                _ = self.server.stream.socket().readable(), if self.server.is_up && early.hears() => {
+                () = self.server.speaks(), if self.server.is_up && early.hears() => {
                     last = now;
-                    let heard = early.hear(self.server.stream.socket()).await;
+                    let heard = early.hear(&self.server).await;
                     if heard.is_err() || early.pass(&mut self.client).is_err() {
                         return Err(End::Reset);
                     }

@@ -5,11 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use policy::EndpointId;
 
-use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_ENDPOINT_MAX};
+use crate::core::step::Settings;
 
 /// Who has how many connections open.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Places(Arc<Mutex<Taken>>);
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    taken: Arc<Mutex<Taken>>,
+    all_max: usize,
+    per_endpoint_max: usize,
+}
 
 #[derive(Debug, Default)]
 struct Taken {
@@ -25,14 +29,22 @@ pub(super) struct Place {
 }
 
 impl Places {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            taken: Arc::default(),
+            all_max: settings.connections,
+            per_endpoint_max: settings.connections_per_endpoint,
+        }
+    }
+
     /// Takes a place, if there is one.
     pub(super) fn take(&self, endpoint: EndpointId) -> Option<Place> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.all >= CONNECTIONS_MAX {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.all >= self.all_max {
             return None;
         }
         let of = taken.of.entry(endpoint).or_default();
-        if *of >= CONNECTIONS_PER_ENDPOINT_MAX {
+        if *of >= self.per_endpoint_max {
             return None;
         }
         *of += 1;
@@ -46,7 +58,8 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = self.places.taken.lock();
+        let mut taken = taken.unwrap_or_else(PoisonError::into_inner);
         taken.all = taken.all.saturating_sub(1);
         if let Some(of) = taken.of.get_mut(&self.endpoint) {
             *of = of.saturating_sub(1);
@@ -60,6 +73,7 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_ENDPOINT_MAX};
 
     fn endpoint(number: u32) -> EndpointId {
         EndpointId::new(number).unwrap()
@@ -67,7 +81,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_has_its_share_and_the_node_its_whole() {
-        let places = Places::default();
+        let places = Places::new(&Settings::default());
         let mut held: Vec<Place> = (0..CONNECTIONS_PER_ENDPOINT_MAX)
             .map(|_| places.take(endpoint(1)).unwrap())
             .collect();

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -14,6 +15,8 @@ use super::host::{Host, Proxy};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4_096;
+/// How long connections that are cut may take to say so.
+const CUT_WAIT: Duration = Duration::from_millis(250);
 
 /// One of those who share the redirected connections, ready to run in the namespace that its listener
 /// was made in.
@@ -47,17 +50,29 @@ impl<H: Host> HttpServer<H> {
         &self.listener
     }
 
-    /// Serves until `stop`, and then until what is open is over or `drain` is. Must run on a
-    /// single-threaded runtime whose thread is in the gate: connections to servers are made on it.
+    /// Serves until it is to stop, and then what is left for `rest`. Must run on a single-threaded runtime
+    /// whose thread is in the gate: connections to servers are made on it.
     ///
     /// # Errors
     /// If the listener can't be used.
-    pub async fn run(self, stop: CancellationToken, drain: Duration) -> io::Result<()> {
+    pub async fn run(self, stages: Stages, rest: Duration) -> io::Result<()> {
         let listener = TcpListener::from_std(self.listener)?;
-        let tasks = TaskTracker::new();
+        let early = Tasks::new(&stages.drain);
+        let late = Tasks::new(&stages.stop);
+        let mut is_drained = false;
         loop {
             let accepted = tokio::select! {
-                () = stop.cancelled() => break,
+                biased;
+                () = stages.stop.cancelled() => break,
+                () = stages.drain.cancelled(), if !early.tracker.is_closed() => {
+                    early.tracker.close();
+                    continue;
+                }
+                () = early.tracker.wait(), if !is_drained => {
+                    is_drained = true;
+                    stages.drained.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
                 accepted = listener.accept() => accepted,
             };
             let Ok((stream, _)) = accepted else {
@@ -65,14 +80,95 @@ impl<H: Host> HttpServer<H> {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             };
-            if let Some(connection) = Connection::open(&self.proxy, stream, &stop) {
-                tasks.spawn(connection.run());
+            let tasks = if early.tracker.is_closed() {
+                &late
+            } else {
+                &early
+            };
+            if let Some(connection) = Connection::open(&self.proxy, stream, &tasks.ends) {
+                tasks.tracker.spawn(connection.run());
             }
         }
         drop(listener);
-        tasks.close();
-        // What is still open after the drain ends with the runtime.
-        let _ = tokio::time::timeout(drain, tasks.wait()).await;
+        if early.tracker.is_closed() {
+            // They had their time.
+            early.ends.cut.cancel();
+        }
+        let end = tokio::time::Instant::now() + rest;
+        early.end_by(end).await;
+        late.end_by(end).await;
         Ok(())
+    }
+}
+
+/// Connections that come to their end together.
+struct Tasks {
+    tracker: TaskTracker,
+    ends: Ends,
+}
+
+/// When a connection is to end.
+#[derive(Clone, Debug)]
+pub(super) struct Ends {
+    /// As soon as it is in order.
+    pub(super) stop: CancellationToken,
+    /// At once.
+    pub(super) cut: CancellationToken,
+}
+
+impl Tasks {
+    fn new(stop: &CancellationToken) -> Self {
+        Self {
+            tracker: TaskTracker::new(),
+            ends: Ends {
+                stop: stop.clone(),
+                cut: CancellationToken::new(),
+            },
+        }
+    }
+
+    /// Waits for their end, and brings it about when it is late.
+    async fn end_by(&self, end: tokio::time::Instant) {
+        self.tracker.close();
+        if tokio::time::timeout_at(end, self.tracker.wait())
+            .await
+            .is_err()
+        {
+            self.ends.cut.cancel();
+            // What doesn't end by that ends with the runtime.
+            let _ = tokio::time::timeout(CUT_WAIT, self.tracker.wait()).await;
+        }
+    }
+}
+
+/// How the workers of a proxy come to their end, all together.
+///
+/// First they drain: each connection goes on to the end of what is under way, and new ones are served
+/// too, since nobody else is there to do it. Then they stop.
+#[derive(Clone, Debug, Default)]
+pub struct Stages {
+    drain: CancellationToken,
+    stop: CancellationToken,
+    /// How many workers have nothing left of what was open when the drain began.
+    drained: Arc<AtomicUsize>,
+}
+
+impl Stages {
+    /// What is open is to come to its end.
+    pub fn drain(&self) {
+        self.drain.cancel();
+    }
+
+    /// How many workers have nothing left of what was open then.
+    #[must_use]
+    pub fn drained(&self) -> usize {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    /// All workers are to end.
+    pub fn stop(&self) {
+        self.stop.cancel();
+        // After the other one: a worker that sees this sees that.
+        self.drain.cancel();
     }
 }

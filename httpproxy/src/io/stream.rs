@@ -34,9 +34,14 @@ impl Stream {
         &self.socket
     }
 
-    /// The socket, if what is said on it is all that there is.
+    /// Whether what is said on the socket is all that there is.
+    pub(super) const fn is_plain(&self) -> bool {
+        self.tls.is_none()
+    }
+
+    /// The socket, if it is so.
     pub(super) fn as_plain(&mut self) -> Option<&mut TcpStream> {
-        self.tls.is_none().then_some(&mut self.socket)
+        self.is_plain().then_some(&mut self.socket)
     }
 
     /// Begins TLS.

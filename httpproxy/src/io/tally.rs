@@ -12,7 +12,7 @@ pub struct Counters {
     accepted: AtomicU64,
     /// Tunnels that were opened: TLS, upgrades, and what no rule looks into.
     tunnels: AtomicU64,
-    /// Tunnels that a policy cut.
+    /// Tunnels that were cut: by a change of policy, or by a second ClientHello for another server.
     cut: AtomicU64,
     /// Connections whose client ended without a byte.
     empty: AtomicU64,

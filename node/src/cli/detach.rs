@@ -11,6 +11,7 @@ use crate::control::{Command, call};
 use crate::daemon::{Setup, take_away};
 use crate::exit::{Exit, NO_PERMISSION};
 use crate::instance::Lock;
+use crate::learner::INSTALL_WAIT;
 
 /// Take programs, links, pins and the gate away, whether a daemon runs or not. A running daemon ends.
 ///
@@ -45,10 +46,14 @@ impl Detach {
         take_away(&Setup {
             pins: Some(self.bpf_dir.unwrap_or_else(|| instance.bpf_dir())),
             hook_mode: None,
-            flow_log: None,
+            export: None,
+            flows_max: 1,
             aggregation: bpf_redirect_common::Aggregation::Off,
             enforcement: policy::Options::default(),
+            http: httpproxy::Settings::default(),
             lifetimes: fqdn_cache::Lifetimes::default(),
+            install_wait: INSTALL_WAIT,
+            dns_refresh: false,
             dns: dnsproxy::Settings::default(),
             instance,
         })?;

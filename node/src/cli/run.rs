@@ -1,6 +1,9 @@
 //! `namegate run`.
 
 mod dns;
+mod export;
+mod http;
+mod hubble;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,12 +19,15 @@ use crate::daemon::Setup;
 use crate::exit::{Exit, NO_PERMISSION, USAGE};
 use crate::run::{Options, run};
 use dns::DnsOptions;
+use export::ExportOptions;
+use hubble::HubbleOptions;
 
 /// Guard the endpoints of this node, in the foreground.
 ///
 /// Prints `ready` once every endpoint that it knows is attached and its policy in force. Folders are
-/// watched; SIGHUP reads them anew. SIGTERM ends the daemon and leaves enforcement in place: what is
-/// allowed goes on, DNS waits for the next start. `namegate detach` takes everything away.
+/// watched; SIGHUP reads them anew. SIGTERM ends the daemon, once HTTP connections and tunnels that are
+/// open are over or `--drain-timeout` is, and leaves enforcement in place: what is allowed goes on, DNS
+/// waits for the next start. `namegate detach` takes everything away.
 #[derive(Args)]
 #[command(after_help = "Example:
   namegate run --policy-dir /etc/namegate/policies --endpoint-dir /etc/namegate/endpoints
@@ -50,6 +56,8 @@ pub(super) struct Run {
     hooks: Hooks,
     #[command(flatten)]
     dns: DnsOptions,
+    #[command(flatten)]
+    http: http::Http,
     /// Which endpoints are closed to what no rule allows.
     #[arg(long, value_enum, default_value = "default")]
     enforcement_mode: EnforcementMode,
@@ -60,12 +68,17 @@ pub(super) struct Run {
     /// says otherwise for itself by the annotation namegate.io/name-binding.
     #[arg(long, value_enum, default_value = "off", value_name = "HOW")]
     name_binding: NameBinding,
+    /// What becomes of datagrams (QUIC) of a workload to a peer's port where the rules for TCP judge server
+    /// names or requests.
+    #[arg(long, value_enum, default_value = "refuse")]
+    quic: QuicMode,
     /// How much is told of packets that pass, beside the verdict on each new flow.
     #[arg(long, value_enum, default_value = "medium")]
     monitor_aggregation: MonitorAggregation,
-    /// Append every flow to a file, as JSON lines like those of Hubble's exporter.
-    #[arg(long, value_name = "FILE")]
-    flow_log: Option<PathBuf>,
+    #[command(flatten)]
+    hubble: HubbleOptions,
+    #[command(flatten)]
+    export: ExportOptions,
     /// Take everything away at the end, instead of leaving enforcement in place.
     #[arg(long)]
     detach_on_exit: bool,
@@ -105,6 +118,14 @@ pub(super) enum NameBinding {
     Audit,
     /// The same, and another name, or none, is refused.
     Enforce,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum QuicMode {
+    /// Refused by ICMP, so that clients turn to TCP at once.
+    Refuse,
+    /// Judged by address and port alone.
+    Allow,
 }
 
 /// Cilium's names; what it doesn't have is `off`.
@@ -147,6 +168,15 @@ impl From<NameBinding> for policy::NameBinding {
     }
 }
 
+impl From<QuicMode> for policy::Quic {
+    fn from(mode: QuicMode) -> Self {
+        match mode {
+            QuicMode::Refuse => Self::Refuse,
+            QuicMode::Allow => Self::Allow,
+        }
+    }
+}
+
 impl From<EnforcementMode> for policy::Mode {
     fn from(mode: EnforcementMode) -> Self {
         match mode {
@@ -171,6 +201,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         "m" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
+        "" if number == 0 => 0,
         _ => return Err(wrong()),
     };
     number
@@ -189,12 +220,18 @@ impl Run {
             ));
         }
         let instance = self.which.instance.clone();
+        let socket = self.which.socket();
+        let flows_max = self.hubble.flows_max();
+        let export = self.export.export()?;
         run(Options {
             policy_dirs: self.policy_dir,
             endpoint_dir: self.endpoint_dir,
             state_dir: self.state_dir.unwrap_or_else(|| instance.state_dir()),
-            socket: self.which.socket(),
+            observing: self.hubble.observing(&socket),
+            socket,
             detach_on_exit: self.detach_on_exit,
+            drain: self.http.drain_timeout,
+            manager: super::manager::manager(),
             setup: Setup {
                 pins: Some(self.bpf_dir.unwrap_or_else(|| instance.bpf_dir())),
                 hook_mode: match self.hooks {
@@ -202,15 +239,20 @@ impl Run {
                     Hooks::Tcx => Some(HookMode::Tcx),
                     Hooks::Clsact => Some(HookMode::Clsact),
                 },
-                flow_log: self.flow_log,
+                export,
+                http: self.http.settings(),
+                flows_max,
                 aggregation: self.monitor_aggregation.into(),
                 enforcement: policy::Options {
                     mode: self.enforcement_mode.into(),
                     audit: self.audit,
                     name_binding: self.name_binding.into(),
+                    quic: self.quic.into(),
                     ..policy::Options::default()
                 },
                 lifetimes: self.dns.lifetimes(),
+                install_wait: self.dns.install_wait(),
+                dns_refresh: self.dns.refresh(),
                 dns: self.dns.settings(),
                 instance,
             },

@@ -86,7 +86,17 @@ fn text(status: &Value) -> String {
     ];
     lines.extend(errors(status).map(not_in_force));
     endpoints(status, &mut lines);
+    let refused = list(status, "state_refused").iter();
+    lines.extend(refused.filter_map(Value::as_str).map(|what| {
+        format!("           what the last run left can't be used and is set aside: {what}")
+    }));
     lines.extend(proxies(status));
+    if let Some(keeper) = status.pointer("/listeners/by").and_then(Value::as_str) {
+        lines.push(format!(
+            "restart    queries wait for the next daemon in {} descriptors, kept by {keeper}",
+            n("/listeners/kept")
+        ));
+    }
     lines.push(format!(
         "learned    {} answers installed, {} refreshed, {} identities",
         n("/learning/installed"),

@@ -16,6 +16,7 @@ use crate::exit::{BAD_CONFIG, Exit, NO_PERMISSION};
 use crate::flows::NewsSink;
 use crate::guard::SharedLearner;
 use crate::http::HttpThreads;
+use crate::keeper::{self, Keeper};
 use crate::learner::Learner;
 use crate::proxy::DnsThreads;
 
@@ -46,13 +47,16 @@ pub(super) fn attach_side_link(datapath: &mut Datapath, gate: &Gate) -> Result<V
 type Kernel = (Option<Pins>, Option<Config>);
 
 /// The gate of an earlier run, else a new one.
-pub(super) fn open_gate(setup: &Setup, has_heir: bool) -> Result<Gate> {
+pub(super) fn open_gate(setup: &Setup, has_heir: bool, keeper: Option<&Keeper>) -> Result<Gate> {
     let (names, pin) = (setup.instance.side_link(), setup.instance.gate_pin());
     if has_heir {
-        if let Some(gate) = Gate::find(&names, &pin) {
-            return Ok(gate);
+        let has_listener = keeper.is_some_and(|keeper| keeper.has(keeper::DNS_TCP));
+        match Gate::find(&names, &pin) {
+            Some(gate) if has_listener || is_free(&gate)? => return Ok(gate),
+            // It would share the queries with us, and nobody would read its share.
+            Some(_) => tracing::warn!("somebody unknown listens in the gate: it is made anew"),
+            None => tracing::warn!("the gate of the earlier run is gone and is made anew"),
         }
-        tracing::warn!("the gate of the earlier run is gone and is made anew");
         remove_side_link(setup)?;
     }
     let gate = Gate::create(&names).map_err(|error| without_privilege("the gate", &error))?;
@@ -62,10 +66,20 @@ pub(super) fn open_gate(setup: &Setup, has_heir: bool) -> Result<Gate> {
     Ok(gate)
 }
 
+/// Whether nobody listens in the gate.
+fn is_free(gate: &Gate) -> Result<bool> {
+    let listen = || transport::GateListener::bind(bpf_redirect_common::DNS_PORT, 1);
+    match gate.ns.run(listen)? {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 pub(super) fn build(
     setup: &Setup,
     gate: &Gate,
-    ((pins, config), news): (Kernel, &NewsSink),
+    ((pins, config), (news, keeper)): (Kernel, (&NewsSink, Option<&mut Keeper>)),
     mut identities: Identities,
 ) -> Result<Parts> {
     let node_end = gate.node_end.index;
@@ -81,13 +95,15 @@ pub(super) fn build(
     let nothing = Compiler::new()
         .build(0, inputs, &mut identities)
         .map_err(|_| anyhow::anyhow!("an empty policy can't be compiled"))?;
-    let lifetimes = setup.lifetimes;
-    let learner: SharedLearner = Arc::new(Learner::new(nothing, identities, lifetimes, clock::now));
+    let learner = Learner::new(nothing, identities, setup.lifetimes, clock::now);
+    let learner: SharedLearner = Arc::new(learner.with_install_wait(setup.install_wait));
     let side_link = attach_side_link(&mut datapath, gate)?;
     let own = (news.clone(), datapath.askers()?);
-    let dns = DnsThreads::start(gate, (&learner, setup.dns), own).context("the DNS sockets")?;
-    let http = HttpThreads::start(gate, &mut datapath, &learner, news.clone())
-        .context("the sockets for HTTP")?;
+    let dns =
+        DnsThreads::start((gate, keeper), (&learner, setup.dns), own).context("the DNS sockets")?;
+    let own = (news.clone(), setup.http.clone());
+    let http =
+        HttpThreads::start(gate, &mut datapath, &learner, own).context("the sockets for HTTP")?;
     Ok((datapath, learner, (dns, http), side_link))
 }
 

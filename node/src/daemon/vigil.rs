@@ -36,6 +36,9 @@ impl Daemon {
         for what in seen {
             self.interference.note(what);
         }
+        if let Some(keeper) = &mut self.keeper {
+            keeper.watch();
+        }
     }
 
     /// Looks for what works and may go wrong on this node; what is new is said.

@@ -478,6 +478,11 @@ fn expected(wire: Wire, verdict: EntryVerdict, matched: MatchType) -> Outcome {
         EntryVerdict::Allow => passed(Verdict::Allow),
         EntryVerdict::AuditDefault => passed(Verdict::AuditUnmatched),
         EntryVerdict::AuditDeny => passed(Verdict::AuditDeny),
+        // It goes to where its sender is told so.
+        EntryVerdict::Refuse => Outcome {
+            code: REDIRECT,
+            ..dropped(Verdict::Refuse, Drop::NameHidden)
+        },
         EntryVerdict::FailAuthentication => {
             dropped(Verdict::FailAuthentication, Drop::AuthenticationRequired)
         }

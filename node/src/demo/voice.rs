@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use flow::{Cursor, Direction, Filter, FilterFlags, Flow, Printer};
+use observer::SharedRing;
 
 use super::Options;
 use super::steps::{Shown, Step};
-use crate::flows::FlowRing;
 
 /// Writes to standard output.
 pub(super) struct Voice {
@@ -81,7 +81,12 @@ impl Voice {
     }
 
     /// The flows of a step, as `hubble observe` prints them.
-    pub(super) fn say_flows(&mut self, ring: &FlowRing, since: Cursor, shown: Shown) -> Result<()> {
+    pub(super) fn say_flows(
+        &mut self,
+        ring: &SharedRing,
+        since: Cursor,
+        shown: Shown,
+    ) -> Result<()> {
         let mut flags = FilterFlags::default();
         for (flag, value) in shown.filters {
             flags.allow(flag, value)?;
@@ -157,7 +162,7 @@ impl Voice {
 }
 
 /// What came behind a cursor, once nothing more comes for a moment.
-fn collect(ring: &FlowRing, since: Cursor) -> Vec<Arc<Flow>> {
+fn collect(ring: &SharedRing, since: Cursor) -> Vec<Arc<Flow>> {
     let mut cursor = since;
     let mut flows = Vec::new();
     loop {

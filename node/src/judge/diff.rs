@@ -207,6 +207,7 @@ impl Difference {
                 EntryVerdict::AuditDefault
                 | EntryVerdict::Allow
                 | EntryVerdict::AuditDeny
+                | EntryVerdict::Refuse
                 | EntryVerdict::FailAuthentication
                 | EntryVerdict::Deny => None,
             })

@@ -58,6 +58,9 @@ fn sentences(side: &Side, question: &Question) -> String {
         EntryVerdict::AuditDefault => "the flow is let pass, since its denial is only audited",
         EntryVerdict::AuditDeny => "the flow is let pass, since the deny rule is only audited",
         EntryVerdict::Redirect(Proxy::Names) => "the flow goes to the proxy that asks for its name",
+        EntryVerdict::Refuse => {
+            "the flow is refused, since over TCP it would have to name what it asks for (180)"
+        }
         EntryVerdict::Redirect(Proxy::Dns) => "the flow goes to the DNS proxy",
         EntryVerdict::Redirect(Proxy::Tls) => "the flow goes to the TLS proxy",
         EntryVerdict::Redirect(Proxy::Http) => "the flow goes to the HTTP proxy",

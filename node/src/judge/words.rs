@@ -21,7 +21,7 @@ pub(crate) const fn verdict(verdict: EntryVerdict) -> &'static str {
     match verdict {
         EntryVerdict::AuditDefault | EntryVerdict::Allow | EntryVerdict::AuditDeny => "ALLOWED",
         EntryVerdict::Redirect(_) => "REDIRECTED",
-        EntryVerdict::FailAuthentication | EntryVerdict::Deny => "DENIED",
+        EntryVerdict::Refuse | EntryVerdict::FailAuthentication | EntryVerdict::Deny => "DENIED",
     }
 }
 
@@ -96,6 +96,7 @@ impl Side {
     fn reason(&self) -> &'static str {
         match self.decision.drop_reason() {
             Some(133) => ", Policy denied (133)",
+            Some(180) => ", Proxy redirection not supported for protocol (180)",
             Some(181) => ", Policy denied by denylist (181)",
             Some(_) => ", Authentication required (189)",
             None => "",
@@ -167,6 +168,9 @@ impl Side {
                 self.peer,
                 question.service()
             )),
+            Some(180) => Some(
+                "use TCP, where names and requests are seen, or run with `--quic allow`".to_owned(),
+            ),
             Some(181) => {
                 Some("take out or narrow the deny rule; it wins over every allow".to_owned())
             }

@@ -2,7 +2,7 @@
 //! it happens under the endpoint's lock.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bpf_redirect::{Change, InstallError, Installed, Ledger, Outcome, Table, TableError};
@@ -27,6 +27,8 @@ pub(crate) struct Knowledge<T> {
     /// Addresses to which the kernel doesn't give the identity that their names call for: no answer
     /// proves them open before they are written again, whatever the cache says.
     pub(super) unsettled: BTreeSet<IpAddr>,
+    /// The server that it learned from last.
+    pub(crate) taught_by: Option<SocketAddr>,
     /// Taken out while others still wait for its lock: nothing may be written any more.
     pub(super) is_gone: bool,
 }
@@ -112,6 +114,7 @@ impl<T: Table> Knowledge<T> {
                 .map(|(address, _)| address.into())
                 .collect(),
             ledger: Ledger::inherit(table, addresses),
+            taught_by: None,
             followed: None,
             refused: None,
             is_gone: false,

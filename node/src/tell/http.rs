@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flow::{
-    AuthType, Direction, DropReason, Event, Flow, Http, HttpHeader, Ip, MessageKind, Verdict,
+    AuthType, Direction, DropReason, Event, Flow, Http, HttpHeader, Ip, MessageKind, TracePoint,
+    TraceReason, Verdict,
 };
 use httpproxy::{
     By, Denied, End, EndRecord, Named, News, Note, Redirected, Refused, RequestRecord,
-    ResponseRecord, Said, Told, Version, Why,
+    ResponseRecord, Said, Told, TunnelEnd, TunnelEnded, Version, Why,
 };
-use policy::{L4Protocol, MatchType, NameBinding};
+use policy::{L4Protocol, MatchType, NameBinding, RuleId};
 
 use super::{Peers, TCP, Teller, answering, l4};
 use crate::clock;
@@ -24,6 +25,7 @@ impl Teller {
         match news {
             News::Refused(refused) => vec![self.refused(refused)],
             News::Named(named) => self.named(named).into_iter().collect(),
+            News::Tunnel(tunnel) => vec![self.tunnel(tunnel)],
             News::Http(redirected, Told::Request(request)) => {
                 vec![self.request(redirected, request)]
             }
@@ -98,13 +100,14 @@ impl Teller {
             End::BadRequestBody(_) => ("malformed-request-body", Verdict::Error),
             End::BadResponseBody(_) => ("malformed-response-body", Verdict::Error),
             End::Unreachable => ("unreachable", Verdict::Error),
+            End::Stopped => ("daemon-stopped", Verdict::Error),
         };
-        let moved = format!("{} octets up, {} down", end.sent, end.received);
+        let moved = moved(end.sent, end.received);
         let flow = self.request(redirected, &end.request);
         Some(Flow {
             time: Some(clock::time_of_day(end.request.at + end.duration)),
             verdict,
-            policy_log: vec![word.into(), moved.into()],
+            policy_log: vec![word.into(), moved],
             ..flow
         })
     }
@@ -139,10 +142,16 @@ impl Teller {
     }
 
     fn allowed_by(&self, request: &RequestRecord, flow: Flow) -> Flow {
-        let httpproxy::Verdict::Allowed { rule, .. } = &request.verdict else {
-            return flow;
-        };
-        let policies = self.directory.load().policies(*rule);
+        match &request.verdict {
+            httpproxy::Verdict::Allowed { rule, .. } => self.allowed_by_rule(*rule, flow),
+            httpproxy::Verdict::Denied(_)
+            | httpproxy::Verdict::Malformed(_)
+            | httpproxy::Verdict::TooSlow => flow,
+        }
+    }
+
+    fn allowed_by_rule(&self, rule: RuleId, flow: Flow) -> Flow {
+        let policies = self.directory.load().policies(rule);
         match flow.traffic_direction {
             Direction::Ingress => Flow {
                 ingress_allowed_by: policies,
@@ -152,6 +161,44 @@ impl Teller {
                 egress_allowed_by: policies,
                 ..flow
             },
+        }
+    }
+
+    /// The end of a tunnel that is no request's. Hubble has no word for it: it is told as what was seen
+    /// of a connection on its way out of the proxy, or as a drop where policy ended it.
+    fn tunnel(&self, tunnel: &TunnelEnd) -> Flow {
+        let trace = Event::Trace {
+            point: TracePoint::FROM_PROXY,
+            reason: TraceReason::Established,
+        };
+        let drop = Event::Drop {
+            reason: DropReason::from_number(POLICY_DENIED),
+        };
+        let (word, event, verdict) = match tunnel.end {
+            TunnelEnded::Closed => ("tunnel-closed", trace, Verdict::Forwarded),
+            TunnelEnded::Gone => ("tunnel-reset", trace, Verdict::Forwarded),
+            TunnelEnded::Idle => ("idle", trace, Verdict::Forwarded),
+            TunnelEnded::Stopped => ("daemon-stopped", trace, Verdict::Forwarded),
+            TunnelEnded::OtherName => ("other-name-in-second-hello", drop, Verdict::Dropped),
+            TunnelEnded::Revoked => ("policy-changed", drop, Verdict::Dropped),
+        };
+        let name = tunnel.server_name.as_ref();
+        let name = name.map(|name| Arc::from(format!("server name {name}")));
+        let after = tunnel.at.saturating_duration_since(tunnel.begin);
+        let after = format!("after {} ms", after.as_millis());
+        let redirected = &tunnel.redirected;
+        let peers = self.redirected_peers(redirected);
+        let flow = self.of_connection(redirected, &peers, Flow::new(event, verdict));
+        let log = [
+            word.into(),
+            moved(tunnel.sent, tunnel.received),
+            after.into(),
+        ];
+        Flow {
+            time: Some(clock::time_of_day(tunnel.at)),
+            is_reply: (verdict == Verdict::Forwarded).then_some(false),
+            policy_log: log.into_iter().chain(name).collect(),
+            ..self.allowed_by_rule(tunnel.rule, flow)
         }
     }
 
@@ -240,6 +287,10 @@ impl Teller {
             ..self.between(peers, flow)
         }
     }
+}
+
+fn moved(sent: u64, received: u64) -> Arc<str> {
+    format!("{sent} octets up, {received} down").into()
 }
 
 fn message(request: &RequestRecord, kind: MessageKind, headers: Vec<HttpHeader>) -> Http {

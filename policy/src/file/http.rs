@@ -108,11 +108,24 @@ fn read_header_match(
         None => None,
     };
     Some(HeaderRule {
-        name: header_name(name, &name_at, report)?,
+        name: header_name(name, &name_at, report)
+            .filter(|name| may_match(name, &name_at, report))?,
         value: value.map(Into::into),
         secret,
         mismatch: mismatch?,
     })
+}
+
+/// Whether a header may be looked at with an action: not what says where a request goes or ends.
+fn may_match(name: &str, at: &At<'_>, report: &mut Report<'_>) -> bool {
+    const NEVER: [&str; 4] = ["host", "content-length", "transfer-encoding", "connection"];
+    if !name.starts_with(':') && !NEVER.contains(&name) {
+        return true;
+    }
+    let message = format!("{name:?} says where a request goes or ends, and is no header to act on");
+    let help = "`method`, `path` and `host` of the rule are for that";
+    report.note_with_help(at, (Code::InvalidValue, message), help);
+    false
 }
 
 fn read_mismatch(text: &str, at: &At<'_>, report: &mut Report<'_>) -> Option<Mismatch> {

@@ -7,7 +7,7 @@
     reason = "only tests throw dice"
 )]
 
-use crate::{Code, Mode, NameBinding, Options, PolicySet, Severity, Source, load};
+use crate::{Code, Mode, NameBinding, Options, PolicySet, Quic, Severity, Source, load};
 
 /// A source of numbers with a seed (splitmix64).
 #[derive(Debug)]
@@ -108,11 +108,12 @@ const SERVICES: [&str; 4] = [
     "{k8sService: {serviceName: absent}}",
     "{k8sServiceSelector: {selector: {matchLabels: {kind: svc}}}}",
 ];
-const PORTS: [&str; 18] = [
+const PORTS: [&str; 19] = [
     "{port: '80', protocol: TCP}",
     "{port: '80', protocol: TCP}",
     "{port: '80'}",
     "{port: '443', protocol: TCP}",
+    "{port: '443', protocol: UDP}",
     "{port: '53', protocol: UDP}",
     "{port: '53'}",
     "{port: '53', protocol: TCP}",
@@ -166,6 +167,10 @@ pub fn options(dice: &mut Dice) -> Options {
         audit: dice.one_in(15),
         allow_localhost: !dice.one_in(4),
         name_binding: NameBinding::ALL[[0, 0, 1, 2][dice.below(4)]],
+        quic: match dice.one_in(4) {
+            true => Quic::Allow,
+            false => Quic::Refuse,
+        },
     }
 }
 

@@ -44,6 +44,18 @@ pub struct Options {
     /// How strictly what only `toFQDNs` allows is bound to their names; a policy's annotation says
     /// otherwise for its own.
     pub name_binding: NameBinding,
+    /// What becomes of datagrams where TCP needs a name.
+    pub quic: Quic,
+}
+
+/// What becomes of a workload's datagrams to a peer's port of which the rules for TCP judge server names
+/// or requests: QUIC hides both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Quic {
+    /// They are refused, so that clients turn to TCP at once.
+    Refuse,
+    /// They are judged by address and port alone, as Cilium does it.
+    Allow,
 }
 
 impl Default for Options {
@@ -53,6 +65,7 @@ impl Default for Options {
             audit: false,
             allow_localhost: true,
             name_binding: NameBinding::Off,
+            quic: Quic::Refuse,
         }
     }
 }
@@ -236,6 +249,7 @@ impl Compiler {
                 allow_localhost: inputs.options.allow_localhost,
                 name_binding: inputs.options.name_binding,
                 is_redirectable: endpoint.is_redirectable,
+                quic: inputs.options.quic,
             },
             ports: if names_ports {
                 endpoint.workload.ports.clone()

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::PeerRef;
 use super::item::{CompiledItem, L4Key};
+use super::quic::{Merged, Opened};
 use super::table::Table;
+use super::{PeerRef, Quic};
 use crate::cast::NamedPorts;
 use crate::rule::{Effect, Item, PeerView, Peers};
 use crate::verdict::{Entry, EntryVerdict, PortPrefix, Proxy};
@@ -37,6 +38,7 @@ pub(super) struct Regime {
     pub(super) name_binding: NameBinding,
     /// Whether flows can be led to the proxy for requests and names.
     pub(super) is_redirectable: bool,
+    pub(super) quic: Quic,
 }
 
 /// One direction of the policy of all endpoints that the same rules select.
@@ -55,6 +57,8 @@ pub(super) struct DirectionPolicy {
     listed: Vec<usize>,
     /// What holds for every peer; an identity's entry that adds nothing to it is left out.
     for_any: BTreeMap<L4Key, What>,
+    /// What rules for every peer open without asking for a name; absent where datagrams aren't refused.
+    opened: Option<Opened>,
     /// What the endpoint calls its ports; empty for egress.
     own_ports: NamedPorts,
     /// What peers call theirs; empty for ingress, and where no rule names a port.
@@ -64,7 +68,7 @@ pub(super) struct DirectionPolicy {
 pub(super) const TCP: u8 = 6;
 
 /// What happens, and by which rule.
-type What = (EntryVerdict, RuleId);
+pub(super) type What = (EntryVerdict, RuleId);
 
 impl Enforcement {
     fn of(regime: Regime, items: &[CompiledItem]) -> Self {
@@ -125,16 +129,26 @@ impl DirectionPolicy {
             name_binding: regime.name_binding,
             is_redirectable: regime.is_redirectable,
             for_any: BTreeMap::new(),
+            opened: None,
             own_ports,
             peer_ports,
         };
-        policy.fill();
+        let refuses = policy.refuses_quic(regime.quic);
+        policy.fill(refuses);
         policy
     }
 
-    fn fill(&mut self) {
-        let mut for_any: BTreeMap<L4Key, What> = BTreeMap::new();
-        let mut for_one: BTreeMap<(Identity, L4Key), What> = BTreeMap::new();
+    /// Whether datagrams are refused where TCP needs a name. Inbound nobody could be told: an answer to a
+    /// forged source would hit a third party.
+    fn refuses_quic(&self, quic: Quic) -> bool {
+        quic == Quic::Refuse
+            && self.direction == Direction::Egress
+            && self.enforcement == Enforcement::Enforced
+            && !self.audit
+    }
+
+    fn fill(&mut self, refuses_quic: bool) {
+        let mut merged = Merged::default();
         for item in &self.items {
             let fixed = self.keys_of(item, None);
             let by_peer = self.direction == Direction::Egress && item.names_ports();
@@ -142,12 +156,12 @@ impl DirectionPolicy {
                 Peers::Nobody | Peers::Named(_) => continue,
                 Peers::Any => {
                     for (key, verdict) in &fixed {
-                        merge(&mut for_any, *key, (*verdict, item.id()));
+                        merged.add(None, *key, (*verdict, item.id()));
                     }
                     if by_peer {
                         for identity in self.port_owners() {
                             for (key, verdict) in self.keys_of(item, Some(identity)) {
-                                merge(&mut for_one, (identity, key), (verdict, item.id()));
+                                merged.add(Some(identity), key, (verdict, item.id()));
                             }
                         }
                     }
@@ -156,12 +170,18 @@ impl DirectionPolicy {
                     for identity in item.selected.iter() {
                         let named = by_peer.then(|| self.keys_of(item, Some(*identity)));
                         for (key, verdict) in named.as_ref().unwrap_or(&fixed) {
-                            merge(&mut for_one, (*identity, *key), (*verdict, item.id()));
+                            merged.add(Some(*identity), *key, (*verdict, item.id()));
                         }
                     }
                 }
             }
         }
+        self.opened = refuses_quic.then(|| merged.refuse());
+        let Merged {
+            any: mut for_any,
+            one: mut for_one,
+            ..
+        } = merged;
         self.fill_defaults(&mut for_any, &mut for_one);
         self.for_any = for_any;
         let any = self.for_any.iter();
@@ -321,6 +341,33 @@ impl DirectionPolicy {
         indices.filter_map(|index| self.items.get(*index))
     }
 
+    /// Redirects the ports of TCP that only bound rules open, and refuses QUIC, which hides the name, where
+    /// its port is one of them.
+    fn bind(
+        &self,
+        merged: &mut BTreeMap<L4Key, What>,
+        (said, bound): (&[(L4Key, What)], &[(L4Key, RuleId, NameBinding)]),
+    ) {
+        let said = said.iter().map(|(key, what)| (key, what));
+        let free = self.for_any.iter().chain(said);
+        let free = free.filter(|(_, (verdict, _))| *verdict == EntryVerdict::Allow);
+        let free: Vec<L4Key> = free.map(|(key, _)| *key).collect();
+        let mut at_quic: Option<(NameBinding, RuleId)> = None;
+        for (key, rule, binding) in bound {
+            for ports in bound_ports(*key, &free) {
+                let what = (EntryVerdict::Redirect(Proxy::Names), *rule);
+                merge(merged, (TCP, ports), what);
+                let weaker = at_quic.is_none_or(|(other, _)| *binding < other);
+                if ports.contains(QUIC.port) && weaker {
+                    at_quic = Some((*binding, *rule));
+                }
+            }
+        }
+        if let (Some((NameBinding::Enforce, rule)), true) = (at_quic, self.opened.is_some()) {
+            merge(merged, (UDP, QUIC), (EntryVerdict::Refuse, rule));
+        }
+    }
+
     /// The entries for one identity outside the table.
     pub(super) fn entries_for(
         &self,
@@ -333,31 +380,27 @@ impl DirectionPolicy {
             outside: Some(set),
         };
         let mut merged = BTreeMap::new();
-        let (mut bound, mut free) = (Vec::new(), Vec::new());
+        let (mut said, mut bound) = (Vec::new(), Vec::new());
         for item in self.selecting(view, named) {
-            let is_bound = self.binding_of(item) > NameBinding::Off;
+            let binding = self.binding_of(item);
             for (key, verdict) in self.keys_of(item, None) {
-                merge(&mut merged, key, (verdict, item.id()));
-                match verdict {
-                    EntryVerdict::Allow if is_bound => bound.push((key, item.id())),
-                    EntryVerdict::Allow => free.push(key),
-                    EntryVerdict::AuditDefault
-                    | EntryVerdict::AuditDeny
-                    | EntryVerdict::Redirect(_)
-                    | EntryVerdict::FailAuthentication
-                    | EntryVerdict::Deny => {}
+                let what = (verdict, item.id());
+                merge(&mut merged, key, what);
+                match verdict == EntryVerdict::Allow && binding > NameBinding::Off {
+                    true => bound.push((key, item.id(), binding)),
+                    false => said.push((key, what)),
                 }
             }
         }
-        if !bound.is_empty() {
-            let any = self.for_any.iter();
-            let any = any.filter(|(_, (verdict, _))| *verdict == EntryVerdict::Allow);
-            free.extend(any.map(|(key, _)| *key));
-        }
-        for (key, rule) in bound {
-            let verdict = EntryVerdict::Redirect(Proxy::Names);
-            for ports in bound_ports(key, &free) {
-                merge(&mut merged, (TCP, ports), (verdict, rule));
+        self.bind(&mut merged, (&said, &bound));
+        if let Some(opened) = &self.opened {
+            // What is only audited lets datagrams pass.
+            let audited = bound
+                .iter()
+                .filter(|(.., mode)| *mode == NameBinding::Audit);
+            let audited = audited.map(|(key, rule, _)| (*key, (EntryVerdict::Allow, *rule)));
+            for (key, what) in opened.refusals(&merged, said.into_iter().chain(audited)) {
+                merge(&mut merged, key, what);
             }
         }
         let kept = merged
@@ -370,6 +413,9 @@ impl DirectionPolicy {
 
 /// Port 53 is the DNS proxy's: no other takes what is redirected there.
 const DNS: PortPrefix = PortPrefix::exact(53);
+/// Where QUIC is spoken. On other ports of UDP it may be anything.
+const QUIC: PortPrefix = PortPrefix::exact(443);
+const UDP: u8 = 17;
 
 /// The ports of TCP that an entry opens and that nothing else does.
 fn bound_ports((protocol, ports): L4Key, free: &[L4Key]) -> Vec<PortPrefix> {
@@ -383,7 +429,7 @@ fn bound_ports((protocol, ports): L4Key, free: &[L4Key]) -> Vec<PortPrefix> {
 }
 
 /// Keeps the stronger verdict, and of equal ones the first rule.
-fn merge<K: Ord>(map: &mut BTreeMap<K, What>, key: K, what: What) {
+pub(super) fn merge<K: Ord>(map: &mut BTreeMap<K, What>, key: K, what: What) {
     map.entry(key)
         .and_modify(|old| {
             if old.0 < what.0 {

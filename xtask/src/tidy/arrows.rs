@@ -5,9 +5,10 @@ use serde_json::Value;
 use super::Report;
 
 /// A crate and the workspace's crates that it may use; those only its tests may use.
-const ARROWS: [(&str, &[&str], &[&str]); 11] = [
+const ARROWS: [(&str, &[&str], &[&str]); 12] = [
     ("fqdn", &[], &[]),
     ("flow", &[], &[]),
+    ("observer", &["flow"], &[]),
     ("policy", &["fqdn"], &[]),
     ("fqdn-cache", &["fqdn"], &[]),
     ("bpf-redirect-common", &[], &[]),
@@ -40,6 +41,7 @@ const ALL: &[&str] = &[
     "bpf-redirect",
     "dnsproxy",
     "httpproxy",
+    "observer",
     "namegate",
 ];
 
@@ -61,11 +63,12 @@ const IMPURE: [&str; 12] = [
 ];
 
 /// The beginning of an outside crate's name, who may use it, and who may in tests only.
-const ROOMS: [(&str, &[&str], &[&str]); 4] = [
+const ROOMS: [(&str, &[&str], &[&str]); 5] = [
     ("hickory", &[], &["dnsproxy", "namegate-bench"]),
     ("aya", &["bpf-redirect"], &["namegate-tests"]),
     ("libc", &["transport", "bpf-redirect"], &[]),
     ("rtnetlink", &["transport"], &[]),
+    ("tonic", &["observer", "xtask"], &["namegate-tests"]),
 ];
 
 /// One line of a manifest.

@@ -18,7 +18,10 @@ use crate::core::head::request::{RequestHead, values};
 use crate::core::head::response::ResponseHead;
 use crate::core::record::{By, End, Fault, RequestRecord, ResponseRecord, Told, Why, told_fields};
 use crate::core::step::{Now, Settings};
-use crate::limits::{BODY_BUFFER_OCTETS_MAX, DRAIN_OCTETS_MAX, DRAIN_WAIT, INTERIM_RESPONSES_MAX};
+use crate::limits::{
+    BODY_BUFFER_OCTETS_MAX, DRAIN_OCTETS_MAX, DRAIN_WAIT, INTERIM_RESPONSES_MAX,
+    TUNNEL_BULK_AFTER_OCTETS,
+};
 
 /// An exchange that is under way.
 #[derive(Debug)]
@@ -103,12 +106,13 @@ impl Running {
         (self.body.octets(), received)
     }
 
-    pub(super) fn bulk(&self, way: Way) -> Option<u64> {
-        match way {
+    pub(super) fn bulk(&self, way: Way) -> u64 {
+        let body = match way {
             Way::Up if self.rest.is_some() => None,
-            Way::Up => self.body.bulk(),
-            Way::Down => self.answer.as_ref()?.body.bulk(),
-        }
+            Way::Up => Some(&self.body),
+            Way::Down => self.answer.as_ref().map(|answer| &answer.body),
+        };
+        body.map_or(0, Body::bulk)
     }
 
     pub(super) fn passed(&mut self, way: Way, count: u64) {
@@ -140,6 +144,18 @@ impl Running {
 impl Tunnel {
     pub(super) const fn octets(&self) -> (u64, u64) {
         (self.sent, self.received)
+    }
+
+    /// As much as there will be, once it is clear that there is much.
+    pub(super) const fn bulk(&self, way: Way) -> u64 {
+        let octets = match way {
+            Way::Up => self.sent,
+            Way::Down => self.received,
+        };
+        match octets >= TUNNEL_BULK_AFTER_OCTETS {
+            true => u64::MAX,
+            false => 0,
+        }
     }
 
     pub(super) const fn passed(&mut self, way: Way, count: u64) {

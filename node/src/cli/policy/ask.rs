@@ -7,7 +7,7 @@ use clap::Args;
 use policy::Options;
 use serde_json::json;
 
-use crate::cli::run::{EnforcementMode, NameBinding};
+use crate::cli::run::{EnforcementMode, NameBinding, QuicMode};
 use crate::cli::{Output, print};
 use crate::exit::{Exit, USAGE};
 use crate::judge::question::Words;
@@ -70,6 +70,9 @@ pub(super) struct RegimeFlags {
     /// Whether TLS and HTTP to addresses that only toFQDNs allow must be to a name that it allows.
     #[arg(long, value_enum, default_value = "off", value_name = "HOW")]
     name_binding: NameBinding,
+    /// What becomes of datagrams where over TCP a name is needed.
+    #[arg(long, value_enum, default_value = "refuse")]
+    quic: QuicMode,
 }
 
 impl RegimeFlags {
@@ -79,6 +82,7 @@ impl RegimeFlags {
             audit: false,
             allow_localhost: !self.no_allow_localhost,
             name_binding: self.name_binding.into(),
+            quic: self.quic.into(),
         }
     }
 }

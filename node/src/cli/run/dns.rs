@@ -7,6 +7,7 @@ use dnsproxy::{Case, DenyResponse, OnTimeout, Settings};
 use fqdn_cache::Lifetimes;
 
 use super::parse_duration;
+use crate::learner::INSTALL_WAIT_MAX;
 
 /// Over TCP a server has so much longer: a connection is made first.
 const TCP_EXTRA: Duration = Duration::from_secs(5);
@@ -35,9 +36,22 @@ pub(super) struct DnsOptions {
     /// client gets nothing, after the usual time.
     #[arg(long, value_name = "TIME", default_value = "4500ms", value_parser = parse_duration)]
     dns_upstream_timeout: Duration,
+    /// How long an answer waits for the datapath; then the client gets SERVFAIL. At most 4s.
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "100ms",
+        value_parser = parse_install_wait,
+        alias = "tofqdns-proxy-response-max-delay"
+    )]
+    dns_install_wait: Duration,
     /// Take an answer only if its question has the case of the query's: some servers fold it.
     #[arg(long)]
     dns_strict_case: bool,
+    /// Ask again, in a workload's name, for what it is connected to and what a `matchName` of `toFQDNs` names,
+    /// before it ends: a program that looks a name up once can connect again later.
+    #[arg(long)]
+    dns_refresh: bool,
 }
 
 /// Cilium's words too.
@@ -57,7 +71,23 @@ enum DenyWord {
     Drop,
 }
 
+fn parse_install_wait(text: &str) -> Result<Duration, String> {
+    let wait = parse_duration(text)?;
+    if wait > INSTALL_WAIT_MAX {
+        return Err(format!(
+            "longer than {} s: resolvers don't wait for it",
+            INSTALL_WAIT_MAX.as_secs()
+        ));
+    }
+    Ok(wait)
+}
+
 impl DnsOptions {
+    /// How long an answer waits for the datapath.
+    pub(super) fn install_wait(&self) -> Duration {
+        self.dns_install_wait
+    }
+
     /// How long a learned address is open.
     pub(super) fn lifetimes(&self) -> Lifetimes {
         Lifetimes {
@@ -65,6 +95,11 @@ impl DnsOptions {
             ceiling: self.dns_ttl_ceiling,
             grace: self.dns_ttl_grace,
         }
+    }
+
+    /// Whether names that are in use are asked for again.
+    pub(super) const fn refresh(&self) -> bool {
+        self.dns_refresh
     }
 
     /// What the proxy is told.
@@ -99,6 +134,7 @@ impl DnsOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::learner::INSTALL_WAIT;
     use clap::Parser;
 
     #[derive(Parser)]
@@ -107,9 +143,25 @@ mod tests {
         dns: DnsOptions,
     }
 
-    fn read(words: &[&str]) -> Result<Settings, clap::Error> {
+    fn options(words: &[&str]) -> Result<DnsOptions, clap::Error> {
         let line = ["run"].iter().chain(words);
-        Line::try_parse_from(line).map(|line| line.dns.settings())
+        Line::try_parse_from(line).map(|line| line.dns)
+    }
+
+    fn read(words: &[&str]) -> Result<Settings, clap::Error> {
+        options(words).map(|dns| dns.settings())
+    }
+
+    #[test]
+    fn an_answer_waits_for_the_datapath_as_long_as_is_said_and_no_longer_than_resolvers_do() {
+        let wait = |words: &[&str]| options(words).map(|dns| dns.install_wait());
+        assert_eq!(wait(&[]).unwrap(), INSTALL_WAIT);
+        for option in ["--dns-install-wait", "--tofqdns-proxy-response-max-delay"] {
+            assert_eq!(wait(&[option, "1s"]).unwrap(), Duration::from_secs(1));
+            assert_eq!(wait(&[option, "4s"]).unwrap(), INSTALL_WAIT_MAX);
+            let refused = wait(&[option, "4001ms"]).unwrap_err().to_string();
+            assert!(refused.contains("longer than 4 s"), "{refused}");
+        }
     }
 
     #[test]

@@ -41,6 +41,7 @@ fn told(side: &Side, question: &Question) -> Value {
         EntryVerdict::AuditDefault
         | EntryVerdict::Allow
         | EntryVerdict::AuditDeny
+        | EntryVerdict::Refuse
         | EntryVerdict::FailAuthentication
         | EntryVerdict::Deny => None,
     };

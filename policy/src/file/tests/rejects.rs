@@ -302,6 +302,11 @@ fn requests_server_names_and_tls() {
         (rule("headerMatches: [{value: x}]"), Missing, format!("{at}.rules.http[0].headerMatches[0]"), "no `name`"),
         (rule("headerMatches: [{name: x, mismatch: log}]"), InvalidValue, format!("{at}.rules.http[0].headerMatches[0].mismatch"), "LOG"),
         (rule("headerMatches: [{name: x, secret: {}}]"), Missing, format!("{at}.rules.http[0].headerMatches[0].secret"), "no `name`"),
+        (rule("headerMatches: [{name: Host, value: x, mismatch: REPLACE}]"), InvalidValue, format!("{at}.rules.http[0].headerMatches[0].name"), "no header to act on"),
+        (rule("headerMatches: [{name: content-length, value: \"1\"}]"), InvalidValue, format!("{at}.rules.http[0].headerMatches[0].name"), "no header to act on"),
+        (rule("headerMatches: [{name: Transfer-Encoding, mismatch: DELETE}]"), InvalidValue, format!("{at}.rules.http[0].headerMatches[0].name"), "no header to act on"),
+        (rule("headerMatches: [{name: connection, value: x, mismatch: ADD}]"), InvalidValue, format!("{at}.rules.http[0].headerMatches[0].name"), "no header to act on"),
+        (rule("headerMatches: [{name: ':path', value: x, mismatch: LOG}]"), InvalidValue, format!("{at}.rules.http[0].headerMatches[0].name"), "no header to act on"),
         (rule("method: 3"), WrongType, format!("{at}.rules.http[0].method"), "a string"),
         (rule("uri: /"), UnknownField, format!("{at}.rules.http[0].uri"), "path"),
     ];

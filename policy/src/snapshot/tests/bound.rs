@@ -125,10 +125,9 @@ fn only_tcp_that_nothing_else_lets_pass_goes_to_the_proxy() {
         (&[NAMED], (TCP, 1), "R / L3-L4", "A / L3-Only"),
         (&[NAMED], (TCP, 65_535), "R / L3-L4", "A / L3-Only"),
         (&[NAMED], (TCP, 53), "A / L3-Only", "A / L3-Only"),
-        (&[NAMED], (UDP, 443), "A / L3-Only", "A / L3-Only"),
+        (&[NAMED], (UDP, 80), "A / L3-Only", "A / L3-Only"),
         (&[NAMED], PING, "A / L3-Only", "A / L3-Only"),
         (&[ON_443], (TCP, 443), "R / L3-L4", "A / L3-L4"),
-        (&[ON_443], (UDP, 443), "A / L3-L4", "A / L3-L4"),
         (&[ON_443], (TCP, 80), "D / none", "D / none"),
         (&[NAMED, by_cidr], (TCP, 79), "R / L3-L4", "A / L3-Only"),
         (&[NAMED, by_cidr], (TCP, 80), "A / L3-L4", "A / L3-L4"),
@@ -148,6 +147,28 @@ fn only_tcp_that_nothing_else_lets_pass_goes_to_the_proxy() {
             let found = scene.learned(OK, &["ok.test"], *l4);
             assert_eq!(found, *expected, "{policies:?} {l4:?} {binding:?}");
         }
+    }
+}
+
+/// QUIC hides the name.
+#[test]
+fn datagrams_to_the_port_of_quic_are_refused_where_a_name_is_asked_for() {
+    let by_cidr = "egress: [{toCIDR: [192.0.2.0/24], toPorts: [{ports: [{port: '443'}]}]}]";
+    let on_80 = "egress: [{toFQDNs: [{matchName: ok.test}], toPorts: [{ports: [{port: '80'}]}]}]";
+    #[rustfmt::skip]
+    let rows: &[(&[&str], u16, NameBinding, &str)] = &[
+        (&[NAMED], 443, NameBinding::Enforce, "Q / L3-L4"),
+        (&[NAMED], 443, NameBinding::Audit, "A / L3-Only"),
+        (&[NAMED], 443, NameBinding::Off, "A / L3-Only"),
+        (&[NAMED], 444, NameBinding::Enforce, "A / L3-Only"),
+        (&[ON_443], 443, NameBinding::Enforce, "Q / L3-L4"),
+        (&[on_80], 80, NameBinding::Enforce, "A / L3-L4"),
+        (&[NAMED, by_cidr], 443, NameBinding::Enforce, "A / L3-L4"),
+    ];
+    for (policies, port, binding, expected) in rows {
+        let mut scene = scene_of(policies, *binding);
+        let found = scene.learned(OK, &["ok.test"], (UDP, *port));
+        assert_eq!(found, *expected, "{policies:?} {port} {binding:?}");
     }
 }
 

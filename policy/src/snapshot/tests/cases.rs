@@ -4,6 +4,7 @@
 //! HTTP is in `requests`; server names (104, 106) are judged by `sni`, and here stands that the
 //! flow gets there.
 
+mod quic;
 mod refused;
 mod requests;
 
@@ -89,6 +90,7 @@ fn verdict(policies: &[&str], (id, mode): (u32, Mode), (to, l4): (&str, (u8, u16
         EntryVerdict::Redirect(Proxy::Dns) => "R dns",
         EntryVerdict::Redirect(Proxy::Tls) => "R tls",
         EntryVerdict::Redirect(Proxy::Http) => "R http",
+        EntryVerdict::Refuse => "refused",
         EntryVerdict::Deny => "D",
         EntryVerdict::AuditDefault | EntryVerdict::AuditDeny | EntryVerdict::FailAuthentication => {
             unreachable!("none of these policies")

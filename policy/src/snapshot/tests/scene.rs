@@ -64,6 +64,7 @@ impl Scene {
         let letter = match decision.verdict {
             EntryVerdict::Allow => 'A',
             EntryVerdict::Redirect(_) => 'R',
+            EntryVerdict::Refuse => 'Q',
             EntryVerdict::Deny => 'D',
             EntryVerdict::AuditDefault
             | EntryVerdict::AuditDeny

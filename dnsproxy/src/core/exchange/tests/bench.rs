@@ -2,10 +2,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use policy::{
-    Cast, Compiler, DnsPermit, EndpointId, Identities, L4Protocol, Labels, LocalEndpoint, Options,
-    Question, Source, Workload,
-};
+use policy::{EndpointId, L4Protocol};
 
 use crate::core::exchange::{Action, Exchange, Forward, Upstream};
 use crate::core::learn::{Learn, Lesson, NotInstalled};
@@ -17,7 +14,7 @@ use crate::core::step::{Origin, Reply, Settings, Step};
 use crate::core::tally::Counters;
 use crate::gate_query;
 use crate::question::{Header, Rcode};
-use crate::testing::{A, Draft};
+use crate::testing::{A, Draft, permit_for};
 
 pub(super) const MEMBER: Member = Member(3);
 
@@ -161,48 +158,6 @@ impl Bench {
         let mut all = self.records.counters().iter();
         all.find(|(n, r, _)| (*n, *r) == (name, reason)).unwrap().2
     }
-}
-
-/// A real permit: a policy that lets every name be asked of every server judges the question.
-pub(super) fn permit_for(origin: Origin, question: Question) -> DnsPermit {
-    const POLICY: &str = "
-apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata: {name: all-names}
-spec:
-  endpointSelector: {}
-  egress:
-  - toPorts:
-    - ports: [{port: '53', protocol: ANY}]
-      rules: {dns: [{matchPattern: '*'}]}
-";
-    let loaded = policy::load(&[Source {
-        path: "all.yaml".into(),
-        text: POLICY.into(),
-    }]);
-    let workload = Workload {
-        namespace: "default".into(),
-        name: "client".into(),
-        labels: Labels::default(),
-        ports: policy::NamedPorts::new(),
-    };
-    let cast = Cast {
-        endpoints: vec![LocalEndpoint {
-            id: origin.endpoint,
-            workload,
-            addresses: vec![origin.client.ip()],
-            audit: false,
-            is_redirectable: true,
-        }],
-        ..Cast::default()
-    };
-    let mut identities = Identities::new();
-    let snapshot = Compiler::new()
-        .build(1, (&loaded.set, &cast, Options::default()), &mut identities)
-        .unwrap();
-    snapshot
-        .judge_dns(origin.endpoint, origin.server, origin.protocol, &question)
-        .unwrap()
 }
 
 pub(super) fn from_server(bytes: &[u8]) -> Arrived<'_> {

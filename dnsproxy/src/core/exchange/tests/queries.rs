@@ -2,14 +2,14 @@ use std::net::SocketAddr;
 
 use policy::{Denial, DenialReason, DenyAnswer, L4Protocol, Question};
 
-use super::bench::{Bench, edns_query, endpoint, origin, permit_for, read_own, servfail, udp};
+use super::bench::{Bench, edns_query, endpoint, origin, read_own, servfail, udp};
 use crate::core::exchange::{Action, Exchange, overwrite};
 use crate::core::record::Outcome;
 use crate::core::step::{DenyResponse, Fault, Origin};
 use crate::gate_query;
 use crate::limits::UDP_ANSWER_OCTETS_MAX;
 use crate::question::{Header, Rcode};
-use crate::testing::{A, AAAA, Draft, TSIG, wire};
+use crate::testing::{A, AAAA, Draft, TSIG, permit_for, wire};
 
 #[test]
 fn a_denied_name_never_goes_upstream() {

@@ -9,7 +9,7 @@ use crate::core::record::{End, Fault, Told};
 use crate::core::step::{Connect, Settings};
 use crate::limits::{
     BODY_BUFFER_OCTETS_MAX, DRAIN_OCTETS_MAX, DRAIN_WAIT, HEAD_WAIT, INTERIM_RESPONSES_MAX,
-    KEEPALIVE_IDLE, STREAM_IDLE, TUNNEL_IDLE,
+    KEEPALIVE_IDLE, STREAM_IDLE, TUNNEL_BULK_AFTER_OCTETS, TUNNEL_IDLE,
 };
 
 const GET: &[u8] = b"GET /public/a HTTP/1.1\r\nHost: shop.test\r\n\r\n";
@@ -152,21 +152,46 @@ fn a_slow_side_holds_no_more_than_its_buffer() {
 }
 
 #[test]
+fn a_tunnel_passes_without_being_seen_once_it_is_long() {
+    let mut play = Play::new(|_| "".into());
+    play.send(
+        b"GET /public/a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    );
+    play.say(b"HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    let most = usize::try_from(TUNNEL_BULK_AFTER_OCTETS).unwrap();
+    play.send(&vec![0; most - 1]);
+    assert_eq!(play.connection.bulk(Way::Up), 0);
+    play.send(b"x");
+    assert_eq!(play.connection.bulk(Way::Up), u64::MAX);
+    assert_eq!(play.connection.bulk(Way::Down), 0, "each way by itself");
+    play.connection.bulk_moved(Way::Up, 5);
+    play.end().server_ends();
+    let Some(Told::Ended(end)) = play.told.last() else {
+        panic!("{:?}", play.told)
+    };
+    assert_eq!(end.sent, TUNNEL_BULK_AFTER_OCTETS + 5);
+}
+
+#[test]
 fn content_may_pass_without_being_seen() {
     let mut play = Play::new(|_| "".into());
-    assert_eq!(play.connection.bulk(Way::Up), None);
+    assert_eq!(play.connection.bulk(Way::Up), 0);
     play.send(b"POST /public/upload HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n0123456789");
-    assert_eq!(play.connection.bulk(Way::Up), Some(990));
-    assert_eq!(play.connection.bulk(Way::Down), None);
+    assert_eq!(play.connection.bulk(Way::Up), 990);
+    assert!(
+        play.connection.is_clear(Way::Up),
+        "all before it is written"
+    );
+    assert_eq!(play.connection.bulk(Way::Down), 0);
     play.connection.bulk_moved(Way::Up, 990);
-    assert_eq!(play.connection.bulk(Way::Up), None);
+    assert_eq!(play.connection.bulk(Way::Up), 0);
     play.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n0");
-    assert_eq!(play.connection.bulk(Way::Down), Some(254));
+    assert_eq!(play.connection.bulk(Way::Down), 254);
     play.connection.bulk_moved(Way::Down, 254);
     play.say(b"\r\n0\r\n\r\n");
     assert_eq!(
         (play.end_of_client(), play.connection.bulk(Way::Down)),
-        ('k', None)
+        ('k', 0)
     );
     play.send(GET)
         .say(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
@@ -240,4 +265,19 @@ fn connection(connect: Connect) -> Connection {
     };
     let now = super::play::now().instant;
     Connection::new(Arc::new(settings), super::play::origin(), now)
+}
+
+#[test]
+fn what_is_under_way_at_the_end_of_the_daemon_is_told_and_reset() {
+    let mut play = Play::new(|_| "".into());
+    play.send(b"POST /public/upload HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nab");
+    play.connection.abandon();
+    play.pass(MOMENT);
+    assert_eq!((play.end_of_client(), play.end_of_upstream()), ('R', 'R'));
+    let stopped: Vec<_> = play
+        .told
+        .iter()
+        .filter(|told| matches!(told, Told::Ended(end) if end.end == End::Stopped && end.sent == 2))
+        .collect();
+    assert_eq!(stopped.len(), 1, "{:?}", play.told);
 }

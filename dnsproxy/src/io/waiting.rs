@@ -1,0 +1,339 @@
+//! What a worker has read and not answered yet, in memory that outlives the process: the next daemon asks
+//! it again, so that a query is lost only if the answer is.
+//!
+//! A table of places in a part of a shared file. Where a query is, a hash of its client and id says; what
+//! finds no free place near there takes the first, whose query a crash then loses. Nothing else depends
+//! on the table: it decides nothing, and what is read from it is judged like any datagram.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use bpf_redirect_common::Mark;
+use transport::{Datagram, SharedFile, SharedPart};
+
+use crate::limits::{WAITING_AGE_MAX, WAITING_OCTETS_MAX, WAITING_PER_WORKER_MAX};
+
+/// Workers that have a part.
+const PARTS: usize = 16;
+/// A place: its length, or 0 where it is free; mark; when it was read; peer, own address, peer's port.
+const LENGTH: usize = 0;
+const MARK: usize = 4;
+const SINCE: usize = 8;
+const PEER: usize = 16;
+const LOCAL: usize = 32;
+const PORT: usize = 48;
+const BYTES: usize = 64;
+const PLACE: usize = BYTES + WAITING_OCTETS_MAX;
+/// Before the places: what says that they are laid out as here.
+const HEAD: usize = 64;
+const LAYOUT: u32 = 0x4e47_5101;
+/// When its worker last lived.
+const ALIVE: usize = 8;
+const PART: usize = HEAD + WAITING_PER_WORKER_MAX * PLACE;
+/// Places that are looked at for one that is free.
+const PROBES: usize = 8;
+
+/// The memory for all workers.
+#[derive(Debug)]
+pub struct WaitingFile(SharedFile);
+
+impl WaitingFile {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn create() -> std::io::Result<Self> {
+        SharedFile::create("namegate-waiting", PARTS * PART).map(Self)
+    }
+
+    /// One that an earlier process left.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn adopt(file: OwnedFd) -> std::io::Result<Self> {
+        SharedFile::adopt(file, PARTS * PART).map(Self)
+    }
+
+    /// A descriptor of it, to be kept by somebody.
+    ///
+    /// # Errors
+    /// If there are too many.
+    pub fn descriptor(&self) -> std::io::Result<OwnedFd> {
+        self.0.descriptor()
+    }
+
+    /// One for each worker.
+    #[must_use]
+    pub fn tables(self) -> Vec<Waiting> {
+        self.0.parts(PART).into_iter().map(Waiting::new).collect()
+    }
+}
+
+/// When a worker last lived that had one of these tables, in nanoseconds since boot; 0 if none did.
+#[must_use]
+pub fn last_alive_ns(tables: &[Waiting]) -> u64 {
+    let known = tables.iter().filter(|one| one.part.word(0) == LAYOUT);
+    known.map(|one| one.part.long(ALIVE)).max().unwrap_or(0)
+}
+
+/// The table of one worker. Before it is used, [`Waiting::take`] empties it.
+pub struct Waiting {
+    part: SharedPart,
+    /// What is where, for this process: the key, and when it was read. 0 where a place is free.
+    keys: Vec<(u64, u64)>,
+    hasher: RandomState,
+}
+
+/// A query, as it was read.
+#[derive(Debug)]
+pub struct Kept {
+    pub(super) peer: SocketAddr,
+    pub(super) local: IpAddr,
+    pub(super) mark: Option<Mark>,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Kept {
+    pub(crate) fn datagram(&self) -> Datagram<'_> {
+        Datagram {
+            peer: self.peer,
+            local: self.local,
+            mark: self.mark,
+            bytes: &self.bytes,
+        }
+    }
+}
+
+impl Waiting {
+    fn new(part: SharedPart) -> Self {
+        Self {
+            part,
+            keys: vec![(0, 0); WAITING_PER_WORKER_MAX],
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Notes that its worker lives.
+    pub(crate) fn live(&mut self, now_ns: u64) {
+        self.part.set_long(ALIVE, now_ns);
+    }
+
+    /// Takes out all that an earlier process left and that somebody may still wait for.
+    pub fn take(&mut self, now_ns: u64) -> Vec<Kept> {
+        let mut kept = Vec::new();
+        if self.part.word(0) == LAYOUT {
+            let oldest = now_ns.saturating_sub(age_max_ns());
+            for index in 0..WAITING_PER_WORKER_MAX {
+                kept.extend(self.read(index, oldest));
+            }
+        }
+        for index in 0..WAITING_PER_WORKER_MAX {
+            self.part.set_word(place(index) + LENGTH, 0);
+        }
+        self.part.set_word(0, LAYOUT);
+        kept.sort_by_key(|(since, _)| *since);
+        kept.into_iter().map(|(_, kept)| kept).collect()
+    }
+
+    fn read(&self, index: usize, oldest: u64) -> Option<(u64, Kept)> {
+        let at = place(index);
+        let len = usize::try_from(self.part.word(at + LENGTH)).ok()?;
+        let since = self.part.long(at + SINCE);
+        if !(1..=WAITING_OCTETS_MAX).contains(&len) || since < oldest {
+            return None;
+        }
+        let address = |at| {
+            let mut octets = [0; 16];
+            self.part.read(at, &mut octets);
+            Ipv6Addr::from(octets).to_canonical()
+        };
+        let mut port = [0; 2];
+        self.part.read(at + PORT, &mut port);
+        let mut bytes = vec![0; len];
+        self.part.read(at + BYTES, &mut bytes);
+        let kept = Kept {
+            peer: SocketAddr::new(address(at + PEER), u16::from_be_bytes(port)),
+            local: address(at + LOCAL),
+            mark: Mark::from_number(self.part.word(at + MARK)),
+            bytes,
+        };
+        Some((since, kept))
+    }
+
+    /// Notes a query before anything is done with it. One that is too long is not noted.
+    pub(crate) fn put(&mut self, query: &Datagram<'_>, now_ns: u64) {
+        let Ok(len) = u32::try_from(query.bytes.len()) else {
+            return;
+        };
+        let Some(key) = self.key(query.peer, query.bytes) else {
+            return;
+        };
+        if query.bytes.len() > WAITING_OCTETS_MAX {
+            return;
+        }
+        let stale = now_ns.saturating_sub(age_max_ns());
+        let is_free = |(there, since): (u64, u64)| there == 0 || there == key || since < stale;
+        let index = self.find(key, is_free).unwrap_or_else(|| home(key));
+        let at = place(index);
+        let part = &mut self.part;
+        // A crash in between finds it free.
+        part.set_word(at + LENGTH, 0);
+        part.set_word(at + MARK, query.mark.map_or(0, Mark::number));
+        part.set_long(at + SINCE, now_ns);
+        part.write(at + PEER, &octets(query.peer.ip()));
+        part.write(at + LOCAL, &octets(query.local));
+        part.write(at + PORT, &query.peer.port().to_be_bytes());
+        part.write(at + BYTES, query.bytes);
+        part.set_word(at + LENGTH, len);
+        if let Some(place) = self.keys.get_mut(index) {
+            *place = (key, now_ns);
+        }
+    }
+
+    /// Forgets a query: its answer, whose first two octets are its id, is on its way, or there is none.
+    pub(crate) fn remove(&mut self, client: SocketAddr, message: &[u8]) {
+        let Some(key) = self.key(client, message) else {
+            return;
+        };
+        if let Some(index) = self.find(key, |(there, _)| there == key) {
+            self.part.set_word(place(index) + LENGTH, 0);
+            if let Some(place) = self.keys.get_mut(index) {
+                *place = (0, 0);
+            }
+        }
+    }
+
+    fn find(&self, key: u64, is_it: impl Fn((u64, u64)) -> bool) -> Option<usize> {
+        let probes = (home(key)..home(key) + PROBES).map(|index| index % WAITING_PER_WORKER_MAX);
+        let mut probes = probes.filter(|index| self.keys.get(*index).copied().is_some_and(&is_it));
+        probes.next()
+    }
+
+    /// Never 0.
+    fn key(&self, client: SocketAddr, message: &[u8]) -> Option<u64> {
+        let id: [u8; 2] = *message.first_chunk()?;
+        Some(self.hasher.hash_one((client, id)) | 1)
+    }
+}
+
+fn home(key: u64) -> usize {
+    // The lowest bit says nothing.
+    usize::try_from(key >> 1).unwrap_or(0) % WAITING_PER_WORKER_MAX
+}
+
+const fn place(index: usize) -> usize {
+    HEAD + index * PLACE
+}
+
+fn octets(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+fn age_max_ns() -> u64 {
+    u64::try_from(WAITING_AGE_MAX.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn peer(port: u16) -> SocketAddr {
+        SocketAddr::new("10.0.0.2".parse().unwrap(), port)
+    }
+
+    fn query(port: u16, bytes: &[u8]) -> Datagram<'_> {
+        Datagram {
+            peer: peer(port),
+            local: "2001:db8::1".parse().unwrap(),
+            mark: Mark::from_number(3),
+            bytes,
+        }
+    }
+
+    /// The first worker's table as the process after finds it.
+    fn next(file: OwnedFd) -> Waiting {
+        WaitingFile::adopt(file).unwrap().tables().swap_remove(0)
+    }
+
+    fn first() -> (OwnedFd, Waiting) {
+        let file = WaitingFile::create().unwrap();
+        let kept = file.descriptor().unwrap();
+        let mut table = file.tables().swap_remove(0);
+        assert!(table.take(0).is_empty());
+        table.live(SECOND);
+        (kept, table)
+    }
+
+    #[test]
+    fn what_was_not_answered_is_there_for_the_next_one_as_it_came() {
+        let (file, mut table) = first();
+        table.put(&query(1_000, b"\x01\x02first"), 10 * SECOND);
+        table.put(&query(1_001, b"\x01\x02second"), 9 * SECOND);
+        table.put(&query(1_000, b"\x01\x03answered"), 10 * SECOND);
+        table.put(&query(1_002, b"\x01\x02too old"), SECOND);
+        table.put(&query(1_003, &[1; WAITING_OCTETS_MAX + 1]), 10 * SECOND);
+        table.remove(peer(1_000), b"\x01\x03its answer");
+        table.remove(peer(1_000), b"\x01\x04of nobody");
+        drop(table);
+        let mut table = next(file);
+        assert_eq!(last_alive_ns(std::slice::from_ref(&table)), SECOND);
+        let kept = table.take(11 * SECOND);
+        let datagrams: Vec<_> = kept.iter().map(Kept::datagram).collect();
+        assert_eq!(
+            datagrams,
+            [
+                query(1_001, b"\x01\x02second"),
+                query(1_000, b"\x01\x02first")
+            ]
+        );
+        assert!(table.take(11 * SECOND).is_empty(), "once");
+    }
+
+    #[test]
+    fn the_longest_that_is_kept_is_kept_whole() {
+        let (file, mut table) = first();
+        let bytes = [7; WAITING_OCTETS_MAX];
+        table.put(&query(1, &bytes), SECOND);
+        drop(table);
+        let kept = next(file).take(SECOND);
+        assert_eq!(kept[0].datagram(), query(1, &bytes));
+    }
+
+    #[test]
+    fn a_full_table_loses_others_and_no_more_and_old_ones_make_room() {
+        let (file, mut table) = first();
+        let ids = (0..=u16::MAX).map(u16::to_be_bytes);
+        for id in ids.clone() {
+            table.put(&query(53, &id), SECOND);
+        }
+        let full = table.keys.iter().filter(|(key, _)| *key != 0).count();
+        assert!(full > WAITING_PER_WORKER_MAX * 9 / 10, "{full}");
+        for id in ids.clone().take(1_000) {
+            table.put(&query(54, &id), 60 * SECOND);
+        }
+        drop(table);
+        let kept = next(file).take(60 * SECOND).len();
+        assert!((900..=1_000).contains(&kept), "{kept}");
+    }
+
+    #[test]
+    fn memory_that_nobody_laid_out_holds_nothing() {
+        let file = SharedFile::create("wrong", PARTS * PART).unwrap();
+        let kept = file.descriptor().unwrap();
+        let mut parts = file.parts(PART);
+        parts[0].write(0, &[0xff; PART]);
+        drop(parts);
+        let mut table = next(kept.try_clone().unwrap());
+        assert!(table.take(SECOND).is_empty());
+        table.put(&query(1, b"\x01\x02new"), SECOND);
+        drop(table);
+        let kept = next(kept).take(SECOND);
+        assert_eq!(kept.len(), 1);
+    }
+}

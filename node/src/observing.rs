@@ -1,0 +1,95 @@
+//! The thread on which flows are served to those who watch.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use anyhow::{Context as _, Result};
+use observer::{AgentRing, Node, Server, SharedRing, Tls};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::daemon::node_name;
+
+/// By which ways flows may be watched.
+#[derive(Clone, Debug)]
+pub(crate) struct Observing {
+    /// The unix socket.
+    pub(crate) socket: PathBuf,
+    /// The address on TCP, with its certificates.
+    pub(crate) tcp: Option<(SocketAddr, Tls)>,
+}
+
+/// The running thread.
+pub(crate) struct ObserverThread {
+    stop: CancellationToken,
+    thread: JoinHandle<()>,
+    socket: PathBuf,
+}
+
+impl ObserverThread {
+    /// Opens the sockets and serves.
+    ///
+    /// # Errors
+    /// If a socket can't be made, or a certificate not be used.
+    pub(crate) fn start(
+        ways: Observing,
+        (flows, agent): (Arc<SharedRing>, Arc<AgentRing>),
+    ) -> Result<Self> {
+        let node = Node {
+            name: node_name().into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            flows,
+            agent,
+            now: clock::now,
+        };
+        let mut servers = vec![Server::unix(node.clone(), &ways.socket)?];
+        if let Some((address, tls)) = &ways.tcp {
+            servers.push(Server::tcp(node, *address, tls)?);
+        }
+        for server in &servers {
+            tracing::info!(address = server.address(), "flows can be watched");
+        }
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new()
+            .name("observer".to_owned())
+            .spawn(move || {
+                if let Err(error) = serve(servers, &stopped) {
+                    tracing::error!("flows can't be watched any more: {error:#}");
+                }
+            })?;
+        Ok(Self {
+            stop,
+            thread,
+            socket: ways.socket,
+        })
+    }
+
+    /// Ends all streams and takes the socket's file away.
+    pub(crate) fn stop(self) {
+        self.stop.cancel();
+        if self.thread.join().is_err() {
+            tracing::error!("the observer's thread panicked");
+        }
+        let _ = std::fs::remove_file(self.socket);
+    }
+}
+
+fn serve(servers: Vec<Server>, stop: &CancellationToken) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("a runtime")?;
+    runtime.block_on(async {
+        let mut all = tokio::task::JoinSet::new();
+        for server in servers {
+            all.spawn(server.run(stop.clone().cancelled_owned()));
+        }
+        while let Some(ended) = all.join_next().await {
+            ended??;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,98 @@
+//! What was learned is written by a thread of its own: expiry waits for no disk.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use crate::remembered::Remembered;
+
+/// The thread; it has one file to write at a time.
+pub(crate) struct Writer {
+    send: SyncSender<Remembered>,
+    busy: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Writer {
+    pub(super) fn start(
+        mut write: impl FnMut(&Remembered) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Self> {
+        let (send, receive) = sync_channel::<Remembered>(1);
+        let busy = Arc::new(AtomicBool::new(false));
+        let done = Arc::clone(&busy);
+        let thread = std::thread::Builder::new().name("keep".to_owned());
+        let thread = thread.spawn(move || {
+            for remembered in receive {
+                if let Err(error) = write(&remembered) {
+                    tracing::error!("what was learned can't be kept: {error}");
+                }
+                done.store(false, Ordering::Release);
+            }
+        })?;
+        Ok(Self { send, busy, thread })
+    }
+
+    /// Whether it has nothing to do: else what is offered has to wait.
+    pub(crate) fn is_free(&self) -> bool {
+        !self.busy.load(Ordering::Acquire)
+    }
+
+    /// Has this written, if it is free; doesn't wait.
+    pub(crate) fn offer(&self, remembered: Remembered) {
+        if !self.busy.swap(true, Ordering::AcqRel) && self.send.try_send(remembered).is_err() {
+            tracing::error!("what was learned can't be kept: the thread that writes is dead");
+        }
+    }
+
+    /// Has this written last, and waits for it.
+    pub(crate) fn end(self, remembered: Remembered) {
+        // Dead, and said so.
+        let _ = self.send.send(remembered);
+        drop(self.send);
+        let _ = self.thread.join();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock;
+
+    fn numbered(number: u64) -> Remembered {
+        Remembered::new(
+            std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(number),
+            &policy::Identities::new(),
+            std::collections::BTreeMap::new(),
+        )
+    }
+
+    #[test]
+    fn a_slow_disk_holds_nobody_up_and_has_the_last_word() {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let disk = Arc::clone(&written);
+        let writer = Writer::start(move |remembered| {
+            std::thread::sleep(Duration::from_millis(500));
+            disk.lock()
+                .unwrap()
+                .push(serde_json::to_string(remembered).unwrap());
+            Ok(())
+        });
+        let writer = writer.unwrap();
+        let began = clock::now();
+        assert!(writer.is_free());
+        writer.offer(numbered(1));
+        assert!(!writer.is_free());
+        writer.offer(numbered(2));
+        assert!(clock::now() - began < Duration::from_millis(300));
+        writer.end(numbered(3));
+        let written = written.lock().unwrap();
+        assert_eq!(written.len(), 2, "{written:?}");
+        assert!(written[0].contains("\"written_ms\":1,"), "{written:?}");
+        assert!(written[1].contains("\"written_ms\":3,"), "{written:?}");
+    }
+}

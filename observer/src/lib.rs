@@ -1,0 +1,25 @@
+//! Flows for those who watch: Hubble's Observer, Peer and health services by gRPC, on a unix socket and, if
+//! that is wanted, on TCP with TLS on both sides.
+//!
+//! A reader is asked for by its client, never pushed to: who is slow falls behind in the ring, loses what
+//! is overwritten there, and is told how much. Nobody waits for it. A [`FileSink`] has a queue and a
+//! thread of its own for the same reason.
+#![forbid(unsafe_code)]
+
+mod agent;
+mod answer;
+mod convert;
+pub mod limits;
+mod peer;
+pub mod proto;
+mod question;
+mod ring;
+mod serve;
+mod service;
+mod sink;
+
+pub use agent::{AgentEndpoint, AgentEvent, AgentRing};
+pub use ring::{Figures, SharedRing};
+pub use serve::{ServeError, Server, Tls};
+pub use service::Node;
+pub use sink::{Export, FileSink, SinkFigures};

@@ -1,0 +1,19 @@
+//! The bounds of this crate; each says what happens beyond it.
+
+/// Streams of all clients at once; one more is refused as `RESOURCE_EXHAUSTED`.
+pub const STREAMS_MAX: usize = 64;
+
+/// Flow filters of one request; more are refused as `INVALID_ARGUMENT`.
+pub const FILTERS_MAX: usize = 256;
+
+/// Octets of a request; more are refused by the protocol.
+pub const REQUEST_OCTETS_MAX: usize = 1 << 20;
+
+/// Namespaces that are remembered; one more is left out of the list.
+pub const NAMESPACES_MAX: usize = 1024;
+
+/// Agent events that are kept; the oldest goes.
+pub const AGENT_EVENTS_MAX: usize = 1024;
+
+/// Flows that wait to be written to a file; more are lost, counted, and told in the file.
+pub const SINK_FLOWS_MAX: usize = 65_536;

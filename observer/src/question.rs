@@ -1,0 +1,202 @@
+//! What a client asks, as our own types have it.
+
+use flow::{
+    Direction, DropReason, EventType, FieldMask, Filter, FlowFilter, HttpHeader, Interface,
+    IpVersion, PeerFilter, Query, TcpFlags, Time, Verdict, Workload,
+};
+use tonic::Status;
+
+use crate::limits::FILTERS_MAX;
+use crate::proto::flow as pb;
+use crate::proto::observer::GetFlowsRequest;
+
+/// What the stock command asks for where nobody says a mask: less than its own printers show.
+const STOCK_MASK: [&str; 20] = [
+    "time",
+    "verdict",
+    "ethernet",
+    "IP",
+    "l4",
+    "source.identity",
+    "source.namespace",
+    "source.pod_name",
+    "destination.identity",
+    "destination.namespace",
+    "destination.pod_name",
+    "Type",
+    "node_name",
+    "l7",
+    "event_type",
+    "source_service",
+    "destination_service",
+    "is_reply",
+    "Summary",
+    "ip_trace_id",
+];
+
+/// What its printers show beyond that.
+const PRINTED_TOO: [&str; 12] = [
+    "source_names",
+    "destination_names",
+    "policy_match_type",
+    "traffic_direction",
+    "auth_type",
+    "sock_xlate_point",
+    "debug_capture_point",
+    "egress_allowed_by",
+    "ingress_allowed_by",
+    "egress_denied_by",
+    "ingress_denied_by",
+    "drop_reason_desc",
+];
+
+fn wrong(error: impl ToString) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+/// The query of a request.
+pub(crate) fn query(request: &GetFlowsRequest) -> Result<Query, Status> {
+    if request.whitelist.len() + request.blacklist.len() > FILTERS_MAX {
+        return Err(wrong(format!("more than {FILTERS_MAX} filters")));
+    }
+    let filters = |filters: &[pb::FlowFilter]| filters.iter().map(filter).collect();
+    let allow: Vec<FlowFilter> = filters(&request.whitelist);
+    let deny: Vec<FlowFilter> = filters(&request.blacklist);
+    Ok(Query {
+        number: request.number,
+        first: request.first,
+        follow: request.follow,
+        since: request.since.as_ref().map(time),
+        until: request.until.as_ref().map(time),
+        filter: Filter::new(&allow, &deny).map_err(wrong)?,
+    })
+}
+
+/// The mask of a request. The one that the stock command always sends gets what it prints besides.
+pub(crate) fn mask(request: &GetFlowsRequest) -> Result<FieldMask, Status> {
+    let Some(mask) = &request.field_mask else {
+        return Ok(FieldMask::ALL);
+    };
+    let paths = || mask.paths.iter().map(String::as_str);
+    let asked = FieldMask::new(paths()).map_err(wrong)?;
+    match FieldMask::new(STOCK_MASK) {
+        Ok(stock) if stock == asked => FieldMask::new(paths().chain(PRINTED_TOO)).map_err(wrong),
+        _ => Ok(asked),
+    }
+}
+
+/// A point in time as the protocol has it.
+pub(crate) fn time(time: &prost_types::Timestamp) -> Time {
+    let nanos = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+    Time::from_unix_nanos(nanos)
+}
+
+fn filter(filter: &pb::FlowFilter) -> FlowFilter {
+    FlowFilter {
+        source: PeerFilter {
+            ip: filter.source_ip.clone(),
+            pod: filter.source_pod.clone(),
+            fqdn: filter.source_fqdn.clone(),
+            label: filter.source_label.clone(),
+            service: filter.source_service.clone(),
+            workload: filter.source_workload.iter().map(workload).collect(),
+            port: filter.source_port.clone(),
+            identity: filter.source_identity.clone(),
+            cluster_name: filter.source_cluster_name.clone(),
+        },
+        destination: PeerFilter {
+            ip: filter.destination_ip.clone(),
+            pod: filter.destination_pod.clone(),
+            fqdn: filter.destination_fqdn.clone(),
+            label: filter.destination_label.clone(),
+            service: filter.destination_service.clone(),
+            workload: filter.destination_workload.iter().map(workload).collect(),
+            port: filter.destination_port.clone(),
+            identity: filter.destination_identity.clone(),
+            cluster_name: filter.destination_cluster_name.clone(),
+        },
+        source_ip_xlated: filter.source_ip_xlated.clone(),
+        verdict: enums(&filter.verdict, Verdict::from_number),
+        drop_reason_desc: enums(&filter.drop_reason_desc, |number| {
+            u8::try_from(number).ok().map(DropReason::from_number)
+        }),
+        interface: filter.interface.iter().map(interface).collect(),
+        event_type: filter.event_type.iter().map(event_type).collect(),
+        http_status_code: filter.http_status_code.clone(),
+        protocol: filter.protocol.clone(),
+        reply: filter.reply.clone(),
+        dns_query: filter.dns_query.clone(),
+        http_method: filter.http_method.clone(),
+        http_path: filter.http_path.clone(),
+        http_url: filter.http_url.clone(),
+        http_header: filter.http_header.iter().map(header).collect(),
+        tcp_flags: filter.tcp_flags.iter().map(tcp_flags).collect(),
+        node_name: filter.node_name.clone(),
+        node_labels: filter.node_labels.clone(),
+        ip_version: enums(&filter.ip_version, IpVersion::from_number),
+        trace_id: filter.trace_id.clone(),
+        ip_trace_id: filter.ip_trace_id.clone(),
+        traffic_direction: enums(&filter.traffic_direction, Direction::from_number),
+        uuid: filter.uuid.clone(),
+        encrypted: filter.encrypted.clone(),
+        cel_expression: match &filter.experimental {
+            Some(experimental) => experimental.cel_expression.clone(),
+            None => Vec::new(),
+        },
+    }
+}
+
+/// A number that we don't know is the zero value, which our flows don't have.
+fn enums<T>(numbers: &[i32], from_number: impl Fn(usize) -> Option<T>) -> Vec<T> {
+    let known = |number: &i32| usize::try_from(*number).ok().and_then(&from_number);
+    let zero = || from_number(0);
+    numbers
+        .iter()
+        .filter_map(|number| known(number).or_else(zero))
+        .collect()
+}
+
+fn workload(workload: &pb::Workload) -> Workload {
+    Workload {
+        name: workload.name.as_str().into(),
+        kind: workload.kind.as_str().into(),
+    }
+}
+
+fn interface(interface: &pb::NetworkInterface) -> Interface {
+    Interface {
+        index: interface.index,
+        name: interface.name.as_str().into(),
+    }
+}
+
+fn header(header: &pb::HttpHeader) -> HttpHeader {
+    HttpHeader {
+        key: header.key.as_str().into(),
+        value: header.value.as_str().into(),
+    }
+}
+
+fn event_type(asked: &pb::EventTypeFilter) -> EventType {
+    let number = |number: i32| u32::try_from(number).unwrap_or(u32::MAX);
+    EventType {
+        number: number(asked.r#type),
+        sub_number: asked.match_sub_type.then(|| number(asked.sub_type)),
+    }
+}
+
+fn tcp_flags(asked: &pb::TcpFlags) -> TcpFlags {
+    let flags = [
+        (asked.fin, TcpFlags::FIN),
+        (asked.syn, TcpFlags::SYN),
+        (asked.rst, TcpFlags::RST),
+        (asked.psh, TcpFlags::PSH),
+        (asked.ack, TcpFlags::ACK),
+        (asked.urg, TcpFlags::URG),
+        (asked.ece, TcpFlags::ECE),
+        (asked.cwr, TcpFlags::CWR),
+        (asked.ns, TcpFlags::NS),
+    ];
+    let set = flags.into_iter().filter(|(is_set, _)| *is_set);
+    set.fold(TcpFlags::default(), |all, (_, flag)| all.and(flag))
+}

@@ -1,0 +1,284 @@
+//! The last flows, for readers of different speed, in threads and in tasks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use flow::{Batch, Cursor, Flow, Query, QueryError, Reader, Ring};
+use tokio::sync::Notify;
+
+use crate::limits::NAMESPACES_MAX;
+
+/// Flows that are handed on at once.
+const BATCH_MAX: usize = 512;
+
+/// How far back flows count for the rate.
+const RATE_SECS: u64 = 60;
+
+/// How long a namespace is listed after its last flow.
+const NAMESPACE_AGE: Duration = Duration::from_secs(3600);
+
+/// The last flows of a node. Whoever adds some never waits for whoever reads.
+#[derive(Debug)]
+pub struct SharedRing {
+    state: Mutex<State>,
+    threads: Condvar,
+    tasks: Notify,
+    since: Instant,
+}
+
+#[derive(Debug)]
+struct State {
+    ring: Ring,
+    rate: Rate,
+    /// Cluster and namespace, and when they were last seen.
+    namespaces: BTreeMap<(Arc<str>, Arc<str>), Instant>,
+}
+
+/// Flows of the last seconds, each counted at its second.
+#[derive(Debug)]
+struct Rate {
+    counts: [u64; RATE_SECS as usize],
+    /// The second of the last count.
+    at: u64,
+}
+
+/// What a ring holds, and has held.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Figures {
+    /// Flows that are here.
+    pub flows: u64,
+    /// Flows that can be here.
+    pub flows_max: u64,
+    /// Flows since the start.
+    pub seen: u64,
+    /// How long ago the start was.
+    pub uptime: Duration,
+    /// Flows per second, over the last minute or since the start.
+    pub rate: f64,
+}
+
+impl SharedRing {
+    /// An empty ring for this many flows.
+    #[must_use]
+    pub fn new(flows_max: usize, now: Instant) -> Self {
+        Self {
+            state: Mutex::new(State {
+                ring: Ring::new(flows_max),
+                rate: Rate {
+                    counts: [0; RATE_SECS as usize],
+                    at: 0,
+                },
+                namespaces: BTreeMap::new(),
+            }),
+            threads: Condvar::new(),
+            tasks: Notify::new(),
+            since: now,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds flows.
+    pub fn push<F: Into<Arc<Flow>>>(&self, flows: impl IntoIterator<Item = F>, now: Instant) {
+        let mut state = self.state();
+        let mut count = 0;
+        for flow in flows {
+            let flow = flow.into();
+            state.see_namespaces(&flow, now);
+            state.ring.push(flow);
+            count += 1;
+        }
+        if count == 0 {
+            return;
+        }
+        let second = now.saturating_duration_since(self.since).as_secs();
+        state.rate.add(second, count);
+        drop(state);
+        self.threads.notify_all();
+        self.tasks.notify_waiters();
+    }
+
+    /// A reader that begins where its query says.
+    ///
+    /// # Errors
+    /// A query that makes no sense.
+    pub fn reader(&self, query: Query) -> Result<Reader, QueryError> {
+        Reader::new(query, &self.state().ring)
+    }
+
+    /// The place of the next flow to come.
+    #[must_use]
+    pub fn end(&self) -> Cursor {
+        self.state().ring.end()
+    }
+
+    /// What is behind a cursor.
+    #[must_use]
+    pub fn read_from(&self, cursor: Cursor) -> Batch {
+        self.state().ring.read_from(cursor, BATCH_MAX)
+    }
+
+    /// What came behind a cursor; the thread waits for it up to `wait`.
+    #[must_use]
+    pub fn wait_from(&self, cursor: Cursor, wait: Duration) -> Batch {
+        let nothing_new = |state: &mut State| state.ring.end() == cursor;
+        let (state, _) = self
+            .threads
+            .wait_timeout_while(self.state(), wait, nothing_new)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.ring.read_from(cursor, BATCH_MAX)
+    }
+
+    /// What came behind a cursor; the task waits for it up to `wait`.
+    pub(crate) async fn next_from(&self, cursor: Cursor, wait: Duration) -> Batch {
+        let more = self.tasks.notified();
+        tokio::pin!(more);
+        // From here on, no flow is missed.
+        more.as_mut().enable();
+        let batch = self.read_from(cursor);
+        if !batch.flows.is_empty() || batch.lost > 0 {
+            return batch;
+        }
+        let _ = tokio::time::timeout(wait, more).await;
+        self.read_from(cursor)
+    }
+
+    /// How many flows there were.
+    #[must_use]
+    pub fn seen(&self) -> u64 {
+        self.state().ring.seen()
+    }
+
+    /// What it holds, and has held.
+    #[must_use]
+    pub fn figures(&self, now: Instant) -> Figures {
+        let mut state = self.state();
+        let uptime = now.saturating_duration_since(self.since);
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        Figures {
+            flows: count(state.ring.len()),
+            flows_max: count(state.ring.capacity()),
+            seen: state.ring.seen(),
+            uptime,
+            rate: state.rate.of(uptime.as_secs()),
+        }
+    }
+
+    /// Clusters and namespaces of the last hour's flows, sorted.
+    #[must_use]
+    pub fn namespaces(&self, now: Instant) -> Vec<(Arc<str>, Arc<str>)> {
+        let mut state = self.state();
+        state
+            .namespaces
+            .retain(|_, seen| now.saturating_duration_since(*seen) < NAMESPACE_AGE);
+        state.namespaces.keys().cloned().collect()
+    }
+}
+
+impl State {
+    fn see_namespaces(&mut self, flow: &Flow, now: Instant) {
+        for endpoint in [&flow.source, &flow.destination] {
+            if endpoint.namespace.is_empty() {
+                continue;
+            }
+            let key = (
+                Arc::clone(&endpoint.cluster_name),
+                Arc::clone(&endpoint.namespace),
+            );
+            if self.namespaces.len() < NAMESPACES_MAX || self.namespaces.contains_key(&key) {
+                self.namespaces.insert(key, now);
+            }
+        }
+    }
+}
+
+impl Rate {
+    fn add(&mut self, second: u64, count: u64) {
+        self.turn_to(second);
+        if let Some(slot) = self.slot(second) {
+            *slot += count;
+        }
+    }
+
+    /// Flows per second up to this one.
+    fn of(&mut self, second: u64) -> f64 {
+        self.turn_to(second);
+        let sum: u64 = self.counts.iter().sum();
+        let age = second.clamp(1, RATE_SECS);
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        let rate = sum as f64 / age as f64;
+        rate
+    }
+
+    /// Forgets what is older than a minute.
+    fn turn_to(&mut self, second: u64) {
+        let first = self.at + 1;
+        for gone in first.max(second.saturating_sub(RATE_SECS - 1))..=second {
+            if let Some(slot) = self.slot(gone) {
+                *slot = 0;
+            }
+        }
+        self.at = self.at.max(second);
+    }
+
+    fn slot(&mut self, second: u64) -> Option<&mut u64> {
+        let at = usize::try_from(second % RATE_SECS).ok()?;
+        self.counts.get_mut(at)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a start for a made-up clock")]
+mod tests {
+    use super::*;
+    use flow::{DropReason, Endpoint, Event, Verdict};
+
+    fn flow(namespace: &str) -> Flow {
+        let reason = DropReason::POLICY_DENIED;
+        Flow {
+            source: Endpoint {
+                namespace: namespace.into(),
+                ..Endpoint::default()
+            },
+            ..Flow::new(Event::Drop { reason }, Verdict::Dropped)
+        }
+    }
+
+    #[test]
+    fn the_rate_is_of_the_last_minute_or_since_the_start() {
+        let start = Instant::now();
+        let at = |secs| start + Duration::from_secs(secs);
+        let ring = SharedRing::new(8, start);
+        ring.push((0..20).map(|_| flow("a")), at(2));
+        let figures = ring.figures(at(10));
+        assert_eq!((figures.flows, figures.flows_max, figures.seen), (8, 8, 20));
+        assert!((figures.rate - 2.0).abs() < 1e-9, "{figures:?}");
+        ring.push((0..60).map(|_| flow("a")), at(61));
+        assert!((ring.figures(at(61)).rate - 80.0 / 60.0).abs() < 1e-9);
+        assert!((ring.figures(at(62)).rate - 1.0).abs() < 1e-9);
+        assert!(ring.figures(at(500)).rate.abs() < 1e-9);
+    }
+
+    #[test]
+    fn namespaces_are_listed_for_an_hour_and_are_bounded() {
+        let start = Instant::now();
+        let ring = SharedRing::new(8, start);
+        ring.push([flow("b"), flow("a"), flow("")], start);
+        ring.push([flow("a")], start + Duration::from_secs(1800));
+        let names = |secs| {
+            let names = ring.namespaces(start + Duration::from_secs(secs));
+            names
+                .into_iter()
+                .map(|(_, name)| name.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(1900), ["a", "b"]);
+        assert_eq!(names(3700), ["a"]);
+        let many = (0..=NAMESPACES_MAX).map(|number| flow(&number.to_string()));
+        ring.push(many, start + Duration::from_secs(3700));
+        assert_eq!(names(3701).len(), NAMESPACES_MAX);
+    }
+}

@@ -1,0 +1,292 @@
+//! Hubble's Observer service over the rings of a node.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use flow::{FieldMask, Query, Reader, Time};
+use futures_util::Stream;
+use futures_util::stream;
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Response, Status};
+
+use crate::agent::{AgentEvent, AgentRing};
+use crate::limits::STREAMS_MAX;
+use crate::proto::observer::observer_server::Observer;
+use crate::proto::observer::{
+    GetAgentEventsRequest, GetAgentEventsResponse, GetDebugEventsRequest, GetDebugEventsResponse,
+    GetFlowsRequest, GetFlowsResponse, GetNamespacesRequest, GetNamespacesResponse,
+    GetNodesRequest, GetNodesResponse, Namespace, Node as NodeMessage, ServerStatusRequest,
+    ServerStatusResponse, Tls,
+};
+use crate::proto::relay::NodeState;
+use crate::ring::SharedRing;
+use crate::{answer, question};
+
+/// How often a stream looks up while nothing happens.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// The node that is observed.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// `cluster/node`, or `node`.
+    pub name: Arc<str>,
+    /// Our version, without `v`.
+    pub version: Arc<str>,
+    /// Its flows.
+    pub flows: Arc<SharedRing>,
+    /// What the agent did.
+    pub agent: Arc<AgentRing>,
+    /// The clock.
+    pub now: fn() -> Instant,
+}
+
+/// The service, for one way in.
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    pub(crate) node: Node,
+    /// Where others reach it; empty for a socket of this node alone.
+    pub(crate) address: String,
+    /// The name in its certificate, where there is one.
+    pub(crate) server_name: Option<String>,
+    pub(crate) streams: Arc<AtomicUsize>,
+}
+
+/// A stream's place among [`STREAMS_MAX`]; free again when it ends.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Service {
+    pub(crate) fn place(&self) -> Result<impl Send + 'static, Status> {
+        let place = Place(Arc::clone(&self.streams));
+        if self.streams.fetch_add(1, Ordering::Relaxed) >= STREAMS_MAX {
+            let text = format!("{STREAMS_MAX} streams are open already");
+            return Err(Status::resource_exhausted(text));
+        }
+        Ok(place)
+    }
+
+    /// An answer with what the stock command looks for in its head.
+    fn answer<T>(&self, message: T) -> Response<T> {
+        let mut response = Response::new(message);
+        if let Ok(version) = MetadataValue::try_from(&*self.node.version) {
+            let head = response.metadata_mut();
+            head.insert("hubble-server-version", version);
+        }
+        response
+    }
+}
+
+/// A client's way through the flows.
+struct Flows<P> {
+    node: Node,
+    reader: Reader,
+    mask: FieldMask,
+    ready: VecDeque<GetFlowsResponse>,
+    is_done: bool,
+    _place: P,
+}
+
+impl<P> Flows<P> {
+    async fn next(mut self) -> Option<(Result<GetFlowsResponse, Status>, Self)> {
+        loop {
+            if let Some(response) = self.ready.pop_front() {
+                return Some((Ok(response), self));
+            }
+            if self.is_done {
+                return None;
+            }
+            let cursor = self.reader.cursor();
+            let batch = match self.reader.follows() {
+                true => self.node.flows.next_from(cursor, WAIT).await,
+                false => self.node.flows.read_from(cursor),
+            };
+            let is_end = batch.flows.is_empty();
+            let wanted = self.reader.take(batch);
+            if let Some(lost) = self.reader.lost((self.node.now)()) {
+                self.ready.push_back(answer::lost(&lost, &self.node.name));
+            }
+            let mask = &self.mask;
+            self.ready
+                .extend(wanted.iter().map(|flow| answer::flow(flow, mask)));
+            self.is_done = self.reader.is_over() || (is_end && !self.reader.follows());
+        }
+    }
+}
+
+/// A client's way through the agent's events.
+struct AgentEvents<P> {
+    node: Node,
+    place: u64,
+    follow: bool,
+    until: Option<Time>,
+    left: u64,
+    ready: VecDeque<(Time, AgentEvent)>,
+    _place: P,
+}
+
+impl<P> AgentEvents<P> {
+    async fn next(mut self) -> Option<(Result<GetAgentEventsResponse, Status>, Self)> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                if self.left == 0 || self.until.is_some_and(|until| event.0 > until) {
+                    return None;
+                }
+                self.left -= 1;
+                let response = answer::agent_event(&event, &self.node.name);
+                return Some((Ok(response), self));
+            }
+            let agent = Arc::clone(&self.node.agent);
+            let more = agent.more.notified();
+            tokio::pin!(more);
+            more.as_mut().enable();
+            let (events, place) = agent.read_from(self.place);
+            self.place = place;
+            self.ready.extend(events);
+            if self.ready.is_empty() {
+                if !self.follow {
+                    return None;
+                }
+                more.await;
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Observer for Service {
+    type GetFlowsStream = Answers<GetFlowsResponse>;
+    type GetAgentEventsStream = Answers<GetAgentEventsResponse>;
+    type GetDebugEventsStream = Answers<GetDebugEventsResponse>;
+
+    async fn get_flows(
+        &self,
+        request: Request<GetFlowsRequest>,
+    ) -> Result<Response<Self::GetFlowsStream>, Status> {
+        let request = request.into_inner();
+        let mask = question::mask(&request)?;
+        let query: Query = question::query(&request)?;
+        let reader = self
+            .node
+            .flows
+            .reader(query)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let flows = Flows {
+            node: self.node.clone(),
+            reader,
+            mask,
+            ready: VecDeque::new(),
+            is_done: false,
+            _place: self.place()?,
+        };
+        Ok(self.answer(Box::pin(stream::unfold(flows, Flows::next))))
+    }
+
+    async fn get_agent_events(
+        &self,
+        request: Request<GetAgentEventsRequest>,
+    ) -> Result<Response<Self::GetAgentEventsStream>, Status> {
+        let request = request.into_inner();
+        if request.first && request.follow {
+            let text = "first cannot be specified with follow";
+            return Err(Status::invalid_argument(text));
+        }
+        let since = request.since.as_ref().map(question::time);
+        let (mut events, place) = self.node.agent.read_from(0);
+        events.retain(|(time, _)| since.is_none_or(|since| *time >= since));
+        let number = usize::try_from(request.number).unwrap_or(usize::MAX);
+        if !request.first && since.is_none() {
+            let all = if number == 0 && !request.follow {
+                usize::MAX
+            } else {
+                number
+            };
+            let skipped = events.len().saturating_sub(all);
+            events.drain(..skipped);
+        }
+        let is_open = request.follow || request.number == 0;
+        let events = AgentEvents {
+            node: self.node.clone(),
+            place,
+            follow: request.follow,
+            until: request.until.as_ref().map(question::time),
+            left: if is_open { u64::MAX } else { request.number },
+            ready: events.into(),
+            _place: self.place()?,
+        };
+        Ok(self.answer(Box::pin(stream::unfold(events, AgentEvents::next))))
+    }
+
+    async fn get_debug_events(
+        &self,
+        _request: Request<GetDebugEventsRequest>,
+    ) -> Result<Response<Self::GetDebugEventsStream>, Status> {
+        Err(Status::unimplemented("there are no debug events here"))
+    }
+
+    async fn get_nodes(
+        &self,
+        _request: Request<GetNodesRequest>,
+    ) -> Result<Response<GetNodesResponse>, Status> {
+        let figures = self.node.flows.figures((self.node.now)());
+        let node = NodeMessage {
+            name: self.node.name.to_string(),
+            version: self.node.version.to_string(),
+            address: self.address.clone(),
+            state: NodeState::NodeConnected as i32,
+            tls: Some(Tls {
+                enabled: self.server_name.is_some(),
+                server_name: self.server_name.clone().unwrap_or_default(),
+            }),
+            uptime_ns: nanos(figures.uptime),
+            num_flows: figures.flows,
+            max_flows: figures.flows_max,
+            seen_flows: figures.seen,
+        };
+        Ok(self.answer(GetNodesResponse { nodes: vec![node] }))
+    }
+
+    async fn get_namespaces(
+        &self,
+        _request: Request<GetNamespacesRequest>,
+    ) -> Result<Response<GetNamespacesResponse>, Status> {
+        let namespaces = self.node.flows.namespaces((self.node.now)());
+        let namespace = |(cluster, namespace): (Arc<str>, Arc<str>)| Namespace {
+            cluster: cluster.to_string(),
+            namespace: namespace.to_string(),
+        };
+        let namespaces = namespaces.into_iter().map(namespace).collect();
+        Ok(self.answer(GetNamespacesResponse { namespaces }))
+    }
+
+    async fn server_status(
+        &self,
+        _request: Request<ServerStatusRequest>,
+    ) -> Result<Response<ServerStatusResponse>, Status> {
+        let figures = self.node.flows.figures((self.node.now)());
+        Ok(self.answer(ServerStatusResponse {
+            num_flows: figures.flows,
+            max_flows: figures.flows_max,
+            seen_flows: figures.seen,
+            uptime_ns: nanos(figures.uptime),
+            num_connected_nodes: Some(1),
+            num_unavailable_nodes: Some(0),
+            unavailable_nodes: Vec::new(),
+            version: self.node.version.to_string(),
+            flows_rate: figures.rate,
+        }))
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,173 @@
+//! Files, full and empty.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+
+use flate2::read::GzDecoder;
+use flow::{DropReason, Event, FlowFilter, Line, Verdict};
+
+use super::*;
+
+fn export(path: &Path) -> Export {
+    Export {
+        path: path.to_owned(),
+        octets_max: 1 << 20,
+        backups_max: None,
+        compress: false,
+        filter: Filter::default(),
+        mask: FieldMask::ALL,
+    }
+}
+
+fn start(export: Export) -> FileSink {
+    let now = || Time::from_unix_nanos(1_000_000_000);
+    FileSink::start(export, "node".into(), now).unwrap()
+}
+
+fn flow(number: u8) -> Arc<Flow> {
+    let reason = DropReason::from_number(number);
+    Arc::new(Flow::new(Event::Drop { reason }, Verdict::Dropped))
+}
+
+/// The numbers of the flows in a text of lines, and how many it says were lost.
+fn read(text: &str) -> (Vec<u8>, u64) {
+    let (mut numbers, mut lost) = (Vec::new(), 0);
+    for line in text.lines() {
+        match Line::parse(line).unwrap() {
+            Line::Flow(flow) => numbers.push(flow.drop_reason().unwrap().number()),
+            Line::LostEvents { lost: these, .. } => lost += these.count,
+        }
+    }
+    (numbers, lost)
+}
+
+#[test]
+fn flows_that_are_wanted_are_in_the_file_at_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flows.json");
+    let deny = FlowFilter {
+        drop_reason_desc: vec![DropReason::POLICY_DENIED],
+        ..FlowFilter::default()
+    };
+    let sink = start(Export {
+        filter: Filter::new(&[], &[deny]).unwrap(),
+        mask: FieldMask::new(["verdict", "event_type"]).unwrap(),
+        ..export(&path)
+    });
+    for number in [132, 133, 181] {
+        sink.tell(&flow(number));
+    }
+    sink.stop();
+    let text = fs::read_to_string(path).unwrap();
+    assert_eq!(
+        text.lines().next().unwrap(),
+        "{\"flow\":{\"verdict\":\"DROPPED\",\"event_type\":{\"type\":1,\"sub_type\":132}}}"
+    );
+    assert_eq!(text.lines().count(), 2);
+}
+
+#[test]
+fn a_full_file_is_put_aside_compressed_and_the_oldest_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flows.json");
+    let other = folder.path().join("flows-of-somebody.json");
+    fs::write(&other, "not ours").unwrap();
+    let sink = start(Export {
+        octets_max: 1_000,
+        backups_max: Some(3),
+        compress: true,
+        ..export(&path)
+    });
+    for number in 0..100 {
+        sink.tell(&flow(number));
+    }
+    sink.stop();
+    let mut names: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|it| it == "gz"))
+        .collect();
+    names.sort();
+    assert_eq!(names.len(), 3, "{names:?}");
+    let mut text = String::new();
+    for name in &names {
+        let file = fs::File::open(name).unwrap();
+        GzDecoder::new(file).read_to_string(&mut text).unwrap();
+    }
+    let last = fs::read_to_string(&path).unwrap();
+    assert!(!last.is_empty() && last.len() <= 1_000);
+    text.push_str(&last);
+    let (numbers, lost) = read(&text);
+    let first = numbers[0];
+    assert_eq!(numbers, (first..100).collect::<Vec<_>>(), "none is missing");
+    assert_eq!((lost, first > 0), (0, true));
+    assert_eq!(fs::read_to_string(other).unwrap(), "not ours");
+}
+
+#[test]
+fn what_the_queue_cannot_hold_is_counted_and_told_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flows.json");
+    let sink = start(Export {
+        octets_max: u64::MAX,
+        ..export(&path)
+    });
+    let flow = flow(133);
+    let told = 4 * SINK_FLOWS_MAX;
+    for _ in 0..told {
+        sink.tell(&flow);
+    }
+    let lost = sink.figures().lost;
+    // One more, so that there is a line to tell it in.
+    while sink.queue.try_send(Arc::clone(&flow)).is_err() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    sink.stop();
+    let (numbers, told_lost) = read(&fs::read_to_string(path).unwrap());
+    assert!(lost > 0, "the queue held everything");
+    assert_eq!(told_lost, lost);
+    assert_eq!(numbers.len() as u64 + lost, told as u64 + 1);
+}
+
+/// `/dev/full` takes nothing; nobody waits for it, and all is counted.
+#[test]
+fn a_full_disk_loses_flows_and_stops_nobody() {
+    let sink = start(export(Path::new("/dev/full")));
+    for number in 0..200 {
+        sink.tell(&flow(number));
+    }
+    std::thread::sleep(Duration::from_millis(400));
+    for number in 0..200 {
+        sink.tell(&flow(number));
+    }
+    for _ in 0..100 {
+        if sink.figures().fault.is_some() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let fault = sink.figures().fault;
+    assert!(fault.is_some_and(|it| it.contains("space")), "ENOSPC");
+    sink.stop();
+}
+
+#[test]
+fn a_file_that_was_taken_away_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flows.json");
+    let sink = start(Export {
+        octets_max: 200,
+        backups_max: Some(1),
+        ..export(&path)
+    });
+    sink.tell(&flow(1));
+    std::thread::sleep(Duration::from_millis(300));
+    fs::remove_file(&path).unwrap();
+    for number in 2..20 {
+        sink.tell(&flow(number));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    sink.stop();
+    assert!(path.exists());
+}

@@ -1,0 +1,134 @@
+//! Over TCP, both sides show a certificate.
+
+#![expect(clippy::unwrap_used, reason = "a test may die")]
+#![expect(clippy::disallowed_methods, reason = "the server's clock")]
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use observer::proto::observer::observer_client::ObserverClient;
+use observer::proto::observer::{GetNodesRequest, ServerStatusRequest};
+use observer::{AgentRing, Node, ServeError, Server, SharedRing, Tls};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+const NAME: &str = "node-1.default.hubble-grpc.cilium.io";
+
+/// An authority.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// A certificate for a name, and its key.
+    fn issue(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    fn pem(&self) -> String {
+        self.0.pem()
+    }
+}
+
+fn node() -> Node {
+    Node {
+        name: "node-1".into(),
+        version: "0.3.0".into(),
+        flows: Arc::new(SharedRing::new(8, Instant::now())),
+        agent: Arc::new(AgentRing::default()),
+        now: Instant::now,
+    }
+}
+
+fn files(folder: &Path, authority: &Authority) -> Tls {
+    let (certificate, key) = authority.issue(NAME);
+    let write = |name: &str, text: &str| -> PathBuf {
+        let path = folder.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    Tls {
+        certificate: write("tls.crt", &certificate),
+        key: write("tls.key", &key),
+        client_ca: write("ca.crt", &authority.pem()),
+        server_name: NAME.to_owned(),
+    }
+}
+
+async fn connect(
+    address: &str,
+    authority: &Authority,
+    identity: Option<(String, String)>,
+) -> Result<Channel, tonic::transport::Error> {
+    let mut tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(authority.pem()))
+        .domain_name(NAME);
+    if let Some((certificate, key)) = identity {
+        tls = tls.identity(Identity::from_pem(certificate, key));
+    }
+    let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap();
+    endpoint.tls_config(tls).unwrap().connect().await
+}
+
+#[tokio::test]
+async fn only_clients_of_the_authority_come_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let (authority, other) = (Authority::new(), Authority::new());
+    let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let server = Server::tcp(node(), anywhere, &files(folder.path(), &authority)).unwrap();
+    let address = server.address().to_owned();
+    tokio::spawn(server.run(std::future::pending()));
+
+    let good = connect(&address, &authority, Some(authority.issue("client")));
+    let mut client = ObserverClient::new(good.await.unwrap());
+    let status = client.server_status(ServerStatusRequest {}).await.unwrap();
+    assert_eq!(status.into_inner().version, "0.3.0");
+    let nodes = client
+        .get_nodes(GetNodesRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    let tls = nodes.nodes[0].tls.as_ref().unwrap();
+    assert!(tls.enabled && tls.server_name == NAME, "{tls:?}");
+
+    // TLS 1.3 tells a client only at the first answer that it isn't welcome.
+    for identity in [None, Some(other.issue("client"))] {
+        let refused = match connect(&address, &authority, identity).await {
+            Ok(channel) => {
+                let mut client = ObserverClient::new(channel);
+                client.server_status(ServerStatusRequest {}).await.is_err()
+            }
+            Err(_) => true,
+        };
+        assert!(refused, "a stranger came in");
+    }
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_used_are_refused_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let good = files(folder.path(), &Authority::new());
+    let missing = Tls {
+        key: folder.path().join("nothing.key"),
+        ..good.clone()
+    };
+    let error = Server::tcp(node(), anywhere, &missing).unwrap_err();
+    assert!(error.to_string().contains("nothing.key"), "{error}");
+    let no_key = Tls {
+        key: good.certificate.clone(),
+        ..good
+    };
+    let error = Server::tcp(node(), anywhere, &no_key).unwrap_err();
+    assert!(matches!(error, ServeError::Certificates { .. }), "{error}");
+}

@@ -1,0 +1,125 @@
+//! Datagrams where TCP needs a name. QUIC hides names and requests, and no proxy reads it: what the proxy
+//! would judge over TCP must not go round it over UDP.
+
+use std::collections::BTreeMap;
+
+use super::direction::{What, merge};
+use super::item::L4Key;
+use crate::Identity;
+use crate::verdict::{EntryVerdict, PortPrefix, Proxy};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// Names are asked there: rules for TCP say nothing of it.
+const DNS_PORT: u16 = 53;
+
+/// What the items of one direction say, merged.
+#[derive(Default)]
+pub(super) struct Merged {
+    pub(super) any: BTreeMap<L4Key, What>,
+    pub(super) one: BTreeMap<(Identity, L4Key), What>,
+    opened: Opened,
+}
+
+/// The ports that rules without names or requests open over TCP: there the proxy lets pass everything.
+#[derive(Debug, Default)]
+pub(super) struct Opened {
+    any: Vec<PortPrefix>,
+    one: BTreeMap<Identity, Vec<PortPrefix>>,
+}
+
+impl Merged {
+    /// What an item says of a peer, or of every peer.
+    pub(super) fn add(&mut self, peer: Option<Identity>, key: L4Key, what: What) {
+        match peer {
+            None => merge(&mut self.any, key, what),
+            Some(peer) => merge(&mut self.one, (peer, key), what),
+        }
+        self.opened.note(peer, key, what);
+    }
+
+    /// Refuses datagrams where TCP needs a name. Gives what is open for every peer.
+    pub(super) fn refuse(&mut self) -> Opened {
+        for (key, what) in refusals(&self.any, |ports| self.opened.opens(None, ports)) {
+            merge(&mut self.any, key, what);
+        }
+        let needing = self
+            .one
+            .iter()
+            .filter(|((_, key), what)| needs_name(*key, what.0));
+        let needing: Vec<_> = needing.map(|(key, what)| (*key, *what)).collect();
+        for ((peer, (_, ports)), (_, rule)) in needing {
+            if !self.opened.opens(Some(peer), ports) {
+                for part in without_dns(ports) {
+                    let what = (EntryVerdict::Refuse, rule);
+                    merge(&mut self.one, (peer, (UDP, part)), what);
+                }
+            }
+        }
+        self.opened.one.clear();
+        std::mem::take(&mut self.opened)
+    }
+}
+
+impl Opened {
+    fn note(&mut self, peer: Option<Identity>, (protocol, ports): L4Key, (verdict, _): What) {
+        if verdict != EntryVerdict::Allow || !matches!(protocol, 0 | TCP) {
+            return;
+        }
+        match peer {
+            None => self.any.push(ports),
+            Some(peer) => self.one.entry(peer).or_default().push(ports),
+        }
+    }
+
+    fn opens(&self, peer: Option<Identity>, ports: PortPrefix) -> bool {
+        let of_peer = peer.and_then(|peer| self.one.get(&peer));
+        let mut all = self.any.iter().chain(of_peer.into_iter().flatten());
+        all.any(|opened| opened.bits <= ports.bits && opened.contains(ports.port))
+    }
+
+    /// The refusals that belong to what the items that select one peer say of it; `said` as they said it.
+    pub(super) fn refusals(
+        &self,
+        merged: &BTreeMap<L4Key, What>,
+        said: impl Iterator<Item = (L4Key, What)>,
+    ) -> Vec<(L4Key, What)> {
+        let mut own = Self::default();
+        for (key, what) in said {
+            own.note(None, key, what);
+        }
+        refusals(merged, |ports| {
+            self.opens(None, ports) || own.opens(None, ports)
+        })
+    }
+}
+
+fn refusals(
+    merged: &BTreeMap<L4Key, What>,
+    is_open: impl Fn(PortPrefix) -> bool,
+) -> Vec<(L4Key, What)> {
+    let needing = merged
+        .iter()
+        .filter(|(key, what)| needs_name(**key, what.0) && !is_open(key.1));
+    let refused = needing.flat_map(|((_, ports), (_, rule))| {
+        let parts = without_dns(*ports).into_iter();
+        parts.map(|part| ((UDP, part), (EntryVerdict::Refuse, *rule)))
+    });
+    refused.collect()
+}
+
+/// Whether a proxy judges server names or requests there.
+pub(super) fn needs_name((protocol, _): L4Key, verdict: EntryVerdict) -> bool {
+    protocol == TCP && matches!(verdict, EntryVerdict::Redirect(Proxy::Tls | Proxy::Http))
+}
+
+/// The same ports but the one of DNS.
+fn without_dns(ports: PortPrefix) -> Vec<PortPrefix> {
+    if !ports.contains(DNS_PORT) {
+        return vec![ports];
+    }
+    let (first, last) = ports.range();
+    let mut parts = PortPrefix::of_range(first, DNS_PORT - 1);
+    parts.extend(PortPrefix::of_range(DNS_PORT + 1, last));
+    parts
+}

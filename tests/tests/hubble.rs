@@ -1,0 +1,234 @@
+//! Hubble's Observer of a real node, asked by a client in another language: over its unix socket, and over
+//! TCP with certificates on both sides.
+
+#![expect(clippy::unwrap_used, reason = "a test may die")]
+#![expect(clippy::disallowed_methods, reason = "a workload's own sockets")]
+
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::Duration;
+
+use namegate_tests::{Daemon, Node, Running, TcpSink, Workload};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use serde_json::Value;
+
+const ZONE: &str = "web 30 IN A 198.18.0.1\n";
+const NAME: &str = "node.hubble.test";
+
+/// `client` may ask for names below example.com and reach what `web` is.
+const POLICY: &str = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: internet}
+spec:
+  endpointSelector: {matchLabels: {app: client}}
+  egress:
+  - toCIDR: [10.0.0.3/32]
+    toPorts:
+    - ports: [{port: '53', protocol: ANY}]
+      rules: {dns: [{matchPattern: '*.example.com'}]}
+  - toFQDNs: [{matchName: web.example.com}]
+";
+
+struct Stage {
+    node: Node,
+    client: Workload,
+    dns: Workload,
+    _world: Workload,
+    _servers: (Running, TcpSink),
+}
+
+impl Stage {
+    fn new() -> Self {
+        let node = Node::new().unwrap();
+        let client = node.workload("client", 2).unwrap();
+        let dns = node.workload("dns", 3).unwrap();
+        let world = node.elsewhere().unwrap();
+        let servers = (
+            Running::knot(&dns.ns, ZONE).unwrap(),
+            TcpSink::serve(&world.ns, 80).unwrap(),
+        );
+        Self {
+            node,
+            client,
+            dns,
+            _world: world,
+            _servers: servers,
+        }
+    }
+
+    fn daemon(&self, flags: &[&str]) -> Daemon<'_> {
+        let mut daemon = Daemon::prepare(&self.node).unwrap();
+        daemon.endpoint(&self.client).unwrap();
+        daemon.policy("internet.yaml", POLICY).unwrap();
+        daemon.start(flags).unwrap();
+        daemon
+    }
+
+    /// An answer, a denied name, a connection.
+    fn play(&self) {
+        let asks = |name| {
+            self.client
+                .dig(self.dns.v4.into(), &["+short", name])
+                .unwrap()
+        };
+        assert_eq!(asks("web.example.com"), "198.18.0.1\n");
+        assert_eq!(asks("x.evil.test"), "");
+        let to: SocketAddr = "198.18.0.1:80".parse().unwrap();
+        let connect = || TcpStream::connect_timeout(&to, Duration::from_secs(5)).is_ok();
+        assert!(self.client.ns.run(connect).unwrap());
+        // Events come a moment after what they tell.
+        std::thread::sleep(Duration::from_millis(500));
+    }
+
+    fn ask(&self, words: &[&str]) -> Output {
+        let room = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut command = self.node.command("/usr/bin/python3");
+        let command = command.arg(room.join("hubble/client.py"));
+        let command = command.arg(room.join("../observer/proto")).args(words);
+        command.output().unwrap()
+    }
+}
+
+/// What the client prints of a node on which the story was played.
+fn check(output: &Output) {
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let of = |filter: &str| {
+        let lines = lines.iter().filter(|line| line["filter"] == filter);
+        lines.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(lines[0]["status"]["max_flows"], 1023, "{text}");
+    assert_eq!(lines[0]["status"]["has_flows"], true, "{text}");
+    let denied = of("denied names");
+    assert_eq!(denied.len(), 1, "{text}");
+    assert_eq!(denied[0]["summary"], "DNS Query x.evil.test. A");
+    assert_eq!(denied[0]["pod"], "client");
+    let answers = of("answers");
+    let answer = "DNS Answer \"198.18.0.1\" TTL: 30 (Proxy web.example.com. A)";
+    assert!(answers.iter().any(|it| it["summary"] == answer), "{text}");
+    let to_web = of("to web");
+    assert_eq!(to_web[0]["summary"], "TCP Flags: SYN", "{text}");
+    assert_eq!(to_web[0]["names"][0], "web.example.com", "{text}");
+    let refused = lines
+        .iter()
+        .find(|line| line["refused"].is_string())
+        .unwrap();
+    assert_eq!(refused["refused"], "INVALID_ARGUMENT", "{text}");
+    assert!(
+        refused["why"].as_str().unwrap().contains("source_ip"),
+        "{text}"
+    );
+    for event in ["AGENT_STARTED", "POLICY_UPDATED", "ENDPOINT_CREATED"] {
+        assert!(
+            lines.iter().any(|line| line["agent"] == event),
+            "{event}: {text}"
+        );
+    }
+}
+
+#[test]
+fn a_client_in_another_language_reads_flows_over_the_unix_socket() {
+    let stage = Stage::new();
+    let daemon = stage.daemon(&["--hubble-event-buffer-capacity", "1023"]);
+    stage.play();
+    let socket = daemon.path("hubble.sock");
+    let mode = fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    check(&stage.ask(&[&format!("unix://{}", socket.display())]));
+}
+
+/// The files of a certificate that an authority gave.
+fn files(folder: &Path) -> [PathBuf; 3] {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "the authority of a test");
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new([NAME.to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &authority).unwrap();
+    let texts = [
+        ("ca.crt", authority.pem()),
+        ("tls.crt", certificate.pem()),
+        ("tls.key", key.serialize_pem()),
+    ];
+    texts.map(|(name, text)| {
+        let path = folder.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    })
+}
+
+#[test]
+fn over_tcp_both_sides_show_a_certificate() {
+    let stage = Stage::new();
+    let folder = tempfile::tempdir().unwrap();
+    let [authority, certificate, key] = files(folder.path());
+    let [authority, certificate, key] =
+        [&authority, &certificate, &key].map(|it| it.to_str().unwrap());
+    let address = "127.0.0.1:4244";
+    let daemon = stage.daemon(&[
+        "--hubble-event-buffer-capacity",
+        "1023",
+        "--hubble-listen-address",
+        address,
+        "--hubble-tls-cert-file",
+        certificate,
+        "--hubble-tls-key-file",
+        key,
+        "--hubble-tls-client-ca-files",
+        authority,
+    ]);
+    stage.play();
+    check(&stage.ask(&[address, authority, certificate, key, NAME]));
+    let stranger = stage.ask(&[address]);
+    assert!(!stranger.status.success(), "{stranger:?}");
+    drop(daemon);
+}
+
+#[test]
+fn a_file_gets_the_flows_that_it_wants() {
+    let stage = Stage::new();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("flows.json");
+    let daemon = stage.daemon(&[
+        "--hubble-export-file-path",
+        file.to_str().unwrap(),
+        "--hubble-export-allowlist",
+        r#"{"verdict":["DROPPED"],"protocol":["dns"]}"#,
+        "--hubble-export-fieldmask",
+        "verdict,l7.dns.query",
+    ]);
+    stage.play();
+    let text = fs::read_to_string(&file).unwrap();
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 1, "{text}");
+    let expected = serde_json::json!({
+        "verdict": "DROPPED",
+        "l7": { "dns": { "query": "x.evil.test." } },
+    });
+    assert_eq!(lines[0]["flow"], expected);
+    let status = daemon.status().unwrap();
+    assert_eq!(status["flows"]["file"]["written"], 1, "{status:#}");
+    let wrong = [
+        "run",
+        "--flow-log",
+        "x",
+        "--hubble-export-allowlist",
+        "{\"nope\":1}",
+    ];
+    let output = daemon.namegate(&wrong).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
