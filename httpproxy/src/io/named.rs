@@ -123,12 +123,13 @@ impl<H: Host> Connection<H> {
                         return Err(End::Reset);
                     }
                 }
-                () = self.server.is_near(), if !self.server.is_up => {
-                    if self.server.settle().is_err() {
-                        return Err(self.unreachable());
+                () = self.server.moves(early.hears()) => {
+                    if !self.server.is_up {
+                        if self.server.settle().is_err() {
+                            return Err(self.unreachable());
+                        }
+                        continue;
                     }
-                }
-                () = self.server.speaks(), if self.server.is_up && early.hears() => {
                     last = now;
                     let heard = early.hear(&self.server).await;
                     if heard.is_err() || early.pass(&mut self.client).is_err() {

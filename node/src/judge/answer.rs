@@ -6,7 +6,7 @@ use policy::http::{HeaderLine, Path, Request};
 use policy::{
     Decision, Direction, EndpointId, EntryVerdict, FlowKey, HttpDecision, L4Protocol, LabelSet,
     LocalEndpoint, NameBinding, PeerRef, Proxy, Question as DnsQuestion, RuleOrigin,
-    ServiceFrontend, TlsDenied,
+    ServiceFrontend, TlsDenied, TlsRule,
 };
 
 use super::question::{HttpQuestion, L7Question, Proto, Question};
@@ -391,8 +391,11 @@ impl Flow<'_> {
     ) -> bool {
         let (snapshot, port) = (&self.world.snapshot, self.question.port);
         let access = snapshot.http_access(subject, direction, peer, port);
+        // Whether the certificate is of that name, only the daemon knows.
+        let rules = snapshot.tls_rules(subject, direction, (peer, port));
+        let ends = |rule: &TlsRule| rule.terminating.is_some() && rule.covers(name);
         let permit = snapshot.permit_tls((subject, direction), (peer, port), &access, Some(name));
-        !matches!(permit, Err(TlsDenied::Name | TlsDenied::NotBound))
+        rules.iter().any(ends) || !matches!(permit, Err(TlsDenied::Name | TlsDenied::NotBound))
     }
 
     /// That the flow is bound to names, and how strictly.
@@ -423,7 +426,13 @@ impl Flow<'_> {
         asked: &HttpQuestion,
     ) -> bool {
         let snapshot = &self.world.snapshot;
-        let access = snapshot.http_access(subject, direction, peer, self.question.port);
+        let port = self.question.port;
+        let rules = snapshot.tls_rules(subject, direction, (peer, port));
+        let name = asked.sni.as_deref().or(asked.host.as_deref());
+        let access = match name.filter(|_| rules.iter().any(|rule| rule.terminating.is_some())) {
+            Some(name) => snapshot.http_access_in_tls(subject, direction, (peer, port), name),
+            None => snapshot.http_access(subject, direction, peer, port),
+        };
         let Ok(path) = Path::parse(asked.path.as_bytes()) else {
             return false;
         };

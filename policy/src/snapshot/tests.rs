@@ -9,6 +9,7 @@ mod l7;
 mod laws;
 mod oracle;
 mod scene;
+mod tls;
 
 use scene::*;
 
