@@ -217,6 +217,7 @@ spec:
             workload,
             addresses: vec![origin.client.ip()],
             audit: false,
+            is_redirectable: true,
         }],
         ..Cast::default()
     };

@@ -7,6 +7,7 @@ mod detect;
 pub(crate) mod host;
 mod http1;
 mod lane;
+mod named;
 mod places;
 pub(crate) mod server;
 mod stream;

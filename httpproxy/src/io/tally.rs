@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::core::record::Verdict;
-use crate::told::Refusal;
+use crate::told::{Refusal, Said};
 
 /// The counters of the HTTP path; all workers share them.
 #[derive(Debug, Default)]
@@ -26,6 +26,10 @@ pub struct Counters {
     denied: AtomicU64,
     malformed: AtomicU64,
     refusals: [AtomicU64; Refusal::ALL.len()],
+    /// Connections that are bound to names: TLS to one of them, TLS to none, and others.
+    fitting: AtomicU64,
+    unfitting: AtomicU64,
+    opaque: AtomicU64,
 }
 
 /// What is counted and no refusal.
@@ -58,6 +62,15 @@ impl Counters {
         if let Some(counter) = self.refusals.get(refusal as usize) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    pub(super) fn bound(&self, said: &Said) {
+        let counter = match said {
+            Said::Server { fits: true, .. } => &self.fitting,
+            Said::Server { fits: false, .. } | Said::Unfit(_) => &self.unfitting,
+            Said::Nothing => &self.opaque,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn request(&self, verdict: &Verdict) {
@@ -95,6 +108,14 @@ impl Counters {
         let refusals = Refusal::ALL.iter().zip(&self.refusals);
         let refusals = refusals
             .map(move |(refusal, counter)| ("http_refused_total", refusal.word(), read(counter)));
-        connections.chain(requests).chain(refusals)
+        let bound = [
+            ("allowed", &self.fitting),
+            ("not-allowed", &self.unfitting),
+            ("opaque", &self.opaque),
+        ];
+        let bound = bound
+            .into_iter()
+            .map(move |(word, counter)| ("http_name_binding_total", word, read(counter)));
+        connections.chain(requests).chain(refusals).chain(bound)
     }
 }

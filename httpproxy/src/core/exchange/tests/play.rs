@@ -57,6 +57,7 @@ impl Rules {
                 },
                 addresses: vec!["10.0.0.2".parse().unwrap()],
                 audit: false,
+                is_redirectable: true,
             }],
             ..Cast::default()
         };
