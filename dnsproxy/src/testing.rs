@@ -203,7 +203,7 @@ spec:
     .replace("PORT", &origin.server.port().to_string());
     let loaded = policy::load(&[Source {
         path: "all.yaml".into(),
-        text: policy.into(),
+        text: policy,
     }]);
     let workload = Workload {
         namespace: "default".into(),

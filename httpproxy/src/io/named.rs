@@ -137,14 +137,8 @@ impl<H: Host> Connection<H> {
                     }
                 }
                 _ = self.changes.changed() => {
-                    self.look_again();
-                    match self.access.opaque() {
-                        Opaque::Bound(..) => {}
-                        Opaque::Allowed => spoken = Some(Spoken::Opaque),
-                        Opaque::Denied => {
-                            self.proxy.counters.count(Count::Cut);
-                            return Err(End::Reset);
-                        }
+                    if self.is_free_now()? {
+                        spoken = Some(Spoken::Opaque);
                     }
                 }
                 () = tokio::time::sleep(deadline - now) => {}
@@ -153,13 +147,26 @@ impl<H: Host> Connection<H> {
         }
     }
 
+    /// Whether the policy that is in force now asks for no name any more.
+    fn is_free_now(&mut self) -> Result<bool, End> {
+        self.look_again();
+        match self.access.opaque() {
+            Opaque::Bound(..) => Ok(false),
+            Opaque::Allowed => Ok(true),
+            Opaque::Denied => {
+                self.proxy.counters.count(Count::Cut);
+                Err(End::Reset)
+            }
+        }
+    }
+
     /// What the client's octets are that came so far.
     fn known(&mut self, first: &mut First) -> Result<Option<Spoken>, End> {
-        let sniffed = match sniff_anything(&first.octets) {
-            // Whatever is written in so long a line, it may become a request.
-            Sniffed::NeedMore if first.octets.len() > START_LINE_OCTETS_MAX => Sniffed::Http1,
-            sniffed => sniffed,
-        };
+        let mut sniffed = sniff_anything(&first.octets);
+        // Whatever is written in so long a line, it may become a request.
+        if sniffed == Sniffed::NeedMore && first.octets.len() > START_LINE_OCTETS_MAX {
+            sniffed = Sniffed::Http1;
+        }
         match first.spoken_as(sniffed) {
             Ok(Some(spoken)) => Ok(Some(spoken)),
             Ok(None) if first.is_over && sniffed == Sniffed::Tls => {

@@ -69,6 +69,8 @@ pub(super) const TCP: u8 = 6;
 
 /// What happens, and by which rule.
 pub(super) type What = (EntryVerdict, RuleId);
+/// Ports that an item opens for what says a name that it allows.
+type BoundPorts = (L4Key, RuleId, NameBinding);
 
 impl Enforcement {
     fn of(regime: Regime, items: &[CompiledItem]) -> Self {
@@ -237,11 +239,10 @@ impl DirectionPolicy {
             false => NameBinding::Enforce,
         };
         let binding = item.prepared.name_binding.unwrap_or(self.name_binding);
-        match binding.min(most) {
-            // Nobody could look, and it passes in any case.
-            NameBinding::Audit if !self.is_redirectable => NameBinding::Off,
-            binding => binding,
-        }
+        let binding = binding.min(most);
+        // Nobody could look, and it passes in any case.
+        let is_idle = binding == NameBinding::Audit && !self.is_redirectable;
+        if is_idle { NameBinding::Off } else { binding }
     }
 
     /// Whether every denial is told and let pass.
@@ -346,7 +347,7 @@ impl DirectionPolicy {
     fn bind(
         &self,
         merged: &mut BTreeMap<L4Key, What>,
-        (said, bound): (&[(L4Key, What)], &[(L4Key, RuleId, NameBinding)]),
+        (said, bound): (&[(L4Key, What)], &[BoundPorts]),
     ) {
         let said = said.iter().map(|(key, what)| (key, what));
         let free = self.for_any.iter().chain(said);

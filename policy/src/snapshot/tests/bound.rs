@@ -25,6 +25,12 @@ fn labels(scene: &Scene, names: &[&str]) -> LabelSet {
     snapshot.learned_labels(subject(), names.iter(), address(OK))
 }
 
+/// Policies, protocol and port, what is expected when bound and when not.
+type PortRow<'a> = (&'a [&'a str], (u8, u16), &'a str, &'a str);
+
+/// Policies with their annotations, what holds at the node, whether it can be redirected, what binds.
+type ModeRow<'a> = (&'a [(&'a str, &'a str)], Options, bool, Option<NameBinding>);
+
 /// What becomes of TLS to this server, and of a request of this host: `Ok` is what was found.
 type Said = Result<Option<Bound>, TlsDenied>;
 
@@ -120,7 +126,7 @@ fn only_tcp_that_nothing_else_lets_pass_goes_to_the_proxy() {
     let observed =
         "enableDefaultDeny: {egress: false}, egress: [{toFQDNs: [{matchName: ok.test}]}]";
     #[rustfmt::skip]
-    let rows: &[(&[&str], (u8, u16), &str, &str)] = &[
+    let rows: &[PortRow<'_>] = &[
         (&[NAMED], (TCP, 443), "R / L3-L4", "A / L3-Only"),
         (&[NAMED], (TCP, 1), "R / L3-L4", "A / L3-Only"),
         (&[NAMED], (TCP, 65_535), "R / L3-L4", "A / L3-Only"),
@@ -215,7 +221,7 @@ fn the_least_strict_rule_decides_and_a_policy_says_otherwise_than_the_node() {
     );
     let found = |mode| Some((mode, mode != NameBinding::Enforce));
     #[rustfmt::skip]
-    let rows: &[(&[(&str, &str)], Options, bool, Option<NameBinding>)] = &[
+    let rows: &[ModeRow<'_>] = &[
         (&[("", NAMED)], slack, true, None),
         (&[(enforce, NAMED)], slack, true, Some(NameBinding::Enforce)),
         (&[(audit, NAMED)], slack, true, Some(NameBinding::Audit)),

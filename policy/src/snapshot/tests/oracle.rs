@@ -110,12 +110,9 @@ impl World<'_> {
                 assert_eq!(access.permit(&request), None);
                 refused
             }
-            decision => {
-                assert!(
-                    matches!(decision, HttpDecision::Allowed { .. }),
-                    "{decision:?}"
-                );
-                let permit = access.permit(&request).unwrap();
+            decision @ (HttpDecision::Allowed { .. } | HttpDecision::Denied) => {
+                assert_ne!(decision, HttpDecision::Denied);
+                let permit = access.permit(&request)?;
                 let bound = permit.bound();
                 assert_eq!(permit.is_audited(), bound.is_some_and(|bound| !bound.fits));
                 bound
