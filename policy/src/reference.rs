@@ -574,11 +574,8 @@ fn names_of(rule: &PortRule) -> Option<&NameList> {
 }
 
 fn is_one_port(port: &PortMatch) -> bool {
-    match port {
-        PortMatch::All => false,
-        PortMatch::Range(first, last) => first == last,
-        PortMatch::Named(_) => true,
-    }
+    matches!(port, PortMatch::Named(_))
+        || matches!(port, PortMatch::Range(first, last) if first == last)
 }
 
 fn is_of(entity: Entity, labels: &Labels) -> bool {
