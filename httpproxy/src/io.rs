@@ -5,6 +5,7 @@ mod connection;
 mod detect;
 pub(crate) mod host;
 mod http1;
+mod http2;
 mod lane;
 mod places;
 pub(crate) mod server;

@@ -35,7 +35,7 @@ pub(super) struct Connection<H: Host> {
     pub(super) client: Stream,
     pub(super) server: Server,
     pub(super) access: Access,
-    seen: Option<LabelSet>,
+    pub(super) seen: Option<LabelSet>,
     pub(super) changes: watch::Receiver<()>,
     /// When it is to end in order, and when at once.
     pub(super) stop: CancellationToken,
@@ -178,10 +178,7 @@ impl<H: Host> Connection<H> {
             }
             Ok(Spoken::Opaque) => self.opaque(&first.octets).await,
             Ok(Spoken::Http1) => self.http1(first).await,
-            Ok(Spoken::Http2) => match self.access.opaque() {
-                Opaque::Allowed => self.opaque(&first.octets).await,
-                Opaque::Denied => End::Refused(Refusal::Http2),
-            },
+            Ok(Spoken::Http2) => self.http2(first).await,
         };
         if let End::Refused(refusal) = end {
             self.proxy.counters.refusal(refusal);

@@ -8,8 +8,8 @@ use flow::{
     Verdict,
 };
 use httpproxy::{
-    By, Denied, End, EndRecord, News, Note, Redirected, Refused, RequestRecord, ResponseRecord,
-    Told, TunnelEnd, TunnelEnded, Version, Why,
+    By, Denied, End, EndRecord, News, Note, Protocol, Redirected, Refused, RequestRecord,
+    ResponseRecord, Told, TunnelEnd, TunnelEnded, Why,
 };
 use policy::{L4Protocol, RuleId};
 
@@ -252,7 +252,7 @@ fn message(request: &RequestRecord, kind: MessageKind, headers: Vec<HttpHeader>)
         code: 0,
         method: request.method.as_str().into(),
         url: request.url.as_str().into(),
-        protocol: request.version.map_or("HTTP/1.1", Version::text).into(),
+        protocol: request.version.map_or("HTTP/1.1", Protocol::text).into(),
         headers,
     }
 }
