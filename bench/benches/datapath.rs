@@ -143,7 +143,12 @@ fn ordinary() -> Result<Vec<Path>> {
         sent("new flow, allowed", out(TCP, 1_000, 80).bytes(), NEXT),
         sent("new flow, denied", out(TCP, 1_000, 81).bytes(), SHOT),
         sent("known flow, TCP", known.bytes(), NEXT),
-        at("its reply", to_endpoint, known.answer().bytes(), NEXT),
+        at(
+            "its reply",
+            to_endpoint,
+            known.answer().flags(ACK).bytes(),
+            NEXT,
+        ),
         sent("known flow, UDP", out(UDP, 1_000, 80).bytes(), NEXT),
     ])
 }

@@ -543,11 +543,8 @@ fn secs_since(then: u64, now: u64) -> Field {
 }
 
 fn direction_word(direction: u8) -> Field {
-    Field::Word(if direction == EGRESS {
-        "egress"
-    } else {
-        "ingress"
-    })
+    let is_out = direction == EGRESS;
+    Field::Word(if is_out { "egress" } else { "ingress" })
 }
 
 /// A protocol without a word keeps its number.

@@ -9,11 +9,13 @@
 
 mod common;
 
+use std::cell::Cell;
+
 use bpf_redirect::Hook;
-use bpf_redirect_common::{CT_MAX, CT_PER_ENDPOINT_MAX, GATE_MAC, Kind, Mark, Verdict};
+use bpf_redirect_common::{CT_MAX, CT_PER_ENDPOINT_MAX, CtValue, GATE_MAC, Kind, Mark, Verdict};
 use common::{
-    Bench, ENDPOINT, GATEWAY_MAC, HOST_MAC, NEXT, Packet, REDIRECT, SHOT, WORKLOAD_MAC, entry, out,
-    v4, v6,
+    Bench, ENDPOINT, GATEWAY_MAC, HOST_MAC, NEXT, Packet, REDIRECT, SHOT, WORKLOAD_MAC, entry,
+    open_ingress, out, v4, v6,
 };
 
 const TCP: u8 = 6;
@@ -75,6 +77,100 @@ fn an_allowed_flow_passes_and_so_do_its_replies() {
             Hook::FromEndpoint,
             &syn.clone().flags(0x10),
             (NEXT, ""),
+        );
+    }
+}
+
+/// Most packets of a known flow are read in place and pass by one look-up; what makes one special counts all
+/// the same.
+#[test]
+fn a_packet_of_a_known_flow_is_no_less_looked_at() {
+    const ACK: u8 = 0x10;
+    for server in [v4(3), v6(3)] {
+        let mut bench = guarded();
+        let syn = out(server, TCP, 80);
+        check(&mut bench, Hook::FromEndpoint, &syn, (NEXT, ""));
+        let known = syn.flags(ACK);
+        check(&mut bench, Hook::FromEndpoint, &known, (NEXT, ""));
+        let with_mac = |source_mac| Packet {
+            source_mac,
+            ..known.clone()
+        };
+        let from = |source| Packet {
+            source,
+            ..known.clone()
+        };
+        let foreign = if server.is_ipv4() { v4(9) } else { v6(9) };
+        let to = |destination| Packet {
+            destination,
+            ..known.clone()
+        };
+        for (packet, want) in [
+            (with_mac(HOST_MAC), (SHOT, "invalid-source-mac")),
+            (from(foreign), (SHOT, "invalid-source-ip")),
+            (to(foreign), (SHOT, "policy-denied")),
+            (known.clone().flags(0x02).with_port(40_001), (NEXT, "")),
+        ] {
+            check(&mut bench, Hook::FromEndpoint, &packet, want);
+        }
+        // Cut short: no flags, and then no ports.
+        for octets in [7, 14] {
+            let whole = known.bytes();
+            let cut = &whole[..whole.len() - octets];
+            let (code, _, _) = bench
+                .datapath
+                .try_packet(Hook::FromEndpoint, cut, 0)
+                .unwrap();
+            assert_eq!(code, SHOT, "{server} without {octets}");
+        }
+        // What the proxy asked for goes before the flow that has the same tuple.
+        check(
+            &mut bench,
+            Hook::ToEndpoint,
+            &known.answer().flags(ACK),
+            (NEXT, ""),
+        );
+        let mark = Mark::new(Kind::Upstream, ENDPOINT).unwrap();
+        let asked = (SHOT, "no-next-hop"); // which is noted before
+        check(&mut bench, Hook::NodeEnd, &with_mac(mark.to_mac()), asked);
+        check(
+            &mut bench,
+            Hook::ToEndpoint,
+            &known.answer().flags(ACK),
+            (REDIRECT, ""),
+        );
+    }
+}
+
+#[test]
+fn the_end_of_a_known_flow_is_noted_and_what_is_forgotten_is_judged_anew() {
+    const ACK: u8 = 0x10;
+    for server in [v4(3), v6(3)] {
+        let mut bench = guarded();
+        let syn = out(server, TCP, 80);
+        check(&mut bench, Hook::FromEndpoint, &syn, (NEXT, ""));
+        let known = syn.flags(ACK);
+        check(&mut bench, Hook::FromEndpoint, &known, (NEXT, ""));
+        let end = known.clone().flags(ACK | 0x01);
+        check(&mut bench, Hook::FromEndpoint, &end, (NEXT, ""));
+        let closed = Cell::new(0);
+        bench
+            .datapath
+            .sweep_flows(|_, value| {
+                closed.set(closed.get() + (value.state & CtValue::LOCAL_CLOSED));
+                true
+            })
+            .unwrap();
+        assert_eq!(closed.get(), CtValue::LOCAL_CLOSED, "{server}");
+        bench
+            .ledger
+            .reload(vec![open_ingress()], &[], |_| Vec::new())
+            .unwrap();
+        check(
+            &mut bench,
+            Hook::FromEndpoint,
+            &known,
+            (SHOT, "policy-denied"),
         );
     }
 }

@@ -1,6 +1,7 @@
 //! Sockets: connections that come redirected, and those in a client's name.
 
 pub(crate) mod access;
+mod bound;
 mod connection;
 mod detect;
 pub(crate) mod host;
@@ -11,4 +12,5 @@ mod places;
 pub(crate) mod server;
 mod stream;
 pub(crate) mod tally;
+mod terminate;
 mod tunnel;

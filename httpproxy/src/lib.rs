@@ -4,6 +4,8 @@
 //! ([`ClientHelloReader`]), and, on an HTTP/1 connection, what may go where ([`Connection`]). It knows
 //! no socket and no clock; time is an argument, and who judges is one too ([`Judge`]). A request goes
 //! upstream only with a [`policy::http::HttpPermit`], which only a policy's "yes" makes.
+//!
+//! Where a rule says so, TLS is ended here and begun anew to the server, with what [`tls`] holds.
 #![forbid(unsafe_code)]
 
 mod core;
@@ -12,6 +14,7 @@ mod io;
 pub mod limits;
 #[cfg(test)]
 mod testing;
+pub mod tls;
 mod told;
 
 pub use core::client_hello::{BadHello, ClientHello, ClientHelloReader, HelloState};

@@ -13,6 +13,8 @@ pub const CONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 pub const DETECT_WAIT_MAX: Duration = Duration::from_secs(15);
 /// How long a ClientHello may take from its first octet; then the connection is reset.
 pub const HELLO_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a handshake of TLS that is ended or begun here may take, on each side; then it has failed.
+pub const TLS_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Octets of a tunnel, in one direction, after which what follows goes through a pipe.
 pub const TUNNEL_BULK_AFTER_OCTETS: u64 = 1 << 20;
 /// Octets of a body that are still to come, from which on they go through a pipe.

@@ -211,3 +211,36 @@ pub(crate) fn check_corpus<'a>(target: &str, cases: impl IntoIterator<Item = (&'
         "missing or old, written now: {written:?}"
     );
 }
+
+/// Who issues certificates.
+pub(crate) struct Authority {
+    key: rcgen::KeyPair,
+    certificate: rcgen::Certificate,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let certificate = parameters.self_signed(&key).unwrap();
+        Self { key, certificate }
+    }
+
+    /// Its own certificate, as PEM.
+    pub(crate) fn pem(&self) -> Vec<u8> {
+        self.certificate.pem().into()
+    }
+
+    /// A certificate of a server with these names, and its key, both as PEM.
+    pub(crate) fn issue(&self, names: &[&str]) -> (Vec<u8>, Vec<u8>) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let issuer = rcgen::Issuer::new(authority, &self.key);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let own = rcgen::CertificateParams::new(names).unwrap();
+        let own = own.signed_by(&key, &issuer).unwrap();
+        (own.pem().into(), key.serialize_pem().into())
+    }
+}

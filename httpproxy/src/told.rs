@@ -56,7 +56,7 @@ pub enum TunnelEnded {
     Stopped,
 }
 
-/// A connection that was refused: nothing of it was sent on.
+/// A connection that was refused: nothing of what its client said was sent on.
 #[derive(Clone, Debug)]
 pub struct Refused {
     /// When.
@@ -67,6 +67,8 @@ pub struct Refused {
     pub refusal: Refusal,
     /// The server that a ClientHello named.
     pub server_name: Option<String>,
+    /// What else there is to say: the error of TLS, as it says it.
+    pub remark: Option<String>,
 }
 
 /// Why a connection is refused.
@@ -88,11 +90,23 @@ pub enum Refusal {
     Http2Abuse,
     /// Too many connections.
     Full,
+    /// The rules that end TLS have no certificate for the server that a client names.
+    NoCertificate,
+    /// The client offers no protocol that is served.
+    Alpn,
+    /// A client's handshake fails, where its TLS is ended.
+    ClientTls,
+    /// The server's certificate is not one of the server that is meant.
+    ServerCertificate,
+    /// The server's handshake fails otherwise.
+    ServerTls,
+    /// The server asks for a client's certificate, which can't be passed on.
+    ClientCertificate,
 }
 
 impl Refusal {
     /// All of them, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 14] = [
         Self::ServerName,
         Self::BadHello,
         Self::TlsForHttp,
@@ -101,6 +115,12 @@ impl Refusal {
         Self::Silent,
         Self::Http2Abuse,
         Self::Full,
+        Self::NoCertificate,
+        Self::Alpn,
+        Self::ClientTls,
+        Self::ServerCertificate,
+        Self::ServerTls,
+        Self::ClientCertificate,
     ];
 
     /// The word in counters and events.
@@ -115,6 +135,12 @@ impl Refusal {
             Self::Silent => "nothing-said-in-time",
             Self::Http2Abuse => "http2-abuse",
             Self::Full => "too-many-connections",
+            Self::NoCertificate => "no-certificate-for-server-name",
+            Self::Alpn => "no-protocol-in-common",
+            Self::ClientTls => "client-tls-failed",
+            Self::ServerCertificate => "server-certificate-refused",
+            Self::ServerTls => "server-tls-failed",
+            Self::ClientCertificate => "server-asks-for-client-certificate",
         }
     }
 }

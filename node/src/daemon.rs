@@ -17,6 +17,7 @@ use anyhow::{Context, Result};
 use bpf_redirect::{Attachment, Datapath, HookMode, Journal, Pins};
 use bpf_redirect_common::{Aggregation, CtKey, CtValue, EGRESS};
 use fqdn_cache::Lifetimes;
+use httpproxy::tls::TlsSecrets;
 use observer::{Export, FileSink, SharedRing};
 use policy::{Compiler, EndpointId, Identities, Options, PolicySet, Problem};
 use transport::{Gate, LinkError, NetNs, Netlink};
@@ -100,6 +101,8 @@ pub(crate) struct Daemon {
     /// Endpoints whose names are asked for on the host.
     pub(crate) resolved_on_host: BTreeSet<String>,
     policies: PolicySet,
+    /// What the TLS contexts of those name.
+    secrets: Arc<TlsSecrets>,
     compiler: Compiler,
     /// The number of policies in force.
     pub(crate) policy_count: usize,
@@ -123,15 +126,7 @@ impl Daemon {
         mut identities: Identities,
         remembered: Remembered,
     ) -> Result<Self> {
-        let lock = Lock::take().map_err(|holder| {
-            let who = holder.map_or_else(
-                || "another process".to_owned(),
-                |pid| format!("process {pid}"),
-            );
-            anyhow::anyhow!(
-                "{who} guards this network namespace already; one Namegate is enough for all of it"
-            )
-        })?;
+        let lock = take_lock()?;
         let (pins, inherited) = open_pins(&setup)?;
         let has_heir = inherited.is_some();
         let inherited = inherited.unwrap_or_default();
@@ -195,6 +190,7 @@ impl Daemon {
             routers: BTreeSet::new(),
             resolved_on_host: BTreeSet::new(),
             policies: PolicySet::default(),
+            secrets: Arc::default(),
             compiler: Compiler::new(),
             policy_count: 0,
             host_addresses: own_addresses()?,
@@ -213,9 +209,10 @@ impl Daemon {
         self.setup.pins.as_deref()
     }
 
-    /// Takes other policies, which come into force with [`Daemon::enforce`].
-    pub(crate) fn set_policies(&mut self, policies: PolicySet) {
+    /// Takes other policies with the certificates that they name, which come into force with [`Daemon::enforce`].
+    pub(crate) fn set_policies(&mut self, policies: PolicySet, secrets: Arc<TlsSecrets>) {
         self.policies = policies;
+        self.secrets = secrets;
     }
 
     /// Takes another roster, which comes under policy with [`Daemon::enforce`]. Says whether anything is
@@ -256,6 +253,8 @@ impl Daemon {
         if let Err(error) = self.datapath.shift_addresses(&table, &fronts) {
             tracing::error!("while policy changes, addresses may be judged by both: {error}");
         }
+        // Before the rules that name them.
+        self.http.set_secrets(Arc::clone(&self.secrets));
         self.learner.set_snapshot(snapshot);
         self.guards.reload(&self.learner);
         self.guards
@@ -452,6 +451,19 @@ fn open_file(export: Export) -> Result<Arc<FileSink>> {
     let file = FileSink::start(export, node_name().into(), now)
         .with_context(|| format!("flows for {}", path.display()))?;
     Ok(Arc::new(file))
+}
+
+/// One daemon for each network namespace.
+fn take_lock() -> Result<Lock> {
+    Lock::take().map_err(|holder| {
+        let who = holder.map_or_else(
+            || "another process".to_owned(),
+            |pid| format!("process {pid}"),
+        );
+        anyhow::anyhow!(
+            "{who} guards this network namespace already; one Namegate is enough for all of it"
+        )
+    })
 }
 
 /// The node's name in events.

@@ -132,7 +132,7 @@ fn tell_step(
         step.number,
         errors.join("\n")
     );
-    daemon.set_policies(loaded.set);
+    daemon.set_policies(loaded.set, std::sync::Arc::default());
     daemon
         .enforce()
         .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;

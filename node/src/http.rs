@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use bpf_redirect::{Datapath, Listening};
 use bpf_redirect_common::Address;
+use httpproxy::tls::TlsSecrets;
 use httpproxy::{Counters, Host, HttpServer, Party, Proxy, Redirected, Scope, Settings, Stages};
 use policy::{Direction, EndpointId, Identity, L4Protocol, LabelSet, Snapshot};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -25,6 +26,7 @@ struct NodeHost {
     learner: SharedLearner,
     news: NewsSink,
     endpoints: ArcSwap<BTreeSet<IpAddr>>,
+    secrets: ArcSwap<TlsSecrets>,
 }
 
 impl Host for NodeHost {
@@ -52,11 +54,29 @@ impl Host for NodeHost {
             snapshot,
             parties,
             port,
+            secrets: self.secrets.load_full(),
         }
     }
 
     fn is_endpoint(&self, address: IpAddr) -> bool {
         self.endpoints.load().contains(&address)
+    }
+
+    fn names(&self, redirected: &Redirected) -> Vec<String> {
+        let ip = match redirected.direction {
+            Direction::Egress => redirected.server.ip(),
+            Direction::Ingress => return Vec::new(), // a client has no name to verify
+        };
+        let names = self
+            .learner
+            .with_knowledge(redirected.endpoint, |knowledge| {
+                let names = knowledge.cache.names_of(ip).map(|name| {
+                    let text = name.to_string();
+                    text.strip_suffix('.').unwrap_or(&text).to_owned()
+                });
+                names.collect()
+            });
+        names.unwrap_or_default()
     }
 
     fn wall(&self) -> SystemTime {
@@ -119,6 +139,7 @@ impl HttpThreads {
             learner: Arc::clone(learner),
             news,
             endpoints: ArcSwap::default(),
+            secrets: ArcSwap::default(),
         };
         let proxy = Arc::new(Proxy::new(host, gate.gate_end.index, settings));
         let servers = gate
@@ -150,6 +171,11 @@ impl HttpThreads {
     /// What is counted.
     pub(crate) fn counters(&self) -> &Counters {
         &self.proxy.counters
+    }
+
+    /// Takes other certificates. Connections go on with those that they began with.
+    pub(crate) fn set_secrets(&self, secrets: Arc<TlsSecrets>) {
+        self.proxy.host.secrets.store(secrets);
     }
 
     /// Says that another policy is in force, and which addresses are endpoints' here.

@@ -181,8 +181,10 @@ impl Keeper {
 
     /// Who keeps them, for people.
     pub(crate) fn who(&self) -> String {
+        if self.has_complained {
+            return "nobody".to_owned();
+        }
         match &self.way {
-            _ if self.has_complained => "nobody".to_owned(),
             Way::Systemd => "systemd".to_owned(),
             Way::Holder(Some(holder)) => format!("process {}", holder.pid()),
             Way::Holder(None) => "nobody".to_owned(),

@@ -30,6 +30,7 @@ mod refresh;
 mod remembered;
 mod resolver;
 mod run;
+mod secrets;
 mod serving;
 mod state;
 mod status;

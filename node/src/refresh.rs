@@ -138,8 +138,8 @@ mod tests {
         assert_eq!(
             due,
             [
-                (name("other.io"), TYPE_A),
                 (name("soon.io"), TYPE_A),
+                (name("other.io"), TYPE_A),
                 (name("soon.io"), TYPE_AAAA)
             ]
         );

@@ -8,6 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use httpproxy::tls::TlsSecrets;
 use policy::{Feature, Loader, PolicySet, Problem};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -19,6 +20,7 @@ use crate::exit::{BAD_CONFIG, Exit};
 use crate::files::{TextFile, read_folder};
 use crate::keeper::{Keeper, Manager};
 use crate::observing::{ObserverThread, Observing};
+use crate::secrets;
 use crate::state::{StateDir, Writer};
 use crate::watch::FolderWatch;
 
@@ -28,6 +30,7 @@ pub(crate) struct Options {
     pub(crate) setup: Setup,
     pub(crate) policy_dirs: Vec<PathBuf>,
     pub(crate) endpoint_dir: PathBuf,
+    pub(crate) tls_secrets: Option<PathBuf>,
     pub(crate) state_dir: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) observing: Observing,
@@ -141,7 +144,8 @@ impl Service {
             )
         };
         let mut loader = Loader::new();
-        let (policies, problems) = read_policies(&options.policy_dirs, &mut loader)?;
+        let (policies, mut problems) = read_policies(&options.policy_dirs, &mut loader)?;
+        let secrets = read_secrets(&policies, &options, &mut problems);
         say_problems(&problems);
         if problems.iter().any(Problem::is_error) {
             return Err(unusable());
@@ -160,7 +164,7 @@ impl Service {
             state.identities(),
             state.remembered(),
         )?;
-        daemon.set_policies(policies);
+        daemon.set_policies(policies, secrets);
         daemon.set_roster(roster);
         let mut service = Self {
             options,
@@ -225,7 +229,8 @@ impl Service {
             .map(PathBuf::as_path)
             .collect();
         dirs.push(&self.options.endpoint_dir);
-        FolderWatch::start(&dirs, wake.clone()).context("watching the folders")
+        let deep = self.options.tls_secrets.as_deref();
+        FolderWatch::start(&dirs, deep, wake.clone()).context("watching the folders")
     }
 
     fn say_ready(&self) -> Result<()> {
@@ -355,14 +360,15 @@ impl Service {
         }
         match read_policies(&self.options.policy_dirs, &mut self.loader) {
             Err(error) => tracing::error!("policies stay as they are: {error:#}"),
-            Ok((policies, problems)) => {
+            Ok((policies, mut problems)) => {
+                let secrets = read_secrets(&policies, &self.options, &mut problems);
                 say_problems(&problems);
                 let refused = problems.iter().any(Problem::is_error);
                 self.policy_problems = problems;
                 if refused {
                     tracing::error!("the last good policies stay in force");
                 } else {
-                    self.daemon.set_policies(policies);
+                    self.daemon.set_policies(policies, secrets);
                 }
             }
         }
@@ -388,6 +394,21 @@ impl Service {
                 tracing::error!("the last good policies stay in force");
                 self.policy_problems = problems;
             }
+        }
+    }
+}
+
+/// Reads the certificates that policies name; what can't be used is one more problem.
+fn read_secrets(
+    set: &PolicySet,
+    options: &Options,
+    problems: &mut Vec<Problem>,
+) -> Arc<TlsSecrets> {
+    match secrets::read(set, options.tls_secrets.as_deref()) {
+        Ok(secrets) => Arc::new(secrets),
+        Err(found) => {
+            problems.extend(found);
+            Arc::default()
         }
     }
 }
@@ -418,6 +439,7 @@ pub(crate) const ENFORCED: &[Feature] = &[
     Feature::PortRange,
     Feature::Http,
     Feature::ServerNames,
+    Feature::Tls,
     Feature::Authentication,
 ];
 

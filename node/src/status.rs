@@ -11,6 +11,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use serde_json::{Value, json};
 
 use crate::control::Command;
+use crate::daemon::Daemon;
 use crate::flows::{News, NewsSink};
 use crate::run::Service;
 use crate::{identities, learned, listed};
@@ -105,8 +106,6 @@ fn status(service: &Service) -> Value {
     for (name, reason, value) in counted.filter(|(_, _, value)| *value > 0) {
         http.entry(name).or_default().insert(reason, value);
     }
-    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-    let learning = &daemon.learner.counts;
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
@@ -126,16 +125,7 @@ fn status(service: &Service) -> Value {
             "by": keeper.who(),
         })),
         "http": http,
-        "learning": {
-            "installed": read(&learning.installed),
-            "refreshed": read(&learning.refreshed),
-            "untrusted_server": read(&learning.untrusted_server),
-            "unlearned": read(&learning.unlearned),
-            "evicted": read(&learning.evicted),
-            "expired": read(&learning.expired),
-            "asked_again": daemon.refreshed,
-            "identities": daemon.learner.with_identities(|identities| identities.local_count()),
-        },
+        "learning": learning(daemon),
         "datapath": {
             "hooks": match daemon.datapath.mode() { HookMode::Tcx => "tcx", HookMode::Clsact => "clsact" },
             "readable": readable,
@@ -153,5 +143,21 @@ fn status(service: &Service) -> Value {
                 json!({ "written": figures.written, "lost": figures.lost, "fault": figures.fault })
             }),
         },
+    })
+}
+
+/// What the answers taught, in numbers.
+fn learning(daemon: &Daemon) -> Value {
+    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let learning = &daemon.learner.counts;
+    json!({
+        "installed": read(&learning.installed),
+        "refreshed": read(&learning.refreshed),
+        "untrusted_server": read(&learning.untrusted_server),
+        "unlearned": read(&learning.unlearned),
+        "evicted": read(&learning.evicted),
+        "expired": read(&learning.expired),
+        "asked_again": daemon.refreshed,
+        "identities": daemon.learner.with_identities(|identities| identities.local_count()),
     })
 }

@@ -14,11 +14,15 @@ pub(crate) struct FolderWatch {
 
 impl FolderWatch {
     /// Wakes the daemon when something in a folder changes. Folders, not files: a ConfigMap swaps a
-    /// link beside them.
+    /// link beside them. Of the deep one all folders in it are watched too.
     ///
     /// # Errors
     /// If a folder can't be watched.
-    pub(crate) fn start(dirs: &[&Path], wake: Sender<Wake>) -> notify::Result<Self> {
+    pub(crate) fn start(
+        dirs: &[&Path],
+        deep: Option<&Path>,
+        wake: Sender<Wake>,
+    ) -> notify::Result<Self> {
         let mut watcher =
             notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
                 let is_change = match event {
@@ -33,6 +37,9 @@ impl FolderWatch {
             })?;
         for dir in dirs {
             watcher.watch(dir, RecursiveMode::NonRecursive)?;
+        }
+        if let Some(dir) = deep {
+            watcher.watch(dir, RecursiveMode::Recursive)?;
         }
         Ok(Self { _watcher: watcher })
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::http::HttpRule;
 use crate::names::NameList;
 use crate::sni::SniPattern;
+use crate::tls::TlsContext;
 use crate::{Family, L4Protocol};
 
 /// The port part of an item.
@@ -52,8 +53,8 @@ pub(crate) struct L7 {
     pub(crate) rules: L7Rules,
     /// `serverNames`; empty is no judgement of names.
     pub(crate) server_names: Vec<SniPattern>,
-    pub(crate) terminating_tls: Option<TlsContext>,
-    pub(crate) originating_tls: Option<TlsContext>,
+    pub(crate) terminating_tls: Option<Arc<TlsContext>>,
+    pub(crate) originating_tls: Option<Arc<TlsContext>>,
 }
 
 /// The rules of one protocol.
@@ -65,17 +66,6 @@ pub(crate) enum L7Rules {
     Dns(Arc<NameList>),
     /// Only these requests may be made; not empty.
     Http(Vec<HttpRule>),
-}
-
-/// Certificates for TLS that is ended or begun by the proxy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TlsContext {
-    pub(crate) secret_namespace: Box<str>,
-    pub(crate) secret_name: Box<str>,
-    /// The key in the secret that holds the CA, the certificate, the private key.
-    pub(crate) trusted_ca: Option<Box<str>>,
-    pub(crate) certificate: Option<Box<str>>,
-    pub(crate) private_key: Option<Box<str>>,
 }
 
 impl L7 {

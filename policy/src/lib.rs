@@ -29,6 +29,7 @@ mod schema;
 mod selector;
 mod snapshot;
 mod sni;
+mod tls;
 mod verdict;
 
 pub use address::AddressClass;
@@ -47,7 +48,8 @@ pub use schema::SCHEMA;
 pub use selector::Selector;
 pub use snapshot::{
     Compiler, Enforcement, HttpAccess, HttpDecision, Mode, Options, PeerRef, Quic, ServiceFrontend,
-    Snapshot, SniDecision,
+    Snapshot, SniDecision, TlsRule,
 };
 pub use sni::{BadSniPattern, SniPattern};
+pub use tls::{TlsContext, TlsLeg, TlsUse};
 pub use verdict::{Decision, Entry, EntryVerdict, FlowKey, MatchType, PortPrefix, Proxy, decide};

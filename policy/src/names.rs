@@ -103,6 +103,11 @@ impl NameList {
         self.texts.ends.len()
     }
 
+    /// Whether a name is among them.
+    pub(crate) fn matches(&self, name: &Name) -> bool {
+        self.set().first_match(name.as_wire()).is_some()
+    }
+
     /// Whether it holds a name with this text.
     pub(crate) fn has_text(&self, text: &str) -> bool {
         let by_text = self.by_text.get_or_init(|| {

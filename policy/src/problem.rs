@@ -74,6 +74,8 @@ pub enum Code {
     Conflict,
     /// The same key or object twice.
     Duplicate,
+    /// A secret with certificates that can't be used.
+    Secret,
     /// Warning: no server of a DNS rule can teach.
     NeverTeaches,
     /// Warning: no DNS rule can feed a `toFQDNs`.
@@ -100,6 +102,8 @@ pub enum Code {
     UnescapedDot,
     /// Warning: HTTP rules on a port of TLS that nobody terminates.
     HttpOnTlsPort,
+    /// Warning: TLS is ended, and what was in it goes on in plain text.
+    PlainUpstream,
     /// Warning: an empty rule beside others of its direction.
     EmptyBeside,
     /// Warning: rules of a direction that `policyTypes` leaves out.
@@ -120,7 +124,8 @@ impl Code {
             | Self::InvalidValue
             | Self::Missing
             | Self::Conflict
-            | Self::Duplicate => Severity::Error,
+            | Self::Duplicate
+            | Self::Secret => Severity::Error,
             Self::NeverTeaches
             | Self::NeverFed
             | Self::SelectsNothing
@@ -134,6 +139,7 @@ impl Code {
             | Self::PathWithoutSlash
             | Self::UnescapedDot
             | Self::HttpOnTlsPort
+            | Self::PlainUpstream
             | Self::EmptyBeside
             | Self::PolicyTypes
             | Self::NoEffect => Severity::Warning,
@@ -141,7 +147,7 @@ impl Code {
     }
 
     /// Every kind of fault.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::Yaml,
         Self::Limit,
         Self::UnknownField,
@@ -151,6 +157,7 @@ impl Code {
         Self::Missing,
         Self::Conflict,
         Self::Duplicate,
+        Self::Secret,
         Self::NeverTeaches,
         Self::NeverFed,
         Self::SelectsNothing,
@@ -164,6 +171,7 @@ impl Code {
         Self::PathWithoutSlash,
         Self::UnescapedDot,
         Self::HttpOnTlsPort,
+        Self::PlainUpstream,
         Self::EmptyBeside,
         Self::PolicyTypes,
         Self::NoEffect,
@@ -182,6 +190,7 @@ impl Code {
             Self::Missing => "Something that must be there is not.",
             Self::Conflict => "Parts exclude each other.",
             Self::Duplicate => "The same key or object stands twice.",
+            Self::Secret => "A secret with certificates can't be used.",
             Self::NeverTeaches => "No server of a DNS rule can teach addresses.",
             Self::NeverFed => "No DNS rule can feed a `toFQDNs`.",
             Self::SelectsNothing => "A part selects or allows nothing.",
@@ -195,6 +204,7 @@ impl Code {
             Self::PathWithoutSlash => "An HTTP path doesn't start with a slash.",
             Self::UnescapedDot => "A dot in an HTTP host stands for any character.",
             Self::HttpOnTlsPort => "HTTP rules stand on a port of TLS that nobody terminates.",
+            Self::PlainUpstream => "TLS is ended, and what was in it goes on in plain text.",
             Self::EmptyBeside => "An empty rule stands beside others of its direction.",
             Self::PolicyTypes => "`policyTypes` leaves out a direction that has rules.",
             Self::NoEffect => "A field changes nothing where it stands.",

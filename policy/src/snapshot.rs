@@ -13,6 +13,7 @@ mod quic;
 mod selection;
 mod service;
 mod table;
+mod tls;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -34,10 +35,11 @@ pub use direction::Enforcement;
 use dns_port::DnsPort;
 use endpoint::EndpointPolicy;
 use item::CompiledItem;
-pub use l7::{HttpAccess, HttpDecision, SniDecision};
+pub use l7::{HttpAccess, HttpDecision};
 use service::Frontends;
 pub use service::ServiceFrontend;
 use table::{Known, Table};
+pub use tls::{SniDecision, TlsRule};
 
 /// Whether endpoints are closed to what no rule allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

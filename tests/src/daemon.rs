@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use std::sync::mpsc;
@@ -123,6 +124,20 @@ impl<'a> Daemon<'a> {
     /// If it can't be written.
     pub fn endpoint_file(&self, file: &str, text: &str) -> Result<()> {
         Self::replace(&self.path("endpoints").join(file), text)
+    }
+
+    /// Writes a file of a secret, which its owner alone may read, into the folder `secrets`.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn secret(&self, name: &str, file: &str, text: &str) -> Result<()> {
+        let folder = self.path("secrets").join(name);
+        fs::create_dir_all(&folder)?;
+        let (path, draft) = (folder.join(file), folder.join("draft"));
+        fs::write(&draft, text)?;
+        fs::set_permissions(&draft, fs::Permissions::from_mode(0o600))?;
+        fs::rename(draft, path)?;
+        Ok(())
     }
 
     /// In one step: a reader sees the old file or the new one.

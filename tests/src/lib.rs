@@ -11,6 +11,7 @@
 )]
 
 mod asker;
+mod authority;
 mod cgroup;
 mod daemon;
 mod exchange;
@@ -22,6 +23,7 @@ mod topology;
 mod web;
 
 pub use asker::{Asker, Told};
+pub use authority::{Authority, Issued};
 pub use cgroup::Cgroup;
 pub use daemon::{Daemon, patience, policy};
 pub use exchange::{WWW, exchange, exchange_at, seen_by};

@@ -13,6 +13,8 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 use transport::NetNs;
 
+use crate::{Authority, Issued};
+
 /// Octets of what [`Running::nginx`] serves as `/big`.
 pub const BIG_OCTETS: u64 = 64 << 20;
 
@@ -88,25 +90,21 @@ impl Running {
     /// address, the host, the target.
     ///
     /// # Errors
-    /// If nginx or openssl isn't there, or it doesn't start.
+    /// If nginx isn't there, or it doesn't start.
     pub fn nginx(ns: &NetNs) -> Result<Self> {
+        Self::nginx_as(ns, &Authority::new("nobody")?.issue(&["test"])?)
+    }
+
+    /// The same with a certificate of its own.
+    ///
+    /// # Errors
+    /// If nginx isn't there, or it doesn't start.
+    pub fn nginx_as(ns: &NetNs, issued: &Issued) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let at = dir.path().display().to_string();
         let (key, certificate) = (format!("{at}/key"), format!("{at}/certificate"));
-        let made = Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-            ])
-            .args(["-nodes", "-days", "2", "-subj", "/CN=test"])
-            .args(["-keyout", &key, "-out", &certificate])
-            .output()
-            .context("openssl")?;
-        anyhow::ensure!(made.status.success(), "openssl: {made:?}");
+        fs::write(&key, &issued.key)?;
+        fs::write(&certificate, &issued.certificate)?;
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .iter()
             .map(|what| format!("{what}_temp_path {at}/{what}; "))

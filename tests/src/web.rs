@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::{Daemon, Node, Running, Workload};
+use crate::{Authority, Daemon, Issued, Node, Running, Workload};
 
 /// Alice asks; nginx answers at bob's, on the same bridge, and elsewhere.
 pub struct Web {
@@ -27,11 +27,22 @@ impl Web {
     /// # Errors
     /// Without root, or if a program is missing.
     pub fn new() -> Result<Self> {
+        Self::serving(&Authority::new("nobody")?.issue(&["test"])?)
+    }
+
+    /// The same, with a certificate of the web servers'.
+    ///
+    /// # Errors
+    /// Without root, or if a program is missing.
+    pub fn serving(issued: &Issued) -> Result<Self> {
         let node = Node::new()?;
         let (alice, bob) = (node.workload("alice", 2)?, node.workload("bob", 3)?);
         let world = node.elsewhere()?;
         Ok(Self {
-            _nginx: [Running::nginx(&bob.ns)?, Running::nginx(&world.ns)?],
+            _nginx: [
+                Running::nginx_as(&bob.ns, issued)?,
+                Running::nginx_as(&world.ns, issued)?,
+            ],
             node,
             alice,
             bob,

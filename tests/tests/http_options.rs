@@ -351,7 +351,7 @@ fn slow_heads_and_hellos_end_in_time_and_harm_nobody() {
             let first: &[u8] = if number < COUNT {
                 b"GET / HTTP/1.1\r\nX: "
             } else {
-                b"\x16\x03\x01\x02\x00\x01"
+                b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"
             };
             stream.write_all(first).unwrap();
             stream.set_nonblocking(true).unwrap();

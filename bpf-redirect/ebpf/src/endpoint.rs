@@ -10,6 +10,7 @@ use bpf_redirect_common::{
 use crate::{
     Action,
     conntrack::{self, Known, Tuple},
+    hit,
     learned,
     maps::{CONFIG, EP_IF, SERVICES},
     packet::{Fragment, Frame, ICMP, ICMPV6, Packet, Quoted, SCTP, TCP, UDP, parse, quoted},
@@ -29,6 +30,9 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         return Ok(Action::Pass);
     }
     let endpoint = endpoint(ctx)?;
+    if hit::passes_out(ctx.skb.skb, config, endpoint) {
+        return Ok(Action::Pass);
+    }
     let packet = match parse(ctx)? {
         Frame::Neighbour => return Ok(Action::Pass),
         Frame::Ip(packet) => packet,
@@ -142,6 +146,9 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         return Ok(Action::Pass);
     }
     let endpoint = endpoint(ctx)?;
+    if hit::passes_in(ctx.skb.skb, config, endpoint) {
+        return Ok(Action::Pass);
+    }
     let packet = match parse(ctx)? {
         Frame::Neighbour => return Ok(Action::Pass),
         Frame::Ip(packet) => packet,

@@ -7,6 +7,7 @@
 mod cgroup;
 mod conntrack;
 mod endpoint;
+mod hit;
 mod learned;
 mod listener;
 mod maps;

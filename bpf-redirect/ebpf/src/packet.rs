@@ -255,7 +255,7 @@ fn blur(ctx: &TcContext, packet: &mut Packet) {
 
 /// Whether an IPv6 address stands for an IPv4 one.
 #[inline(always)]
-fn is_mapped(address: Address) -> bool {
+pub fn is_mapped(address: Address) -> bool {
     let [a, b, c, _] = address.0;
     a | b | (c ^ 0xffff_u32.to_be()) == 0
 }

@@ -111,7 +111,7 @@ fn answered(endpoint: u32, packet: &Packet) -> UpstreamKey {
 
 /// Exact, and filled by [`remember`]: the workload's own flows are never taken for the proxy's.
 #[inline(always)]
-fn is_known(key: &UpstreamKey, protocol: u8) -> bool {
+pub fn is_known(key: &UpstreamKey, protocol: u8) -> bool {
     match protocol {
         UDP => UP_UDP.get_ptr(key).is_some(),
         TCP => UP_TCP.get_ptr(key).is_some(),

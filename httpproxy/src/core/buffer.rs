@@ -78,6 +78,18 @@ impl Buffer {
         }
     }
 
+    /// Gives all memory back, where nothing is held.
+    pub(crate) fn free(&mut self) {
+        if self.is_empty() {
+            self.bytes = Vec::new();
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     pub(crate) fn clear(&mut self) {
         (self.start, self.end) = (0, 0);
     }

@@ -107,6 +107,8 @@ enum Link {
     Connecting,
     Open,
     Failed,
+    /// It is not the one that is meant, as its TLS shows.
+    Untrusted,
 }
 
 /// How a side ended.
@@ -247,6 +249,12 @@ impl Connection {
         self.link = Link::Open;
     }
 
+    /// The server has not shown that it is the one that is meant: nothing is sent to it, and each
+    /// request that may go is answered 502.
+    pub fn upstream_untrusted(&mut self) {
+        self.link = Link::Untrusted;
+    }
+
     /// The server can't be reached.
     pub fn upstream_failed(&mut self) {
         self.link = Link::Failed;
@@ -264,6 +272,9 @@ impl Connection {
     /// Octets were written to the client.
     pub fn client_wrote(&mut self, count: usize) {
         self.to_client.take(count);
+        if matches!(self.phase, Phase::Head(_)) {
+            self.to_client.free();
+        }
         self.moved |= count > 0;
     }
 
@@ -378,6 +389,9 @@ impl Connection {
                 Phase::Over => self.over(now),
                 _ if self.client_end == Some(Ending::Reset) => self.client_gone(phase, now),
                 phase if self.link == Link::Failed => self.unreachable(phase, now),
+                Phase::Exchange(running) if self.link == Link::Untrusted => {
+                    self.fail(&running, (502, Why::Untrusted), now)
+                }
                 Phase::Head(waiting) => self.wait(waiting, now, judge),
                 Phase::Exchange(running) => self.run(running, now),
                 Phase::Drain(drain) => self.dry(drain, now),

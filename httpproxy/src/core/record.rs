@@ -143,6 +143,8 @@ pub enum Why {
     BadResponse(BadHead),
     /// The server took too long.
     ServerSlow,
+    /// The server has not shown that it is the one that is meant.
+    Untrusted,
 }
 
 /// How an exchange ended.

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use policy::http::{HttpPermit, Path, Request};
 use policy::{
     Direction, EndpointId, HttpAccess, Identity, LabelSet, PeerRef, RuleId, Snapshot, SniDecision,
+    TlsRule,
 };
 
+use super::bound::Bound;
 use crate::core::record::{RequestRecord, Verdict};
-use crate::core::step::{Denied as NotForwarded, Judge, Paths};
+use crate::core::step::{Denied as NotForwarded, Judge, Paths, Scheme};
+use crate::tls::TlsSecrets;
 
 /// A connection that was redirected, as its endpoint's policy sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +65,8 @@ pub struct Scope {
     pub parties: Vec<Party>,
     /// The port that rules mean: a service's is its backends'.
     pub port: u16,
+    /// The certificates that its rules name.
+    pub secrets: Arc<TlsSecrets>,
 }
 
 /// What may be done over a connection.
@@ -70,6 +75,10 @@ pub(super) struct Access {
     scope: Scope,
     redirected: Redirected,
     requests: Vec<HttpAccess>,
+    /// Where TLS is not the client's and the server's own affair: which server it was begun to.
+    bound: Option<Arc<Bound>>,
+    /// The rules that end TLS or begin it; once it is bound those that say the same of it.
+    tls_rules: Vec<TlsRule>,
 }
 
 /// What becomes of a connection that speaks neither TLS nor HTTP.
@@ -81,22 +90,89 @@ pub(super) enum Opaque {
 }
 
 impl Access {
-    pub(super) fn new(redirected: Redirected, scope: Scope) -> Self {
+    pub(super) fn new(redirected: Redirected, scope: Scope, bound: Option<Arc<Bound>>) -> Self {
         let one = |party: &Party| {
             let Redirected {
                 endpoint,
                 direction,
                 ..
             } = redirected;
-            scope
-                .snapshot
-                .http_access(endpoint, direction, party.peer(), scope.port)
+            let snapshot = &scope.snapshot;
+            match &bound {
+                Some(bound) => {
+                    let peer = (party.peer(), scope.port);
+                    snapshot.http_access_in_tls(endpoint, direction, peer, &bound.name)
+                }
+                None => snapshot.http_access(endpoint, direction, party.peer(), scope.port),
+            }
         };
-        Self {
+        let mut access = Self {
             requests: scope.parties.iter().map(one).collect(),
             redirected,
             scope,
+            tls_rules: Vec::new(),
+            bound,
+        };
+        access.tls_rules = access.find_tls_rules();
+        if let Some(bound) = &access.bound {
+            access.tls_rules.retain(|rule| bound.rule.is_like(rule));
         }
+        access
+    }
+
+    /// The rules that end TLS here or begin it.
+    pub(super) fn tls_rules(&self) -> &[TlsRule] {
+        &self.tls_rules
+    }
+
+    /// Whether TLS is to be begun for a client that speaks none.
+    pub(super) fn begins_tls(&self) -> bool {
+        let mut rules = self.tls_rules.iter();
+        self.bound.is_none() && rules.any(|rule| rule.terminating.is_none())
+    }
+
+    /// Those that hold for each of the parties.
+    fn find_tls_rules(&self) -> Vec<TlsRule> {
+        if self.scope.secrets.is_empty() {
+            return Vec::new(); // no rule in force names one
+        }
+        let Redirected {
+            endpoint,
+            direction,
+            ..
+        } = self.redirected;
+        let of = |party: &Party| {
+            let peer = (party.peer(), self.scope.port);
+            self.scope.snapshot.tls_rules(endpoint, direction, peer)
+        };
+        let mut parties = self.scope.parties.iter();
+        let mut rules = parties.next().map(of).unwrap_or_default();
+        for party in parties {
+            let others = of(party);
+            rules.retain(|rule| others.iter().any(|other| other.is_like(rule)));
+        }
+        rules
+    }
+
+    /// The certificates.
+    pub(super) fn secrets(&self) -> &TlsSecrets {
+        &self.scope.secrets
+    }
+
+    /// What the client's requests are for.
+    pub(super) fn scheme(&self) -> Scheme {
+        match self.bound.as_ref().is_some_and(|bound| bound.is_in_tls()) {
+            true => Scheme::Https,
+            false => Scheme::Http,
+        }
+    }
+
+    /// Whether a host is the one that TLS was begun to, or another one of the same rule.
+    fn is_bound_to(&self, host: Option<&str>) -> bool {
+        let (Some(bound), Some(host)) = (&self.bound, host) else {
+            return true;
+        };
+        bound.is_for(host, &self.tls_rules)
     }
 
     /// Whether there are rules for requests.
@@ -209,6 +285,9 @@ impl Access {
 
 impl Judge for Access {
     fn judge<'a>(&'a self, request: &Request<'a>) -> Result<HttpPermit<'a>, NotForwarded> {
+        if !self.is_bound_to(request.host) {
+            return Err(NotForwarded::OtherName);
+        }
         let mut permit = None;
         for access in &self.requests {
             let this = access.permit(request).ok_or(NotForwarded::NotAllowed)?;

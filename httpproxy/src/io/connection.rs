@@ -14,15 +14,21 @@ use tokio_util::sync::CancellationToken;
 use transport::{GateListener, connect_as, connect_like, reset_at_end, set_up};
 
 use super::access::{Access, Denied, Opaque, Redirected};
+use super::bound::{Bound, Client};
 use super::detect::{First, Spoken};
 use super::host::{Host, Proxy};
+use super::http1::Trusted;
 use super::places::Place;
 use super::server::Ends;
 use super::stream::Stream;
 use super::tally::Count;
+use super::terminate::Alert;
 use super::tunnel::{self, Beginning, Moved};
+use crate::core::client_hello::ClientHello;
 use crate::core::client_hello::second::SecondHello;
+use crate::core::record::bounded;
 use crate::core::step::Connect;
+use crate::limits::TOLD_VALUE_OCTETS_MAX;
 use crate::told::{News, Refusal, Refused, TunnelEnd, TunnelEnded};
 
 /// After how long of silence a peer is asked whether it lives, and how often from then on.
@@ -35,6 +41,10 @@ pub(super) struct Connection<H: Host> {
     pub(super) client: Stream,
     pub(super) server: Server,
     pub(super) access: Access,
+    /// Where TLS is ended here or begun: to which server.
+    pub(super) bound: Option<Arc<Bound>>,
+    /// What there is to say of how it ends, beside the word.
+    pub(super) remark: Option<String>,
     pub(super) seen: Option<LabelSet>,
     pub(super) changes: watch::Receiver<()>,
     /// When it is to end in order, and when at once.
@@ -60,9 +70,21 @@ pub(super) enum End {
     Reset,
     /// The same, and told.
     Refused(Refusal),
+    /// Told; and the client was told why in TLS, which a reset would take from it.
+    Alerted(Refusal),
 }
 
 impl Server {
+    /// Waits until it is connected, or, once it is, until it says something, if that is wanted.
+    pub(super) async fn moves(&mut self, may_speak: bool) {
+        match (&mut self.stream, self.is_up) {
+            (Some(stream), true) if may_speak => stream.ready(true, false).await,
+            // An error shows when it is looked at.
+            (Some(stream), false) => _ = stream.socket().writable().await,
+            (Some(_), true) | (None, _) => std::future::pending().await,
+        }
+    }
+
     /// Looks whether the kernel has connected it by now.
     ///
     /// # Errors
@@ -83,15 +105,6 @@ impl Server {
         self.stream.is_some() && !self.is_up
     }
 
-    /// Waits until it says something, or ends.
-    pub(super) async fn speaks(&self) {
-        match &self.stream {
-            // An error shows at the next read.
-            Some(stream) => _ = stream.socket().readable().await,
-            None => std::future::pending().await,
-        }
-    }
-
     /// Waits until it may be there, if it is coming.
     pub(super) async fn is_near(&self) {
         match self.stream.as_ref().filter(|_| self.is_coming()) {
@@ -106,7 +119,7 @@ impl<H: Host> Connection<H> {
     /// Takes a connection in, and begins the one to the server, if it is eager. Whatever can't be is reset.
     pub(super) fn open(proxy: &Arc<Proxy<H>>, client: TcpStream, ends: &Ends) -> Option<Self> {
         proxy.counters.count(Count::Accepted);
-        let opened = Self::begin(proxy, &client);
+        let opened = Self::take_in(proxy, &client);
         let (redirected, server, place) = match opened {
             Ok(parts) => parts,
             Err(what) => {
@@ -120,7 +133,9 @@ impl<H: Host> Connection<H> {
         let mut seen = None;
         let scope = proxy.host.scope(&redirected, &mut seen);
         Some(Self {
-            access: Access::new(redirected, scope),
+            access: Access::new(redirected, scope, None),
+            bound: None,
+            remark: None,
             seen,
             server: Server {
                 stream: server,
@@ -136,7 +151,7 @@ impl<H: Host> Connection<H> {
         })
     }
 
-    fn begin(
+    fn take_in(
         proxy: &Arc<Proxy<H>>,
         client: &TcpStream,
     ) -> Result<(Redirected, Option<Stream>, Place), Count> {
@@ -155,7 +170,7 @@ impl<H: Host> Connection<H> {
         };
         let Some(place) = proxy.places.take(endpoint) else {
             proxy.counters.refusal(Refusal::Full);
-            tell_refused(proxy, redirected, (Refusal::Full, None));
+            tell_refused(proxy, redirected, (Refusal::Full, None, None));
             return Err(Count::Full);
         };
         let _ = set_up(client.as_fd(), KEEP_ALIVE.0, KEEP_ALIVE.1);
@@ -173,26 +188,48 @@ impl<H: Host> Connection<H> {
         let end = match self.detect(&mut first).await {
             Err(end) => end,
             Ok(Spoken::Tls(hello)) => {
-                server_name = hello.server_name;
-                self.tls(&first, server_name.as_deref()).await
+                server_name.clone_from(&hello.server_name);
+                self.tls(first, &hello).await
             }
-            Ok(Spoken::Opaque) => self.opaque(&first.octets).await,
-            Ok(Spoken::Http1) => self.http1(first).await,
-            Ok(Spoken::Http2) => self.http2(first).await,
+            Ok(Spoken::Http1) if self.access.begins_tls() => self.begin(first).await,
+            Ok(spoken) => self.speak(spoken, first).await,
         };
-        if let End::Refused(refusal) = end {
-            self.proxy.counters.refusal(refusal);
-            tell_refused(&self.proxy, self.redirected, (refusal, server_name));
+        if let End::Refused(refusal) | End::Alerted(refusal) = end {
+            let remark = self.remark.take();
+            self.refuse((refusal, server_name, remark));
         }
-        if end != End::Closed {
+        if !matches!(end, End::Closed | End::Alerted(_)) {
             let _ = reset_at_end(self.client.socket().as_fd());
-            if let Some(server) = &self.server.stream {
-                let _ = reset_at_end(server.socket().as_fd());
-            }
+        }
+        if end != End::Closed
+            && let Some(server) = &self.server.stream
+        {
+            let _ = reset_at_end(server.socket().as_fd());
         }
     }
 
-    async fn tls(&mut self, first: &First, name: Option<&str>) -> End {
+    /// Goes on with what is spoken, in TLS or not.
+    pub(super) async fn speak(&mut self, spoken: Spoken, first: First) -> End {
+        let is_opaque = self.access.opaque() == Opaque::Allowed;
+        match spoken {
+            Spoken::Http1 => self.http1(first, Trusted::Yes).await,
+            // In TLS HTTP/1 alone was offered; and what is to go on in TLS must not go on without.
+            Spoken::Http2 if self.bound.is_some() || self.access.begins_tls() => {
+                End::Refused(Refusal::Protocol)
+            }
+            Spoken::Http2 => self.http2(first).await,
+            Spoken::Tls(_) if !is_opaque => End::Refused(Refusal::Protocol),
+            Spoken::Opaque | Spoken::Tls(_) => self.opaque(&first.octets).await,
+        }
+    }
+
+    async fn tls(&mut self, first: First, hello: &ClientHello) -> End {
+        let mut rules = self.access.tls_rules().iter();
+        let ends = rules.any(|rule| rule.terminating.is_some());
+        let name = hello.server_name.as_deref();
+        if ends && let Some(bound) = self.choose(Client::Tls, name) {
+            return self.terminate((first, hello), bound).await;
+        }
         match self.access.tls(name) {
             Ok(rule) => {
                 let allowed = |access: &Access| access.tls(name).is_ok();
@@ -205,8 +242,20 @@ impl<H: Host> Connection<H> {
                 self.tunnel(beginning, (rule, name), allowed).await
             }
             Err(Denied::Name) => End::Refused(Refusal::ServerName),
+            Err(Denied::Tls) if ends => self.alert(Alert::UnrecognizedName),
             Err(Denied::Tls) => End::Refused(Refusal::TlsForHttp),
         }
+    }
+
+    /// Counts and tells a refusal.
+    pub(super) fn refuse(
+        &self,
+        (refusal, server_name, remark): (Refusal, Option<String>, Option<String>),
+    ) {
+        self.proxy.counters.refusal(refusal);
+        // An error of TLS may hold as many names as a certificate has.
+        let remark = remark.map(|text| bounded(text.as_bytes(), TOLD_VALUE_OCTETS_MAX));
+        tell_refused(&self.proxy, self.redirected, (refusal, server_name, remark));
     }
 
     /// Begins the connection to the server, if that was not done yet.
@@ -255,7 +304,7 @@ impl<H: Host> Connection<H> {
     /// Asks the policy that is in force now.
     pub(super) fn look_again(&mut self) {
         let scope = self.proxy.host.scope(&self.redirected, &mut self.seen);
-        self.access = Access::new(self.redirected, scope);
+        self.access = Access::new(self.redirected, scope, self.bound.clone());
     }
 
     /// Moves octets both ways, as long as policy allows it.
@@ -303,6 +352,7 @@ impl<H: Host> Connection<H> {
             redirected,
             client,
             server,
+            bound,
             seen,
             changes,
             cut,
@@ -320,7 +370,7 @@ impl<H: Host> Connection<H> {
                 ended = &mut run => return ended,
                 changed = changes.changed() => {
                     let scope = proxy.host.scope(redirected, seen);
-                    if changed.is_ok() && !allowed(&Access::new(*redirected, scope)) {
+                    if changed.is_ok() && !allowed(&Access::new(*redirected, scope, bound.clone())) {
                         return TunnelEnded::Revoked;
                     }
                 }
@@ -357,12 +407,13 @@ fn connect<H: Host>(proxy: &Proxy<H>, redirected: &Redirected) -> io::Result<Str
 fn tell_refused<H: Host>(
     proxy: &Proxy<H>,
     redirected: Redirected,
-    (refusal, server_name): (Refusal, Option<String>),
+    (refusal, server_name, remark): (Refusal, Option<String>, Option<String>),
 ) {
     proxy.host.tell(News::Refused(Box::new(Refused {
         at: proxy.host.now(),
         redirected,
         refusal,
         server_name,
+        remark,
     })));
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Instant;
 
 use super::host::Host;
-use super::stream::Stream;
+use super::stream::{Heard, Stream};
 use super::tally::Count;
 use crate::core::client_hello::{ClientHello, ClientHelloReader, HelloState};
 use crate::core::sniff::{Sniffed, sniff};
@@ -91,7 +91,7 @@ impl<H: Host> Connection<H> {
         let begin = self.proxy.host.now();
         let mut spoken = None;
         let is_plain = !self.access.has_request_rules() && self.access.opaque() == Opaque::Allowed;
-        if is_plain {
+        if is_plain && (self.bound.is_some() || self.access.tls_rules().is_empty()) {
             spoken = Some(Spoken::Opaque);
         }
         loop {
@@ -119,12 +119,15 @@ impl<H: Host> Connection<H> {
                     }
                     spoken = self.heard(first)?;
                 }
-                () = self.server.is_near(), if is_coming => {
-                    if self.server.settle().is_err() {
-                        return Err(self.unreachable());
+                () = self.server.moves(speaks_first) => {
+                    if is_coming {
+                        if self.server.settle().is_err() {
+                            return Err(self.unreachable());
+                        }
+                    } else if let Some(spoken) = self.server_first().await? {
+                        return Ok(spoken);
                     }
                 }
-                () = self.server.speaks(), if speaks_first => return self.server_first().await,
                 () = tokio::time::sleep(deadline - now) => {}
                 () = self.stop.cancelled(), if first.octets.is_empty() => return Err(End::Closed),
             }
@@ -134,6 +137,7 @@ impl<H: Host> Connection<H> {
     /// What the octets are that came so far.
     fn heard(&mut self, first: &mut First) -> Result<Option<Spoken>, End> {
         match first.spoken() {
+            Ok(Some(Spoken::Http1)) if self.access.begins_tls() => Ok(Some(Spoken::Http1)),
             Ok(Some(Spoken::Http1 | Spoken::Http2)) if !self.access.has_request_rules() => {
                 match self.access.opaque() {
                     Opaque::Allowed => Ok(Some(Spoken::Opaque)),
@@ -158,14 +162,15 @@ impl<H: Host> Connection<H> {
     }
 
     /// The server says something before the client does, or ends.
-    async fn server_first(&mut self) -> Result<Spoken, End> {
-        let Some(server) = &self.server.stream else {
+    async fn server_first(&mut self) -> Result<Option<Spoken>, End> {
+        let Some(server) = &mut self.server.stream else {
             return Err(End::Reset);
         };
-        match (server.socket().peek(&mut [0]).await, self.access.opaque()) {
-            (Ok(0), _) => Err(End::Closed),
-            (Ok(_), Opaque::Allowed) => Ok(Spoken::Opaque),
-            (Ok(_), Opaque::Denied) => Err(End::Refused(Refusal::ServerFirst)),
+        match (server.hears().await, self.access.opaque()) {
+            (Ok(None), _) => Ok(None),
+            (Ok(Some(Heard::End)), _) => Err(End::Closed),
+            (Ok(Some(Heard::Content)), Opaque::Allowed) => Ok(Some(Spoken::Opaque)),
+            (Ok(Some(Heard::Content)), Opaque::Denied) => Err(End::Refused(Refusal::ServerFirst)),
             (Err(_), _) => Err(End::Reset),
         }
     }

@@ -27,6 +27,9 @@ pub trait Host: Send + Sync + 'static {
     /// Whether an address is an endpoint's on this node.
     fn is_endpoint(&self, address: IpAddr) -> bool;
 
+    /// The names that an endpoint has learned for the address of its peer.
+    fn names(&self, redirected: &Redirected) -> Vec<String>;
+
     /// Takes what happened.
     fn tell(&self, news: News);
 }

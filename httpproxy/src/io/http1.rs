@@ -1,10 +1,7 @@
 //! HTTP/1: the core's connection between two sockets. What it says is done, and nothing else.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::time::Instant;
-
-use transport::reset;
 
 use super::connection::{Connection, End};
 use super::detect::First;
@@ -14,12 +11,28 @@ use super::stream::Stream;
 use super::tally::Count;
 use crate::core::exchange::{self, Leg, Way};
 use crate::core::record::{Fault, Told};
-use crate::core::step::{Now, Origin, Scheme};
+use crate::core::step::{Now, Origin};
 use crate::limits::BODY_BULK_OCTETS_MIN;
 use crate::told::News;
 
 /// Turns without waiting, after which others of the same thread have theirs.
 const TURNS_MAX: usize = 16;
+
+/// Whether the server has shown that it is the one that is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trusted {
+    Yes,
+    /// Nothing is sent to it: each request that may go is answered so.
+    No,
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waited {
+    Enough,
+    /// The client takes nothing of what is left.
+    InVain,
+}
 
 /// The core, and what the client said before it was there.
 struct Driver {
@@ -179,16 +192,18 @@ impl Driver {
 
 impl<H: Host> Connection<H> {
     /// Serves requests until the connection ends.
-    pub(super) async fn http1(&mut self, first: First) -> End {
+    pub(super) async fn http1(&mut self, first: First, server: Trusted) -> End {
         let origin = Origin {
-            scheme: Scheme::Http,
+            scheme: self.access.scheme(),
             original_destination: self.redirected.server,
         };
         let begin = self.proxy.host.now();
         let settings = std::sync::Arc::clone(&self.proxy.settings);
         let mut core = exchange::Connection::new(settings, origin, begin);
-        if self.server.is_up {
-            core.upstream_connected();
+        match server {
+            Trusted::Yes if self.server.is_up => core.upstream_connected(),
+            Trusted::Yes => {}
+            Trusted::No => core.upstream_untrusted(),
         }
         let mut driver = Driver {
             core,
@@ -221,7 +236,9 @@ impl<H: Host> Connection<H> {
             if let Some(end) = self.follow(&mut driver) {
                 return end;
             }
-            self.wait(&mut driver).await;
+            if self.wait(&mut driver).await == Waited::InVain {
+                return End::Reset;
+            }
         }
     }
 
@@ -326,7 +343,7 @@ impl<H: Host> Connection<H> {
                 Leg::Shut | Leg::Closed => {}
                 Leg::Cut | Leg::Reset => {
                     driver.is_server_over = true;
-                    let _ = reset(server.socket().as_fd());
+                    server.reset();
                 }
             }
         }
@@ -337,7 +354,8 @@ impl<H: Host> Connection<H> {
                 driver.is_client_shut = self.client.try_shutdown();
                 None
             }
-            Leg::Closed if is_written => Some(End::Closed),
+            // In TLS the end is said, too.
+            Leg::Closed if is_written => self.client.try_shutdown().then_some(End::Closed),
             Leg::Cut if is_written => Some(End::Reset),
             Leg::Shut | Leg::Closed | Leg::Cut => None,
             Leg::Reset => Some(End::Reset),
@@ -357,7 +375,7 @@ impl<H: Host> Connection<H> {
     }
 
     /// Waits until something can be done.
-    async fn wait(&mut self, driver: &mut Driver) {
+    async fn wait(&mut self, driver: &mut Driver) -> Waited {
         let wants = driver.core.wants();
         let now = self.proxy.host.now();
         let deadline = [wants.deadline, driver.connect_by]
@@ -382,10 +400,15 @@ impl<H: Host> Connection<H> {
                 Some(_) | None => self.server.is_near().await,
             }
         };
+        // The core has given all away and waits for nothing more; what TLS holds may not wait for ever.
+        let is_given = driver.core.to_client().is_empty() && self.client.has_unsent();
+        let lingers = wants.deadline.is_none() && is_given;
+        let idle = self.proxy.settings.stream_idle;
         tokio::select! {
             () = self.client.ready(reads_client, writes_client) => {}
             () = server => {}
             () = is_due => {}
+            () = tokio::time::sleep(idle), if lingers => return Waited::InVain,
             _ = self.changes.changed() => {
                 self.look_again();
                 self.review(driver);
@@ -399,5 +422,6 @@ impl<H: Host> Connection<H> {
         if is_coming {
             self.settle(driver);
         }
+        Waited::Enough
     }
 }

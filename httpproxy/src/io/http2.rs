@@ -133,7 +133,7 @@ where
         proxy: Arc::clone(proxy),
         redirected,
         origin,
-        access: Mutex::new(Arc::new(Access::new(redirected, scope))),
+        access: Mutex::new(Arc::new(Access::new(redirected, scope, None))),
         reviews: watch::Sender::new(()),
         client_frames: Frames::new(Side::Client),
         server_frames: Frames::new(Side::Server),
@@ -157,7 +157,11 @@ where
             _ = ticks.tick() => Happened::Tick,
             _ = changes.changed() => {
                 let scope = proxy.host.scope(&redirected, seen);
-                session.shared.review(Access::new(redirected, scope));
+                let access = Access::new(redirected, scope, None);
+                if access.begins_tls() {
+                    break End::Reset; // it must not go on without TLS
+                }
+                session.shared.review(access);
                 continue;
             }
             () = cut.cancelled() => break End::Reset,

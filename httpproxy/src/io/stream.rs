@@ -1,6 +1,7 @@
 //! A connection's octets: plain, or in TLS that ends here.
 
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -18,6 +19,15 @@ pub(super) struct Stream {
     tls: Option<Box<Session>>,
     /// The writing was ended in TLS.
     is_ended: bool,
+    /// The socket takes nothing more: what is held is lost.
+    is_broken: bool,
+}
+
+/// What a side has said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    Content,
+    End,
 }
 
 impl Stream {
@@ -26,6 +36,7 @@ impl Stream {
             socket,
             tls: None,
             is_ended: false,
+            is_broken: false,
         }
     }
 
@@ -44,16 +55,20 @@ impl Stream {
         self.is_plain().then_some(&mut self.socket)
     }
 
-    /// Begins TLS.
+    /// Begins TLS; `first` is what was read of it before.
     ///
     /// # Errors
     /// As the handshake fails: what TLS says of it is inside.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "no rule ends TLS yet; the tests do")
-    )]
-    pub(super) async fn begin_tls(&mut self, session: Session) -> io::Result<()> {
-        self.tls = Some(Box::new(session));
+    pub(super) async fn begin_tls(&mut self, session: Session, first: &[u8]) -> io::Result<()> {
+        let session = self.tls.insert(Box::new(session));
+        let mut rest = first;
+        while !rest.is_empty() {
+            session.read_tls(&mut rest)?;
+            if let Err(error) = session.process_new_packets() {
+                let _ = self.push();
+                return Err(of_tls(error));
+            }
+        }
         loop {
             self.send_held()?;
             let is_over = |session: &Session| !session.is_handshaking();
@@ -73,6 +88,39 @@ impl Stream {
                 }
             }
         }
+    }
+
+    /// What was agreed on over TLS, if anything.
+    pub(super) fn alpn(&self) -> Option<&[u8]> {
+        self.tls.as_deref()?.alpn_protocol()
+    }
+
+    /// What there is to read, without reading it. `None`: nothing yet, though the socket had something.
+    pub(super) async fn hears(&mut self) -> io::Result<Option<Heard>> {
+        if self.tls.is_none() {
+            return Ok(Some(match self.socket.peek(&mut [0]).await? {
+                0 => Heard::End,
+                _ => Heard::Content,
+            }));
+        }
+        let count = if self.holds_content() {
+            Ok(1)
+        } else {
+            self.pull()
+        };
+        let is_over = match count {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            count => count? == 0,
+        };
+        let Some(session) = &mut self.tls else {
+            return Ok(None);
+        };
+        let state = session.process_new_packets().map_err(of_tls)?;
+        Ok(match state.plaintext_bytes_to_read() {
+            0 if is_over || state.peer_has_closed() => Some(Heard::End),
+            0 => None,
+            _ => Some(Heard::Content),
+        })
     }
 
     /// Reads what is there.
@@ -110,9 +158,8 @@ impl Stream {
 
     /// Whether octets that were written wait for the socket.
     pub(super) fn has_unsent(&self) -> bool {
-        self.tls
-            .as_deref()
-            .is_some_and(|session| session.wants_write())
+        let holds = |session: &Session| session.wants_write();
+        !self.is_broken && self.tls.as_deref().is_some_and(holds)
     }
 
     /// Ends the writing. Says whether that is done; else it is to be called again when `ready` was.
@@ -157,9 +204,7 @@ impl Stream {
             return Ok(0);
         };
         let count = session.read_tls(&mut Now(&self.socket))?;
-        session
-            .process_new_packets()
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        session.process_new_packets().map_err(of_tls)?;
         Ok(count)
     }
 
@@ -169,11 +214,21 @@ impl Stream {
             return Ok(());
         };
         while session.wants_write() {
-            if session.write_tls(&mut Now(&self.socket))? == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
+            let error = match session.write_tls(&mut Now(&self.socket)) {
+                Ok(0) => io::ErrorKind::WriteZero.into(),
+                Ok(_) => continue,
+                Err(error) => error,
+            };
+            self.is_broken |= error.kind() != io::ErrorKind::WouldBlock;
+            return Err(error);
         }
         Ok(())
+    }
+
+    /// Resets the connection now.
+    pub(super) fn reset(&mut self) {
+        self.is_broken = true;
+        let _ = transport::reset(self.socket.as_fd());
     }
 
     /// The same, as far as the socket takes them.
@@ -199,6 +254,10 @@ impl Stream {
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
+}
+
+fn of_tls(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// A socket that is read and written without waiting.
@@ -327,12 +386,12 @@ mod tests {
         tokio::join!(
             async {
                 let mut stream = Stream::plain(TcpStream::connect(address).await.unwrap());
-                stream.begin_tls(client.into()).await.unwrap();
+                stream.begin_tls(client.into(), &[]).await.unwrap();
                 stream
             },
             async {
                 let mut stream = Stream::plain(listener.accept().await.unwrap().0);
-                stream.begin_tls(server.into()).await.unwrap();
+                stream.begin_tls(server.into(), &[]).await.unwrap();
                 stream
             },
         )

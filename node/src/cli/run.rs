@@ -43,6 +43,10 @@ pub(super) struct Run {
     /// Folder of endpoint files (*.yaml).
     #[arg(long, value_name = "DIR", default_value = "/etc/namegate/endpoints")]
     endpoint_dir: PathBuf,
+    /// Folder of the secrets that TLS contexts of policies name: DIR/NAMESPACE/NAME/tls.crt, tls.key,
+    /// ca.crt. Keys must be readable by their owner alone. It is watched too.
+    #[arg(long, value_name = "DIR")]
+    tls_secrets: Option<PathBuf>,
     /// Where the numbers of label sets are kept [default: /var/lib/namegate].
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -202,6 +206,7 @@ impl Run {
         run(Options {
             policy_dirs: self.policy_dir,
             endpoint_dir: self.endpoint_dir,
+            tls_secrets: self.tls_secrets,
             state_dir: self.state_dir.unwrap_or_else(|| instance.state_dir()),
             observing: self.hubble.observing(&socket),
             socket,

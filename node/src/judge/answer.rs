@@ -6,7 +6,7 @@ use policy::http::{HeaderLine, Path, Request};
 use policy::{
     Decision, Direction, EndpointId, EntryVerdict, FlowKey, HttpDecision, L4Protocol, LabelSet,
     LocalEndpoint, PeerRef, Proxy, Question as DnsQuestion, RuleOrigin, ServiceFrontend,
-    SniDecision,
+    SniDecision, TlsRule,
 };
 
 use super::question::{HttpQuestion, L7Question, Proto, Question};
@@ -371,8 +371,11 @@ impl Flow<'_> {
     ) -> bool {
         let snapshot = &self.world.snapshot;
         let at = (peer, self.question.port);
+        // Whether the certificate is of that name, only the daemon knows.
+        let rules = snapshot.tls_rules(subject, direction, at);
+        let ends = |rule: &TlsRule| rule.terminating.is_some() && rule.covers(name);
         let decision = snapshot.judge_sni(subject, direction, at, Some(name));
-        matches!(decision, SniDecision::Allowed(_))
+        rules.iter().any(ends) || matches!(decision, SniDecision::Allowed(_))
     }
 
     fn may_request(
@@ -382,7 +385,13 @@ impl Flow<'_> {
         asked: &HttpQuestion,
     ) -> bool {
         let snapshot = &self.world.snapshot;
-        let access = snapshot.http_access(subject, direction, peer, self.question.port);
+        let port = self.question.port;
+        let rules = snapshot.tls_rules(subject, direction, (peer, port));
+        let name = asked.sni.as_deref().or(asked.host.as_deref());
+        let access = match name.filter(|_| rules.iter().any(|rule| rule.terminating.is_some())) {
+            Some(name) => snapshot.http_access_in_tls(subject, direction, (peer, port), name),
+            None => snapshot.http_access(subject, direction, peer, port),
+        };
         let Ok(path) = Path::parse(asked.path.as_bytes()) else {
             return false;
         };

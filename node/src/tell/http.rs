@@ -68,7 +68,8 @@ impl Teller {
                 | Why::Unreachable
                 | Why::ServerGone
                 | Why::BadResponse(_)
-                | Why::ServerSlow,
+                | Why::ServerSlow
+                | Why::Untrusted,
             ) => Verdict::Error,
         };
         let request = &response.request;
@@ -200,7 +201,10 @@ impl Teller {
         };
         let peers = self.redirected_peers(redirected);
         let name = refused.server_name.as_ref().map(|name| format!(": {name}"));
-        let log = format!("{}{}", refused.refusal.word(), name.unwrap_or_default());
+        let mut log = format!("{}{}", refused.refusal.word(), name.unwrap_or_default());
+        if let Some(remark) = &refused.remark {
+            log.push_str(&format!(" ({remark})"));
+        }
         Flow {
             time: Some(clock::time_of_day(refused.at)),
             policy_log: vec![Arc::from(log)],

@@ -8,8 +8,9 @@ use super::cursor::{At, Fields, Known, Report};
 use super::http;
 use super::item::Context;
 use super::names;
-use crate::l4::{L7, L7Rules, TlsContext};
+use crate::l4::{L7, L7Rules};
 use crate::problem::Code;
+use crate::tls::TlsContext;
 use crate::{Direction, SniPattern};
 
 const RULES: Known = Known {
@@ -50,13 +51,25 @@ pub(super) fn read<'a>(
         let items = list.items.iter();
         server_names.extend(items.filter_map(|item| read_server_name(item, report)));
     }
-    let mut tls = |at: &Option<At<'_>>| at.as_ref().and_then(|at| read_tls(at, report, context));
+    let mut tls = |at: &Option<At<'_>>| {
+        at.as_ref()
+            .and_then(|at| read_tls(at, report, context))
+            .map(Arc::new)
+    };
     let l7 = L7 {
         terminating_tls: tls(&terminating),
         originating_tls: tls(&originating),
         server_names,
         rules: L7Rules::None,
     };
+    if let (Some(at), None) = (&terminating, &originating) {
+        let message =
+            "`terminatingTLS` without `originatingTLS`: what the client sends in TLS goes on \
+                       to the server in plain text"
+                .to_owned();
+        let help = "add `originatingTLS`, unless the server speaks no TLS on this port";
+        report.note_with_help(at, (Code::PlainUpstream, message), help);
+    }
     let tls_at = terminating.as_ref().or(originating.as_ref());
     let names_at = names_list.as_ref().map(|list| &list.at);
     if let Some((at, found)) = &rules {

@@ -1,7 +1,8 @@
-//! Which requests may be made and which servers named, by everything that applies to a peer and a
-//! port together.
+//! Which requests may be made, by everything that applies to a peer and a port together.
 
 use std::sync::Arc;
+
+use fqdn::Name;
 
 use super::direction::Enforcement;
 use super::endpoint::EndpointPolicy;
@@ -10,7 +11,7 @@ use super::table::Known;
 use super::{PeerRef, Snapshot};
 use crate::http::{HeaderEffect, HeaderNote, HttpPermit, HttpRules, HttpVerdict, Path, Request};
 use crate::l4::{L7Rules, PortRule};
-use crate::rule::{Effect, PeerKey, PeerSelector, Peers};
+use crate::rule::{Effect, Item, Peers};
 use crate::{Direction, EndpointId, RuleId};
 
 /// What may be asked by HTTP over one connection. Found once, when the connection is accepted.
@@ -38,15 +39,6 @@ pub enum HttpDecision<'a> {
         notes: Vec<HeaderNote<'a>>,
     },
     /// No rule lets it pass.
-    Denied,
-}
-
-/// Whether a TLS connection may go on, by the server name that its client says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SniDecision {
-    /// It may; the rule is absent where no rule judges names.
-    Allowed(Option<RuleId>),
-    /// Names are judged, and this one (or none) is not among them.
     Denied,
 }
 
@@ -183,6 +175,29 @@ impl Snapshot {
         peer: PeerRef<'_>,
         port: u16,
     ) -> HttpAccess {
+        self.access((endpoint, direction), (peer, port), Within::Plain)
+    }
+
+    /// The same over a connection on which TLS is ended or begun here, to the server of this name. Rules
+    /// that name their peers otherwise have no part in it: an address may be that of others too.
+    #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "what a connection is known by")]
+    pub fn http_access_in_tls(
+        &self,
+        endpoint: EndpointId,
+        direction: Direction,
+        peer: (PeerRef<'_>, u16),
+        name: &str,
+    ) -> HttpAccess {
+        self.access((endpoint, direction), peer, Within::Tls(name))
+    }
+
+    fn access(
+        &self,
+        (endpoint, direction): (EndpointId, Direction),
+        (peer, port): (PeerRef<'_>, u16),
+        within: Within<'_>,
+    ) -> HttpAccess {
         let mut access = HttpAccess {
             lists: Vec::new(),
             opened_by: None,
@@ -210,17 +225,16 @@ impl Snapshot {
                 access.is_denied |= !side.is_audited();
                 continue;
             }
+            if !within.is_of(item.item()) {
+                continue;
+            }
             if ports.is_empty() {
                 _ = access.opened_by.get_or_insert_with(|| item.id());
             }
             for index in ports {
-                if item
-                    .item()
-                    .port_list()
-                    .get(index)
-                    .is_some_and(names_servers)
-                {
-                    continue; // it is about TLS alone
+                let rule = item.item().port_list().get(index);
+                if !rule.is_some_and(|rule| within.is_through(rule)) {
+                    continue;
                 }
                 match item.prepared.http.get(index) {
                     Some(Some(list)) => access.add(item.id(), list),
@@ -231,61 +245,9 @@ impl Snapshot {
         access
     }
 
-    /// Whether a TLS connection may go on, by the name that its client says (`None`: it says none).
-    ///
-    /// Names of rules with the same peer and port are joined, and such a rule without names doesn't
-    /// open them; a rule with another peer or port that also applies does.
-    #[must_use]
-    #[expect(clippy::too_many_arguments, reason = "what a connection is known by")]
-    pub fn judge_sni(
-        &self,
-        endpoint: EndpointId,
-        direction: Direction,
-        (peer, port): (PeerRef<'_>, u16),
-        name: Option<&str>,
-    ) -> SniDecision {
-        let Some(policy) = self.endpoints.get(&endpoint) else {
-            return SniDecision::Denied;
-        };
-        let applying = Self::applying((policy, direction), peer, port);
-        let known = self.known(peer);
-        let mut groups: Vec<SniGroup<'_>> = Vec::new();
-        let mut opened = false;
-        for (item, ports) in applying {
-            if item.item().effect == Effect::Deny {
-                continue;
-            }
-            opened |= ports.is_empty();
-            let rules = ports
-                .into_iter()
-                .filter_map(|index| item.item().port_list().get(index));
-            for rule in rules {
-                for peer in selectors_of(item, known.as_deref()) {
-                    join(&mut groups, (peer, rule), item.id());
-                }
-            }
-        }
-        let judged = groups.iter().filter(|group| group.judges);
-        if judged.clone().next().is_none() {
-            return SniDecision::Allowed(None);
-        }
-        let by_name = judged.flat_map(|group| &group.rules).find(|(_, rule)| {
-            let patterns = rule.l7.as_deref().map(|l7| &*l7.server_names);
-            let mut patterns = patterns.unwrap_or_default().iter();
-            name.is_some_and(|name| patterns.any(|pattern| pattern.matches(name)))
-        });
-        match by_name {
-            Some((rule, _)) => SniDecision::Allowed(Some(*rule)),
-            None if opened || groups.iter().any(|group| !group.judges) => {
-                SniDecision::Allowed(None)
-            }
-            None => SniDecision::Denied,
-        }
-    }
-
     /// The items that select a peer and are about a port of TCP, each with the indices of those of
     /// its ports that are; none where the item is about all ports of all protocols.
-    fn applying<'a>(
+    pub(super) fn applying<'a>(
         (policy, direction): (&'a EndpointPolicy, Direction),
         peer: PeerRef<'_>,
         port: u16,
@@ -308,7 +270,7 @@ impl Snapshot {
         applying.collect()
     }
 
-    fn known(&self, peer: PeerRef<'_>) -> Option<Arc<Known>> {
+    pub(super) fn known(&self, peer: PeerRef<'_>) -> Option<Arc<Known>> {
         match peer {
             PeerRef::Known(identity) => self.known.get(&identity).cloned(),
             PeerRef::Learned(set) => Some(Arc::new(Known::outside(set.clone()))),
@@ -316,58 +278,53 @@ impl Snapshot {
     }
 }
 
-fn names_servers(rule: &PortRule) -> bool {
-    let l7 = rule.l7.as_deref();
-    l7.is_some_and(|l7| matches!(l7.rules, L7Rules::None) && !l7.server_names.is_empty())
+/// What the rules of a connection are asked about.
+#[derive(Clone, Copy)]
+enum Within<'a> {
+    /// Requests on a connection without TLS of ours.
+    Plain,
+    /// Requests to the server of this name, whose TLS is begun here or ended.
+    Tls(&'a str),
 }
 
-/// The selectors and names of an item that select a peer.
-fn selectors_of<'a>(item: &'a CompiledItem, peer: Option<&Known>) -> Vec<PeerKey<'a>> {
-    let selects = |selector: &&PeerSelector| {
-        matches!(selector, PeerSelector::Service(_))
-            || peer.is_some_and(|peer| selector.selects(peer.view()))
-    };
-    let outside = peer.and_then(|peer| peer.outside.as_ref());
-    let is_named = |text: &&str| outside.is_some_and(|set| set.has_selector(text));
-    match &item.item().peers {
-        Peers::Any | Peers::Nobody => vec![PeerKey::Everybody],
-        Peers::Some(peers) => peers
-            .iter()
-            .filter(selects)
-            .map(PeerKey::Selector)
-            .collect(),
-        Peers::Named(names) => names.texts().filter(is_named).map(PeerKey::Name).collect(),
+impl Within<'_> {
+    /// Whether a rule is about them, by its peers.
+    fn is_of(self, item: &Item) -> bool {
+        match self {
+            Self::Plain => true,
+            Self::Tls(name) => item.has_name(name),
+        }
+    }
+
+    /// Whether a rule is about them, by what it says of TLS.
+    fn is_through(self, rule: &PortRule) -> bool {
+        let Some(l7) = rule.l7.as_deref() else {
+            return true;
+        };
+        let is_for_names = matches!(l7.rules, L7Rules::None) && !l7.server_names.is_empty();
+        let is_in_tls = l7.terminating_tls.is_some() || l7.originating_tls.is_some();
+        match self {
+            Self::Plain | Self::Tls(_) if !is_in_tls => !is_for_names,
+            Self::Plain => false,
+            Self::Tls(name) => {
+                let mut names = l7.server_names.iter();
+                l7.server_names.is_empty() || names.any(|pattern| pattern.matches(name))
+            }
+        }
+    }
+}
+
+impl Item {
+    /// Whether its peers may be called so: they are selected by other means than names, or by this one.
+    pub(super) fn has_name(&self, name: &str) -> bool {
+        match &self.peers {
+            Peers::Named(names) => Name::from_text(name).is_ok_and(|name| names.matches(&name)),
+            Peers::Any | Peers::Nobody | Peers::Some(_) => true,
+        }
     }
 }
 
 const TCP: u8 = 6;
-
-/// Port rules of one peer selector, protocol and port, whose names are joined.
-struct SniGroup<'a> {
-    peer: PeerKey<'a>,
-    rules: Vec<(RuleId, &'a PortRule)>,
-    judges: bool,
-}
-
-fn join<'a>(groups: &mut Vec<SniGroup<'a>>, (peer, rule): (PeerKey<'a>, &'a PortRule), id: RuleId) {
-    let names = rule.l7.as_deref().map(|l7| &*l7.server_names);
-    let judges = names.is_some_and(|names| !names.is_empty());
-    let same = groups.iter_mut().find(|group| {
-        let first = group.rules.first().map(|(_, first)| *first);
-        group.peer == peer && first.is_some_and(|first| first.port == rule.port)
-    });
-    match same {
-        Some(group) => {
-            group.rules.push((id, rule));
-            group.judges |= judges;
-        }
-        None => groups.push(SniGroup {
-            peer,
-            rules: vec![(id, rule)],
-            judges,
-        }),
-    }
-}
 
 impl L7Rules {
     /// Compiles HTTP rules, if it is that.

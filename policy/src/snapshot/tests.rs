@@ -8,6 +8,7 @@ mod l7;
 mod laws;
 mod oracle;
 mod scene;
+mod tls;
 
 use scene::*;
 

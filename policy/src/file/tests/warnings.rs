@@ -122,7 +122,9 @@ fn requests_that_match_other_than_meant() {
     }
     check(&http("443", "{}"), Some(Code::HttpOnTlsPort));
     let tls = http("443", "{}").replace("rules:", "terminatingTLS: {secret: {name: s}}, rules:");
-    check(&tls, None);
+    check(&tls, Some(Code::PlainUpstream));
+    let both = tls.replace("rules:", "originatingTLS: {secret: {name: s}}, rules:");
+    check(&both, None);
 }
 
 #[test]

@@ -281,3 +281,25 @@ fn what_is_under_way_at_the_end_of_the_daemon_is_told_and_reset() {
         .collect();
     assert_eq!(stopped.len(), 1, "{:?}", play.told);
 }
+
+#[test]
+fn a_connection_that_rests_holds_little() {
+    let mut play = Play::new(|_| "".into());
+    play.send(GET);
+    let body = "x".repeat(BODY_BUFFER_OCTETS_MAX);
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    play.say(answer.as_bytes());
+    assert_eq!(play.statuses(), "200");
+    let connection = &play.connection;
+    let held = [
+        &connection.client_in,
+        &connection.to_client,
+        &connection.upstream_in,
+        &connection.to_upstream,
+    ]
+    .map(|buffer| buffer.capacity());
+    assert!(held.iter().sum::<usize>() <= 4 << 10, "{held:?}");
+}

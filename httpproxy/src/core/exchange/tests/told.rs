@@ -133,3 +133,28 @@ fn latency_is_from_head_to_head_and_an_end_that_says_more_is_told() {
     assert_eq!(end.end, End::ClientGone);
     assert_eq!((play.end_of_client(), play.end_of_upstream()), ('R', 'R'));
 }
+
+#[test]
+fn a_server_that_is_not_trusted_gets_nothing_and_the_client_502() {
+    let untrusted = || {
+        let mut play = Play::new(ok);
+        play.connection.upstream_untrusted();
+        play
+    };
+    let mut play = untrusted();
+    play.send(b"GET /public/a HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+    assert_eq!((play.statuses(), play.end_of_client()), ("502".into(), 's'));
+    assert!(play.reached.is_empty() && play.seen.is_empty());
+    let by = |told: &Told| match told {
+        Told::Response(response) => Some((response.status, response.by)),
+        Told::Request(_) | Told::Ended(_) | Told::Fault(_) => None,
+    };
+    let responses: Vec<_> = play.told.iter().filter_map(by).collect();
+    assert_eq!(responses, [(502, By::Proxy(Why::Untrusted))]);
+    // A denied one is told so first; with a body nothing of it goes on either.
+    let mut play = untrusted();
+    play.send(b"GET /no HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+    play.send(b"POST /public/upload HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 3\r\n\r\nabc");
+    assert_eq!(play.statuses(), "403,502");
+    assert!(play.reached.is_empty());
+}

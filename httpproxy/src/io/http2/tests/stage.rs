@@ -42,11 +42,16 @@ impl Host for Node {
             parties: vec![Party::Known(snapshot.identity_of(redirected.server.ip()))],
             snapshot,
             port: PORT,
+            secrets: Arc::default(),
         }
     }
 
     fn is_endpoint(&self, _: IpAddr) -> bool {
         false
+    }
+
+    fn names(&self, _: &Redirected) -> Vec<String> {
+        Vec::new()
     }
 
     fn tell(&self, news: News) {

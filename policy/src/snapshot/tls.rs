@@ -1,0 +1,218 @@
+//! Which servers a TLS client may name, and whose TLS is ended here.
+
+use std::sync::Arc;
+
+use super::item::CompiledItem;
+use super::table::Known;
+use super::{PeerRef, Snapshot};
+use crate::l4::{L7, PortRule};
+use crate::rule::{Effect, Item, PeerKey, PeerSelector, Peers};
+use crate::sni::SniPattern;
+use crate::tls::TlsContext;
+use crate::{Direction, EndpointId, RuleId};
+
+/// Whether a TLS connection may go on as it came, by the server name that its client says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SniDecision {
+    /// It may; the rule is absent where no rule judges names.
+    Allowed(Option<RuleId>),
+    /// Names are judged, and this one (or none) is not among them.
+    Denied,
+}
+
+/// A rule that ends a client's TLS, or begins TLS to the server.
+#[derive(Clone, Debug)]
+pub struct TlsRule {
+    /// Which.
+    pub rule: RuleId,
+    /// `None`: the client speaks without TLS.
+    pub terminating: Option<Arc<TlsContext>>,
+    /// `None`: the server is spoken to without TLS.
+    pub originating: Option<Arc<TlsContext>>,
+    /// `serverNames`, its own and those that are joined with them; empty is no judgement of names.
+    server_names: Vec<SniPattern>,
+    item: Arc<Item>,
+}
+
+impl TlsRule {
+    /// Whether the rule is about a server that is called so.
+    #[must_use]
+    pub fn covers(&self, name: &str) -> bool {
+        let mut names = self.server_names.iter();
+        self.item.has_name(name)
+            && (self.server_names.is_empty() || names.any(|pattern| pattern.matches(name)))
+    }
+
+    /// Whether it says the same of TLS.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.terminating == other.terminating && self.originating == other.originating
+    }
+}
+
+impl Snapshot {
+    /// Whether a TLS connection may go on as it came, by the name that its client says (`None`: it says
+    /// none).
+    ///
+    /// Names of rules with the same peer and port are joined, and such a rule without names doesn't
+    /// open them; a rule with another peer or port that also applies does. A rule that ends TLS lets
+    /// none go on.
+    #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "what a connection is known by")]
+    pub fn judge_sni(
+        &self,
+        endpoint: EndpointId,
+        direction: Direction,
+        peer: (PeerRef<'_>, u16),
+        name: Option<&str>,
+    ) -> SniDecision {
+        let Some((groups, opened)) = self.sni_groups((endpoint, direction), peer) else {
+            return SniDecision::Denied;
+        };
+        let judged = groups.iter().filter(|group| group.judges);
+        if judged.clone().next().is_none() {
+            return SniDecision::Allowed(None);
+        }
+        let by_name = judged.flat_map(Group::passing).find(|(_, rule)| {
+            let mut patterns = server_names(rule).iter();
+            name.is_some_and(|name| patterns.any(|pattern| pattern.matches(name)))
+        });
+        let lets_all_pass = |group: &Group<'_>| !group.judges && group.passing().next().is_some();
+        match by_name {
+            Some((item, _)) => SniDecision::Allowed(Some(item.id())),
+            None if opened || groups.iter().any(lets_all_pass) => SniDecision::Allowed(None),
+            None => SniDecision::Denied,
+        }
+    }
+
+    /// The rules that end TLS on a connection or begin it, in the order of the rules.
+    #[must_use]
+    pub fn tls_rules(
+        &self,
+        endpoint: EndpointId,
+        direction: Direction,
+        peer: (PeerRef<'_>, u16),
+    ) -> Vec<TlsRule> {
+        let groups = self.sni_groups((endpoint, direction), peer);
+        let (groups, _) = groups.unwrap_or_default();
+        let mut found: Vec<TlsRule> = Vec::new();
+        for group in &groups {
+            // Those that are about the same peers and port are one rule, wherever its parts stand.
+            let context = |of: fn(&L7) -> Option<&Arc<TlsContext>>| {
+                let mut rules = group.rules.iter();
+                rules.find_map(|(_, rule)| rule.l7.as_deref().and_then(of).cloned())
+            };
+            let terminating = context(|l7| l7.terminating_tls.as_ref());
+            let originating = context(|l7| l7.originating_tls.as_ref());
+            if terminating.is_none() && originating.is_none() {
+                continue;
+            }
+            let names = group.rules.iter().flat_map(|(_, rule)| server_names(rule));
+            let names: Vec<SniPattern> = names.cloned().collect();
+            for (item, rule) in &group.rules {
+                if rule.l7.is_none() || found.iter().any(|one| one.rule == item.id()) {
+                    continue;
+                }
+                found.push(TlsRule {
+                    rule: item.id(),
+                    terminating: terminating.clone(),
+                    originating: originating.clone(),
+                    server_names: names.clone(),
+                    item: Arc::clone(&item.prepared.item),
+                });
+            }
+        }
+        found
+    }
+
+    /// What applies to a connection, by peer selector and port; and whether a rule for all ports does.
+    fn sni_groups<'a>(
+        &'a self,
+        (endpoint, direction): (EndpointId, Direction),
+        (peer, port): (PeerRef<'_>, u16),
+    ) -> Option<(Vec<Group<'a>>, bool)> {
+        let policy = self.endpoints.get(&endpoint)?;
+        let known = self.known(peer);
+        let mut groups: Vec<Group<'_>> = Vec::new();
+        let mut opened = false;
+        for (item, ports) in Self::applying((policy, direction), peer, port) {
+            if item.item().effect == Effect::Deny {
+                continue;
+            }
+            opened |= ports.is_empty();
+            let rules = ports
+                .into_iter()
+                .filter_map(|index| item.item().port_list().get(index));
+            for rule in rules {
+                for peer in selectors_of(item, known.as_deref()) {
+                    join(&mut groups, peer, (item, rule));
+                }
+            }
+        }
+        Some((groups, opened))
+    }
+}
+
+/// Port rules of one peer selector, protocol and port, whose names are joined.
+struct Group<'a> {
+    peer: PeerKey<'a>,
+    rules: Vec<(&'a CompiledItem, &'a PortRule)>,
+    judges: bool,
+}
+
+impl<'a> Group<'a> {
+    /// Those that let TLS pass as it came.
+    fn passing(&self) -> impl Iterator<Item = &(&'a CompiledItem, &'a PortRule)> {
+        self.rules.iter().filter(|(_, rule)| {
+            let l7 = rule.l7.as_deref();
+            l7.is_none_or(|l7| l7.terminating_tls.is_none())
+        })
+    }
+}
+
+fn join<'a>(
+    groups: &mut Vec<Group<'a>>,
+    peer: PeerKey<'a>,
+    (item, rule): (&'a CompiledItem, &'a PortRule),
+) {
+    let judges = !server_names(rule).is_empty();
+    let same = groups.iter_mut().find(|group| {
+        let first = group.rules.first().map(|(_, first)| *first);
+        group.peer == peer && first.is_some_and(|first| first.port == rule.port)
+    });
+    match same {
+        Some(group) => {
+            group.rules.push((item, rule));
+            group.judges |= judges;
+        }
+        None => groups.push(Group {
+            peer,
+            rules: vec![(item, rule)],
+            judges,
+        }),
+    }
+}
+
+fn server_names(rule: &PortRule) -> &[SniPattern] {
+    let names = rule.l7.as_deref().map(|l7| &*l7.server_names);
+    names.unwrap_or_default()
+}
+
+/// The selectors and names of an item that select a peer.
+fn selectors_of<'a>(item: &'a CompiledItem, peer: Option<&Known>) -> Vec<PeerKey<'a>> {
+    let selects = |selector: &&PeerSelector| {
+        matches!(selector, PeerSelector::Service(_))
+            || peer.is_some_and(|peer| selector.selects(peer.view()))
+    };
+    let outside = peer.and_then(|peer| peer.outside.as_ref());
+    let is_named = |text: &&str| outside.is_some_and(|set| set.has_selector(text));
+    match &item.item().peers {
+        Peers::Any | Peers::Nobody => vec![PeerKey::Everybody],
+        Peers::Some(peers) => peers
+            .iter()
+            .filter(selects)
+            .map(PeerKey::Selector)
+            .collect(),
+        Peers::Named(names) => names.texts().filter(is_named).map(PeerKey::Name).collect(),
+    }
+}
