@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use policy::http::{HttpPermit, Path, Request};
 
 use crate::core::buffer::Buffer;
+use crate::core::frames::{Side, Watch};
 use crate::core::framing::{BadBody, Body, Framing, Written};
 use crate::core::head::refusal::BadHead;
 use crate::core::head::request::RequestReader;
@@ -150,6 +151,26 @@ fn hello(bytes: &[u8], piece: usize) -> Option<Result<ClientHello, String>> {
     }
 }
 
+/// Frames of HTTP/2: the same whole and octet by octet, and no more held than bounds say.
+///
+/// # Panics
+/// If a promise does not hold.
+pub fn http2_frames(bytes: &[u8]) {
+    for side in [Side::Client, Side::Server] {
+        let watch = |piece: usize| {
+            let mut watch = Watch::new(side);
+            for bytes in bytes.chunks(piece) {
+                watch.came(bytes);
+            }
+            let flaws: Vec<_> = (0..64).map(|stream| watch.flaws_of(stream)).collect();
+            (watch.abuse(), watch.is_leaving(), flaws)
+        };
+        let whole = watch(bytes.len().max(1));
+        assert_eq!(whole, watch(1));
+        assert_eq!(whole, watch(7));
+    }
+}
+
 /// A connection on which everything is denied: not one octet goes upstream.
 ///
 /// # Panics
@@ -207,7 +228,8 @@ mod tests {
     #[test]
     fn the_doors_hold_for_the_corpus_and_for_what_is_near_it() {
         type Door = fn(&[u8]);
-        let doors: [(&str, Door); 5] = [
+        let doors: [(&str, Door); 6] = [
+            ("http2_frames", super::http2_frames),
             ("http_head", super::http_head),
             ("http_response", super::http_response),
             ("http_chunked", super::http_chunked),

@@ -6,6 +6,7 @@ mod connection;
 mod detect;
 pub(crate) mod host;
 mod http1;
+mod http2;
 mod lane;
 mod named;
 mod places;

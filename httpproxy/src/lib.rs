@@ -23,7 +23,8 @@ pub use core::framing::BadBody;
 pub use core::head::Version;
 pub use core::head::refusal::BadHead;
 pub use core::record::{
-    By, End, EndRecord, Fault, Note, REDACTED, RequestRecord, ResponseRecord, Told, Verdict, Why,
+    By, End, EndRecord, Fault, Note, Protocol, REDACTED, RequestRecord, ResponseRecord, Told,
+    Verdict, Why,
 };
 pub use core::sniff::{Sniffed, sniff, sniff_anything};
 pub use core::step::{Connect, Denied, Judge, Now, Origin, Paths, Queries, Scheme, Settings};

@@ -82,6 +82,39 @@ pub const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 /// After which silence of the server a client that waits for a 100 gets one of ours.
 pub const CONTINUE_WAIT: Duration = Duration::from_millis(250);
 
+/// Streams of an HTTP/2 client at a time; one more is refused.
+pub const HTTP2_STREAMS_MAX: u32 = 100;
+/// Octets of the fields of a head, as RFC 9113 §6.5.2 counts them; more are answered 431.
+pub const HTTP2_HEADER_LIST_OCTETS_MAX: u32 = 64 * 1024;
+/// Octets of one frame; a longer one ends the connection.
+pub const HTTP2_FRAME_OCTETS_MAX: u32 = 16 * 1024;
+/// Octets of HPACK's table, for each direction; a larger one ends the connection.
+pub const HTTP2_TABLE_OCTETS_MAX: usize = 4096;
+/// Octets of one body that are on their way through; beyond them the sender has to wait.
+pub const HTTP2_STREAM_WINDOW_OCTETS: u32 = 256 * 1024;
+/// The same for all bodies of a connection in one direction.
+pub const HTTP2_CONNECTION_WINDOW_OCTETS: u32 = 1024 * 1024;
+/// What small frames of content that nobody has read yet may cost (256 less its length each); more end
+/// the connection. They are read as they come, so that no window is too small for them.
+pub const HTTP2_DATA_FRAMES_COST_MAX: usize = 4 * 1024 * 1024;
+/// Frames that go on with one header block; one more ends the connection.
+pub const HTTP2_CONTINUATIONS_MAX: u32 = 8;
+/// Frames without content, beyond those that streams justify, in ten seconds; more end the connection.
+pub const HTTP2_CONTROL_FRAMES_MAX: u32 = 1000;
+/// How many of them streams may justify in advance.
+pub const HTTP2_JUSTIFIED_MAX: u32 = 4096;
+/// Streams that a client resets in [`HTTP2_RESETS_WINDOW`]; more end the connection, if they are most
+/// of all.
+pub const HTTP2_RESETS_MAX: u32 = 100;
+/// See [`HTTP2_RESETS_MAX`].
+pub const HTTP2_RESETS_WINDOW: Duration = Duration::from_secs(30);
+/// Requests with a flaw that wait for their answer; more end the connection.
+pub const HTTP2_FLAWS_MAX: usize = 256;
+/// How often an HTTP/2 client with open streams is asked whether it lives.
+pub const HTTP2_PING_EVERY: Duration = Duration::from_secs(60);
+/// How long its answer may take; then the connection is reset.
+pub const HTTP2_PING_WAIT: Duration = Duration::from_secs(20);
+
 /// Octets of a URL that a record tells; the rest is cut off.
 pub const TOLD_URL_OCTETS_MAX: usize = 2048;
 /// Fields that a record tells; the rest is left out.

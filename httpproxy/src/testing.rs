@@ -2,6 +2,79 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use policy::{
+    Cast, Compiler, EndpointId, Identities, Labels, LocalEndpoint, NamedPorts, Options, PolicySet,
+    Snapshot, Source, Workload,
+};
+
+/// The policy of the attack tables (http.md calls it so: each rule alone suffices).
+pub(crate) const RULES: &str = "[{method: GET|HEAD, path: /public/.*}, {method: POST, path: /public/upload}, \
+    {method: GET, path: /h, host: 'shop\\.test'}, {method: GET, path: '/q\\?a=1'}, \
+    {method: GET, path: /tok, headers: ['X-Token: t0k']}]";
+
+/// A snapshot in which an endpoint may make these requests on a port, whoever it asks.
+pub(crate) fn snapshot(rules: &str, port: u16) -> (Arc<Snapshot>, EndpointId) {
+    Policies::new().snapshot(rules, port)
+}
+
+/// One policy after the other: no rule's number comes again.
+pub(crate) struct Policies {
+    compiler: Compiler,
+    identities: Identities,
+    revision: u64,
+}
+
+impl Policies {
+    pub(crate) fn new() -> Self {
+        Self {
+            compiler: Compiler::new(),
+            identities: Identities::new(),
+            revision: 0,
+        }
+    }
+
+    pub(crate) fn snapshot(&mut self, rules: &str, port: u16) -> (Arc<Snapshot>, EndpointId) {
+        let (set, cast, endpoint) = inputs(rules, port);
+        self.revision += 1;
+        let inputs = (&set, &cast, Options::default());
+        let snapshot = self
+            .compiler
+            .build(self.revision, inputs, &mut self.identities);
+        (Arc::new(snapshot.unwrap()), endpoint)
+    }
+}
+
+fn inputs(rules: &str, port: u16) -> (PolicySet, Cast, EndpointId) {
+    let text = format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: a, namespace: d}}\n\
+         spec: {{endpointSelector: {{}}, egress: [{{toPorts: [{{ports: [{{port: '{port}', \
+         protocol: TCP}}], rules: {{http: {rules}}}}}]}}]}}\n"
+    );
+    let loaded = policy::load(&[Source {
+        path: "a.yaml".into(),
+        text,
+    }]);
+    assert!(!loaded.has_errors(), "{:?}", loaded.problems);
+    let endpoint = EndpointId::new(1).unwrap();
+    let cast = Cast {
+        endpoints: vec![LocalEndpoint {
+            id: endpoint,
+            workload: Workload {
+                namespace: "d".into(),
+                name: "w".into(),
+                labels: Labels::default(),
+                ports: NamedPorts::default(),
+            },
+            addresses: vec!["10.0.0.2".parse().unwrap()],
+            audit: false,
+            is_redirectable: true,
+        }],
+        ..Cast::default()
+    };
+    (loaded.set, cast, endpoint)
+}
 
 /// A ClientHello under construction.
 #[derive(Clone)]

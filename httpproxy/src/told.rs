@@ -119,8 +119,8 @@ pub enum Refusal {
     ServerFirst,
     /// The client said nothing, or too little, for too long.
     Silent,
-    /// HTTP/2, which is not served yet.
-    Http2,
+    /// An HTTP/2 client that floods, or whose frames can't be read.
+    Http2Abuse,
     /// Too many connections.
     Full,
     /// The rules that end TLS have no certificate for the server that a client names.
@@ -146,7 +146,7 @@ impl Refusal {
         Self::Protocol,
         Self::ServerFirst,
         Self::Silent,
-        Self::Http2,
+        Self::Http2Abuse,
         Self::Full,
         Self::NoCertificate,
         Self::Alpn,
@@ -166,7 +166,7 @@ impl Refusal {
             Self::Protocol => "neither-http-nor-tls",
             Self::ServerFirst => "server-speaks-first",
             Self::Silent => "nothing-said-in-time",
-            Self::Http2 => "http2-not-served",
+            Self::Http2Abuse => "http2-abuse",
             Self::Full => "too-many-connections",
             Self::NoCertificate => "no-certificate-for-server-name",
             Self::Alpn => "no-protocol-in-common",

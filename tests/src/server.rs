@@ -85,8 +85,9 @@ impl Running {
         bail!("knotd doesn't answer")
     }
 
-    /// nginx in a namespace, with HTTP on port 80 and 8080 of every address and TLS on 443. It answers each request
-    /// with a line: the client's address and port, the server's address, the host, the target.
+    /// nginx in a namespace, with HTTP on port 80 and 8080 of every address, HTTP/2 without TLS on 8082,
+    /// and TLS on 443. It answers each request with a line: the client's address and port, the server's
+    /// address, the host, the target.
     ///
     /// # Errors
     /// If nginx isn't there, or it doesn't start.
@@ -118,6 +119,7 @@ impl Running {
                    {temporary} access_log {at}/access; client_max_body_size 1g; default_type text/plain;
                    server {{
                      listen 80; listen [::]:80; listen 8080; listen [::]:8080;
+                     listen 8082 http2; listen [::]:8082 http2;
                      listen 443 ssl; listen [::]:443 ssl;
                      ssl_certificate {certificate}; ssl_certificate_key {key};
                      location / {{ return 200 \"{line}\\n\"; }}

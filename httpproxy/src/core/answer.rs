@@ -87,7 +87,7 @@ pub(crate) const fn reason(status: u16) -> &'static str {
 }
 
 /// A gRPC message (percent-encoded, as its specification of HTTP/2 says).
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
         match byte {

@@ -26,7 +26,9 @@ use super::answer::{After, Answer, Shape, reason};
 use super::buffer::Buffer;
 use super::head::request::RequestReader;
 use super::head::response::ResponseReader;
-use super::record::{By, End, EndRecord, Fault, RequestRecord, ResponseRecord, Told, Why};
+use super::record::{
+    By, End, EndRecord, Fault, Protocol, RequestRecord, ResponseRecord, Told, Why,
+};
 use super::step::{Connect, Judge, Now, Origin, Settings};
 use crate::limits::{BODY_BUFFER_OCTETS_MAX, HEAD_OCTETS_MAX, LEADING_LINES_MAX};
 use running::{Running, Tunnel};
@@ -523,7 +525,7 @@ impl Connection {
             request: Arc::clone(request),
             status,
             by: By::Proxy(why),
-            version: super::head::Version::Http11,
+            version: Protocol::Http1(super::head::Version::Http11),
             fields: Vec::new(),
             latency: now.saturating_duration_since(request.at),
         }));
@@ -555,7 +557,7 @@ impl Connection {
 const HEAD_ROOM_OCTETS: usize = HEAD_OCTETS_MAX + 2 * LEADING_LINES_MAX + 2;
 
 /// The shape of our answers to a request.
-fn shape_of(method: &str, is_grpc: bool) -> Shape {
+pub(crate) fn shape_of(method: &str, is_grpc: bool) -> Shape {
     match method {
         "HEAD" => Shape::Head,
         _ if is_grpc => Shape::Grpc,

@@ -52,6 +52,9 @@ pub enum BadBody {
     /// Too many trailers, or too long.
     #[error("the trailers are too long")]
     TrailersTooLong,
+    /// Another length than its Content-Length says, or frames that are not possible there.
+    #[error("the body is not as its frames and its Content-Length say")]
+    Frames,
     /// The connection ended within it.
     #[error("the body was cut")]
     Cut,

@@ -42,7 +42,7 @@ pub struct RequestRecord {
     /// its first line.
     pub url: String,
     /// Absent if it could not be read.
-    pub version: Option<Version>,
+    pub version: Option<Protocol>,
     /// The fields that went upstream, or would have; in order, secrets taken out.
     pub fields: Vec<(String, String)>,
     /// What was decided.
@@ -56,6 +56,26 @@ impl RequestRecord {
         let place = self.url.split_once("://");
         let host = place.and_then(|(_, place)| place.split('/').next());
         host.unwrap_or_default()
+    }
+}
+
+/// The protocol of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1, in this version.
+    Http1(Version),
+    /// HTTP/2.
+    Http2,
+}
+
+impl Protocol {
+    /// As Hubble writes it.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Http1(version) => version.text(),
+            Self::Http2 => "HTTP/2",
+        }
     }
 }
 
@@ -100,7 +120,7 @@ pub struct ResponseRecord {
     /// Who made it.
     pub by: By,
     /// The version in its first line.
-    pub version: Version,
+    pub version: Protocol,
     /// Its fields, in order, secrets taken out. Of answers of our own none.
     pub fields: Vec<(String, String)>,
     /// From the end of the request's head to here.

@@ -36,6 +36,8 @@ pub struct Settings {
     pub tunnel_idle: Duration,
     /// How long a server may take for the head of its response; `None`: as long as it likes.
     pub response_wait: Option<Duration>,
+    /// How often an HTTP/2 client with open streams is asked whether it lives, and how long it may take.
+    pub ping: (Duration, Duration),
     /// After which silence of the server a client that waits for a 100 gets one of ours.
     pub continue_wait: Duration,
 }
@@ -56,6 +58,7 @@ impl Default for Settings {
             stream_idle: limits::STREAM_IDLE,
             tunnel_idle: limits::TUNNEL_IDLE,
             response_wait: None,
+            ping: (limits::HTTP2_PING_EVERY, limits::HTTP2_PING_WAIT),
             continue_wait: limits::CONTINUE_WAIT,
         }
     }

@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use policy::http::{HttpPermit, Request};
+use policy::http::{HttpPermit, Path, Request};
 use policy::{
     Direction, EndpointId, HttpAccess, HttpDecision, Identity, LabelSet, NameBinding, PeerRef,
     RuleId, Snapshot, TlsDenied, TlsPermit, TlsRule,
 };
 
 use super::bound::Bound;
-use crate::core::step::{Denied as NotForwarded, Judge, Scheme};
+use crate::core::record::{RequestRecord, Verdict};
+use crate::core::step::{Denied as NotForwarded, Judge, Paths, Scheme};
 use crate::tls::TlsSecrets;
 
 /// A connection that was redirected, as its endpoint's policy sees it.
@@ -186,6 +187,49 @@ impl Access {
         // Where names are bound it depends on the name too.
         let allows = |access: &HttpAccess| !access.is_bound() && access.allows_by(rule);
         !self.requests.is_empty() && self.requests.iter().all(allows)
+    }
+
+    /// Whether a tunnel may go on that a request of this record has opened.
+    pub(super) fn still_allows(&self, request: &RequestRecord, paths: Paths) -> bool {
+        match &request.verdict {
+            Verdict::Allowed { rule, .. } => {
+                self.has_rule(*rule) || self.would_allow(request, paths)
+            }
+            Verdict::Denied(_) | Verdict::Malformed(_) | Verdict::TooSlow => false,
+        }
+    }
+
+    /// Whether policy would allow a request again, by what is told of it. What was cut or taken out there
+    /// fits no rule.
+    fn would_allow(&self, request: &RequestRecord, paths: Paths) -> bool {
+        let place = request.url.split_once("://").map(|(_, place)| place);
+        let Some((host, _)) = place.and_then(|place| place.split_once('/')) else {
+            return false;
+        };
+        let path = place.and_then(|place| place.get(host.len()..));
+        let parse = match paths {
+            Paths::Normalised => Path::parse,
+            Paths::Raw => Path::parse_raw,
+        };
+        let Some(Ok(path)) = path.map(|path| parse(path.as_bytes())) else {
+            return false;
+        };
+        let lines = request.fields.iter();
+        let lines: Vec<_> = lines
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .collect();
+        let is_allowed = |method| {
+            let request = Request {
+                method,
+                path: Some(&path),
+                host: (!host.is_empty()).then_some(host),
+                port: self.redirected.server.port(),
+                headers: &lines,
+            };
+            self.judge(&request).is_ok()
+        };
+        // A CONNECT with a path is an extended one, which a rule for a GET allows too.
+        is_allowed(&request.method) || request.method == "CONNECT" && is_allowed("GET")
     }
 
     /// Whether what is neither TLS nor HTTP may go on.

@@ -45,7 +45,7 @@ pub(super) struct Connection<H: Host> {
     pub(super) bound: Option<Arc<Bound>>,
     /// What there is to say of how it ends, beside the word.
     pub(super) remark: Option<String>,
-    seen: Option<LabelSet>,
+    pub(super) seen: Option<LabelSet>,
     pub(super) changes: watch::Receiver<()>,
     /// When it is to end in order, and when at once.
     pub(super) stop: CancellationToken,
@@ -217,9 +217,13 @@ impl<H: Host> Connection<H> {
         let is_opaque = self.access.opaque() == Opaque::Allowed;
         match spoken {
             Spoken::Http1 => self.http1(first, Trusted::Yes).await,
-            Spoken::Http2 if !is_opaque => End::Refused(Refusal::Http2),
+            // In TLS HTTP/1 alone was offered; and what is to go on in TLS must not go on without.
+            Spoken::Http2 if self.bound.is_some() || self.access.begins_tls() => {
+                End::Refused(Refusal::Protocol)
+            }
+            Spoken::Http2 => self.http2(first).await,
             Spoken::Tls(_) if !is_opaque => End::Refused(Refusal::Protocol),
-            Spoken::Opaque | Spoken::Http2 | Spoken::Tls(_) => self.opaque(&first.octets).await,
+            Spoken::Opaque | Spoken::Tls(_) => self.opaque(&first.octets).await,
         }
     }
 

@@ -3,8 +3,6 @@
 use std::io;
 use std::time::Instant;
 
-use policy::http::{Path, Request};
-
 use super::connection::{Connection, End};
 use super::detect::First;
 use super::host::Host;
@@ -12,8 +10,8 @@ use super::lane::{Lane, Moving, Pipes};
 use super::stream::Stream;
 use super::tally::Count;
 use crate::core::exchange::{self, Leg, Way};
-use crate::core::record::{Fault, RequestRecord, Told, Verdict};
-use crate::core::step::{Judge as _, Now, Origin, Paths};
+use crate::core::record::{Fault, Told};
+use crate::core::step::{Now, Origin};
 use crate::limits::BODY_BULK_OCTETS_MIN;
 use crate::told::News;
 
@@ -366,51 +364,14 @@ impl<H: Host> Connection<H> {
 
     /// Ends a tunnel that policy allows no longer.
     fn review(&mut self, driver: &mut Driver) {
-        let is_denied = |request: &RequestRecord| match &request.verdict {
-            Verdict::Allowed { rule, .. } => {
-                !self.access.has_rule(*rule) && !self.would_allow(request)
-            }
-            Verdict::Denied(_) | Verdict::Malformed(_) | Verdict::TooSlow => true,
-        };
         if driver
             .core
             .tunnel()
-            .is_some_and(|request| is_denied(request))
+            .is_some_and(|request| !self.access.still_allows(request, self.proxy.settings.paths))
         {
             self.proxy.counters.count(Count::Cut);
             driver.core.revoke();
         }
-    }
-
-    /// Whether policy would allow a request again, by what is told of it. What was cut or taken out there
-    /// fits no rule.
-    fn would_allow(&self, request: &RequestRecord) -> bool {
-        let scheme = self.access.scheme().text();
-        let place = request.url.strip_prefix(scheme);
-        let place = place.and_then(|place| place.strip_prefix("://"));
-        let Some((host, _)) = place.and_then(|place| place.split_once('/')) else {
-            return false;
-        };
-        let path = place.and_then(|place| place.get(host.len()..));
-        let parse = match self.proxy.settings.paths {
-            Paths::Normalised => Path::parse,
-            Paths::Raw => Path::parse_raw,
-        };
-        let Some(Ok(path)) = path.map(|path| parse(path.as_bytes())) else {
-            return false;
-        };
-        let lines = request.fields.iter();
-        let lines: Vec<_> = lines
-            .map(|(name, value)| (name.as_str(), value.as_bytes()))
-            .collect();
-        let request = Request {
-            method: &request.method,
-            path: Some(&path),
-            host: (!host.is_empty()).then_some(host),
-            port: self.redirected.server.port(),
-            headers: &lines,
-        };
-        self.access.judge(&request).is_ok()
     }
 
     /// Waits until something can be done.

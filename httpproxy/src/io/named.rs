@@ -184,9 +184,8 @@ impl<H: Host> Connection<H> {
     fn heard_of(&self, spoken: Spoken, early: &Early) -> Result<Spoken, End> {
         match spoken {
             // A request's answer would follow on what was no answer.
-            Spoken::Http1 if early.has_said => self.unfit(Refusal::ServerFirst),
-            Spoken::Http2 => self.unfit(Refusal::Http2),
-            Spoken::Http1 | Spoken::Tls(_) | Spoken::Opaque => Ok(spoken),
+            Spoken::Http1 | Spoken::Http2 if early.has_said => self.unfit(Refusal::ServerFirst),
+            Spoken::Http1 | Spoken::Http2 | Spoken::Tls(_) | Spoken::Opaque => Ok(spoken),
         }
     }
 

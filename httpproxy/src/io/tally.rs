@@ -30,7 +30,29 @@ pub struct Counters {
     fitting: AtomicU64,
     unfitting: AtomicU64,
     opaque: AtomicU64,
+    /// Streams that were reset, and connections that were ended, towards HTTP/2 clients, by RFC 9113's
+    /// number of the reason.
+    resets: [AtomicU64; REASONS.len()],
+    ends: [AtomicU64; REASONS.len()],
 }
+
+/// The reasons of HTTP/2 (RFC 9113 §7), by their number.
+const REASONS: [&str; 14] = [
+    "no-error",
+    "protocol-error",
+    "internal-error",
+    "flow-control-error",
+    "settings-timeout",
+    "stream-closed",
+    "frame-size-error",
+    "refused-stream",
+    "cancel",
+    "compression-error",
+    "connect-error",
+    "enhance-your-calm",
+    "inadequate-security",
+    "http-1.1-required",
+];
 
 /// What is counted and no refusal.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +93,16 @@ impl Counters {
             Said::Nothing => &self.opaque,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An HTTP/2 stream was reset, with the number of a reason.
+    pub(super) fn http2_reset(&self, code: u32) {
+        count_reason(&self.resets, code);
+    }
+
+    /// An HTTP/2 connection was told to end.
+    pub(super) fn http2_goaway(&self, code: u32) {
+        count_reason(&self.ends, code);
     }
 
     pub(super) fn request(&self, verdict: &Verdict) {
@@ -116,6 +148,28 @@ impl Counters {
         let bound = bound
             .into_iter()
             .map(move |(word, counter)| ("http_name_binding_total", word, read(counter)));
-        connections.chain(requests).chain(refusals).chain(bound)
+        connections
+            .chain(requests)
+            .chain(refusals)
+            .chain(bound)
+            .chain(of_reasons("http2_resets_total", &self.resets))
+            .chain(of_reasons("http2_goaways_total", &self.ends))
+    }
+}
+
+fn of_reasons<'c>(
+    name: &'static str,
+    counters: &'c [AtomicU64],
+) -> impl Iterator<Item = (&'static str, &'static str, u64)> + 'c {
+    let all = REASONS.iter().zip(counters);
+    all.map(move |(word, counter)| (name, *word, counter.load(Ordering::Relaxed)))
+}
+
+fn count_reason(counters: &[AtomicU64], code: u32) {
+    let place = usize::try_from(code)
+        .ok()
+        .and_then(|code| counters.get(code));
+    if let Some(counter) = place {
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 }

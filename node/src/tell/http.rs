@@ -8,8 +8,8 @@ use flow::{
     TraceReason, Verdict,
 };
 use httpproxy::{
-    By, Denied, End, EndRecord, Named, News, Note, Redirected, Refused, RequestRecord,
-    ResponseRecord, Said, Told, TunnelEnd, TunnelEnded, Version, Why,
+    By, Denied, End, EndRecord, Named, News, Note, Protocol, Redirected, Refused, RequestRecord,
+    ResponseRecord, Said, Told, TunnelEnd, TunnelEnded, Why,
 };
 use policy::{L4Protocol, MatchType, NameBinding, RuleId};
 
@@ -304,7 +304,7 @@ fn message(request: &RequestRecord, kind: MessageKind, headers: Vec<HttpHeader>)
         code: 0,
         method: request.method.as_str().into(),
         url: request.url.as_str().into(),
-        protocol: request.version.map_or("HTTP/1.1", Version::text).into(),
+        protocol: request.version.map_or("HTTP/1.1", Protocol::text).into(),
         headers,
     }
 }

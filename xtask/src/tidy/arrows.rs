@@ -63,11 +63,12 @@ const IMPURE: [&str; 12] = [
 ];
 
 /// The beginning of an outside crate's name, who may use it, and who may in tests only.
-const ROOMS: [(&str, &[&str], &[&str]); 6] = [
+const ROOMS: [(&str, &[&str], &[&str]); 7] = [
     ("hickory", &[], &["dnsproxy", "namegate-bench"]),
     ("aya", &["bpf-redirect"], &["namegate-tests"]),
     ("libc", &["transport", "bpf-redirect"], &[]),
     ("rtnetlink", &["transport"], &[]),
+    ("h2", &["httpproxy"], &[]),
     ("rustls", &["httpproxy"], &[]),
     ("tonic", &["observer", "xtask"], &["namegate-tests"]),
 ];

@@ -12,7 +12,7 @@ use crate::core::head::refusal::BadHead;
 use crate::core::head::request::RequestHead;
 use crate::core::head::response::Asked;
 use crate::core::host::Authority;
-use crate::core::record::{RequestRecord, Verdict, told_fields, told_url};
+use crate::core::record::{Protocol, RequestRecord, Verdict, told_fields, told_url};
 use crate::core::step::{Denied, Judge, Origin, Paths, Queries, Settings};
 use crate::core::target::{Target, read_target};
 
@@ -69,7 +69,7 @@ pub(super) fn ask(
         at: now,
         method: crate::core::record::told_line(method.as_bytes()),
         url: url((head.target.text(buffer), &request), (settings, origin)),
-        version: Some(head.version),
+        version: Some(Protocol::Http1(head.version)),
         fields: told_fields(lines.iter().copied()),
         verdict,
     };

@@ -16,7 +16,9 @@ use crate::core::head::field::Kind;
 use crate::core::head::refusal::BadHead;
 use crate::core::head::request::{RequestHead, values};
 use crate::core::head::response::ResponseHead;
-use crate::core::record::{By, End, Fault, RequestRecord, ResponseRecord, Told, Why, told_fields};
+use crate::core::record::{
+    By, End, Fault, Protocol, RequestRecord, ResponseRecord, Told, Why, told_fields,
+};
 use crate::core::step::{Now, Settings};
 use crate::limits::{
     BODY_BUFFER_OCTETS_MAX, DRAIN_OCTETS_MAX, DRAIN_WAIT, INTERIM_RESPONSES_MAX,
@@ -325,7 +327,7 @@ impl Connection {
                     request: Arc::clone(&running.record),
                     status: head.status,
                     by: By::Server,
-                    version: head.version,
+                    version: Protocol::Http1(head.version),
                     fields: told_fields(passing.lines(input.0, input.1)),
                     latency: now.instant.saturating_duration_since(running.record.at),
                 }));

@@ -92,6 +92,9 @@ pub enum BadHead {
     /// More interim responses than anybody needs.
     #[error("too many interim responses")]
     TooManyInterim,
+    /// What HTTP/2 doesn't allow in a message.
+    #[error("malformed as a message of HTTP/2")]
+    Http2,
     /// It ended before its empty line.
     #[error("the head is incomplete")]
     Incomplete,
@@ -129,6 +132,7 @@ impl BadHead {
             | Self::ConnectBody
             | Self::Status
             | Self::TooManyInterim
+            | Self::Http2
             | Self::Incomplete => 400,
         }
     }

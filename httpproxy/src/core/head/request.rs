@@ -130,7 +130,7 @@ fn split_line(line: &[u8], at: usize) -> Result<RequestLine, BadHead> {
     })
 }
 
-fn is_grpc(value: &[u8]) -> bool {
+pub(crate) fn is_grpc(value: &[u8]) -> bool {
     let start = value.get(..16).unwrap_or_default();
     let next = value.get(16).copied();
     start.eq_ignore_ascii_case(b"application/grpc")

@@ -5,19 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use policy::http::{HttpPermit, Request};
-use policy::{
-    Cast, Compiler, Direction, EndpointId, HttpAccess, Identities, Labels, LocalEndpoint,
-    NamedPorts, Options, PeerRef, Source, Workload,
-};
+use policy::{Direction, HttpAccess, PeerRef};
 
 use crate::core::exchange::{Connection, Leg};
 use crate::core::record::Told;
 use crate::core::step::{Denied, Judge, Now, Origin, Scheme, Settings};
-
-/// The policy of the attack tables (http.md calls it so: each rule alone suffices).
-pub(super) const RULES: &str = "[{method: GET|HEAD, path: /public/.*}, {method: POST, path: /public/upload}, \
-    {method: GET, path: /h, host: 'shop\\.test'}, {method: GET, path: '/q\\?a=1'}, \
-    {method: GET, path: /tok, headers: ['X-Token: t0k']}]";
+pub(super) use crate::testing::RULES;
 
 pub(super) const PORT: u16 = 8080;
 
@@ -35,35 +28,7 @@ impl Rules {
     }
 
     fn new(rules: &str) -> Self {
-        let text = format!(
-            "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: a, namespace: d}}\n\
-             spec: {{endpointSelector: {{}}, egress: [{{toPorts: [{{ports: [{{port: '{PORT}', \
-             protocol: TCP}}], rules: {{http: {rules}}}}}]}}]}}\n"
-        );
-        let loaded = policy::load(&[Source {
-            path: "a.yaml".into(),
-            text,
-        }]);
-        assert!(!loaded.has_errors(), "{:?}", loaded.problems);
-        let endpoint = EndpointId::new(1).unwrap();
-        let cast = Cast {
-            endpoints: vec![LocalEndpoint {
-                id: endpoint,
-                workload: Workload {
-                    namespace: "d".into(),
-                    name: "w".into(),
-                    labels: Labels::default(),
-                    ports: NamedPorts::default(),
-                },
-                addresses: vec!["10.0.0.2".parse().unwrap()],
-                audit: false,
-                is_redirectable: true,
-            }],
-            ..Cast::default()
-        };
-        let mut identities = Identities::new();
-        let inputs = (&loaded.set, &cast, Options::default());
-        let snapshot = Compiler::new().build(1, inputs, &mut identities).unwrap();
+        let (snapshot, endpoint) = crate::testing::snapshot(rules, PORT);
         let peer = snapshot.identity_of("192.0.2.7".parse().unwrap());
         let peer = PeerRef::Known(peer);
         Self(snapshot.http_access(endpoint, Direction::Egress, peer, PORT))

@@ -1,0 +1,7 @@
+mod behaviour;
+mod ends;
+mod limits;
+mod stage;
+mod table;
+mod tunnels;
+mod wire;
