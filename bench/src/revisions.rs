@@ -197,6 +197,7 @@ pub fn cast(apps: &[&str]) -> Result<Cast> {
                 ports: NamedPorts::new(),
             },
             audit: false,
+            is_redirectable: true,
             addresses: vec![IpAddr::V4(Ipv4Addr::new(10, 1, 0, number))],
         })
     };

@@ -130,6 +130,7 @@ fn cast() -> Result<Cast> {
                 ports: policy::NamedPorts::new(),
             },
             audit: false,
+            is_redirectable: true,
             addresses: vec![IpAddr::V4(Ipv4Addr::new(10, 1, 0, 4))],
         }],
         ..Cast::default()

@@ -203,7 +203,7 @@ spec:
     .replace("PORT", &origin.server.port().to_string());
     let loaded = policy::load(&[Source {
         path: "all.yaml".into(),
-        text: policy.into(),
+        text: policy,
     }]);
     let workload = Workload {
         namespace: "default".into(),
@@ -217,6 +217,7 @@ spec:
             workload,
             addresses: vec![origin.client.ip()],
             audit: false,
+            is_redirectable: true,
         }],
         ..Cast::default()
     };

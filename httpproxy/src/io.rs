@@ -8,6 +8,7 @@ pub(crate) mod host;
 mod http1;
 mod http2;
 mod lane;
+mod named;
 mod places;
 pub(crate) mod server;
 mod stream;

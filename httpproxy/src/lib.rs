@@ -26,10 +26,10 @@ pub use core::record::{
     By, End, EndRecord, Fault, Note, Protocol, REDACTED, RequestRecord, ResponseRecord, Told,
     Verdict, Why,
 };
-pub use core::sniff::{Sniffed, sniff};
+pub use core::sniff::{Sniffed, sniff, sniff_anything};
 pub use core::step::{Connect, Denied, Judge, Now, Origin, Paths, Queries, Scheme, Settings};
 pub use io::access::{Party, Redirected, Scope};
 pub use io::host::{Host, Proxy};
 pub use io::server::{HttpServer, Stages};
 pub use io::tally::Counters;
-pub use told::{News, Refusal, Refused, TunnelEnd, TunnelEnded};
+pub use told::{Named, News, Refusal, Refused, Said, TunnelEnd, TunnelEnded};

@@ -69,6 +69,7 @@ fn inputs(rules: &str, port: u16) -> (PolicySet, Cast, EndpointId) {
             },
             addresses: vec!["10.0.0.2".parse().unwrap()],
             audit: false,
+            is_redirectable: true,
         }],
         ..Cast::default()
     };

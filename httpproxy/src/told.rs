@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use policy::RuleId;
+use policy::{NameBinding, RuleId};
 
 use crate::Redirected;
 use crate::core::record::Told;
@@ -14,8 +14,41 @@ pub enum News {
     Refused(Box<Refused>),
     /// Something about requests.
     Http(Redirected, Told),
+    /// It was seen what a connection says that is bound to names.
+    Named(Box<Named>),
     /// A tunnel that is no request's has ended: TLS by its server name, or what no rule looks into.
     Tunnel(Box<TunnelEnd>),
+}
+
+/// What a connection that is bound to names has said, where it is no request.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// When.
+    pub at: Instant,
+    /// Which.
+    pub redirected: Redirected,
+    /// The rule that allows it, if it goes on.
+    pub rule: RuleId,
+    /// How strictly it is bound.
+    pub mode: NameBinding,
+    /// What it has said.
+    pub said: Said,
+}
+
+/// What a connection says that is no request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Which server TLS is for.
+    Server {
+        /// The one that its client names.
+        name: Option<String>,
+        /// Whether that is one of the names that it is bound to. Else it is refused, or only audited.
+        fits: bool,
+    },
+    /// It is neither TLS nor HTTP, which say no name.
+    Nothing,
+    /// What would be refused, were it not only audited.
+    Unfit(Refusal),
 }
 
 /// The end of a tunnel.

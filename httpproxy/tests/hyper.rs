@@ -1,10 +1,6 @@
 //! Requests near those of the corpora, read by us and by hyper.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test may die"
-)]
+#![expect(clippy::indexing_slicing, reason = "a test may die")]
 
 mod oracle;
 

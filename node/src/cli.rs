@@ -51,7 +51,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 77 a privilege or kernel feature is
 enum Command {
     // Without words here: they would stand in place of those of the command itself, all of them.
     Demo(demo::Demo),
-    Run(run::Run),
+    Run(Box<run::Run>),
     Status(status::Status),
     #[command(subcommand)]
     Endpoint(endpoint::Endpoint),

@@ -88,6 +88,7 @@ fn map_entry(entry: &Entry) -> (PolicyKey, PolicyValue) {
     let mut value = PolicyValue::new(entry.rule.get(), verdict);
     if let EntryVerdict::Redirect(proxy) = entry.verdict {
         value.proxy = match proxy {
+            Proxy::Names => 0,
             Proxy::Dns => 1,
             Proxy::Tls => 2,
             Proxy::Http => 3,

@@ -98,6 +98,7 @@ impl Guards {
             workload: guarded.found.workload.clone(),
             addresses: guarded.found.addresses().to_vec(),
             audit: guarded.found.audit,
+            is_redirectable: guarded.found.link().is_some(),
         });
         Cast {
             endpoints: endpoints.collect(),

@@ -98,7 +98,7 @@ pub(crate) struct DnsThreads {
 
 /// Sockets, and nobody who reads them yet.
 enum Ready {
-    Udp(UdpWorker<NodeHost>),
+    Udp(Box<UdpWorker<NodeHost>>),
     Tcp(TcpServer<NodeHost>),
 }
 
@@ -194,7 +194,11 @@ impl DnsThreads {
             all.own = workers.first().map(UdpWorker::own);
             for (number, worker) in workers.into_iter().enumerate() {
                 let name = format!("dns-udp-{number}");
-                all.add((name, &gate.ns), keeper::DNS_UDP, Ready::Udp(worker))?;
+                all.add(
+                    (name, &gate.ns),
+                    keeper::DNS_UDP,
+                    Ready::Udp(Box::new(worker)),
+                )?;
             }
             let server = server.map_or_else(|| TcpServer::open(Arc::clone(&all.proxy)), Ok)?;
             all.add(
@@ -245,7 +249,8 @@ impl DnsThreads {
             (Ipv4Addr::LOCALHOST.into(), 0, true),
             (Ipv6Addr::LOCALHOST.into(), 1, false),
         ];
-        for (ip, family, is_needed) in places {
+        let names = keeper::DNS_UDP_NODE.into_iter().zip(keeper::DNS_TCP_NODE);
+        for ((ip, family, is_needed), (udp, tcp)) in places.into_iter().zip(names) {
             let ports = match family {
                 0 => (before.udp4, &mut after.udp4),
                 _ => (before.udp6, &mut after.udp6),
@@ -253,8 +258,8 @@ impl DnsThreads {
             match self.open_udp_on_node((ip, family), ports.0) {
                 Ok(worker) => {
                     *ports.1 = worker.port().to_be();
-                    let name = keeper::DNS_UDP_NODE[family];
-                    self.add((name.to_owned(), &ns), name, Ready::Udp(worker))?;
+                    let ready = Ready::Udp(Box::new(worker));
+                    self.add((udp.to_owned(), &ns), udp, ready)?;
                 }
                 Err(error) if is_needed => return Err(error),
                 Err(_) => {}
@@ -266,8 +271,7 @@ impl DnsThreads {
             match self.open_tcp_on_node((ip, family), ports.0) {
                 Ok(server) => {
                     *ports.1 = server.port()?.to_be();
-                    let name = keeper::DNS_TCP_NODE[family];
-                    self.add((name.to_owned(), &ns), name, Ready::Tcp(server))?;
+                    self.add((tcp.to_owned(), &ns), tcp, Ready::Tcp(server))?;
                 }
                 Err(error) if is_needed => return Err(error),
                 Err(_) => {}
@@ -358,7 +362,7 @@ impl DnsThreads {
                             false => self.kept.push(kept),
                         }
                     }
-                    self.start_udp(name, &ns, worker)?;
+                    self.start_udp(name, &ns, *worker)?;
                 }
             }
         }

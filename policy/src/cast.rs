@@ -60,6 +60,8 @@ pub struct LocalEndpoint {
     pub addresses: Vec<IpAddr>,
     /// Whether its denials are told and let pass.
     pub audit: bool,
+    /// Whether its flows can be led to the proxy for requests and names: a cgroup's can't.
+    pub is_redirectable: bool,
 }
 
 /// A workload that is not on this node: it gives labels to addresses.

@@ -132,6 +132,7 @@ fn cast() -> Cast {
                 ports: NamedPorts::from([("http".into(), (80, crate::L4Protocol::Tcp))]),
             },
             audit: false,
+            is_redirectable: true,
             addresses: vec![IpAddr::V4(Ipv4Addr::new(10, 1, 0, last))],
         }
     };

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod binding;
 mod cast;
 mod describe;
 mod dns;
@@ -33,6 +34,7 @@ mod tls;
 mod verdict;
 
 pub use address::AddressClass;
+pub use binding::{Bound, NameBinding, TlsDenied, TlsPermit};
 pub use cast::{Cast, Frontend, LocalEndpoint, NamedPorts, Peer, Service, Workload};
 pub use describe::{RuleParts, RuleText, Samples};
 pub use dns::{Denial, DenialReason, DenyAnswer, DnsPermit, Question};

@@ -213,6 +213,20 @@ impl NameLists {
         })
     }
 
+    /// Whether one of the lists with a name that stands for this one is such a list.
+    pub(crate) fn any_match(&self, name: &Name, mut is_such: impl FnMut(u32) -> bool) -> bool {
+        let wire = name.as_wire();
+        let mut short = |(list, _)| match is_such(list) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        if self.short.visit(wire, &mut short).is_break() {
+            return true;
+        }
+        self.long()
+            .any(|(index, list)| list.set().first_match(wire).is_some() && is_such(index))
+    }
+
     /// Whether names that some list allows lie below this one.
     pub(crate) fn is_ancestor_of_some(&self, name: &Name) -> bool {
         self.short.is_ancestor_of_some(name)
@@ -272,6 +286,11 @@ mod tests {
             assert_eq!(lists.first_match(&name("n7.example.com")), None);
             assert!(lists.is_ancestor_of_some(&name("n7.example.com")));
             assert!(!lists.is_ancestor_of_some(&name("b.io")));
+            for (asked, list) in [("x.n7.example.com", 1), ("a.io", 0)] {
+                assert!(lists.any_match(&name(asked), |one| one == list));
+                assert!(!lists.any_match(&name(asked), |one| one != list));
+            }
+            assert!(!lists.any_match(&name("b.io"), |_| true));
             let mut texts = Vec::new();
             lists.texts_for(&name("x.n7.example.com"), &mut texts);
             assert_eq!(texts, ["*.n7.example.com".into()]);

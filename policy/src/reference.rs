@@ -17,8 +17,8 @@ use crate::rule::{
     Subject,
 };
 use crate::{
-    Cast, Direction, EntryVerdict, Family, L4Protocol, Label, Labels, LocalEndpoint, MatchType,
-    Mode, Options, Proxy, Quic,
+    Bound, Cast, Direction, EntryVerdict, Family, L4Protocol, Label, Labels, LocalEndpoint,
+    MatchType, Mode, NameBinding, Options, Proxy, Quic,
 };
 
 /// What policy is and who there is.
@@ -139,16 +139,46 @@ impl<'a> Reference<'a> {
         let items = self.items(endpoint, wire.direction);
         let default = self.default(endpoint, &items);
         let is_closed = default.is_none();
-        let mut said = self.say(&items, (endpoint, other, is_closed), wire);
+        let at = (endpoint, other, default);
+        let (mut said, bound) = self.say(&items, at, wire);
         let is_datagram = wire.direction == Direction::Egress && wire.protocol == 17;
         if is_datagram && wire.port != 53 && is_closed && self.options.quic == Quic::Refuse {
             let over_tcp = Wire {
                 protocol: 6,
                 ..wire
             };
-            let over_tcp = self.say(&items, (endpoint, other, is_closed), over_tcp);
+            let (mut over_tcp, bound) = self.say(&items, at, over_tcp);
+            let strictness = bound.iter().map(|(_, binding)| *binding).min();
+            let is_free = over_tcp
+                .iter()
+                .any(|one| one.verdict == EntryVerdict::Allow);
+            if wire.port == 443 && strictness == Some(NameBinding::Enforce) && !is_free {
+                said.push(Said {
+                    verdict: EntryVerdict::Refuse,
+                    detail: (true, 16),
+                    of_peer: true,
+                });
+            }
+            let audited = bound
+                .into_iter()
+                .filter(|(_, binding)| *binding == NameBinding::Audit);
+            over_tcp.extend(audited.map(|(one, _)| one));
             said.extend(refused(&over_tcp, wire.port));
         }
+        // A name is asked for only where nothing else lets the flow pass.
+        let is_free = said
+            .iter()
+            .chain(&default)
+            .any(|one| one.verdict == EntryVerdict::Allow);
+        let is_seen = wire.protocol == 6 && wire.port != 53 && !is_free;
+        said.extend(bound.into_iter().map(|(one, _)| match is_seen {
+            true => Said {
+                verdict: EntryVerdict::Redirect(Proxy::Names),
+                detail: (true, 16),
+                ..one
+            },
+            false => one,
+        }));
         said.extend(default);
         let from_host = wire.direction == Direction::Ingress && other.labels.has_reserved("host");
         if from_host && self.options.allow_localhost && !items.is_empty() {
@@ -157,23 +187,34 @@ impl<'a> Reference<'a> {
         strongest(&said)
     }
 
-    /// What items say of a flow.
+    /// What items say of a flow, and what is allowed by those that are bound to their names.
     fn say(
         &self,
         items: &[(&Policy, &Item)],
-        (endpoint, other, is_closed): (&LocalEndpoint, &Other<'_>, bool),
+        (endpoint, other, default): (&LocalEndpoint, &Other<'_>, Option<Said>),
         wire: Wire,
-    ) -> Vec<Said> {
+    ) -> (Vec<Said>, Vec<(Said, NameBinding)>) {
         let mut said = Vec::new();
+        let mut bound = Vec::new();
         for (policy, item) in items {
             let Some(of_peer) = self.selects(item, other) else {
                 continue;
             };
+            let binding = self.binding_of(endpoint, (policy, item), default);
             for (detail, of_peer, port) in details(item, (endpoint, other, of_peer), wire) {
                 let verdict = effect(item, port);
                 let audited = policy.audit || self.is_audited(endpoint);
-                if audited && !verdict.passes() && is_closed {
+                if audited && !verdict.passes() && default.is_none() {
                     continue; // what is not enforced must not open what is closed
+                }
+                if verdict == EntryVerdict::Allow && binding != NameBinding::Off {
+                    let one = Said {
+                        verdict,
+                        detail,
+                        of_peer,
+                    };
+                    bound.push((one, binding));
+                    continue;
                 }
                 said.push(Said {
                     verdict: match verdict.passes() || !audited {
@@ -185,7 +226,63 @@ impl<'a> Reference<'a> {
                 });
             }
         }
-        said
+        (said, bound)
+    }
+
+    /// How strictly an item binds what it allows to its names.
+    fn binding_of(
+        &self,
+        endpoint: &LocalEndpoint,
+        (policy, item): (&Policy, &Item),
+        default: Option<Said>,
+    ) -> NameBinding {
+        let is_named = matches!(item.peers, Peers::Named(_)) && item.effect == Effect::Allow;
+        let is_open = default.is_some_and(|one| one.verdict == EntryVerdict::Allow);
+        if !is_named || is_open {
+            return NameBinding::Off;
+        }
+        let asked = policy.name_binding.unwrap_or(self.options.name_binding);
+        let is_told = policy.audit || self.is_audited(endpoint) || default.is_some();
+        match asked {
+            NameBinding::Enforce if !is_told => NameBinding::Enforce,
+            NameBinding::Enforce | NameBinding::Audit if endpoint.is_redirectable => {
+                NameBinding::Audit
+            }
+            NameBinding::Enforce | NameBinding::Audit | NameBinding::Off => NameBinding::Off,
+        }
+    }
+
+    /// What becomes of a flow to a port of TCP that goes to the proxy for names alone, and says this one:
+    /// how strictly it is bound, and whether it fits.
+    #[must_use]
+    pub fn bound(
+        &self,
+        endpoint: &LocalEndpoint,
+        other: &Other<'_>,
+        (port, said): (u16, Option<&Name>),
+    ) -> Option<Bound> {
+        let wire = Wire {
+            direction: Direction::Egress,
+            protocol: 6,
+            port,
+        };
+        let items = self.items(endpoint, Direction::Egress);
+        let default = self.default(endpoint, &items);
+        let (mut mode, mut fits) = (None, false);
+        for (policy, item) in &items {
+            let Peers::Named(names) = &item.peers else {
+                continue;
+            };
+            if details(item, (endpoint, other, true), wire).is_empty() {
+                continue;
+            }
+            fits |= said.is_some_and(|said| stands_for(names, said));
+            let binding = self.binding_of(endpoint, (policy, item), default);
+            if self.selects(item, other).is_some() && effect(item, None).passes() {
+                mode = Some(mode.map_or(binding, |mode: NameBinding| mode.min(binding)));
+            }
+        }
+        Some(Bound { mode: mode?, fits })
     }
 
     fn is_audited(&self, endpoint: &LocalEndpoint) -> bool {
@@ -477,11 +574,8 @@ fn names_of(rule: &PortRule) -> Option<&NameList> {
 }
 
 fn is_one_port(port: &PortMatch) -> bool {
-    match port {
-        PortMatch::All => false,
-        PortMatch::Range(first, last) => first == last,
-        PortMatch::Named(_) => true,
-    }
+    matches!(port, PortMatch::Named(_))
+        || matches!(port, PortMatch::Range(first, last) if first == last)
 }
 
 fn is_of(entity: Entity, labels: &Labels) -> bool {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::l4::{PortRule, Ports};
 use crate::label::{NAMESPACE_KEY, SOURCE_K8S};
 use crate::names::NameList;
-use crate::{Direction, LabelSet, Labels, Selector};
+use crate::{Direction, LabelSet, Labels, NameBinding, Selector};
 
 /// All valid objects of a set of files, in order of (kind, namespace, name).
 #[derive(Debug, Default)]
@@ -53,6 +53,9 @@ pub struct Policy {
     pub(crate) line: u32,
     /// Whether its denials are told and let pass (an annotation).
     pub(crate) audit: bool,
+    /// How strictly it binds what its `toFQDNs` allow to their names, if not as the node does (an
+    /// annotation).
+    pub(crate) name_binding: Option<NameBinding>,
     pub(crate) rules: Vec<Rule>,
 }
 

@@ -1,5 +1,6 @@
 //! One revision of policy, compiled: who may reach whom, ask what, and learn which addresses.
 
+mod bound;
 mod compiler;
 mod conflict;
 mod direction;
@@ -28,7 +29,8 @@ use crate::prefix::PrefixTable;
 use crate::rule::RuleOrigin;
 use crate::verdict::{Decision, Entry, EntryVerdict, FlowKey, decide};
 use crate::{
-    Direction, EndpointId, Family, Identities, Identity, L4Protocol, LabelSet, Labels, RuleId,
+    Direction, EndpointId, Family, Identities, Identity, L4Protocol, LabelSet, Labels, NameBinding,
+    RuleId,
 };
 pub use compiler::{Compiler, Options, Quic};
 pub use direction::Enforcement;
@@ -189,6 +191,20 @@ impl Snapshot {
     pub fn enforcement(&self, endpoint: EndpointId, direction: Direction) -> Option<Enforcement> {
         let policy = self.endpoints.get(&endpoint)?;
         Some(policy.direction(direction).enforcement)
+    }
+
+    /// How strictly what a rule allows an endpoint is bound to its names.
+    #[must_use]
+    pub fn name_binding(&self, endpoint: EndpointId, rule: &RuleOrigin) -> NameBinding {
+        let egress = self.endpoints.get(&endpoint).map(|policy| &policy.egress);
+        let items = egress.into_iter().flat_map(|egress| {
+            let here = egress
+                .items
+                .iter()
+                .filter(|item| *item.prepared.origin == *rule);
+            here.map(|item| egress.binding_of(item))
+        });
+        items.max().unwrap_or_default()
     }
 
     /// Whether the endpoint's egress is limited to what policy allows; `None` if it is unknown.

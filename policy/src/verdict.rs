@@ -47,6 +47,26 @@ impl PortPrefix {
         differs >> (16 - u32::from(self.bits.min(16))) == 0
     }
 
+    /// What of these ports is not among those, in as few prefixes as there can be.
+    #[must_use]
+    pub fn without(self, others: &[Self]) -> Vec<Self> {
+        let is_within = |other: &Self| other.bits <= self.bits && other.contains(self.port);
+        if others.iter().any(is_within) {
+            return Vec::new();
+        }
+        if !others.iter().any(|other| self.contains(other.port)) {
+            return vec![self];
+        }
+        // Some of them lie in one half: there are 16 halvings at most.
+        let bits = self.bits + 1;
+        let upper = self.port | 1 << (16 - u32::from(bits));
+        let halves = [self.port, upper].map(|port| Self { port, bits });
+        halves
+            .iter()
+            .flat_map(|half| half.without(others))
+            .collect()
+    }
+
     /// The first and the last of them.
     #[must_use]
     pub fn range(self) -> (u16, u16) {
@@ -95,6 +115,8 @@ pub enum EntryVerdict {
 /// Which proxy a flow is sent to; a later one wins where two match (Cilium's listener priorities).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Proxy {
+    /// Whatever is spoken, it must be to a name that `toFQDNs` allow ([`crate::NameBinding`]).
+    Names,
     /// Questions are judged.
     Dns,
     /// Server names are judged.
@@ -311,5 +333,34 @@ mod tests {
         assert_eq!(PortPrefix::of_range(0, 65535), [PortPrefix::ALL]);
         assert_eq!(PortPrefix::of_range(7, 7), [PortPrefix::exact(7)]);
         assert_eq!(PortPrefix::of_range(8, 7), []);
+    }
+
+    #[test]
+    fn what_is_left_of_ports_is_what_the_others_have_not() {
+        let [dns, web, all] = [
+            PortPrefix::exact(53),
+            PortPrefix::exact(80),
+            PortPrefix::ALL,
+        ];
+        let block = PortPrefix { port: 64, bits: 11 };
+        for (from, others, most) in [
+            (all, &[dns][..], 16),
+            (all, &[dns, web], 30),
+            (all, &[dns, block], 30),
+            (block, &[web], 5),
+            (block, &[dns], 1),
+            (block, &[all, dns], 0),
+            (web, &[block], 0),
+            (web, &[web], 0),
+            (web, &[], 1),
+        ] {
+            let left = from.without(others);
+            for port in 0..=u16::MAX {
+                let count = left.iter().filter(|one| one.contains(port)).count();
+                let is_left = from.contains(port) && !others.iter().any(|one| one.contains(port));
+                assert_eq!(count, usize::from(is_left), "{from:?} {others:?} {port}");
+            }
+            assert!(left.len() <= most, "{from:?} {others:?}: {left:?}");
+        }
     }
 }

@@ -63,7 +63,6 @@ impl Asker {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "a thread's")]
 fn ask(socket: &UdpSocket, server: SocketAddr, pace: Duration, stop: &AtomicBool) -> Result<Told> {
     let answers = socket.try_clone()?;
     // Whoever asks so much has room for the answers.

@@ -332,6 +332,31 @@ fn resident_kib(pid: u32) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// A client that has said the beginning of a head, or of a hello.
+fn slow_one(web: &Web, is_head: bool) -> TcpStream {
+    let (port, first): (u16, &[u8]) = match is_head {
+        true => (80, b"GET / HTTP/1.1\r\nX: "),
+        false => (443, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"),
+    };
+    let mut stream = web.connect(port).unwrap();
+    stream.write_all(first).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    stream
+}
+
+/// Whether it was ended, by a 408 or without a word.
+fn is_ended(stream: &mut TcpStream) -> bool {
+    let mut heard = [0; 512];
+    match stream.read(&mut heard) {
+        Ok(0) => true,
+        Ok(count) => {
+            assert!(heard[..count].starts_with(b"HTTP/1.1 408"));
+            true
+        }
+        Err(error) => error.kind() != ErrorKind::WouldBlock,
+    }
+}
+
 /// A thousand clients that say an octet a second end when they must, and take little; one that is well
 /// is served meanwhile.
 #[test]
@@ -346,17 +371,7 @@ fn slow_heads_and_hellos_end_in_time_and_harm_nobody() {
     let before = resident_kib(daemon.pid());
     let begin = Instant::now();
     let mut slow: Vec<(TcpStream, Option<Duration>)> = (0..COUNT + 50)
-        .map(|number| {
-            let mut stream = web.connect(if number < COUNT { 80 } else { 443 }).unwrap();
-            let first: &[u8] = if number < COUNT {
-                b"GET / HTTP/1.1\r\nX: "
-            } else {
-                b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"
-            };
-            stream.write_all(first).unwrap();
-            stream.set_nonblocking(true).unwrap();
-            (stream, None)
-        })
+        .map(|number| (slow_one(&web, number < COUNT), None))
         .collect();
     let opened = begin.elapsed();
     let mut is_measured = false;
@@ -366,18 +381,10 @@ fn slow_heads_and_hellos_end_in_time_and_harm_nobody() {
             if end.is_some() {
                 continue;
             }
-            let mut heard = [0; 512];
-            let is_over = match stream.read(&mut heard) {
-                Ok(0) => true,
-                Ok(count) => {
-                    assert!(heard[..count].starts_with(b"HTTP/1.1 408"));
-                    true
-                }
-                Err(error) => error.kind() != ErrorKind::WouldBlock,
-            };
+            let is_over = is_ended(stream);
             if is_over
                 || stream
-                    .write(if number < COUNT { b"x" } else { b"\0" })
+                    .write_all(if number < COUNT { b"x" } else { b"\0" })
                     .is_err()
             {
                 *end = Some(begin.elapsed());

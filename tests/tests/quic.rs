@@ -1,6 +1,7 @@
 //! QUIC where TCP needs a name: the datagrams are refused, so that clients turn to TCP at once.
 
 #![expect(clippy::unwrap_used, reason = "a test may die")]
+#![expect(clippy::disallowed_methods, reason = "a workload's own sockets")]
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};

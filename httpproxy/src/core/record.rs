@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use policy::RuleId;
 use policy::http::{HeaderLine, HeaderNote, HttpPermit};
+use policy::{Bound, RuleId};
 
 use super::framing::BadBody;
 use super::head::Version;
@@ -69,6 +69,16 @@ impl Protocol {
     }
 }
 
+impl RequestRecord {
+    /// The host in its URL, with its port if it has one; empty if there is none.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        let place = self.url.split_once("://");
+        let host = place.and_then(|(_, place)| place.split('/').next());
+        host.unwrap_or_default()
+    }
+}
+
 /// What was decided of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -89,13 +99,15 @@ pub enum Verdict {
     TooSlow,
 }
 
-/// A header that wasn't as a rule with an action wants it.
+/// A header that wasn't as a rule with an action wants it, or what the host is bound to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
     /// It was missing: its name, and what was expected.
     Missing(String, String),
     /// It was taken out: its name, and what was there.
     Rejected(String, String),
+    /// What was found of the host of a request that is bound to names.
+    Host(Bound),
 }
 
 /// A response.
@@ -218,9 +230,10 @@ impl Verdict {
                 Note::Rejected((*name).to_owned(), told_value(name, actual))
             }
         };
+        let notes = permit.notes().iter().map(note);
         Self::Allowed {
             rule: permit.rule(),
-            notes: permit.notes().iter().map(note).collect(),
+            notes: notes.chain(permit.bound().map(Note::Host)).collect(),
             audited: permit.is_audited(),
         }
     }

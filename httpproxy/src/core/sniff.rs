@@ -37,6 +37,61 @@ pub fn sniff(prefix: &[u8]) -> Sniffed {
     }
 }
 
+/// The same of what may be anything: all that some server could take for TLS or a request is said to be
+/// that, however it is written, and whoever reads it then refuses what isn't. `Other` is what none could.
+#[must_use]
+pub fn sniff_anything(prefix: &[u8]) -> Sniffed {
+    if prefix.starts_with(PREFACE) {
+        return Sniffed::H2;
+    }
+    if PREFACE.starts_with(prefix) {
+        return Sniffed::NeedMore;
+    }
+    match prefix {
+        // Servers don't look at the version of the first record (RFC 8446 §5.1).
+        [0x16, ..] | [0x14..=0x18, 3, ..] => Sniffed::Tls,
+        [0x14..=0x18] => Sniffed::NeedMore,
+        // An SSL 2 hello for TLS, which names no server.
+        [0x80..=0xff, _, 1, 3, 0..=4, ..] | [0x80..=0xff, _, 1, 0, 2, ..] => Sniffed::Tls,
+        [0x80..=0xff] | [0x80..=0xff, _] | [0x80..=0xff, _, 1] | [0x80..=0xff, _, 1, 0 | 3] => {
+            Sniffed::NeedMore
+        }
+        _ => request_line(prefix),
+    }
+}
+
+/// Whether a text begins with a request line: a word and a blank, and `HTTP/` in the same line. A GET did
+/// without it once.
+fn request_line(prefix: &[u8]) -> Sniffed {
+    let blanks = prefix.iter().take_while(|byte| is_blank(**byte)).count();
+    let text = prefix.get(blanks..).unwrap_or_default();
+    let end = text.iter().position(|byte| *byte == b'\n');
+    let line = text.get(..end.unwrap_or(text.len())).unwrap_or_default();
+    let word = line.iter().take_while(|byte| is_token_byte(**byte)).count();
+    let (word, rest) = line.split_at_checked(word).unwrap_or_default();
+    match (rest.first(), end) {
+        (None, None) if blanks > 0 || !word.is_empty() => Sniffed::NeedMore,
+        (Some(byte), _) if !word.is_empty() && is_blank(*byte) && *byte != b'\r' => {
+            let mut parts = rest.windows(VERSION.len());
+            let is_request = word.eq_ignore_ascii_case(b"GET")
+                || parts.any(|part| part.eq_ignore_ascii_case(VERSION));
+            match (is_request, end) {
+                (true, _) => Sniffed::Http1,
+                (false, None) => Sniffed::NeedMore,
+                (false, Some(_)) => Sniffed::Other,
+            }
+        }
+        (Some(_) | None, _) => Sniffed::Other,
+    }
+}
+
+const VERSION: &[u8] = b"HTTP/";
+
+/// What somebody takes for white space, before a request and between its parts.
+const fn is_blank(byte: u8) -> bool {
+    matches!(byte, b'\t'..=b'\r' | 0x1c..=0x1f | b' ' | 0x85 | 0xa0)
+}
+
 /// Empty lines may stand before a request line.
 fn http1(prefix: &[u8], lines: usize) -> Sniffed {
     match prefix {
@@ -84,6 +139,52 @@ mod tests {
                 let holds = early == Sniffed::NeedMore || early == expected;
                 assert!(holds, "{name} cut at {cut}: {early:?}");
             }
+        }
+    }
+
+    #[test]
+    fn whatever_a_server_could_take_for_tls_or_a_request_is_said_to_be_one() {
+        use Sniffed::{H2, Http1, NeedMore, Other, Tls};
+        for (sent, expected) in [
+            (&b"GET / HTTP/1.1\r\n"[..], Http1),
+            (b"get / http/1.1\n", Http1),
+            (b"GET /\r\n", Http1),
+            (b"GET\t/", Http1),
+            (b"\n \r\x0b\x85GET / HTTP/1.1\r\n", Http1),
+            (b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", Http1),
+            (b"X-1!~ \xff HTTP/9", Http1),
+            (b"POST /a\rb HTTP/1.1", Http1),
+            (PREFACE, H2),
+            (b"POST /", NeedMore),
+            (b"HELLO", NeedMore),
+            (b"\r\n", NeedMore),
+            (b"", NeedMore),
+            (b"OPTIONS rtsp://a/b RTSP/1.0\r\n", Other),
+            (b"SSH-2.0-OpenSSH_9.6\r\n", Other),
+            (b"SSH-2.0-x\n", Other),
+            (b"EHLO a.test\r\n", Other),
+            (b"QUIT\r\nGET / HTTP/1.1\r\n", Other),
+            (b"*1\r\n$4\r\nPING\r\n", Other),
+            (b"{\"a\": \"HTTP/1.1\"}", Other),
+            (b"\x16\x03\x01\x02\x00\x01", Tls),
+            (b"\x16\x0f\xff", Tls),
+            (b"\x15\x03\x01\x00\x02", Tls),
+            (b"\x14\x03\x03\x00\x01\x01", Tls),
+            (b"\x80\x2e\x01\x03\x01", Tls),
+            (b"\x80\x2e\x01\x00\x02", Tls),
+            (b"\xff\xfd\x18", Other),
+            (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", Other), // PostgreSQL
+            (b"\x10\x0c\x00\x04MQTT", Other),
+            (b"\x13BitTorrent protocol", Other),
+        ] {
+            let name = String::from_utf8_lossy(sent);
+            assert_eq!(sniff_anything(sent), expected, "{name:?}");
+            for cut in 0..sent.len() {
+                let early = sniff_anything(&sent[..cut]);
+                let holds = early == NeedMore || early == expected;
+                assert!(holds, "{name:?} cut at {cut}: {early:?}");
+            }
+            assert!(sniff(sent) != Tls || expected == Tls, "{name:?}");
         }
     }
 

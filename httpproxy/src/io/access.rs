@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use policy::http::{HttpPermit, Path, Request};
 use policy::{
-    Direction, EndpointId, HttpAccess, Identity, LabelSet, PeerRef, RuleId, Snapshot, SniDecision,
-    TlsRule,
+    Direction, EndpointId, HttpAccess, HttpDecision, Identity, LabelSet, NameBinding, PeerRef,
+    RuleId, Snapshot, TlsDenied, TlsPermit, TlsRule,
 };
 
 use super::bound::Bound;
@@ -86,6 +86,8 @@ pub(super) struct Access {
 pub(super) enum Opaque {
     /// No rule looks into it.
     Allowed,
+    /// Rules bind names, so strictly, and it says none.
+    Bound(RuleId, NameBinding),
     Denied,
 }
 
@@ -182,7 +184,9 @@ impl Access {
 
     /// Whether a rule still allows something here.
     pub(super) fn has_rule(&self, rule: RuleId) -> bool {
-        !self.requests.is_empty() && self.requests.iter().all(|access| access.allows_by(rule))
+        // Where names are bound it depends on the name too.
+        let allows = |access: &HttpAccess| !access.is_bound() && access.allows_by(rule);
+        !self.requests.is_empty() && self.requests.iter().all(allows)
     }
 
     /// Whether a tunnel may go on that a request of this record has opened.
@@ -230,6 +234,12 @@ impl Access {
 
     /// Whether what is neither TLS nor HTTP may go on.
     pub(super) fn opaque(&self) -> Opaque {
+        // Names are learned for addresses of which each is one party.
+        if let [access] = &*self.requests
+            && let Some((rule, mode)) = access.bound_by()
+        {
+            return Opaque::Bound(rule, mode);
+        }
         match self.opened_by() {
             Some(_) => Opaque::Allowed,
             None => Opaque::Denied,
@@ -246,40 +256,21 @@ impl Access {
         by
     }
 
-    /// Whether TLS to this server may go on, and by which rule.
-    pub(super) fn tls(&self, name: Option<&str>) -> Result<RuleId, Denied> {
-        let mut by = None;
-        for (party, access) in self.scope.parties.iter().zip(&self.requests) {
-            let rule = self.tls_to(party, access, name)?;
-            by.get_or_insert(rule);
-        }
-        by.ok_or(Denied::Name)
-    }
-
-    fn tls_to(
-        &self,
-        party: &Party,
-        access: &HttpAccess,
-        name: Option<&str>,
-    ) -> Result<RuleId, Denied> {
+    /// Whether TLS to this server may go on: the proof is of the first who may be reached.
+    pub(super) fn tls(&self, name: Option<&str>) -> Result<TlsPermit, TlsDenied> {
         let Redirected {
             endpoint,
             direction,
             ..
         } = self.redirected;
-        let peer = (party.peer(), self.scope.port);
-        let decision = self
-            .scope
-            .snapshot
-            .judge_sni(endpoint, direction, peer, name);
-        match (decision, access.opened_by()) {
-            (SniDecision::Allowed(Some(rule)), _) | (SniDecision::Allowed(None), Some(rule)) => {
-                Ok(rule)
-            }
-            (SniDecision::Denied, Some(RuleId::NONE)) => Ok(RuleId::NONE),
-            (SniDecision::Denied, _) => Err(Denied::Name),
-            (SniDecision::Allowed(None), None) => Err(Denied::Tls),
+        let mut first = None;
+        for (party, access) in self.scope.parties.iter().zip(&self.requests) {
+            let to = (party.peer(), self.scope.port);
+            let snapshot = &self.scope.snapshot;
+            let permit = snapshot.permit_tls((endpoint, direction), to, access, name)?;
+            first.get_or_insert(permit);
         }
+        first.ok_or(TlsDenied::Name)
     }
 }
 
@@ -290,18 +281,14 @@ impl Judge for Access {
         }
         let mut permit = None;
         for access in &self.requests {
-            let this = access.permit(request).ok_or(NotForwarded::NotAllowed)?;
+            let this = access
+                .permit(request)
+                .ok_or_else(|| match access.judge(request) {
+                    HttpDecision::NotBound => NotForwarded::NameNotBound,
+                    HttpDecision::Allowed { .. } | HttpDecision::Denied => NotForwarded::NotAllowed,
+                })?;
             permit.get_or_insert(this);
         }
         permit.ok_or(NotForwarded::NotAllowed)
     }
-}
-
-/// Why TLS may not go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Denied {
-    /// The name is not among those that may be named.
-    Name,
-    /// There are rules for requests, which can't be read.
-    Tls,
 }

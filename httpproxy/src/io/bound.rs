@@ -129,6 +129,7 @@ mod tests {
                 },
                 addresses: vec!["10.0.0.2".parse().unwrap()],
                 audit: false,
+                is_redirectable: true,
             }],
             ..Cast::default()
         };

@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bpf_redirect_common::{Kind, Mark};
-use policy::{Direction, EndpointId, LabelSet, RuleId};
+use policy::{Direction, EndpointId, LabelSet, RuleId, TlsDenied};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use transport::{GateListener, connect_as, connect_like, reset_at_end, set_up};
 
-use super::access::{Access, Denied, Opaque, Redirected};
+use super::access::{Access, Opaque, Redirected};
 use super::bound::{Bound, Client};
 use super::detect::{First, Spoken};
 use super::host::{Host, Proxy};
@@ -185,7 +185,11 @@ impl<H: Host> Connection<H> {
     pub(super) async fn run(mut self) {
         let mut first = First::default();
         let mut server_name = None;
-        let end = match self.detect(&mut first).await {
+        let spoken = match self.access.opaque() {
+            Opaque::Bound(..) => self.listen(&mut first).await,
+            Opaque::Allowed | Opaque::Denied => self.detect(&mut first).await,
+        };
+        let end = match spoken {
             Err(end) => end,
             Ok(Spoken::Tls(hello)) => {
                 server_name.clone_from(&hello.server_name);
@@ -231,7 +235,9 @@ impl<H: Host> Connection<H> {
             return self.terminate((first, hello), bound).await;
         }
         match self.access.tls(name) {
-            Ok(rule) => {
+            Ok(permit) => {
+                self.tell_named(&permit, name);
+                let rule = permit.rule();
                 let allowed = |access: &Access| access.tls(name).is_ok();
                 let (judged, rest) = first.around_hello();
                 let beginning = Beginning {
@@ -241,9 +247,10 @@ impl<H: Host> Connection<H> {
                 };
                 self.tunnel(beginning, (rule, name), allowed).await
             }
-            Err(Denied::Name) => End::Refused(Refusal::ServerName),
-            Err(Denied::Tls) if ends => self.alert(Alert::UnrecognizedName),
-            Err(Denied::Tls) => End::Refused(Refusal::TlsForHttp),
+            Err(TlsDenied::NotBound) => self.not_bound(name),
+            Err(TlsDenied::Name) => End::Refused(Refusal::ServerName),
+            Err(TlsDenied::Requests) if ends => self.alert(Alert::UnrecognizedName),
+            Err(TlsDenied::Requests) => End::Refused(Refusal::TlsForHttp),
         }
     }
 
@@ -291,8 +298,11 @@ impl<H: Host> Connection<H> {
 
     /// What no rule looks into.
     async fn opaque(&mut self, octets: &[u8]) -> End {
-        let rule = self.access.opened_by().unwrap_or(RuleId::NONE);
-        let allowed = |access: &Access| access.opaque() == Opaque::Allowed;
+        let rule = match self.access.opaque() {
+            Opaque::Bound(rule, _) => rule,
+            Opaque::Allowed | Opaque::Denied => self.access.opened_by().unwrap_or(RuleId::NONE),
+        };
+        let allowed = |access: &Access| access.opaque() != Opaque::Denied;
         let beginning = Beginning {
             judged: octets,
             rest: &[],

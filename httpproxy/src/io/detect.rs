@@ -34,12 +34,12 @@ pub(super) struct First {
     /// How many of them the reader of the ClientHello has.
     read: usize,
     pub(super) is_over: bool,
-    since: Option<Instant>,
+    pub(super) since: Option<Instant>,
 }
 
 impl First {
     /// Reads what is there.
-    fn read(&mut self, client: &mut Stream, now: Instant) -> io::Result<()> {
+    pub(super) fn read(&mut self, client: &mut Stream, now: Instant) -> io::Result<()> {
         let mut room = [0; ROOM_OCTETS];
         match client.try_read(&mut room) {
             Ok(0) => self.is_over = true,
@@ -55,7 +55,12 @@ impl First {
 
     /// What it is, once that is known.
     fn spoken(&mut self) -> Result<Option<Spoken>, Refusal> {
-        match sniff(&self.octets) {
+        self.spoken_as(sniff(&self.octets))
+    }
+
+    /// The same, by what its first octets are.
+    pub(super) fn spoken_as(&mut self, sniffed: Sniffed) -> Result<Option<Spoken>, Refusal> {
+        match sniffed {
             Sniffed::Http1 => Ok(Some(Spoken::Http1)),
             Sniffed::H2 => Ok(Some(Spoken::Http2)),
             Sniffed::Other => Err(Refusal::Protocol),
@@ -80,7 +85,7 @@ impl First {
             .unwrap_or((all, &[]))
     }
 
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         !self.is_over && self.octets.len() <= HELLO_WIRE_OCTETS_MAX
     }
 }
@@ -141,7 +146,7 @@ impl<H: Host> Connection<H> {
             Ok(Some(Spoken::Http1 | Spoken::Http2)) if !self.access.has_request_rules() => {
                 match self.access.opaque() {
                     Opaque::Allowed => Ok(Some(Spoken::Opaque)),
-                    Opaque::Denied => Err(End::Refused(Refusal::Protocol)),
+                    Opaque::Bound(..) | Opaque::Denied => Err(End::Refused(Refusal::Protocol)),
                 }
             }
             Ok(Some(spoken)) => Ok(Some(spoken)),
@@ -155,7 +160,7 @@ impl<H: Host> Connection<H> {
             }
             Ok(None) if first.is_over => match self.access.opaque() {
                 Opaque::Allowed => Ok(Some(Spoken::Opaque)),
-                Opaque::Denied => Err(End::Refused(Refusal::Protocol)),
+                Opaque::Bound(..) | Opaque::Denied => Err(End::Refused(Refusal::Protocol)),
             },
             Ok(None) => Ok(None),
         }
@@ -170,7 +175,9 @@ impl<H: Host> Connection<H> {
             (Ok(None), _) => Ok(None),
             (Ok(Some(Heard::End)), _) => Err(End::Closed),
             (Ok(Some(Heard::Content)), Opaque::Allowed) => Ok(Some(Spoken::Opaque)),
-            (Ok(Some(Heard::Content)), Opaque::Denied) => Err(End::Refused(Refusal::ServerFirst)),
+            (Ok(Some(Heard::Content)), Opaque::Bound(..) | Opaque::Denied) => {
+                Err(End::Refused(Refusal::ServerFirst))
+            }
             (Err(_), _) => Err(End::Reset),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::core::record::Verdict;
-use crate::told::Refusal;
+use crate::told::{Refusal, Said};
 
 /// The counters of the HTTP path; all workers share them.
 #[derive(Debug, Default)]
@@ -30,6 +30,10 @@ pub struct Counters {
     /// number of the reason.
     resets: [AtomicU64; REASONS.len()],
     ends: [AtomicU64; REASONS.len()],
+    /// Connections that are bound to names: TLS to one of them, TLS to none, and others.
+    fitting: AtomicU64,
+    unfitting: AtomicU64,
+    opaque: AtomicU64,
 }
 
 /// The reasons of HTTP/2 (RFC 9113 §7), by their number.
@@ -92,6 +96,15 @@ impl Counters {
         count_reason(&self.ends, code);
     }
 
+    pub(super) fn bound(&self, said: &Said) {
+        let counter = match said {
+            Said::Server { fits: true, .. } => &self.fitting,
+            Said::Server { fits: false, .. } | Said::Unfit(_) => &self.unfitting,
+            Said::Nothing => &self.opaque,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn request(&self, verdict: &Verdict) {
         let counter = match verdict {
             Verdict::Allowed { .. } => &self.forwarded,
@@ -127,9 +140,18 @@ impl Counters {
         let refusals = Refusal::ALL.iter().zip(&self.refusals);
         let refusals = refusals
             .map(move |(refusal, counter)| ("http_refused_total", refusal.word(), read(counter)));
+        let bound = [
+            ("allowed", &self.fitting),
+            ("not-allowed", &self.unfitting),
+            ("opaque", &self.opaque),
+        ];
+        let bound = bound
+            .into_iter()
+            .map(move |(word, counter)| ("http_name_binding_total", word, read(counter)));
         connections
             .chain(requests)
             .chain(refusals)
+            .chain(bound)
             .chain(of_reasons("http2_resets_total", &self.resets))
             .chain(of_reasons("http2_goaways_total", &self.ends))
     }

@@ -18,7 +18,7 @@ use hyper::{Request, Response};
 ///
 /// # Panics
 /// If it does not.
-pub fn check(bytes: &[u8]) -> bool {
+pub(crate) fn check(bytes: &[u8]) -> bool {
     let Some(ours) = read_request(bytes) else {
         return false;
     };

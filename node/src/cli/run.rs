@@ -68,6 +68,10 @@ pub(super) struct Run {
     /// Judge and tell, block nothing: denials are flows with the verdict AUDIT.
     #[arg(long)]
     audit: bool,
+    /// Whether TLS and HTTP to addresses that only toFQDNs allow must be to a name that it allows. A policy
+    /// says otherwise for itself by the annotation namegate.io/name-binding.
+    #[arg(long, value_enum, default_value = "off", value_name = "HOW")]
+    name_binding: NameBinding,
     /// What becomes of datagrams (QUIC) of a workload to a peer's port where the rules for TCP judge server
     /// names or requests.
     #[arg(long, value_enum, default_value = "refuse")]
@@ -111,6 +115,16 @@ pub(super) enum EnforcementMode {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum NameBinding {
+    /// Nobody looks: such flows pass in the kernel.
+    Off,
+    /// Such flows go through the proxy; another name, or none, passes and is told.
+    Audit,
+    /// The same, and another name, or none, is refused.
+    Enforce,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum QuicMode {
     /// Refused by ICMP, so that clients turn to TCP at once.
     Refuse,
@@ -144,6 +158,16 @@ impl From<MonitorAggregation> for Aggregation {
             MonitorAggregation::Medium => Self::Medium,
             MonitorAggregation::Maximum => Self::Maximum,
             MonitorAggregation::Off => Self::Off,
+        }
+    }
+}
+
+impl From<NameBinding> for policy::NameBinding {
+    fn from(how: NameBinding) -> Self {
+        match how {
+            NameBinding::Off => Self::Off,
+            NameBinding::Audit => Self::Audit,
+            NameBinding::Enforce => Self::Enforce,
         }
     }
 }
@@ -227,6 +251,7 @@ impl Run {
                 enforcement: policy::Options {
                     mode: self.enforcement_mode.into(),
                     audit: self.audit,
+                    name_binding: self.name_binding.into(),
                     quic: self.quic.into(),
                     ..policy::Options::default()
                 },

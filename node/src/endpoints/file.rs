@@ -44,6 +44,7 @@ pub(crate) fn describe(files: &[TextFile]) -> Result<Cast, Vec<String>> {
     };
     for (number, (_, document)) in (1..).zip(documents.endpoints) {
         let (workload, audit) = (document.workload(), document.audit);
+        let is_redirectable = document.cgroup.is_none();
         let addresses = document.addresses.unwrap_or_default();
         let is_workload = !workload
             .labels
@@ -55,6 +56,7 @@ pub(crate) fn describe(files: &[TextFile]) -> Result<Cast, Vec<String>> {
                 workload,
                 addresses,
                 audit,
+                is_redirectable,
             }),
             Some(_) | None => cast.peers.push(Peer {
                 workload,

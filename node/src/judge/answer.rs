@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use policy::http::{HeaderLine, Path, Request};
 use policy::{
     Decision, Direction, EndpointId, EntryVerdict, FlowKey, HttpDecision, L4Protocol, LabelSet,
-    LocalEndpoint, PeerRef, Proxy, Question as DnsQuestion, RuleOrigin, ServiceFrontend,
-    SniDecision, TlsRule,
+    LocalEndpoint, NameBinding, PeerRef, Proxy, Question as DnsQuestion, RuleOrigin,
+    ServiceFrontend, TlsDenied, TlsRule,
 };
 
 use super::question::{HttpQuestion, L7Question, Proto, Question};
@@ -46,6 +46,11 @@ impl Side {
     /// Whether the flow, or what is said through it, is refused.
     pub(crate) fn is_denied(&self) -> bool {
         !self.decision.verdict.passes() || self.l7 == Some(false)
+    }
+
+    /// Whether a proxy takes the flow for its name alone.
+    pub(crate) fn asks_for_name(&self) -> bool {
+        self.decision.verdict == EntryVerdict::Redirect(Proxy::Names)
     }
 
     /// Whether a proxy takes the flow.
@@ -309,7 +314,22 @@ impl Flow<'_> {
         };
         let at = (subject, direction);
         match (proxy, &self.question.l7) {
+            (Proxy::Names, None) => (None, self.binding_note(at, peer)),
             (_, None) => (None, None),
+            (Proxy::Names, Some(L7Question::Dns(..))) => {
+                (Some(true), self.binding_note(at, peer)) // it says no name
+            }
+            (Proxy::Names, Some(L7Question::Sni(name))) => (
+                Some(self.may_name(at, peer, name)),
+                self.binding_note(at, peer),
+            ),
+            (Proxy::Names, Some(L7Question::Http(request))) => {
+                let may = match &request.sni {
+                    Some(name) => self.may_name(at, peer, name),
+                    None => self.may_request(at, peer, request),
+                };
+                (Some(may), self.binding_note(at, peer))
+            }
             (Proxy::Dns, Some(L7Question::Dns(name, qtype))) => {
                 (Some(self.may_ask(subject, (name.clone(), *qtype))), None)
             }
@@ -369,13 +389,34 @@ impl Flow<'_> {
         peer: PeerRef<'_>,
         name: &str,
     ) -> bool {
-        let snapshot = &self.world.snapshot;
-        let at = (peer, self.question.port);
+        let (snapshot, port) = (&self.world.snapshot, self.question.port);
+        let access = snapshot.http_access(subject, direction, peer, port);
         // Whether the certificate is of that name, only the daemon knows.
-        let rules = snapshot.tls_rules(subject, direction, at);
+        let rules = snapshot.tls_rules(subject, direction, (peer, port));
         let ends = |rule: &TlsRule| rule.terminating.is_some() && rule.covers(name);
-        let decision = snapshot.judge_sni(subject, direction, at, Some(name));
-        rules.iter().any(ends) || matches!(decision, SniDecision::Allowed(_))
+        let permit = snapshot.permit_tls((subject, direction), (peer, port), &access, Some(name));
+        rules.iter().any(ends) || !matches!(permit, Err(TlsDenied::Name | TlsDenied::NotBound))
+    }
+
+    /// That the flow is bound to names, and how strictly.
+    fn binding_note(
+        &self,
+        (subject, direction): (EndpointId, Direction),
+        peer: PeerRef<'_>,
+    ) -> Option<&'static str> {
+        let snapshot = &self.world.snapshot;
+        let access = snapshot.http_access(subject, direction, peer, self.question.port);
+        match access.bound_by()?.1 {
+            NameBinding::Off => None,
+            NameBinding::Audit => Some(
+                "name binding is audit: TLS and HTTP by another name than those of toFQDNs pass and \
+                 are told",
+            ),
+            NameBinding::Enforce => Some(
+                "name binding is enforce: TLS and HTTP pass by a name of toFQDNs only, other \
+                 protocols pass",
+            ),
+        }
     }
 
     fn may_request(

@@ -83,6 +83,7 @@ fn made_up(samples: &Samples) -> Cast {
             },
             addresses: Vec::new(),
             audit: false,
+            is_redirectable: true,
         });
     }
     cast
@@ -151,7 +152,7 @@ impl Plan {
                     Some((format!("dns {text}"), L7Question::Dns(name, 1)))
                 })
                 .collect(),
-            Proxy::Tls => names
+            Proxy::Tls | Proxy::Names => names
                 .map(|text| (format!("sni {text}"), L7Question::Sni(text.clone())))
                 .collect(),
             Proxy::Http => {

@@ -5,8 +5,8 @@ mod json;
 use std::collections::{BTreeMap, BTreeSet};
 
 use policy::{
-    Direction, Enforcement, EntryVerdict, LocalEndpoint, MatchType, Problem, Proxy, RuleOrigin,
-    RuleText,
+    Direction, Enforcement, EntryVerdict, LocalEndpoint, MatchType, NameBinding, Problem, Proxy,
+    RuleOrigin, RuleText,
 };
 
 use super::question::Question;
@@ -57,6 +57,7 @@ fn sentences(side: &Side, question: &Question) -> String {
         EntryVerdict::Allow => "the flow is allowed",
         EntryVerdict::AuditDefault => "the flow is let pass, since its denial is only audited",
         EntryVerdict::AuditDeny => "the flow is let pass, since the deny rule is only audited",
+        EntryVerdict::Redirect(Proxy::Names) => "the flow goes to the proxy that asks for its name",
         EntryVerdict::Refuse => {
             "the flow is refused, since over TCP it would have to name what it asks for (180)"
         }
@@ -142,8 +143,8 @@ pub(crate) struct Explained<'a> {
 struct OneDirection {
     direction: Direction,
     enforcement: Enforcement,
-    /// What is in force: nothing where the direction is open.
-    rules: Vec<RuleText>,
+    /// What is in force, and how strictly it is bound to names: nothing where the direction is open.
+    rules: Vec<(RuleText, NameBinding)>,
 }
 
 impl World {
@@ -154,9 +155,13 @@ impl World {
         let (egress, ingress) = rules
             .into_iter()
             .partition(|rule| rule.direction == Direction::Egress);
-        let one = |direction, rules| {
+        let one = |direction, rules: Vec<RuleText>| {
             let enforcement = self.snapshot.enforcement(endpoint.id, direction);
-            OneDirection::new((direction, enforcement), rules)
+            let rules = rules.into_iter().map(|rule| {
+                let binding = self.snapshot.name_binding(endpoint.id, &rule.origin);
+                (rule, binding)
+            });
+            OneDirection::new((direction, enforcement), rules.collect())
         };
         Explained {
             endpoint,
@@ -216,7 +221,7 @@ impl Explained<'_> {
 impl OneDirection {
     fn new(
         (direction, enforcement): (Direction, Option<Enforcement>),
-        mut rules: Vec<RuleText>,
+        mut rules: Vec<(RuleText, NameBinding)>,
     ) -> Self {
         let enforcement = enforcement.unwrap_or(Enforcement::Open);
         if enforcement == Enforcement::Open {
@@ -231,9 +236,9 @@ impl OneDirection {
 
     /// The policies that close it, by their full names. If it is closed without one, the mode does it.
     fn closing(&self) -> BTreeMap<String, &RuleOrigin> {
-        let closing = self.rules.iter().filter(|rule| rule.closes);
+        let closing = self.rules.iter().filter(|(rule, _)| rule.closes);
         closing
-            .map(|rule| (rule.origin.policy(), &rule.origin))
+            .map(|(rule, _)| (rule.origin.policy(), &rule.origin))
             .collect()
     }
 
@@ -260,16 +265,16 @@ impl OneDirection {
         };
         let mut text = wrapped(&format!("{word} is {state}."), ("", ""));
         for (denies, head) in [(false, may), (true, may_not)] {
-            let some = self.rules.iter().filter(|rule| rule.denies == denies);
+            let some = self.rules.iter().filter(|(rule, _)| rule.denies == denies);
             let mut some = some.peekable();
             if some.peek().is_some() {
                 text.push_str(&format!("{head}\n"));
             }
-            for one in some {
+            for (one, binding) in some {
                 let RuleOrigin {
                     name, file, line, ..
                 } = &one.origin;
-                let rule = format!("{} [{name} {file}:{line}]", in_words(one));
+                let rule = format!("{} [{name} {file}:{line}]", in_words(one, *binding));
                 text.push_str(&wrapped(&rule, ("  - ", "    ")));
             }
         }
@@ -277,7 +282,7 @@ impl OneDirection {
     }
 }
 
-fn in_words(one: &RuleText) -> String {
+fn in_words(one: &RuleText, binding: NameBinding) -> String {
     let peers = if one.peers.is_empty() {
         "nobody".to_owned()
     } else {
@@ -296,7 +301,12 @@ fn in_words(one: &RuleText) -> String {
     } else {
         ""
     };
-    format!("{peers}, {ports}{said}{audited}")
+    let bound = match binding {
+        NameBinding::Off => "",
+        NameBinding::Audit => ", where TLS and HTTP by another name are told",
+        NameBinding::Enforce => ", TLS and HTTP by a name of toFQDNs only",
+    };
+    format!("{peers}, {ports}{said}{audited}{bound}")
 }
 
 /// The text in lines of at most [`WIDTH`] columns where words allow it; the first and the other lines

@@ -175,6 +175,10 @@ impl Side {
                 Some("take out or narrow the deny rule; it wins over every allow".to_owned())
             }
             Some(_) => Some("take out `authentication.mode: test-always-fail`".to_owned()),
+            None if self.l7 == Some(false) && self.asks_for_name() => Some(
+                "say a name of `toFQDNs`, or add the name that is said to one that is about this port"
+                    .to_owned(),
+            ),
             None if self.l7 == Some(false) => Some(match &question.l7 {
                 Some(L7Question::Dns(name, _)) => {
                     format!(

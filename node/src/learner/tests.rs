@@ -221,6 +221,7 @@ fn snapshot(
             ports: NamedPorts::new(),
         },
         audit: false,
+        is_redirectable: true,
         addresses: vec![IpAddr::from([10, 2, 0, u8::try_from(id).unwrap()])],
     });
     let cast = Cast {

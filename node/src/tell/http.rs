@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flow::{
-    Direction, DropReason, Event, Flow, Http, HttpHeader, Ip, MessageKind, TracePoint, TraceReason,
-    Verdict,
+    AuthType, Direction, DropReason, Event, Flow, Http, HttpHeader, Ip, MessageKind, TracePoint,
+    TraceReason, Verdict,
 };
 use httpproxy::{
-    By, Denied, End, EndRecord, News, Note, Protocol, Redirected, Refused, RequestRecord,
-    ResponseRecord, Told, TunnelEnd, TunnelEnded, Why,
+    By, Denied, End, EndRecord, Named, News, Note, Protocol, Redirected, Refused, RequestRecord,
+    ResponseRecord, Said, Told, TunnelEnd, TunnelEnded, Why,
 };
-use policy::{L4Protocol, RuleId};
+use policy::{L4Protocol, MatchType, NameBinding, RuleId};
 
 use super::{Peers, TCP, Teller, answering, l4};
 use crate::clock;
@@ -24,6 +24,7 @@ impl Teller {
     pub(crate) fn http(&self, news: &News) -> Vec<Flow> {
         match news {
             News::Refused(refused) => vec![self.refused(refused)],
+            News::Named(named) => self.named(named).into_iter().collect(),
             News::Tunnel(tunnel) => vec![self.tunnel(tunnel)],
             News::Http(redirected, Told::Request(request)) => {
                 vec![self.request(redirected, request)]
@@ -52,7 +53,7 @@ impl Teller {
         Flow {
             time: Some(clock::time_of_day(request.at)),
             is_reply: Some(false),
-            policy_log: self.remarks(request),
+            policy_log: self.remarks(request, &peers),
             ..self.allowed_by(request, flow)
         }
     }
@@ -83,7 +84,7 @@ impl Teller {
         let flow = self.allowed_by(request, flow);
         Flow {
             time: Some(clock::time_of_day(request.at + response.latency)),
-            policy_log: self.remarks(request),
+            policy_log: self.remarks(request, &peers),
             ..answering(flow)
         }
     }
@@ -113,18 +114,27 @@ impl Teller {
     }
 
     /// What the deciding rule asks to be logged, what its headers were, and why a request went nowhere.
-    fn remarks(&self, request: &RequestRecord) -> Vec<Arc<str>> {
+    fn remarks(&self, request: &RequestRecord, peers: &Peers) -> Vec<Arc<str>> {
         match &request.verdict {
             httpproxy::Verdict::Allowed { rule, notes, .. } => {
                 let log = self.directory.load().log(*rule).cloned();
-                let notes = notes.iter().map(|note| match note {
-                    Note::Missing(name, value) => format!("missing header {name}: {value}"),
-                    Note::Rejected(name, value) => format!("rejected header {name}: {value}"),
+                let notes = notes.iter().flat_map(|note| match note {
+                    Note::Missing(name, value) => vec![format!("missing header {name}: {value}")],
+                    Note::Rejected(name, value) => vec![format!("rejected header {name}: {value}")],
+                    Note::Host(bound) => {
+                        let said = ("host", Some(request.host()));
+                        let found = of_name(said, bound.fits, &peers.destination_names);
+                        found.map_or_else(Vec::new, |what| vec![what, bound_words(bound.mode)])
+                    }
                 });
                 log.into_iter().chain(notes.map(Arc::from)).collect()
             }
             httpproxy::Verdict::Denied(Denied::NotAllowed) => Vec::new(),
-            httpproxy::Verdict::Denied(Denied::NameNotBound) => vec!["name-not-bound".into()],
+            httpproxy::Verdict::Denied(Denied::NameNotBound) => {
+                let what = of_name(("host", Some(request.host())), false, &[]);
+                let mode = bound_words(NameBinding::Enforce);
+                what.into_iter().chain([mode]).map(Arc::from).collect()
+            }
             httpproxy::Verdict::Denied(Denied::OtherName) => vec!["other-name-than-tls".into()],
             httpproxy::Verdict::Denied(Denied::NoPolicy) => vec!["no-policy".into()],
             httpproxy::Verdict::Malformed(bad) => vec![bad.to_string().into()],
@@ -212,6 +222,44 @@ impl Teller {
         }
     }
 
+    /// What a connection said that is bound to names, unless it said one that was learned for the
+    /// address: of that its end is told.
+    fn named(&self, named: &Named) -> Option<Flow> {
+        let redirected = &named.redirected;
+        let peers = self.redirected_peers(redirected);
+        let (what, fits) = match &named.said {
+            Said::Server { name, fits } => {
+                let said = ("sni", name.as_deref());
+                (of_name(said, *fits, &peers.destination_names)?, *fits)
+            }
+            Said::Nothing => ("opaque".to_owned(), true),
+            Said::Unfit(refusal) => (refusal.word().to_owned(), false),
+        };
+        let reason = DropReason::from_number(POLICY_DENIED);
+        let judged = |drop_reason| Event::PolicyVerdict {
+            match_type: MatchType::L3L4.number(),
+            drop_reason,
+            auth_type: AuthType::default(),
+        };
+        let (event, verdict) = match (fits, named.mode) {
+            (true, _) => (judged(None), Verdict::Forwarded),
+            (false, NameBinding::Enforce) => (Event::Drop { reason }, Verdict::Dropped),
+            (false, NameBinding::Off | NameBinding::Audit) => {
+                (judged(Some(reason)), Verdict::Audit)
+            }
+        };
+        let directory = self.directory.load();
+        let log = directory.log(named.rule).cloned();
+        let words = [what, bound_words(named.mode)].map(Arc::from);
+        Some(Flow {
+            time: Some(clock::time_of_day(named.at)),
+            policy_log: log.into_iter().chain(words).collect(),
+            // Only what a workload sends is bound to names.
+            egress_allowed_by: directory.policies(named.rule),
+            ..self.of_connection(redirected, &peers, Flow::new(event, verdict))
+        })
+    }
+
     /// Who talks to whom over a redirected connection.
     fn redirected_peers(&self, redirected: &Redirected) -> Peers {
         let (client, server) = (redirected.client, redirected.server);
@@ -284,6 +332,28 @@ fn canonical(name: &str) -> String {
         letter
     };
     name.chars().map(letter).collect()
+}
+
+/// What is told of a server name or host of a connection that is bound to names; nothing of one that was
+/// learned for the address.
+fn of_name((kind, name): (&str, Option<&str>), fits: bool, learned: &[Arc<str>]) -> Option<String> {
+    let name = name.unwrap_or_default();
+    let bare = name.split(':').next().unwrap_or_default();
+    let bare = bare.strip_suffix('.').unwrap_or(bare);
+    let is_learned = || learned.iter().any(|one| one.eq_ignore_ascii_case(bare));
+    let what = match fits {
+        false => "not-allowed",
+        true if is_learned() => return None,
+        true => "not-learned",
+    };
+    match name {
+        "" => Some(format!("{kind}-{what}")),
+        name => Some(format!("{kind}-{what}: {name}")),
+    }
+}
+
+fn bound_words(mode: NameBinding) -> String {
+    format!("name-binding: {}", mode.word())
 }
 
 fn nanoseconds(time: Duration) -> u64 {

@@ -6,6 +6,7 @@ use super::cursor::{At, Fields, Known, Report};
 use super::group::Groups;
 use super::yaml::Value;
 use super::{network_policy, rule};
+use crate::NameBinding;
 use crate::problem::Code;
 use crate::rule::{Policy, PolicyKind, Rule};
 
@@ -65,6 +66,8 @@ const KIND_HELP: &str = "CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy, Ne
 const ANNOTATION_PREFIX: &str = "namegate.io/";
 /// The annotation that makes a policy tell its denials and let them pass.
 const ANNOTATION_AUDIT: &str = "namegate.io/audit";
+/// The annotation that says how strictly a policy binds what its `toFQDNs` allow to their names.
+const ANNOTATION_NAME_BINDING: &str = "namegate.io/name-binding";
 
 /// The `kind` of a document, if it says one.
 pub(super) fn kind_of<'a>(at: &At<'a>) -> Option<&'a str> {
@@ -217,7 +220,8 @@ impl Reader<'_> {
             name: metadata.name?.to_owned(),
             file: Arc::clone(&self.file),
             line: at.node.place.line,
-            audit: metadata.audit,
+            audit: metadata.annotations.audit,
+            name_binding: metadata.annotations.name_binding,
             rules: rules?,
         })
     }
@@ -246,7 +250,14 @@ fn read_specs(
 struct Metadata<'a> {
     name: Option<&'a str>,
     namespace: Option<&'a str>,
+    annotations: Annotations,
+}
+
+/// What the annotations that are ours say.
+#[derive(Default)]
+struct Annotations {
     audit: bool,
+    name_binding: Option<NameBinding>,
 }
 
 fn read_metadata<'a>(kind: PolicyKind, metadata: &At<'a>, report: &mut Report<'_>) -> Metadata<'a> {
@@ -264,7 +275,7 @@ fn read_metadata<'a>(kind: PolicyKind, metadata: &At<'a>, report: &mut Report<'_
         report.note(at, Code::Conflict, "a clusterwide policy has no namespace");
     }
     let annotations = fields.take("annotations");
-    let audit = annotations.is_some_and(|annotations| read_annotations(&annotations, report));
+    let annotations = annotations.map(|annotations| read_annotations(&annotations, report));
     if let Some(at) = fields.take("description") {
         let message = "metadata has no `description`: it is ignored".to_owned();
         let help = "the description of a rule is `spec.description`";
@@ -275,35 +286,52 @@ fn read_metadata<'a>(kind: PolicyKind, metadata: &At<'a>, report: &mut Report<'_
     Metadata {
         name,
         namespace: namespace.filter(|namespace| !namespace.is_empty()),
-        audit,
+        annotations: annotations.unwrap_or_default(),
     }
 }
 
-/// Whether the annotations ask for audit; those that are not ours say nothing here.
-fn read_annotations(at: &At<'_>, report: &mut Report<'_>) -> bool {
-    let mut audit = false;
+/// Those that are not ours say nothing here.
+fn read_annotations(at: &At<'_>, report: &mut Report<'_>) -> Annotations {
+    let mut found = Annotations::default();
     let Some(fields) = at.fields(report) else {
-        return audit;
+        return found;
     };
     for (member, at) in fields.take_rest() {
         if !member.key.starts_with(ANNOTATION_PREFIX) {
             continue;
         }
-        if member.key != ANNOTATION_AUDIT {
-            let message = format!("unknown annotation {:?}", member.key);
-            let help = format!("the annotations of Namegate are {ANNOTATION_AUDIT}");
-            report.note_with_help(&at, (Code::UnknownField, message), help);
-            continue;
-        }
-        match at.text(report) {
-            Some("true") => audit = true,
-            Some("false") | None => {}
-            Some(other) => {
-                let message = format!("{other:?} is no value of {ANNOTATION_AUDIT}");
-                let help = "the values are \"true\" and \"false\"";
-                report.note_with_help(&at, (Code::InvalidValue, message), help);
+        match &*member.key {
+            ANNOTATION_AUDIT => match at.text(report) {
+                Some("true") => found.audit = true,
+                Some("false") | None => {}
+                Some(other) => no_value(&at, (other, ANNOTATION_AUDIT, BOOLEANS), report),
+            },
+            ANNOTATION_NAME_BINDING => match at
+                .text(report)
+                .map(|text| (text, NameBinding::from_word(text)))
+            {
+                Some((other, None)) => {
+                    no_value(&at, (other, ANNOTATION_NAME_BINDING, BINDINGS), report);
+                }
+                Some((_, known)) => found.name_binding = known,
+                None => {}
+            },
+            other => {
+                let message = format!("unknown annotation {other:?}");
+                let help = format!(
+                    "the annotations of Namegate are {ANNOTATION_AUDIT} and {ANNOTATION_NAME_BINDING}"
+                );
+                report.note_with_help(&at, (Code::UnknownField, message), help);
             }
         }
     }
-    audit
+    found
+}
+
+const BOOLEANS: &str = "the values are \"true\" and \"false\"";
+const BINDINGS: &str = "the values are off, audit and enforce";
+
+fn no_value(at: &At<'_>, (text, annotation, help): (&str, &str, &str), report: &mut Report<'_>) {
+    let message = format!("{text:?} is no value of {annotation}");
+    report.note_with_help(at, (Code::InvalidValue, message), help);
 }

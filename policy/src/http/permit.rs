@@ -1,7 +1,7 @@
 //! The permit that forwarding a request needs.
 
 use super::{HeaderEffect, HeaderNote, Path, Request};
-use crate::RuleId;
+use crate::{Bound, RuleId};
 
 /// The proof that policy lets one request go upstream. Only a verdict makes it, forwarding consumes it,
 /// and it can't be copied: one permit, one request (law 2). What goes upstream is its method, its path
@@ -15,6 +15,7 @@ pub struct HttpPermit<'a> {
     effects: Vec<HeaderEffect<'a>>,
     notes: Vec<HeaderNote<'a>>,
     audited: bool,
+    bound: Option<Bound>,
 }
 
 impl<'a> HttpPermit<'a> {
@@ -31,6 +32,16 @@ impl<'a> HttpPermit<'a> {
             effects,
             notes,
             audited: false,
+            bound: None,
+        }
+    }
+
+    /// With what was found of its host, where the connection is bound to names.
+    pub(crate) fn bound_by(self, bound: Option<Bound>) -> Self {
+        Self {
+            audited: bound.is_some_and(|bound| !bound.fits),
+            bound,
+            ..self
         }
     }
 
@@ -46,6 +57,12 @@ impl<'a> HttpPermit<'a> {
     #[must_use]
     pub const fn is_audited(&self) -> bool {
         self.audited
+    }
+
+    /// What was found of its host, where the connection is bound to names.
+    #[must_use]
+    pub const fn bound(&self) -> Option<Bound> {
+        self.bound
     }
 
     /// The method that may be used.

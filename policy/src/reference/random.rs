@@ -7,7 +7,7 @@
     reason = "only tests throw dice"
 )]
 
-use crate::{Code, Mode, Options, PolicySet, Quic, Severity, Source, load};
+use crate::{Code, Mode, NameBinding, Options, PolicySet, Quic, Severity, Source, load};
 
 /// A source of numbers with a seed (splitmix64).
 #[derive(Debug)]
@@ -166,6 +166,7 @@ pub fn options(dice: &mut Dice) -> Options {
         },
         audit: dice.one_in(15),
         allow_localhost: !dice.one_in(4),
+        name_binding: NameBinding::ALL[[0, 0, 1, 2][dice.below(4)]],
         quic: match dice.one_in(4) {
             true => Quic::Allow,
             false => Quic::Refuse,
@@ -207,9 +208,12 @@ pub fn object(dice: &mut Dice, index: usize) -> String {
     .chain(["CiliumClusterwideNetworkPolicy", "NetworkPolicy"])
     .nth(dice.below(5))
     .unwrap();
-    let audit = match dice.one_in(8) {
-        true => ", annotations: {namegate.io/audit: 'true'}",
-        false => "",
+    let audit = match dice.below(16) {
+        0..=1 => ", annotations: {namegate.io/audit: 'true'}",
+        2 => ", annotations: {namegate.io/name-binding: 'off'}",
+        3 => ", annotations: {namegate.io/name-binding: enforce}",
+        4 => ", annotations: {namegate.io/name-binding: enforce, namegate.io/audit: 'true'}",
+        _ => "",
     };
     if kind == "NetworkPolicy" {
         let spec = network_policy(dice);

@@ -80,6 +80,7 @@ pub(crate) fn cast() -> Cast {
             workload: workload("default", "a", &[("app", "a")]),
             addresses: vec![address(A), address("fd00::4")],
             audit: false,
+            is_redirectable: true,
         }],
         peers: vec![
             peer(workload("default", "b", &[("app", "b")]), &[B, "fd00::5"]),
@@ -161,6 +162,7 @@ pub fn crowd() -> Cast {
         workload,
         addresses: vec![address(at)],
         audit: id == 9,
+        is_redirectable: id != 8,
     };
     cast.endpoints.extend([
         endpoint(8, workload("default", "c", &[("app", "c")]), "10.2.0.7"),

@@ -16,7 +16,7 @@ use crate::identity::Exhausted;
 use crate::limits::{ENTRIES_MAX, PREFIXES_MAX};
 use crate::problem::{Code, Problem, Severity};
 use crate::rule::{Item, Policy, PolicySet, Rule, RuleOrigin};
-use crate::{Cast, EndpointId, Identities, LocalEndpoint, RuleId};
+use crate::{Cast, EndpointId, Identities, LocalEndpoint, NameBinding, RuleId};
 
 /// Compiles revision after revision, and keeps what the next one can use: the numbers and name sets
 /// of rules whose file did not change, what prefixes stand for, the selections of selectors, the
@@ -41,6 +41,9 @@ pub struct Options {
     pub audit: bool,
     /// The local host may reach every endpoint, unless a rule denies it.
     pub allow_localhost: bool,
+    /// How strictly what only `toFQDNs` allows is bound to their names; a policy's annotation says
+    /// otherwise for its own.
+    pub name_binding: NameBinding,
     /// What becomes of datagrams where TCP needs a name.
     pub quic: Quic,
 }
@@ -61,6 +64,7 @@ impl Default for Options {
             mode: Mode::Default,
             audit: false,
             allow_localhost: true,
+            name_binding: NameBinding::Off,
             quic: Quic::Refuse,
         }
     }
@@ -243,6 +247,8 @@ impl Compiler {
                 audit: inputs.options.audit || endpoint.audit,
                 is_init: labels.has_reserved("init"),
                 allow_localhost: inputs.options.allow_localhost,
+                name_binding: inputs.options.name_binding,
+                is_redirectable: endpoint.is_redirectable,
                 quic: inputs.options.quic,
             },
             ports: if names_ports {

@@ -7,9 +7,9 @@ use super::quic::{Merged, Opened};
 use super::table::Table;
 use super::{PeerRef, Quic};
 use crate::cast::NamedPorts;
-use crate::rule::{PeerView, Peers};
-use crate::verdict::{Entry, EntryVerdict, PortPrefix};
-use crate::{Direction, Identity, LabelSet, RuleId};
+use crate::rule::{Effect, Item, PeerView, Peers};
+use crate::verdict::{Entry, EntryVerdict, PortPrefix, Proxy};
+use crate::{Direction, Identity, LabelSet, NameBinding, RuleId};
 
 /// Whether a direction is closed to what no rule allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,10 @@ pub(super) struct Regime {
     pub(super) is_init: bool,
     /// The local host may reach every endpoint (kubelet's probes).
     pub(super) allow_localhost: bool,
+    /// How strictly names are bound, where a policy doesn't say.
+    pub(super) name_binding: NameBinding,
+    /// Whether flows can be led to the proxy for requests and names.
+    pub(super) is_redirectable: bool,
     pub(super) quic: Quic,
 }
 
@@ -47,6 +51,8 @@ pub(super) struct DirectionPolicy {
     pub(super) entries: Vec<Entry>,
     audit: bool,
     allow_localhost: bool,
+    name_binding: NameBinding,
+    is_redirectable: bool,
     /// Items with listed peers, as indices of `items`.
     listed: Vec<usize>,
     /// What holds for every peer; an identity's entry that adds nothing to it is left out.
@@ -59,8 +65,12 @@ pub(super) struct DirectionPolicy {
     peer_ports: HashMap<Identity, Vec<NamedPorts>>,
 }
 
+pub(super) const TCP: u8 = 6;
+
 /// What happens, and by which rule.
 pub(super) type What = (EntryVerdict, RuleId);
+/// Ports that an item opens for what says a name that it allows.
+type BoundPorts = (L4Key, RuleId, NameBinding);
 
 impl Enforcement {
     fn of(regime: Regime, items: &[CompiledItem]) -> Self {
@@ -118,6 +128,8 @@ impl DirectionPolicy {
             entries: Vec::new(),
             audit: regime.audit,
             allow_localhost: regime.allow_localhost,
+            name_binding: regime.name_binding,
+            is_redirectable: regime.is_redirectable,
             for_any: BTreeMap::new(),
             opened: None,
             own_ports,
@@ -212,6 +224,25 @@ impl DirectionPolicy {
     /// Whether the local host has the exception that lets it in.
     pub(super) fn lets_host_in(&self) -> bool {
         self.direction == Direction::Ingress && self.allow_localhost && !self.items.is_empty()
+    }
+
+    /// How strictly what an item allows is bound to its names.
+    pub(super) fn binding_of(&self, item: &CompiledItem) -> NameBinding {
+        let Item { peers, effect, .. } = item.item();
+        let is_bound = matches!((peers, effect), (Peers::Named(_), Effect::Allow));
+        if !is_bound || item.item().fails_authentication || !self.enforcement.is_closed() {
+            return NameBinding::Off;
+        }
+        let is_told = self.audit || item.prepared.audit || self.enforcement == Enforcement::Audited;
+        let most = match is_told {
+            true => NameBinding::Audit,
+            false => NameBinding::Enforce,
+        };
+        let binding = item.prepared.name_binding.unwrap_or(self.name_binding);
+        let binding = binding.min(most);
+        // Nobody could look, and it passes in any case.
+        let is_idle = binding == NameBinding::Audit && !self.is_redirectable;
+        if is_idle { NameBinding::Off } else { binding }
     }
 
     /// Whether every denial is told and let pass.
@@ -311,6 +342,33 @@ impl DirectionPolicy {
         indices.filter_map(|index| self.items.get(*index))
     }
 
+    /// Redirects the ports of TCP that only bound rules open, and refuses QUIC, which hides the name, where
+    /// its port is one of them.
+    fn bind(
+        &self,
+        merged: &mut BTreeMap<L4Key, What>,
+        (said, bound): (&[(L4Key, What)], &[BoundPorts]),
+    ) {
+        let said = said.iter().map(|(key, what)| (key, what));
+        let free = self.for_any.iter().chain(said);
+        let free = free.filter(|(_, (verdict, _))| *verdict == EntryVerdict::Allow);
+        let free: Vec<L4Key> = free.map(|(key, _)| *key).collect();
+        let mut at_quic: Option<(NameBinding, RuleId)> = None;
+        for (key, rule, binding) in bound {
+            for ports in bound_ports(*key, &free) {
+                let what = (EntryVerdict::Redirect(Proxy::Names), *rule);
+                merge(merged, (TCP, ports), what);
+                let weaker = at_quic.is_none_or(|(other, _)| *binding < other);
+                if ports.contains(QUIC.port) && weaker {
+                    at_quic = Some((*binding, *rule));
+                }
+            }
+        }
+        if let (Some((NameBinding::Enforce, rule)), true) = (at_quic, self.opened.is_some()) {
+            merge(merged, (UDP, QUIC), (EntryVerdict::Refuse, rule));
+        }
+    }
+
     /// The entries for one identity outside the table.
     pub(super) fn entries_for(
         &self,
@@ -322,19 +380,27 @@ impl DirectionPolicy {
             labels: &labels,
             outside: Some(set),
         };
-        let said: Vec<(L4Key, What)> = self
-            .selecting(view, named)
-            .flat_map(|item| {
-                let keys = self.keys_of(item, None).into_iter();
-                keys.map(|(key, verdict)| (key, (verdict, item.id())))
-            })
-            .collect();
         let mut merged = BTreeMap::new();
-        for (key, what) in &said {
-            merge(&mut merged, *key, *what);
+        let (mut said, mut bound) = (Vec::new(), Vec::new());
+        for item in self.selecting(view, named) {
+            let binding = self.binding_of(item);
+            for (key, verdict) in self.keys_of(item, None) {
+                let what = (verdict, item.id());
+                merge(&mut merged, key, what);
+                match verdict == EntryVerdict::Allow && binding > NameBinding::Off {
+                    true => bound.push((key, item.id(), binding)),
+                    false => said.push((key, what)),
+                }
+            }
         }
+        self.bind(&mut merged, (&said, &bound));
         if let Some(opened) = &self.opened {
-            for (key, what) in opened.refusals(&merged, said.into_iter()) {
+            // What is only audited lets datagrams pass.
+            let audited = bound
+                .iter()
+                .filter(|(.., mode)| *mode == NameBinding::Audit);
+            let audited = audited.map(|(key, rule, _)| (*key, (EntryVerdict::Allow, *rule)));
+            for (key, what) in opened.refusals(&merged, said.into_iter().chain(audited)) {
                 merge(&mut merged, key, what);
             }
         }
@@ -344,6 +410,23 @@ impl DirectionPolicy {
         kept.map(|(key, what)| self.entry(identity, key, what))
             .collect()
     }
+}
+
+/// Port 53 is the DNS proxy's: no other takes what is redirected there.
+const DNS: PortPrefix = PortPrefix::exact(53);
+/// Where QUIC is spoken. On other ports of UDP it may be anything.
+const QUIC: PortPrefix = PortPrefix::exact(443);
+const UDP: u8 = 17;
+
+/// The ports of TCP that an entry opens and that nothing else does.
+fn bound_ports((protocol, ports): L4Key, free: &[L4Key]) -> Vec<PortPrefix> {
+    let is_tcp = |protocol: u8| protocol == 0 || protocol == TCP;
+    if !is_tcp(protocol) {
+        return Vec::new();
+    }
+    let free = free.iter().filter(|(protocol, _)| is_tcp(*protocol));
+    let free: Vec<PortPrefix> = free.map(|(_, ports)| *ports).chain([DNS]).collect();
+    ports.without(&free)
 }
 
 /// Keeps the stronger verdict, and of equal ones the first rule.

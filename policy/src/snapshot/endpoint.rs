@@ -92,6 +92,15 @@ impl EndpointPolicy {
         entries
     }
 
+    /// Whether `toFQDNs` that are about a port of TCP have a name that stands for this one.
+    pub(super) fn may_be_named(&self, name: &Name, port: u16) -> bool {
+        self.names.any_match(name, |list| {
+            let index = usize::try_from(list).ok();
+            let item = index.and_then(|index| self.egress.items.get(*self.named_items.get(index)?));
+            item.is_some_and(|item| item.is_about_tcp(port, &[]))
+        })
+    }
+
     /// The egress items whose `toFQDNs` a label set has.
     pub(super) fn named_by(&self, set: &LabelSet) -> BTreeSet<usize> {
         let texts = set.selectors().iter();

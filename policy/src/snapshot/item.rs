@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::direction::TCP;
 use super::selection::Selections;
 use super::table::Table;
 use crate::cast::NamedPorts;
@@ -11,7 +12,7 @@ use crate::http::HttpRules;
 use crate::l4::{L7Rules, PortMatch, PortRule, RuleProtocol};
 use crate::rule::{Effect, Item, PeerSelector, PeerView, Peers, Policy, RuleOrigin};
 use crate::verdict::{EntryVerdict, PortPrefix, Proxy};
-use crate::{Identity, RuleId};
+use crate::{Identity, NameBinding, RuleId};
 
 /// Protocol number and ports of an entry.
 pub(super) type L4Key = (u8, PortPrefix);
@@ -24,6 +25,8 @@ pub(super) struct Prepared {
     pub(super) origin: Arc<RuleOrigin>,
     /// Whether its policy is only audited.
     pub(super) audit: bool,
+    /// How strictly its policy binds names, if it says so.
+    pub(super) name_binding: Option<NameBinding>,
     /// The requests of each of its ports that judges requests.
     pub(super) http: Vec<Option<Arc<HttpRules>>>,
 }
@@ -50,6 +53,7 @@ impl Prepared {
             id,
             http: compile_http(item)?,
             audit: policy.audit,
+            name_binding: policy.name_binding,
             origin: Arc::new(RuleOrigin {
                 kind: policy.kind,
                 namespace: policy.namespace.clone(),
@@ -172,6 +176,14 @@ impl CompiledItem {
         keys
     }
 
+    /// Whether it is about a port of TCP; `ports` are those of whoever owns it.
+    pub(super) fn is_about_tcp(&self, port: u16, ports: &[&NamedPorts]) -> bool {
+        match &self.item().ports {
+            crate::l4::Ports::Any => true,
+            crate::l4::Ports::List(list) => list.iter().any(|rule| rule.is_about_tcp(port, ports)),
+        }
+    }
+
     fn verdict(&self, port: Option<&PortRule>) -> EntryVerdict {
         let item = self.item();
         match item.effect {
@@ -222,6 +234,12 @@ impl PortRule {
             keys.extend(prefixes.iter().map(|prefix| (*number, *prefix)));
         }
         keys
+    }
+
+    /// Whether it is about a port of TCP; `ports` give names their numbers.
+    pub(super) fn is_about_tcp(&self, port: u16, ports: &[&NamedPorts]) -> bool {
+        let mut keys = self.l4_keys(ports).into_iter();
+        keys.any(|(protocol, ports)| protocol == TCP && ports.contains(port))
     }
 
     /// Whether it names its port.

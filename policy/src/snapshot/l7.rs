@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fqdn::Name;
 
+use super::bound::Names;
 use super::direction::Enforcement;
 use super::endpoint::EndpointPolicy;
 use super::item::CompiledItem;
@@ -12,18 +13,29 @@ use super::{PeerRef, Snapshot};
 use crate::http::{HeaderEffect, HeaderNote, HttpPermit, HttpRules, HttpVerdict, Path, Request};
 use crate::l4::{L7Rules, PortRule};
 use crate::rule::{Effect, Item, Peers};
-use crate::{Direction, EndpointId, RuleId};
+use crate::{Bound, Direction, EndpointId, NameBinding, RuleId};
 
 /// What may be asked by HTTP over one connection. Found once, when the connection is accepted.
 #[derive(Debug)]
 pub struct HttpAccess {
-    /// The lists of all rules that apply, each with its rule.
-    lists: Vec<(RuleId, Arc<HttpRules>)>,
+    /// The lists of all rules that apply.
+    lists: Vec<List>,
     /// A rule that lets every request pass: it has no L7 part, or nothing is denied by default.
     opened_by: Option<RuleId>,
+    /// What rules let pass that are bound to names.
+    pub(super) names: Names,
     is_denied: bool,
     /// What no rule allows is only told.
     is_audited: bool,
+}
+
+/// The list of a rule.
+#[derive(Debug)]
+struct List {
+    rule: RuleId,
+    rules: Arc<HttpRules>,
+    /// How strictly it is bound to names.
+    binding: NameBinding,
 }
 
 /// Whether a request may be made, and by which rule.
@@ -37,23 +49,41 @@ pub enum HttpDecision<'a> {
         effects: Vec<HeaderEffect<'a>>,
         /// What to tell of its headers.
         notes: Vec<HeaderNote<'a>>,
+        /// What was found, where the connection is bound to names.
+        bound: Option<Bound>,
     },
+    /// Its host, or the want of one, is none of the names that it is bound to.
+    NotBound,
     /// No rule lets it pass.
     Denied,
 }
 
 impl HttpAccess {
-    /// Whether there are rules for requests.
+    /// Whether requests are judged.
     #[must_use]
     pub fn has_rules(&self) -> bool {
-        !self.lists.is_empty()
+        !self.lists.is_empty() || self.bound_by().is_some()
+    }
+
+    /// Whether something is bound to names.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        self.names.is_bound()
     }
 
     /// Whether a rule still allows something.
     #[must_use]
     pub fn allows_by(&self, rule: RuleId) -> bool {
-        let is_list = self.lists.iter().any(|(of, _)| *of == rule);
-        !self.is_denied && (is_list || self.opened_by() == Some(rule))
+        let is_list = self.lists.iter().any(|list| list.rule == rule);
+        let is_open = self.opened_by() == Some(rule) || self.names.opens_by(rule);
+        !self.is_denied && (is_list || is_open)
+    }
+
+    /// Whether what is neither a request nor TLS may go on though its rules bind names, since it says
+    /// none: by which rule, and how strictly.
+    #[must_use]
+    pub fn bound_by(&self) -> Option<(RuleId, NameBinding)> {
+        self.names.weakest().filter(|_| !self.is_denied)
     }
 
     /// Whether what is no request may go on too, and by which rule.
@@ -63,19 +93,53 @@ impl HttpAccess {
         self.opened_by.or(audited).filter(|_| !self.is_denied)
     }
 
+    /// The rule by which all may go on that is bound to names at most so strictly.
+    pub(super) fn opened_at(&self, most: NameBinding) -> Option<RuleId> {
+        let opened = self.opened_by.or_else(|| self.names.open_at(most));
+        opened.filter(|_| !self.is_denied)
+    }
+
     /// Judges a request by all lists together: each reading of its path must be allowed by one.
     #[must_use]
     pub fn judge<'a>(&'a self, request: &Request<'a>) -> HttpDecision<'a> {
         if self.is_denied {
             return HttpDecision::Denied;
         }
-        let mut decision = self.by_one_list(request);
+        if !self.names.is_bound() {
+            return self.by_bindings(request, NameBinding::Enforce);
+        }
+        let fits = self.names.hold(request.host);
+        let allows = |most: &NameBinding| self.by_bindings(request, *most) != HttpDecision::Denied;
+        let Some(mode) = NameBinding::ALL.into_iter().find(allows) else {
+            return HttpDecision::Denied;
+        };
+        if mode == NameBinding::Enforce && !fits {
+            return HttpDecision::NotBound;
+        }
+        // Under a name that fits all rules act.
+        let most = match fits {
+            true => NameBinding::Enforce,
+            false => mode,
+        };
+        let mut decision = self.by_bindings(request, most);
+        if let HttpDecision::Allowed { bound, .. } = &mut decision {
+            *bound = Bound::found(mode, fits);
+        }
+        decision
+    }
+
+    /// Judges by the rules that are bound to names at most so strictly.
+    fn by_bindings<'a>(&'a self, request: &Request<'a>, most: NameBinding) -> HttpDecision<'a> {
+        let mut decision = self.by_one_list(request, most);
         if decision == HttpDecision::Denied
-            && let Some(rule) = self.by_readings(request)
+            && let Some(rule) = self.by_readings(request, most)
         {
             decision = allowed(rule);
         }
-        match (decision, self.opened_by) {
+        match (
+            decision,
+            self.opened_by.or_else(|| self.names.open_at(most)),
+        ) {
             (HttpDecision::Denied, Some(rule)) => allowed(rule),
             (decision, _) => decision,
         }
@@ -89,34 +153,53 @@ impl HttpAccess {
                 rule,
                 effects,
                 notes,
-            } => Some(HttpPermit::new(request, rule, (effects, notes))),
+                bound,
+            } => Some(HttpPermit::new(request, rule, (effects, notes)).bound_by(bound)),
             HttpDecision::Denied if self.is_audited && !self.is_denied => {
                 Some(HttpPermit::audited(request))
             }
-            HttpDecision::Denied => None,
+            HttpDecision::Denied | HttpDecision::NotBound => None,
         }
     }
 
     /// Adds a list; the ports of an entry share theirs.
-    fn add(&mut self, rule: RuleId, list: &Arc<HttpRules>) {
-        if !self.lists.iter().any(|(_, other)| Arc::ptr_eq(other, list)) {
-            self.lists.push((rule, Arc::clone(list)));
+    fn add(&mut self, (rule, binding): (RuleId, NameBinding), list: &Arc<HttpRules>) {
+        let is_same = |other: &List| Arc::ptr_eq(&other.rules, list);
+        if !self.lists.iter().any(is_same) {
+            self.lists.push(List {
+                rule,
+                rules: Arc::clone(list),
+                binding,
+            });
         }
     }
 
+    /// A rule lets everything pass, under its names where it is bound to them.
+    fn open(&mut self, rule: RuleId, binding: NameBinding) {
+        match binding {
+            NameBinding::Off => _ = self.opened_by.get_or_insert(rule),
+            NameBinding::Audit | NameBinding::Enforce => self.names.open(rule, binding),
+        }
+    }
+
+    fn lists_at(&self, most: NameBinding) -> impl Iterator<Item = &List> + Clone {
+        self.lists.iter().filter(move |list| list.binding <= most)
+    }
+
     /// By lists that allow all readings; what they do to headers is joined.
-    fn by_one_list<'a>(&'a self, request: &Request<'a>) -> HttpDecision<'a> {
+    fn by_one_list<'a>(&'a self, request: &Request<'a>, most: NameBinding) -> HttpDecision<'a> {
         let mut joined = HttpDecision::Denied;
-        for (id, list) in &self.lists {
-            let HttpVerdict::Allowed { effects, notes, .. } = list.judge(request) else {
+        for list in self.lists_at(most) {
+            let HttpVerdict::Allowed { effects, notes, .. } = list.rules.judge(request) else {
                 continue;
             };
             match &mut joined {
-                HttpDecision::Denied => {
+                HttpDecision::Denied | HttpDecision::NotBound => {
                     joined = HttpDecision::Allowed {
-                        rule: *id,
+                        rule: list.rule,
                         effects,
                         notes,
+                        bound: None,
                     };
                 }
                 HttpDecision::Allowed {
@@ -128,7 +211,7 @@ impl HttpAccess {
                     told.extend(notes);
                 }
             }
-            if !self.lists.iter().any(|(_, list)| list.has_actions()) {
+            if !self.lists.iter().any(|list| list.rules.has_actions()) {
                 break;
             }
         }
@@ -136,7 +219,7 @@ impl HttpAccess {
     }
 
     /// By several lists, each of which allows some readings.
-    fn by_readings(&self, request: &Request<'_>) -> Option<RuleId> {
+    fn by_readings(&self, request: &Request<'_>, most: NameBinding) -> Option<RuleId> {
         let path = request.path.filter(|_| self.lists.len() > 1)?;
         let mut first = None;
         for reading in path.readings() {
@@ -145,9 +228,9 @@ impl HttpAccess {
                 path: Some(&path),
                 ..*request
             };
-            let rule = self.lists.iter().find_map(|(id, list)| {
-                let verdict = list.judge(&request);
-                matches!(verdict, HttpVerdict::Allowed { .. }).then_some(*id)
+            let rule = self.lists_at(most).find_map(|list| {
+                let verdict = list.rules.judge(&request);
+                matches!(verdict, HttpVerdict::Allowed { .. }).then_some(list.rule)
             });
             first.get_or_insert(rule?);
         }
@@ -160,6 +243,7 @@ fn allowed<'a>(rule: RuleId) -> HttpDecision<'a> {
         rule,
         effects: Vec::new(),
         notes: Vec::new(),
+        bound: None,
     }
 }
 
@@ -201,6 +285,7 @@ impl Snapshot {
         let mut access = HttpAccess {
             lists: Vec::new(),
             opened_by: None,
+            names: Names::default(),
             is_denied: true,
             is_audited: false,
         };
@@ -216,6 +301,7 @@ impl Snapshot {
         if peer.identity() == Some(crate::Identity::HOST) && side.lets_host_in() {
             access.opened_by = Some(RuleId::NONE);
         }
+        let mut is_bound = false;
         for (item, ports) in Self::applying((policy, direction), peer, port) {
             if item.item().effect == Effect::Deny {
                 access.is_denied |= !item.prepared.audit && !side.is_audited();
@@ -228,8 +314,10 @@ impl Snapshot {
             if !within.is_of(item.item()) {
                 continue;
             }
+            let binding = side.binding_of(item);
+            is_bound |= binding > NameBinding::Off;
             if ports.is_empty() {
-                _ = access.opened_by.get_or_insert_with(|| item.id());
+                access.open(item.id(), binding);
             }
             for index in ports {
                 let rule = item.item().port_list().get(index);
@@ -237,11 +325,14 @@ impl Snapshot {
                     continue;
                 }
                 match item.prepared.http.get(index) {
-                    Some(Some(list)) => access.add(item.id(), list),
-                    Some(None) | None => _ = access.opened_by.get_or_insert_with(|| item.id()),
+                    Some(Some(list)) => access.add((item.id(), binding), list),
+                    Some(None) | None => access.open(item.id(), binding),
                 }
             }
         }
+        access
+            .names
+            .bind((is_bound, access.opened_by.is_some()), policy, port);
         access
     }
 
@@ -259,11 +350,8 @@ impl Snapshot {
             if matches!(item.item().ports, crate::l4::Ports::Any) {
                 return Some((item, Vec::new()));
             }
-            let is_about = |rule: &PortRule| {
-                let mut keys = rule.l4_keys(&named).into_iter();
-                keys.any(|(protocol, ports)| protocol == TCP && ports.contains(port))
-            };
-            let ports = list.iter().enumerate().filter(|(_, rule)| is_about(rule));
+            let ports = list.iter().enumerate();
+            let ports = ports.filter(|(_, rule)| rule.is_about_tcp(port, &named));
             let ports: Vec<usize> = ports.map(|(index, _)| index).collect();
             (!ports.is_empty()).then_some((item, ports))
         });
@@ -323,8 +411,6 @@ impl Item {
         }
     }
 }
-
-const TCP: u8 = 6;
 
 impl L7Rules {
     /// Compiles HTTP rules, if it is that.

@@ -3,6 +3,7 @@ use crate::limits::{ENTRIES_MAX, PREFIXES_MAX};
 use crate::rule::PolicySet;
 use crate::{Cast, Code, Direction, EntryVerdict, Label, LocalEndpoint, Peer, Source, load};
 
+mod bound;
 mod cases;
 mod l7;
 mod laws;

@@ -9,7 +9,7 @@ use crate::l4::{L7, PortRule};
 use crate::rule::{Effect, Item, PeerKey, PeerSelector, Peers};
 use crate::sni::SniPattern;
 use crate::tls::TlsContext;
-use crate::{Direction, EndpointId, RuleId};
+use crate::{Direction, EndpointId, NameBinding, RuleId};
 
 /// Whether a TLS connection may go on as it came, by the server name that its client says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,21 +66,39 @@ impl Snapshot {
         peer: (PeerRef<'_>, u16),
         name: Option<&str>,
     ) -> SniDecision {
-        let Some((groups, opened)) = self.sni_groups((endpoint, direction), peer) else {
+        let at = (endpoint, direction);
+        self.sni_by_bindings(at, peer, (name, NameBinding::Enforce))
+    }
+
+    /// The same, where only rules allow that are bound to names at most so strictly.
+    pub(super) fn sni_by_bindings(
+        &self,
+        (endpoint, direction): (EndpointId, Direction),
+        peer: (PeerRef<'_>, u16),
+        (name, most): (Option<&str>, NameBinding),
+    ) -> SniDecision {
+        let policy = self.endpoints.get(&endpoint);
+        let groups = self.sni_groups((endpoint, direction), peer);
+        let (Some(policy), Some((groups, open))) = (policy, groups) else {
             return SniDecision::Denied;
         };
+        let side = policy.direction(direction);
+        let allows = |item: &CompiledItem| side.binding_of(item) <= most;
         let judged = groups.iter().filter(|group| group.judges);
         if judged.clone().next().is_none() {
             return SniDecision::Allowed(None);
         }
-        let by_name = judged.flat_map(Group::passing).find(|(_, rule)| {
+        let by_name = judged.flat_map(Group::passing).find(|(item, rule)| {
             let mut patterns = server_names(rule).iter();
-            name.is_some_and(|name| patterns.any(|pattern| pattern.matches(name)))
+            allows(item) && name.is_some_and(|name| patterns.any(|pattern| pattern.matches(name)))
         });
-        let lets_all_pass = |group: &Group<'_>| !group.judges && group.passing().next().is_some();
+        let lets_all_pass =
+            |group: &Group<'_>| !group.judges && group.passing().any(|(item, _)| allows(item));
         match by_name {
             Some((item, _)) => SniDecision::Allowed(Some(item.id())),
-            None if opened || groups.iter().any(lets_all_pass) => SniDecision::Allowed(None),
+            None if open.into_iter().any(allows) || groups.iter().any(lets_all_pass) => {
+                SniDecision::Allowed(None)
+            }
             None => SniDecision::Denied,
         }
     }
@@ -125,21 +143,23 @@ impl Snapshot {
         found
     }
 
-    /// What applies to a connection, by peer selector and port; and whether a rule for all ports does.
+    /// What applies to a connection, by peer selector and port; and the rules for all ports that do.
     fn sni_groups<'a>(
         &'a self,
         (endpoint, direction): (EndpointId, Direction),
         (peer, port): (PeerRef<'_>, u16),
-    ) -> Option<(Vec<Group<'a>>, bool)> {
+    ) -> Option<(Vec<Group<'a>>, Vec<&'a CompiledItem>)> {
         let policy = self.endpoints.get(&endpoint)?;
         let known = self.known(peer);
         let mut groups: Vec<Group<'_>> = Vec::new();
-        let mut opened = false;
+        let mut open = Vec::new();
         for (item, ports) in Self::applying((policy, direction), peer, port) {
             if item.item().effect == Effect::Deny {
                 continue;
             }
-            opened |= ports.is_empty();
+            if ports.is_empty() {
+                open.push(item);
+            }
             let rules = ports
                 .into_iter()
                 .filter_map(|index| item.item().port_list().get(index));
@@ -149,7 +169,7 @@ impl Snapshot {
                 }
             }
         }
-        Some((groups, opened))
+        Some((groups, open))
     }
 }
 

@@ -1,8 +1,8 @@
 #![expect(clippy::disallowed_methods, reason = "a client, a server and a clock")]
 
 use std::io::{Read, Write};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use policy::{Denial, DnsPermit, Question};
 
@@ -27,7 +27,8 @@ impl Learn for Node {
     fn learn(&self, began: Instant, _: Lesson) -> Result<(), NotInstalled> {
         self.millis
             .fetch_add(LEARNING.as_millis() as u64, Ordering::Relaxed);
-        self.waits.lock().unwrap().push(self.now() - began);
+        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        waits.push(self.now() - began);
         Ok(())
     }
 }
@@ -37,13 +38,17 @@ impl Host for Node {
         self.start + Duration::from_millis(self.millis.load(Ordering::Relaxed))
     }
 
+    fn boot_ns(&self) -> u64 {
+        self.millis.load(Ordering::Relaxed) * 1_000_000
+    }
+
     fn judge(
         &self,
         endpoint: EndpointId,
         (server, protocol): (SocketAddr, L4Protocol),
         question: &Question,
     ) -> Result<DnsPermit, Denial> {
-        let client = "127.0.0.1:1".parse().unwrap();
+        let client = SocketAddr::from(([127, 0, 0, 1], 1));
         let origin = Origin {
             endpoint,
             client,

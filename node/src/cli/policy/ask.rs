@@ -7,7 +7,7 @@ use clap::Args;
 use policy::Options;
 use serde_json::json;
 
-use crate::cli::run::{EnforcementMode, QuicMode};
+use crate::cli::run::{EnforcementMode, NameBinding, QuicMode};
 use crate::cli::{Output, print};
 use crate::exit::{Exit, USAGE};
 use crate::judge::question::Words;
@@ -67,6 +67,9 @@ pub(super) struct RegimeFlags {
     /// The local host has no way in of its own.
     #[arg(long)]
     no_allow_localhost: bool,
+    /// Whether TLS and HTTP to addresses that only toFQDNs allow must be to a name that it allows.
+    #[arg(long, value_enum, default_value = "off", value_name = "HOW")]
+    name_binding: NameBinding,
     /// What becomes of datagrams where over TCP a name is needed.
     #[arg(long, value_enum, default_value = "refuse")]
     quic: QuicMode,
@@ -78,6 +81,7 @@ impl RegimeFlags {
             mode: self.enforcement_mode.into(),
             audit: false,
             allow_localhost: !self.no_allow_localhost,
+            name_binding: self.name_binding.into(),
             quic: self.quic.into(),
         }
     }

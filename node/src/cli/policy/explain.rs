@@ -22,7 +22,7 @@ use crate::judge::{Outcome, explain};
 /// for each side its subject and peer, the proxy, and `to_allow`. Of an endpoint: for each direction
 /// `enforcement` (open, observed: open to all that no rule denies, enforced, audited), `closed_by`, empty
 /// where the mode closes it, and `rules`; in a rule null peers are everybody, null ports every port and
-/// protocol, null l7 anything that may be said.
+/// protocol, null l7 anything that may be said; `name_binding` is off, audit or enforce.
 ///
 /// Exit code 0 if it could be explained, 2 for wrong usage or files that can't be used, 3 if undecided.
 #[derive(Args)]

@@ -1,6 +1,6 @@
 //! The facts behind the sentences, for programs.
 
-use policy::{EntryVerdict, Proxy, RuleText};
+use policy::{EntryVerdict, NameBinding, Proxy, RuleText};
 use serde_json::{Value, json};
 
 use super::{Explained, OneDirection, in_words};
@@ -34,6 +34,7 @@ pub(crate) fn as_json(answer: &Answer, question: &Question) -> Value {
 
 fn told(side: &Side, question: &Question) -> Value {
     let proxy = match side.decision.verdict {
+        EntryVerdict::Redirect(Proxy::Names) => Some("names"),
         EntryVerdict::Redirect(Proxy::Dns) => Some("dns"),
         EntryVerdict::Redirect(Proxy::Tls) => Some("tls"),
         EntryVerdict::Redirect(Proxy::Http) => Some("http"),
@@ -77,17 +78,18 @@ impl OneDirection {
         json!({
             "enforcement": enforcement(self.enforcement),
             "closed_by": closing.collect::<Vec<_>>(),
-            "rules": self.rules.iter().map(one_rule).collect::<Vec<_>>(),
+            "rules": self.rules.iter().map(|(rule, binding)| one_rule(rule, *binding)).collect::<Vec<_>>(),
         })
     }
 }
 
-fn one_rule(rule: &RuleText) -> Value {
+fn one_rule(rule: &RuleText, binding: NameBinding) -> Value {
     let mut whole = json!({
         "effect": if rule.denies { "deny" } else { "allow" },
         "closes": rule.closes,
         "audited": rule.audited,
-        "text": in_words(rule),
+        "name_binding": binding.word(),
+        "text": in_words(rule, binding),
     });
     join(&mut whole, json!(rule.parts));
     join(&mut whole, rule_json(&rule.origin));
@@ -103,7 +105,7 @@ fn join(whole: &mut Value, part: Value) {
 
 #[cfg(test)]
 mod tests {
-    use policy::{Mode, Options};
+    use policy::{Mode, NameBinding, Options};
 
     use super::*;
     use crate::files::TextFile;
@@ -127,6 +129,7 @@ mod tests {
         let cast = read::endpoints(&[file("e.yaml", endpoints.to_owned())]).unwrap();
         let options = Options {
             mode,
+            name_binding: NameBinding::Audit,
             ..Options::default()
         };
         World::new(policies, cast, options).unwrap()
@@ -182,12 +185,55 @@ spec: {endpointSelector: {}, egress: [{toEntities: [host]}]}";
     fn a_rule_has_its_place_its_parts_and_its_sentence() {
         let whole = explained(&[AUDITED], Mode::Default);
         let rule = json!({"effect": "allow", "closes": true, "audited": true,
-            "peers": [{"entity": "host"}], "ports": null, "text": "host, on every port and protocol",
+            "name_binding": "off", "peers": [{"entity": "host"}], "ports": null, "text": "host, on every port and protocol",
             "kind": "CiliumNetworkPolicy", "namespace": "default", "name": "p0", "file": "p0.yaml",
             "line": 6});
         assert_eq!(whole["egress"]["rules"], json!([rule]));
         assert_eq!(whole["labels"], json!(["k8s:app=a"]));
         assert_eq!(whole["audited"], false);
+    }
+
+    const NAMES: &str = "spec: {endpointSelector: {}, egress: [{toFQDNs: [{matchName: ok.test}]}]}";
+    const BOUND: &str = "  annotations: {namegate.io/name-binding: enforce}
+spec: {endpointSelector: {}, egress: [{toFQDNs: [{matchName: ok.test}]}]}";
+
+    #[test]
+    fn where_names_are_bound_is_said_of_a_rule_and_of_a_flow() {
+        let words = |sni: Option<&str>| question::Words {
+            from: Some("default/a".to_owned()),
+            to: Some("ok.test".to_owned()),
+            port: Some(443),
+            sni: sni.map(str::to_owned),
+            learn: vec!["ok.test=192.0.2.7".to_owned()],
+            ..question::Words::default()
+        };
+        #[rustfmt::skip]
+        let rows = [
+            (NAMES, "audit", "evil.test", "ALLOWED"),
+            (BOUND, "enforce", "evil.test", "DENIED"),
+            (BOUND, "enforce", "ok.test", "ALLOWED"),
+        ];
+        for (spec, mode, sni, expected) in rows {
+            let rule = &explained(&[spec], Mode::Default)["egress"]["rules"][0];
+            assert_eq!(rule["name_binding"], mode);
+            assert!(
+                rule["text"].as_str().unwrap().contains("TLS and HTTP"),
+                "{rule}"
+            );
+            let world = world(&[spec], Mode::Default);
+            for sni in [None, Some(sni)] {
+                let question = words(sni).question().unwrap();
+                let Outcome::Decided(answer) = world.judge(&question).unwrap() else {
+                    panic!("undecided");
+                };
+                let side = &as_json(&answer, &question)["egress"];
+                assert_eq!(side["proxy"], "names", "{side}");
+                let note = format!("name binding is {mode}");
+                assert!(side["note"].as_str().unwrap().starts_with(&note), "{side}");
+                let l7 = sni.map(|_| expected);
+                assert_eq!(side["l7_verdict"], json!(l7), "{side}");
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the reference lists as rejected: by table, code, field and reason.
 
 use super::*;
+use crate::NameBinding;
 use Code::{Conflict, InvalidValue, Limit, Missing, UnknownField, WrongType};
 
 /// A clusterwide policy whose `spec` is the given flow mapping's inside.
@@ -94,6 +95,29 @@ fn annotations() {
     ] {
         let set = loads(&with(text)).set;
         assert_eq!(set.iter().next().unwrap().audit, expected, "{text}");
+    }
+    refused(
+        &with("namegate.io/name-binding: strict"),
+        InvalidValue,
+        &field("namegate.io/name-binding"),
+        "off, audit and enforce",
+    );
+    refused(
+        &with("namegate.io/name-binding: true"),
+        WrongType,
+        &field("namegate.io/name-binding"),
+        "quote it",
+    );
+    for (text, expected) in [
+        (
+            "namegate.io/name-binding: enforce",
+            Some(NameBinding::Enforce),
+        ),
+        ("namegate.io/name-binding: \"off\"", Some(NameBinding::Off)),
+        ("namegate.io/audit: \"true\"", None),
+    ] {
+        let set = loads(&with(text)).set;
+        assert_eq!(set.iter().next().unwrap().name_binding, expected, "{text}");
     }
 }
 

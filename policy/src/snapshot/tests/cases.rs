@@ -47,6 +47,7 @@ fn everybody() -> Cast {
         workload: b,
         addresses: vec![address("10.2.0.55")],
         audit: false,
+        is_redirectable: true,
     });
     cast
 }
@@ -67,6 +68,7 @@ fn verdict(policies: &[&str], (id, mode): (u32, Mode), (to, l4): (&str, (u8, u16
         workload: workload("default", "new", &[("reserved:init", "")]),
         addresses: vec![address("10.2.0.8")],
         audit: false,
+        is_redirectable: true,
     });
     let snapshot = Compiler::new()
         .build(1, (&loaded.set, &cast, options), &mut identities)
@@ -84,6 +86,7 @@ fn verdict(policies: &[&str], (id, mode): (u32, Mode), (to, l4): (&str, (u8, u16
     let found = snapshot.judge(EndpointId::new(id).unwrap(), flow);
     let letter = match found.verdict {
         EntryVerdict::Allow => "A",
+        EntryVerdict::Redirect(Proxy::Names) => "R names",
         EntryVerdict::Redirect(Proxy::Dns) => "R dns",
         EntryVerdict::Redirect(Proxy::Tls) => "R tls",
         EntryVerdict::Redirect(Proxy::Http) => "R http",

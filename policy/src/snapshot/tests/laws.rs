@@ -98,6 +98,7 @@ fn again(policy: &Policy) -> Policy {
         file: Arc::clone(&policy.file),
         line: policy.line,
         audit: policy.audit,
+        name_binding: policy.name_binding,
         rules: rules.collect(),
     }
 }

@@ -5,8 +5,10 @@
 //! `cargo test --release -p policy a_million_flows -- --ignored`
 
 use super::*;
+use crate::http::Request;
 use crate::reference::random::{Dice, file, options, read};
 use crate::reference::{Reference, Wire};
+use crate::{Bound, HttpDecision, NameBinding, Proxy, TlsDenied};
 
 /// A compiled set and all that it was made from.
 pub(super) struct World<'a> {
@@ -59,6 +61,18 @@ impl World<'_> {
             )
         };
         assert_eq!((found.verdict, found.matched), expected, "{}", place());
+        if found.verdict == EntryVerdict::Redirect(Proxy::Names) {
+            let said = name(dice.of(&ASKED));
+            let said = (!dice.one_in(4)).then_some(&said);
+            let expected = self.reference.bound(endpoint, &other, (port, said));
+            let at = (endpoint.id, direction);
+            assert_eq!(
+                self.bound(at, (peer, port), said),
+                expected,
+                "{said:?}: {}",
+                place()
+            );
+        }
         if found.rule != RuleId::NONE {
             let rules = self.snapshot.deciding_rules(endpoint.id, peer, flow);
             assert!(
@@ -68,6 +82,53 @@ impl World<'_> {
                 place()
             );
         }
+    }
+
+    /// What is found of a flow that says this name: of TLS and of a request alike.
+    fn bound(
+        &self,
+        at: (EndpointId, Direction),
+        to: (PeerRef<'_>, u16),
+        said: Option<&Name>,
+    ) -> Option<Bound> {
+        let text = said.map(|name| name.to_string().to_ascii_uppercase());
+        let text = text.as_deref();
+        let access = self.snapshot.http_access(at.0, at.1, to.0, to.1);
+        let request = Request {
+            method: "GET",
+            path: None,
+            host: text,
+            port: to.1,
+            headers: &[],
+        };
+        let refused = Some(Bound {
+            mode: NameBinding::Enforce,
+            fits: false,
+        });
+        let of_request = match access.judge(&request) {
+            HttpDecision::NotBound => {
+                assert_eq!(access.permit(&request), None);
+                refused
+            }
+            decision @ (HttpDecision::Allowed { .. } | HttpDecision::Denied) => {
+                assert_ne!(decision, HttpDecision::Denied);
+                let permit = access.permit(&request)?;
+                let bound = permit.bound();
+                assert_eq!(permit.is_audited(), bound.is_some_and(|bound| !bound.fits));
+                bound
+            }
+        };
+        let of_tls = match self.snapshot.permit_tls(at, to, &access, text) {
+            Err(denied) => {
+                assert_eq!(denied, TlsDenied::NotBound);
+                refused
+            }
+            Ok(permit) => permit.bound(),
+        };
+        assert_eq!(of_tls, of_request);
+        let weakest = access.bound_by().map(|(_, mode)| mode);
+        assert_eq!(weakest, of_tls.map(|bound| bound.mode));
+        of_tls
     }
 
     /// One random question of a random endpoint.

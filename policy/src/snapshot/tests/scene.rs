@@ -35,11 +35,15 @@ pub(super) fn set_of(policies: &[&str]) -> PolicySet {
 }
 
 pub(super) fn scene(policies: &[&str]) -> Scene {
+    scene_with(policies, Options::default())
+}
+
+pub(super) fn scene_with(policies: &[&str], options: Options) -> Scene {
     let mut identities = Identities::new();
     let mut compiler = Compiler::new();
     let set = set_of(policies);
     let snapshot = compiler
-        .build(3, (&set, &cast(), Options::default()), &mut identities)
+        .build(3, (&set, &cast(), options), &mut identities)
         .unwrap();
     Scene {
         snapshot,
