@@ -295,6 +295,31 @@ fn each_request_must_be_to_a_host_that_the_rules_allow() {
 }
 
 #[test]
+fn each_stream_must_be_to_a_host_that_the_rules_allow() {
+    let scene = Scene::new();
+    let daemon = scene.daemon("enforce", &[NAMED]);
+    for (host, expected) in [("ok.example.com", "200 2"), ("evil.test", "403 2")] {
+        let to = format!("{host}:8082:{OK}");
+        let url = format!("http://{host}:8082/public");
+        let form = "%{http_code} %{http_version}";
+        let args = ["-sS", "-m", "10", "-o", "/dev/null", "-w", form];
+        let args = [
+            &args[..],
+            &["--http2-prior-knowledge", "--resolve", &to, &url],
+        ]
+        .concat();
+        assert_eq!(
+            scene.web.alice.check("curl", &args).unwrap(),
+            expected,
+            "{host}"
+        );
+    }
+    let dropped = told(&daemon, "DROPPED");
+    let remark = "host-not-allowed: evil.test:8082";
+    assert_eq!(with_remark(&dropped, remark).len(), 1, "{dropped:#?}");
+}
+
+#[test]
 fn audit_lets_all_of_it_pass_and_says_so() {
     let scene = Scene::new();
     let daemon = scene.daemon("audit", &[NAMED]);
