@@ -11,7 +11,11 @@
     reason = "nobody reads it but the compiler"
 )]
 
+#[rustfmt::skip]
 pub mod flow;
+#[rustfmt::skip]
 pub mod observer;
+#[rustfmt::skip]
 pub mod peer;
+#[rustfmt::skip]
 pub mod relay;

@@ -256,7 +256,17 @@ pub struct Tunnel {
 }
 /// Nested message and enum types in `Tunnel`.
 pub mod tunnel {
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
     #[repr(i32)]
     pub enum Protocol {
         Unknown = 0,
@@ -463,7 +473,9 @@ pub struct FlowFilter {
     #[prost(message, repeated, tag = "27")]
     pub destination_workload: ::prost::alloc::vec::Vec<Workload>,
     #[prost(string, repeated, tag = "38")]
-    pub destination_cluster_name: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    pub destination_cluster_name: ::prost::alloc::vec::Vec<
+        ::prost::alloc::string::String,
+    >,
     #[prost(enumeration = "TrafficDirection", repeated, tag = "30")]
     pub traffic_direction: ::prost::alloc::vec::Vec<i32>,
     #[prost(enumeration = "Verdict", repeated, tag = "5")]
@@ -544,10 +556,7 @@ pub struct LostEvent {
 pub struct AgentEvent {
     #[prost(enumeration = "AgentEventType", tag = "1")]
     pub r#type: i32,
-    #[prost(
-        oneof = "agent_event::Notification",
-        tags = "100, 101, 102, 103, 104, 105"
-    )]
+    #[prost(oneof = "agent_event::Notification", tags = "100, 101, 102, 103, 104, 105")]
     pub notification: ::core::option::Option<agent_event::Notification>,
 }
 /// Nested message and enum types in `AgentEvent`.
@@ -1099,10 +1108,18 @@ impl SocketTranslationPoint {
     pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
         match value {
             "SOCK_XLATE_POINT_UNKNOWN" => Some(Self::SockXlatePointUnknown),
-            "SOCK_XLATE_POINT_PRE_DIRECTION_FWD" => Some(Self::SockXlatePointPreDirectionFwd),
-            "SOCK_XLATE_POINT_POST_DIRECTION_FWD" => Some(Self::SockXlatePointPostDirectionFwd),
-            "SOCK_XLATE_POINT_PRE_DIRECTION_REV" => Some(Self::SockXlatePointPreDirectionRev),
-            "SOCK_XLATE_POINT_POST_DIRECTION_REV" => Some(Self::SockXlatePointPostDirectionRev),
+            "SOCK_XLATE_POINT_PRE_DIRECTION_FWD" => {
+                Some(Self::SockXlatePointPreDirectionFwd)
+            }
+            "SOCK_XLATE_POINT_POST_DIRECTION_FWD" => {
+                Some(Self::SockXlatePointPostDirectionFwd)
+            }
+            "SOCK_XLATE_POINT_PRE_DIRECTION_REV" => {
+                Some(Self::SockXlatePointPreDirectionRev)
+            }
+            "SOCK_XLATE_POINT_POST_DIRECTION_REV" => {
+                Some(Self::SockXlatePointPostDirectionRev)
+            }
             _ => None,
         }
     }
@@ -1224,9 +1241,13 @@ impl DropReason {
             Self::InvalidIpv6ExtensionHeader => "INVALID_IPV6_EXTENSION_HEADER",
             Self::IpFragmentationNotSupported => "IP_FRAGMENTATION_NOT_SUPPORTED",
             Self::ServiceBackendNotFound => "SERVICE_BACKEND_NOT_FOUND",
-            Self::NoTunnelOrEncapsulationEndpoint => "NO_TUNNEL_OR_ENCAPSULATION_ENDPOINT",
+            Self::NoTunnelOrEncapsulationEndpoint => {
+                "NO_TUNNEL_OR_ENCAPSULATION_ENDPOINT"
+            }
             Self::FailedToInsertIntoProxymap => "FAILED_TO_INSERT_INTO_PROXYMAP",
-            Self::ReachedEdtRateLimitingDropHorizon => "REACHED_EDT_RATE_LIMITING_DROP_HORIZON",
+            Self::ReachedEdtRateLimitingDropHorizon => {
+                "REACHED_EDT_RATE_LIMITING_DROP_HORIZON"
+            }
             Self::UnknownConnectionTrackingState => "UNKNOWN_CONNECTION_TRACKING_STATE",
             Self::LocalHostIsUnreachable => "LOCAL_HOST_IS_UNREACHABLE",
             Self::NoConfigurationAvailableToPerformPolicyDecision => {
@@ -1234,9 +1255,13 @@ impl DropReason {
             }
             Self::UnsupportedL2Protocol => "UNSUPPORTED_L2_PROTOCOL",
             Self::NoMappingForNatMasquerade => "NO_MAPPING_FOR_NAT_MASQUERADE",
-            Self::UnsupportedProtocolForNatMasquerade => "UNSUPPORTED_PROTOCOL_FOR_NAT_MASQUERADE",
+            Self::UnsupportedProtocolForNatMasquerade => {
+                "UNSUPPORTED_PROTOCOL_FOR_NAT_MASQUERADE"
+            }
             Self::FibLookupFailed => "FIB_LOOKUP_FAILED",
-            Self::EncapsulationTrafficIsProhibited => "ENCAPSULATION_TRAFFIC_IS_PROHIBITED",
+            Self::EncapsulationTrafficIsProhibited => {
+                "ENCAPSULATION_TRAFFIC_IS_PROHIBITED"
+            }
             Self::InvalidIdentity => "INVALID_IDENTITY",
             Self::UnknownSender => "UNKNOWN_SENDER",
             Self::NatNotNeeded => "NAT_NOT_NEEDED",
@@ -1290,7 +1315,9 @@ impl DropReason {
             "CT_TRUNCATED_OR_INVALID_HEADER" => Some(Self::CtTruncatedOrInvalidHeader),
             "CT_MISSING_TCP_ACK_FLAG" => Some(Self::CtMissingTcpAckFlag),
             "CT_UNKNOWN_L4_PROTOCOL" => Some(Self::CtUnknownL4Protocol),
-            "CT_CANNOT_CREATE_ENTRY_FROM_PACKET" => Some(Self::CtCannotCreateEntryFromPacket),
+            "CT_CANNOT_CREATE_ENTRY_FROM_PACKET" => {
+                Some(Self::CtCannotCreateEntryFromPacket)
+            }
             "UNSUPPORTED_L3_PROTOCOL" => Some(Self::UnsupportedL3Protocol),
             "MISSED_TAIL_CALL" => Some(Self::MissedTailCall),
             "ERROR_WRITING_TO_PACKET" => Some(Self::ErrorWritingToPacket),
@@ -1304,19 +1331,29 @@ impl DropReason {
             "INVALID_GENEVE_OPTION" => Some(Self::InvalidGeneveOption),
             "UNKNOWN_L3_TARGET_ADDRESS" => Some(Self::UnknownL3TargetAddress),
             "STALE_OR_UNROUTABLE_IP" => Some(Self::StaleOrUnroutableIp),
-            "NO_MATCHING_LOCAL_CONTAINER_FOUND" => Some(Self::NoMatchingLocalContainerFound),
-            "ERROR_WHILE_CORRECTING_L3_CHECKSUM" => Some(Self::ErrorWhileCorrectingL3Checksum),
-            "ERROR_WHILE_CORRECTING_L4_CHECKSUM" => Some(Self::ErrorWhileCorrectingL4Checksum),
+            "NO_MATCHING_LOCAL_CONTAINER_FOUND" => {
+                Some(Self::NoMatchingLocalContainerFound)
+            }
+            "ERROR_WHILE_CORRECTING_L3_CHECKSUM" => {
+                Some(Self::ErrorWhileCorrectingL3Checksum)
+            }
+            "ERROR_WHILE_CORRECTING_L4_CHECKSUM" => {
+                Some(Self::ErrorWhileCorrectingL4Checksum)
+            }
             "CT_MAP_INSERTION_FAILED" => Some(Self::CtMapInsertionFailed),
             "INVALID_IPV6_EXTENSION_HEADER" => Some(Self::InvalidIpv6ExtensionHeader),
             "IP_FRAGMENTATION_NOT_SUPPORTED" => Some(Self::IpFragmentationNotSupported),
             "SERVICE_BACKEND_NOT_FOUND" => Some(Self::ServiceBackendNotFound),
-            "NO_TUNNEL_OR_ENCAPSULATION_ENDPOINT" => Some(Self::NoTunnelOrEncapsulationEndpoint),
+            "NO_TUNNEL_OR_ENCAPSULATION_ENDPOINT" => {
+                Some(Self::NoTunnelOrEncapsulationEndpoint)
+            }
             "FAILED_TO_INSERT_INTO_PROXYMAP" => Some(Self::FailedToInsertIntoProxymap),
             "REACHED_EDT_RATE_LIMITING_DROP_HORIZON" => {
                 Some(Self::ReachedEdtRateLimitingDropHorizon)
             }
-            "UNKNOWN_CONNECTION_TRACKING_STATE" => Some(Self::UnknownConnectionTrackingState),
+            "UNKNOWN_CONNECTION_TRACKING_STATE" => {
+                Some(Self::UnknownConnectionTrackingState)
+            }
             "LOCAL_HOST_IS_UNREACHABLE" => Some(Self::LocalHostIsUnreachable),
             "NO_CONFIGURATION_AVAILABLE_TO_PERFORM_POLICY_DECISION" => {
                 Some(Self::NoConfigurationAvailableToPerformPolicyDecision)
@@ -1327,7 +1364,9 @@ impl DropReason {
                 Some(Self::UnsupportedProtocolForNatMasquerade)
             }
             "FIB_LOOKUP_FAILED" => Some(Self::FibLookupFailed),
-            "ENCAPSULATION_TRAFFIC_IS_PROHIBITED" => Some(Self::EncapsulationTrafficIsProhibited),
+            "ENCAPSULATION_TRAFFIC_IS_PROHIBITED" => {
+                Some(Self::EncapsulationTrafficIsProhibited)
+            }
             "INVALID_IDENTITY" => Some(Self::InvalidIdentity),
             "UNKNOWN_SENDER" => Some(Self::UnknownSender),
             "NAT_NOT_NEEDED" => Some(Self::NatNotNeeded),
@@ -1354,7 +1393,9 @@ impl DropReason {
             "CT_NO_MAP_FOUND" => Some(Self::CtNoMapFound),
             "SNAT_NO_MAP_FOUND" => Some(Self::SnatNoMapFound),
             "INVALID_CLUSTER_ID" => Some(Self::InvalidClusterId),
-            "UNSUPPORTED_PROTOCOL_FOR_DSR_ENCAP" => Some(Self::UnsupportedProtocolForDsrEncap),
+            "UNSUPPORTED_PROTOCOL_FOR_DSR_ENCAP" => {
+                Some(Self::UnsupportedProtocolForDsrEncap)
+            }
             "NO_EGRESS_GATEWAY" => Some(Self::NoEgressGateway),
             "UNENCRYPTED_TRAFFIC" => Some(Self::UnencryptedTraffic),
             "TTL_EXCEEDED" => Some(Self::TtlExceeded),

@@ -176,10 +176,10 @@ pub mod observer_client {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
-    use tonic::codegen::http::Uri;
     use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
     #[derive(Debug, Clone)]
     pub struct ObserverClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -207,13 +207,14 @@ pub mod observer_client {
             F: tonic::service::Interceptor,
             T::ResponseBody: Default,
             T: tonic::codegen::Service<
-                    http::Request<tonic::body::Body>,
-                    Response = http::Response<
-                        <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                    >,
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
                 >,
-            <T as tonic::codegen::Service<http::Request<tonic::body::Body>>>::Error:
-                Into<StdError> + std::marker::Send + std::marker::Sync,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
         {
             ObserverClient::new(InterceptedService::new(inner, interceptor))
         }
@@ -255,11 +256,18 @@ pub mod observer_client {
             tonic::Response<tonic::codec::Streaming<super::GetFlowsResponse>>,
             tonic::Status,
         > {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/observer.Observer/GetFlows");
+            let path = http::uri::PathAndQuery::from_static(
+                "/observer.Observer/GetFlows",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("observer.Observer", "GetFlows"));
@@ -272,11 +280,18 @@ pub mod observer_client {
             tonic::Response<tonic::codec::Streaming<super::GetAgentEventsResponse>>,
             tonic::Status,
         > {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/observer.Observer/GetAgentEvents");
+            let path = http::uri::PathAndQuery::from_static(
+                "/observer.Observer/GetAgentEvents",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("observer.Observer", "GetAgentEvents"));
@@ -289,11 +304,18 @@ pub mod observer_client {
             tonic::Response<tonic::codec::Streaming<super::GetDebugEventsResponse>>,
             tonic::Status,
         > {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/observer.Observer/GetDebugEvents");
+            let path = http::uri::PathAndQuery::from_static(
+                "/observer.Observer/GetDebugEvents",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("observer.Observer", "GetDebugEvents"));
@@ -302,12 +324,22 @@ pub mod observer_client {
         pub async fn get_nodes(
             &mut self,
             request: impl tonic::IntoRequest<super::GetNodesRequest>,
-        ) -> std::result::Result<tonic::Response<super::GetNodesResponse>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<super::GetNodesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/observer.Observer/GetNodes");
+            let path = http::uri::PathAndQuery::from_static(
+                "/observer.Observer/GetNodes",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("observer.Observer", "GetNodes"));
@@ -316,13 +348,22 @@ pub mod observer_client {
         pub async fn get_namespaces(
             &mut self,
             request: impl tonic::IntoRequest<super::GetNamespacesRequest>,
-        ) -> std::result::Result<tonic::Response<super::GetNamespacesResponse>, tonic::Status>
-        {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<super::GetNamespacesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/observer.Observer/GetNamespaces");
+            let path = http::uri::PathAndQuery::from_static(
+                "/observer.Observer/GetNamespaces",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("observer.Observer", "GetNamespaces"));
@@ -331,13 +372,22 @@ pub mod observer_client {
         pub async fn server_status(
             &mut self,
             request: impl tonic::IntoRequest<super::ServerStatusRequest>,
-        ) -> std::result::Result<tonic::Response<super::ServerStatusResponse>, tonic::Status>
-        {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<super::ServerStatusResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/observer.Observer/ServerStatus");
+            let path = http::uri::PathAndQuery::from_static(
+                "/observer.Observer/ServerStatus",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("observer.Observer", "ServerStatus"));
@@ -352,7 +402,7 @@ pub mod observer_server {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
     use tonic::codegen::*;
     /// Generated trait containing gRPC methods that should be implemented for use with ObserverServer.
@@ -361,7 +411,8 @@ pub mod observer_server {
         /// Server streaming response type for the GetFlows method.
         type GetFlowsStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::GetFlowsResponse, tonic::Status>,
-            > + std::marker::Send
+            >
+            + std::marker::Send
             + 'static;
         async fn get_flows(
             &self,
@@ -370,33 +421,50 @@ pub mod observer_server {
         /// Server streaming response type for the GetAgentEvents method.
         type GetAgentEventsStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::GetAgentEventsResponse, tonic::Status>,
-            > + std::marker::Send
+            >
+            + std::marker::Send
             + 'static;
         async fn get_agent_events(
             &self,
             request: tonic::Request<super::GetAgentEventsRequest>,
-        ) -> std::result::Result<tonic::Response<Self::GetAgentEventsStream>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<Self::GetAgentEventsStream>,
+            tonic::Status,
+        >;
         /// Server streaming response type for the GetDebugEvents method.
         type GetDebugEventsStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::GetDebugEventsResponse, tonic::Status>,
-            > + std::marker::Send
+            >
+            + std::marker::Send
             + 'static;
         async fn get_debug_events(
             &self,
             request: tonic::Request<super::GetDebugEventsRequest>,
-        ) -> std::result::Result<tonic::Response<Self::GetDebugEventsStream>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<Self::GetDebugEventsStream>,
+            tonic::Status,
+        >;
         async fn get_nodes(
             &self,
             request: tonic::Request<super::GetNodesRequest>,
-        ) -> std::result::Result<tonic::Response<super::GetNodesResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::GetNodesResponse>,
+            tonic::Status,
+        >;
         async fn get_namespaces(
             &self,
             request: tonic::Request<super::GetNamespacesRequest>,
-        ) -> std::result::Result<tonic::Response<super::GetNamespacesResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::GetNamespacesResponse>,
+            tonic::Status,
+        >;
         async fn server_status(
             &self,
             request: tonic::Request<super::ServerStatusRequest>,
-        ) -> std::result::Result<tonic::Response<super::ServerStatusResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::ServerStatusResponse>,
+            tonic::Status,
+        >;
     }
     #[derive(Debug)]
     pub struct ObserverServer<T> {
@@ -419,7 +487,10 @@ pub mod observer_server {
                 max_encoding_message_size: None,
             }
         }
-        pub fn with_interceptor<F>(inner: T, interceptor: F) -> InterceptedService<Self, F>
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
         where
             F: tonic::service::Interceptor,
         {
@@ -474,18 +545,24 @@ pub mod observer_server {
                 "/observer.Observer/GetFlows" => {
                     #[allow(non_camel_case_types)]
                     struct GetFlowsSvc<T: Observer>(pub Arc<T>);
-                    impl<T: Observer> tonic::server::ServerStreamingService<super::GetFlowsRequest> for GetFlowsSvc<T> {
+                    impl<
+                        T: Observer,
+                    > tonic::server::ServerStreamingService<super::GetFlowsRequest>
+                    for GetFlowsSvc<T> {
                         type Response = super::GetFlowsResponse;
                         type ResponseStream = T::GetFlowsStream;
-                        type Future =
-                            BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::GetFlowsRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Observer>::get_flows(&inner, request).await };
+                            let fut = async move {
+                                <T as Observer>::get_flows(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -514,14 +591,16 @@ pub mod observer_server {
                 "/observer.Observer/GetAgentEvents" => {
                     #[allow(non_camel_case_types)]
                     struct GetAgentEventsSvc<T: Observer>(pub Arc<T>);
-                    impl<T: Observer>
-                        tonic::server::ServerStreamingService<super::GetAgentEventsRequest>
-                        for GetAgentEventsSvc<T>
-                    {
+                    impl<
+                        T: Observer,
+                    > tonic::server::ServerStreamingService<super::GetAgentEventsRequest>
+                    for GetAgentEventsSvc<T> {
                         type Response = super::GetAgentEventsResponse;
                         type ResponseStream = T::GetAgentEventsStream;
-                        type Future =
-                            BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::GetAgentEventsRequest>,
@@ -558,14 +637,16 @@ pub mod observer_server {
                 "/observer.Observer/GetDebugEvents" => {
                     #[allow(non_camel_case_types)]
                     struct GetDebugEventsSvc<T: Observer>(pub Arc<T>);
-                    impl<T: Observer>
-                        tonic::server::ServerStreamingService<super::GetDebugEventsRequest>
-                        for GetDebugEventsSvc<T>
-                    {
+                    impl<
+                        T: Observer,
+                    > tonic::server::ServerStreamingService<super::GetDebugEventsRequest>
+                    for GetDebugEventsSvc<T> {
                         type Response = super::GetDebugEventsResponse;
                         type ResponseStream = T::GetDebugEventsStream;
-                        type Future =
-                            BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::GetDebugEventsRequest>,
@@ -602,16 +683,21 @@ pub mod observer_server {
                 "/observer.Observer/GetNodes" => {
                     #[allow(non_camel_case_types)]
                     struct GetNodesSvc<T: Observer>(pub Arc<T>);
-                    impl<T: Observer> tonic::server::UnaryService<super::GetNodesRequest> for GetNodesSvc<T> {
+                    impl<T: Observer> tonic::server::UnaryService<super::GetNodesRequest>
+                    for GetNodesSvc<T> {
                         type Response = super::GetNodesResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::GetNodesRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Observer>::get_nodes(&inner, request).await };
+                            let fut = async move {
+                                <T as Observer>::get_nodes(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -640,9 +726,15 @@ pub mod observer_server {
                 "/observer.Observer/GetNamespaces" => {
                     #[allow(non_camel_case_types)]
                     struct GetNamespacesSvc<T: Observer>(pub Arc<T>);
-                    impl<T: Observer> tonic::server::UnaryService<super::GetNamespacesRequest> for GetNamespacesSvc<T> {
+                    impl<
+                        T: Observer,
+                    > tonic::server::UnaryService<super::GetNamespacesRequest>
+                    for GetNamespacesSvc<T> {
                         type Response = super::GetNamespacesResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::GetNamespacesRequest>,
@@ -679,9 +771,15 @@ pub mod observer_server {
                 "/observer.Observer/ServerStatus" => {
                     #[allow(non_camel_case_types)]
                     struct ServerStatusSvc<T: Observer>(pub Arc<T>);
-                    impl<T: Observer> tonic::server::UnaryService<super::ServerStatusRequest> for ServerStatusSvc<T> {
+                    impl<
+                        T: Observer,
+                    > tonic::server::UnaryService<super::ServerStatusRequest>
+                    for ServerStatusSvc<T> {
                         type Response = super::ServerStatusResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::ServerStatusRequest>,
@@ -715,19 +813,25 @@ pub mod observer_server {
                     };
                     Box::pin(fut)
                 }
-                _ => Box::pin(async move {
-                    let mut response = http::Response::new(tonic::body::Body::default());
-                    let headers = response.headers_mut();
-                    headers.insert(
-                        tonic::Status::GRPC_STATUS,
-                        (tonic::Code::Unimplemented as i32).into(),
-                    );
-                    headers.insert(
-                        http::header::CONTENT_TYPE,
-                        tonic::metadata::GRPC_CONTENT_TYPE,
-                    );
-                    Ok(response)
-                }),
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
             }
         }
     }
