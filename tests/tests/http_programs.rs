@@ -115,7 +115,8 @@ fn a_websocket_echoes_where_its_request_is_allowed() {
         .next()
         .unwrap();
     let up: u64 = moved.trim().parse().unwrap();
-    assert!(up > 3_300_000, "{}", ends[0]);
+    // The programs agree to compress.
+    assert!(up > 3_000, "{}", ends[0]);
 }
 
 /// In each of the two long bodies.

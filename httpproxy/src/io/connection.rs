@@ -186,16 +186,16 @@ impl<H: Host> Connection<H> {
         let mut first = First::default();
         let mut server_name = None;
         let spoken = match self.access.opaque() {
-            Opaque::Bound(..) => self.listen(&mut first).await,
+            Opaque::Bound(..) => Box::pin(self.listen(&mut first)).await,
             Opaque::Allowed | Opaque::Denied => self.detect(&mut first).await,
         };
         let end = match spoken {
             Err(end) => end,
             Ok(Spoken::Tls(hello)) => {
                 server_name.clone_from(&hello.server_name);
-                self.tls(first, &hello).await
+                Box::pin(self.tls(first, &hello)).await
             }
-            Ok(Spoken::Http1) if self.access.begins_tls() => self.begin(first).await,
+            Ok(Spoken::Http1) if self.access.begins_tls() => Box::pin(self.begin(first)).await,
             Ok(spoken) => self.speak(spoken, first).await,
         };
         if let End::Refused(refusal) | End::Alerted(refusal) = end {
@@ -212,7 +212,8 @@ impl<H: Host> Connection<H> {
         }
     }
 
-    /// Goes on with what is spoken, in TLS or not.
+    /// Goes on with what is spoken, in TLS or not. What most connections don't do has room of its own, so
+    /// that one that rests over HTTP/1 holds none for it.
     pub(super) async fn speak(&mut self, spoken: Spoken, first: First) -> End {
         let is_opaque = self.access.opaque() == Opaque::Allowed;
         match spoken {
@@ -221,9 +222,9 @@ impl<H: Host> Connection<H> {
             Spoken::Http2 if self.bound.is_some() || self.access.begins_tls() => {
                 End::Refused(Refusal::Protocol)
             }
-            Spoken::Http2 => self.http2(first).await,
+            Spoken::Http2 => Box::pin(self.http2(first)).await,
             Spoken::Tls(_) if !is_opaque => End::Refused(Refusal::Protocol),
-            Spoken::Opaque | Spoken::Tls(_) => self.opaque(&first.octets).await,
+            Spoken::Opaque | Spoken::Tls(_) => Box::pin(self.opaque(&first.octets)).await,
         }
     }
 
