@@ -285,7 +285,7 @@ fn an_endpoint_is_explained_as_json() {
         (&l7(2)["server_names"], json!(["api.x.io"])),
         (&rule(4)["peers"],
             json!([{"service": {"name": "db", "labels": null, "namespace": "default"}}])),
-        (rule(5), json!({"effect": "deny", "closes": true, "audited": false,
+        (rule(5), json!({"effect": "deny", "closes": true, "audited": false, "name_binding": "off",
             "peers": [{"entity": "host"}],
             "ports": [{"protocols": ["TCP"], "port": 22, "end_port": 22, "port_name": null,
                 "icmp_type": null, "l7": null}],
