@@ -16,6 +16,8 @@ pub(super) struct RotatingFile {
     backups_max: Option<usize>,
     compress: bool,
     open: Option<Open>,
+    /// The time in the last name that was given: the next one is later, whatever the clock says.
+    last_nanos: i128,
 }
 
 struct Open {
@@ -31,6 +33,7 @@ impl RotatingFile {
             backups_max: export.backups_max,
             compress: export.compress,
             open: None,
+            last_nanos: 0,
         };
         file.reopen()?;
         Ok(file)
@@ -96,21 +99,23 @@ impl RotatingFile {
     }
 
     /// A name that sorts behind those that are there, and says when: by the file's last change.
-    fn free_name(&self) -> io::Result<PathBuf> {
+    fn free_name(&mut self) -> io::Result<PathBuf> {
         let changed = fs::metadata(&self.path)?.modified()?;
         let since = changed
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap_or_default();
-        let mut nanos = i128::try_from(since.as_nanos()).unwrap_or_default();
+        let nanos = i128::try_from(since.as_nanos()).unwrap_or_default();
+        let mut nanos = nanos.max(self.last_nanos + STAMP_NANOS);
         loop {
             let time = flow::Time::from_unix_nanos(nanos).file_stamp();
             let name = format!("{}-{time}{}", self.stem(), self.extension());
             let aside = self.path.with_file_name(name);
             let is_taken = aside.exists() || gzipped(&aside).exists();
             if !is_taken {
+                self.last_nanos = nanos;
                 return Ok(aside);
             }
-            nanos += 1_000_000;
+            nanos += STAMP_NANOS;
         }
     }
 
@@ -160,6 +165,9 @@ impl RotatingFile {
         Ok(found)
     }
 }
+
+/// What the stamps in names tell apart.
+const STAMP_NANOS: i128 = 1_000_000;
 
 /// Whether this is what [`flow::Time::file_stamp`] writes.
 fn is_stamp(text: &str) -> bool {
