@@ -4,6 +4,7 @@ use std::io;
 use std::time::Instant;
 
 use super::host::Host;
+use super::named::{SETTINGS_HEAD_OCTETS, is_settings};
 use super::stream::{Heard, Stream};
 use super::tally::Count;
 use crate::core::client_hello::{ClientHello, ClientHelloReader, HelloState};
@@ -99,6 +100,8 @@ impl<H: Host> Connection<H> {
         if is_plain && (self.bound.is_some() || self.access.tls_rules().is_empty()) {
             spoken = Some(Spoken::Opaque);
         }
+        // A server that has said so waits for its client; what it may also say is read later.
+        let mut is_http2 = false;
         loop {
             let is_coming = self.server.is_coming();
             if !is_coming && let Some(spoken) = spoken {
@@ -116,7 +119,7 @@ impl<H: Host> Connection<H> {
                     false => End::Refused(Refusal::Silent),
                 });
             }
-            let speaks_first = self.server.is_up && first.octets.is_empty();
+            let speaks_first = self.server.is_up && first.octets.is_empty() && !is_http2;
             tokio::select! {
                 () = self.client.ready(true, false), if spoken.is_none() && first.has_room() => {
                     if first.read(&mut self.client, now).is_err() {
@@ -129,6 +132,8 @@ impl<H: Host> Connection<H> {
                         if self.server.settle().is_err() {
                             return Err(self.unreachable());
                         }
+                    } else if self.begins_http2().await {
+                        is_http2 = true;
                     } else if let Some(spoken) = self.server_first().await? {
                         return Ok(spoken);
                     }
@@ -164,6 +169,18 @@ impl<H: Host> Connection<H> {
             },
             Ok(None) => Ok(None),
         }
+    }
+
+    /// Whether the server begins HTTP/2, which it may do before its client (RFC 9113 §3.4). It stays unread,
+    /// for the engine.
+    async fn begins_http2(&self) -> bool {
+        let server = self.server.stream.as_ref().map(Stream::socket);
+        let (Some(server), true) = (server, self.access.has_request_rules()) else {
+            return false;
+        };
+        let mut head = [0; SETTINGS_HEAD_OCTETS];
+        let peeked = server.peek(&mut head).await;
+        peeked.is_ok_and(|count| count == head.len()) && is_settings(head)
     }
 
     /// The server says something before the client does, or ends.

@@ -69,10 +69,10 @@ impl Early {
 }
 
 /// Octets of a frame's head (RFC 9113 §4.1).
-const SETTINGS_HEAD_OCTETS: usize = 9;
+pub(super) const SETTINGS_HEAD_OCTETS: usize = 9;
 
 /// A server may begin HTTP/2 before its client does (RFC 9113 §3.4).
-const fn is_settings(head: [u8; SETTINGS_HEAD_OCTETS]) -> bool {
+pub(super) const fn is_settings(head: [u8; SETTINGS_HEAD_OCTETS]) -> bool {
     matches!(head, [0, 0, _, 4, 0, 0, 0, 0, 0])
 }
 
