@@ -5,13 +5,12 @@
 
 mod file;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
-use std::{fmt, io};
 
 use flow::{FieldMask, Filter, Flow, LostEvents, LostSource, Time};
 
@@ -74,6 +73,11 @@ impl Figures {
     fn set_fault(&self, fault: Option<String>) {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
+
+    /// Gives back what a line would have told that was not written.
+    fn leave_untold(&self, count: u64) {
+        self.untold.fetch_add(count, Ordering::Relaxed);
+    }
 }
 
 impl FileSink {
@@ -93,6 +97,8 @@ impl FileSink {
             now,
             export,
             line: String::new(),
+            chunk: Chunk::default(),
+            is_failing: false,
         };
         let thread = std::thread::Builder::new()
             .name("flow-file".to_owned())
@@ -138,19 +144,32 @@ struct Writer {
     now: fn() -> Time,
     export: Export,
     line: String,
+    chunk: Chunk,
+    is_failing: bool,
 }
 
-/// How long written lines may wait in memory.
-const FLUSH_AFTER: Duration = Duration::from_millis(100);
+/// Lines that are written at once: either all of them are in the file, or none counts as such.
+#[derive(Default)]
+struct Chunk {
+    text: String,
+    flows: u64,
+    /// Lost flows that a line of these tells.
+    told: u64,
+}
+
+/// Flows that are taken from the queue before what there is is written.
+const BATCH_MAX: usize = 512;
+/// Octets that are written at once, unless one line is longer.
+const CHUNK_OCTETS: u64 = 64 * 1024;
 
 impl Writer {
     fn run(&mut self, flows: &Receiver<Arc<Flow>>) {
-        loop {
-            match flows.recv_timeout(FLUSH_AFTER) {
-                Ok(flow) => self.take(&flow),
-                Err(RecvTimeoutError::Timeout) => self.flush(),
-                Err(RecvTimeoutError::Disconnected) => return self.flush(),
+        while let Ok(first) = flows.recv() {
+            self.take(&first);
+            for flow in flows.try_iter().take(BATCH_MAX) {
+                self.take(&flow);
             }
+            self.write();
         }
     }
 
@@ -159,22 +178,21 @@ impl Writer {
             return;
         }
         self.line.clear();
-        self.tell_lost();
         flow.write_wanted_line(&self.export.mask, &mut self.line);
         self.line.push('\n');
-        match self.file.write(self.line.as_bytes()) {
-            Ok(()) => {
-                self.figures.written.fetch_add(1, Ordering::Relaxed);
-                self.heal();
-            }
-            Err(error) => {
-                self.figures.lose(1);
-                self.fail(&error);
-            }
+        let octets = self.chunk.text.len() + self.line.len();
+        let room = CHUNK_OCTETS.min(self.export.octets_max);
+        if u64::try_from(octets).unwrap_or(u64::MAX) > room {
+            self.write();
         }
+        if self.chunk.text.is_empty() {
+            self.tell_lost();
+        }
+        self.chunk.text.push_str(&self.line);
+        self.chunk.flows += 1;
     }
 
-    /// Puts a line in front that tells of what was lost. If it isn't written either, it is told again.
+    /// Begins a chunk with a line that tells of what was lost, if something was.
     fn tell_lost(&mut self) {
         let untold = self.figures.untold.swap(0, Ordering::Relaxed);
         if untold > 0 {
@@ -186,40 +204,45 @@ impl Writer {
                 last: None,
             };
             let now = (self.now)();
-            lost.write_exporter_line(&self.node_name, Some(now), &mut self.line);
-            self.line.push('\n');
+            lost.write_exporter_line(&self.node_name, Some(now), &mut self.chunk.text);
+            self.chunk.text.push('\n');
+            self.chunk.told = untold;
         }
     }
 
-    fn flush(&mut self) {
-        if let Err(error) = self.file.flush() {
-            self.fail(&error);
+    /// Writes the chunk. What isn't written is lost, and told in front of what is written next.
+    fn write(&mut self) {
+        if self.chunk.text.is_empty() {
+            return;
         }
+        match self.file.write(self.chunk.text.as_bytes()) {
+            Ok(()) => {
+                let written = &self.figures.written;
+                written.fetch_add(self.chunk.flows, Ordering::Relaxed);
+                self.heal();
+            }
+            Err(error) => {
+                self.figures.lose(self.chunk.flows);
+                self.figures.leave_untold(self.chunk.told);
+                self.fail(&error);
+            }
+        }
+        self.chunk.text.clear();
+        (self.chunk.flows, self.chunk.told) = (0, 0);
     }
 
-    fn fail(&self, error: &dyn fmt::Display) {
-        let mut fault = self
-            .figures
-            .fault
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if fault.is_none() {
+    fn fail(&mut self, error: &io::Error) {
+        if !self.is_failing {
             let path = self.export.path.display();
             tracing::error!("flows are lost: {path}: {error}");
         }
-        *fault = Some(error.to_string());
+        self.is_failing = true;
+        self.figures.set_fault(Some(error.to_string()));
     }
 
-    fn heal(&self) {
-        let was_fault = {
-            let fault = self
-                .figures
-                .fault
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            fault.is_some()
-        };
-        if was_fault {
+    fn heal(&mut self) {
+        if self.is_failing {
+            self.is_failing = false;
             self.figures.set_fault(None);
             tracing::info!("flows are written again: {}", self.export.path.display());
         }

@@ -1,7 +1,8 @@
 //! A file that is put aside when it is full.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
@@ -9,7 +10,7 @@ use flate2::write::GzEncoder;
 
 use super::Export;
 
-/// A file that lines are appended to. After an error it is opened anew, at most once a write.
+/// A file that lines are appended to. After an error it is opened anew, by the next write.
 pub(super) struct RotatingFile {
     path: PathBuf,
     octets_max: u64,
@@ -21,7 +22,7 @@ pub(super) struct RotatingFile {
 }
 
 struct Open {
-    file: BufWriter<File>,
+    file: File,
     octets: u64,
 }
 
@@ -40,12 +41,22 @@ impl RotatingFile {
     }
 
     fn reopen(&mut self) -> io::Result<&mut Open> {
-        let file = OpenOptions::new()
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .read(true)
             .create(true)
             .append(true)
             .open(&self.path)?;
-        let octets = file.metadata()?.len();
-        let file = BufWriter::new(file);
+        let mut octets = file.metadata()?.len();
+        let mut last = [b'\n'];
+        if let Some(at) = octets.checked_sub(1) {
+            file.read_exact_at(&mut last, at)?;
+        }
+        if last != [b'\n'] {
+            // Half a line of a disk that was full spoils none of ours.
+            file.write_all(b"\n")?;
+            octets += 1;
+        }
         Ok(self.open.insert(Open { file, octets }))
     }
 
@@ -53,47 +64,39 @@ impl RotatingFile {
     pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         let len = u64::try_from(lines.len()).unwrap_or(u64::MAX);
         let is_full = |open: &Open| open.octets > 0 && open.octets + len > self.octets_max;
-        if self.open.as_ref().is_some_and(is_full) {
-            self.put_aside()?;
-        }
+        let aside = match self.open.as_ref().is_some_and(is_full) {
+            true => Some(self.put_aside()?),
+            false => None,
+        };
         let open = match &mut self.open {
             Some(open) => open,
             None => self.reopen()?,
         };
         open.octets += len;
-        let written = open.file.write_all(lines);
-        self.keep(written)
-    }
-
-    pub(super) fn flush(&mut self) -> io::Result<()> {
-        match &mut self.open {
-            Some(open) => {
-                let flushed = open.file.flush();
-                self.keep(flushed)
-            }
-            None => Ok(()),
+        if let Err(error) = open.file.write_all(lines) {
+            self.open = None;
+            return Err(error);
         }
-    }
-
-    /// After an error the file is let go with what waits in memory: half a line would spoil the next.
-    fn keep(&mut self, done: io::Result<()>) -> io::Result<()> {
-        if done.is_err()
-            && let Some(open) = self.open.take()
+        if let Some(aside) = aside
+            && let Err(error) = self.settle(&aside)
         {
-            let (_file, _waiting) = open.file.into_parts();
+            tracing::warn!("flows that were put aside: {}: {error}", aside.display());
         }
-        done
+        Ok(())
     }
 
-    /// Renames the file to `name-TIME.ext`, compresses it and takes the oldest of its kind away.
-    fn put_aside(&mut self) -> io::Result<()> {
-        self.flush()?;
+    /// Renames the file to `name-TIME.ext`.
+    fn put_aside(&mut self) -> io::Result<PathBuf> {
         self.open = None;
         let aside = self.free_name()?;
         fs::rename(&self.path, &aside)?;
-        self.reopen()?;
+        Ok(aside)
+    }
+
+    /// Compresses what was put aside, and takes the oldest of its kind away.
+    fn settle(&self, aside: &Path) -> io::Result<()> {
         if self.compress {
-            compress(&aside)?;
+            compress(aside)?;
         }
         self.take_oldest_away()
     }

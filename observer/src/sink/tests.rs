@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read as _;
 use std::path::Path;
+use std::time::Duration;
 
 use flate2::read::GzDecoder;
 use flow::{DropReason, Event, FlowFilter, Line, Verdict};
@@ -149,7 +150,28 @@ fn a_full_disk_loses_flows_and_stops_nobody() {
     }
     let fault = sink.figures().fault;
     assert!(fault.is_some_and(|it| it.contains("space")), "ENOSPC");
+    let counted = || (sink.figures().written, sink.figures().lost);
+    for _ in 0..100 {
+        if counted().1 == 400 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(counted(), (0, 400), "to the flow");
     sink.stop();
+}
+
+#[test]
+fn half_a_line_of_a_full_disk_spoils_none_that_follows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flows.json");
+    fs::write(&path, "{\"flow\":{\"verd").unwrap();
+    let sink = start(export(&path));
+    sink.tell(&flow(7));
+    sink.stop();
+    let text = fs::read_to_string(path).unwrap();
+    let (_, rest) = text.split_once('\n').unwrap();
+    assert_eq!(read(rest), (vec![7], 0));
 }
 
 #[test]
