@@ -36,7 +36,14 @@ impl Policies {
     }
 
     pub(crate) fn snapshot(&mut self, rules: &str, port: u16) -> (Arc<Snapshot>, EndpointId) {
-        let (set, cast, endpoint) = inputs(rules, port);
+        self.snapshot_of(&format!(
+            "{{toPorts: [{{ports: [{{port: '{port}', protocol: TCP}}], rules: {{http: {rules}}}}}]}}"
+        ))
+    }
+
+    /// A snapshot with these items for what the endpoint sends.
+    pub(crate) fn snapshot_of(&mut self, egress: &str) -> (Arc<Snapshot>, EndpointId) {
+        let (set, cast, endpoint) = inputs(egress);
         self.revision += 1;
         let inputs = (&set, &cast, Options::default());
         let snapshot = self
@@ -46,11 +53,10 @@ impl Policies {
     }
 }
 
-fn inputs(rules: &str, port: u16) -> (PolicySet, Cast, EndpointId) {
+fn inputs(egress: &str) -> (PolicySet, Cast, EndpointId) {
     let text = format!(
         "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: a, namespace: d}}\n\
-         spec: {{endpointSelector: {{}}, egress: [{{toPorts: [{{ports: [{{port: '{port}', \
-         protocol: TCP}}], rules: {{http: {rules}}}}}]}}]}}\n"
+         spec: {{endpointSelector: {{}}, egress: [{egress}]}}\n"
     );
     let loaded = policy::load(&[Source {
         path: "a.yaml".into(),

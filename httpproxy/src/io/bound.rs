@@ -97,45 +97,15 @@ impl Bound {
 mod tests {
     use std::net::IpAddr;
 
-    use policy::{
-        Cast, Compiler, Direction, EndpointId, Identities, Labels, LocalEndpoint, NamedPorts,
-        Options, PeerRef, Source, Workload,
-    };
+    use policy::{Direction, PeerRef};
 
     use super::*;
-    use crate::testing::Authority;
+    use crate::testing::{Authority, Policies};
     use crate::tls::provider;
 
     /// The rules of these egress items that are about TLS to 192.0.2.7, port 443.
     fn rules_of(egress: &str) -> Vec<TlsRule> {
-        let text = format!(
-            "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: a, namespace: d}}\n\
-             spec: {{endpointSelector: {{}}, egress: [{egress}]}}\n"
-        );
-        let loaded = policy::load(&[Source {
-            path: "a.yaml".into(),
-            text,
-        }]);
-        assert!(!loaded.has_errors(), "{:?}", loaded.problems);
-        let endpoint = EndpointId::new(1).unwrap();
-        let cast = Cast {
-            endpoints: vec![LocalEndpoint {
-                id: endpoint,
-                workload: Workload {
-                    namespace: "d".into(),
-                    name: "w".into(),
-                    labels: Labels::default(),
-                    ports: NamedPorts::default(),
-                },
-                addresses: vec!["10.0.0.2".parse().unwrap()],
-                audit: false,
-                is_redirectable: true,
-            }],
-            ..Cast::default()
-        };
-        let mut identities = Identities::new();
-        let inputs = (&loaded.set, &cast, Options::default());
-        let snapshot = Compiler::new().build(1, inputs, &mut identities).unwrap();
+        let (snapshot, endpoint) = Policies::new().snapshot_of(egress);
         let server: IpAddr = "192.0.2.7".parse().unwrap();
         let peer = PeerRef::Known(snapshot.identity_of(server));
         snapshot.tls_rules(endpoint, Direction::Egress, (peer, 443))
