@@ -127,6 +127,9 @@ impl Observe {
         }
         let since = point(self.since.as_deref(), "since")?;
         let until = point(self.until.as_deref().filter(|_| !self.follow), "until")?;
+        if self.last == Some(0) && !self.follow {
+            return Ok(ExitCode::SUCCESS); // to a daemon, and to a file, 0 is no limit
+        }
         let mut sink = Sink::new(self.printer(), self.output, mask);
         let shown = match &self.input_file {
             Some(path) => file::read(path, self.query(since, until)?, &mut sink),
@@ -186,9 +189,6 @@ impl Observe {
             allow: control::filters_as_json(&self.filters.allow),
             deny: control::filters_as_json(&self.filters.deny),
         };
-        if self.number() == 0 && self.last == Some(0) && !self.follow {
-            return Ok(());
-        }
         for line in stream(&self.which.socket(), &Command::Observe(wanted))? {
             // The daemon ended.
             let Ok(line) = line else { break };
