@@ -1,16 +1,20 @@
 //! The thread on which flows are served to those who watch.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use observer::{AgentRing, Node, Server, SharedRing, Tls};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use transport::NetNs;
 
 use crate::clock;
 use crate::daemon::node_name;
+use crate::serving;
 
 /// By which ways flows may be watched.
 #[derive(Clone, Debug)]
@@ -53,13 +57,12 @@ impl ObserverThread {
         }
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        let thread = std::thread::Builder::new()
-            .name("observer".to_owned())
-            .spawn(move || {
-                if let Err(error) = serve(servers, &stopped) {
-                    tracing::error!("flows can't be watched any more: {error:#}");
-                }
-            })?;
+        let thread = serving::spawn(
+            "observer".to_owned(),
+            &NetNs::current()?,
+            "flows can't be watched any more",
+            move || serve(servers, stopped),
+        )?;
         Ok(Self {
             stop,
             thread,
@@ -77,19 +80,13 @@ impl ObserverThread {
     }
 }
 
-fn serve(servers: Vec<Server>, stop: &CancellationToken) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("a runtime")?;
-    runtime.block_on(async {
-        let mut all = tokio::task::JoinSet::new();
-        for server in servers {
-            all.spawn(server.run(stop.clone().cancelled_owned()));
-        }
-        while let Some(ended) = all.join_next().await {
-            ended??;
-        }
-        Ok(())
-    })
+async fn serve(servers: Vec<Server>, stop: CancellationToken) -> io::Result<()> {
+    let mut all = JoinSet::new();
+    for server in servers {
+        all.spawn(server.run(stop.clone().cancelled_owned()));
+    }
+    while let Some(ended) = all.join_next().await {
+        ended.map_err(io::Error::other)??;
+    }
+    Ok(())
 }
