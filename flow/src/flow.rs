@@ -271,12 +271,6 @@ impl Event {
         }
     }
 
-    /// Whether it was seen by a proxy.
-    #[must_use]
-    pub const fn is_l7(&self) -> bool {
-        matches!(self, Self::Dns(_) | Self::Http(_) | Self::OtherL7 { .. })
-    }
-
     /// The name of its layer in JSON; none where nothing is told.
     #[must_use]
     pub const fn layer(&self) -> Option<&'static str> {

@@ -57,7 +57,7 @@ pub struct Tunnel {
 }
 
 /// Names of an enum whose numbers have gaps.
-type Names = &'static [(u32, &'static str)];
+pub(crate) type Names = &'static [(u32, &'static str)];
 
 pub(crate) const TUNNELS: Names = &[(0, "UNKNOWN"), (1, "VXLAN"), (2, "GENEVE")];
 

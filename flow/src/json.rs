@@ -9,7 +9,9 @@ use crate::dns::Dns;
 use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, PolicyRef};
 use crate::flow::{Event, Flow};
-use crate::foreign::{CAPTURE_POINTS, Foreign, Service, TUNNELS, Tunnel, XLATE_POINTS};
+use crate::foreign::{
+    CAPTURE_POINTS, Foreign, Names, Service, TUNNELS, Tunnel, XLATE_POINTS, name_of,
+};
 use crate::http::Http;
 use crate::limits::LINE_OCTETS_MAX;
 use crate::mask::FieldMask;
@@ -122,8 +124,7 @@ impl Flow {
             Event::Dns(dns) => object.nested("l7", |object| l7_fields(dns, object)),
             Event::Http(http) => object.nested("l7", |object| http_fields(http, object)),
             Event::OtherL7 { kind, latency_ns } => object.nested("l7", |object| {
-                object.name("type", kind.name(), *kind == MessageKind::Unknown);
-                object.long("latency_ns", *latency_ns);
+                message_fields((*kind, *latency_ns), object);
             }),
             Event::PolicyVerdict { .. }
             | Event::Drop { .. }
@@ -322,9 +323,14 @@ fn endpoint_fields(endpoint: &Endpoint, object: &mut Object<'_>) {
     });
 }
 
+/// What messages of all protocols have.
+fn message_fields((kind, latency_ns): (MessageKind, u64), object: &mut Object<'_>) {
+    object.name("type", kind.name(), kind == MessageKind::Unknown);
+    object.long("latency_ns", latency_ns);
+}
+
 fn l7_fields(dns: &Dns, object: &mut Object<'_>) {
-    object.name("type", dns.kind.name(), dns.kind == MessageKind::Unknown);
-    object.long("latency_ns", dns.latency_ns);
+    message_fields((dns.kind, dns.latency_ns), object);
     object.nested("dns", |object| {
         object.text("query", &dns.query);
         object.list("ips", &dns.ips, |out, ip| string(&ip.to_string(), out));
@@ -342,8 +348,7 @@ fn l7_fields(dns: &Dns, object: &mut Object<'_>) {
 }
 
 fn http_fields(http: &Http, object: &mut Object<'_>) {
-    object.name("type", http.kind.name(), http.kind == MessageKind::Unknown);
-    object.long("latency_ns", http.latency_ns);
+    message_fields((http.kind, http.latency_ns), object);
     object.nested("http", |object| {
         object.number("code", http.code);
         object.text("method", &http.method);
@@ -441,9 +446,9 @@ impl Object<'_> {
     }
 
     /// By name, by number where there is no name, not at all when it is the zero value.
-    fn enumerated(&mut self, key: &str, names: &[(u32, &str)], number: u32) {
-        match names.iter().find(|(it, _)| *it == number) {
-            Some((_, name)) => self.name(key, name, number == 0),
+    fn enumerated(&mut self, key: &str, names: Names, number: u32) {
+        match name_of(names, number) {
+            Some(name) => self.name(key, name, number == 0),
             None => self.number(key, number),
         }
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use self::fields::Fields;
+pub(crate) use self::fields::unsigned;
 use crate::dns::{Dns, RecordType};
 use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, PolicyRef, Workload};

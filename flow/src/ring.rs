@@ -57,16 +57,6 @@ impl Ring {
         self.seen += 1;
     }
 
-    /// The last n flows, or all when there are fewer; oldest first.
-    #[must_use]
-    pub fn last(&self, n: usize) -> Vec<Arc<Flow>> {
-        self.flows
-            .iter()
-            .skip(self.flows.len().saturating_sub(n))
-            .cloned()
-            .collect()
-    }
-
     /// The place of the nth flow from the end that is wanted, or of the oldest where there are fewer.
     #[must_use]
     pub fn place_of_last(&self, n: u64, is_wanted: impl Fn(&Flow) -> bool) -> Cursor {
@@ -167,8 +157,9 @@ mod tests {
     #[test]
     fn ring_keeps_the_last_ones_only() {
         let ring = ring(3, 5);
-        assert_eq!(numbers(&ring.last(2)), [3, 4]);
-        assert_eq!(numbers(&ring.last(9)), [2, 3, 4]);
+        let last = |n| ring.read_from(ring.place_of_last(n, |_| true), 9).flows;
+        assert_eq!(numbers(&last(2)), [3, 4]);
+        assert_eq!(numbers(&last(9)), [2, 3, 4]);
         assert_eq!((ring.len(), ring.capacity(), ring.seen()), (3, 3, 5));
     }
 

@@ -46,6 +46,15 @@ impl TracePoint {
         self.0
     }
 
+    /// The number, as the flow's own field has it.
+    #[must_use]
+    pub const fn field_number(self) -> u8 {
+        match self {
+            Self::TO_ENDPOINT => Self::TO_ENDPOINT_FIELD,
+            Self(number) => number,
+        }
+    }
+
     /// The name in print and in `--type trace:NAME`.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {

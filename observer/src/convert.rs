@@ -10,9 +10,6 @@ use flow::{
 
 use crate::proto::flow as pb;
 
-/// The point of a trace to the endpoint, which has another number as a field than as a sub type.
-const TO_ENDPOINT: i32 = pb::TraceObservationPoint::ToEndpoint as i32;
-
 /// The flow's message, with what the mask wants of it.
 pub(crate) fn flow(flow: &Flow, mask: &FieldMask) -> pb::Flow {
     let none = Foreign::default();
@@ -75,10 +72,7 @@ fn event(flow: &Flow, mask: &FieldMask, message: &mut pb::Flow) {
     }
     if let Event::Trace { point, reason } = &flow.event {
         message.trace_observation_point = or_zero(mask, "trace_observation_point", || {
-            match i32::from(point.number()) {
-                0 => TO_ENDPOINT,
-                point => point,
-            }
+            point.field_number().into()
         });
         message.trace_reason = or_zero(mask, "trace_reason", || *reason as i32);
     }

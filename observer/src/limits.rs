@@ -1,6 +1,6 @@
 //! The bounds of this crate; each says what happens beyond it.
 
-/// Streams of all clients at once; one more is refused as `RESOURCE_EXHAUSTED`.
+/// Streams at once by one way in, the unix socket or TCP; one more is refused as `RESOURCE_EXHAUSTED`.
 pub const STREAMS_MAX: usize = 64;
 
 /// Flow filters of one request; more are refused as `INVALID_ARGUMENT`.

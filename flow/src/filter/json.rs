@@ -12,6 +12,7 @@ use crate::flow::Interface;
 use crate::http::HttpHeader;
 use crate::json::Object;
 use crate::packet::TcpFlags;
+use crate::read::unsigned;
 use crate::verdict::{Direction, Verdict};
 
 impl FlowFilter {
@@ -213,7 +214,7 @@ fn read_field(filter: &mut FlowFilter, key: &str, value: &Value) -> Result<(), S
             filter.ip_version = enums(value, IpVersion::from_name, IpVersion::from_number)?;
         }
         "trace_id" => filter.trace_id = strings(value)?,
-        "ip_trace_id" => filter.ip_trace_id = each(value, long)?,
+        "ip_trace_id" => filter.ip_trace_id = each(value, unsigned)?,
         "traffic_direction" => {
             filter.traffic_direction = enums(value, Direction::from_name, Direction::from_number)?;
         }
@@ -274,12 +275,8 @@ fn enums<T>(
     })
 }
 
-fn long(value: &Value) -> Option<u64> {
-    value.as_u64().or_else(|| value.as_str()?.parse().ok())
-}
-
 fn small(value: &Value) -> Option<u32> {
-    u32::try_from(long(value)?).ok()
+    u32::try_from(unsigned(value)?).ok()
 }
 
 /// A text of an object, empty where it is missing.

@@ -161,7 +161,7 @@ fn bad(field: &'static str, value: &Value) -> ReadError {
 }
 
 /// A number, or its digits as a string.
-fn unsigned(value: &Value) -> Option<u64> {
+pub(crate) fn unsigned(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 

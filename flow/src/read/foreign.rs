@@ -2,7 +2,9 @@
 
 use super::fields::Fields;
 use super::{ReadError, read_ip, read_l4};
-use crate::foreign::{CAPTURE_POINTS, Foreign, Service, TUNNELS, Tunnel, XLATE_POINTS, number_of};
+use crate::foreign::{
+    CAPTURE_POINTS, Foreign, Names, Service, TUNNELS, Tunnel, XLATE_POINTS, number_of,
+};
 
 /// None if none of them is set.
 pub(super) fn read(object: &Fields<'_>) -> Result<Option<Foreign>, ReadError> {
@@ -70,11 +72,7 @@ fn aggregate(object: &Fields<'_>) -> Result<[u32; 3], ReadError> {
 }
 
 /// A number, or its name.
-fn point(
-    object: &Fields<'_>,
-    key: &'static str,
-    names: &'static [(u32, &'static str)],
-) -> Result<u32, ReadError> {
+fn point(object: &Fields<'_>, key: &'static str, names: Names) -> Result<u32, ReadError> {
     let from_number = |number: usize| u32::try_from(number).ok();
     object.enumerated(key, (|name: &str| number_of(names, name), from_number))
 }
