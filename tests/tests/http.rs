@@ -469,6 +469,25 @@ fn the_next_request_is_judged_by_the_new_policy() {
     assert_ne!(error, "200", "nothing is allowed");
 }
 
+#[test]
+fn so_is_the_first_of_a_client_that_waited_for_the_change() {
+    let web = Web::new().unwrap();
+    let daemon = web.egress(&asked(80, PUBLIC)).unwrap();
+    let mut waiting = [web.connect(80).unwrap(), web.connect(80).unwrap()];
+    // One has said a part of its request.
+    write!(waiting[1], "GET /pub").unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    daemon
+        .change_policy("alice.yaml", &about_alice(&asked(80, "{path: /other}")))
+        .unwrap();
+    for (stream, said) in waiting.iter_mut().zip(["GET /public", "lic"]) {
+        write!(stream, "{said} HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap();
+        let mut heard = [0; 12];
+        stream.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"HTTP/1.1 403", "{said}");
+    }
+}
+
 /// A server that takes a body to its end and answers how many octets came.
 struct Upload;
 

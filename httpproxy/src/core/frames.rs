@@ -14,7 +14,7 @@ use crate::limits::{
     HTTP2_CONTINUATIONS_MAX, HTTP2_CONTROL_FRAMES_MAX, HTTP2_FLAWS_MAX, HTTP2_JUSTIFIED_MAX,
     HTTP2_RESETS_MAX, HTTP2_RESETS_WINDOW,
 };
-pub(crate) use scanner::{Frame, Kind, Piece, Scanner};
+pub(crate) use scanner::{Frame, HEAD_OCTETS, Kind, Piece, Scanner};
 
 /// How often [`Watch::tick`] is to be called.
 pub(crate) const TICK: Duration = Duration::from_secs(5);

@@ -26,6 +26,7 @@ use super::terminate::Alert;
 use super::tunnel::{self, Beginning, Moved};
 use crate::core::client_hello::ClientHello;
 use crate::core::client_hello::second::SecondHello;
+use crate::core::frames::{Frame, HEAD_OCTETS};
 use crate::core::record::bounded;
 use crate::core::step::Connect;
 use crate::limits::TOLD_VALUE_OCTETS_MAX;
@@ -98,6 +99,19 @@ impl Server {
         }
         self.is_up = stream.socket().peer_addr().is_ok();
         Ok(())
+    }
+
+    /// Whether it begins HTTP/2, which it may do before its client. That stays unread, for the engine.
+    ///
+    /// # Errors
+    /// If it was reset.
+    pub(super) async fn begins_http2(&self) -> io::Result<bool> {
+        let Some(stream) = self.stream.as_ref().filter(|stream| stream.is_plain()) else {
+            return Ok(false); // in TLS HTTP/2 is not offered
+        };
+        let mut head = [0; HEAD_OCTETS];
+        let count = stream.socket().peek(&mut head).await?;
+        Ok(count == head.len() && Frame::begins_connection(head))
     }
 
     /// Whether it was begun and is not there yet.
@@ -189,6 +203,8 @@ impl<H: Host> Connection<H> {
             Opaque::Bound(..) => Box::pin(self.listen(&mut first)).await,
             Opaque::Allowed | Opaque::Denied => self.detect(&mut first).await,
         };
+        // It may have waited long.
+        self.look_again_if_changed();
         let end = match spoken {
             Err(end) => end,
             Ok(Spoken::Tls(hello)) => {
@@ -316,6 +332,13 @@ impl<H: Host> Connection<H> {
     pub(super) fn look_again(&mut self) {
         let scope = self.proxy.host.scope(&self.redirected, &mut self.seen);
         self.access = Access::new(self.redirected, scope, self.bound.clone());
+    }
+
+    /// The same, if there is another since. Whoever waits for changes still sees it.
+    pub(super) fn look_again_if_changed(&mut self) {
+        if self.changes.has_changed().unwrap_or(false) {
+            self.look_again();
+        }
     }
 
     /// Moves octets both ways, as long as policy allows it.

@@ -4,7 +4,6 @@ use std::io;
 use std::time::Instant;
 
 use super::host::Host;
-use super::named::{SETTINGS_HEAD_OCTETS, is_settings};
 use super::stream::{Heard, Stream};
 use super::tally::Count;
 use crate::core::client_hello::{ClientHello, ClientHelloReader, HelloState};
@@ -132,7 +131,9 @@ impl<H: Host> Connection<H> {
                         if self.server.settle().is_err() {
                             return Err(self.unreachable());
                         }
-                    } else if self.begins_http2().await {
+                    } else if self.access.has_request_rules()
+                        && self.server.begins_http2().await.map_err(|_| End::Reset)?
+                    {
                         is_http2 = true;
                     } else if let Some(spoken) = self.server_first().await? {
                         return Ok(spoken);
@@ -169,18 +170,6 @@ impl<H: Host> Connection<H> {
             },
             Ok(None) => Ok(None),
         }
-    }
-
-    /// Whether the server begins HTTP/2, which it may do before its client (RFC 9113 §3.4). It stays unread,
-    /// for the engine.
-    async fn begins_http2(&self) -> bool {
-        let server = self.server.stream.as_ref().map(Stream::socket);
-        let (Some(server), true) = (server, self.access.has_request_rules()) else {
-            return false;
-        };
-        let mut head = [0; SETTINGS_HEAD_OCTETS];
-        let peeked = server.peek(&mut head).await;
-        peeked.is_ok_and(|count| count == head.len()) && is_settings(head)
     }
 
     /// The server says something before the client does, or ends.

@@ -52,6 +52,11 @@ struct Driver {
 }
 
 impl Driver {
+    fn drain(&mut self) {
+        self.is_draining = true;
+        self.core.drain();
+    }
+
     /// Lets content pass without being seen, where there is much of it. Says whether anything moved; `None`:
     /// what there is must be read.
     fn bulk(&mut self, way: Way, streams: (&Stream, &Stream), pipes: &Pipes) -> Option<bool> {
@@ -193,6 +198,7 @@ impl Driver {
 impl<H: Host> Connection<H> {
     /// Serves requests until the connection ends.
     pub(super) async fn http1(&mut self, first: First, server: Trusted) -> End {
+        self.look_again_if_changed(); // before the first request is judged, as before each that follows
         let origin = Origin {
             scheme: self.access.scheme(),
             original_destination: self.redirected.server,
@@ -412,11 +418,11 @@ impl<H: Host> Connection<H> {
             _ = self.changes.changed() => {
                 self.look_again();
                 self.review(driver);
+                if self.access.begins_tls() {
+                    driver.drain(); // the next one is to be in TLS
+                }
             }
-            () = self.stop.cancelled(), if !driver.is_draining => {
-                driver.is_draining = true;
-                driver.core.drain();
-            }
+            () = self.stop.cancelled(), if !driver.is_draining => driver.drain(),
             () = self.cut.cancelled() => driver.core.abandon(),
         }
         if is_coming {

@@ -347,7 +347,7 @@ where
             self.is_leaving = true;
             return Poll::Ready(Happened::Leaving);
         }
-        if shared.server_frames.lock().abuse().is_some() {
+        if self.upstream.0.is_some() && shared.server_frames.lock().abuse().is_some() {
             self.upstream.0 = None; // its streams are over, and so is the client's connection soon
             cx.waker().wake_by_ref();
         }
@@ -419,8 +419,14 @@ impl Clock {
         shared.server_frames.lock().tick();
         if streams > 0 {
             self.idle = None;
-        } else if *self.idle.get_or_insert(now) + settings.keepalive_idle <= now {
-            return Due::Leave;
+        } else {
+            let leaves = *self.idle.get_or_insert(now) + settings.keepalive_idle;
+            if leaves + settings.ping.1 <= now {
+                return Due::Dead; // the engine asks before it leaves, and had no answer
+            }
+            if leaves <= now {
+                return Due::Leave;
+            }
         }
         let Some(ping_pong) = &mut self.ping_pong else {
             return Due::Nothing;

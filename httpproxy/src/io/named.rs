@@ -33,14 +33,13 @@ impl Early {
     }
 
     async fn hear(&mut self, server: &Server) -> io::Result<()> {
-        let Some(server) = server.stream.as_ref().map(Stream::socket) else {
-            return Ok(());
-        };
-        let mut head = [0; SETTINGS_HEAD_OCTETS];
-        if !self.has_said && server.peek(&mut head).await? == head.len() && is_settings(head) {
+        if !self.has_said && server.begins_http2().await? {
             self.is_http2 = true;
             return Ok(());
         }
+        let Some(server) = server.stream.as_ref().map(Stream::socket) else {
+            return Ok(());
+        };
         self.waiting.reserve_exact(TUNNEL_OCTETS_MAX);
         match server.try_read_buf(&mut self.waiting) {
             Ok(0) => self.is_over = true,
@@ -66,14 +65,6 @@ impl Early {
         }
         Ok(())
     }
-}
-
-/// Octets of a frame's head (RFC 9113 §4.1).
-pub(super) const SETTINGS_HEAD_OCTETS: usize = 9;
-
-/// A server may begin HTTP/2 before its client does (RFC 9113 §3.4).
-pub(super) const fn is_settings(head: [u8; SETTINGS_HEAD_OCTETS]) -> bool {
-    matches!(head, [0, 0, _, 4, 0, 0, 0, 0, 0])
 }
 
 impl<H: Host> Connection<H> {

@@ -11,7 +11,8 @@ pub(crate) struct Scanner {
     frame: Option<(Frame, usize)>,
 }
 
-const HEAD_OCTETS: usize = 9;
+/// Octets of a frame's head (RFC 9113 §4.1).
+pub(crate) const HEAD_OCTETS: usize = 9;
 const PREFACE_OCTETS: usize = 24;
 
 /// A frame's head.
@@ -64,6 +65,11 @@ impl Frame {
             stream: u32::from_be_bytes(stream) & 0x7fff_ffff,
             length: u32::from_be_bytes([0, a, b, c]) as usize,
         }
+    }
+
+    /// Whether a server may begin its connection with it (RFC 9113 §3.4): SETTINGS, and short ones.
+    pub(crate) const fn begins_connection(head: [u8; HEAD_OCTETS]) -> bool {
+        matches!(head, [0, 0, _, 4, 0, 0, 0, 0, 0])
     }
 
     pub(crate) const fn ends_stream(self) -> bool {

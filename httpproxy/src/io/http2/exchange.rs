@@ -216,18 +216,13 @@ impl<H: Host> Running<H> {
                     }
                 }
                 () = tokio::time::sleep(rest.max(Duration::from_millis(1))) => {
-                    let moved = self.moved();
-                    if moved != last.0 {
-                        last = (moved, self.now());
-                        continue;
+                    let (moved, now) = (self.moved(), self.now());
+                    let is_thinking = self.response.is_some() && self.up.is_over;
+                    if is_thinking && head_by.is_some_and(|wait| self.record.at + wait <= now) {
+                        return Outcome::Failed(504, Why::ServerSlow);
                     }
-                    let now = self.now();
-                    if self.response.is_some() && self.up.is_over {
-                        let is_late = head_by.is_some_and(|wait| self.record.at + wait <= now);
-                        if is_late {
-                            return Outcome::Failed(504, Why::ServerSlow);
-                        }
-                        last = (moved, now); // the server may think
+                    if moved != last.0 || is_thinking {
+                        last = (moved, now);
                     } else if last.1 + idle <= now {
                         return Outcome::Idle;
                     }

@@ -225,6 +225,20 @@ async fn an_idle_connection_is_ended_in_order_and_a_silent_client_is_reset() {
 }
 
 #[tokio::test]
+async fn a_client_that_answers_no_ping_does_not_stay_when_it_is_told_to_go() {
+    let settings = Settings {
+        keepalive_idle: Duration::from_millis(200),
+        ping: (Duration::from_secs(60), Duration::from_millis(300)),
+        ..Settings::default()
+    };
+    let mut stage = Stage::with(RULES, settings).await;
+    stage.greet().await;
+    assert_eq!(stage.client.await_kind(GOAWAY).await.unwrap().code(), 0);
+    let end = tokio::time::timeout(Duration::from_secs(3), &mut stage.served).await;
+    assert_eq!(end.unwrap().unwrap(), End::Reset);
+}
+
+#[tokio::test]
 async fn a_body_that_rests_too_long_is_reset_on_both_sides() {
     let settings = Settings {
         stream_idle: Duration::from_millis(150),
