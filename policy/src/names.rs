@@ -71,10 +71,13 @@ impl NameList {
 
     /// Each with its index.
     pub(crate) fn patterns(&self) -> impl Iterator<Item = (u32, Pattern)> {
-        (0..).zip(self.texts()).filter_map(|(index, text)| {
-            let pattern = Pattern::parse(text, self.everything).ok()?;
-            Some((index, pattern))
-        })
+        let texts = (0..).zip(self.texts());
+        texts.filter_map(|(index, text)| Some((index, self.pattern(text)?)))
+    }
+
+    /// What one of the texts stands for.
+    pub(crate) fn pattern(&self, text: &str) -> Option<Pattern> {
+        Pattern::parse(text, self.everything).ok()
     }
 
     fn is_long(&self) -> bool {

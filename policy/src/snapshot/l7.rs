@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use fqdn::Name;
-
 use super::bound::Names;
 use super::direction::Enforcement;
 use super::endpoint::EndpointPolicy;
 use super::item::CompiledItem;
 use super::table::Known;
 use super::{PeerRef, Snapshot};
+use crate::binding::name_in;
 use crate::http::{HeaderEffect, HeaderNote, HttpPermit, HttpRules, HttpVerdict, Path, Request};
 use crate::l4::{L7Rules, PortRule};
 use crate::rule::{Effect, Item, Peers};
@@ -406,7 +405,7 @@ impl Item {
     /// Whether its peers may be called so: they are selected by other means than names, or by this one.
     pub(super) fn has_name(&self, name: &str) -> bool {
         match &self.peers {
-            Peers::Named(names) => Name::from_text(name).is_ok_and(|name| names.matches(&name)),
+            Peers::Named(names) => name_in(name).is_some_and(|name| names.matches(&name)),
             Peers::Any | Peers::Nobody | Peers::Some(_) => true,
         }
     }

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use fqdn::Pattern;
+
 use super::item::CompiledItem;
 use super::table::Known;
 use super::{PeerRef, Snapshot};
+use crate::binding::name_in;
 use crate::l4::{L7, PortRule};
-use crate::rule::{Effect, Item, PeerKey, PeerSelector, Peers};
+use crate::rule::{Effect, PeerKey, PeerSelector, Peers};
 use crate::sni::SniPattern;
 use crate::tls::TlsContext;
 use crate::{Direction, EndpointId, NameBinding, RuleId};
@@ -31,7 +34,8 @@ pub struct TlsRule {
     pub originating: Option<Arc<TlsContext>>,
     /// `serverNames`, its own and those that are joined with them; empty is no judgement of names.
     server_names: Vec<SniPattern>,
-    item: Arc<Item>,
+    /// Which of the names that it is about these contexts are for; `None`: its peers are selected otherwise.
+    named: Option<Vec<Pattern>>,
 }
 
 impl TlsRule {
@@ -39,8 +43,11 @@ impl TlsRule {
     #[must_use]
     pub fn covers(&self, name: &str) -> bool {
         let mut names = self.server_names.iter();
-        self.item.has_name(name)
-            && (self.server_names.is_empty() || names.any(|pattern| pattern.matches(name)))
+        let is_named = self.named.as_ref().is_none_or(|patterns| {
+            let mut patterns = patterns.iter();
+            name_in(name).is_some_and(|name| patterns.any(|pattern| pattern.matches(&name)))
+        });
+        is_named && (self.server_names.is_empty() || names.any(|pattern| pattern.matches(name)))
     }
 
     /// Whether it says the same of TLS.
@@ -128,16 +135,26 @@ impl Snapshot {
             let names = group.rules.iter().flat_map(|(_, rule)| server_names(rule));
             let names: Vec<SniPattern> = names.cloned().collect();
             for (item, rule) in &group.rules {
-                if rule.l7.is_none() || found.iter().any(|one| one.rule == item.id()) {
+                if rule.l7.is_none() {
                     continue;
                 }
-                found.push(TlsRule {
+                let new = TlsRule {
                     rule: item.id(),
                     terminating: terminating.clone(),
                     originating: originating.clone(),
                     server_names: names.clone(),
-                    item: Arc::clone(&item.prepared.item),
-                });
+                    named: group.pattern_in(item).map(|pattern| vec![pattern]),
+                };
+                let is_same = |one: &&mut TlsRule| {
+                    let same_names = one.server_names == new.server_names;
+                    one.rule == new.rule && same_names && one.is_like(&new)
+                };
+                match found.iter_mut().find(is_same) {
+                    Some(one) => one.named.iter_mut().zip(new.named).for_each(|(all, more)| {
+                        all.extend(more);
+                    }),
+                    None => found.push(new),
+                }
             }
         }
         found
@@ -181,6 +198,14 @@ struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
+    /// The name or pattern that the peer is, as the item reads it.
+    fn pattern_in(&self, item: &CompiledItem) -> Option<Pattern> {
+        match (self.peer, &item.item().peers) {
+            (PeerKey::Name(text), Peers::Named(names)) => names.pattern(text),
+            _ => None,
+        }
+    }
+
     /// Those that let TLS pass as it came.
     fn passing(&self) -> impl Iterator<Item = &(&'a CompiledItem, &'a PortRule)> {
         self.rules.iter().filter(|(_, rule)| {

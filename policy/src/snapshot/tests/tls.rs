@@ -134,6 +134,32 @@ fn the_parts_of_a_rule_may_stand_in_two_policies() {
 }
 
 #[test]
+fn what_is_said_of_one_name_of_a_rule_is_not_lost_on_another() {
+    for ended_at in ["b.test, a.test", "a.test, b.test"] {
+        let names = ended_at
+            .split(", ")
+            .map(|name| format!("{{matchName: {name}}}"));
+        let both = format!("toFQDNs: [{}], ", names.collect::<Vec<_>>().join(", "));
+        let (ended, begun) = (tls(&both, &format!("{ENDED}{PATH_A}")), tls(A, BEGUN));
+        let scene = scene(&[&ended, &begun]);
+        let labels = learned(&scene);
+        let found = rules(&scene, PeerRef::Learned(&labels));
+        let about = |name: &str| {
+            let about = found.iter().filter(|rule| rule.covers(name));
+            about
+                .map(|rule| rule.originating.is_some())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            about("a.test"),
+            [true, true],
+            "{ended_at}: no rule lets it go on in plain text"
+        );
+        assert_eq!(about("b.test"), [false], "{ended_at}");
+    }
+}
+
+#[test]
 fn every_place_that_names_a_secret_is_found() {
     let both = tls(
         "",
