@@ -298,10 +298,12 @@ impl Snapshot {
         let refused = decision.verdict == EntryVerdict::Refuse;
         let says_so = |item: &&CompiledItem| {
             let keys = direction.keys_of(item, peer.identity());
+            let is_bound = direction.binding_of(item) == NameBinding::Enforce;
             keys.into_iter().any(|((protocol, ports), verdict)| {
                 if refused {
-                    return quic::needs_name((protocol, ports), verdict)
-                        && ports.contains(flow.port);
+                    let over_tcp = is_bound && quic::opens_tcp(protocol, verdict);
+                    let needs_name = over_tcp || quic::needs_name((protocol, ports), verdict);
+                    return needs_name && ports.contains(flow.port);
                 }
                 (protocol == 0 || protocol == flow.protocol)
                     && ports.contains(flow.port)

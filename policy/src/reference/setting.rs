@@ -116,7 +116,7 @@ pub const ADDRESSES: [&str; 16] = [
     "2a00::1",
 ];
 /// Protocols and ports, or types of ICMP, that the random policies name, and some beside them.
-pub const L4: [(u8, u16); 18] = [
+pub const L4: [(u8, u16); 19] = [
     (6, 80),
     (6, 80),
     (6, 443),
@@ -125,6 +125,7 @@ pub const L4: [(u8, u16); 18] = [
     (17, 53),
     (17, 54),
     (17, 80),
+    (17, 443),
     (132, 80),
     (132, 53),
     (6, 85),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::item::{CompiledItem, L4Key};
-use super::quic::{Merged, Opened};
+use super::quic::{self, DNS, Merged, Opened, TCP, UDP};
 use super::table::Table;
 use super::{PeerRef, Quic};
 use crate::cast::NamedPorts;
@@ -64,8 +64,6 @@ pub(super) struct DirectionPolicy {
     /// What peers call theirs; empty for ingress, and where no rule names a port.
     peer_ports: HashMap<Identity, Vec<NamedPorts>>,
 }
-
-pub(super) const TCP: u8 = 6;
 
 /// What happens, and by which rule.
 pub(super) type What = (EntryVerdict, RuleId);
@@ -350,12 +348,17 @@ impl DirectionPolicy {
         (said, bound): (&[(L4Key, What)], &[BoundPorts]),
     ) {
         let said = said.iter().map(|(key, what)| (key, what));
-        let free = self.for_any.iter().chain(said);
-        let free = free.filter(|(_, (verdict, _))| *verdict == EntryVerdict::Allow);
-        let free: Vec<L4Key> = free.map(|(key, _)| *key).collect();
+        let open = self.for_any.iter().chain(said);
+        let open = open.filter(|((protocol, _), what)| quic::opens_tcp(*protocol, what.0));
+        // What a rule for requests hides of `for_any` is known where datagrams are refused.
+        let hidden = self.opened.iter().flat_map(Opened::for_any);
+        let free = open.map(|((_, ports), _)| *ports).chain(hidden);
+        let free: Vec<PortPrefix> = free.chain([DNS]).collect();
         let mut at_quic: Option<(NameBinding, RuleId)> = None;
-        for (key, rule, binding) in bound {
-            for ports in bound_ports(*key, &free) {
+        let of_tcp = bound.iter();
+        let of_tcp = of_tcp.filter(|((protocol, _), ..)| matches!(*protocol, 0 | TCP));
+        for ((_, of_rule), rule, binding) in of_tcp {
+            for ports in of_rule.without(&free) {
                 let what = (EntryVerdict::Redirect(Proxy::Names), *rule);
                 merge(merged, (TCP, ports), what);
                 let weaker = at_quic.is_none_or(|(other, _)| *binding < other);
@@ -412,22 +415,8 @@ impl DirectionPolicy {
     }
 }
 
-/// Port 53 is the DNS proxy's: no other takes what is redirected there.
-const DNS: PortPrefix = PortPrefix::exact(53);
 /// Where QUIC is spoken. On other ports of UDP it may be anything.
 const QUIC: PortPrefix = PortPrefix::exact(443);
-const UDP: u8 = 17;
-
-/// The ports of TCP that an entry opens and that nothing else does.
-fn bound_ports((protocol, ports): L4Key, free: &[L4Key]) -> Vec<PortPrefix> {
-    let is_tcp = |protocol: u8| protocol == 0 || protocol == TCP;
-    if !is_tcp(protocol) {
-        return Vec::new();
-    }
-    let free = free.iter().filter(|(protocol, _)| is_tcp(*protocol));
-    let free: Vec<PortPrefix> = free.map(|(_, ports)| *ports).chain([DNS]).collect();
-    ports.without(&free)
-}
 
 /// Keeps the stronger verdict, and of equal ones the first rule.
 pub(super) fn merge<K: Ord>(map: &mut BTreeMap<K, What>, key: K, what: What) {

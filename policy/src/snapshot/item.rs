@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::direction::TCP;
+use super::quic::TCP;
 use super::selection::Selections;
 use super::table::Table;
 use crate::cast::NamedPorts;

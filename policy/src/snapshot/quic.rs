@@ -8,10 +8,10 @@ use super::item::L4Key;
 use crate::Identity;
 use crate::verdict::{EntryVerdict, PortPrefix, Proxy};
 
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-/// Names are asked there: rules for TCP say nothing of it.
-const DNS_PORT: u16 = 53;
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
+/// Names are asked there: rules for TCP say nothing of it, and the DNS proxy takes what is redirected.
+pub(super) const DNS: PortPrefix = PortPrefix::exact(53);
 
 /// What the items of one direction say, merged.
 #[derive(Default)]
@@ -50,7 +50,7 @@ impl Merged {
         let needing: Vec<_> = needing.map(|(key, what)| (*key, *what)).collect();
         for ((peer, (_, ports)), (_, rule)) in needing {
             if !self.opened.opens(Some(peer), ports) {
-                for part in without_dns(ports) {
+                for part in ports.without(&[DNS]) {
                     let what = (EntryVerdict::Refuse, rule);
                     merge(&mut self.one, (peer, (UDP, part)), what);
                 }
@@ -63,7 +63,7 @@ impl Merged {
 
 impl Opened {
     fn note(&mut self, peer: Option<Identity>, (protocol, ports): L4Key, (verdict, _): What) {
-        if verdict != EntryVerdict::Allow || !matches!(protocol, 0 | TCP) {
+        if !opens_tcp(protocol, verdict) {
             return;
         }
         match peer {
@@ -76,6 +76,11 @@ impl Opened {
         let of_peer = peer.and_then(|peer| self.one.get(&peer));
         let mut all = self.any.iter().chain(of_peer.into_iter().flatten());
         all.any(|opened| opened.bits <= ports.bits && opened.contains(ports.port))
+    }
+
+    /// The ports that are open for every peer.
+    pub(super) fn for_any(&self) -> impl Iterator<Item = PortPrefix> {
+        self.any.iter().copied()
     }
 
     /// The refusals that belong to what the items that select one peer say of it; `said` as they said it.
@@ -102,7 +107,7 @@ fn refusals(
         .iter()
         .filter(|(key, what)| needs_name(**key, what.0) && !is_open(key.1));
     let refused = needing.flat_map(|((_, ports), (_, rule))| {
-        let parts = without_dns(*ports).into_iter();
+        let parts = ports.without(&[DNS]).into_iter();
         parts.map(|part| ((UDP, part), (EntryVerdict::Refuse, *rule)))
     });
     refused.collect()
@@ -113,13 +118,7 @@ pub(super) fn needs_name((protocol, _): L4Key, verdict: EntryVerdict) -> bool {
     protocol == TCP && matches!(verdict, EntryVerdict::Redirect(Proxy::Tls | Proxy::Http))
 }
 
-/// The same ports but the one of DNS.
-fn without_dns(ports: PortPrefix) -> Vec<PortPrefix> {
-    if !ports.contains(DNS_PORT) {
-        return vec![ports];
-    }
-    let (first, last) = ports.range();
-    let mut parts = PortPrefix::of_range(first, DNS_PORT - 1);
-    parts.extend(PortPrefix::of_range(DNS_PORT + 1, last));
-    parts
+/// Whether it opens ports of TCP to whatever is said there.
+pub(super) fn opens_tcp(protocol: u8, verdict: EntryVerdict) -> bool {
+    verdict == EntryVerdict::Allow && matches!(protocol, 0 | TCP)
 }

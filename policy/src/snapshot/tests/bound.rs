@@ -161,8 +161,13 @@ fn only_tcp_that_nothing_else_lets_pass_goes_to_the_proxy() {
 fn datagrams_to_the_port_of_quic_are_refused_where_a_name_is_asked_for() {
     let by_cidr = "egress: [{toCIDR: [192.0.2.0/24], toPorts: [{ports: [{port: '443'}]}]}]";
     let on_80 = "egress: [{toFQDNs: [{matchName: ok.test}], toPorts: [{ports: [{port: '80'}]}]}]";
+    let everybody = "egress: [{toPorts: [{ports: [{port: '443', protocol: TCP}]}]}]";
+    let requests = "egress: [{toPorts: [{ports: [{port: '443', protocol: TCP}], rules: {http: [{path: /a}]}}]}]";
     #[rustfmt::skip]
     let rows: &[(&[&str], u16, NameBinding, &str)] = &[
+        // A rule for requests beside it doesn't take away that the port is open.
+        (&[NAMED, everybody, requests], 443, NameBinding::Enforce, "A / L3-Only"),
+        (&[NAMED, requests], 443, NameBinding::Enforce, "Q / L4-Only"),
         (&[NAMED], 443, NameBinding::Enforce, "Q / L3-L4"),
         (&[NAMED], 443, NameBinding::Audit, "A / L3-Only"),
         (&[NAMED], 443, NameBinding::Off, "A / L3-Only"),
