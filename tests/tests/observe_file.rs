@@ -5,7 +5,9 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use std::{io::Write as _, thread};
 
 use namegate_tests::Daemon;
 
@@ -172,4 +174,25 @@ fn what_is_no_event_is_told_and_left_out_and_too_long_a_line_ends_it() {
         said.contains(":2: a line of more than 65535 octets"),
         "{said}"
     );
+}
+
+#[test]
+fn enough_is_enough_though_the_pipe_stays_open() {
+    let first = unnumbered(CASES).lines().next().unwrap().to_owned();
+    let mut command = Command::new(Daemon::binary().unwrap());
+    let command = command.args(["observe", "--input-file", "-", "--first", "1"]);
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    pipe.write_all(format!("{first}\n").as_bytes()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let has_ended = child.try_wait().unwrap().is_some();
+    child.kill().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(has_ended, "it waits for more: {output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 1);
+    drop(pipe);
 }

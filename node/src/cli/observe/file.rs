@@ -1,29 +1,26 @@
 //! Flows of a file, as a daemon would show them that had seen them.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, Read};
 use std::path::Path;
 
 use flow::limits::LINE_OCTETS_MAX;
 use flow::{Line, Query};
 
 use super::sink::Sink;
+use crate::cli::open_input;
 
 /// Shows what is wanted of a file's lines. Those that are no events are told and left out.
 pub(super) fn read(path: &Path, query: Query, sink: &mut Sink) -> anyhow::Result<()> {
     let named = |error: io::Error| anyhow::anyhow!("{}: {error}", path.display());
-    let mut input: Box<dyn BufRead> = match path.to_str() {
-        Some("-") => Box::new(BufReader::new(io::stdin())),
-        _ => Box::new(BufReader::new(File::open(path).map_err(named)?)),
-    };
+    let mut input = open_input(path).map_err(named)?;
     let mut choice = Choice::new(query);
     let limit = u64::try_from(LINE_OCTETS_MAX + 1).unwrap_or(u64::MAX);
     let mut text = Vec::new();
     for number in 1_u64.. {
         text.clear();
         let read = (&mut input).take(limit).read_until(b'\n', &mut text);
-        if read.map_err(named)? == 0 || choice.is_over {
+        if read.map_err(named)? == 0 {
             break;
         }
         let line = text.strip_suffix(b"\n").unwrap_or(&text);
@@ -36,6 +33,9 @@ pub(super) fn read(path: &Path, query: Query, sink: &mut Sink) -> anyhow::Result
             Ok(line) => choice.take(line, sink)?,
             Err(_) if line.trim().is_empty() => {}
             Err(error) => anstream::eprintln!("{}:{number}: left out: {error}", path.display()),
+        }
+        if choice.is_over {
+            break; // and what writes into a pipe may have no more to say
         }
     }
     choice

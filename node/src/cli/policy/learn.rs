@@ -1,13 +1,12 @@
 //! `namegate policy learn`.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufRead, Read, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::cli::{Which, print};
+use crate::cli::{Which, open_input, print};
 use crate::control::{self, Command, stream};
 use crate::exit::{Exit, USAGE};
 use crate::suggest::limits::LINE_BYTES_MAX;
@@ -76,7 +75,7 @@ impl Learn {
         match &self.from {
             Some(path) => {
                 let failed = |error| Exit::with(USAGE, format_args!("{}: {error}", path.display()));
-                let mut input = open(path).map_err(failed)?;
+                let mut input = open_input(path).map_err(failed)?;
                 reading.read_all(&mut input).map_err(failed)?;
             }
             None => self.read_live(&mut reading)?,
@@ -229,13 +228,6 @@ impl Reading {
             .map(|line| format!("namegate: {line}\n"))
             .collect()
     }
-}
-
-fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(io::stdin().lock()));
-    }
-    Ok(Box::new(BufReader::new(File::open(path)?)))
 }
 
 /// Reads on to the end of a line without keeping it.
