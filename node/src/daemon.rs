@@ -146,7 +146,7 @@ impl Daemon {
             Err(error) => {
                 // Nothing is guarded yet: leave nothing behind. What an earlier run guards stays so.
                 if !has_heir {
-                    let _ = take_away(&setup);
+                    let _ = take_away(&setup.instance, setup.pins.as_deref());
                 }
                 return Err(error);
             }
@@ -406,30 +406,35 @@ impl Daemon {
                 let _ = attachment.detach();
             }
             drop(self.datapath);
-            take_away(&self.setup)?;
+            take_away(&self.setup.instance, self.setup.pins.as_deref())?;
         }
         Ok(())
     }
 }
 
-/// Takes away all that an instance leaves on a node, whether its daemon lived or not.
+/// Takes away all that an instance leaves on a node, whether its daemon lived or not. Without pins
+/// nothing of it outlives its daemon but the side link.
 ///
 /// # Errors
 /// If something can't be removed, or a daemon uses it; the error names it.
-pub(crate) fn take_away(setup: &Setup) -> Result<()> {
-    if let Some(dir) = &setup.pins
+pub(crate) fn take_away(instance: &Instance, pins: Option<&Path>) -> Result<()> {
+    if let Some(dir) = pins
         && let Some(pins) = Pins::find(dir)?
     {
         pins.remove()?;
     }
-    if setup.pins.is_some() {
-        keeper::end(&setup.instance);
+    if pins.is_some() {
+        keeper::end(instance);
     }
-    remove_side_link(setup)
+    remove_side_link(instance)?;
+    if pins.is_some() {
+        NetNs::unpin(&instance.gate_pin()).context("the gate's namespace")?;
+    }
+    Ok(())
 }
 
-fn remove_side_link(setup: &Setup) -> Result<()> {
-    let names = setup.instance.side_link();
+fn remove_side_link(instance: &Instance) -> Result<()> {
+    let names = instance.side_link();
     let netlink = Netlink::open()?;
     let links = netlink.links()?;
     if links.iter().any(|link| link.name == names.node) {
@@ -438,11 +443,7 @@ fn remove_side_link(setup: &Setup) -> Result<()> {
             bpf_redirect::remove_filters(&link.name);
         }
     }
-    Gate::remove(&names)?;
-    if setup.pins.is_some() {
-        NetNs::unpin(&setup.instance.gate_pin()).context("the gate's namespace")?;
-    }
-    Ok(())
+    Ok(Gate::remove(&names)?)
 }
 
 fn open_file(export: Export) -> Result<Arc<FileSink>> {

@@ -8,10 +8,9 @@ use clap::Args;
 
 use super::{Which, print};
 use crate::control::{Command, call};
-use crate::daemon::{Setup, take_away};
+use crate::daemon::take_away;
 use crate::exit::{Exit, NO_PERMISSION};
 use crate::instance::Lock;
-use crate::learner::INSTALL_WAIT;
 
 /// Take programs, links, pins and the gate away, whether a daemon runs or not. A running daemon ends.
 ///
@@ -43,20 +42,8 @@ impl Detach {
             take_lock()?
         };
         let instance = self.which.instance.clone();
-        take_away(&Setup {
-            pins: Some(self.bpf_dir.unwrap_or_else(|| instance.bpf_dir())),
-            hook_mode: None,
-            export: None,
-            flows_max: 1,
-            aggregation: bpf_redirect_common::Aggregation::Off,
-            enforcement: policy::Options::default(),
-            http: httpproxy::Settings::default(),
-            lifetimes: fqdn_cache::Lifetimes::default(),
-            install_wait: INSTALL_WAIT,
-            dns_refresh: false,
-            dns: dnsproxy::Settings::default(),
-            instance,
-        })?;
+        let pins = self.bpf_dir.unwrap_or_else(|| instance.bpf_dir());
+        take_away(&instance, Some(&pins))?;
         drop(lock);
         print("detached\n")
     }

@@ -57,7 +57,7 @@ pub(super) fn open_gate(setup: &Setup, has_heir: bool, keeper: Option<&Keeper>) 
             Some(_) => tracing::warn!("somebody unknown listens in the gate: it is made anew"),
             None => tracing::warn!("the gate of the earlier run is gone and is made anew"),
         }
-        remove_side_link(setup)?;
+        remove_side_link(&setup.instance)?;
     }
     let gate = Gate::create(&names).map_err(|error| without_privilege("the gate", &error))?;
     if setup.pins.is_some() {
@@ -137,7 +137,7 @@ pub(super) fn open_pins(setup: &Setup) -> Result<(Option<Pins>, Option<Inherited
         );
     }
     pins.clear()?;
-    remove_side_link(setup)?;
+    remove_side_link(&setup.instance)?;
     pins.create()
         .map_err(|error| Exit::with(NO_PERMISSION, error))?;
     Ok((Some(pins), None))

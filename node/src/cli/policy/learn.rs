@@ -257,6 +257,8 @@ fn harmless(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::BufReader;
+
     use super::*;
 
     const EVENT: &str = r#"{"agent_event":{"type":"AGENT_STARTED"}}"#;
