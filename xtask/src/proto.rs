@@ -23,12 +23,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 #[cfg(not(feature = "proto"))]
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let mut cargo = std::process::Command::new(env!("CARGO"));
+    let mut cargo = crate::command::cargo();
     cargo.args("run --quiet --locked --package xtask --features proto -- proto".split(' '));
     if args.check {
         cargo.arg("--check");
     }
-    let status = cargo.status()?;
-    anyhow::ensure!(status.success(), "cargo ended with {status}");
-    Ok(())
+    crate::command::run(&mut cargo)
 }

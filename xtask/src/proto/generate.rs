@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::command;
+
 /// Our protocols, by package.
 const PACKAGES: [&str; 4] = ["flow", "observer", "peer", "relay"];
 
 pub(super) fn run(is_check: bool) -> Result<()> {
-    let room = Path::new(env!("CARGO_MANIFEST_DIR")).join("../observer");
+    let room = command::root().join("observer");
     let folder = room.join("proto");
     let files = PACKAGES.map(|package| folder.join(package).join(format!("{package}.proto")));
     let descriptors = protox::compile(&files, [&folder]).context("observer/proto")?;
-    let made = std::env::temp_dir().join(format!("namegate-proto-{}", std::process::id()));
+    let made = command::target_dir()?.join("proto");
     fs::create_dir_all(&made)?;
     let compiled = tonic_prost_build::configure()
         .out_dir(&made)
