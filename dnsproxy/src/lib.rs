@@ -32,7 +32,7 @@ pub use core::step::{Case, DenyResponse, Fault, OnTimeout, Origin, Reply, Settin
 pub use core::tally::{Counters, Quirk};
 pub use frames::{FrameError, Frames, write_frame};
 pub use io::host::{Host, Proxy};
-pub use io::tcp::TcpServer;
+pub use io::tcp::{Handover, TcpServer};
 pub use io::udp::{Own, OwnQuery, StopUdp, UdpWorker};
 pub use io::waiting::{Kept, Waiting, WaitingFile, last_alive_ns};
 pub use question::{Flags, HEADER_OCTETS, Header, RawQuestion, Rcode};

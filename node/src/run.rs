@@ -300,6 +300,7 @@ impl Service {
         self.daemon.watch();
         if ticks.is_multiple_of(TICKS_PER_SWEEP) {
             self.daemon.sweep();
+        self.daemon.look_at_ports();
             self.daemon.watch_surroundings();
         }
         anyhow::ensure!(self.daemon.dns.all_alive(), "a DNS thread is dead");

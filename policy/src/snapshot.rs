@@ -16,7 +16,7 @@ mod service;
 mod table;
 mod tls;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -54,6 +54,9 @@ pub enum Mode {
     /// Never; nothing is redirected either.
     Never,
 }
+
+/// Where names are asked if nothing else is said.
+const DNS_PORT: u16 = 53;
 
 /// Policy, ready to be asked. Built whole, then only read; the next revision is another snapshot.
 #[derive(Debug)]
@@ -393,6 +396,35 @@ impl Snapshot {
     /// service.
     fn servers<'a>(
         &'a self,
+    /// Whether it is by DNS rules that what an endpoint sends to a server is redirected.
+    #[must_use]
+    pub fn judges_dns(
+        &self,
+        endpoint: EndpointId,
+        server: SocketAddr,
+        protocol: L4Protocol,
+    ) -> bool {
+        let own = self.identity_of(server.ip());
+        let (servers, port) = self.servers((server, protocol), &own);
+        let policy = self.endpoints.get(&endpoint);
+        let port = policy.and_then(|policy| policy.dns.get(&(protocol, port)));
+        port.is_some_and(|port| servers.iter().any(|one| port.names(*one).is_some()))
+    }
+
+    /// The ports beside 53 at which questions are judged, as packets have them: those of rules, and those of
+    /// virtual addresses that stand for them.
+    #[must_use]
+    pub fn dns_ports(&self) -> BTreeSet<u16> {
+        let keys = self.endpoints.values().flat_map(|policy| policy.dns.keys());
+        let keys: BTreeSet<(L4Protocol, u16)> = keys.copied().collect();
+        let fronts = self.frontends.iter().map(|one| &one.frontend);
+        let fronts = fronts.filter(|one| keys.contains(&(one.protocol, one.target)));
+        let mut ports: BTreeSet<u16> = fronts.map(|one| one.port).collect();
+        ports.extend(keys.iter().map(|(_, port)| *port));
+        ports.remove(&DNS_PORT);
+        ports
+    }
+
         (server, protocol): (SocketAddr, L4Protocol),
         own: &'a Identity,
     ) -> (&'a [Identity], u16) {
