@@ -368,15 +368,18 @@ impl Snapshot {
             let Some(names) = port.and_then(|port| port.names(*identity)) else {
                 return denied(DenialReason::ServerNotAllowed, DenyAnswer::NxDomain);
             };
-            let rule = match names.allowing_rule(&question.name) {
+            let rule = match names.allowing(question) {
                 Some(rule) => Some(rule),
                 None if names.audited => None,
+                None if names.allows_some_type(&question.name) => {
+                    return denied(DenialReason::TypeNotAllowed, DenyAnswer::NoData);
+                }
                 None if names.is_ancestor_of_some(&question.name) => {
                     return denied(DenialReason::NameNotAllowed, DenyAnswer::NoData);
                 }
                 None => return denied(DenialReason::NameNotAllowed, DenyAnswer::NxDomain),
             };
-            by_rule = Some(by_rule.map_or(rule, |before: Option<RuleId>| before.and(rule)));
+            by_rule = Some(by_rule.map_or(rule, |before: Option<_>| before.and(rule)));
         }
         let Some(rule) = by_rule else {
             return denied(DenialReason::ServerNotAllowed, DenyAnswer::NxDomain);
@@ -386,16 +389,13 @@ impl Snapshot {
             server,
             protocol,
             question: question.clone(),
-            rule: rule.unwrap_or(RuleId::NONE),
+            rule: rule.map_or(RuleId::NONE, |(rule, _)| rule),
             revision: self.revision,
             audited: rule.is_none(),
+            literal_labels: rule.and_then(|(_, literal)| literal),
         })
     }
 
-    /// Who may answer at an address, and at which port: whoever has it (`own`), or the backends of a
-    /// service.
-    fn servers<'a>(
-        &'a self,
     /// Whether it is by DNS rules that what an endpoint sends to a server is redirected.
     #[must_use]
     pub fn judges_dns(
@@ -425,6 +425,10 @@ impl Snapshot {
         ports
     }
 
+    /// Who may answer at an address, and at which port: whoever has it (`own`), or the backends of a
+    /// service.
+    fn servers<'a>(
+        &'a self,
         (server, protocol): (SocketAddr, L4Protocol),
         own: &'a Identity,
     ) -> (&'a [Identity], u16) {

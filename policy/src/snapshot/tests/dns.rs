@@ -1,7 +1,56 @@
-//! Questions on other ports than 53.
+//! Questions by their type, and on other ports than 53.
 
 use super::*;
 use crate::limits::DNS_PORTS_MAX;
+
+const NO_TYPE: Denial = Denial {
+    reason: DenialReason::TypeNotAllowed,
+    answer: DenyAnswer::NoData,
+};
+
+/// What is answered to a question for a type, by rule and by how many labels its pattern names.
+fn ask(scene: &Scene, asked: &str, qtype: u16) -> Result<Option<u8>, Denial> {
+    let question = Question {
+        name: name(asked),
+        qtype,
+        qclass: 1,
+    };
+    let server = SERVER.parse().unwrap();
+    let verdict = scene
+        .snapshot
+        .judge_dns(subject(), server, L4Protocol::Udp, &question);
+    verdict.map(|permit| permit.literal_labels())
+}
+
+#[test]
+fn a_name_may_be_asked_for_some_types_alone() {
+    const A: u16 = 1;
+    const TXT: u16 = 16;
+    const AAAA: u16 = 28;
+    let names = "{matchName: a.io, types: [A, AAAA]}, {matchPattern: '*.b.io', types: [A]}, \
+                 {matchName: x.b.io, types: [TYPE16]}, {matchName: c.io}";
+    let scene = scene(&[&dns_rule(UDP53, names)]);
+    for (asked, qtype, expected) in [
+        ("a.io", A, Ok(None)),
+        ("A.IO", AAAA, Ok(None)),
+        ("a.io", TXT, Err(NO_TYPE)),
+        ("www.a.io", A, Err(NX)),
+        ("y.b.io", A, Ok(Some(2))),
+        ("y.b.io", AAAA, Err(NO_TYPE)),
+        // Each rule by itself: another one for the same name adds its types.
+        ("x.b.io", A, Ok(Some(2))),
+        ("x.b.io", TXT, Ok(None)),
+        ("x.b.io", AAAA, Err(NO_TYPE)),
+        ("b.io", TXT, Err(NODATA)),
+        ("c.io", TXT, Ok(None)),
+    ] {
+        assert_eq!(ask(&scene, asked, qtype), expected, "{asked} {qtype}");
+    }
+    // What opens the port opens it for every type.
+    let open = "egress: [{toPorts: [{ports: [{port: \"53\"}]}]}]";
+    let both = self::scene(&[&dns_rule(UDP53, names), open]);
+    assert_eq!(ask(&both, "a.io", TXT), Ok(Some(0)));
+}
 
 #[test]
 fn names_may_be_asked_at_any_port_up_to_a_bound() {
