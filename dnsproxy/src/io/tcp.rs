@@ -343,6 +343,7 @@ impl<H: Host> Connection<H> {
                 member,
                 pending: &mut self.pending,
                 errors: &mut self.errors,
+                tunnels: &self.proxy.tunnels,
             };
             let mut step = self.proxy.step(now, &self.records, &mut self.scratch);
             let asked = ask(asking, &self.proxy.host, &mut step);

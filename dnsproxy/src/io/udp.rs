@@ -354,6 +354,7 @@ impl<H: Host> UdpWorker<H> {
             member,
             pending: &mut self.pending,
             errors: &mut self.errors,
+            tunnels: &self.proxy.tunnels,
         };
         let mut step = self.proxy.step(now, &self.records, &mut out.scratch);
         match ask(asking, &self.proxy.host, &mut step) {
