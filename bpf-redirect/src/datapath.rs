@@ -1,6 +1,7 @@
 //! The loaded datapath: programs and maps.
 
 mod config;
+mod dns_ports;
 mod links;
 mod listener;
 mod shift;
@@ -29,6 +30,7 @@ use crate::object::{OBJECT, PROGRAMS, is_own};
 use crate::table::{bytes, gone_is_fine};
 use crate::{EventReader, Journal, KernelTable, Pins};
 
+pub(crate) use dns_ports::ports_of;
 pub(crate) use shift::Echoes;
 use shift::{Prefixes, keyed};
 

@@ -122,7 +122,7 @@ impl Shape {
 }
 
 /// Every map of this version.
-pub(crate) const SHAPES: [Shape; 21] = [
+pub(crate) const SHAPES: [Shape; 22] = [
     Shape::new(
         common::CONFIG,
         (Some(pinned::single::<{ size_of::<Config>() }>), None),
@@ -195,6 +195,12 @@ pub(crate) const SHAPES: [Shape; 21] = [
         hash!(ServiceKey => ServiceValue),
         service_key,
         service_value,
+    ),
+    Shape::new(
+        common::DNS_PORTS,
+        (Some(pinned::dns_ports), None),
+        |key| number("port", key),
+        |_, _| None,
     ),
     Shape::new(common::EVENTS, (None, None), nothing, |_, _| None),
     Shape::new(

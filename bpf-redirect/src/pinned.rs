@@ -10,6 +10,7 @@ use bpf_redirect_common::{CONFIG, Config, LAYOUT_VERSION, LEARNED_MAX};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::cgroup::as_hash;
+use crate::datapath::ports_of;
 use crate::dump::{ENDPOINT, Field, Pair, Row, SHAPES, Shape, shape_of};
 use crate::table::{PolicyInner, PolicyOuter};
 
@@ -256,6 +257,17 @@ pub(crate) fn count<const K: usize, const V: usize>(map: Map) -> Result<usize, M
 pub(crate) fn single<const V: usize>(map: Map, _: Option<u32>) -> Result<Vec<Pair>, MapError> {
     let map: Array<MapData, [u8; V]> = map.try_into()?;
     Ok(vec![(Vec::new(), map.get(&0, 0)?.to_vec())])
+}
+
+/// The further ports of DNS, keys without a value.
+pub(crate) fn dns_ports(map: Map, _: Option<u32>) -> Result<Vec<Pair>, MapError> {
+    let map: Array<MapData, u64> = map.try_into()?;
+    let mut ports = Vec::new();
+    for index in 0..map.len() {
+        ports.extend(ports_of(index, map.get(&index, 0)?));
+    }
+    let key = |port: u16| (u32::from(port).as_bytes().to_vec(), Vec::new());
+    Ok(ports.into_iter().map(key).collect())
 }
 
 /// The pairs of the prefix table: the length in bits before the address.

@@ -654,15 +654,20 @@ fn an_upstream_answer_never_meets_a_listener() {
         );
     }
     assert_eq!(bench.count("upstream-to-listener"), 2);
-    let answer = framed(&out(v4(3), UDP, 12_345), mark);
-    assert_eq!(
-        bench
-            .datapath
-            .try_packet(Hook::GateIn, &answer, 0)
-            .unwrap()
-            .0,
-        NEXT
-    );
+    // So does one at a further port, over UDP: over TCP the listener there takes a server's leg too.
+    for (ports, protocol, expected) in [
+        (&[][..], UDP, NEXT),
+        (&[12_345], UDP, SHOT),
+        (&[12_345], TCP, NEXT),
+        (&[12_344], UDP, NEXT),
+    ] {
+        let ports = ports.iter().copied().collect();
+        bench.datapath.set_dns_ports(&ports).unwrap();
+        let answer = framed(&out(v4(3), protocol, 12_345), mark);
+        let run = bench.datapath.try_packet(Hook::GateIn, &answer, 0);
+        assert_eq!(run.unwrap().0, expected, "{ports:?} {protocol}");
+    }
+    assert_eq!(bench.count("upstream-to-listener"), 3);
 }
 
 #[test]
@@ -764,6 +769,28 @@ fn what_goes_to_a_servers_port_53_is_a_query_whoever_spoke_first() {
         &call.flags(0x02),
         (REDIRECT, ""),
     );
+}
+
+#[test]
+fn a_port_that_a_rule_names_is_as_port_53_as_long_as_one_does() {
+    for server in [v4(3), v6(3)] {
+        let mut bench = Bench::new(&[entry(0, UDP, 5_353, Verdict::Redirect)]);
+        let asked = out(server, UDP, 5_353);
+        check(&mut bench, Hook::ToEndpoint, &asked.answer(), (NEXT, ""));
+        let ports = |ports: &[u16]| ports.iter().copied().collect();
+        // The second time by the short way.
+        for (known, expected) in [
+            (&[][..], NEXT),
+            (&[53, 5_353], REDIRECT),
+            (&[5_352, 5_354], NEXT),
+        ] {
+            bench.datapath.set_dns_ports(&ports(known)).unwrap();
+            assert_eq!(bench.datapath.dns_ports().unwrap(), ports(known));
+            for _ in 0..2 {
+                check(&mut bench, Hook::FromEndpoint, &asked, (expected, ""));
+            }
+        }
+    }
 }
 
 /// A flood of one endpoint must leave the others room for theirs.

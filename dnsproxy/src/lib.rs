@@ -24,15 +24,19 @@ pub use answer::{Answer, Invalid, LearnedAddr, Matched, Reject, Sent, matches, r
 pub use core::exchange::{Action, Exchange, Forward, Held, Upstream};
 pub use core::gates::{GateReason, Message, Opt, Query, Refusal, gate_query};
 pub use core::learn::{Learn, Lesson, NotInstalled};
+pub use core::local::Remark;
 pub use core::outstanding::{Outstanding, Refused, Slot};
 pub use core::pending::{Key, Member, Pending, Via};
 pub use core::record::{AllowedBy, Ending, ErrorAnswers, ExchangeRecord, Outcome, Records, Told};
 pub use core::release::{Arrived, Heard, Learned, Taught, Untaught, Withheld};
-pub use core::step::{Case, DenyResponse, Fault, OnTimeout, Origin, Reply, Settings, Step};
+pub use core::step::{
+    Case, DenyResponse, Encrypted, Fault, OnTimeout, Origin, Reply, Settings, Step,
+};
 pub use core::tally::{Counters, Quirk};
+pub use core::tunnels::{Seen, TunnelMode, Tunnels};
 pub use frames::{FrameError, Frames, write_frame};
 pub use io::host::{Host, Proxy};
-pub use io::tcp::TcpServer;
+pub use io::tcp::{Handover, TcpServer};
 pub use io::udp::{Own, OwnQuery, StopUdp, UdpWorker};
 pub use io::waiting::{Kept, Waiting, WaitingFile, last_alive_ns};
 pub use question::{Flags, HEADER_OCTETS, Header, RawQuestion, Rcode};

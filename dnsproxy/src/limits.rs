@@ -89,3 +89,14 @@ pub const WAITING_AGE_MAX: Duration = Duration::from_secs(4);
 pub const OWN_QUERIES_MAX: usize = 256;
 /// Datagrams that are thrown away from a socket that nobody read for longer; what is left is answered.
 pub const STALE_DATAGRAMS_MAX: usize = 65_536;
+
+/// How long names under a pattern are counted together.
+pub const TUNNEL_WINDOW: Duration = Duration::from_secs(60);
+/// Names of one endpoint under one pattern in that time; with one more they look like a tunnel.
+pub const TUNNEL_NAMES_MAX: usize = 300;
+/// Octets that such names have before what the pattern names, in that time; with one more likewise.
+pub const TUNNEL_OCTETS_MAX: usize = 20_000;
+/// How long new names under a pattern are denied that looks like a tunnel, where that is wanted.
+pub const TUNNEL_CLOSED: Duration = Duration::from_secs(600);
+/// Endpoints with their patterns that are watched at a time; one more is not, and counted.
+pub const TUNNEL_WATCHED_MAX: usize = 4_096;

@@ -53,6 +53,7 @@ impl Flags {
     const TC: u16 = 0x0200;
     const RD: u16 = 0x0100;
     const RA: u16 = 0x0080;
+    const CD: u16 = 0x0010;
 
     /// The flags with these bits.
     #[must_use]
@@ -96,6 +97,12 @@ impl Flags {
     pub const fn to_answer(self, rcode: Rcode) -> Self {
         let copied = self.0 & (Self::OPCODE | Self::RD);
         Self(Self::QR | copied | Self::RA | rcode.0 as u16)
+    }
+
+    /// Those of a query that say something of the question: RD and CD.
+    #[must_use]
+    pub const fn scrubbed(self) -> Self {
+        Self(self.0 & (Self::RD | Self::CD))
     }
 
     /// The same with TC set.

@@ -106,7 +106,7 @@ fn write(repeated: &Repeated<'_>, flags: Flags, ede: Option<Ede>, out: &mut Vec<
 }
 
 /// Appends an OPT: root owner, our payload size, version 0, DO as asked, and the error if any.
-fn write_opt(dnssec_ok: DnssecOk, ede: Option<Ede>, out: &mut Vec<u8>) {
+pub(crate) fn write_opt(dnssec_ok: DnssecOk, ede: Option<Ede>, out: &mut Vec<u8>) {
     out.push(0);
     out.extend_from_slice(&TYPE_OPT.to_be_bytes());
     out.extend_from_slice(&OPT_PAYLOAD_OCTETS.to_be_bytes());

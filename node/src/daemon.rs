@@ -107,6 +107,8 @@ pub(crate) struct Daemon {
     /// The number of policies in force.
     pub(crate) policy_count: usize,
     host_addresses: Vec<IpAddr>,
+    /// The ports beside 53 that the kernel knows as those of DNS.
+    dns_ports: BTreeSet<u16>,
     /// Whether what an earlier run guards is to be taken over yet.
     pub(crate) has_heir: bool,
     /// Flows in the table at the last sweep.
@@ -166,6 +168,7 @@ impl Daemon {
         if let Some(keeper) = &mut keeper {
             keeper.keep(dns.listeners()?);
         }
+        let dns_ports = datapath.dns_ports()?;
         Ok(Self {
             setup,
             _lock: lock,
@@ -194,6 +197,7 @@ impl Daemon {
             compiler: Compiler::new(),
             policy_count: 0,
             host_addresses: own_addresses()?,
+            dns_ports,
             flows: 0,
             refreshed: 0,
         })
@@ -249,6 +253,8 @@ impl Daemon {
         let (table, fronts) = (prefixes(&snapshot), services(&snapshot));
         self.teller
             .set_directory(Directory::new(&snapshot, &cast, &self.teller.directory()));
+        let ports = snapshot.dns_ports();
+        self.open_ports(&ports);
         // Before any policy map is replaced, and so before a query can have one replaced.
         if let Err(error) = self.datapath.shift_addresses(&table, &fronts) {
             tracing::error!("while policy changes, addresses may be judged by both: {error}");
@@ -263,6 +269,7 @@ impl Daemon {
             tracing::error!("addresses or virtual addresses are not all known: {error}");
         }
         self.end_flows();
+        self.close_ports(&ports);
         if let Err(error) = self.listen_on_node() {
             tracing::error!("cgroups ask for names in vain: {error:#}");
         }
@@ -283,6 +290,41 @@ impl Daemon {
         }
         tracing::info!(revision, policies = self.policy_count, "policy in force");
         Ok(())
+    }
+
+    /// Has names be asked at these ports too, before a policy is in force that says so.
+    fn open_ports(&mut self, ports: &BTreeSet<u16>) {
+        self.dns.open_ports(&self.gate.ns, ports);
+        let both: BTreeSet<u16> = self.dns_ports.union(ports).copied().collect();
+        self.know_ports(both);
+    }
+
+    /// No more at others, once no policy in force names them.
+    fn close_ports(&mut self, ports: &BTreeSet<u16>) {
+        self.know_ports(ports.clone());
+        self.dns.close_ports(ports);
+    }
+
+    fn know_ports(&mut self, ports: BTreeSet<u16>) {
+        if self.dns_ports == ports {
+            return;
+        }
+        match self.datapath.set_dns_ports(&ports) {
+            Ok(()) => self.dns_ports = ports,
+            // Replies to them are not seen as questions; tried again with the next policy.
+            Err(error) => tracing::error!("the ports of DNS are not all known: {error}"),
+        }
+    }
+
+    /// Opens what could not be opened before.
+    pub(crate) fn look_at_ports(&mut self) {
+        if self.dns.has_ports(&self.dns_ports) {
+            return;
+        }
+        self.dns.open_ports(&self.gate.ns, &self.dns_ports);
+        if let Err(error) = self.dns.serve() {
+            tracing::error!("names are asked in vain: {error}");
+        }
     }
 
     /// Lets the proxy listen on the node once there is a cgroup that will ask it.

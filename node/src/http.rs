@@ -10,10 +10,12 @@ use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use bpf_redirect::{Datapath, Listening};
 use bpf_redirect_common::Address;
+use dnsproxy::Handover;
 use httpproxy::tls::TlsSecrets;
 use httpproxy::{Counters, Host, HttpServer, Party, Proxy, Redirected, Scope, Settings, Stages};
 use policy::{Direction, EndpointId, Identity, L4Protocol, LabelSet, Snapshot};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpStream;
 use transport::Gate;
 
 use crate::clock;
@@ -26,6 +28,7 @@ struct NodeHost {
     learner: SharedLearner,
     news: NewsSink,
     endpoints: ArcSwap<BTreeSet<IpAddr>>,
+    names: Handover,
     secrets: ArcSwap<TlsSecrets>,
 }
 
@@ -56,6 +59,25 @@ impl Host for NodeHost {
             port,
             secrets: self.secrets.load_full(),
         }
+    }
+
+    fn divert(&self, redirected: &Redirected, client: TcpStream) -> Option<TcpStream> {
+        let Redirected {
+            endpoint,
+            server,
+            direction,
+            client: _,
+        } = *redirected;
+        let snapshot = self.learner.snapshot();
+        if direction != Direction::Egress || !snapshot.judges_dns(endpoint, server, L4Protocol::Tcp)
+        {
+            return Some(client);
+        }
+        // A socket that can't be taken out of this runtime is closed.
+        if let Ok(client) = client.into_std() {
+            self.names.give(client);
+        }
+        None
     }
 
     fn is_endpoint(&self, address: IpAddr) -> bool {
@@ -132,13 +154,14 @@ impl HttpThreads {
         gate: &Gate,
         datapath: &mut Datapath,
         learner: &SharedLearner,
-        (news, settings): (NewsSink, Settings),
+        (news, names, settings): (NewsSink, Handover, Settings),
     ) -> Result<Self> {
         raise_descriptors();
         let host = NodeHost {
             learner: Arc::clone(learner),
             news,
             endpoints: ArcSwap::default(),
+            names,
             secrets: ArcSwap::default(),
         };
         let proxy = Arc::new(Proxy::new(host, gate.gate_end.index, settings));

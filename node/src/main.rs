@@ -25,6 +25,7 @@ mod listed;
 mod live;
 mod maps;
 mod observing;
+mod presets;
 mod proxy;
 mod refresh;
 mod remembered;

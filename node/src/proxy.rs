@@ -1,5 +1,7 @@
 //! The DNS proxy's threads in the gate.
 
+mod ports;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -7,11 +9,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bpf_redirect::{Askers, Installed, KernelTable};
-use bpf_redirect_common::Listeners;
+use bpf_redirect_common::{DNS_PORT, Listeners};
 use dnsproxy::limits::WAITING_AGE_MAX;
 use dnsproxy::{
-    Counters, Host, Kept, Learn, Lesson, NotInstalled, Own, Proxy, Settings, StopUdp, TcpServer,
-    Told, UdpWorker, Waiting, WaitingFile, last_alive_ns,
+    Counters, Handover, Host, Kept, Learn, Lesson, NotInstalled, Own, Proxy, Settings, StopUdp,
+    TcpServer, Told, UdpWorker, Waiting, WaitingFile, last_alive_ns,
 };
 use policy::{Denial, DnsPermit, EndpointId, L4Protocol, Question};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +24,8 @@ use crate::flows::{News, NewsSink};
 use crate::keeper::{self, Keeper};
 use crate::learner::Learner;
 use crate::serving::{self, DRAIN};
+
+use ports::Ports;
 
 /// The node, as the proxy sees it.
 struct NodeHost {
@@ -94,6 +98,10 @@ pub(crate) struct DnsThreads {
     threads: Vec<JoinHandle<()>>,
     /// By which the daemon asks in an endpoint's name.
     pub(crate) own: Option<Own>,
+    /// By which connections at other ports than 53 come in.
+    pub(crate) handover: Option<Handover>,
+    gate: NetNs,
+    ports: Ports,
 }
 
 /// Sockets, and nobody who reads them yet.
@@ -165,6 +173,9 @@ impl DnsThreads {
             stop_tcp: CancellationToken::new(),
             threads: Vec::new(),
             own: None,
+            handover: None,
+            gate: gate.ns.clone(),
+            ports: Ports::default(),
         };
         if keeper.is_some() {
             all.open_tables()?;
@@ -189,7 +200,7 @@ impl DnsThreads {
         gate.ns.run(|| -> std::io::Result<()> {
             let missing = serving::workers().saturating_sub(workers.len());
             for _ in 0..missing {
-                workers.push(UdpWorker::open(Arc::clone(&all.proxy))?);
+                workers.push(UdpWorker::open(Arc::clone(&all.proxy), DNS_PORT)?);
             }
             all.own = workers.first().map(UdpWorker::own);
             for (number, worker) in workers.into_iter().enumerate() {
@@ -201,6 +212,7 @@ impl DnsThreads {
                 )?;
             }
             let server = server.map_or_else(|| TcpServer::open(Arc::clone(&all.proxy)), Ok)?;
+            all.handover = Some(server.handover());
             all.add(
                 ("dns-tcp".to_owned(), &gate.ns),
                 keeper::DNS_TCP,
@@ -366,7 +378,8 @@ impl DnsThreads {
                 }
             }
         }
-        Ok(())
+        let gate = self.gate.clone();
+        self.serve_ports(&gate)
     }
 
     /// Whether [`DnsThreads::listen_on_node`] was called.
@@ -381,15 +394,7 @@ impl DnsThreads {
         worker: UdpWorker<NodeHost>,
     ) -> std::io::Result<()> {
         self.stops.push(worker.stopper());
-        let ns = ns.clone();
-        let thread = std::thread::Builder::new().name(name).spawn(move || {
-            // Renewed pool sockets are made on this thread.
-            let ended = ns.enter().and_then(|()| worker.run(DRAIN));
-            if let Err(error) = ended {
-                tracing::error!("a DNS worker ended: {error}");
-            }
-        });
-        self.threads.push(thread?);
+        self.threads.push(run_udp(name, ns, worker)?);
         Ok(())
     }
 
@@ -408,7 +413,7 @@ impl DnsThreads {
 
     /// Whether every thread still runs.
     pub(crate) fn all_alive(&self) -> bool {
-        self.threads.iter().all(|thread| !thread.is_finished())
+        self.threads.iter().all(|thread| !thread.is_finished()) && self.ports.all_alive()
     }
 
     /// Reads nothing more, answers what comes within the drain, and ends. What waits in a listener that is
@@ -418,12 +423,28 @@ impl DnsThreads {
         for stop in &self.stops {
             stop.stop();
         }
-        for thread in self.threads {
+        for thread in self.threads.into_iter().chain(self.ports.stop()) {
             if thread.join().is_err() {
                 tracing::error!("a DNS thread panicked");
             }
         }
     }
+}
+
+/// Starts a worker's thread.
+fn run_udp(
+    name: String,
+    ns: &NetNs,
+    worker: UdpWorker<NodeHost>,
+) -> std::io::Result<JoinHandle<()>> {
+    let ns = ns.clone();
+    std::thread::Builder::new().name(name).spawn(move || {
+        // Renewed pool sockets are made on this thread.
+        let ended = ns.enter().and_then(|()| worker.run(DRAIN));
+        if let Err(error) = ended {
+            tracing::error!("a DNS worker ended: {error}");
+        }
+    })
 }
 
 /// The workers and the server whose listeners an earlier daemon had, in the calling thread's namespace,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bpf_redirect_common::Address;
+use bpf_redirect_common::{Address, DNS_PORT};
 use dnsproxy::OwnQuery;
 use fqdn::Name;
 use fqdn_cache::Cache;
@@ -85,7 +85,11 @@ impl Daemon {
             };
             let due = due(&knowledge.cache, live, clock::now());
             let due: Vec<_> = due.into_iter().filter_map(with_identity).collect();
-            Some((knowledge.taught_by?, due))
+            // The daemon's own queries go to port 53.
+            let server = knowledge
+                .taught_by
+                .filter(|server| server.port() == DNS_PORT)?;
+            Some((server, due))
         })??;
         let is_named = |(identity, (name, _)): &(u32, Due)| {
             self.learner.with_identities(|identities| {

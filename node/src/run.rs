@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use httpproxy::tls::TlsSecrets;
-use policy::{Feature, Loader, PolicySet, Problem};
+use policy::{Feature, Loader, PolicySet, Problem, Source};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::clock;
@@ -20,6 +20,7 @@ use crate::exit::{BAD_CONFIG, Exit};
 use crate::files::{TextFile, read_folder};
 use crate::keeper::{Keeper, Manager};
 use crate::observing::{ObserverThread, Observing};
+use crate::presets;
 use crate::secrets;
 use crate::state::{StateDir, Writer};
 use crate::watch::FolderWatch;
@@ -144,7 +145,8 @@ impl Service {
             )
         };
         let mut loader = Loader::new();
-        let (policies, mut problems) = read_policies(&options.policy_dirs, &mut loader)?;
+        let (policies, mut problems) =
+            read_policies(&options.policy_dirs, options.preset(), &mut loader)?;
         let secrets = read_secrets(&policies, &options, &mut problems);
         say_problems(&problems);
         if problems.iter().any(Problem::is_error) {
@@ -298,6 +300,7 @@ impl Service {
     fn tick(&mut self, ticks: u32) -> Result<()> {
         self.look_again();
         self.daemon.watch();
+        self.daemon.look_at_ports();
         if ticks.is_multiple_of(TICKS_PER_SWEEP) {
             self.daemon.sweep();
             self.daemon.watch_surroundings();
@@ -358,7 +361,8 @@ impl Service {
                 self.daemon.set_roster(roster);
             }
         }
-        match read_policies(&self.options.policy_dirs, &mut self.loader) {
+        let preset = self.options.preset();
+        match read_policies(&self.options.policy_dirs, preset, &mut self.loader) {
             Err(error) => tracing::error!("policies stay as they are: {error:#}"),
             Ok((policies, mut problems)) => {
                 let secrets = read_secrets(&policies, &self.options, &mut problems);
@@ -413,15 +417,23 @@ fn read_secrets(
     }
 }
 
-/// Reads the policy folders.
+impl Options {
+    /// The policy that options stand for.
+    fn preset(&self) -> Option<Source> {
+        presets::of(self.setup.dns.encrypted)
+    }
+}
+
+/// Reads the policy folders, and beside them a policy that an option stands for.
 ///
 /// # Errors
 /// If a folder or file can't be read at all.
 pub(crate) fn read_policies(
     dirs: &[PathBuf],
+    preset: Option<Source>,
     loader: &mut Loader,
 ) -> Result<(PolicySet, Vec<Problem>)> {
-    let mut sources = Vec::new();
+    let mut sources: Vec<Source> = preset.into_iter().collect();
     for dir in dirs {
         let files = read_folder(dir).map_err(|error| Exit::with(BAD_CONFIG, error))?;
         sources.extend(files.into_iter().map(TextFile::into_source));

@@ -96,7 +96,9 @@ impl Teller {
         let directory = self.directory.load();
         let rule = told.allowed_by.map(|by| by.rule);
         let log = rule.and_then(|rule| directory.log(rule)).cloned();
-        log.into_iter().chain(reason_of(&told.outcome)).collect()
+        let remark = told.remark.map(|remark| remark.word().into());
+        let beside = remark.into_iter().chain(reason_of(&told.outcome));
+        log.into_iter().chain(beside).collect()
     }
 
     fn response(
@@ -113,6 +115,7 @@ impl Teller {
             }
             Outcome::Malformed(_)
             | Outcome::Denied { .. }
+            | Outcome::Local(_)
             | Outcome::Timeout { answered: false }
             | Outcome::Superseded
             | Outcome::ClientGone
@@ -415,7 +418,7 @@ fn reason_of(outcome: &Outcome) -> Vec<Arc<str>> {
         Outcome::ClientGone => "client-gone",
         Outcome::EndpointGone => "endpoint-gone",
         Outcome::Abandoned => "abandoned",
-        Outcome::Denied { .. } | Outcome::Answered(_) => return Vec::new(),
+        Outcome::Denied { .. } | Outcome::Local(_) | Outcome::Answered(_) => return Vec::new(),
     };
     vec![word.into()]
 }

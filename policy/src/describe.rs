@@ -244,7 +244,7 @@ fn said_through(port: &PortRule, said: &mut Vec<String>) {
     match &l7.rules {
         L7Rules::None => {}
         L7Rules::Dns(names) => {
-            let names: Vec<&str> = names.texts().collect();
+            let names: Vec<String> = names.described().collect();
             add(format!("questions for {}", names.join(", ")));
         }
         L7Rules::Http(rules) => {

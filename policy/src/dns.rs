@@ -28,6 +28,7 @@ pub struct DnsPermit {
     pub(crate) rule: RuleId,
     pub(crate) revision: u64,
     pub(crate) audited: bool,
+    pub(crate) literal_labels: Option<u8>,
 }
 
 impl DnsPermit {
@@ -67,6 +68,13 @@ impl DnsPermit {
         self.audited
     }
 
+    /// How many labels at the end of the name the rule's pattern names, 0 where it names none; `None` where
+    /// the rule names the whole name, or no rule allowed it.
+    #[must_use]
+    pub fn literal_labels(&self) -> Option<u8> {
+        self.literal_labels
+    }
+
     /// The revision of the snapshot that judged.
     #[must_use]
     pub fn revision(&self) -> u64 {
@@ -88,6 +96,8 @@ pub struct Denial {
 pub enum DenialReason {
     /// No rule for this server, port and protocol lets the name be asked.
     NameNotAllowed,
+    /// A rule lets the name be asked, and none for this type of record.
+    TypeNotAllowed,
     /// No DNS rule of this endpoint selects this server, port and protocol.
     ServerNotAllowed,
     /// The endpoint is unknown to the snapshot: SERVFAIL, since a "no" must be a decision.
@@ -97,7 +107,8 @@ pub enum DenialReason {
 /// How a denied query is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DenyAnswer {
-    /// NOERROR without data: an ancestor of an allowed name exists (RFC 8020 safe).
+    /// NOERROR without data: the name exists, for another type or as an ancestor of an allowed one (RFC 8020
+    /// safe).
     NoData,
     /// The name does not exist; search lists go on.
     NxDomain,

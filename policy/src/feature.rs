@@ -18,8 +18,6 @@ pub enum Feature {
     Icmp,
     /// Ranges of ports.
     PortRange,
-    /// Questions on a port other than 53.
-    DnsPort,
     /// HTTP rules.
     Http,
     /// Server names.
@@ -37,7 +35,6 @@ impl fmt::Display for Feature {
             Self::Ingress => "ingress rules",
             Self::Icmp => "rules for types of ICMP (`icmps`)",
             Self::PortRange => "port ranges (`endPort`)",
-            Self::DnsPort => "`dns` rules on a port other than 53",
             Self::Http => "`http` rules",
             Self::ServerNames => "`serverNames`",
             Self::Tls => "TLS contexts (`terminatingTLS`, `originatingTLS`)",
@@ -72,9 +69,6 @@ fn needs_of(item: &Item) -> Vec<Feature> {
     needs
 }
 
-/// The only port whose datagrams are taken for DNS everywhere.
-const DNS_PORT: u16 = 53;
-
 fn needs_of_port(port: &PortRule) -> Vec<Feature> {
     let mut needs = Vec::new();
     if matches!(port.protocol, RuleProtocol::Icmp(_)) {
@@ -85,12 +79,9 @@ fn needs_of_port(port: &PortRule) -> Vec<Feature> {
     let Some(l7) = port.l7.as_deref() else {
         return needs;
     };
-    let is_dns_port = port.port == PortMatch::Range(DNS_PORT, DNS_PORT);
     match l7.rules {
-        L7Rules::Dns(_) if is_dns_port => {}
-        L7Rules::Dns(_) => needs.push(Feature::DnsPort),
         L7Rules::Http(_) => needs.push(Feature::Http),
-        L7Rules::None => {}
+        L7Rules::Dns(_) | L7Rules::None => {}
     }
     if !l7.server_names.is_empty() {
         needs.push(Feature::ServerNames);
@@ -140,7 +131,7 @@ mod tests {
             ("egress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{}]}}]}]".into(), &[Feature::Http]),
             ("egress: [{toPorts: [{ports: [{port: '443', protocol: TCP}], serverNames: [a.b]}]}]".into(), &[Feature::ServerNames]),
             ("egress: [{toPorts: [{ports: [{port: '53'}], rules: {dns: [{matchName: a.b}]}}]}]".into(), &[]),
-            ("egress: [{toPorts: [{ports: [{port: '5353'}], rules: {dns: [{matchName: a.b}]}}]}]".into(), &[Feature::DnsPort]),
+            ("egress: [{toPorts: [{ports: [{port: '5353'}], rules: {dns: [{matchName: a.b}]}}]}]".into(), &[]),
             ("egress: [{authentication: {mode: test-always-fail}}]".into(), &[Feature::Authentication]),
         ];
         for (spec, needs) in rows {

@@ -23,6 +23,7 @@ pub mod limits;
 mod names;
 mod prefix;
 mod problem;
+mod record_type;
 #[cfg(any(test, feature = "reference"))]
 pub mod reference;
 mod rule;
@@ -45,6 +46,7 @@ pub use identity::{BadDump, Exhausted, Identities};
 pub use label::{Label, Labels};
 pub use label_set::{Family, LabelSet};
 pub use problem::{Code, Problem, Severity};
+pub use record_type::{record_type, record_type_word};
 pub use rule::{Policy, PolicyKind, PolicySet, RuleOrigin};
 pub use schema::SCHEMA;
 pub use selector::Selector;

@@ -21,6 +21,8 @@ pub const GROUP_PREFIXES_MAX: usize = 65_536;
 pub const PREFIXES_MAX: usize = 65_536;
 /// Static policy entries of one endpoint, as its map has room for; beyond, the snapshot is refused.
 pub const ENTRIES_MAX: usize = 16_384;
+/// Ports beside 53 on which names are asked, of all endpoints; a snapshot with more is refused.
+pub const DNS_PORTS_MAX: usize = 16;
 /// Bytes of one regular expression as written; beyond, it is refused.
 pub const REGEX_TEXT_MAX: usize = 4_096;
 /// Nesting of one regular expression; beyond, it is refused.

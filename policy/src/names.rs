@@ -15,6 +15,8 @@ use std::sync::{Arc, OnceLock};
 
 use fqdn::{Everything, Name, Pattern, PatternSet};
 
+use crate::record_type_word;
+
 /// From how many names on a list has a set of its own.
 const LONG_LIST_MIN: usize = 64;
 
@@ -25,6 +27,8 @@ const LONG_LISTS_MAX: usize = 4;
 pub(crate) struct NameList {
     /// As written: the identity label of a name in `toFQDNs` is `fqdn:` and this.
     texts: Texts,
+    /// The types of records that each may be asked for, none for all; empty if no name is limited.
+    types: Box<[Box<[u16]>]>,
     /// What stars alone mean in it.
     everything: Everything,
     /// Each pattern with its index.
@@ -58,10 +62,45 @@ impl NameList {
     pub(crate) fn new(texts: &[&str], everything: Everything) -> Self {
         Self {
             texts: Texts::new(texts),
+            types: Box::default(),
             everything,
             set: OnceLock::new(),
             by_text: OnceLock::new(),
         }
+    }
+
+    /// The same with the types of records that each may be asked for, in the same order; none is all.
+    pub(crate) fn with_types(mut self, types: Vec<Box<[u16]>>) -> Self {
+        if types.iter().any(|types| !types.is_empty()) {
+            self.types = types.into();
+        }
+        self
+    }
+
+    /// The types that a name may be asked for; none is all.
+    pub(crate) fn types_of(&self, index: u32) -> &[u16] {
+        let index = usize::try_from(index).ok();
+        let types = index.and_then(|index| self.types.get(index));
+        types.map_or(&[], |types| types)
+    }
+
+    /// Whether a name of the list may be asked for a type of record.
+    pub(crate) fn allows(&self, index: u32, qtype: u16) -> bool {
+        let types = self.types_of(index);
+        types.is_empty() || types.contains(&qtype)
+    }
+
+    /// The names and patterns with their types, in words.
+    pub(crate) fn described(&self) -> impl Iterator<Item = String> {
+        let word = |types: &[u16]| {
+            let types: Vec<String> = types.iter().copied().map(record_type_word).collect();
+            types.join("/")
+        };
+        let texts = (0..).zip(self.texts());
+        texts.map(move |(index, text)| match self.types_of(index) {
+            [] => text.to_owned(),
+            types => format!("{text} ({} only)", word(types)),
+        })
     }
 
     /// The names and patterns as written.
@@ -151,7 +190,9 @@ impl Texts {
 
 impl PartialEq for NameList {
     fn eq(&self, other: &Self) -> bool {
-        self.texts == other.texts && self.everything == other.everything
+        self.texts == other.texts
+            && self.types == other.types
+            && self.everything == other.everything
     }
 }
 
@@ -214,6 +255,41 @@ impl NameLists {
                 .find(|(_, list)| list.set().first_match(wire).is_some())
                 .map(|(index, _)| index)
         })
+    }
+
+    /// The first name that stands for this one and is such a one, by its list and its index there: of each
+    /// list a whole name before patterns.
+    pub(crate) fn find(
+        &self,
+        name: &Name,
+        mut is_such: impl FnMut(&NameList, u32) -> bool,
+    ) -> Option<(u32, u32)> {
+        let wire = name.as_wire();
+        let mut is_such =
+            |list: u32, at: u32| self.list(list).is_some_and(|list| is_such(list, at));
+        let short = self
+            .short
+            .visit(wire, |(list, at)| match is_such(list, at) {
+                true => ControlFlow::Break((list, at)),
+                false => ControlFlow::Continue(()),
+            });
+        let in_long = |(index, list): (u32, &NameList)| {
+            let found = list.set().visit(wire, |at| match is_such(index, at) {
+                true => ControlFlow::Break((index, at)),
+                false => ControlFlow::Continue(()),
+            });
+            found.break_value()
+        };
+        short
+            .break_value()
+            .or_else(|| self.long().find_map(in_long))
+    }
+
+    /// How many labels end a name in every name that this stands for; `None` if it is a whole name.
+    pub(crate) fn literal_labels(&self, place: (u32, u32)) -> Option<u8> {
+        let (_, rest) = self.text(place)?.trim_end_matches('.').rsplit_once('*')?;
+        let labels = rest.bytes().filter(|byte| *byte == b'.').count();
+        u8::try_from(labels).ok()
     }
 
     /// Whether one of the lists with a name that stands for this one is such a list.
@@ -300,6 +376,39 @@ mod tests {
             assert_eq!(lists.holders("*.n7.example.com").collect::<Vec<_>>(), [1]);
             assert_eq!(lists.holders("a.io").collect::<Vec<_>>(), [0]);
             assert_eq!(lists.holders("b.io").count(), 0);
+        }
+    }
+
+    #[test]
+    fn a_name_is_found_by_what_it_may_be_asked_for() {
+        for fill in [0, LONG_LIST_MIN] {
+            let more = (0..fill).map(|i| format!("n{i}.io"));
+            let texts: Vec<String> = ["a.io", "*.io", "a.io", "**.b.io.", "x*y.c.io", "*"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain(more)
+                .collect();
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let types: [&[u16]; 3] = [&[1], &[28], &[16]];
+            let types = types.map(Box::from).into();
+            let list = NameList::new(&texts, Everything::AnyName).with_types(types);
+            let lists = NameLists::new(vec![Arc::new(list)]);
+            let find = |text: &str, qtype| {
+                let name = Name::from_text(text).unwrap();
+                lists.find(&name, |list, at| list.allows(at, qtype))
+            };
+            for (name, qtype, at) in [
+                ("a.io", 1, 0),
+                ("a.io", 16, 2),
+                ("a.io", 28, 1),
+                ("a.io", 15, 5),
+                ("c.io", 28, 1),
+            ] {
+                assert_eq!(find(name, qtype), Some((0, at)), "{name} {qtype}");
+            }
+            let literal = [None, Some(1), None, Some(2), Some(2), Some(0)];
+            let found: Vec<_> = (0..6).map(|at| lists.literal_labels((0, at))).collect();
+            assert_eq!(found, literal);
         }
     }
 

@@ -2,6 +2,7 @@
 //! kept. Written from the description of the language; what the compiler makes of the same policy is
 //! compared with it, and what the kernel makes of that.
 
+mod names;
 pub mod random;
 pub mod setting;
 
@@ -20,6 +21,8 @@ use crate::{
     Bound, Cast, Direction, EntryVerdict, Family, L4Protocol, Label, Labels, LocalEndpoint,
     MatchType, Mode, NameBinding, Options, Proxy, Quic,
 };
+
+use names::{lets_ask, stands_for};
 
 /// What policy is and who there is.
 #[derive(Clone, Copy, Debug)]
@@ -312,7 +315,7 @@ impl<'a> Reference<'a> {
         &self,
         endpoint: &LocalEndpoint,
         (server, protocol, port): (IpAddr, L4Protocol, u16),
-        name: &Name,
+        asked: (&Name, u16),
     ) -> bool {
         if self.options.mode == Mode::Never {
             return false; // nothing is redirected, so nobody asks here
@@ -342,7 +345,7 @@ impl<'a> Reference<'a> {
                         None => allowed = true,
                         Some(names) => {
                             judged = true;
-                            allowed |= stands_for(names, name);
+                            allowed |= lets_ask(names, asked);
                         }
                     },
                 }
@@ -559,11 +562,6 @@ fn is_protocol(rule: &PortRule, number: u8) -> bool {
         RuleProtocol::Icmp(Family::V4) => number == 1,
         RuleProtocol::Icmp(Family::V6) => number == 58,
     }
-}
-
-/// Whether one of the patterns stands for a name.
-fn stands_for(names: &NameList, name: &Name) -> bool {
-    names.patterns().any(|(_, pattern)| pattern.matches(name))
 }
 
 fn names_of(rule: &PortRule) -> Option<&NameList> {

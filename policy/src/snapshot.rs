@@ -16,7 +16,7 @@ mod service;
 mod table;
 mod tls;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -54,6 +54,9 @@ pub enum Mode {
     /// Never; nothing is redirected either.
     Never,
 }
+
+/// Where names are asked if nothing else is said.
+const DNS_PORT: u16 = 53;
 
 /// Policy, ready to be asked. Built whole, then only read; the next revision is another snapshot.
 #[derive(Debug)]
@@ -367,15 +370,18 @@ impl Snapshot {
             let Some(names) = port.and_then(|port| port.names(*identity)) else {
                 return denied(DenialReason::ServerNotAllowed, DenyAnswer::NxDomain);
             };
-            let rule = match names.allowing_rule(&question.name) {
+            let rule = match names.allowing(question) {
                 Some(rule) => Some(rule),
                 None if names.audited => None,
+                None if names.allows_some_type(&question.name) => {
+                    return denied(DenialReason::TypeNotAllowed, DenyAnswer::NoData);
+                }
                 None if names.is_ancestor_of_some(&question.name) => {
                     return denied(DenialReason::NameNotAllowed, DenyAnswer::NoData);
                 }
                 None => return denied(DenialReason::NameNotAllowed, DenyAnswer::NxDomain),
             };
-            by_rule = Some(by_rule.map_or(rule, |before: Option<RuleId>| before.and(rule)));
+            by_rule = Some(by_rule.map_or(rule, |before: Option<_>| before.and(rule)));
         }
         let Some(rule) = by_rule else {
             return denied(DenialReason::ServerNotAllowed, DenyAnswer::NxDomain);
@@ -385,10 +391,40 @@ impl Snapshot {
             server,
             protocol,
             question: question.clone(),
-            rule: rule.unwrap_or(RuleId::NONE),
+            rule: rule.map_or(RuleId::NONE, |(rule, _)| rule),
             revision: self.revision,
             audited: rule.is_none(),
+            literal_labels: rule.and_then(|(_, literal)| literal),
         })
+    }
+
+    /// Whether it is by DNS rules that what an endpoint sends to a server is redirected.
+    #[must_use]
+    pub fn judges_dns(
+        &self,
+        endpoint: EndpointId,
+        server: SocketAddr,
+        protocol: L4Protocol,
+    ) -> bool {
+        let own = self.identity_of(server.ip());
+        let (servers, port) = self.servers((server, protocol), &own);
+        let policy = self.endpoints.get(&endpoint);
+        let port = policy.and_then(|policy| policy.dns.get(&(protocol, port)));
+        port.is_some_and(|port| servers.iter().any(|one| port.names(*one).is_some()))
+    }
+
+    /// The ports beside 53 at which questions are judged, as packets have them: those of rules, and those of
+    /// virtual addresses that stand for them.
+    #[must_use]
+    pub fn dns_ports(&self) -> BTreeSet<u16> {
+        let keys = self.endpoints.values().flat_map(|policy| policy.dns.keys());
+        let keys: BTreeSet<(L4Protocol, u16)> = keys.copied().collect();
+        let fronts = self.frontends.iter().map(|one| &one.frontend);
+        let fronts = fronts.filter(|one| keys.contains(&(one.protocol, one.target)));
+        let mut ports: BTreeSet<u16> = fronts.map(|one| one.port).collect();
+        ports.extend(keys.iter().map(|(_, port)| *port));
+        ports.remove(&DNS_PORT);
+        ports
     }
 
     /// Who may answer at an address, and at which port: whoever has it (`own`), or the backends of a

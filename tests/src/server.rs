@@ -32,7 +32,7 @@ impl Drop for Running {
 }
 
 impl Running {
-    /// Knot DNS as the authority for example.com and evil.test in a namespace, on every address.
+    /// Knot DNS as the authority for example.com and evil.test in a namespace, on every address, at ports 53 and 5353.
     ///
     /// # Errors
     /// If knotd isn't there or doesn't start.
@@ -51,7 +51,7 @@ impl Running {
         fs::write(
             dir.path().join("knot.conf"),
             format!(
-                "server:\n  rundir: {at}\n  listen: [ 0.0.0.0@53, ::@53 ]\ndatabase:\n  storage: {at}\n\
+                "server:\n  rundir: {at}\n  listen: [ 0.0.0.0@53, ::@53, 0.0.0.0@5353, ::@5353 ]\ndatabase:\n  storage: {at}\n\
                  template:\n  - id: default\n    storage: {at}\n    semantic-checks: off\n\
                  zone:\n  - domain: example.com\n    file: example.com.zone\n  - domain: evil.test\n    file: evil.test.zone\n"
             ),

@@ -1,15 +1,24 @@
 //! Names and sizes of the maps, and the constants that programs and user space agree on.
 
 /// Raised with every change of a key, a value or a meaning; pins of another layout are not taken.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// Direction: into the endpoint.
 pub const INGRESS: u8 = 0;
 /// Direction: out of the endpoint.
 pub const EGRESS: u8 = 1;
 
-/// The only DNS port, host byte order.
+/// The port of DNS, host byte order: what a workload asks there is a question wherever policy redirects it.
 pub const DNS_PORT: u16 = 53;
+
+/// The further ports that DNS rules name: bit `port % 64` of word `port / 64`. A packet to one of them is
+/// never a reply.
+pub const DNS_PORTS: &str = "DNS_PORTS";
+/// Words of [`DNS_PORTS`], one bit for each port there is.
+pub const DNS_PORTS_WORDS: usize = 65_536 / 64;
+/// How many further ports there may be: each has a socket in the gate and a thread. Beyond, the snapshot is
+/// refused, and what was in force stays.
+pub const DNS_PORTS_MAX: usize = 16;
 
 /// Marks, the node's end of the side link, the layout: one [`crate::Config`].
 pub const CONFIG: &str = "CONFIG";

@@ -12,21 +12,20 @@ use aya_ebpf::{
     programs::{SockAddrContext, TcContext},
 };
 use bpf_redirect_common::{
-    Address, AskerKey, AskerValue, Counter, DNS_PORT, Drop, EGRESS, INGRESS, Listeners,
+    Address, AskerKey, AskerValue, Counter, Drop, EGRESS, INGRESS, Listeners,
     SocketServer, TracePoint, TraceReason, Verdict,
 };
 
 use crate::{
     Action,
     conntrack::Tuple,
+    dns,
     endpoint::{Received, judged, received, remember, trace, trace_known},
     maps::{CG_ASKER, CG_ENDPOINT, CG_LISTEN, CG_SOCKET, CONFIG},
     packet::{Fragment, Frame, Packet, TCP, TCP_SYN, UDP, load, parse_ip},
     tell::{self, Place, count},
 };
 
-/// Network byte order.
-const DNS: u16 = DNS_PORT.to_be();
 const LOOPBACK_V4: Address = Address::from_ipv4_word(0x7f00_0001_u32.to_be());
 const LOOPBACK_V6: Address = Address([0, 0, 0, 1_u32.to_be()]);
 /// Interface index of `lo`, in every network namespace.
@@ -153,7 +152,7 @@ pub fn connect<const V6: bool>(call: &Call<V6>) -> Result<(), Drop> {
 /// `sendmsg` with an address: a query goes to the proxy. The rest egress judges in the same call.
 #[inline(always)]
 pub fn send<const V6: bool>(call: &Call<V6>) -> Result<(), Drop> {
-    if call.port != DNS {
+    if !dns::is_port(call.port) {
         return Ok(());
     }
     let place = Place { endpoint: endpoint()?, direction: EGRESS };
@@ -201,7 +200,7 @@ fn is_redirected<const V6: bool>(call: &Call<V6>) -> bool {
 #[inline(always)]
 fn redirect<const V6: bool>(call: &Call<V6>, place: &Place, packet: &Packet) -> Result<(), Drop> {
     let (loopback, port) = listener(packet.protocol, packet.family == 4);
-    if port == 0 || packet.destination_port != DNS {
+    if port == 0 || !dns::is_port(packet.destination_port) {
         return Err(tell::dropped(place, packet, Drop::NotRedirected));
     }
     let server =

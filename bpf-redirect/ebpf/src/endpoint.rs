@@ -3,13 +3,14 @@
 
 use aya_ebpf::{EbpfContext, programs::TcContext};
 use bpf_redirect_common::{
-    Address, Aggregation, Config, DNS_PORT, Drop, EGRESS, EndpointIf, INGRESS, Kind, ServiceKey,
+    Address, Aggregation, Config, Drop, EGRESS, EndpointIf, INGRESS, Kind, ServiceKey,
     ServiceValue, TracePoint, TraceReason, Verdict,
 };
 
 use crate::{
     Action,
     conntrack::{self, Known, Tuple},
+    dns,
     hit,
     learned,
     maps::{CONFIG, EP_IF, SERVICES},
@@ -61,7 +62,7 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         if let Some(known) = tuple.known(config) {
             let seen = (&place, &packet);
             match known.verdict {
-                // Whoever sends from port 53, be it a late answer, would else open a way round the proxy.
+                // Whoever sends from a port of DNS, be it a late answer, would else open a way round the proxy.
                 Verdict::Allow if known.is_reply && asks_name(&packet) => may_reply = true,
                 Verdict::Redirect if packet.fragment != Fragment::Whole => {
                     return Err(tell::dropped(&place, &packet, Drop::Fragment));
@@ -372,7 +373,7 @@ fn policy_port(packet: &Packet) -> Option<u16> {
 /// Whether it may be a query over UDP; over TCP the one who began is known by the SYN.
 #[inline(always)]
 fn asks_name(packet: &Packet) -> bool {
-    packet.protocol == UDP && packet.destination_port == DNS_PORT.to_be()
+    packet.protocol == UDP && dns::is_port(packet.destination_port)
 }
 
 const LEASE_SERVER: u16 = 67u16.to_be();

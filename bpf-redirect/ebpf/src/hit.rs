@@ -4,11 +4,12 @@
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_jiffies64};
 use bpf_redirect_common::{
-    Address, Aggregation, Config, CtKey, CtValue, DNS_PORT, EGRESS, EndpointIf, INGRESS, UpstreamKey,
+    Address, Aggregation, Config, CtKey, CtValue, EGRESS, EndpointIf, INGRESS, UpstreamKey,
     Verdict,
 };
 
 use crate::{
+    dns,
     maps::CT,
     packet::{TCP, TCP_FIN, TCP_RST, TCP_SYN, UDP, is_mapped},
     upstream,
@@ -138,7 +139,7 @@ fn turned<const WAY: u8, T>([source, destination]: [T; 2]) -> [T; 2] {
 unsafe fn read_ports<const WAY: u8>(key: &mut CtKey, ports: &Ports, end: usize) -> bool {
     [key.local_port, key.peer_port] = turned::<WAY, _>([ports.source, ports.destination]);
     match key.protocol {
-        UDP => WAY == INGRESS || ports.destination != DNS_PORT.to_be(),
+        UDP => WAY == INGRESS || !dns::is_port(ports.destination),
         TCP => {
             let flags = core::ptr::from_ref(ports) as usize + TCP_FLAGS;
             if flags + 1 > end {

@@ -6,6 +6,7 @@
 
 mod cgroup;
 mod conntrack;
+mod dns;
 mod endpoint;
 mod hit;
 mod learned;

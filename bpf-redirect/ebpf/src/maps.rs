@@ -9,7 +9,7 @@ use aya_ebpf::{
 use bpf_redirect_common as common;
 use bpf_redirect_common::{
     Address, AskerKey, AskerValue, CG_ASKERS_MAX, CG_SOCKETS_MAX, CT_MAX, CgroupEndpoint, Config,
-    CtKey, CtValue, ENDPOINTS_MAX, EVENT_RING_BYTES, EndpointAddress, EndpointIf, EndpointLink,
+    CtKey, CtValue, DNS_PORTS_WORDS, ENDPOINTS_MAX, EVENT_RING_BYTES, EndpointAddress, EndpointIf, EndpointLink,
     EventBudget, FragmentKey, LEARNED_MAX, Listeners, NEXT_HOPS_MAX, NextHop, POLICY_SLOTS,
     PREFIXES_MAX, PolicyKey, PolicyValue, SERVICES_MAX, ServiceKey, ServiceValue, SocketServer,
     UPSTREAM_FRAGMENTS_MAX, UPSTREAM_TCP_MAX, UPSTREAM_UDP_MAX, UpstreamKey,
@@ -45,6 +45,8 @@ pub static LEARNED: HashMap<EndpointAddress, u32, LEARNED_MAX, NO_PREALLOC> = Ha
 pub static IPCACHE: LpmTrie<Address, u32, PREFIXES_MAX> = LpmTrie::new();
 #[btf_map]
 pub static SERVICES: HashMap<ServiceKey, ServiceValue, SERVICES_MAX, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+pub static DNS_PORTS: Array<u64, DNS_PORTS_WORDS> = Array::new();
 #[btf_map]
 pub static POLICY: HashOfMaps<u32, PolicyMap, ENDPOINTS_MAX> = HashOfMaps::new();
 #[btf_map]

@@ -13,8 +13,9 @@ use bpf_redirect_common::{
 use crate::{
     Action,
     conntrack::Tuple,
+    dns,
     maps::{CONFIG, EP_ID, NEXT_HOP},
-    packet::{Fragment, Frame, Packet, TCP, load, parse},
+    packet::{Fragment, Frame, Packet, TCP, UDP, load, parse},
     refusal,
     tell::count,
     upstream,
@@ -178,7 +179,12 @@ pub fn enter_gate(ctx: &TcContext) -> Result<Action, Drop> {
         let Frame::Ip(packet) = parse(ctx)? else {
             return Err(Drop::BadUpstream);
         };
-        if packet.destination_port == DNS_PORT.to_be() {
+        let is_listener = match packet.protocol {
+            UDP => dns::is_port(packet.destination_port),
+            // At the other ports all that is redirected has one listener, which takes a server's leg too.
+            _ => packet.destination_port == DNS_PORT.to_be(),
+        };
+        if is_listener {
             return Err(Drop::UpstreamToListener);
         }
     }

@@ -17,12 +17,15 @@ use policy::{Denial, DenyAnswer, DnsPermit, EndpointId, L4Protocol, Question};
 
 use super::gates::{Message, Query, Refusal};
 use super::learn::NotInstalled;
+use super::local::{CLOSED, Remark};
 use super::pending::{Key, Pending, Via};
 use super::record::{ErrorAnswers, ExchangeRecord, Outcome};
+use super::scrub::{in_small_letters, write_scrubbed};
 use super::step::{DenyResponse, Fault, OnTimeout, Origin, Reply, Step};
 use super::tally::Quirk;
+use super::tunnels::{Seen, Tunnels};
 use crate::limits::UDP_PLAIN_OCTETS;
-use crate::question::{Flags, Rcode};
+use crate::question::{Flags, HEADER_OCTETS, Rcode};
 use crate::refuse::{DnssecOk, Ede, OwnAnswer, Repeated, write_answer};
 
 /// A query that passed the gates and is not judged yet.
@@ -76,6 +79,8 @@ pub struct Held {
     flags: Flags,
     /// The question as the client wrote it, with type and class.
     question: Box<[u8]>,
+    /// The question as it was sent, where it was made anew and differs.
+    scrubbed: Option<Box<[u8]>>,
     /// What an answer of ours needs of the query's OPT, and the size that the client takes.
     opt: Option<(DnssecOk, u16)>,
 }
@@ -98,12 +103,24 @@ impl<'a> Exchange<'a> {
 
     /// Acts on the verdict.
     pub fn judge(mut self, verdict: Result<DnsPermit, Denial>, step: &mut Step<'_>) -> Action<'a> {
+        let remark = Remark::of(self.question(), step.settings);
+        if let Some(remark) = remark {
+            self.record.remark(remark);
+        }
+        let own = remark.and_then(|remark| remark.answer(step.settings));
         let permit = match verdict {
             Ok(permit) => permit,
-            Err(denial) => return self.deny(denial, step),
+            // Who asks a resolver for itself is told that it is the only one, whatever names it may ask for.
+            Err(denial) => match own.filter(|_| remark == Some(Remark::Discovery)) {
+                Some(own) if is_decision(denial) => return self.answer_locally(own, step),
+                Some(_) | None => return self.deny(denial, step),
+            },
         };
         if !is_for(&permit, &self.record) {
             return Action::Reply(self.fail(Fault::PermitMismatch, step));
+        }
+        if let Some(own) = own {
+            return self.answer_locally(own, step);
         }
         self.record.allow(&permit);
         Action::Forward(Forward {
@@ -116,6 +133,12 @@ impl<'a> Exchange<'a> {
     /// Ends the exchange with SERVFAIL, where no verdict could be had.
     pub fn fail(self, fault: Fault, step: &mut Step<'_>) -> Reply {
         fail(self.record, &self.message.repeated(), fault, step)
+    }
+
+    /// Answers in the server's place: nothing leaves the node.
+    fn answer_locally(self, own: OwnAnswer, step: &mut Step<'_>) -> Action<'a> {
+        let Self { record, message } = self;
+        Action::Reply(answer_locally((record, &message.repeated()), own, step))
     }
 
     fn deny(self, denial: Denial, step: &mut Step<'_>) -> Action<'a> {
@@ -136,6 +159,23 @@ impl<'a> Exchange<'a> {
         write_answer(&self.message.repeated(), answer, step.out);
         Action::Reply(Reply { origin })
     }
+}
+
+/// Whether a denial is policy's word, and no want of one.
+fn is_decision(denial: Denial) -> bool {
+    denial.answer != DenyAnswer::ServFail
+}
+
+/// Ends an exchange with an answer that no server gave.
+fn answer_locally(
+    (record, repeated): (ExchangeRecord, &Repeated<'_>),
+    own: OwnAnswer,
+    step: &mut Step<'_>,
+) -> Reply {
+    let origin = record.origin();
+    record.finish(step.now, Outcome::Local(own.rcode));
+    write_answer(repeated, own, step.out);
+    Reply { origin }
 }
 
 /// Whether the permit is for the very query whose record this is.
@@ -178,6 +218,29 @@ impl Forward<'_> {
         self.permit.endpoint()
     }
 
+    /// Looks whether the name is part of a tunnel; where that closes it, it is answered here.
+    ///
+    /// # Errors
+    /// The answer, if it may not go.
+    pub fn watch(mut self, tunnels: &Tunnels, step: &mut Step<'_>) -> Result<Self, Reply> {
+        let counters = step.records.counters();
+        match tunnels.look(&self.permit, step.settings.tunnels, step.now) {
+            Seen::Usual => {}
+            Seen::Unwatched => counters.quirk(Quirk::TunnelUnwatched),
+            Seen::Suspected => {
+                counters.quirk(Quirk::TunnelSuspected);
+                self.record.remark(Remark::TunnelSuspected);
+            }
+            Seen::Closed => {
+                self.record.remark(Remark::TunnelSuspected);
+                self.record.disallow();
+                let repeated = self.message.repeated();
+                return Err(answer_locally((self.record, &repeated), CLOSED, step));
+            }
+        }
+        Ok(self)
+    }
+
     /// Consumes the permit: takes a place among the outstanding and a fresh id, and appends the
     /// bytes for the server, which differ from the client's in the id and, unless the message is
     /// signed, in the UDP size that they announce.
@@ -201,12 +264,17 @@ impl Forward<'_> {
             client: self.record.origin().client,
             key: reserved.key,
         };
-        write_upstream(&self.message, upstream, step);
+        if step.settings.scrub {
+            let asked = (&self.message, self.permit.question());
+            write_scrubbed(asked, upstream.key.id, step.out);
+        } else {
+            write_upstream(&self.message, upstream, step);
+        }
         let wait = match upstream.protocol {
             L4Protocol::Tcp => step.settings.tcp_wait,
             L4Protocol::Udp | L4Protocol::Sctp => step.settings.udp_wait,
         };
-        let oldest = pending.insert(reserved, self.hold(), step.now + wait);
+        let oldest = pending.insert(reserved, self.hold(step.settings.scrub), step.now + wait);
         if let Some(oldest) = oldest {
             oldest.end(step.now, Outcome::Superseded);
         }
@@ -218,11 +286,13 @@ impl Forward<'_> {
         fail(self.record, &self.message.repeated(), fault, step)
     }
 
-    fn hold(self) -> Held {
+    fn hold(self, is_scrubbed: bool) -> Held {
+        let question = self.message.repeated().question;
         Held {
+            scrubbed: is_scrubbed.then(|| in_small_letters(question)).flatten(),
             client_id: self.message.id,
             flags: self.message.flags,
-            question: self.message.repeated().question.into(),
+            question: question.into(),
             opt: self.message.opt.map(|opt| (opt.dnssec_ok, opt.size)),
             record: self.record,
         }
@@ -270,7 +340,18 @@ impl Held {
 
     /// The question as it was sent, with type and class.
     pub(crate) fn sent_question(&self) -> &[u8] {
-        &self.question
+        self.scrubbed.as_deref().unwrap_or(&self.question)
+    }
+
+    /// Puts the client's own question back into an answer that repeats the one that was sent: stubs that
+    /// choose the case of their letters take no other.
+    pub(super) fn restore_question(&self, answer: &mut [u8]) {
+        let end = HEADER_OCTETS + self.question.len();
+        if self.scrubbed.is_some()
+            && let Some(place) = answer.get_mut(HEADER_OCTETS..end)
+        {
+            place.copy_from_slice(&self.question);
+        }
     }
 
     /// The size of UDP answer that the client takes.
@@ -296,6 +377,7 @@ impl Held {
             client_id,
             flags,
             question,
+            scrubbed: _,
             opt,
         } = self;
         let repeated = Repeated {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use policy::{DenialReason, DnsPermit, EndpointId, Question, RuleId};
 
 use super::gates::GateReason;
+use super::local::Remark;
 use super::step::{Fault, Origin};
 use super::tally::{Counters, Quirk};
 use crate::answer::Answer;
@@ -26,6 +27,8 @@ pub enum Outcome {
         /// What was answered; `None` where the option says silence.
         rcode: Option<Rcode>,
     },
+    /// Policy allows it, and an option has it answered here; why is the exchange's remark.
+    Local(Rcode),
     /// The server's answer was released; TC=1 in it is by the server or by us.
     Answered(Answer),
     /// The server did not answer in time.
@@ -52,6 +55,8 @@ words! {
         Malformed = "malformed",
         /// [`Outcome::Denied`].
         Denied = "denied",
+        /// [`Outcome::Local`].
+        Local = "local",
         /// [`Outcome::Answered`].
         Answered = "answered",
         /// [`Outcome::Timeout`].
@@ -76,6 +81,7 @@ impl Outcome {
         match self {
             Self::Malformed(_) => Ending::Malformed,
             Self::Denied { .. } => Ending::Denied,
+            Self::Local(_) => Ending::Local,
             Self::Answered(_) => Ending::Answered,
             Self::Timeout { .. } => Ending::Timeout,
             Self::ServFail(_) => Ending::ServFail,
@@ -96,6 +102,8 @@ pub struct Told {
     pub question: Question,
     /// What allowed it; `None` if nothing did.
     pub allowed_by: Option<AllowedBy>,
+    /// What is remarkable in the question.
+    pub remark: Option<Remark>,
     /// When the query was read.
     pub asked_at: Instant,
     /// From reading the query to its end; `None` if it was abandoned.
@@ -144,6 +152,7 @@ impl Records {
             origin,
             question: Some(question),
             allowed_by: None,
+            remark: None,
             asked_at: now,
         }
     }
@@ -183,6 +192,7 @@ pub struct ExchangeRecord {
     /// `None` once it was told.
     question: Option<Question>,
     allowed_by: Option<AllowedBy>,
+    remark: Option<Remark>,
     asked_at: Instant,
 }
 
@@ -210,6 +220,17 @@ impl ExchangeRecord {
         });
     }
 
+    /// Takes back that it was allowed: an option closes it.
+    pub fn disallow(&mut self) {
+        self.allowed_by = None;
+    }
+
+    /// Notes what is remarkable in the question, and counts it.
+    pub fn remark(&mut self, remark: Remark) {
+        self.records.counters().remark(remark);
+        self.remark = Some(remark);
+    }
+
     /// Tells how the exchange ended.
     pub fn finish(mut self, now: Instant, outcome: Outcome) {
         let latency = now.saturating_duration_since(self.asked_at);
@@ -224,6 +245,7 @@ impl ExchangeRecord {
             origin: self.origin,
             question,
             allowed_by: self.allowed_by,
+            remark: self.remark,
             asked_at: self.asked_at,
             latency,
             outcome,

@@ -254,6 +254,7 @@ fn release<P>(heard: (Held, &[u8], Answer), _proof: &P, step: &mut Step<'_>) -> 
         let start = step.out.len();
         step.out.extend_from_slice(bytes);
         overwrite(step.out, start, held.client_id());
+        held.restore_question(step.out.get_mut(start..).unwrap_or_default());
     } else {
         step.records.counters().quirk(Quirk::CutForClient);
         write_truncated(&held.repeated(), answer.rcode, step.out);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use policy::{EndpointId, L4Protocol};
 
 use super::record::Records;
+use super::tunnels::TunnelMode;
 use crate::limits::{TCP_UPSTREAM_WAIT_MAX, UDP_ANSWER_OCTETS_MAX, UDP_UPSTREAM_WAIT_MAX};
 use crate::refuse::Ede;
 use crate::words::words;
@@ -38,6 +39,14 @@ pub struct Settings {
     pub clamp_size: Option<u16>,
     /// Whether an answer must repeat the case of its question.
     pub case: Case,
+    /// Whether a query is made anew, so that nothing of it but the question and three flags is the client's.
+    pub scrub: bool,
+    /// Whether questions for IPv6 addresses are answered that there are none.
+    pub no_aaaa: bool,
+    /// What becomes of names by which clients find encrypted DNS.
+    pub encrypted: Encrypted,
+    /// What is done about names that look like data.
+    pub tunnels: TunnelMode,
 }
 
 impl Default for Settings {
@@ -49,6 +58,10 @@ impl Default for Settings {
             on_timeout: OnTimeout::ServFail,
             clamp_size: Some(UDP_ANSWER_OCTETS_MAX),
             case: Case::Any,
+            scrub: false,
+            no_aaaa: false,
+            encrypted: Encrypted::Allow,
+            tunnels: TunnelMode::Report,
         }
     }
 }
@@ -66,6 +79,18 @@ pub enum DenyResponse {
     NoData,
     /// Nothing.
     Drop,
+}
+
+/// What becomes of names by which clients find encrypted DNS: those of public resolvers, and those that ask
+/// whether it is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encrypted {
+    /// They are judged as any other.
+    Allow,
+    /// The same, and told.
+    Report,
+    /// They don't exist.
+    Block,
 }
 
 /// What a client gets whose server does not answer in time.

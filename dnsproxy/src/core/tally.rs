@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::gates::GateReason;
+use super::local::Remark;
 use super::record::Ending;
 use super::step::Fault;
 use crate::answer::Reject;
@@ -35,6 +36,7 @@ pub struct Counters {
     faults: Tally<{ Fault::ALL.len() }>,
     endings: Tally<{ Ending::ALL.len() }>,
     quirks: Tally<{ Quirk::ALL.len() }>,
+    remarks: Tally<{ Remark::ALL.len() }>,
 }
 
 crate::words::words! {
@@ -46,6 +48,10 @@ crate::words::words! {
         CaseChanged = "case-changed",
         /// An answer was too large for its client and became TC=1.
         CutForClient = "cut-for-client",
+        /// Names under a pattern looked like a tunnel.
+        TunnelSuspected = "tunnel-suspected",
+        /// So much was watched for tunnels that this question was not.
+        TunnelUnwatched = "tunnel-unwatched",
         /// A finished exchange found the queue of the told full.
         ToldLost = "told-lost",
     }
@@ -59,6 +65,7 @@ impl Default for Counters {
             faults: Tally::new(),
             endings: Tally::new(),
             quirks: Tally::new(),
+            remarks: Tally::new(),
         }
     }
 }
@@ -89,6 +96,11 @@ impl Counters {
         self.quirks.add(quirk as usize);
     }
 
+    /// Counts a question that is remarkable, whatever became of it.
+    pub(crate) fn remark(&self, remark: Remark) {
+        self.remarks.add(remark as usize);
+    }
+
     /// All counters as (name, reason, value).
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
         let gates = GateReason::ALL.iter().map(|reason| reason.word());
@@ -96,6 +108,7 @@ impl Counters {
         let faults = Fault::ALL.iter().map(|fault| fault.word());
         let endings = Ending::ALL.iter().map(|ending| ending.word());
         let quirks = Quirk::ALL.iter().map(|quirk| quirk.word());
+        let remarks = Remark::ALL.iter().map(|remark| remark.word());
         named("dns_malformed_total", gates, self.gates.values())
             .chain(named(
                 "dns_upstream_rejected_total",
@@ -105,6 +118,7 @@ impl Counters {
             .chain(named("dns_faults_total", faults, self.faults.values()))
             .chain(named("dns_exchanges_total", endings, self.endings.values()))
             .chain(named("dns_quirks_total", quirks, self.quirks.values()))
+            .chain(named("dns_remarks_total", remarks, self.remarks.values()))
     }
 }
 

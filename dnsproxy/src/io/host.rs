@@ -8,6 +8,7 @@ use policy::{Denial, DnsPermit, EndpointId, L4Protocol, Question};
 
 use crate::core::record::Records;
 use crate::core::step::Step;
+use crate::core::tunnels::Tunnels;
 use crate::{Counters, Learn, Outstanding, Settings, Told};
 
 /// The node, seen from the DNS proxy: its clock, its policy, its datapath, its events.
@@ -52,6 +53,8 @@ pub struct Proxy<H> {
     pub counters: Arc<Counters>,
     /// The node-wide account of what waits.
     pub outstanding: Arc<Outstanding>,
+    /// What names under patterns look like.
+    pub tunnels: Tunnels,
     /// The gate's end of the side link: link-local addresses need a link.
     pub link: u32,
 }
@@ -64,6 +67,7 @@ impl<H: Host> Proxy<H> {
             settings,
             counters: Arc::new(Counters::default()),
             outstanding: Arc::new(Outstanding::default()),
+            tunnels: Tunnels::default(),
             link,
         }
     }

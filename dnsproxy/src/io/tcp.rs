@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bpf_redirect_common::{DNS_PORT, Kind, Mark};
 use policy::{EndpointId, L4Protocol};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use transport::{GateListener, client_of, connect_as, connect_on_node};
@@ -31,12 +32,29 @@ use crate::limits::{
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1_024;
 
+/// Connections that were accepted elsewhere and wait to be served; one more is closed.
+const HANDED_MAX: usize = 1_024;
+
+/// By which connections for names get here that another listener accepted: at ports other than 53 one
+/// listener takes all that is redirected.
+#[derive(Clone, Debug)]
+pub struct Handover(mpsc::Sender<std::net::TcpStream>);
+
+impl Handover {
+    /// Hands a client's connection over. If too many wait, it is closed.
+    pub fn give(&self, client: std::net::TcpStream) {
+        let _ = self.0.try_send(client);
+    }
+}
+
 /// The TCP side, ready to run in the namespace that its listener was made in.
 pub struct TcpServer<H: Host> {
     proxy: Arc<Proxy<H>>,
     place: Place,
     listener: std::net::TcpListener,
     connections: Arc<Connections>,
+    handed: mpsc::Receiver<std::net::TcpStream>,
+    handover: Handover,
 }
 
 impl<H: Host> TcpServer<H> {
@@ -81,12 +99,21 @@ impl<H: Host> TcpServer<H> {
     }
 
     fn with(proxy: Arc<Proxy<H>>, place: Place, listener: GateListener) -> Self {
+        let (give, handed) = mpsc::channel(HANDED_MAX);
         Self {
             proxy,
             place,
             listener: listener.into_std(),
             connections: Arc::default(),
+            handed,
+            handover: Handover(give),
         }
+    }
+
+    /// By which it is given connections that were accepted elsewhere.
+    #[must_use]
+    pub fn handover(&self) -> Handover {
+        self.handover.clone()
     }
 
     /// The listener, for somebody who keeps it.
@@ -108,15 +135,16 @@ impl<H: Host> TcpServer<H> {
     ///
     /// # Errors
     /// If the listener can't be used.
-    pub async fn run(self, stop: CancellationToken, drain: Duration) -> io::Result<()> {
+    pub async fn run(mut self, stop: CancellationToken, drain: Duration) -> io::Result<()> {
         let listener = TcpListener::from_std(self.listener)?;
         let tasks = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
-                accepted = listener.accept() => accepted,
+                accepted = listener.accept() => accepted.map(|(stream, _)| stream),
+                Some(handed) = self.handed.recv() => TcpStream::from_std(handed),
             };
-            let Ok((stream, _)) = accepted else {
+            let Ok(stream) = accepted else {
                 // Out of descriptors, or a client that gave up: the next one may do better.
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
@@ -315,6 +343,7 @@ impl<H: Host> Connection<H> {
                 member,
                 pending: &mut self.pending,
                 errors: &mut self.errors,
+                tunnels: &self.proxy.tunnels,
             };
             let mut step = self.proxy.step(now, &self.records, &mut self.scratch);
             let asked = ask(asking, &self.proxy.host, &mut step);

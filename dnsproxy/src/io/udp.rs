@@ -112,12 +112,13 @@ impl Outgoing {
 }
 
 impl<H: Host> UdpWorker<H> {
-    /// Opens the listener and the pool in the calling thread's namespace, which must be the gate.
+    /// Opens the listener, at port 53 or another one that rules name, and the pool in the calling thread's
+    /// namespace, which must be the gate.
     ///
     /// # Errors
     /// If a socket can't be made.
-    pub fn open(proxy: Arc<Proxy<H>>) -> io::Result<Self> {
-        let listener = GateUdp::bind(DNS_PORT, RECEIVE_BUFFER, true)?;
+    pub fn open(proxy: Arc<Proxy<H>>, port: u16) -> io::Result<Self> {
+        let listener = GateUdp::bind(port, RECEIVE_BUFFER, true)?;
         Self::with(proxy, (Place::Gate, EVERYWHERE), listener)
     }
 
@@ -341,7 +342,7 @@ impl<H: Host> UdpWorker<H> {
         out: &mut Outgoing,
     ) {
         let origin = match self.place {
-            Place::Gate => origin(datagram),
+            Place::Gate => origin(datagram, self.listener.port()),
             Place::Node => self.origin_on_node(datagram),
         };
         let Some(origin) = origin else {
@@ -353,6 +354,7 @@ impl<H: Host> UdpWorker<H> {
             member,
             pending: &mut self.pending,
             errors: &mut self.errors,
+            tunnels: &self.proxy.tunnels,
         };
         let mut step = self.proxy.step(now, &self.records, &mut out.scratch);
         match ask(asking, &self.proxy.host, &mut step) {
@@ -557,13 +559,13 @@ impl<H: Host> UdpWorker<H> {
     }
 }
 
-/// Whose query it is; `None` for what is no client's.
-fn origin(datagram: &Datagram<'_>) -> Option<Origin> {
+/// Whose query it is that came to a port; `None` for what is no client's.
+fn origin(datagram: &Datagram<'_>, port: u16) -> Option<Origin> {
     let mark = datagram.mark.filter(|mark| mark.kind() == Kind::Client)?;
     Some(Origin {
         endpoint: EndpointId::new(mark.endpoint())?,
         client: datagram.peer,
-        server: SocketAddr::new(datagram.local, DNS_PORT),
+        server: SocketAddr::new(datagram.local, port),
         protocol: L4Protocol::Udp,
     })
 }

@@ -10,6 +10,7 @@ use crate::core::pending::{Member, Pending, Via};
 use crate::core::record::ErrorAnswers;
 use crate::core::release::{Heard, Learned};
 use crate::core::step::{Origin, Reply, Step};
+use crate::core::tunnels::Tunnels;
 
 /// A client's message, and what it meets on its way.
 pub(super) struct Asking<'a> {
@@ -19,6 +20,7 @@ pub(super) struct Asking<'a> {
     pub(super) member: Member,
     pub(super) pending: &'a mut Pending,
     pub(super) errors: &'a mut ErrorAnswers,
+    pub(super) tunnels: &'a Tunnels,
 }
 
 /// What comes of a client's message. The bytes are in [`Step::out`].
@@ -46,6 +48,10 @@ pub(super) fn ask<H: Host>(asking: Asking<'_>, host: &H, step: &mut Step<'_>) ->
         Action::Drop => return Asked::Over(None),
         Action::Reply(reply) => return Asked::Over(Some(reply)),
         Action::Forward(forward) => forward,
+    };
+    let forward = match forward.watch(asking.tunnels, step) {
+        Ok(forward) => forward,
+        Err(reply) => return Asked::Over(Some(reply)),
     };
     let mut rng = rand::rng();
     let via = Via {

@@ -132,8 +132,16 @@ impl Server {
 impl<H: Host> Connection<H> {
     /// Takes a connection in, and begins the one to the server, if it is eager. Whatever can't be is reset.
     pub(super) fn open(proxy: &Arc<Proxy<H>>, client: TcpStream, ends: &Ends) -> Option<Self> {
+        let redirected = meaning(&client);
+        let client = match &redirected {
+            Ok(redirected) => proxy.host.divert(redirected, client)?,
+            Err(_) => client,
+        };
         proxy.counters.count(Count::Accepted);
-        let opened = Self::take_in(proxy, &client);
+        let opened = redirected.and_then(|redirected| {
+            let (server, place) = Self::take_in(proxy, (&client, redirected))?;
+            Ok((redirected, server, place))
+        });
         let (redirected, server, place) = match opened {
             Ok(parts) => parts,
             Err(what) => {
@@ -167,22 +175,9 @@ impl<H: Host> Connection<H> {
 
     fn take_in(
         proxy: &Arc<Proxy<H>>,
-        client: &TcpStream,
-    ) -> Result<(Redirected, Option<Stream>, Place), Count> {
-        let (from, to, near) =
-            GateListener::meaning(client.as_fd()).map_err(|_| Count::Unreachable)?;
-        let endpoint = EndpointId::new(near.endpoint()).ok_or(Count::Unreachable)?;
-        let redirected = Redirected {
-            endpoint,
-            // The leg to the endpoint is the client's: what it begins is egress.
-            direction: match near.kind() {
-                Kind::Client => Direction::Egress,
-                Kind::Upstream => Direction::Ingress,
-            },
-            client: from.0,
-            server: to.0,
-        };
-        let Some(place) = proxy.places.take(endpoint) else {
+        (client, redirected): (&TcpStream, Redirected),
+    ) -> Result<(Option<Stream>, Place), Count> {
+        let Some(place) = proxy.places.take(redirected.endpoint) else {
             proxy.counters.refusal(Refusal::Full);
             tell_refused(proxy, redirected, (Refusal::Full, None, None));
             return Err(Count::Full);
@@ -193,7 +188,7 @@ impl<H: Host> Connection<H> {
             Connect::Lazy => Ok(None),
         };
         let server = server.map_err(|_| Count::Unreachable)?;
-        Ok((redirected, server, place))
+        Ok((server, place))
     }
 
     pub(super) async fn run(mut self) {
@@ -412,6 +407,21 @@ impl<H: Host> Connection<H> {
             }
         }
     }
+}
+
+/// Whose connection it is, from whom and to whom.
+fn meaning(client: &TcpStream) -> Result<Redirected, Count> {
+    let (from, to, near) = GateListener::meaning(client.as_fd()).map_err(|_| Count::Unreachable)?;
+    Ok(Redirected {
+        endpoint: EndpointId::new(near.endpoint()).ok_or(Count::Unreachable)?,
+        // The leg to the endpoint is the client's: what it begins is egress.
+        direction: match near.kind() {
+            Kind::Client => Direction::Egress,
+            Kind::Upstream => Direction::Ingress,
+        },
+        client: from.0,
+        server: to.0,
+    })
 }
 
 fn connect<H: Host>(proxy: &Proxy<H>, redirected: &Redirected) -> io::Result<Stream> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use policy::LabelSet;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::access::{Redirected, Scope};
@@ -23,6 +24,9 @@ pub trait Host: Send + Sync + 'static {
     /// The policy in force, and who the other end of a connection is. `seen` is what was known of its
     /// address before: what was allowed once lives on when a name ends.
     fn scope(&self, redirected: &Redirected, seen: &mut Option<LabelSet>) -> Scope;
+
+    /// Takes a connection over which names are asked, which is another proxy's. Gives back every other.
+    fn divert(&self, redirected: &Redirected, client: TcpStream) -> Option<TcpStream>;
 
     /// Whether an address is an endpoint's on this node.
     fn is_endpoint(&self, address: IpAddr) -> bool;

@@ -258,7 +258,7 @@ impl Run {
                 lifetimes: self.dns.lifetimes(),
                 install_wait: self.dns.install_wait(),
                 dns_refresh: self.dns.refresh(),
-                dns: self.dns.settings(),
+                dns: self.dns.settings(self.audit),
                 instance,
             },
         })?;

@@ -101,7 +101,11 @@ pub(super) fn build(
     let own = (news.clone(), datapath.askers()?);
     let dns =
         DnsThreads::start((gate, keeper), (&learner, setup.dns), own).context("the DNS sockets")?;
-    let own = (news.clone(), setup.http.clone());
+    let names = dns
+        .handover
+        .clone()
+        .context("nobody takes names over TCP")?;
+    let own = (news.clone(), names, setup.http.clone());
     let http =
         HttpThreads::start(gate, &mut datapath, &learner, own).context("the sockets for HTTP")?;
     Ok((datapath, learner, (dns, http), side_link))

@@ -16,7 +16,7 @@ const TOLD_MAX: usize = 20;
 
 pub(super) fn policies(dirs: &[PathBuf]) -> Vec<Finding> {
     let mut loader = policy::Loader::new();
-    let (set, problems) = match read_policies(dirs, &mut loader) {
+    let (set, problems) = match read_policies(dirs, None, &mut loader) {
         Ok(read) => read,
         Err(error) => {
             let help = "make the folder, it may be empty; --policy-dir names another one";

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use clap::{Args, ValueEnum};
 use fqdn::Name;
+use policy::record_type;
 use serde::Deserialize;
 
 /// What is asked, in words.
@@ -182,25 +183,9 @@ fn dns_name(text: &str) -> Result<Name, String> {
 }
 
 fn qtype(text: &str) -> Result<u16, String> {
-    const KNOWN: [(&str, u16); 11] = [
-        ("A", 1),
-        ("NS", 2),
-        ("CNAME", 5),
-        ("SOA", 6),
-        ("PTR", 12),
-        ("MX", 15),
-        ("TXT", 16),
-        ("AAAA", 28),
-        ("SRV", 33),
-        ("SVCB", 64),
-        ("HTTPS", 65),
-    ];
     let upper = text.to_ascii_uppercase();
-    let known = KNOWN.iter().find(|(word, _)| *word == upper);
-    let number = upper.strip_prefix("TYPE").unwrap_or(&upper);
-    known
-        .map(|(_, number)| *number)
-        .or_else(|| number.parse().ok())
+    record_type(&upper)
+        .or_else(|| upper.parse().ok())
         .ok_or_else(|| format!("{text:?} is no type of DNS question"))
 }
 

@@ -176,10 +176,7 @@ impl Said {
     fn of(l7: &L7) -> Self {
         let (dns, http) = match &l7.rules {
             L7Rules::None => (None, None),
-            L7Rules::Dns(names) => {
-                let names = names.texts().map(str::to_owned);
-                (Some(names.collect()), None)
-            }
+            L7Rules::Dns(names) => (Some(names.described().collect()), None),
             L7Rules::Http(rules) => (None, Some(rules.iter().map(Request::of).collect())),
         };
         let names = l7.server_names.iter().map(|name| name.text().to_owned());

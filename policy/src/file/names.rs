@@ -8,10 +8,16 @@ use super::cursor::{At, Known, Report};
 use super::lint;
 use crate::names::NameList;
 use crate::problem::Code;
+use crate::record_type;
 
 const FQDN_ITEM: Known = Known {
     object: "a name selector",
     read: &["matchName", "matchPattern"],
+    refused: &[],
+};
+const DNS_ITEM: Known = Known {
+    object: "a DNS rule",
+    read: &["matchName", "matchPattern", "types"],
     refused: &[],
 };
 
@@ -23,19 +29,26 @@ pub(super) fn read_list(
 ) -> Arc<NameList> {
     let mut places = Vec::with_capacity(items.len());
     let mut texts = Vec::with_capacity(items.len());
+    let mut types = Vec::new();
     for item in items {
-        if let Some(text) = read_item(item, report, everything) {
+        if let Some((text, own)) = read_item(item, report, everything) {
             places.push(item);
             texts.push(text);
+            types.push(own);
         }
     }
-    let list = NameList::new(&texts, everything);
+    let list = NameList::new(&texts, everything).with_types(types);
     lint::warn_of_names(&list, &places, report);
     Arc::new(list)
 }
 
-/// Reads `{matchName}` or `{matchPattern}`: the text, if it is one.
-fn read_item<'a>(at: &At<'a>, report: &mut Report<'_>, everything: Everything) -> Option<&'a str> {
+/// Reads `{matchName}` or `{matchPattern}`: the text, if it is one, and in a DNS rule the types of records
+/// that may be asked for, none for all.
+fn read_item<'a>(
+    at: &At<'a>,
+    report: &mut Report<'_>,
+    everything: Everything,
+) -> Option<(&'a str, Box<[u16]>)> {
     let mut fields = at.fields(report)?;
     let name = fields.take("matchName");
     let pattern = fields.take("matchPattern");
@@ -43,7 +56,15 @@ fn read_item<'a>(at: &At<'a>, report: &mut Report<'_>, everything: Everything) -
         let message = "exactly one of `matchName` and `matchPattern`";
         fields.note_conflict(report, message);
     }
-    fields.finish(report, &FQDN_ITEM);
+    let (known, types) = match everything {
+        Everything::AnyName => (&DNS_ITEM, fields.take_list("types", report)),
+        Everything::PlainNames => (&FQDN_ITEM, None),
+    };
+    fields.finish(report, known);
+    let types = match types {
+        Some(list) => read_types(&list.at, &list.items, report)?,
+        None => Box::default(),
+    };
     let parsed = match (&name, &pattern) {
         (Some(at), None) => at.text(report).map(|text| (at, text, Pattern::exact(text))),
         (None, Some(at)) => at
@@ -53,7 +74,7 @@ fn read_item<'a>(at: &At<'a>, report: &mut Report<'_>, everything: Everything) -
     };
     let (at, text, parsed) = parsed?;
     match parsed {
-        Ok(_) => Some(text),
+        Ok(_) => Some((text, types)),
         Err(error) => {
             let what = if name.is_some() { "name" } else { "pattern" };
             let message = format!("{text:?} is no {what}: {error}");
@@ -61,4 +82,28 @@ fn read_item<'a>(at: &At<'a>, report: &mut Report<'_>, everything: Everything) -
             None
         }
     }
+}
+
+/// Reads `types`. An empty list would allow nothing, where lists of names that are empty limit nothing.
+fn read_types(at: &At<'_>, items: &[At<'_>], report: &mut Report<'_>) -> Option<Box<[u16]>> {
+    if items.is_empty() {
+        let message = "`types` is empty: no question would be allowed".to_owned();
+        let help = "leave it out to allow all types, or leave the name out";
+        report.note_with_help(at, (Code::InvalidValue, message), help);
+        return None;
+    }
+    let mut types = Vec::with_capacity(items.len());
+    for item in items {
+        let text = item.text(report)?;
+        let Some(number) = record_type(text) else {
+            let message = format!("{text:?} is no type of DNS records");
+            let help = "write it in capitals, as A, AAAA, TXT, HTTPS, or by its number, as TYPE65";
+            report.note_with_help(item, (Code::InvalidValue, message), help);
+            return None;
+        };
+        types.push(number);
+    }
+    types.sort_unstable();
+    types.dedup();
+    Some(types.into())
 }

@@ -70,7 +70,9 @@ fn unfed_names<'a>(scope: Scope<'a>, askable: &'a NameLists) -> impl Iterator<It
         .flat_map(|names| names.texts());
     let unfed = names.filter(|text| match text.contains('*') {
         true => askable.is_empty(),
-        false => Name::from_text(text).is_ok_and(|name| askable.first_match(&name).is_none()),
+        false => {
+            Name::from_text(text).is_ok_and(|name| askable.find(&name, teaches_addresses).is_none())
+        }
     });
     unfed.map(move |text| {
         let message = format!(
@@ -83,6 +85,14 @@ fn unfed_names<'a>(scope: Scope<'a>, askable: &'a NameLists) -> impl Iterator<It
              port \"53\"",
         )
     })
+}
+
+/// Whether a name may be asked for something that addresses are learned from.
+fn teaches_addresses(list: &NameList, at: u32) -> bool {
+    // A, AAAA, and SVCB and HTTPS for their hints.
+    [1, 28, 64, 65]
+        .into_iter()
+        .any(|qtype| list.allows(at, qtype))
 }
 
 /// The names that some DNS rule lets be asked of a server that teaches.
@@ -173,7 +183,12 @@ fn opened(scope: Scope<'_>, opener: Scope<'_>) -> Found {
 fn judges(rule: &PortRule) -> bool {
     match rule.l7.as_deref().map(|l7| &l7.rules) {
         Some(L7Rules::Http(rules)) => !rules.contains(&HttpRule::default()),
-        Some(L7Rules::Dns(names)) => !names.texts().any(|text| text.trim_matches('*').is_empty()),
+        Some(L7Rules::Dns(names)) => {
+            let mut texts = (0..).zip(names.texts());
+            !texts.any(|(at, text)| {
+                text.trim_matches('*').is_empty() && names.types_of(at).is_empty()
+            })
+        }
         Some(L7Rules::None) | None => false,
     }
 }

@@ -102,6 +102,12 @@ const NAMES: [&str; 7] = [
     "{matchPattern: '*.org'}",
     "{matchPattern: '*'}",
 ];
+const TYPED: [&str; 4] = [
+    "{matchName: example.com, types: [A]}",
+    "{matchName: www.example.com, types: [AAAA, TXT]}",
+    "{matchPattern: '*.example.com', types: [TYPE1]}",
+    "{matchPattern: '*', types: [AAAA]}",
+];
 const SERVICES: [&str; 4] = [
     "{k8sService: {serviceName: out, namespace: default}}",
     "{k8sService: {serviceName: b}}",
@@ -306,7 +312,11 @@ fn l7(dice: &mut Dice, may_dns: bool) -> String {
         _ => format!(
             "toPorts: [{{ports: [{}], rules: {{dns: [{}]}}}}]",
             dice.some(&DNS_PORTS),
-            dice.some(&NAMES)
+            if dice.one_in(3) {
+                dice.some(&TYPED)
+            } else {
+                dice.some(&NAMES)
+            }
         ),
     }
 }

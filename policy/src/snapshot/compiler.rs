@@ -13,7 +13,7 @@ use super::table::Table;
 use super::{Mode, Snapshot, conflict};
 use crate::cast::NamedPorts;
 use crate::identity::Exhausted;
-use crate::limits::{ENTRIES_MAX, PREFIXES_MAX};
+use crate::limits::{DNS_PORTS_MAX, ENTRIES_MAX, PREFIXES_MAX};
 use crate::problem::{Code, Problem, Severity};
 use crate::rule::{Item, Policy, PolicySet, Rule, RuleOrigin};
 use crate::{Cast, EndpointId, Identities, LocalEndpoint, NameBinding, RuleId};
@@ -137,7 +137,17 @@ impl Compiler {
             .map_err(|Exhausted| vec![refusal("no identity number is left".to_owned())])
             .and_then(|()| self.compile(inputs, &table));
         match result {
-            Ok((endpoints, origins)) => Ok(Snapshot::new(revision, table, endpoints, origins)),
+            Ok((endpoints, origins)) => {
+                let snapshot = Snapshot::new(revision, table, endpoints, origins);
+                let count = snapshot.dns_ports().len();
+                if count > DNS_PORTS_MAX {
+                    snapshot.release(identities);
+                    return Err(vec![refusal(format!(
+                        "`dns` rules name {count} ports beside 53; there is room for {DNS_PORTS_MAX}"
+                    ))]);
+                }
+                Ok(snapshot)
+            }
             Err(problems) => {
                 for identity in &table.acquired {
                     identities.release(*identity);

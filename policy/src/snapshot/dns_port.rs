@@ -8,8 +8,9 @@ use fqdn::Name;
 use super::direction::{DirectionPolicy, Enforcement};
 use super::item::{CompiledItem, L4Key};
 use super::name_cache::NameCache;
+use crate::dns::Question;
 use crate::l4::PortMatch;
-use crate::names::NameLists;
+use crate::names::{NameList, NameLists};
 use crate::rule::{Effect, Peers};
 use crate::{Identity, L4Protocol, RuleId};
 
@@ -39,11 +40,21 @@ pub(super) struct DnsNames {
 }
 
 impl DnsNames {
-    /// The rule by which a name may be asked.
-    pub(super) fn allowing_rule(&self, name: &Name) -> Option<RuleId> {
-        let list = self.names.first_match(name);
-        let rule = list.and_then(|list| self.rules.get(usize::try_from(list).ok()?).copied());
-        rule.or(self.opened_by)
+    /// The rule by which a question may be asked, and how many labels its pattern names; `None` for a whole
+    /// name.
+    pub(super) fn allowing(&self, question: &Question) -> Option<(RuleId, Option<u8>)> {
+        let allows = |list: &NameList, at| list.allows(at, question.qtype);
+        let place = self.names.find(&question.name, allows);
+        let rule = place.and_then(|(list, at)| {
+            let rule = self.rules.get(usize::try_from(list).ok()?).copied()?;
+            Some((rule, self.names.literal_labels((list, at))))
+        });
+        rule.or(self.opened_by.map(|rule| (rule, Some(0))))
+    }
+
+    /// Whether a name may be asked for some type of record.
+    pub(super) fn allows_some_type(&self, name: &Name) -> bool {
+        self.names.first_match(name).is_some()
     }
 
     pub(super) fn is_ancestor_of_some(&self, name: &Name) -> bool {

@@ -5,6 +5,7 @@ use crate::{Cast, Code, Direction, EntryVerdict, Label, LocalEndpoint, Peer, Sou
 
 mod bound;
 mod cases;
+mod dns;
 mod l7;
 mod laws;
 mod oracle;

@@ -1,4 +1,5 @@
 mod answers;
 mod bench;
+mod local;
 mod queries;
 mod table;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use dnsproxy::{Case, DenyResponse, OnTimeout, Settings};
+use dnsproxy::{Case, DenyResponse, Encrypted, OnTimeout, Settings, TunnelMode};
 use fqdn_cache::Lifetimes;
 
 use super::parse_duration;
@@ -48,6 +48,19 @@ pub(super) struct DnsOptions {
     /// Take an answer only if its question has the case of the query's: some servers fold it.
     #[arg(long)]
     dns_strict_case: bool,
+    /// Make each query anew: name in small letters, type, and the flags RD, CD and DO. Whatever else a workload
+    /// writes into it (case, other flags, EDNS options, cookies, signatures) does not leave the node.
+    #[arg(long)]
+    dns_scrub: bool,
+    /// Answer questions for AAAA records that there are none, of every name that may be asked.
+    #[arg(long)]
+    dns_no_aaaa: bool,
+    /// What becomes of names and ports of encrypted DNS, which nobody can judge.
+    #[arg(long, value_enum, default_value = "allow", value_name = "HOW")]
+    encrypted_dns: EncryptedWord,
+    /// What is done where many, long or random names under one pattern look like data.
+    #[arg(long, value_enum, default_value = "report", value_name = "HOW")]
+    dns_tunnels: TunnelWord,
     /// Ask again, in a workload's name, for what it is connected to and what a `matchName` of `toFQDNs` names,
     /// before it ends: a program that looks a name up once can connect again later.
     #[arg(long)]
@@ -69,6 +82,26 @@ enum DenyWord {
     NoData,
     /// Nothing: every resolver waits for seconds.
     Drop,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum EncryptedWord {
+    /// Judged by policy alone.
+    Allow,
+    /// The same, and flows with the names of known resolvers, canary names and port 853 say so.
+    Report,
+    /// Those names don't exist, and port 853 is denied.
+    Block,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TunnelWord {
+    /// Nobody looks.
+    Off,
+    /// Told, once in a minute.
+    Report,
+    /// The same, and names that were not asked before are denied for ten minutes.
+    Enforce,
 }
 
 fn parse_install_wait(text: &str) -> Result<Duration, String> {
@@ -102,8 +135,8 @@ impl DnsOptions {
         self.dns_refresh
     }
 
-    /// What the proxy is told.
-    pub(super) fn settings(&self) -> Settings {
+    /// What the proxy is told; where everything is only audited it blocks nothing.
+    pub(super) fn settings(&self, audit: bool) -> Settings {
         let usual = Settings::default();
         let (udp_wait, tcp_wait, on_timeout) = if self.dns_upstream_timeout.is_zero() {
             (usual.udp_wait, usual.tcp_wait, OnTimeout::Silence)
@@ -125,6 +158,18 @@ impl DnsOptions {
             case: match self.dns_strict_case {
                 true => Case::Strict,
                 false => Case::Any,
+            },
+            scrub: self.dns_scrub,
+            no_aaaa: self.dns_no_aaaa,
+            encrypted: match self.encrypted_dns {
+                EncryptedWord::Allow => Encrypted::Allow,
+                EncryptedWord::Block if !audit => Encrypted::Block,
+                EncryptedWord::Report | EncryptedWord::Block => Encrypted::Report,
+            },
+            tunnels: match self.dns_tunnels {
+                TunnelWord::Off => TunnelMode::Off,
+                TunnelWord::Enforce if !audit => TunnelMode::Enforce,
+                TunnelWord::Report | TunnelWord::Enforce => TunnelMode::Report,
             },
             ..usual
         }
@@ -149,7 +194,7 @@ mod tests {
     }
 
     fn read(words: &[&str]) -> Result<Settings, clap::Error> {
-        options(words).map(|dns| dns.settings())
+        options(words).map(|dns| dns.settings(false))
     }
 
     #[test]
@@ -182,6 +227,26 @@ mod tests {
             assert!(read(&[option, "servfail"]).is_err());
         }
         assert_eq!(read(&[]).unwrap().deny_response, DenyResponse::Auto);
+    }
+
+    #[test]
+    fn ways_round_are_closed_by_option() {
+        let usual = read(&[]).unwrap();
+        assert!(!usual.scrub && !usual.no_aaaa);
+        assert_eq!(usual.encrypted, Encrypted::Allow);
+        assert_eq!(usual.tunnels, TunnelMode::Report);
+        let set = read(&["--dns-scrub", "--dns-no-aaaa"]).unwrap();
+        assert!(set.scrub && set.no_aaaa);
+        let set = read(&["--encrypted-dns", "block", "--dns-tunnels", "enforce"]).unwrap();
+        assert_eq!(set.encrypted, Encrypted::Block);
+        assert_eq!(set.tunnels, TunnelMode::Enforce);
+        let words = ["--encrypted-dns", "block", "--dns-tunnels", "enforce"];
+        let audited = options(&words).unwrap().settings(true);
+        assert_eq!(audited.encrypted, Encrypted::Report);
+        assert_eq!(audited.tunnels, TunnelMode::Report);
+        let set = read(&["--encrypted-dns", "report", "--dns-tunnels", "off"]).unwrap();
+        assert_eq!(set.encrypted, Encrypted::Report);
+        assert_eq!(set.tunnels, TunnelMode::Off);
     }
 
     #[test]

@@ -120,7 +120,7 @@ static TLS: Shape = Shape(&[
     ("privateKey", None),
 ]);
 static SECRET: Shape = Shape(&[("namespace", None), ("name", None)]);
-static RULES: Shape = Shape(&[("http", Some(&HTTP)), ("dns", Some(&NAME))]);
+static RULES: Shape = Shape(&[("http", Some(&HTTP)), ("dns", Some(&DNS))]);
 static HTTP: Shape = Shape(&[
     ("method", None),
     ("path", None),
@@ -134,6 +134,7 @@ static HEADER: Shape = Shape(&[
     ("secret", Some(&SECRET)),
     ("mismatch", None),
 ]);
+static DNS: Shape = Shape(&[("matchName", None), ("matchPattern", None), ("types", None)]);
 static NAME: Shape = Shape(&[("matchName", None), ("matchPattern", None)]);
 
 /// Puts the keys in order, and the comments where the printed form has lines for them.

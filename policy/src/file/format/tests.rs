@@ -70,7 +70,7 @@ fn keys_stand_in_their_order_in_blocks() {
         "kind: CiliumNetworkPolicy
 spec:
     egress:
-      - toPorts: [{rules: {dns: [{matchPattern: \"*\"}]}, ports: [{protocol: UDP, port: \"53\"}]}]
+      - toPorts: [{rules: {dns: [{types: [TXT, A], matchPattern: \"*\"}]}, ports: [{protocol: UDP, port: \"53\"}]}]
         toEndpoints: [{matchLabels: {'k8s:app': \"dns\"}}]
     endpointSelector: {}
     other: 1
@@ -95,6 +95,9 @@ spec:
       rules:
         dns:
         - matchPattern: \"*\"
+          types:
+          - TXT
+          - A
   other: 1
 ",
     );

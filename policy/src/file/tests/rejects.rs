@@ -278,6 +278,10 @@ fn requests_server_names_and_tls() {
         (entry("port: \"0\", protocol: TCP", http), InvalidValue, format!("{at}.ports[0]"), "not \"0\""),
         (entry(any, "rules: {http: [{}], dns: [{matchName: a.b}]}"), Conflict, format!("{at}.rules"), "one entry"),
         (entry("port: \"53\", endPort: 54", dns), Conflict, format!("{at}.ports[0]"), "one by one"),
+        (entry(any, "rules: {dns: [{matchName: a.b, types: []}]}"), InvalidValue, format!("{at}.rules.dns[0].types"), "is empty"),
+        (entry(any, "rules: {dns: [{matchName: a.b, types: [A, aaaa]}]}"), InvalidValue, format!("{at}.rules.dns[0].types[1]"), "no type of DNS"),
+        (entry(any, "rules: {dns: [{matchName: a.b, types: A}]}"), WrongType, format!("{at}.rules.dns[0].types"), "list"),
+        (cnp("egress: [{toFQDNs: [{matchName: a.b, types: [A]}]}]"), UnknownField, "spec.egress[0].toFQDNs[0].types".into(), "matchPattern"),
         (cnp(&l7("ingress", dns)), Conflict, "spec.ingress[0].toPorts[0].rules.dns".into(), "for `egress`"),
         (on("nodeSelector: {}", &l7("ingress", http)), Conflict, "spec.ingress[0].toPorts[0].rules.http".into(), "ingress of nodes"),
         (on("nodeSelector: {}", &l7("egress", http)), Conflict, format!("{at}.rules.http"), "only `dns`"),
@@ -319,6 +323,10 @@ fn requests_server_names_and_tls() {
         entry("port: \"80\", endPort: 90, protocol: TCP", http),
         entry(tcp, &format!("serverNames: [a.b], {http}, {tls}")),
         entry("port: \"5353\"", dns),
+        entry(
+            any,
+            "rules: {dns: [{matchPattern: '*.b', types: [A, AAAA, TYPE65, TXT]}]}",
+        ),
         entry("port: dns, protocol: UDP", dns),
         on("nodeSelector: {}", &l7("egress", dns)),
         on(

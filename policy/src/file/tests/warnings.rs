@@ -93,6 +93,16 @@ fn names_that_match_other_than_meant() {
     }
     let unfed = loads(&cnp("egress: [{toFQDNs: [{matchPattern: '*.b.com'}]}]"));
     assert_eq!(codes(&unfed), [Code::NeverFed, Code::MissesApex]);
+    // A name that may be asked for no address is not fed either.
+    for (types, expected) in [
+        ("TXT", &[Code::NeverFed][..]),
+        ("TXT, AAAA", &[]),
+        ("HTTPS", &[]),
+    ] {
+        let rules = dns(&format!("{{matchName: a.b.com, types: [{types}]}}"));
+        let fed = rules.replace("egress: [", "egress: [{toFQDNs: [{matchName: a.b.com}]}, ");
+        assert_eq!(codes(&loads(&cnp(&fed))), expected, "{types}");
+    }
 }
 
 #[test]

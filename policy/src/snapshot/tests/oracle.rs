@@ -140,15 +140,16 @@ impl World<'_> {
         let port = [53, 53, 53, 54, 80][dice.below(5)];
         let question = Question {
             name: name(dice.of(&ASKED)),
-            qtype: 1,
+            qtype: [1, 1, 28, 16][dice.below(4)],
             qclass: 1,
         };
+        let asked = (&question.name, question.qtype);
         let found =
             self.snapshot
                 .judge_dns(endpoint.id, (server, port).into(), protocol, &question);
         let expected = self
             .reference
-            .may_ask(endpoint, (server, protocol, port), &question.name);
+            .may_ask(endpoint, (server, protocol, port), asked);
         // What is only audited is permitted, and not by a rule.
         let by_rule = found.as_ref().is_ok_and(|permit| !permit.is_audited());
         assert_eq!(

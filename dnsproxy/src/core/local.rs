@@ -1,0 +1,198 @@
+//! Names that the gate answers itself, and those that it knows for ways round it: whoever speaks encrypted
+//! DNS to a resolver is not seen here any more.
+
+use policy::Question;
+
+use super::step::{Encrypted, Settings};
+use crate::question::Rcode;
+use crate::refuse::{Ede, OwnAnswer};
+use crate::words::words;
+
+const TYPE_AAAA: u16 = 28;
+
+words! {
+    /// What is remarkable in a question, whether it is answered here or goes on.
+    pub enum Remark {
+        /// The option says that there are no IPv6 addresses.
+        NoAaaa = "no-aaaa",
+        /// A client asks whether it may use encrypted DNS (or Apple's relay) by itself.
+        Canary = "canary",
+        /// A client asks its resolver for an encrypted one (RFC 9462).
+        Discovery = "resolver-discovery",
+        /// The name of a resolver that speaks encrypted DNS.
+        EncryptedResolver = "encrypted-resolver",
+        /// The name carries what looks like data, or the pattern's names do together.
+        TunnelSuspected = "dns-tunnel-suspected",
+    }
+}
+
+/// Special names of resolvers (RFC 9462 §6.1): never asked of anybody else.
+const DISCOVERY: &[u8] = b"\x08resolver\x04arpa\0";
+
+/// Which answer other than addresses keeps Firefox from DoH, and Apple's devices from their relay.
+const CANARIES: [&[u8]; 3] = [
+    b"\x13use-application-dns\x03net\0",
+    b"\x04mask\x06icloud\x03com\0",
+    b"\x07mask-h2\x06icloud\x03com\0",
+];
+
+/// Public resolvers that speak DoH, DoT or DoQ, and all below them; as of November 2026.
+const RESOLVERS: [&[u8]; 19] = [
+    b"\x03dns\x06google\0",
+    b"\x03dns\x06google\x03com\0",
+    b"\x05dns64\x03dns\x06google\0",
+    b"\x0ecloudflare-dns\x03com\0",
+    b"\x03one\x03one\x03one\x03one\0",
+    b"\x03dns\x05quad9\x03net\0",
+    b"\x04dns9\x05quad9\x03net\0",
+    b"\x05dns10\x05quad9\x03net\0",
+    b"\x05dns11\x05quad9\x03net\0",
+    b"\x03doh\x07opendns\x03com\0",
+    b"\x03dns\x07opendns\x03com\0",
+    b"\x03doh\x0cfamilyshield\x07opendns\x03com\0",
+    b"\x03dns\x07nextdns\x02io\0",
+    b"\x0badguard-dns\x03com\0",
+    b"\x03doh\x0dcleanbrowsing\x03org\0",
+    b"\x03doh\x02sb\0",
+    b"\x07freedns\x08controld\x03com\0",
+    b"\x03dns\x07mullvad\x03net\0",
+    b"\x03dns\x04dns0\x02eu\0",
+];
+
+/// What is answered to a name that is part of a tunnel, where that is closed.
+pub(super) const CLOSED: OwnAnswer = OwnAnswer {
+    rcode: Rcode::NX_DOMAIN,
+    ede: Some(Ede::Filtered),
+};
+
+impl Remark {
+    /// What is remarkable in a question under these options.
+    #[must_use]
+    pub fn of(question: &Question, settings: &Settings) -> Option<Self> {
+        let name = question.name.as_wire();
+        if is_below(name, DISCOVERY) {
+            return Some(Self::Discovery);
+        }
+        if settings.encrypted != Encrypted::Allow {
+            if CANARIES.contains(&name) {
+                return Some(Self::Canary);
+            }
+            if RESOLVERS.iter().any(|resolver| is_below(name, resolver)) {
+                return Some(Self::EncryptedResolver);
+            }
+        }
+        let is_refused = settings.no_aaaa && question.qtype == TYPE_AAAA;
+        is_refused.then_some(Self::NoAaaa)
+    }
+
+    /// What is answered here to a question that policy allows; `None` lets it go on.
+    pub(super) fn answer(self, settings: &Settings) -> Option<OwnAnswer> {
+        let rcode = match self {
+            // Of one name both kinds of address have the same rcode, or resolvers give up.
+            Self::NoAaaa | Self::Discovery => Rcode::NO_ERROR,
+            // Found once the question is allowed; answered only where it is closed.
+            Self::TunnelSuspected => return None,
+            Self::Canary | Self::EncryptedResolver => match settings.encrypted {
+                Encrypted::Block => Rcode::NX_DOMAIN,
+                Encrypted::Allow | Encrypted::Report => return None,
+            },
+        };
+        let ede = Some(Ede::Filtered);
+        Some(OwnAnswer { rcode, ede })
+    }
+}
+
+/// Whether a name is another one or lies below it.
+fn is_below(name: &[u8], other: &[u8]) -> bool {
+    let mut rest = name;
+    loop {
+        if rest == other {
+            return true;
+        }
+        let Some(len) = rest.first().filter(|len| **len > 0) else {
+            return false;
+        };
+        rest = rest.get(1 + usize::from(*len)..).unwrap_or(&[]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fqdn::Name;
+
+    fn remark(name: &str, qtype: u16, settings: &Settings) -> Option<Remark> {
+        let question = Question {
+            name: Name::from_text(name).unwrap(),
+            qtype,
+            qclass: 1,
+        };
+        Remark::of(&question, settings)
+    }
+
+    #[test]
+    fn names_are_known_by_whole_labels() {
+        let block = Settings {
+            encrypted: Encrypted::Block,
+            ..Settings::default()
+        };
+        for (name, expected) in [
+            ("_dns.resolver.arpa", Some(Remark::Discovery)),
+            ("resolver.arpa", Some(Remark::Discovery)),
+            ("xresolver.arpa", None),
+            ("use-application-dns.net", Some(Remark::Canary)),
+            ("www.use-application-dns.net", None),
+            ("mask-h2.icloud.com", Some(Remark::Canary)),
+            ("mask.icloud.com", Some(Remark::Canary)),
+            ("icloud.com", None),
+            ("dns.google", Some(Remark::EncryptedResolver)),
+            ("8888.dns.google", Some(Remark::EncryptedResolver)),
+            ("google", None),
+            ("one.one.one.one", Some(Remark::EncryptedResolver)),
+            (
+                "mozilla.cloudflare-dns.com",
+                Some(Remark::EncryptedResolver),
+            ),
+            ("dns.quad9.net", Some(Remark::EncryptedResolver)),
+            ("example.com", None),
+            (".", None),
+        ] {
+            assert_eq!(remark(name, 1, &block), expected, "{name}");
+        }
+        let usual = Settings::default();
+        assert_eq!(remark("dns.google", 1, &usual), None);
+        assert_eq!(remark("mask.icloud.com", 1, &usual), None);
+        assert_eq!(
+            remark("_dns.resolver.arpa", 64, &usual),
+            Some(Remark::Discovery)
+        );
+        assert_eq!(remark("example.com", 28, &usual), None);
+    }
+
+    #[test]
+    fn every_known_name_is_one() {
+        for wire in CANARIES.iter().chain(&RESOLVERS).chain([&DISCOVERY]) {
+            let (name, octets) = Name::from_wire(wire).unwrap();
+            assert_eq!((name.as_wire(), octets), (*wire, wire.len()));
+        }
+    }
+
+    #[test]
+    fn what_is_reported_goes_on_and_what_is_blocked_is_answered() {
+        let of = |encrypted, no_aaaa| Settings {
+            encrypted,
+            no_aaaa,
+            ..Settings::default()
+        };
+        let rcode = |remark: Remark, settings: &Settings| Some(remark.answer(settings)?.rcode);
+        let (block, report) = (of(Encrypted::Block, true), of(Encrypted::Report, true));
+        for remark in [Remark::Canary, Remark::EncryptedResolver] {
+            assert_eq!(rcode(remark, &block), Some(Rcode::NX_DOMAIN));
+            assert_eq!(rcode(remark, &report), None);
+        }
+        assert_eq!(rcode(Remark::NoAaaa, &report), Some(Rcode::NO_ERROR));
+        assert_eq!(rcode(Remark::Discovery, &report), Some(Rcode::NO_ERROR));
+        assert_eq!(remark("example.com", 28, &report), Some(Remark::NoAaaa));
+        assert_eq!(remark("example.com", 1, &report), None);
+    }
+}

@@ -1,0 +1,191 @@
+//! Names under a pattern that look like data. A pattern is a channel: whoever may ask for `*.example.com`
+//! can say something to the server of `example.com` with each name. It can't be closed, only be seen: by many
+//! new names, many octets of name, or names of random letters. Caches and antivirus programs look alike, and a
+//! slow tunnel passes; only whole names (`matchName`) with scrubbed queries carry nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use policy::{DnsPermit, EndpointId};
+
+use crate::limits::{
+    TUNNEL_CLOSED, TUNNEL_NAMES_MAX, TUNNEL_OCTETS_MAX, TUNNEL_WATCHED_MAX, TUNNEL_WINDOW,
+};
+
+/// From how many names on their letters are looked at.
+const RANDOM_NAMES_MIN: u32 = 50;
+/// Bits that a letter of such a label carries, on average; words carry about 3.
+const RANDOM_BITS_MIN: f32 = 3.8;
+/// Labels that stand for the owner of a name where a pattern names fewer.
+const OWNER_LABELS: usize = 2;
+
+/// What is done about names that look like data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TunnelMode {
+    /// Nobody looks.
+    Off,
+    /// They are told.
+    Report,
+    /// They are told, and names that weren't asked before are denied for a while.
+    Enforce,
+}
+
+/// What is seen in a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing.
+    Usual,
+    /// With it there are too many; said once in a window.
+    Suspected,
+    /// The endpoint's new names under the pattern are closed.
+    Closed,
+    /// Too much is watched already: nobody looks at this one.
+    Unwatched,
+}
+
+/// The names of all endpoints in their last minute, by what their patterns name.
+#[derive(Debug, Default)]
+pub struct Tunnels {
+    /// By a hash of endpoint and suffix; that two have the same is less likely than a false alarm.
+    windows: Mutex<HashMap<u64, Window>>,
+    hasher: RandomState,
+}
+
+/// A minute, from its first name on.
+#[derive(Debug)]
+struct Window {
+    began: Instant,
+    /// Hashes of what stands before the suffix.
+    names: HashSet<u64>,
+    octets: usize,
+    labels: u32,
+    /// The sum of the bits per letter, over the labels of each name once.
+    bits: f32,
+    is_suspected: bool,
+    closed_until: Option<Instant>,
+}
+
+impl Tunnels {
+    /// Looks at an allowed question. One for a whole name that a rule names is never suspected.
+    pub fn look(&self, permit: &DnsPermit, mode: TunnelMode, now: Instant) -> Seen {
+        let Some(literal) = permit.literal_labels() else {
+            return Seen::Usual;
+        };
+        let name = permit.question().name.as_wire();
+        let kept = usize::from(literal).max(OWNER_LABELS);
+        self.look_at((permit.endpoint(), name, kept), mode, now)
+    }
+
+    fn look_at(
+        &self,
+        (endpoint, name, kept): (EndpointId, &[u8], usize),
+        mode: TunnelMode,
+        now: Instant,
+    ) -> Seen {
+        let Some((front, suffix)) = split(name, kept).filter(|_| mode != TunnelMode::Off) else {
+            return Seen::Usual;
+        };
+        let key = self.hasher.hash_one((endpoint, suffix));
+        let hash = self.hasher.hash_one(front);
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        if windows.len() >= TUNNEL_WATCHED_MAX && !windows.contains_key(&key) {
+            windows.retain(|_, window| !window.is_over(now));
+            if windows.len() >= TUNNEL_WATCHED_MAX {
+                return Seen::Unwatched;
+            }
+        }
+        let window = windows.entry(key).or_insert_with(|| Window::new(now));
+        if window.is_over(now) {
+            *window = Window::new(now);
+        }
+        window.look(front, hash, (mode, now))
+    }
+}
+
+impl Window {
+    fn new(now: Instant) -> Self {
+        Self {
+            began: now,
+            names: HashSet::new(),
+            octets: 0,
+            labels: 0,
+            bits: 0.0,
+            is_suspected: false,
+            closed_until: None,
+        }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        match self.closed_until {
+            Some(until) => now >= until,
+            None => now.saturating_duration_since(self.began) >= TUNNEL_WINDOW,
+        }
+    }
+
+    fn look(&mut self, front: &[u8], hash: u64, (mode, now): (TunnelMode, Instant)) -> Seen {
+        if self.is_suspected {
+            let is_closed = self.closed_until.is_some() && !self.names.contains(&hash);
+            return if is_closed { Seen::Closed } else { Seen::Usual };
+        }
+        self.octets += front.len();
+        if self.names.insert(hash) {
+            for label in labels(front) {
+                self.labels += 1;
+                self.bits += bits_per_letter(label);
+            }
+        }
+        let count = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+        #[expect(clippy::cast_precision_loss, reason = "some hundred labels")]
+        let is_random =
+            count > RANDOM_NAMES_MIN && self.bits > RANDOM_BITS_MIN * self.labels as f32;
+        let is_much = self.names.len() > TUNNEL_NAMES_MAX || self.octets > TUNNEL_OCTETS_MAX;
+        if !(is_much || is_random) {
+            return Seen::Usual;
+        }
+        self.is_suspected = true;
+        if mode == TunnelMode::Enforce {
+            self.closed_until = Some(now + TUNNEL_CLOSED);
+        }
+        Seen::Suspected
+    }
+}
+
+/// What stands before the last labels of a name, and those; `None` if there is nothing before them.
+fn split(name: &[u8], kept: usize) -> Option<(&[u8], &[u8])> {
+    let dropped = labels(name).count().checked_sub(kept).filter(|n| *n > 0)?;
+    let octets: usize = labels(name)
+        .take(dropped)
+        .map(|label| 1 + label.len())
+        .sum();
+    name.split_at_checked(octets)
+}
+
+/// The labels of a wire name, or of its front.
+fn labels(mut name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (len, rest) = name.split_first().filter(|(len, _)| **len > 0)?;
+        let (label, rest) = rest.split_at_checked(usize::from(*len))?;
+        name = rest;
+        Some(label)
+    })
+}
+
+/// How many bits a letter of a label carries, by how often each occurs in it (Shannon's entropy).
+#[expect(clippy::cast_precision_loss, reason = "63 letters at most")]
+fn bits_per_letter(label: &[u8]) -> f32 {
+    let mut counts = [0_u8; 256];
+    for octet in label {
+        if let Some(count) = counts.get_mut(usize::from(*octet)) {
+            *count = count.saturating_add(1);
+        }
+    }
+    let all = label.len() as f32;
+    let shares = counts.iter().filter(|count| **count > 0);
+    let shares = shares.map(|count| f32::from(*count) / all);
+    shares.map(|share| -share * share.log2()).sum()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+use std::time::Duration;
+
+use fqdn::Name;
+
+use super::*;
+
+/// A clock of its own, and one endpoint unless said.
+struct Desk {
+    tunnels: Tunnels,
+    now: Instant,
+    mode: TunnelMode,
+}
+
+impl Desk {
+    #[expect(clippy::disallowed_methods, reason = "where a test's clock begins")]
+    fn new(mode: TunnelMode) -> Self {
+        let now = Instant::now();
+        Self {
+            tunnels: Tunnels::default(),
+            now,
+            mode,
+        }
+    }
+
+    fn ask_as(&self, endpoint: u32, name: &str, kept: usize) -> Seen {
+        let name = Name::from_text(name).unwrap();
+        let asked = (EndpointId::new(endpoint).unwrap(), name.as_wire(), kept);
+        self.tunnels.look_at(asked, self.mode, self.now)
+    }
+
+    fn ask(&self, name: &str) -> Seen {
+        self.ask_as(1, name, 2)
+    }
+
+    /// How many of these are asked until one is suspected.
+    fn until(&self, mut names: impl Iterator<Item = String>) -> Option<usize> {
+        names.position(|name| self.ask(&name) == Seen::Suspected)
+    }
+}
+
+fn numbered() -> impl Iterator<Item = String> {
+    (0..1_000).map(|n| format!("n{n}.example.com"))
+}
+
+#[test]
+fn many_names_of_a_minute_are_told_once() {
+    let mut desk = Desk::new(TunnelMode::Report);
+    // The same names again are none.
+    assert_eq!(desk.until(numbered().take(TUNNEL_NAMES_MAX)), None);
+    assert_eq!(desk.until(numbered().take(TUNNEL_NAMES_MAX)), None);
+    assert_eq!(desk.ask("one-more.example.com"), Seen::Suspected);
+    assert_eq!(desk.until(numbered()), None);
+    // Another endpoint, another owner, and the owner itself.
+    for (endpoint, name) in [(2, "x.example.com"), (1, "x.other.com"), (1, "example.com")] {
+        assert_eq!(desk.ask_as(endpoint, name, 2), Seen::Usual);
+    }
+    desk.now += TUNNEL_WINDOW;
+    assert_eq!(desk.until(numbered()), Some(TUNNEL_NAMES_MAX));
+}
+
+#[test]
+fn many_octets_are_told_and_so_are_random_letters() {
+    let desk = Desk::new(TunnelMode::Report);
+    let long = "long-words-and-more-words-and-more-words-and-more-words-and-mor";
+    let long = |n: usize| {
+        format!(
+            "{long}.{long}.{long}.{}.example.com",
+            "abc".repeat(n % 10 + 1)
+        )
+    };
+    let asked = desk.until((0..1_000).map(long)).unwrap();
+    assert!((90..120).contains(&asked), "{asked}");
+
+    let desk = Desk::new(TunnelMode::Report);
+    let letters = "abcdefghijklmnopqrstuvwxyz234567";
+    let random = |n: usize| {
+        let turned = letters
+            .chars()
+            .cycle()
+            .skip(n % 32)
+            .step_by(1 + 2 * (n / 32));
+        format!("{}.example.com", turned.take(32).collect::<String>())
+    };
+    assert_eq!(
+        desk.until((0..200).map(random)),
+        Some(RANDOM_NAMES_MIN as usize)
+    );
+    let desk = Desk::new(TunnelMode::Report);
+    assert_eq!(
+        desk.until((0..200).map(|n| format!("images-{n}.cdn.example.com"))),
+        None
+    );
+}
+
+#[test]
+fn what_is_enforced_closes_new_names_for_ten_minutes() {
+    let mut desk = Desk::new(TunnelMode::Enforce);
+    assert_eq!(desk.until(numbered()), Some(TUNNEL_NAMES_MAX));
+    assert_eq!(desk.ask("n7.example.com"), Seen::Usual);
+    assert_eq!(desk.ask("new.example.com"), Seen::Closed);
+    desk.now += TUNNEL_CLOSED - Duration::from_millis(1);
+    assert_eq!(desk.ask("new.example.com"), Seen::Closed);
+    assert_eq!(desk.ask_as(2, "new.example.com", 2), Seen::Usual);
+    desk.now += Duration::from_millis(1);
+    assert_eq!(desk.ask("new.example.com"), Seen::Usual);
+    desk.mode = TunnelMode::Off;
+    assert_eq!(desk.until(numbered()), None);
+}
+
+#[test]
+fn so_much_is_watched_and_no_more() {
+    let mut desk = Desk::new(TunnelMode::Report);
+    for n in 0..TUNNEL_WATCHED_MAX {
+        assert_eq!(desk.ask(&format!("x.n{n}.com")), Seen::Usual);
+    }
+    assert_eq!(desk.ask("x.more.com"), Seen::Unwatched);
+    assert_eq!(desk.ask("y.n1.com"), Seen::Usual);
+    desk.now += TUNNEL_WINDOW;
+    assert_eq!(desk.ask("x.more.com"), Seen::Usual);
+}
