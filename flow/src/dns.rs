@@ -67,7 +67,7 @@ impl Dns {
 }
 
 /// The type of a DNS question or record.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum RecordType {
     /// By number; written with IANA's mnemonic, `TYPE65280` where there is none.
     Number(u16),

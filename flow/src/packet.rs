@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use crate::summary::icmp;
+
 /// The link layer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ethernet {
@@ -134,6 +136,18 @@ impl L4 {
             } => Some((source_port, destination_port)),
             Self::Icmpv4 { .. } | Self::Icmpv6 { .. } => None,
         }
+    }
+
+    /// Type and code of an ICMP message in words: `EchoRequest`, `DestinationUnreachable(Port)`.
+    #[must_use]
+    pub fn icmp_text(self) -> Option<String> {
+        let text = match self {
+            Self::Icmpv4 { kind, code } => icmp::v4(kind, code),
+            Self::Icmpv6 { kind, code } => icmp::v6(kind, code),
+            Self::Tcp { .. } | Self::Udp { .. } | Self::Sctp { .. } => return None,
+        };
+        // Behind the protocol's own name.
+        text.split_once(' ').map(|(_, text)| text.to_owned())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The words in the brackets of a printed line. The server writes them, every printer only echoes.
 
-mod icmp;
+pub(crate) mod icmp;
 
 use std::fmt::{Display, Write};
 use std::net::IpAddr;

@@ -8,17 +8,20 @@ mod endpoint;
 mod fqdn;
 mod hold;
 mod identity;
+mod lines;
 mod man;
 mod manager;
 mod map;
+mod metrics;
 mod observe;
 mod policy;
+mod report;
 mod run;
 mod status;
+mod top;
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -62,9 +65,12 @@ enum Command {
     Identity(identity::Identity),
     #[command(subcommand)]
     Map(map::Map),
+    Metrics(metrics::Metrics),
     Observe(observe::Observe),
     #[command(subcommand)]
     Policy(policy::Policy),
+    Report(report::Report),
+    Top(top::Top),
     Doctor(doctor::Doctor),
     Detach(detach::Detach),
     Hold(hold::Hold),
@@ -150,8 +156,11 @@ impl Namegate {
             Command::Fqdn(fqdn) => fqdn.run(),
             Command::Identity(identity) => identity.run(),
             Command::Map(map) => map.run(),
+            Command::Metrics(metrics) => metrics.run(),
             Command::Observe(observe) => observe.run(),
             Command::Policy(policy) => policy.run(),
+            Command::Report(report) => report.run(),
+            Command::Top(top) => top.run(),
             Command::Doctor(doctor) => doctor.run(),
             Command::Detach(detach) => detach.run(),
             Command::Hold(hold) => hold.run(),
@@ -184,14 +193,6 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// What a command reads: a file, or standard input for `-`.
-fn open_input(path: &Path) -> io::Result<Box<dyn BufRead>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(io::stdin().lock()));
-    }
-    Ok(Box::new(BufReader::new(File::open(path)?)))
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -212,7 +213,10 @@ mod tests {
             (&["identity", "list"], "keeps its number"),
             (&["map", "get"], "strongest verdict"),
             (&["map", "events"], "since its start"),
+            (&["metrics"], "--metrics-addr"),
             (&["doctor"], "It changes nothing"),
+            (&["report"], "one HTML page"),
+            (&["top"], "live"),
             (&["detach"], "pins"),
         ] {
             let mut at = &mut command;

@@ -17,3 +17,10 @@ pub const AGENT_EVENTS_MAX: usize = 1024;
 
 /// Flows that wait to be written to a file; more are lost, counted, and told in the file.
 pub const SINK_FLOWS_MAX: usize = 65_536;
+
+/// Series of one metric of flows; what is beyond is counted in a series whose labels all say `other`, and
+/// counted as such.
+pub const SERIES_MAX: usize = 2_000;
+
+/// Scrapers at once; one more is told so with 503, and counted.
+pub const SCRAPERS_MAX: usize = 16;

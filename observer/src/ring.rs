@@ -1,6 +1,7 @@
 //! The last flows, for readers of different speed, in threads and in tasks.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,8 @@ pub struct SharedRing {
     threads: Condvar,
     tasks: Notify,
     since: Instant,
+    /// Flows that readers missed.
+    overtaken: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -74,6 +77,7 @@ impl SharedRing {
             threads: Condvar::new(),
             tasks: Notify::new(),
             since: now,
+            overtaken: AtomicU64::new(0),
         }
     }
 
@@ -118,7 +122,9 @@ impl SharedRing {
     /// What is behind a cursor.
     #[must_use]
     pub fn read_from(&self, cursor: Cursor) -> Batch {
-        self.state().ring.read_from(cursor, BATCH_MAX)
+        let batch = self.state().ring.read_from(cursor, BATCH_MAX);
+        self.overtaken.fetch_add(batch.lost, Ordering::Relaxed);
+        batch
     }
 
     /// What came behind a cursor; the thread waits for it up to `wait`.
@@ -129,7 +135,9 @@ impl SharedRing {
             .threads
             .wait_timeout_while(self.state(), wait, nothing_new)
             .unwrap_or_else(PoisonError::into_inner);
-        state.ring.read_from(cursor, BATCH_MAX)
+        let batch = state.ring.read_from(cursor, BATCH_MAX);
+        self.overtaken.fetch_add(batch.lost, Ordering::Relaxed);
+        batch
     }
 
     /// What came behind a cursor; the task waits for it up to `wait`.
@@ -150,6 +158,12 @@ impl SharedRing {
     #[must_use]
     pub fn seen(&self) -> u64 {
         self.state().ring.seen()
+    }
+
+    /// How many flows readers missed since they were slow, all readers together.
+    #[must_use]
+    pub fn overtaken(&self) -> u64 {
+        self.overtaken.load(Ordering::Relaxed)
     }
 
     /// What it holds, and has held.

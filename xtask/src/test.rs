@@ -11,7 +11,7 @@ use crate::command::{self, output, which};
 use crate::debian;
 
 /// Programs that the tests start, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 22] = [
+const PROGRAMS: [(&str, &str); 24] = [
     ("dig", "bind9-dnsutils"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
@@ -34,6 +34,8 @@ const PROGRAMS: [(&str, &str); 22] = [
     ("wrk", "wrk"),
     ("h2load", "nghttp2-client"),
     ("protoc", "protobuf-compiler"),
+    ("promtool", "prometheus"),
+    ("script", "bsdutils"),
 ];
 
 /// Files that programs of tests are made with, and the packages that have them.

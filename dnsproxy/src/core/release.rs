@@ -36,6 +36,10 @@ pub struct Arrived<'a> {
 /// What became of a message from upstream.
 #[derive(Debug)]
 #[must_use = "a reply must be sent, a lesson must be learned"]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, on the stack: a box would be an allocation for each answer"
+)]
 pub enum Heard<'a> {
     /// It is no answer of ours; counted, and the exchange, if any, waits on.
     Ignored(Reject),

@@ -1,12 +1,12 @@
 //! Names of ICMP types and codes, as Hubble's packet library spells them.
 
 /// `ICMPv4 EchoRequest`, `ICMPv4 DestinationUnreachable(Port)`.
-pub(super) fn v4(kind: u8, code: u8) -> String {
+pub(crate) fn v4(kind: u8, code: u8) -> String {
     text("ICMPv4", (kind, code), v4_names(kind))
 }
 
 /// `ICMPv6 EchoRequest`, `ICMPv6 TimeExceeded(HopLimitExceeded)`.
-pub(super) fn v6(kind: u8, code: u8) -> String {
+pub(crate) fn v6(kind: u8, code: u8) -> String {
     text("ICMPv6", (kind, code), v6_names(kind))
 }
 

@@ -63,13 +63,14 @@ const IMPURE: [&str; 12] = [
 ];
 
 /// The beginning of an outside crate's name, who may use it, and who may in tests only.
-const ROOMS: [(&str, &[&str], &[&str]); 7] = [
+const ROOMS: [(&str, &[&str], &[&str]); 8] = [
     ("hickory", &[], &["dnsproxy", "namegate-bench"]),
     ("aya", &["bpf-redirect"], &["namegate-tests"]),
     ("libc", &["transport", "bpf-redirect"], &[]),
     ("rtnetlink", &["transport"], &[]),
     ("h2", &["httpproxy"], &[]),
     ("rustls", &["httpproxy"], &[]),
+    ("prometheus", &["observer", "namegate"], &[]),
     ("tonic", &["observer", "xtask"], &["namegate-tests"]),
 ];
 

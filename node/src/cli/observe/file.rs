@@ -8,12 +8,12 @@ use flow::limits::LINE_OCTETS_MAX;
 use flow::{Line, Query};
 
 use super::sink::Sink;
-use crate::cli::open_input;
+use crate::cli::lines;
 
 /// Shows what is wanted of a file's lines. Those that are no events are told and left out.
 pub(super) fn read(path: &Path, query: Query, sink: &mut Sink) -> anyhow::Result<()> {
     let named = |error: io::Error| anyhow::anyhow!("{}: {error}", path.display());
-    let mut input = open_input(path).map_err(named)?;
+    let mut input = lines::open(path).map_err(named)?;
     let mut choice = Choice::new(query);
     let limit = u64::try_from(LINE_OCTETS_MAX + 1).unwrap_or(u64::MAX);
     let mut text = Vec::new();

@@ -1,12 +1,13 @@
 //! `namegate policy learn`.
 
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::cli::{Which, open_input, print};
+use crate::cli::lines::{self, TooLong};
+use crate::cli::{Which, print};
 use crate::control::{self, Command, stream};
 use crate::exit::{Exit, USAGE};
 use crate::suggest::limits::LINE_BYTES_MAX;
@@ -75,7 +76,7 @@ impl Learn {
         match &self.from {
             Some(path) => {
                 let failed = |error| Exit::with(USAGE, format_args!("{}: {error}", path.display()));
-                let mut input = open_input(path).map_err(failed)?;
+                let mut input = lines::open(path).map_err(failed)?;
                 reading.read_all(&mut input).map_err(failed)?;
             }
             None => self.read_live(&mut reading)?,
@@ -148,24 +149,13 @@ impl Reading {
     }
 
     fn read_all(&mut self, input: &mut dyn BufRead) -> io::Result<()> {
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let limit = u64::try_from(LINE_BYTES_MAX + 2).unwrap_or(u64::MAX);
-            if (&mut *input).take(limit).read_until(b'\n', &mut line)? == 0 {
-                return Ok(());
-            }
-            let text = line.strip_suffix(b"\n").unwrap_or(&line);
-            if text.len() > LINE_BYTES_MAX {
-                if !line.ends_with(b"\n") {
-                    skip_line(input)?;
-                }
+        lines::each(input, |line| match line {
+            Ok(line) => self.take(line),
+            Err(TooLong) => {
                 self.line += 1;
                 self.refuse(&format_args!("longer than {LINE_BYTES_MAX} bytes"));
-                continue;
             }
-            self.take(text);
-        }
+        })
     }
 
     fn take(&mut self, line: &[u8]) {
@@ -227,22 +217,6 @@ impl Reading {
             .iter()
             .map(|line| format!("namegate: {line}\n"))
             .collect()
-    }
-}
-
-/// Reads on to the end of a line without keeping it.
-fn skip_line(input: &mut dyn BufRead) -> io::Result<()> {
-    loop {
-        let there = input.fill_buf()?;
-        if there.is_empty() {
-            return Ok(());
-        }
-        let end = there.iter().position(|byte| *byte == b'\n');
-        let length = end.map_or(there.len(), |at| at + 1);
-        input.consume(length);
-        if end.is_some() {
-            return Ok(());
-        }
     }
 }
 
