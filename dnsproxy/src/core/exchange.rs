@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use policy::{Denial, DenyAnswer, DnsPermit, EndpointId, L4Protocol, Question};
+use smallvec::SmallVec;
 
 use super::gates::{Message, Query, Refusal};
 use super::learn::NotInstalled;
@@ -68,6 +69,9 @@ pub struct Upstream {
     pub key: Key,
 }
 
+/// A question that is no longer costs no allocation: a name, type and class.
+const QUESTION_INLINE_OCTETS: usize = 52;
+
 /// A query that waits for its answer, or whose answer is held.
 #[derive(Debug)]
 pub struct Held {
@@ -75,7 +79,7 @@ pub struct Held {
     client_id: u16,
     flags: Flags,
     /// The question as the client wrote it, with type and class.
-    question: Box<[u8]>,
+    question: SmallVec<[u8; QUESTION_INLINE_OCTETS]>,
     /// What an answer of ours needs of the query's OPT, and the size that the client takes.
     opt: Option<(DnssecOk, u16)>,
 }
@@ -222,7 +226,7 @@ impl Forward<'_> {
         Held {
             client_id: self.message.id,
             flags: self.message.flags,
-            question: self.message.repeated().question.into(),
+            question: SmallVec::from_slice(self.message.repeated().question),
             opt: self.message.opt.map(|opt| (opt.dnssec_ok, opt.size)),
             record: self.record,
         }
