@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use fqdn::Name;
+use smallvec::SmallVec;
 
 use crate::limits::{
     ADDRESSES_PER_ANSWER_MAX, ALIASES_PER_ANSWER_MAX, CHAIN_NAMES_MAX, RECORD_TYPES_TOLD_MAX,
@@ -131,6 +132,11 @@ pub struct LearnedAddr {
     pub ttl_secs: u32,
 }
 
+/// The addresses of an answer; a few cost no allocation.
+pub type Addresses = SmallVec<[LearnedAddr; 4]>;
+/// The types of an answer's records; a few cost no allocation.
+pub type RecordTypes = SmallVec<[u16; 8]>;
+
 /// What an answer says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -139,11 +145,11 @@ pub struct Answer {
     /// TC=1: what it has counts all the same, since some stubs use it.
     pub is_truncated: bool,
     /// The addresses of the question's name, each once; empty unless the rcode is NOERROR.
-    pub addresses: Vec<LearnedAddr>,
+    pub addresses: Addresses,
     /// The names that the chain of CNAMEs and DNAMEs adds, in its order.
     pub aliases: Vec<Name>,
     /// The type of each answer record, in its order, as far as they are told.
-    pub record_types: Vec<u16>,
+    pub record_types: RecordTypes,
     /// The least TTL among A, AAAA and CNAME records; `None` without one.
     pub ttl_secs: Option<u32>,
 }
@@ -154,9 +160,9 @@ impl Answer {
         Self {
             rcode,
             is_truncated: false,
-            addresses: Vec::new(),
+            addresses: Addresses::new_const(),
             aliases: Vec::new(),
-            record_types: Vec::new(),
+            record_types: RecordTypes::new_const(),
             ttl_secs: None,
         }
     }
@@ -204,7 +210,7 @@ struct Section<'a> {
 struct Survey {
     aliases: Vec<Alias>,
     has_addresses: bool,
-    record_types: Vec<u16>,
+    record_types: RecordTypes,
     ttl_secs: Option<u32>,
 }
 
@@ -240,7 +246,7 @@ impl Section<'_> {
         let mut survey = Survey {
             aliases: Vec::new(),
             has_addresses: false,
-            record_types: Vec::with_capacity(usize::from(self.count.min(16))),
+            record_types: RecordTypes::new(),
             ttl_secs: None,
         };
         self.for_each(|owner, record| {
@@ -262,8 +268,8 @@ impl Section<'_> {
     }
 
     /// The addresses whose owner is on the chain, each once with its smallest TTL.
-    fn addresses(&self, name: &[u8], chain: &[Link]) -> Result<Vec<LearnedAddr>, Invalid> {
-        let mut addresses = Vec::with_capacity(usize::from(self.count.min(16)));
+    fn addresses(&self, name: &[u8], chain: &[Link]) -> Result<Addresses, Invalid> {
+        let mut addresses = Addresses::new();
         self.for_each(|owner, record| {
             let (Some(ip), Some(bound)) = (address(record), bound_of(owner.as_wire(), name, chain))
             else {
@@ -385,7 +391,7 @@ fn address(record: &Record<'_>) -> Option<IpAddr> {
 }
 
 /// Leaves each address once, with its smallest TTL (RFC 2181 §5.2), in the answer's order.
-fn each_once(addresses: Vec<LearnedAddr>) -> Vec<LearnedAddr> {
+fn each_once(addresses: Addresses) -> Addresses {
     const FEW: usize = 16;
     let is_new = |(at, learned): (usize, &LearnedAddr)| {
         let mut before = addresses.iter().take(at);

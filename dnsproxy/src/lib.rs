@@ -20,7 +20,10 @@ mod testing;
 mod walk;
 mod words;
 
-pub use answer::{Answer, Invalid, LearnedAddr, Matched, Reject, Sent, matches, read_answer};
+pub use answer::{
+    Addresses, Answer, Invalid, LearnedAddr, Matched, RecordTypes, Reject, Sent, matches,
+    read_answer,
+};
 pub use core::exchange::{Action, Exchange, Forward, Held, Upstream};
 pub use core::gates::{GateReason, Message, Opt, Query, Refusal, gate_query};
 pub use core::learn::{Learn, Lesson, NotInstalled};

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use smallvec::{SmallVec, smallvec};
+
 /// The longest name on the wire, with length bytes and the root byte (RFC 1035 §3.1).
 pub const NAME_OCTETS_MAX: usize = 255;
 /// The longest label (RFC 1035 §3.1).
@@ -12,7 +14,10 @@ pub const LABEL_OCTETS_MAX: usize = 63;
 /// Equality is byte equality. Any octet is legal in a label (RFC 2181 §11); octets from 0x80 up are
 /// kept and compared exactly (RFC 4343).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Name(Box<[u8]>);
+pub struct Name(SmallVec<[u8; INLINE_OCTETS]>);
+
+/// A name that is no longer costs no allocation: those of services in clusters are not, and few others.
+const INLINE_OCTETS: usize = 48;
 
 /// Why bytes or text are not a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +38,7 @@ impl Name {
     /// The root name.
     #[must_use]
     pub fn root() -> Self {
-        Self(Box::new([0]))
+        Self(smallvec![0])
     }
 
     /// Reads an uncompressed name at the start of `bytes`; also gives its length on the wire.
@@ -44,7 +49,7 @@ impl Name {
         let mut buf = [0u8; NAME_OCTETS_MAX];
         let len = Self::read_wire(bytes, &mut buf)?;
         let wire = buf.get(..len).ok_or(NameError::TooLong)?;
-        Ok((Self(wire.into()), len))
+        Ok((Self(SmallVec::from_slice(wire)), len))
     }
 
     /// Copies the lower-cased wire form into `buf` without allocating; gives its length.
@@ -95,7 +100,7 @@ impl Name {
         if wire.len() > NAME_OCTETS_MAX {
             return Err(NameError::TooLong);
         }
-        Ok(Self(wire.into()))
+        Ok(Self(SmallVec::from_slice(&wire)))
     }
 
     /// Reads presentation form (RFC 4343 §2.1 escapes); the trailing dot is optional.

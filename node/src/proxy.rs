@@ -232,21 +232,24 @@ impl DnsThreads {
         };
         self.listeners.push((keeper::WAITING, file.descriptor()?));
         self.tables = file.tables();
-        let now = clock::boot_ns();
-        let away = Duration::from_nanos(now.saturating_sub(last_alive_ns(&self.tables)));
+        let last_alive = last_alive_ns(&self.tables);
+        let away = Duration::from_nanos(clock::boot_ns().saturating_sub(last_alive));
         self.left.is_stale = away > WAITING_AGE_MAX + SIGN_OF_LIFE;
-        self.kept = self
-            .tables
-            .iter_mut()
-            .flat_map(|table| table.take(now))
-            .collect();
+        Ok(())
+    }
+
+    /// Takes what an earlier daemon had read and not answered. Until then it stands where the next one
+    /// finds it, should this one not come so far.
+    fn take_kept(&mut self) {
+        let now = clock::boot_ns();
+        let tables = self.tables.iter_mut();
+        self.kept = tables.flat_map(|table| table.take(now)).collect();
         if !self.kept.is_empty() {
             tracing::info!(
                 queries = self.kept.len(),
                 "an earlier daemon had not answered all"
             );
         }
-        Ok(())
     }
 
     /// Listens on the node too, in the calling thread's namespace, for endpoints that are cgroups: on
@@ -338,18 +341,13 @@ impl DnsThreads {
         &mut self,
         (thread, ns): (String, &NetNs),
         name: &'static str,
-        mut ready: Ready,
+        ready: Ready,
     ) -> std::io::Result<()> {
         let socket = match &ready {
             Ready::Udp(worker) => worker.socket(),
             Ready::Tcp(server) => server.socket(),
         };
         self.listeners.push((name, socket.try_clone_to_owned()?));
-        if let Ready::Udp(worker) = &mut ready
-            && let Some(table) = self.tables.pop()
-        {
-            worker.note_in(table);
-        }
         self.ready.push((thread, ns.clone(), ready));
         if self.is_serving {
             self.serve()?;
@@ -362,11 +360,16 @@ impl DnsThreads {
     /// # Errors
     /// If a thread can't be made.
     pub(crate) fn serve(&mut self) -> std::io::Result<()> {
-        self.is_serving = true;
+        if !std::mem::replace(&mut self.is_serving, true) {
+            self.take_kept();
+        }
         for (name, ns, ready) in std::mem::take(&mut self.ready) {
             match ready {
                 Ready::Tcp(server) => self.start_tcp(name, &ns, server)?,
                 Ready::Udp(mut worker) => {
+                    if let Some(table) = self.tables.pop() {
+                        worker.note_in(table);
+                    }
                     let kept = std::mem::take(&mut self.kept).into_iter();
                     for kept in kept {
                         match worker.is_for(&kept) {

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use policy::{Denial, DenyAnswer, DnsPermit, EndpointId, L4Protocol, Question};
+use smallvec::SmallVec;
 
 use super::gates::{Message, Query, Refusal};
 use super::learn::NotInstalled;
@@ -37,6 +38,10 @@ pub struct Exchange<'a> {
 
 /// What follows from a verdict.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, on the stack: a box would be an allocation for each query"
+)]
 pub enum Action<'a> {
     /// Answer the client.
     Reply(Reply),
@@ -71,6 +76,9 @@ pub struct Upstream {
     pub key: Key,
 }
 
+/// A question that is no longer costs no allocation: a name, type and class.
+const QUESTION_INLINE_OCTETS: usize = 52;
+
 /// A query that waits for its answer, or whose answer is held.
 #[derive(Debug)]
 pub struct Held {
@@ -78,7 +86,7 @@ pub struct Held {
     client_id: u16,
     flags: Flags,
     /// The question as the client wrote it, with type and class.
-    question: Box<[u8]>,
+    question: SmallVec<[u8; QUESTION_INLINE_OCTETS]>,
     /// The question as it was sent, where it was made anew and differs.
     scrubbed: Option<Box<[u8]>>,
     /// What an answer of ours needs of the query's OPT, and the size that the client takes.
@@ -292,7 +300,7 @@ impl Forward<'_> {
             scrubbed: is_scrubbed.then(|| in_small_letters(question)).flatten(),
             client_id: self.message.id,
             flags: self.message.flags,
-            question: question.into(),
+            question: SmallVec::from_slice(question),
             opt: self.message.opt.map(|opt| (opt.dnssec_ok, opt.size)),
             record: self.record,
         }
@@ -429,16 +437,17 @@ fn fail(
     Reply { origin }
 }
 
-/// What a failure of learning means for the client: the direction of every failure between an
-/// answer and its release is written down here and nowhere else, and all of them are closed.
-pub(super) const fn withheld(failure: NotInstalled) -> Result<Fault, Outcome> {
+/// What a failure of learning means for the client, `None` where it is gone: the direction of every
+/// failure between an answer and its release is written down here and nowhere else, and all of them
+/// are closed.
+pub(super) const fn withheld(failure: NotInstalled) -> Option<Fault> {
     match failure {
-        NotInstalled::Late => Ok(Fault::InstallTimeout),
-        NotInstalled::MapFull => Ok(Fault::MapFull),
-        NotInstalled::TooMany => Ok(Fault::TooMany),
-        NotInstalled::Kernel => Ok(Fault::Kernel),
-        NotInstalled::NoPolicy => Ok(Fault::NoPolicy),
-        NotInstalled::EndpointGone => Err(Outcome::EndpointGone),
+        NotInstalled::Late => Some(Fault::InstallTimeout),
+        NotInstalled::MapFull => Some(Fault::MapFull),
+        NotInstalled::TooMany => Some(Fault::TooMany),
+        NotInstalled::Kernel => Some(Fault::Kernel),
+        NotInstalled::NoPolicy => Some(Fault::NoPolicy),
+        NotInstalled::EndpointGone => None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use fqdn::Name;
 use policy::{EndpointId, L4Protocol};
 
-use crate::answer::LearnedAddr;
+use crate::answer::Addresses;
 
 /// What one answer teaches: these addresses are the name's, for this endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Lesson {
     /// The names that the chain went through after it.
     pub aliases: Vec<Name>,
     /// The addresses, each once; never empty.
-    pub addresses: Vec<LearnedAddr>,
+    pub addresses: Addresses,
 }
 
 /// Makes addresses reachable before the answer that names them is released.

@@ -233,13 +233,11 @@ impl Withheld {
     /// Ends the exchange with SERVFAIL, or in silence where nobody waits.
     #[must_use = "the reply must be sent"]
     pub fn answer(self, step: &mut Step<'_>) -> Option<Reply> {
-        match withheld(self.failure) {
-            Ok(fault) => Some(self.held.fail(fault, step)),
-            Err(outcome) => {
-                self.held.end(step.now, outcome);
-                None
-            }
-        }
+        let Some(fault) = withheld(self.failure) else {
+            self.held.end(step.now, Outcome::EndpointGone);
+            return None;
+        };
+        Some(self.held.fail(fault, step))
     }
 }
 

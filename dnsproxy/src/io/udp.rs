@@ -234,12 +234,11 @@ impl<H: Host> UdpWorker<H> {
         let mut ends_at: Option<Instant> = None;
         loop {
             events.clear();
-            if ends_at.is_none() {
-                self.catch_up(&mut inboxes.queries, &mut out)?;
-            }
+            // Before anything is noted: a table that nobody lives by is taken for empty.
             if let Some(waiting) = &mut out.waiting {
                 waiting.live(self.proxy.host.boot_ns());
             }
+            self.catch_up(&mut inboxes.queries, &mut out)?;
             let timeout = self.wait_for(ends_at);
             match epoll::wait(
                 &self.watch,
@@ -259,6 +258,8 @@ impl<H: Host> UdpWorker<H> {
                     STOP => {
                         let now = self.proxy.host.now();
                         ends_at.get_or_insert(now + drain);
+                        // What waited for this process waits on, for the next one.
+                        self.catching_up = None;
                         let _ = epoll::delete(&self.watch, &*self.stop.0);
                         let _ = epoll::delete(&self.watch, self.listener.as_fd());
                     }

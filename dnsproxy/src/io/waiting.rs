@@ -91,6 +91,8 @@ pub struct Kept {
     pub(super) peer: SocketAddr,
     pub(super) local: IpAddr,
     pub(super) mark: Option<Mark>,
+    /// When it was first read, in nanoseconds since boot.
+    pub(super) since_ns: u64,
     pub(super) bytes: Vec<u8>,
 }
 
@@ -122,6 +124,10 @@ impl Waiting {
     /// Takes out all that an earlier process left and that somebody may still wait for.
     pub fn take(&mut self, now_ns: u64) -> Vec<Kept> {
         let mut kept = Vec::new();
+        if self.is_untouched() {
+            self.part.set_word(0, LAYOUT);
+            return kept;
+        }
         if self.part.word(0) == LAYOUT {
             let oldest = now_ns.saturating_sub(age_max_ns());
             for index in 0..WAITING_PER_WORKER_MAX {
@@ -132,15 +138,21 @@ impl Waiting {
             self.part.set_word(place(index) + LENGTH, 0);
         }
         self.part.set_word(0, LAYOUT);
-        kept.sort_by_key(|(since, _)| *since);
-        kept.into_iter().map(|(_, kept)| kept).collect()
+        kept.sort_by_key(|kept| kept.since_ns);
+        kept
     }
 
-    fn read(&self, index: usize, oldest: u64) -> Option<(u64, Kept)> {
+    /// Whether no worker had it yet: then nothing is in it, and to look for it would only make the
+    /// kernel give it memory.
+    fn is_untouched(&self) -> bool {
+        matches!(self.part.word(0), 0 | LAYOUT) && self.part.long(ALIVE) == 0
+    }
+
+    fn read(&self, index: usize, oldest: u64) -> Option<Kept> {
         let at = place(index);
         let len = usize::try_from(self.part.word(at + LENGTH)).ok()?;
-        let since = self.part.long(at + SINCE);
-        if !(1..=WAITING_OCTETS_MAX).contains(&len) || since < oldest {
+        let since_ns = self.part.long(at + SINCE);
+        if !(1..=WAITING_OCTETS_MAX).contains(&len) || since_ns < oldest {
             return None;
         }
         let address = |at| {
@@ -152,16 +164,17 @@ impl Waiting {
         self.part.read(at + PORT, &mut port);
         let mut bytes = vec![0; len];
         self.part.read(at + BYTES, &mut bytes);
-        let kept = Kept {
+        Some(Kept {
             peer: SocketAddr::new(address(at + PEER), u16::from_be_bytes(port)),
             local: address(at + LOCAL),
             mark: Mark::from_number(self.part.word(at + MARK)),
+            since_ns,
             bytes,
-        };
-        Some((since, kept))
+        })
     }
 
-    /// Notes a query before anything is done with it. One that is too long is not noted.
+    /// Notes a query that was read then, before anything is done with it. One that is too long is not
+    /// noted.
     pub(crate) fn put(&mut self, query: &Datagram<'_>, now_ns: u64) {
         let Ok(len) = u32::try_from(query.bytes.len()) else {
             return;
@@ -284,6 +297,7 @@ mod tests {
         let mut table = next(file);
         assert_eq!(last_alive_ns(std::slice::from_ref(&table)), SECOND);
         let kept = table.take(11 * SECOND);
+        assert_eq!(kept[0].since_ns, 9 * SECOND);
         let datagrams: Vec<_> = kept.iter().map(Kept::datagram).collect();
         assert_eq!(
             datagrams,
@@ -293,6 +307,21 @@ mod tests {
             ]
         );
         assert!(table.take(11 * SECOND).is_empty(), "once");
+    }
+
+    #[test]
+    fn what_nobody_used_gets_no_memory() {
+        let file = WaitingFile::create().unwrap();
+        let memory = std::fs::File::from(file.descriptor().unwrap());
+        let octets = || 512 * std::os::unix::fs::MetadataExt::blocks(&memory.metadata().unwrap());
+        let mut tables = file.tables();
+        for table in &mut tables {
+            assert!(table.take(SECOND).is_empty());
+        }
+        assert!(octets() <= 1 << 20, "{} of {}", octets(), PARTS * PART);
+        tables[0].live(SECOND);
+        tables[0].put(&query(1, b"\x01\x02new"), SECOND);
+        assert_eq!(tables[0].take(SECOND).len(), 1);
     }
 
     #[test]

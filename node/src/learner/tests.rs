@@ -13,6 +13,7 @@ use policy::{
 use super::*;
 
 mod expiry;
+mod simulation;
 
 const SERVER: &str = "10.4.0.53:53";
 /// Two names with rules of their own, and all others of a zone under one.
@@ -206,12 +207,41 @@ fn snapshot(
     identities: &mut Identities,
     compiler: &mut Compiler,
 ) -> Snapshot {
+    let egress = format!("{}, {fqdns}", ask("10.4.0.53/32", "{matchPattern: '*'}"));
+    compiled((revision, &egress), identities, compiler)
+}
+
+/// A rule that lets names be asked of servers.
+fn ask(servers: &str, names: &str) -> String {
+    format!(
+        "{{toCIDR: [{servers}], toPorts: [{{ports: [{{port: \"53\", protocol: ANY}}], rules: {{dns: [{names}]}}}}]}}"
+    )
+}
+
+/// The same with all of the policy's rules.
+fn compiled(
+    (revision, egress): (u64, &str),
+    identities: &mut Identities,
+    compiler: &mut Compiler,
+) -> Snapshot {
+    let loaded = read(egress);
+    let input = (&loaded.set, &cast(), Options::default());
+    compiler.build(revision, input, identities).unwrap()
+}
+
+/// The policy with these rules.
+fn read(egress: &str) -> policy::Loaded {
     let text = format!(
-        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p}}\nspec: {{endpointSelector: {{matchLabels: {{app: a}}}}, egress: [{{toCIDR: [10.4.0.53/32], toPorts: [{{ports: [{{port: \"53\", protocol: ANY}}], rules: {{dns: [{{matchPattern: '*'}}]}}}}]}}, {fqdns}]}}\n"
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p}}\nspec: {{endpointSelector: {{matchLabels: {{app: a}}}}, egress: [{egress}]}}\n"
     );
     let path = "p.yaml".to_owned();
     let loaded = policy::load(&[Source { path, text }]);
     assert!(!loaded.has_errors(), "{:#?}", loaded.problems);
+    loaded
+}
+
+/// The two endpoints that the policy selects.
+fn cast() -> Cast {
     let endpoints = [1, 2].map(|id| LocalEndpoint {
         id: endpoint(id),
         workload: Workload {
@@ -224,17 +254,10 @@ fn snapshot(
         is_redirectable: true,
         addresses: vec![IpAddr::from([10, 2, 0, u8::try_from(id).unwrap()])],
     });
-    let cast = Cast {
+    Cast {
         endpoints: endpoints.into(),
         ..Cast::default()
-    };
-    compiler
-        .build(
-            revision,
-            (&loaded.set, &cast, Options::default()),
-            identities,
-        )
-        .unwrap()
+    }
 }
 
 fn lesson(id: u32, name: &str, addresses: &[IpAddr]) -> Lesson {

@@ -39,8 +39,13 @@ impl<H: Host> UdpWorker<H> {
         }
     }
 
-    /// Has it ask this query first.
+    /// Has it ask this query first, and note it at once, with the age that it has: it is to be found again
+    /// also by a next process that comes before the server's answer.
     pub fn ask_again(&mut self, kept: Kept) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.live(self.proxy.host.boot_ns());
+            waiting.put(&kept.datagram(), kept.since_ns);
+        }
         if self.catching_up.is_none() {
             let _ = epoll::delete(&self.watch, self.listener.as_fd());
             self.catching_up = Some(self.proxy.host.now());
@@ -61,9 +66,11 @@ impl<H: Host> UdpWorker<H> {
     /// Works off some of what waited for this process. A server's socket holds 256 small datagrams unless
     /// it was told otherwise: what is poured out at once would be lost there.
     pub(super) fn catch_up(&mut self, queries: &mut Inbox, out: &mut Outgoing) -> io::Result<()> {
+        let Some(next) = self.catching_up else {
+            return Ok(());
+        };
         let now = self.proxy.host.now();
-        let is_due = self.catching_up.is_some_and(|next| now >= next);
-        if self.catching_up.is_none() || !(self.has_room() || is_due) {
+        if !self.has_room() && now < next {
             return Ok(());
         }
         self.catching_up = Some(now + CATCH_UP_STEP);
@@ -83,12 +90,6 @@ impl<H: Host> UdpWorker<H> {
     /// Asks some of what an earlier process had read and not answered.
     fn take_kept(&mut self, out: &mut Outgoing) {
         let batch: Vec<Kept> = self.kept.drain(..self.kept.len().min(BATCH)).collect();
-        let now_ns = self.proxy.host.boot_ns();
-        if let Some(waiting) = &mut out.waiting {
-            for datagram in batch.iter().map(Kept::datagram) {
-                waiting.put(&datagram, now_ns);
-            }
-        }
         self.ask_all(&batch, out);
     }
 

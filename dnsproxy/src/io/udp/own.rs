@@ -72,6 +72,7 @@ impl Own {
             peer: SocketAddr::new(query.client, OWN_PORT),
             local: query.server,
             mark: Mark::new(Kind::Client, query.endpoint.get()),
+            since_ns: 0, // nobody waits for it
             bytes,
         });
         // A full counter means that it will wake.
