@@ -49,7 +49,7 @@ impl DnsNames {
             let rule = self.rules.get(usize::try_from(list).ok()?).copied()?;
             Some((rule, self.names.literal_labels((list, at))))
         });
-        rule.or(self.opened_by.map(|rule| (rule, Some(0))))
+        rule.or_else(|| self.opened_by.map(|rule| (rule, Some(0))))
     }
 
     /// Whether a name may be asked for some type of record.
