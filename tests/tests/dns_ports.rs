@@ -57,6 +57,32 @@ fn known_ports(daemon: &Daemon<'_>) -> String {
     String::from_utf8(listed.stdout).unwrap()
 }
 
+/// Names are asked at port 5353, by both protocols and families, as at 53.
+fn check_asked(client: &Workload, dns: &Workload) {
+    let servers = [IpAddr::V4(dns.v4), IpAddr::V6(dns.v6)];
+    let seen = seen_by(dns, QUERIES, || {
+        for server in servers {
+            for (kind, address) in [("A", "198.18.0.1\n"), ("AAAA", "2001:db8:1::1\n")] {
+                let words = ["+short", "www.example.com", kind];
+                assert_eq!(asked(client, (server, "5353"), &words)?, [address; 2]);
+            }
+            for denied in asked(client, (server, "5353"), &["a.evil.test", "A"])? {
+                assert!(denied.contains("status: NXDOMAIN"), "{denied}");
+                assert!(denied.contains("EDE: 17 (Filtered)"), "{denied}");
+                // From the port that was asked.
+                assert!(denied.contains("#5353("), "{denied}");
+            }
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert!(
+        seen.contains("IP 10.0.0.2.") && seen.contains("IP6 fd00::2."),
+        "{seen}"
+    );
+    assert!(!seen.contains("evil"), "{seen}");
+}
+
 #[test]
 fn names_are_asked_at_a_port_that_a_rule_names_and_no_longer() {
     let node = Node::new().unwrap();
@@ -75,27 +101,7 @@ fn names_are_asked_at_a_port_that_a_rule_names_and_no_longer() {
     );
 
     let servers = [IpAddr::V4(dns.v4), IpAddr::V6(dns.v6)];
-    let seen = seen_by(&dns, QUERIES, || {
-        for server in servers {
-            for (kind, address) in [("A", "198.18.0.1\n"), ("AAAA", "2001:db8:1::1\n")] {
-                let words = ["+short", "www.example.com", kind];
-                assert_eq!(asked(&client, (server, "5353"), &words)?, [address; 2]);
-            }
-            for denied in asked(&client, (server, "5353"), &["a.evil.test", "A"])? {
-                assert!(denied.contains("status: NXDOMAIN"), "{denied}");
-                assert!(denied.contains("EDE: 17 (Filtered)"), "{denied}");
-                // From the port that was asked.
-                assert!(denied.contains("#5353("), "{denied}");
-            }
-        }
-        Ok(())
-    })
-    .unwrap();
-    assert!(
-        seen.contains("IP 10.0.0.2.") && seen.contains("IP6 fd00::2."),
-        "{seen}"
-    );
-    assert!(!seen.contains("evil"), "{seen}");
+    check_asked(&client, &dns);
     let cache = learned(&daemon);
     assert!(
         cache.contains("198.18.0.1") && cache.contains("2001:db8:1::1"),
