@@ -85,10 +85,11 @@ pub struct Held {
     record: ExchangeRecord,
     client_id: u16,
     flags: Flags,
-    /// The question as the client wrote it, with type and class.
-    question: SmallVec<[u8; QUESTION_INLINE_OCTETS]>,
-    /// The question as it was sent, where it was made anew and differs.
-    scrubbed: Option<Box<[u8]>>,
+    /// The question as the client wrote it, with type and class; behind it as it was sent, where it was
+    /// made anew and differs.
+    questions: SmallVec<[u8; QUESTION_INLINE_OCTETS]>,
+    /// How long one of them is.
+    question_octets: u16,
     /// What an answer of ours needs of the query's OPT, and the size that the client takes.
     opt: Option<(DnssecOk, u16)>,
 }
@@ -296,11 +297,16 @@ impl Forward<'_> {
 
     fn hold(self, is_scrubbed: bool) -> Held {
         let question = self.message.repeated().question;
+        let sent = is_scrubbed.then(|| in_small_letters(question)).flatten();
         Held {
-            scrubbed: is_scrubbed.then(|| in_small_letters(question)).flatten(),
+            questions: match sent {
+                Some(sent) => SmallVec::from_vec([question, &sent].concat()),
+                None => SmallVec::from_slice(question),
+            },
+            // A name has 255 octets at most.
+            question_octets: u16::try_from(question.len()).unwrap_or(u16::MAX),
             client_id: self.message.id,
             flags: self.message.flags,
-            question: SmallVec::from_slice(question),
             opt: self.message.opt.map(|opt| (opt.dnssec_ok, opt.size)),
             record: self.record,
         }
@@ -348,17 +354,29 @@ impl Held {
 
     /// The question as it was sent, with type and class.
     pub(crate) fn sent_question(&self) -> &[u8] {
-        self.scrubbed.as_deref().unwrap_or(&self.question)
+        match self.both_questions() {
+            (question, []) => question,
+            (_, sent) => sent,
+        }
+    }
+
+    /// The question as the client wrote it and as it was sent, which is empty where it is the same.
+    fn both_questions(&self) -> (&[u8], &[u8]) {
+        let at = usize::from(self.question_octets);
+        self.questions
+            .split_at_checked(at)
+            .unwrap_or((&self.questions, &[]))
     }
 
     /// Puts the client's own question back into an answer that repeats the one that was sent: stubs that
     /// choose the case of their letters take no other.
     pub(super) fn restore_question(&self, answer: &mut [u8]) {
-        let end = HEADER_OCTETS + self.question.len();
-        if self.scrubbed.is_some()
+        let (question, sent) = self.both_questions();
+        let end = HEADER_OCTETS + question.len();
+        if !sent.is_empty()
             && let Some(place) = answer.get_mut(HEADER_OCTETS..end)
         {
-            place.copy_from_slice(&self.question);
+            place.copy_from_slice(question);
         }
     }
 
@@ -373,7 +391,7 @@ impl Held {
         Repeated {
             id: self.client_id,
             flags: self.flags,
-            question: &self.question,
+            question: self.both_questions().0,
             opt: self.opt.map(|(dnssec_ok, _)| dnssec_ok),
         }
     }
@@ -384,14 +402,15 @@ impl Held {
             record,
             client_id,
             flags,
-            question,
-            scrubbed: _,
+            questions,
+            question_octets,
             opt,
         } = self;
+        let question = questions.get(..usize::from(question_octets));
         let repeated = Repeated {
             id: client_id,
             flags,
-            question: &question,
+            question: question.unwrap_or(&questions),
             opt: opt.map(|(dnssec_ok, _)| dnssec_ok),
         };
         fail(record, &repeated, fault, step)

@@ -98,7 +98,7 @@ impl Tunnels {
         }
         let window = windows.entry(key).or_insert_with(|| Window::new(now));
         if window.is_over(now) {
-            *window = Window::new(now);
+            window.begin_anew(now);
         }
         window.look(front, hash, (mode, now))
     }
@@ -115,6 +115,16 @@ impl Window {
             is_suspected: false,
             closed_until: None,
         }
+    }
+
+    /// The room for names stays: who asks much asks as much again.
+    fn begin_anew(&mut self, now: Instant) {
+        let mut names = std::mem::take(&mut self.names);
+        names.clear();
+        *self = Self {
+            names,
+            ..Self::new(now)
+        };
     }
 
     fn is_over(&self, now: Instant) -> bool {

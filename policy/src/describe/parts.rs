@@ -5,6 +5,8 @@ use serde::Serialize;
 
 use crate::http::HttpRule;
 use crate::l4::{L7, L7Rules, PortMatch, PortRule, Ports, RuleProtocol};
+use crate::names::NameList;
+use crate::record_type_word;
 use crate::rule::{Item, PeerSelector, Peers, ServiceName};
 use crate::selector::{Condition, Selector};
 
@@ -63,9 +65,17 @@ struct Port {
 /// What may be said; each part that is not `null` limits it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Said {
-    dns: Option<Vec<String>>,
+    dns: Option<Vec<Asked>>,
     http: Option<Vec<Request>>,
     server_names: Option<Vec<String>>,
+}
+
+/// A name or pattern that may be asked for; alone where it may be asked for every type of record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+enum Asked {
+    Whole(String),
+    Limited { name: String, types: Vec<String> },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -176,7 +186,7 @@ impl Said {
     fn of(l7: &L7) -> Self {
         let (dns, http) = match &l7.rules {
             L7Rules::None => (None, None),
-            L7Rules::Dns(names) => (Some(names.described().collect()), None),
+            L7Rules::Dns(names) => (Some(Asked::all(names)), None),
             L7Rules::Http(rules) => (None, Some(rules.iter().map(Request::of).collect())),
         };
         let names = l7.server_names.iter().map(|name| name.text().to_owned());
@@ -185,6 +195,19 @@ impl Said {
             http,
             server_names: (!l7.server_names.is_empty()).then(|| names.collect()),
         }
+    }
+}
+
+impl Asked {
+    fn all(names: &NameList) -> Vec<Self> {
+        let of = |(at, text): (u32, &str)| match names.types_of(at) {
+            [] => Self::Whole(text.to_owned()),
+            types => Self::Limited {
+                name: text.to_owned(),
+                types: types.iter().copied().map(record_type_word).collect(),
+            },
+        };
+        (0..).zip(names.texts()).map(of).collect()
     }
 }
 
@@ -266,6 +289,9 @@ mod tests {
             ("[{ports: [{port: '53'}], rules: {dns: [{matchPattern: '*.x.io'}]}}]",
                 json!({"protocols": ["TCP", "UDP"], "port": 53, "end_port": 53,
                     "l7": {"dns": ["*.x.io"], "http": null, "server_names": null}})),
+            ("[{ports: [{port: '5353', protocol: UDP}], rules: {dns: [{matchName: a.io, types: [AAAA, A]}, {matchName: b.io}]}}]",
+                json!({"protocols": ["UDP"], "port": 5353, "end_port": 5353,
+                    "l7": {"dns": [{"name": "a.io", "types": ["A", "AAAA"]}, "b.io"], "http": null, "server_names": null}})),
             ("[{ports: [{port: '443', protocol: TCP}], serverNames: [api.x.io]}]",
                 tcp(443, json!({"dns": null, "http": null, "server_names": ["api.x.io"]}))),
             ("[{ports: [{port: '80', protocol: TCP}], rules: {http: [{path: /a, headers: ['X-Key: secret']}]}}]",

@@ -49,6 +49,7 @@ fn judged(
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn names_are_answered_here_where_an_option_says_so() {
     use Encrypted::{Allow, Block, Report};
     let nodata = Some((Rcode::NO_ERROR, None));
