@@ -148,7 +148,9 @@ impl<H: Host> Connection<H> {
     /// What the octets are that came so far.
     fn heard(&mut self, first: &mut First) -> Result<Option<Spoken>, End> {
         match first.spoken() {
-            Ok(Some(Spoken::Http1)) if self.access.begins_tls() => Ok(Some(Spoken::Http1)),
+            Ok(Some(spoken @ (Spoken::Http1 | Spoken::Http2))) if self.access.begins_tls() => {
+                Ok(Some(spoken))
+            }
             Ok(Some(Spoken::Http1 | Spoken::Http2)) if !self.access.has_request_rules() => {
                 match self.access.opaque() {
                     Opaque::Allowed => Ok(Some(Spoken::Opaque)),

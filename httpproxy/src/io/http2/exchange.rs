@@ -22,6 +22,7 @@ use crate::core::h2::{Asked, Permitted, Sought, answer, ask, shape, told_headers
 use crate::core::head::refusal::BadHead;
 use crate::core::record::{By, End, EndRecord, Protocol, RequestRecord, ResponseRecord, Told, Why};
 use crate::core::step::Denied;
+use crate::io::http1::Trusted;
 use crate::io::tally::Count;
 use crate::limits::INTERIM_RESPONSES_MAX;
 
@@ -116,6 +117,10 @@ impl<H: Host> Exchange<H> {
         record: Arc<RequestRecord>,
         shape: Shape,
     ) {
+        if self.shared.trusted == Trusted::No {
+            self.answer(&record, (502, Why::Untrusted), shape);
+            return;
+        }
         let respond = &mut self.respond;
         let mut ready = std::pin::pin!(sender.ready());
         let sender = poll_fn(|cx| match respond.poll_reset(cx) {

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::wire::*;
 use crate::core::step::{Origin, Scheme, Settings};
 use crate::io::connection::End;
+use crate::io::http1::Trusted;
 use crate::io::http2::{Given, serve};
 use crate::testing::Policies;
 use crate::{Host, News, Party, Proxy, Redirected, Scope, Told};
@@ -77,6 +78,15 @@ impl Stage {
     }
 
     pub(super) async fn with(rules: &str, settings: Settings) -> Self {
+        Self::to((rules, settings), Trusted::Yes).await
+    }
+
+    /// With a server that has not shown that it is the one that is meant.
+    pub(super) async fn untrusted(rules: &str) -> Self {
+        Self::to((rules, Settings::default()), Trusted::No).await
+    }
+
+    async fn to((rules, settings): (&str, Settings), trusted: Trusted) -> Self {
         let mut policies = Policies::new();
         let (snapshot, endpoint) = policies.snapshot(rules, PORT);
         let node = Node {
@@ -104,6 +114,8 @@ impl Stage {
                     scheme: Scheme::Http,
                     original_destination: redirected.server,
                 },
+                bound: &None,
+                trusted,
                 seen: &mut None,
                 changes: &mut changes,
                 stop: &its_stop,
