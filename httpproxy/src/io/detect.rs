@@ -7,7 +7,7 @@ use super::host::Host;
 use super::stream::{Heard, Stream};
 use super::tally::Count;
 use crate::core::client_hello::{ClientHello, ClientHelloReader, HelloState};
-use crate::core::sniff::{Sniffed, sniff};
+use crate::core::sniff::{Looked, Sniffed, sniff};
 use crate::limits::{DETECT_WAIT_MAX, HELLO_WAIT_MAX, HELLO_WIRE_OCTETS_MAX};
 use crate::told::Refusal;
 
@@ -30,6 +30,7 @@ pub(super) enum Spoken {
 #[derive(Default)]
 pub(super) struct First {
     pub(super) octets: Vec<u8>,
+    pub(super) looked: Looked,
     hello: ClientHelloReader,
     /// How many of them the reader of the ClientHello has.
     read: usize,
