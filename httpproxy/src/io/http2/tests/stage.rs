@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
 use policy::{Direction, LabelSet, Snapshot};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +14,7 @@ use crate::core::step::{Origin, Scheme, Settings};
 use crate::io::connection::End;
 use crate::io::http1::Trusted;
 use crate::io::http2::{Given, serve};
-use crate::testing::Policies;
+use crate::testing::{Policies, pair};
 use crate::{Host, News, Party, Proxy, Redirected, Scope, Told};
 
 pub(super) const PORT: u16 = 8080;
@@ -195,16 +194,6 @@ impl Stage {
 /// What a client says before all else.
 pub(super) fn greeting() -> Vec<u8> {
     [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()
-}
-
-async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (one, other) = tokio::join!(TcpStream::connect(address), listener.accept());
-    let (one, other) = (one.unwrap(), other.unwrap().0);
-    other.set_nodelay(true).unwrap();
-    one.set_nodelay(true).unwrap();
-    (one, other)
 }
 
 /// A request as the server saw it.
