@@ -26,7 +26,7 @@ pub use core::record::{
     By, End, EndRecord, Fault, Note, Protocol, REDACTED, RequestRecord, ResponseRecord, Told,
     Verdict, Why,
 };
-pub use core::sniff::{Sniffed, sniff, sniff_anything};
+pub use core::sniff::{Looked, Sniffed, sniff, sniff_anything};
 pub use core::step::{Connect, Denied, Judge, Now, Origin, Paths, Queries, Scheme, Settings};
 pub use io::access::{Party, Redirected, Scope};
 pub use io::host::{Host, Proxy};

@@ -8,6 +8,7 @@ use policy::{
     Cast, Compiler, EndpointId, Identities, Labels, LocalEndpoint, NamedPorts, Options, PolicySet,
     Snapshot, Source, Workload,
 };
+use tokio::net::{TcpListener, TcpStream};
 
 /// The policy of the attack tables (http.md calls it so: each rule alone suffices).
 pub(crate) const RULES: &str = "[{method: GET|HEAD, path: /public/.*}, {method: POST, path: /public/upload}, \
@@ -250,4 +251,15 @@ impl Authority {
         let own = own.signed_by(&key, &issuer).unwrap();
         (own.pem().into(), key.serialize_pem().into())
     }
+}
+
+/// Both ends of a connection, on which nothing waits for more.
+pub(crate) async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("[::1]:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (one, other) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (one, other) = (one.unwrap(), other.unwrap().0);
+    one.set_nodelay(true).unwrap();
+    other.set_nodelay(true).unwrap();
+    (one, other)
 }

@@ -66,6 +66,9 @@ impl NewsSink {
 
 /// Flows that are handed on at once.
 const BATCH_MAX: usize = 512;
+/// How long news gather, once some came after a rest. Meanwhile nobody waits for the next piece, so that
+/// who brings it has no thread to wake: that would cost a request more than all else that is told of it.
+const GATHER: Duration = Duration::from_millis(2);
 
 /// The thread that turns news into flows.
 pub(crate) struct FlowThread {
@@ -122,20 +125,59 @@ impl FlowThread {
 }
 
 /// What came since; `None` once it was stopped and nothing comes any more.
-fn next_batch(queue: &Receiver<News>, stopped: &AtomicU64) -> Option<Vec<News>> {
+fn next_batch<T>(queue: &Receiver<T>, stopped: &AtomicU64) -> Option<Vec<T>> {
     const WAIT: Duration = Duration::from_millis(100);
     let wait = if stopped.load(Ordering::Relaxed) == 0 {
         WAIT
     } else {
         LAST_WORDS.min(WAIT)
     };
+    let waiting: Vec<T> = queue.try_iter().take(BATCH_MAX).collect();
+    if !waiting.is_empty() {
+        return Some(waiting);
+    }
     match queue.recv_timeout(wait) {
         Ok(first) => {
-            let mut batch = vec![first];
-            batch.extend(queue.try_iter().take(BATCH_MAX - 1));
-            Some(batch)
+            std::thread::sleep(GATHER);
+            let more = queue.try_iter().take(BATCH_MAX - 1);
+            Some(std::iter::once(first).chain(more).collect())
         }
         Err(RecvTimeoutError::Timeout) if stopped.load(Ordering::Relaxed) == 0 => Some(Vec::new()),
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_soon_after_the_first_is_one_batch_with_it() {
+        let (sender, queue) = sync_channel(BATCH_MAX * 2);
+        let running = AtomicU64::new(0);
+        // A machine may be so busy that the second is late, but not again and again.
+        let is_together = (0..100).any(|_| {
+            let sender = sender.clone();
+            let bring = std::thread::spawn(move || {
+                for number in 0..2 {
+                    std::thread::sleep(GATHER / 4);
+                    sender.send(number).unwrap();
+                }
+            });
+            let first = next_batch(&queue, &running).unwrap();
+            bring.join().unwrap();
+            let _ = queue.try_iter().count();
+            first == [0, 1]
+        });
+        assert!(is_together);
+        // What waits already waits no longer, and no more than fits comes at once.
+        for _ in 0..=BATCH_MAX {
+            sender.send(7).unwrap();
+        }
+        assert_eq!(next_batch(&queue, &running).unwrap().len(), BATCH_MAX);
+        assert_eq!(next_batch(&queue, &running).unwrap(), [7]);
+        assert_eq!(next_batch(&queue, &running).unwrap(), [], "nothing came");
+        running.store(1, Ordering::Relaxed);
+        assert!(next_batch(&queue, &running).is_none());
     }
 }

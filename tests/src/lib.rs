@@ -14,6 +14,7 @@ mod asker;
 mod authority;
 mod cgroup;
 mod daemon;
+pub mod ended;
 mod exchange;
 mod node;
 mod raw;

@@ -121,6 +121,7 @@ impl Running {
                      listen 80; listen [::]:80; listen 8080; listen [::]:8080;
                      listen 8082 http2; listen [::]:8082 http2;
                      listen 443 ssl; listen [::]:443 ssl;
+                     listen 8443 ssl http2; listen [::]:8443 ssl http2;
                      ssl_certificate {certificate}; ssl_certificate_key {key};
                      location / {{ return 200 \"{line}\\n\"; }}
                      location /big {{ root {at}; }}

@@ -75,6 +75,32 @@ fn an_allowed_name_goes_on_in_both_families_and_another_is_reset() {
     assert!(told.contains("\"destination_port\":443"), "{told}");
 }
 
+/// Another rule for the same peers and port, without names, opens no other name: theirs are joined.
+#[test]
+fn a_rule_without_names_beside_one_with_names_opens_none() {
+    let web = Web::new().unwrap();
+    let plain = "{toPorts: [{ports: [{port: '443', protocol: TCP}]}]}";
+    let rules = [&*named(443, "ok.test"), plain].join(", ");
+    let daemon = web.egress(&rules).unwrap();
+    let world = IpAddr::from(web.world.v4);
+    let output = curl(&web.alice, "ok.test", world);
+    assert!(served(&output).is_some(), "{output:?}");
+    let output = curl(&web.alice, "evil.test", world);
+    assert_eq!(output.status.code(), CUT, "{output:?}");
+    assert_eq!(refused(&daemon, "sni-not-allowed"), 1);
+    let error = web.say(443, (b"SSH-2.0-x\r\n", b"")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    // One for other peers does.
+    let others = [
+        &*rules,
+        "{toEntities: [world], toPorts: [{ports: [{port: '443', protocol: TCP}]}]}",
+    ];
+    let opened = about_alice(&others.join(", "));
+    daemon.change_policy("alice.yaml", &opened).unwrap();
+    let output = curl(&web.alice, "evil.test", world);
+    assert!(served(&output).is_some(), "{output:?}");
+}
+
 #[test]
 fn each_side_sees_the_others_address_and_the_server_the_clients_port() {
     let web = Web::new().unwrap();

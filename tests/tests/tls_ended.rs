@@ -15,138 +15,19 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use httpproxy::limits::TLS_WAIT_MAX;
-use namegate_tests::{
-    Authority, Daemon, Running, TcpEcho, Web, Workload, about, about_alice, observed,
+use namegate_tests::ended::{
+    BEGUN, ENDED, PUBLIC, Trust, ask, curl, refused, secrets, statuses, to,
 };
-
-/// Both authorities, and the files with their certificates.
-struct Trust {
-    /// Issues the gate's certificates: clients trust it.
-    gate: Authority,
-    /// Issues the servers'.
-    servers: Authority,
-    dir: tempfile::TempDir,
-}
-
-impl Trust {
-    fn new() -> Self {
-        let one = Self {
-            gate: Authority::new("gate").unwrap(),
-            servers: Authority::new("servers").unwrap(),
-            dir: tempfile::tempdir().unwrap(),
-        };
-        fs::write(one.dir.path().join("gate"), one.gate.pem()).unwrap();
-        fs::write(one.dir.path().join("servers"), one.servers.pem()).unwrap();
-        one
-    }
-
-    fn file(&self, whose: &str) -> String {
-        self.dir.path().join(whose).display().to_string()
-    }
-
-    /// Web servers with these names.
-    fn web(&self, names: &[&str]) -> Web {
-        Web::serving(&self.servers.issue(names).unwrap()).unwrap()
-    }
-
-    /// Gives the gate a certificate of a server with these names.
-    fn own(&self, daemon: &Daemon<'_>, names: &[&str]) -> String {
-        let issued = self.gate.issue(names).unwrap();
-        daemon
-            .secret("web/own", "tls.crt", &issued.certificate)
-            .unwrap();
-        daemon.secret("web/own", "tls.key", &issued.key).unwrap();
-        issued.certificate
-    }
-
-    /// A daemon with these policies, whose gate has a certificate of these names.
-    fn daemon<'a>(&self, web: &'a Web, names: &[&str], policies: &[(&str, String)]) -> Daemon<'a> {
-        let mut daemon = self.prepare(web, names, policies);
-        daemon.start(&with_secrets(&daemon)).unwrap();
-        daemon
-    }
-
-    fn prepare<'a>(&self, web: &'a Web, names: &[&str], policies: &[(&str, String)]) -> Daemon<'a> {
-        let daemon = Daemon::prepare(&web.node).unwrap();
-        daemon.endpoint(&web.alice).unwrap();
-        daemon.endpoint(&web.bob).unwrap();
-        for (file, text) in policies {
-            daemon.policy(file, text).unwrap();
-        }
-        self.own(&daemon, names);
-        daemon
-            .secret("web/roots", "ca.crt", self.servers.pem())
-            .unwrap();
-        daemon
-    }
-}
-
-fn with_secrets(daemon: &Daemon<'_>) -> [&'static str; 2] {
-    let path = daemon.path("secrets").display().to_string();
-    ["--tls-secrets", Box::leak(path.into_boxed_str())]
-}
-
-const ENDED: &str = "terminatingTLS: {secret: {namespace: web, name: own}}";
-const BEGUN: &str = "originatingTLS: {secret: {namespace: web, name: roots}}";
-const PUBLIC: &str = "rules: {http: [{path: '/public.*'}]}";
-
-/// Whoever it is, on this port.
-fn to(port: u16, parts: &[&str]) -> String {
-    let parts = parts.join(", ");
-    format!("{{toPorts: [{{ports: [{{port: '{port}', protocol: TCP}}], {parts}}}]}}")
-}
-
-/// What curl says: its exit code, what it got, what it complains of.
-fn curl(from: &Workload, args: &[&str]) -> (i32, String, String) {
-    let all = [&["-sS", "-m", "8", "-w", "%{http_code} "], args].concat();
-    let output = from.output("curl", &all).unwrap();
-    let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
-    (
-        output.status.code().unwrap_or(-1),
-        text(&output.stdout),
-        text(&output.stderr),
-    )
-}
-
-/// Asks the server at an address for paths of a name, over one connection, trusting these.
-fn ask(
-    from: &Workload,
-    ca: &str,
-    (name, server): (&str, IpAddr),
-    paths: &[&str],
-) -> (i32, String, String) {
-    let server = match server {
-        IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => format!("[{v6}]"),
-    };
-    let resolve = format!("{name}:443:{server}");
-    let urls: Vec<String> = paths
-        .iter()
-        .map(|path| format!("https://{name}{path}"))
-        .collect();
-    let mut args = vec!["--cacert", ca, "--resolve", &resolve];
-    args.extend(urls.iter().map(String::as_str));
-    curl(from, &args)
-}
-
-/// The status of the last answer.
-fn last(text: &str) -> &str {
-    text.get(text.len().saturating_sub(4)..).unwrap_or_default()
-}
-
-fn refused(daemon: &Daemon<'_>, word: &str) -> u64 {
-    let status = daemon.status().unwrap();
-    status["http"]["http_refused_total"][word]
-        .as_u64()
-        .unwrap_or(0)
-}
+use namegate_tests::{Authority, Running, TcpEcho, Web, about, about_alice, observed};
 
 #[test]
 fn requests_in_tls_are_judged_and_the_server_sees_its_client() {
-    let trust = Trust::new();
-    let web = trust.web(&["ok.test"]);
+    let trust = Trust::new().unwrap();
+    let web = trust.web(&["ok.test"]).unwrap();
     let policy = about_alice(&to(443, &[ENDED, BEGUN, PUBLIC]));
-    let daemon = trust.daemon(&web, &["ok.test"], &[("alice.yaml", policy)]);
+    let daemon = trust
+        .daemon(&web, &["ok.test"], &[("alice.yaml", policy)])
+        .unwrap();
     let gate = trust.file("gate");
     for server in [
         IpAddr::from(web.world.v4),
@@ -154,13 +35,10 @@ fn requests_in_tls_are_judged_and_the_server_sees_its_client() {
         web.bob.v4.into(),
     ] {
         let paths = ["/public", "/secret", "/public?x=1"];
-        let (code, text, complaint) = ask(&web.alice, &gate, ("ok.test", server), &paths);
+        let (code, text, complaint) = ask(&web.alice, &gate, ("ok.test", server), &paths).unwrap();
         assert_eq!(code, 0, "{complaint}");
-        assert_eq!(text.matches("200 ").count(), 2, "{text}");
-        assert!(
-            text.contains("403 ") && text.contains("Access denied"),
-            "{text}"
-        );
+        assert_eq!(statuses(&text), ["200 1.1", "403 1.1", "200 1.1"], "{text}");
+        assert!(text.contains("Access denied"), "{text}");
         assert!(text.contains("ok.test /public?x=1"), "{text}");
         let is_bob = server == IpAddr::from(web.bob.v4);
         assert!(!is_bob || text.starts_with("10.0.0.2 "), "{text}");
@@ -170,11 +48,13 @@ fn requests_in_tls_are_judged_and_the_server_sees_its_client() {
         &trust.file("servers"),
         ("ok.test", web.world.v4.into()),
         &["/public"],
-    );
+    )
+    .unwrap();
     assert_eq!(
         code, 60,
         "the gate's certificate is not one of the servers' authority"
-    );
+    )
+    .unwrap();
     let told = observed(&daemon, &["--protocol", "http", "-o", "json"]).unwrap();
     assert!(
         told.contains("\"url\":\"https://ok.test/public\""),
@@ -204,17 +84,19 @@ fn requests_in_tls_are_judged_and_the_server_sees_its_client() {
 
 #[test]
 fn a_server_whose_certificate_is_another_one_gets_no_request() {
-    let trust = Trust::new();
-    let web = trust.web(&["ok.test"]);
+    let trust = Trust::new().unwrap();
+    let web = trust.web(&["ok.test"]).unwrap();
     let policy = about_alice(&to(443, &[ENDED, BEGUN, PUBLIC]));
-    let daemon = trust.daemon(&web, &["ok.test", "other.test"], &[("alice.yaml", policy)]);
+    let daemon = trust
+        .daemon(&web, &["ok.test", "other.test"], &[("alice.yaml", policy)])
+        .unwrap();
     let (gate, server) = (trust.file("gate"), IpAddr::from(web.world.v4));
     // Another name than the server's.
-    let (code, text, _) = ask(&web.alice, &gate, ("other.test", server), &["/public"]);
-    assert_eq!((code, last(&text)), (0, "502 "), "{text}");
-    let (_, text, _) = ask(&web.alice, &gate, ("other.test", server), &["/secret"]);
-    assert!(text.ends_with("403 "), "{text}");
-    assert_eq!(refused(&daemon, "server-certificate-refused"), 2);
+    let (code, text, _) = ask(&web.alice, &gate, ("other.test", server), &["/public"]).unwrap();
+    assert_eq!((code, statuses(&text)), (0, vec!["502 1.1"]), "{text}");
+    let (_, text, _) = ask(&web.alice, &gate, ("other.test", server), &["/secret"]).unwrap();
+    assert_eq!(statuses(&text), ["403 1.1"], "{text}");
+    assert_eq!(refused(&daemon, "server-certificate-refused").unwrap(), 2);
     // Another authority than the server's.
     let others = Authority::new("others").unwrap();
     let revision = daemon.status().unwrap()["policy"]["revision"]
@@ -222,8 +104,8 @@ fn a_server_whose_certificate_is_another_one_gets_no_request() {
         .unwrap();
     daemon.secret("web/roots", "ca.crt", others.pem()).unwrap();
     daemon.wait_beyond(revision).unwrap();
-    let (code, text, _) = ask(&web.alice, &gate, ("ok.test", server), &["/public"]);
-    assert_eq!((code, last(&text)), (0, "502 "), "{text}");
+    let (code, text, _) = ask(&web.alice, &gate, ("ok.test", server), &["/public"]).unwrap();
+    assert_eq!((code, statuses(&text)), (0, vec!["502 1.1"]), "{text}");
     let told = observed(&daemon, &["--verdict", "DROPPED", "-o", "json"]).unwrap();
     for word in [
         "server-certificate-refused: other.test (invalid peer certificate: certificate not valid for name",
@@ -237,17 +119,20 @@ fn a_server_whose_certificate_is_another_one_gets_no_request() {
 
 #[test]
 fn a_name_without_a_certificate_is_told_so_in_tls() {
-    let trust = Trust::new();
-    let web = trust.web(&["ok.test"]);
+    let trust = Trust::new().unwrap();
+    let web = trust.web(&["ok.test"]).unwrap();
     let policy = about_alice(&to(443, &[ENDED, BEGUN, PUBLIC]));
-    let daemon = trust.daemon(&web, &["ok.test"], &[("alice.yaml", policy)]);
+    let daemon = trust
+        .daemon(&web, &["ok.test"], &[("alice.yaml", policy)])
+        .unwrap();
     let server = IpAddr::from(web.world.v4);
     let (code, _, complaint) = ask(
         &web.alice,
         &trust.file("gate"),
         ("evil.test", server),
         &["/public"],
-    );
+    )
+    .unwrap();
     assert_eq!(code, 35, "{complaint}");
     let address = format!("{server}:443");
     let say = |args: &[&str]| {
@@ -261,11 +146,15 @@ fn a_name_without_a_certificate_is_told_so_in_tls() {
     assert!(
         complaint.contains("unrecognized name"),
         "nothing was learned: {complaint}"
-    );
+    )
+    .unwrap();
     let complaint = say(&["-servername", "ok.test", "-alpn", "spdy/9"]);
     assert!(complaint.contains("no application protocol"), "{complaint}");
-    assert_eq!(refused(&daemon, "no-certificate-for-server-name"), 3);
-    assert_eq!(refused(&daemon, "no-protocol-in-common"), 1);
+    assert_eq!(
+        refused(&daemon, "no-certificate-for-server-name").unwrap(),
+        3
+    );
+    assert_eq!(refused(&daemon, "no-protocol-in-common").unwrap(), 1);
     // Versions that nobody should speak any more, and no TLS at all.
     say(&[
         "-servername",
@@ -274,22 +163,24 @@ fn a_name_without_a_certificate_is_told_so_in_tls() {
         "-cipher",
         "ALL:@SECLEVEL=0",
     ]);
-    assert_eq!(refused(&daemon, "client-tls-failed"), 1);
+    assert_eq!(refused(&daemon, "client-tls-failed").unwrap(), 1);
     let heard = web.say(443, (b"GET /public HTTP/1.1\r\nHost: ok.test\r\n\r\n", b""));
     assert!(heard.is_err(), "{heard:?}");
 }
 
 #[test]
 fn another_host_than_the_one_that_tls_names_is_misdirected() {
-    let trust = Trust::new();
-    let web = trust.web(&["ok.test", "also.test", "evil.test"]);
+    let trust = Trust::new().unwrap();
+    let web = trust.web(&["ok.test", "also.test", "evil.test"]).unwrap();
     let names = "serverNames: [ok.test, also.test]";
     let policy = about_alice(&to(443, &[ENDED, BEGUN, PUBLIC, names]));
-    let daemon = trust.daemon(
-        &web,
-        &["ok.test", "also.test", "evil.test"],
-        &[("alice.yaml", policy)],
-    );
+    let daemon = trust
+        .daemon(
+            &web,
+            &["ok.test", "also.test", "evil.test"],
+            &[("alice.yaml", policy)],
+        )
+        .unwrap();
     let gate = trust.file("gate");
     let mut held = Held::open(&web, &gate, "ok.test");
     let mut ask = |host: &str| {
@@ -311,18 +202,18 @@ fn another_host_than_the_one_that_tls_names_is_misdirected() {
     let server = IpAddr::from(web.world.v4);
     let (code, ..) = ask_evil(&web, &gate, server);
     assert_eq!(code, 35, "a name that the rule has not");
-    assert_eq!(refused(&daemon, "sni-not-allowed"), 1);
+    assert_eq!(refused(&daemon, "sni-not-allowed").unwrap(), 1);
 }
 
 fn ask_evil(web: &Web, gate: &str, server: IpAddr) -> (i32, String, String) {
-    ask(&web.alice, gate, ("evil.test", server), &["/public"])
+    ask(&web.alice, gate, ("evil.test", server), &["/public"]).unwrap()
 }
 
 /// Two names on one address (issue 9996 of Cilium): one is ended, the other passes as it came.
 #[test]
 fn rules_on_one_port_have_each_their_own_way() {
-    let trust = Trust::new();
-    let web = trust.web(&["a.example.com", "b.example.com"]);
+    let trust = Trust::new().unwrap();
+    let web = trust.web(&["a.example.com", "b.example.com"]).unwrap();
     let zone = "a 60 IN A 198.18.0.1\nb 60 IN A 198.18.0.1\n";
     let _knot = Running::knot(&web.world.ns, zone).unwrap();
     let dns = "{toCIDR: [203.0.113.2/32], toPorts: [{ports: [{port: '53', protocol: ANY}], rules: {dns: [{matchPattern: '*.example.com'}]}}]}";
@@ -335,7 +226,9 @@ fn rules_on_one_port_have_each_their_own_way() {
     let ended = named("a", &[ENDED, BEGUN, PUBLIC].join(", "));
     let passing = named("b", "serverNames: [b.example.com]");
     let policy = about_alice(&format!("{dns}, {ended}, {passing}"));
-    let daemon = trust.daemon(&web, &["*.example.com"], &[("alice.yaml", policy)]);
+    let daemon = trust
+        .daemon(&web, &["*.example.com"], &[("alice.yaml", policy)])
+        .unwrap();
     let server: IpAddr = "198.18.0.1".parse().unwrap();
     for name in ["a.example.com", "b.example.com"] {
         let asked = web
@@ -346,34 +239,39 @@ fn rules_on_one_port_have_each_their_own_way() {
     }
     let (gate, servers) = (trust.file("gate"), trust.file("servers"));
     let paths = ["/public", "/secret"];
-    let (code, text, complaint) = ask(&web.alice, &gate, ("a.example.com", server), &paths);
+    let (code, text, complaint) =
+        ask(&web.alice, &gate, ("a.example.com", server), &paths).unwrap();
     assert_eq!(code, 0, "{complaint}");
-    assert!(text.contains("200 ") && text.contains("403 "), "{text}");
-    let (code, text, complaint) = ask(&web.alice, &servers, ("b.example.com", server), &paths);
+    assert_eq!(statuses(&text), ["200 1.1", "403 1.1"], "{text}");
+    let (code, text, complaint) =
+        ask(&web.alice, &servers, ("b.example.com", server), &paths).unwrap();
     assert_eq!(code, 0, "{complaint}");
     assert_eq!(
-        text.matches("200 ").count(),
-        2,
+        statuses(&text),
+        ["200 1.1"; 2],
         "nothing looks into it: {text}"
     );
-    let (code, ..) = ask(&web.alice, &gate, ("c.example.com", server), &paths);
+    let (code, ..) = ask(&web.alice, &gate, ("c.example.com", server), &paths).unwrap();
     assert_eq!(code, 35, "neither");
     // Without a name in TLS: the one that was learned and has a rule.
     let url = format!("https://{server}/public");
-    let (code, text, complaint) = curl(&web.alice, &["-k", "-H", "Host: a.example.com", &url]);
-    assert_eq!((code, last(&text)), (0, "200 "), "{complaint}");
-    let (_, text, _) = curl(&web.alice, &["-k", "-H", "Host: b.example.com", &url]);
-    assert!(text.ends_with("421 "), "{text}");
+    let (code, text, complaint) =
+        curl(&web.alice, &["-k", "-H", "Host: a.example.com", &url]).unwrap();
+    assert_eq!((code, statuses(&text)), (0, vec!["200 1.1"]), "{complaint}");
+    let (_, text, _) = curl(&web.alice, &["-k", "-H", "Host: b.example.com", &url]).unwrap();
+    assert_eq!(statuses(&text), ["421 1.1"], "{text}");
     let told = observed(&daemon, &["--verdict", "DROPPED", "-o", "json"]).unwrap();
     assert!(told.contains("c.example.com"), "{told}");
 }
 
 #[test]
 fn a_renewed_certificate_is_shown_to_new_clients_and_breaks_no_connection() {
-    let trust = Trust::new();
-    let web = trust.web(&["ok.test"]);
+    let trust = Trust::new().unwrap();
+    let web = trust.web(&["ok.test"]).unwrap();
     let policy = about_alice(&to(443, &[ENDED, BEGUN, PUBLIC]));
-    let daemon = trust.daemon(&web, &["ok.test"], &[("alice.yaml", policy)]);
+    let daemon = trust
+        .daemon(&web, &["ok.test"], &[("alice.yaml", policy)])
+        .unwrap();
     let gate = trust.file("gate");
     let asked = "GET /public HTTP/1.1\r\nHost: ok.test\r\n\r\n";
     let mut held = Held::open(&web, &gate, "ok.test");
@@ -385,7 +283,7 @@ fn a_renewed_certificate_is_shown_to_new_clients_and_breaks_no_connection() {
             .unwrap()
     };
     let at = revision(&daemon);
-    let renewed = trust.own(&daemon, &["ok.test"]);
+    let renewed = trust.own(&daemon, &["ok.test"]).unwrap();
     daemon.wait_beyond(at).unwrap();
     assert!(held.say(asked).starts_with("HTTP/1.1 200"), "it goes on");
     let mut new = Held::open(&web, &gate, "ok.test");
@@ -416,13 +314,16 @@ fn a_renewed_certificate_is_shown_to_new_clients_and_breaks_no_connection() {
 
 #[test]
 fn a_policy_whose_secret_cannot_be_used_is_refused() {
-    let trust = Trust::new();
-    let web = trust.web(&["ok.test"]);
+    let trust = Trust::new().unwrap();
+    let web = trust.web(&["ok.test"]).unwrap();
     let policy = about_alice(&to(443, &[ENDED, BEGUN, PUBLIC]));
-    let mut daemon = trust.prepare(&web, &["ok.test"], &[("alice.yaml", policy)]);
+    let mut daemon = trust
+        .prepare(&web, &["ok.test"], &[("alice.yaml", policy)])
+        .unwrap();
     let key = daemon.path("secrets/web/own/tls.key");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
-    daemon.spawn(&with_secrets(&daemon)).unwrap();
+    let secrets = secrets(&daemon);
+    daemon.spawn(&["--tls-secrets", &secrets]).unwrap();
     assert_eq!(daemon.wait().unwrap(), Some(78));
     let said = daemon.said();
     for word in [
@@ -442,8 +343,8 @@ fn a_policy_whose_secret_cannot_be_used_is_refused() {
 
 #[test]
 fn a_server_that_wants_a_certificate_of_its_client_gets_no_request() {
-    let trust = Trust::new();
-    let web = trust.web(&["ok.test"]);
+    let trust = Trust::new().unwrap();
+    let web = trust.web(&["ok.test"]).unwrap();
     let issued = trust.servers.issue(&["ok.test"]).unwrap();
     let (certificate, key) = (trust.file("certificate"), trust.file("key"));
     fs::write(&certificate, &issued.certificate).unwrap();
@@ -460,7 +361,9 @@ fn a_server_that_wants_a_certificate_of_its_client_gets_no_request() {
     let _server = Killed(web.world.ns.run(serve).unwrap().unwrap());
     std::thread::sleep(Duration::from_millis(500));
     let policy = about_alice(&to(9443, &[ENDED, BEGUN, "rules: {http: [{}]}"]));
-    let daemon = trust.daemon(&web, &["ok.test"], &[("alice.yaml", policy)]);
+    let daemon = trust
+        .daemon(&web, &["ok.test"], &[("alice.yaml", policy)])
+        .unwrap();
     let resolve = format!("ok.test:9443:{}", web.world.v4);
     let args = [
         "--cacert",
@@ -469,22 +372,27 @@ fn a_server_that_wants_a_certificate_of_its_client_gets_no_request() {
         &resolve,
         "https://ok.test:9443/",
     ];
-    let (code, text, complaint) = curl(&web.alice, &args);
-    assert_eq!((code, last(&text)), (0, "502 "), "{complaint}");
-    assert_eq!(refused(&daemon, "server-asks-for-client-certificate"), 1);
+    let (code, text, complaint) = curl(&web.alice, &args).unwrap();
+    assert_eq!((code, statuses(&text)), (0, vec!["502 1.1"]), "{complaint}");
+    assert_eq!(
+        refused(&daemon, "server-asks-for-client-certificate").unwrap(),
+        1
+    );
 }
 
 #[test]
 fn a_server_that_speaks_no_tls_or_nothing_is_answered_for() {
-    let trust = Trust::new();
-    let web = trust.web(&["ok.test"]);
+    let trust = Trust::new().unwrap();
+    let web = trust.web(&["ok.test"]).unwrap();
     let _echo = TcpEcho::serve(&web.world.ns, 7_443).unwrap();
     #[expect(clippy::disallowed_methods, reason = "a server outside of the gate")]
     let bind = || std::net::TcpListener::bind(("0.0.0.0", 8_443));
     let _silent = web.world.ns.run(bind).unwrap().unwrap();
     let rules = [7_443, 8_443].map(|port| to(port, &[ENDED, BEGUN, "rules: {http: [{}]}"]));
     let policy = about_alice(&rules.join(", "));
-    let daemon = trust.daemon(&web, &["ok.test"], &[("alice.yaml", policy)]);
+    let daemon = trust
+        .daemon(&web, &["ok.test"], &[("alice.yaml", policy)])
+        .unwrap();
     let ask = |port: u16| {
         let resolve = format!("ok.test:{port}:{}", web.world.v4);
         let url = format!("https://ok.test:{port}/");
@@ -493,15 +401,16 @@ fn a_server_that_speaks_no_tls_or_nothing_is_answered_for() {
             &web.alice,
             &["-m", "30", "--cacert", &gate, "--resolve", &resolve, &url],
         )
+        .unwrap()
     };
     let (code, text, complaint) = ask(7_443);
-    assert_eq!((code, last(&text)), (0, "502 "), "{complaint}");
+    assert_eq!((code, statuses(&text)), (0, vec!["502 1.1"]), "{complaint}");
     #[expect(clippy::disallowed_methods, reason = "how long a client waits")]
     let begin = std::time::Instant::now();
     let (code, text, complaint) = ask(8_443);
-    assert_eq!((code, last(&text)), (0, "502 "), "{complaint}");
+    assert_eq!((code, statuses(&text)), (0, vec!["502 1.1"]), "{complaint}");
     assert!(begin.elapsed() >= TLS_WAIT_MAX, "{:?}", begin.elapsed());
-    assert_eq!(refused(&daemon, "server-tls-failed"), 2);
+    assert_eq!(refused(&daemon, "server-tls-failed").unwrap(), 2);
 }
 
 struct Killed(Child);
@@ -517,8 +426,8 @@ impl Drop for Killed {
 /// begun for a client that speaks none.
 #[test]
 fn one_leg_may_be_plain() {
-    let trust = Trust::new();
-    let web = trust.web(&["web.example.com"]);
+    let trust = Trust::new().unwrap();
+    let web = trust.web(&["web.example.com"]).unwrap();
     let _knot = Running::knot(&web.world.ns, "web 60 IN A 198.18.0.1\n").unwrap();
     let dns = "{toCIDR: [203.0.113.2/32], toPorts: [{ports: [{port: '53', protocol: ANY}], rules: {dns: [{matchPattern: '*.example.com'}]}}]}";
     let named = format!(
@@ -531,19 +440,19 @@ fn one_leg_may_be_plain() {
     let inbound = to(80, &[ENDED, PUBLIC]).replace("{toPorts", "{fromEntities: [all], toPorts");
     let inbound = about("bob", &format!("ingress: [{inbound}]"));
     let policies = [("alice.yaml", policy), ("bob.yaml", inbound)];
-    let daemon = trust.daemon(&web, &["web.example.com"], &policies);
+    let daemon = trust.daemon(&web, &["web.example.com"], &policies).unwrap();
     let gate = trust.file("gate");
     let ended = |port: u16, server: IpAddr| {
         let resolve = format!("web.example.com:{port}:{server}");
         let urls = ["/public", "/secret"];
         let urls = urls.map(|path| format!("https://web.example.com:{port}{path}"));
         let args = ["--cacert", &gate, "--resolve", &resolve, &urls[0], &urls[1]];
-        curl(&web.alice, &args)
+        curl(&web.alice, &args).unwrap()
     };
     for (port, server) in [(8_080, web.world.v4), (80, web.bob.v4)] {
         let (code, text, complaint) = ended(port, server.into());
         assert_eq!(code, 0, "{complaint}");
-        assert!(text.contains("200 ") && text.contains("403 "), "{text}");
+        assert_eq!(statuses(&text), ["200 1.1", "403 1.1"], "{text}");
     }
     // Begun for a client that speaks none: to whom the address was learned to belong.
     let asked = web
@@ -553,12 +462,12 @@ fn one_leg_may_be_plain() {
     assert_eq!(asked, "198.18.0.1\n");
     let ask = |path: &str, host: &str| {
         let url = format!("http://198.18.0.1:443{path}");
-        let (_, text, _) = curl(&web.alice, &["-H", &format!("Host: {host}"), &url]);
-        last(&text).to_owned()
+        let (_, text, _) = curl(&web.alice, &["-H", &format!("Host: {host}"), &url]).unwrap();
+        statuses(&text).concat()
     };
-    assert_eq!(ask("/public", "web.example.com"), "200 ");
-    assert_eq!(ask("/secret", "web.example.com"), "403 ");
-    assert_eq!(ask("/public", "evil.test"), "421 ");
+    assert_eq!(ask("/public", "web.example.com"), "200 1.1");
+    assert_eq!(ask("/secret", "web.example.com"), "403 1.1");
+    assert_eq!(ask("/public", "evil.test"), "421 1.1");
     let told = observed(&daemon, &["--protocol", "http", "-o", "json"]).unwrap();
     assert!(
         told.contains("https://web.example.com:8080/public"),
@@ -570,12 +479,14 @@ fn one_leg_may_be_plain() {
 /// An answer of many octets, to a client that takes its time, and one to the server.
 #[test]
 fn bodies_pass_whole_in_both_directions() {
-    let trust = Trust::new();
-    let web = trust.web(&["ok.test"]);
+    let trust = Trust::new().unwrap();
+    let web = trust.web(&["ok.test"]).unwrap();
     let all = "rules: {http: [{}]}";
     let rules = [to(443, &[ENDED, BEGUN, all]), to(8_001, &[ENDED, all])];
     let policy = about_alice(&rules.join(", "));
-    let _daemon = trust.daemon(&web, &["ok.test"], &[("alice.yaml", policy)]);
+    let _daemon = trust
+        .daemon(&web, &["ok.test"], &[("alice.yaml", policy)])
+        .unwrap();
     let resolve = format!("ok.test:443:{}", web.world.v4);
     let gate = trust.file("gate");
     let args = [

@@ -134,8 +134,11 @@ impl Waiting {
                 kept.extend(self.read(index, oldest));
             }
         }
-        for index in 0..WAITING_PER_WORKER_MAX {
-            self.part.set_word(place(index) + LENGTH, 0);
+        // A new file is empty, and takes no memory where nobody has written.
+        if self.part.word(0) != 0 {
+            for index in 0..WAITING_PER_WORKER_MAX {
+                self.part.set_word(place(index) + LENGTH, 0);
+            }
         }
         self.part.set_word(0, LAYOUT);
         kept.sort_by_key(|kept| kept.since_ns);
@@ -281,6 +284,21 @@ mod tests {
         assert!(table.take(0).is_empty());
         table.live(SECOND);
         (kept, table)
+    }
+
+    #[test]
+    fn a_new_file_takes_no_memory_for_places_that_nobody_has_used() {
+        const BLOCK: u64 = 512; // what st_blocks counts
+        const PAGE: u64 = 4_096;
+        let file = WaitingFile::create().unwrap();
+        let held = std::fs::File::from(file.descriptor().unwrap());
+        for mut table in file.tables() {
+            assert!(table.take(0).is_empty());
+            table.live(SECOND);
+        }
+        let octets = std::os::unix::fs::MetadataExt::blocks(&held.metadata().unwrap()) * BLOCK;
+        // The page of each head.
+        assert!(octets <= PARTS as u64 * PAGE, "{octets}");
     }
 
     #[test]

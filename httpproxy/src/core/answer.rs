@@ -41,7 +41,7 @@ impl Answer<'_> {
         let mut head = format!("HTTP/1.1 {status} {}\r\n", reason(status));
         match self.shape {
             Shape::Grpc => {
-                let code = if self.status == 403 { 7 } else { 14 };
+                let code = grpc_code(self.status);
                 head += "content-type: application/grpc\r\ncontent-length: 0\r\n";
                 head += &format!(
                     "grpc-status: {code}\r\ngrpc-message: {}\r\n",
@@ -83,6 +83,14 @@ pub(crate) const fn reason(status: u16) -> &'static str {
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
         _ => "Error",
+    }
+}
+
+/// What gRPC calls a status of ours: PERMISSION_DENIED, or UNAVAILABLE.
+pub(crate) const fn grpc_code(status: u16) -> &'static str {
+    match status {
+        403 => "7",
+        _ => "14",
     }
 }
 

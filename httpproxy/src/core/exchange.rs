@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::answer::{After, Answer, Shape, reason};
+use super::answer::{After, Answer, Shape};
 use super::buffer::Buffer;
 use super::head::request::RequestReader;
 use super::head::response::ResponseReader;
@@ -493,7 +493,7 @@ impl Connection {
     fn fail(&mut self, running: &Running, (status, why): (u16, Why), now: Now) -> Next {
         let answer = Answer {
             status,
-            body: &format!("{}\r\n", reason(status)),
+            body: &self.settings.answer_text(status),
             shape: running.shape,
             after: After::Close,
         };
@@ -521,14 +521,9 @@ impl Connection {
     }
 
     fn tell_own(&mut self, request: &Arc<RequestRecord>, (status, why): (u16, Why), now: Instant) {
-        self.told.push_back(Told::Response(ResponseRecord {
-            request: Arc::clone(request),
-            status,
-            by: By::Proxy(why),
-            version: Protocol::Http1(super::head::Version::Http11),
-            fields: Vec::new(),
-            latency: now.saturating_duration_since(request.at),
-        }));
+        let head = (Protocol::Http1(super::head::Version::Http11), Vec::new());
+        let record = ResponseRecord::new(request, (status, By::Proxy(why)), head, now);
+        self.told.push_back(Told::Response(record));
     }
 
     fn tell_running(&mut self, running: &Running, end: End, now: Instant) {
@@ -536,19 +531,9 @@ impl Connection {
         self.tell_end(&running.record, (end, sent, received), now);
     }
 
-    fn tell_end(
-        &mut self,
-        request: &Arc<RequestRecord>,
-        (end, sent, received): (End, u64, u64),
-        now: Instant,
-    ) {
-        self.told.push_back(Told::Ended(EndRecord {
-            request: Arc::clone(request),
-            end,
-            sent,
-            received,
-            duration: now.saturating_duration_since(request.at),
-        }));
+    fn tell_end(&mut self, request: &Arc<RequestRecord>, end: (End, u64, u64), now: Instant) {
+        let record = EndRecord::new(request, end, now);
+        self.told.push_back(Told::Ended(record));
     }
 }
 

@@ -13,7 +13,7 @@ use http::uri::{Authority as UriAuthority, PathAndQuery, Scheme as UriScheme};
 use http::{HeaderMap, Method, Response, StatusCode, Uri};
 use policy::http::{HeaderLine, HttpPermit, Path, Request};
 
-use super::answer::{Shape, date, escape};
+use super::answer::{Shape, date, escape, grpc_code};
 use super::exchange::shape_of;
 use super::forward::{edited, is_listed};
 use super::frames::Flaws;
@@ -22,7 +22,7 @@ use super::head::refusal::BadHead;
 use super::head::request::is_grpc;
 use super::host::Authority;
 use super::record::{Protocol, RequestRecord, Verdict, told_fields, told_line, told_url};
-use super::step::{Denied, Judge, Origin, Paths, Queries, Settings};
+use super::step::{Denied, Judge, Origin, Settings};
 use crate::limits::{
     FIELD_NAME_OCTETS_MAX, FIELD_VALUE_OCTETS_MAX, FIELDS_MAX, START_LINE_OCTETS_MAX,
     TRAILER_OCTETS_MAX, TRAILERS_MAX,
@@ -141,7 +141,7 @@ pub(crate) fn ask(
         Target::Upgrade(_) if is_upgrade(parts, settings) => {
             judge.judge(as_sent).or_else(|_| judge.judge(as_get))
         }
-        Target::Tunnel if is_destination(host, origin) => judge.judge(as_sent),
+        Target::Tunnel if is_at(host, origin) => judge.judge(as_sent),
         Target::Upgrade(_) | Target::Tunnel => Err(Denied::NotAllowed),
     };
     let is_for = |permit: &HttpPermit<'_>| {
@@ -221,10 +221,7 @@ fn read<'p>(
     if path == "*" && parts.method != Method::OPTIONS {
         return Err(BadHead::TargetForm);
     }
-    let path = match settings.paths {
-        Paths::Normalised => Path::parse(path.as_bytes()),
-        Paths::Raw => Path::parse_raw(path.as_bytes()),
-    };
+    let path = settings.paths.parse(path.as_bytes());
     let path = path.map_err(BadHead::Path)?;
     Ok((
         host,
@@ -274,15 +271,8 @@ fn is_upgrade(parts: &Parts, settings: &Settings) -> bool {
     protocol.is_some_and(|protocol| is_listed(protocol.as_str().as_bytes(), &settings.upgrades))
 }
 
-/// Whether a tunnel leads where the connection was going: policy has let it go nowhere else.
-fn is_destination(host: &str, origin: &Origin) -> bool {
-    let destination = origin.original_destination;
-    Authority::read(host.as_bytes()).is_ok_and(|authority| {
-        let is_address = authority
-            .address()
-            .is_none_or(|address| address == destination.ip());
-        is_address && authority.port == Some(destination.port())
-    })
+fn is_at(host: &str, origin: &Origin) -> bool {
+    Authority::read(host.as_bytes()).is_ok_and(|authority| origin.is_at(&authority))
 }
 
 /// What clients cut into several Cookie fields, as rules and servers mean it (RFC 9113 §8.2.3).
@@ -317,11 +307,7 @@ fn url(
     (settings, origin): (&Settings, &Origin),
 ) -> String {
     let path = path.map_or("", Path::normal);
-    let path = match settings.queries {
-        Queries::Told => path,
-        Queries::LeftOut => path.split('?').next().unwrap_or_default(),
-    };
-    told_url((origin.scheme.text(), host), path)
+    told_url((origin.scheme.text(), host), settings.queries.of(path))
 }
 
 /// The shape of our answers to a request.
@@ -346,9 +332,8 @@ pub(crate) fn answer(
     };
     match shape {
         Shape::Grpc => {
-            let code = if status == 403 { "7" } else { "14" };
             set(CONTENT_TYPE, "application/grpc");
-            set(HeaderName::from_static("grpc-status"), code);
+            set(HeaderName::from_static("grpc-status"), grpc_code(status));
             set(HeaderName::from_static("grpc-message"), &escape(text));
         }
         Shape::Whole | Shape::Head => {

@@ -127,6 +127,25 @@ pub struct ResponseRecord {
     pub latency: Duration,
 }
 
+impl ResponseRecord {
+    /// That a request was answered now.
+    pub(crate) fn new(
+        request: &Arc<RequestRecord>,
+        (status, by): (u16, By),
+        (version, fields): (Protocol, Vec<(String, String)>),
+        now: Instant,
+    ) -> Self {
+        Self {
+            request: Arc::clone(request),
+            status,
+            by,
+            version,
+            fields,
+            latency: now.saturating_duration_since(request.at),
+        }
+    }
+}
+
 /// Who made a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
@@ -159,6 +178,17 @@ pub enum Why {
     Untrusted,
 }
 
+impl Why {
+    /// The status of a request that was denied so, and why it is ours.
+    pub(crate) const fn of(denied: Denied) -> (u16, Self) {
+        match denied {
+            Denied::NotAllowed | Denied::NameNotBound => (403, Self::Denied),
+            Denied::OtherName => (421, Self::Denied),
+            Denied::NoPolicy => (503, Self::NoPolicy),
+        }
+    }
+}
+
 /// How an exchange ended.
 #[derive(Clone, Debug)]
 pub struct EndRecord {
@@ -172,6 +202,23 @@ pub struct EndRecord {
     pub received: u64,
     /// From the end of the request's head to here.
     pub duration: Duration,
+}
+
+impl EndRecord {
+    /// That an exchange ended now, and how many octets it took each way.
+    pub(crate) fn new(
+        request: &Arc<RequestRecord>,
+        (end, sent, received): (End, u64, u64),
+        now: Instant,
+    ) -> Self {
+        Self {
+            request: Arc::clone(request),
+            end,
+            sent,
+            received,
+            duration: now.saturating_duration_since(request.at),
+        }
+    }
 }
 
 /// How an exchange ended.

@@ -37,10 +37,21 @@ pub fn sniff(prefix: &[u8]) -> Sniffed {
     }
 }
 
+/// How far a line was looked at that may become a request line: nothing of it is looked at twice, however
+/// small the pieces are in which it comes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Looked {
+    blanks: usize,
+    word: usize,
+    /// Octets behind the word in which there is neither an end of the line nor a version.
+    rest: usize,
+}
+
 /// The same of what may be anything: all that some server could take for TLS or a request is said to be
 /// that, however it is written, and whoever reads it then refuses what isn't. `Other` is what none could.
+/// `looked` is that of the shorter prefixes of the same connection.
 #[must_use]
-pub fn sniff_anything(prefix: &[u8]) -> Sniffed {
+pub fn sniff_anything(prefix: &[u8], looked: &mut Looked) -> Sniffed {
     if prefix.starts_with(PREFACE) {
         return Sniffed::H2;
     }
@@ -56,23 +67,31 @@ pub fn sniff_anything(prefix: &[u8]) -> Sniffed {
         [0x80..=0xff] | [0x80..=0xff, _] | [0x80..=0xff, _, 1] | [0x80..=0xff, _, 1, 0 | 3] => {
             Sniffed::NeedMore
         }
-        _ => request_line(prefix),
+        _ => request_line(prefix, looked),
     }
 }
 
 /// Whether a text begins with a request line: a word and a blank, and `HTTP/` in the same line. A GET did
 /// without it once.
-fn request_line(prefix: &[u8]) -> Sniffed {
-    let blanks = prefix.iter().take_while(|byte| is_blank(**byte)).count();
-    let text = prefix.get(blanks..).unwrap_or_default();
-    let end = text.iter().position(|byte| *byte == b'\n');
-    let line = text.get(..end.unwrap_or(text.len())).unwrap_or_default();
-    let word = line.iter().take_while(|byte| is_token_byte(**byte)).count();
-    let (word, rest) = line.split_at_checked(word).unwrap_or_default();
-    match (rest.first(), end) {
-        (None, None) if blanks > 0 || !word.is_empty() => Sniffed::NeedMore,
-        (Some(byte), _) if !word.is_empty() && is_blank(*byte) && *byte != b'\r' => {
-            let mut parts = rest.windows(VERSION.len());
+fn request_line(prefix: &[u8], looked: &mut Looked) -> Sniffed {
+    let after = |octets: usize| prefix.get(octets..).unwrap_or_default();
+    let more = after(looked.blanks).iter();
+    looked.blanks += more.take_while(|byte| is_blank(**byte)).count();
+    let more = after(looked.blanks + looked.word).iter();
+    looked.word += more.take_while(|byte| is_token_byte(**byte)).count();
+    let (word, rest) = after(looked.blanks)
+        .split_at_checked(looked.word)
+        .unwrap_or_default();
+    match rest.first() {
+        None if looked.blanks > 0 || !word.is_empty() => Sniffed::NeedMore,
+        Some(byte) if !word.is_empty() && is_blank(*byte) && !matches!(*byte, b'\r' | b'\n') => {
+            // A version may have begun in what was looked at.
+            let from = looked.rest.saturating_sub(VERSION.len() - 1);
+            let new = rest.get(from..).unwrap_or_default();
+            let end = new.iter().position(|byte| *byte == b'\n');
+            let line = new.get(..end.unwrap_or(new.len())).unwrap_or_default();
+            looked.rest = rest.len();
+            let mut parts = line.windows(VERSION.len());
             let is_request = word.eq_ignore_ascii_case(b"GET")
                 || parts.any(|part| part.eq_ignore_ascii_case(VERSION));
             match (is_request, end) {
@@ -81,7 +100,7 @@ fn request_line(prefix: &[u8]) -> Sniffed {
                 (false, Some(_)) => Sniffed::Other,
             }
         }
-        (Some(_) | None, _) => Sniffed::Other,
+        Some(_) | None => Sniffed::Other,
     }
 }
 
@@ -178,11 +197,19 @@ mod tests {
             (b"\x13BitTorrent protocol", Other),
         ] {
             let name = String::from_utf8_lossy(sent);
-            assert_eq!(sniff_anything(sent), expected, "{name:?}");
-            for cut in 0..sent.len() {
-                let early = sniff_anything(&sent[..cut]);
+            let at_once = |sent: &[u8]| sniff_anything(sent, &mut Looked::default());
+            assert_eq!(at_once(sent), expected, "{name:?}");
+            let mut looked = Looked::default();
+            for cut in 0..=sent.len() {
+                let early = at_once(&sent[..cut]);
                 let holds = early == NeedMore || early == expected;
                 assert!(holds, "{name:?} cut at {cut}: {early:?}");
+                // What was looked at before changes nothing.
+                let piece = sniff_anything(&sent[..cut], &mut looked);
+                assert_eq!(piece, early, "{name:?} by octets, {cut}");
+                if piece != NeedMore {
+                    break;
+                }
             }
             assert!(sniff(sent) != Tls || expected == Tls, "{name:?}");
         }

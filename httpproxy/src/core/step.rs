@@ -1,10 +1,13 @@
 //! What a connection is given: settings, where it belongs, the time, and who judges.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use policy::http::{HttpPermit, Request};
+use policy::http::{BadPath, HttpPermit, Path, Request};
 
+use super::answer::reason;
+use super::host::Authority;
 use crate::limits;
 
 /// How connections are treated: the same for all.
@@ -64,6 +67,16 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// The text of an answer of our own, with its line end.
+    pub(crate) fn answer_text(&self, status: u16) -> Cow<'_, str> {
+        match status {
+            403 => Cow::Borrowed(&self.denied_text),
+            _ => Cow::Owned(format!("{}\r\n", reason(status))),
+        }
+    }
+}
+
 /// In which form paths are judged and forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Paths {
@@ -71,6 +84,16 @@ pub enum Paths {
     Normalised,
     /// As they were sent.
     Raw,
+}
+
+impl Paths {
+    /// Reads a path with its query in this form.
+    pub(crate) fn parse(self, path: &[u8]) -> Result<Path<'_>, BadPath> {
+        match self {
+            Self::Normalised => Path::parse(path),
+            Self::Raw => Path::parse_raw(path),
+        }
+    }
 }
 
 /// When the connection to the server is opened.
@@ -89,6 +112,16 @@ pub enum Queries {
     Told,
     /// They are left out.
     LeftOut,
+}
+
+impl Queries {
+    /// What is told of a path with its query.
+    pub(crate) fn of(self, path: &str) -> &str {
+        match self {
+            Self::Told => path,
+            Self::LeftOut => path.split('?').next().unwrap_or_default(),
+        }
+    }
 }
 
 /// What a client's requests are for.
@@ -125,6 +158,18 @@ pub struct Origin {
     pub scheme: Scheme,
     /// Where its client wanted to go.
     pub original_destination: SocketAddr,
+}
+
+impl Origin {
+    /// Whether a tunnel to an authority leads where the connection was going: policy has let it go nowhere
+    /// else.
+    pub(crate) fn is_at(&self, authority: &Authority<'_>) -> bool {
+        let destination = self.original_destination;
+        let is_address = authority
+            .address()
+            .is_none_or(|address| address == destination.ip());
+        is_address && authority.port == Some(destination.port())
+    }
 }
 
 /// The time of a step.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use policy::http::{HttpPermit, Path, Request};
+use policy::http::{HttpPermit, Request};
 use policy::{
     Direction, EndpointId, HttpAccess, HttpDecision, Identity, LabelSet, NameBinding, PeerRef,
     RuleId, Snapshot, TlsDenied, TlsPermit, TlsRule,
@@ -207,11 +207,7 @@ impl Access {
             return false;
         };
         let path = place.and_then(|place| place.get(host.len()..));
-        let parse = match paths {
-            Paths::Normalised => Path::parse,
-            Paths::Raw => Path::parse_raw,
-        };
-        let Some(Ok(path)) = path.map(|path| parse(path.as_bytes())) else {
+        let Some(Ok(path)) = path.map(|path| paths.parse(path.as_bytes())) else {
             return false;
         };
         let lines = request.fields.iter();

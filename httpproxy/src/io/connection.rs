@@ -22,7 +22,7 @@ use super::places::Place;
 use super::server::Ends;
 use super::stream::Stream;
 use super::tally::Count;
-use super::terminate::Alert;
+use super::terminate::{Alert, HTTP2};
 use super::tunnel::{self, Beginning, Moved};
 use crate::core::client_hello::ClientHello;
 use crate::core::client_hello::second::SecondHello;
@@ -101,14 +101,18 @@ impl Server {
         Ok(())
     }
 
-    /// Whether it begins HTTP/2, which it may do before its client. That stays unread, for the engine.
+    /// Whether it begins HTTP/2, which it may do before its client: in TLS that was agreed on. What it
+    /// says stays unread, for the engine.
     ///
     /// # Errors
     /// If it was reset.
     pub(super) async fn begins_http2(&self) -> io::Result<bool> {
-        let Some(stream) = self.stream.as_ref().filter(|stream| stream.is_plain()) else {
-            return Ok(false); // in TLS HTTP/2 is not offered
+        let Some(stream) = &self.stream else {
+            return Ok(false);
         };
+        if !stream.is_plain() {
+            return Ok(stream.alpn() == Some(HTTP2));
+        }
         let mut head = [0; HEAD_OCTETS];
         let count = stream.socket().peek(&mut head).await?;
         Ok(count == head.len() && Frame::begins_connection(head))
@@ -206,7 +210,9 @@ impl<H: Host> Connection<H> {
                 server_name.clone_from(&hello.server_name);
                 Box::pin(self.tls(first, &hello)).await
             }
-            Ok(Spoken::Http1) if self.access.begins_tls() => Box::pin(self.begin(first)).await,
+            Ok(spoken @ (Spoken::Http1 | Spoken::Http2)) if self.access.begins_tls() => {
+                Box::pin(self.begin(spoken, first)).await
+            }
             Ok(spoken) => self.speak(spoken, first).await,
         };
         if let End::Refused(refusal) | End::Alerted(refusal) = end {
@@ -227,13 +233,13 @@ impl<H: Host> Connection<H> {
     /// that one that rests over HTTP/1 holds none for it.
     pub(super) async fn speak(&mut self, spoken: Spoken, first: First) -> End {
         let is_opaque = self.access.opaque() == Opaque::Allowed;
+        // In TLS both sides speak what they have agreed on; without a word of it, HTTP/1.
+        let is_http2 = self.client.alpn() == Some(HTTP2);
         match spoken {
+            Spoken::Http1 if is_http2 => End::Refused(Refusal::Protocol),
             Spoken::Http1 => self.http1(first, Trusted::Yes).await,
-            // In TLS HTTP/1 alone was offered; and what is to go on in TLS must not go on without.
-            Spoken::Http2 if self.bound.is_some() || self.access.begins_tls() => {
-                End::Refused(Refusal::Protocol)
-            }
-            Spoken::Http2 => Box::pin(self.http2(first)).await,
+            Spoken::Http2 if self.bound.is_some() && !is_http2 => End::Refused(Refusal::Protocol),
+            Spoken::Http2 => Box::pin(self.http2(first, Trusted::Yes)).await,
             Spoken::Tls(_) if !is_opaque => End::Refused(Refusal::Protocol),
             Spoken::Opaque | Spoken::Tls(_) => Box::pin(self.opaque(&first.octets)).await,
         }

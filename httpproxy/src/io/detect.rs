@@ -7,7 +7,7 @@ use super::host::Host;
 use super::stream::{Heard, Stream};
 use super::tally::Count;
 use crate::core::client_hello::{ClientHello, ClientHelloReader, HelloState};
-use crate::core::sniff::{Sniffed, sniff};
+use crate::core::sniff::{Looked, Sniffed, sniff};
 use crate::limits::{DETECT_WAIT_MAX, HELLO_WAIT_MAX, HELLO_WIRE_OCTETS_MAX};
 use crate::told::Refusal;
 
@@ -30,6 +30,7 @@ pub(super) enum Spoken {
 #[derive(Default)]
 pub(super) struct First {
     pub(super) octets: Vec<u8>,
+    pub(super) looked: Looked,
     hello: ClientHelloReader,
     /// How many of them the reader of the ClientHello has.
     read: usize,
@@ -148,7 +149,9 @@ impl<H: Host> Connection<H> {
     /// What the octets are that came so far.
     fn heard(&mut self, first: &mut First) -> Result<Option<Spoken>, End> {
         match first.spoken() {
-            Ok(Some(Spoken::Http1)) if self.access.begins_tls() => Ok(Some(Spoken::Http1)),
+            Ok(Some(spoken @ (Spoken::Http1 | Spoken::Http2))) if self.access.begins_tls() => {
+                Ok(Some(spoken))
+            }
             Ok(Some(Spoken::Http1 | Spoken::Http2)) if !self.access.has_request_rules() => {
                 match self.access.opaque() {
                     Opaque::Allowed => Ok(Some(Spoken::Opaque)),

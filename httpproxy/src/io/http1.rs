@@ -9,14 +9,12 @@ use super::host::Host;
 use super::lane::{Lane, Moving, Pipes};
 use super::stream::Stream;
 use super::tally::Count;
+use super::tunnel::TURNS_MAX;
 use crate::core::exchange::{self, Leg, Way};
 use crate::core::record::{Fault, Told};
 use crate::core::step::{Now, Origin};
 use crate::limits::BODY_BULK_OCTETS_MIN;
 use crate::told::News;
-
-/// Turns without waiting, after which others of the same thread have theirs.
-const TURNS_MAX: usize = 16;
 
 /// Whether the server has shown that it is the one that is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,12 +29,14 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, Redirected};
+use super::bound::Bound;
 use super::connection::{Connection, End};
 use super::detect::First;
 use super::host::{Host, Proxy};
+use super::http1::Trusted;
 use crate::core::frames::{Abuse, Side, TICK};
 use crate::core::record::Told;
-use crate::core::step::{Origin, Scheme};
+use crate::core::step::Origin;
 use crate::limits::{
     DRAIN_WAIT, HTTP2_CONNECTION_WINDOW_OCTETS, HTTP2_DATA_FRAMES_COST_MAX, HTTP2_FRAME_OCTETS_MAX,
     HTTP2_HEADER_LIST_OCTETS_MAX, HTTP2_STREAM_WINDOW_OCTETS, HTTP2_STREAMS_MAX,
@@ -48,6 +50,7 @@ pub(super) struct Shared<H: Host> {
     proxy: Arc<Proxy<H>>,
     redirected: Redirected,
     origin: Origin,
+    trusted: Trusted,
     access: Mutex<Arc<Access>>,
     /// Says that there is another one.
     reviews: watch::Sender<()>,
@@ -60,6 +63,9 @@ pub(super) struct Given<'c, H: Host> {
     pub(super) proxy: &'c Arc<Proxy<H>>,
     pub(super) redirected: Redirected,
     pub(super) origin: Origin,
+    /// Where TLS is ended here or begun: to which server, and whether it has shown that it is the one.
+    pub(super) bound: &'c Option<Arc<Bound>>,
+    pub(super) trusted: Trusted,
     pub(super) seen: &'c mut Option<LabelSet>,
     pub(super) changes: &'c mut watch::Receiver<()>,
     /// When it is to end in order, and when at once.
@@ -67,29 +73,42 @@ pub(super) struct Given<'c, H: Host> {
     pub(super) cut: &'c CancellationToken,
 }
 
+/// What an engine says before anybody has answered, and more.
+const UNHEARD_OCTETS: usize = 1_024;
+
 impl<H: Host> Connection<H> {
-    /// Serves HTTP/2 with prior knowledge until the connection ends. The server is connected at the latest
-    /// now, since its settings are needed.
-    pub(super) async fn http2(&mut self, first: First) -> End {
-        if let Err(end) = self.reach().await {
+    /// Serves HTTP/2 until the connection ends, with prior knowledge or agreed on in TLS. The server is
+    /// connected at the latest now, since its settings are needed.
+    pub(super) async fn http2(&mut self, first: First, trusted: Trusted) -> End {
+        if trusted == Trusted::Yes
+            && let Err(end) = self.reach().await
+        {
             return end;
         }
-        let Some(server) = &mut self.server.stream else {
-            return End::Reset;
-        };
         let given = Given {
             proxy: &self.proxy,
             redirected: self.redirected,
             origin: Origin {
-                scheme: Scheme::Http,
+                scheme: self.access.scheme(),
                 original_destination: self.redirected.server,
             },
+            bound: &self.bound,
+            trusted,
             seen: &mut self.seen,
             changes: &mut self.changes,
             stop: &self.stop,
             cut: &self.cut,
         };
-        serve(given, (&mut self.client, first.octets), server).await
+        let client = (&mut self.client, first.octets);
+        match (&mut self.server.stream, trusted) {
+            (Some(server), Trusted::Yes) => serve(given, client, server).await,
+            (None, Trusted::Yes) => End::Reset,
+            // It hears nothing of us; the engine that would speak to it has nobody to speak to.
+            (_, Trusted::No) => {
+                let (nobody, _silent) = tokio::io::duplex(UNHEARD_OCTETS);
+                serve(given, client, nobody).await
+            }
+        }
     }
 }
 
@@ -123,6 +142,8 @@ where
         proxy,
         redirected,
         origin,
+        bound,
+        trusted,
         seen,
         changes,
         stop,
@@ -133,7 +154,8 @@ where
         proxy: Arc::clone(proxy),
         redirected,
         origin,
-        access: Mutex::new(Arc::new(Access::new(redirected, scope, None))),
+        trusted,
+        access: Mutex::new(Arc::new(Access::new(redirected, scope, bound.clone()))),
         reviews: watch::Sender::new(()),
         client_frames: Frames::new(Side::Client),
         server_frames: Frames::new(Side::Server),
@@ -157,7 +179,7 @@ where
             _ = ticks.tick() => Happened::Tick,
             _ = changes.changed() => {
                 let scope = proxy.host.scope(&redirected, seen);
-                let access = Access::new(redirected, scope, None);
+                let access = Access::new(redirected, scope, bound.clone());
                 if access.begins_tls() {
                     break End::Reset; // it must not go on without TLS
                 }

@@ -112,16 +112,9 @@ impl Drop for Lane {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
 
     use super::*;
-
-    async fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("[::1]:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (one, other) = tokio::join!(TcpStream::connect(address), listener.accept());
-        (one.unwrap(), other.unwrap().0)
-    }
+    use crate::testing::pair;
 
     #[tokio::test]
     async fn pipes_are_bounded_and_one_that_holds_something_is_never_used_again() {

@@ -153,7 +153,7 @@ impl<H: Host> Connection<H> {
 
     /// What the client's octets are that came so far.
     fn known(&mut self, first: &mut First) -> Result<Option<Spoken>, End> {
-        let mut sniffed = sniff_anything(&first.octets);
+        let mut sniffed = sniff_anything(&first.octets, &mut first.looked);
         // Whatever is written in so long a line, it may become a request.
         if sniffed == Sniffed::NeedMore && first.octets.len() > START_LINE_OCTETS_MAX {
             sniffed = Sniffed::Http1;

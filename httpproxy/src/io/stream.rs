@@ -225,18 +225,18 @@ impl Stream {
         Ok(())
     }
 
-    /// Resets the connection now.
-    pub(super) fn reset(&mut self) {
-        self.is_broken = true;
-        let _ = transport::reset(self.socket.as_fd());
-    }
-
     /// The same, as far as the socket takes them.
     fn send_held(&mut self) -> io::Result<()> {
         match self.push() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             pushed => pushed,
         }
+    }
+
+    /// Resets the connection now.
+    pub(super) fn reset(&mut self) {
+        self.is_broken = true;
+        let _ = transport::reset(self.socket.as_fd());
     }
 
     fn end_writing(&mut self) -> io::Result<()> {
@@ -378,23 +378,16 @@ mod tests {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let listener = tokio::net::TcpListener::bind("[::1]:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let name = "a.test".try_into().unwrap();
         let client = ClientConnection::new(Arc::new(client), name).unwrap();
         let server = ServerConnection::new(Arc::new(server)).unwrap();
-        tokio::join!(
-            async {
-                let mut stream = Stream::plain(TcpStream::connect(address).await.unwrap());
-                stream.begin_tls(client.into(), &[]).await.unwrap();
-                stream
-            },
-            async {
-                let mut stream = Stream::plain(listener.accept().await.unwrap().0);
-                stream.begin_tls(server.into(), &[]).await.unwrap();
-                stream
-            },
-        )
+        let (one, other) = crate::testing::pair().await;
+        let begin = async |socket, session: Session| {
+            let mut stream = Stream::plain(socket);
+            stream.begin_tls(session, &[]).await.unwrap();
+            stream
+        };
+        tokio::join!(begin(one, client.into()), begin(other, server.into()))
     }
 
     #[tokio::test]

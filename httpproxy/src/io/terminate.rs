@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::access::Opaque;
 use super::bound::{Bound, Client};
 use super::connection::{Connection, End};
-use super::detect::First;
+use super::detect::{First, Spoken};
 use super::host::Host;
 use super::http1::Trusted;
 use crate::core::client_hello::ClientHello;
@@ -22,8 +22,9 @@ use crate::limits::TLS_WAIT_MAX;
 use crate::tls::Trust;
 use crate::told::Refusal;
 
-/// What is served where requests are judged.
+/// What is served where requests are judged (RFC 7301 §6, RFC 9113 §3.2).
 const HTTP1: &[u8] = b"http/1.1";
+pub(super) const HTTP2: &[u8] = b"h2";
 
 /// Why a client's TLS does not begin, as TLS says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,13 +65,15 @@ impl<H: Host> Connection<H> {
         }
         let served = match &bound.trust {
             Some(trust) => self.begin_with_server(trust, &bound.name, offered).await,
-            None => Ok(offered.into_iter().filter(|alpn| alpn == HTTP1).collect()),
+            // It can't be asked. HTTP/2 without TLS is for those who know that their server has it: so
+            // only for a client that has nothing else.
+            None => Ok(preferred(&offered)),
         };
         let (alpn, trusted) = match served {
             Ok(alpn) => (alpn, Trusted::Yes),
             Err(why) => {
                 self.tell_not_served(why, hello.server_name.clone());
-                (vec![HTTP1.to_vec()], Trusted::No)
+                (vec![HTTP1.to_vec(), HTTP2.to_vec()], Trusted::No)
             }
         };
         let Some(own) = &bound.own else {
@@ -91,7 +94,10 @@ impl<H: Host> Connection<H> {
         }
         let mut first = First::default();
         if trusted == Trusted::No {
-            return self.http1(first, trusted).await;
+            return match self.client.alpn() == Some(HTTP2) {
+                true => Box::pin(self.http2(first, trusted)).await,
+                false => self.http1(first, trusted).await,
+            };
         }
         match self.detect(&mut first).await {
             Ok(spoken) => self.speak(spoken, first).await,
@@ -99,11 +105,13 @@ impl<H: Host> Connection<H> {
         }
     }
 
-    /// Begins TLS to the server for a client that speaks HTTP/1 without it.
-    pub(super) async fn begin(&mut self, first: First) -> End {
+    /// Begins TLS to the server for a client that speaks HTTP without it: what the client speaks is what
+    /// the server is offered.
+    pub(super) async fn begin(&mut self, spoken: Spoken, first: First) -> End {
         if let Err(end) = self.reach().await {
             return end;
         }
+        let is_http2 = matches!(spoken, Spoken::Http2);
         let bound = self.choose(Client::Plain, None);
         let bound = bound.map(|bound| self.bind(bound));
         let served = match bound
@@ -111,8 +119,15 @@ impl<H: Host> Connection<H> {
             .and_then(|bound| Some((bound.trust.as_ref()?, bound)))
         {
             Some((trust, bound)) => {
-                let offered = vec![HTTP1.to_vec()];
-                self.begin_with_server(trust, &bound.name, offered).await
+                let offered = if is_http2 { HTTP2 } else { HTTP1 };
+                let begun = self.begin_with_server(trust, &bound.name, vec![offered.to_vec()]);
+                match begun.await {
+                    // A server that knows nothing of the choice speaks HTTP/1.
+                    Ok(chosen) if is_http2 && chosen != [HTTP2] => {
+                        Err((Refusal::ServerTls, "it has no HTTP/2".to_owned()))
+                    }
+                    begun => begun,
+                }
             }
             None => {
                 self.remark = Some("no name was learned for its address".to_owned());
@@ -126,7 +141,10 @@ impl<H: Host> Connection<H> {
                 Trusted::No
             }
         };
-        self.http1(first, trusted).await
+        match is_http2 {
+            true => Box::pin(self.http2(first, trusted)).await,
+            false => self.http1(first, trusted).await,
+        }
     }
 
     fn bind(&mut self, bound: Bound) -> Arc<Bound> {
@@ -140,7 +158,7 @@ impl<H: Host> Connection<H> {
     fn served(&self, offered: &[Vec<u8>]) -> Vec<Vec<u8>> {
         let is_open = self.access.opaque() == Opaque::Allowed && !self.access.has_request_rules();
         let offered = offered.iter();
-        let served = offered.filter(|alpn| is_open || *alpn == HTTP1);
+        let served = offered.filter(|alpn| is_open || *alpn == HTTP1 || *alpn == HTTP2);
         served.cloned().collect()
     }
 
@@ -200,6 +218,13 @@ impl<H: Host> Connection<H> {
             Alert::NoApplicationProtocol => Refusal::Alpn,
         })
     }
+}
+
+/// HTTP/1 if it is offered, else HTTP/2.
+fn preferred(offered: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut ours = [HTTP1, HTTP2].into_iter();
+    let found = ours.find(|ours| offered.iter().any(|alpn| alpn == ours));
+    found.map(<[u8]>::to_vec).into_iter().collect()
 }
 
 /// Whether a server has asked for a client's certificate.

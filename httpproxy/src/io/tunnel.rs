@@ -15,7 +15,7 @@ use crate::limits::{RECORD_OCTETS_MAX, TUNNEL_BULK_AFTER_OCTETS, TUNNEL_OCTETS_M
 use crate::told::TunnelEnded;
 
 /// Turns without waiting, after which others of the same thread have theirs.
-const TURNS_MAX: usize = 16;
+pub(super) const TURNS_MAX: usize = 16;
 /// How much is read at a time while it is looked at.
 const WATCHED_ROOM_OCTETS: usize = 4_096;
 /// In so many steps the time is measured for which nothing moves.
@@ -228,11 +228,10 @@ async fn rest(moved: &Moved, idle: Duration) {
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncReadExt as _;
-    use tokio::net::TcpListener;
 
     use super::*;
     use crate::limits::{PIPES_MAX, TUNNEL_IDLE};
-    use crate::testing::Hello;
+    use crate::testing::{Hello, pair};
 
     /// A tunnel's two sockets, with a client and a server at their other ends.
     struct Ends {
@@ -250,13 +249,6 @@ mod tests {
                 server,
             }
         }
-    }
-
-    async fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("[::1]:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (one, other) = tokio::join!(TcpStream::connect(address), listener.accept());
-        (one.unwrap(), other.unwrap().0)
     }
 
     fn nothing() -> Beginning<'static> {

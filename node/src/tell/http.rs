@@ -331,7 +331,9 @@ fn canonical(name: &str) -> String {
         is_start = letter == '-';
         letter
     };
-    name.chars().map(letter).collect()
+    let mut written = String::with_capacity(name.len());
+    written.extend(name.chars().map(letter));
+    written
 }
 
 /// What is told of a server name or host of a connection that is bound to names; nothing of one that was

@@ -301,7 +301,9 @@ impl Snapshot {
             access.opened_by = Some(RuleId::NONE);
         }
         let mut is_bound = false;
-        for (item, ports) in Self::applying((policy, direction), peer, port) {
+        let applying = Self::applying((policy, direction), peer, port);
+        let needs_name = self.needs_name(&applying, peer);
+        for (item, ports) in applying {
             if item.item().effect == Effect::Deny {
                 access.is_denied |= !item.prepared.audit && !side.is_audited();
                 continue;
@@ -321,6 +323,11 @@ impl Snapshot {
             for index in ports {
                 let rule = item.item().port_list().get(index);
                 if !rule.is_some_and(|rule| within.is_through(rule)) {
+                    continue;
+                }
+                if matches!(within, Within::Plain)
+                    && rule.is_some_and(|rule| needs_name(item, rule))
+                {
                     continue;
                 }
                 match item.prepared.http.get(index) {

@@ -1,5 +1,6 @@
 //! Which servers a TLS client may name, and whose TLS is ended here.
 
+use std::ptr;
 use std::sync::Arc;
 
 use fqdn::Pattern;
@@ -168,26 +169,67 @@ impl Snapshot {
     ) -> Option<(Vec<Group<'a>>, Vec<&'a CompiledItem>)> {
         let policy = self.endpoints.get(&endpoint)?;
         let known = self.known(peer);
-        let mut groups: Vec<Group<'_>> = Vec::new();
-        let mut open = Vec::new();
-        for (item, ports) in Self::applying((policy, direction), peer, port) {
-            if item.item().effect == Effect::Deny {
-                continue;
-            }
-            if ports.is_empty() {
-                open.push(item);
-            }
-            let rules = ports
-                .into_iter()
-                .filter_map(|index| item.item().port_list().get(index));
-            for rule in rules {
-                for peer in selectors_of(item, known.as_deref()) {
-                    join(&mut groups, peer, (item, rule));
-                }
-            }
-        }
-        Some((groups, open))
+        let applying = Self::applying((policy, direction), peer, port);
+        let allowing = applying.iter();
+        let allowing = allowing.filter(|(item, _)| item.item().effect != Effect::Deny);
+        let open = allowing.filter(|(_, ports)| ports.is_empty());
+        let open = open.map(|(item, _)| *item).collect();
+        Some((groups_of(&applying, known.as_deref()), open))
     }
+
+    /// Whether a port rule among these lets pass only what says a name, though it asks for none: wherever
+    /// it selects the peer, another one with the same selector and port has `serverNames`.
+    pub(super) fn needs_name<'a>(
+        &self,
+        applying: &[(&'a CompiledItem, Vec<usize>)],
+        peer: PeerRef<'_>,
+    ) -> impl Fn(&CompiledItem, &PortRule) -> bool + use<'a> {
+        let mut rules = applying.iter().flat_map(port_rules);
+        let judges = rules.any(|(_, rule)| !server_names(rule).is_empty());
+        // Most connections have no such rule, and nothing is made for them.
+        let known = judges.then(|| self.known(peer)).flatten();
+        let groups = match judges {
+            true => groups_of(applying, known.as_deref()),
+            false => Vec::new(),
+        };
+        // What stands in a group, and whether that asks for names.
+        let mut standing: Vec<(RuleId, &PortRule, bool)> = Vec::new();
+        for Group { rules, judges, .. } in groups {
+            standing.extend(rules.iter().map(|(item, rule)| (item.id(), *rule, judges)));
+        }
+        move |item, rule| {
+            let is_own =
+                |(id, one, _): &&(RuleId, &PortRule, bool)| *id == item.id() && ptr::eq(*one, rule);
+            let mut own = standing.iter().filter(is_own).peekable();
+            own.peek().is_some() && own.all(|(.., judges)| *judges)
+        }
+    }
+}
+
+fn port_rules<'a>(
+    (item, ports): &(&'a CompiledItem, Vec<usize>),
+) -> impl Iterator<Item = (&'a CompiledItem, &'a PortRule)> {
+    let item = *item;
+    let rules = ports
+        .iter()
+        .filter_map(|index| item.item().port_list().get(*index));
+    rules.map(move |rule| (item, rule))
+}
+
+/// The port rules that allow something, joined.
+fn groups_of<'a>(
+    applying: &[(&'a CompiledItem, Vec<usize>)],
+    known: Option<&Known>,
+) -> Vec<Group<'a>> {
+    let mut groups = Vec::new();
+    let allowing = applying.iter();
+    let allowing = allowing.filter(|(item, _)| item.item().effect != Effect::Deny);
+    for (item, rule) in allowing.flat_map(port_rules) {
+        for peer in selectors_of(item, known) {
+            join(&mut groups, peer, (item, rule));
+        }
+    }
+    groups
 }
 
 /// Port rules of one peer selector, protocol and port, whose names are joined.

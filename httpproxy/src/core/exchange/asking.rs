@@ -11,9 +11,8 @@ use crate::core::head::field::Field;
 use crate::core::head::refusal::BadHead;
 use crate::core::head::request::RequestHead;
 use crate::core::head::response::Asked;
-use crate::core::host::Authority;
 use crate::core::record::{Protocol, RequestRecord, Verdict, told_fields, told_url};
-use crate::core::step::{Denied, Judge, Origin, Paths, Queries, Settings};
+use crate::core::step::{Denied, Judge, Origin, Settings};
 use crate::core::target::{Target, read_target};
 
 /// What became of a request.
@@ -51,9 +50,9 @@ pub(super) fn ask(
             return Judged::Malformed(BadHead::ConnectBody);
         }
         Target::Tunnel(_) => None,
-        Target::Path(path) => match read_path(path, settings.paths) {
+        Target::Path(path) => match settings.paths.parse(path) {
             Ok(path) => Some(path),
-            Err(bad) => return Judged::Malformed(bad),
+            Err(bad) => return Judged::Malformed(BadHead::Path(bad)),
         },
     };
     let passing = Passing::of_request((buffer, fields), head, &settings.upgrades);
@@ -74,7 +73,7 @@ pub(super) fn ask(
         verdict,
     };
     let permit = match &target {
-        Target::Tunnel(authority) if !is_destination(authority, origin) => Err(Denied::NotAllowed),
+        Target::Tunnel(authority) if !origin.is_at(authority) => Err(Denied::NotAllowed),
         Target::Tunnel(_) | Target::Path(_) => judge.judge(&request),
     };
     let permit = permit.and_then(|permit| {
@@ -108,23 +107,6 @@ pub(super) fn ask(
     Judged::Forwarded(record, Sought { asked, upgrades })
 }
 
-fn read_path(path: &[u8], paths: Paths) -> Result<Path<'_>, BadHead> {
-    let path = match paths {
-        Paths::Normalised => Path::parse(path),
-        Paths::Raw => Path::parse_raw(path),
-    };
-    path.map_err(BadHead::Path)
-}
-
-/// Whether a tunnel leads where the connection was going: policy has let it go nowhere else.
-fn is_destination(authority: &Authority<'_>, origin: &Origin) -> bool {
-    let destination = origin.original_destination;
-    let is_address = authority
-        .address()
-        .is_none_or(|address| address == destination.ip());
-    is_address && authority.port == Some(destination.port())
-}
-
 fn url(
     (target, request): (&str, &Request<'_>),
     (settings, origin): (&Settings, &Origin),
@@ -133,9 +115,5 @@ fn url(
     let Some(path) = request.path.map(Path::normal) else {
         return told_url((origin.scheme.text(), target), "");
     };
-    let path = match settings.queries {
-        Queries::Told => path,
-        Queries::LeftOut => path.split('?').next().unwrap_or_default(),
-    };
-    told_url((origin.scheme.text(), host), path)
+    told_url((origin.scheme.text(), host), settings.queries.of(path))
 }

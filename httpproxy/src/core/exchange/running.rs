@@ -323,14 +323,14 @@ impl Connection {
                     body: Body::new(head.framing, written),
                     may_keep: head.may_keep && !is_joined,
                 });
-                self.told.push_back(Told::Response(ResponseRecord {
-                    request: Arc::clone(&running.record),
-                    status: head.status,
-                    by: By::Server,
-                    version: Protocol::Http1(head.version),
-                    fields: told_fields(passing.lines(input.0, input.1)),
-                    latency: now.instant.saturating_duration_since(running.record.at),
-                }));
+                let fields = told_fields(passing.lines(input.0, input.1));
+                let record = ResponseRecord::new(
+                    &running.record,
+                    (head.status, By::Server),
+                    (Protocol::Http1(head.version), fields),
+                    now.instant,
+                );
+                self.told.push_back(Told::Response(record));
             }
         }
         self.upstream_in.take(head.octets);

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::asking::{Judged, ask};
 use super::running::Running;
 use super::{Connection, Ending, Leg, Next, Phase, shape_of};
-use crate::core::answer::{After, Answer, Shape, reason};
+use crate::core::answer::{After, Answer, Shape};
 use crate::core::buffer::Buffer;
 use crate::core::framing::{Body, Written};
 use crate::core::head::refusal::BadHead;
@@ -152,11 +152,7 @@ impl Connection {
         (head, shape): (&RequestHead, Shape),
         now: Now,
     ) -> Next {
-        let (status, why) = match denied {
-            Denied::NotAllowed | Denied::NameNotBound => (403, Why::Denied),
-            Denied::OtherName => (421, Why::Denied),
-            Denied::NoPolicy => (503, Why::NoPolicy),
-        };
+        let (status, why) = Why::of(denied);
         // What comes behind it may be meant for the tunnel.
         let is_tunnel = head.method.text(self.client_in.bytes()) == "CONNECT";
         self.client_in.take(head.octets);
@@ -166,13 +162,9 @@ impl Connection {
         let is_long = body.left().is_some_and(|left| left > DRAIN_OCTETS_MAX);
         let is_safe = !is_unsure && !is_long && !is_tunnel;
         let keeps = head.may_keep && !self.is_draining && why == Why::Denied && is_safe;
-        let text = format!("{}\r\n", reason(status));
         let answer = Answer {
             status,
-            body: match status {
-                403 => &self.settings.denied_text,
-                _ => &text,
-            },
+            body: &self.settings.answer_text(status),
             shape,
             after: match keeps {
                 true => After::Keep(head.version),
@@ -199,7 +191,7 @@ impl Connection {
         };
         let answer = Answer {
             status,
-            body: &format!("{}\r\n", reason(status)),
+            body: &self.settings.answer_text(status),
             shape: Shape::Whole,
             after: After::Close,
         };

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use policy::{Direction, HttpAccess, PeerRef};
 
 use super::*;
-use crate::core::step::{Now, Scheme};
+use crate::core::step::{Now, Paths, Queries, Scheme};
 use crate::testing::{RULES, snapshot};
 
 const PORT: u16 = 8080;

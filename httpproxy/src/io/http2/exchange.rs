@@ -16,12 +16,12 @@ use http::{Response, StatusCode};
 use super::Shared;
 use super::pump::{Broken, Pump};
 use crate::Host;
-use crate::core::answer::{Shape, reason};
+use crate::core::answer::Shape;
 use crate::core::framing::BadBody;
 use crate::core::h2::{Asked, Permitted, Sought, answer, ask, shape, told_headers};
 use crate::core::head::refusal::BadHead;
 use crate::core::record::{By, End, EndRecord, Protocol, RequestRecord, ResponseRecord, Told, Why};
-use crate::core::step::Denied;
+use crate::io::http1::Trusted;
 use crate::io::tally::Count;
 use crate::limits::INTERIM_RESPONSES_MAX;
 
@@ -90,12 +90,7 @@ impl<H: Host> Exchange<H> {
             }
             Asked::Denied(record, denied) => {
                 let record = self.shared.tell_request(record);
-                let status = match denied {
-                    Denied::NotAllowed | Denied::NameNotBound => (403, Why::Denied),
-                    Denied::OtherName => (421, Why::Denied),
-                    Denied::NoPolicy => (503, Why::NoPolicy),
-                };
-                self.answer(&record, status, shape);
+                self.answer(&record, Why::of(denied), shape);
             }
             Asked::Allowed(permitted, record) => {
                 let record = self.shared.tell_request(record);
@@ -116,6 +111,10 @@ impl<H: Host> Exchange<H> {
         record: Arc<RequestRecord>,
         shape: Shape,
     ) {
+        if self.shared.trusted == Trusted::No {
+            self.answer(&record, (502, Why::Untrusted), shape);
+            return;
+        }
         let respond = &mut self.respond;
         let mut ready = std::pin::pin!(sender.ready());
         let sender = poll_fn(|cx| match respond.poll_reset(cx) {
@@ -417,29 +416,17 @@ impl<H: Host> Shared<H> {
     fn tell_response(
         &self,
         record: &Arc<RequestRecord>,
-        (status, by): (u16, By),
+        status: (u16, By),
         fields: Vec<(String, String)>,
     ) {
-        let now = self.proxy.host.now();
-        self.tell(Told::Response(ResponseRecord {
-            request: Arc::clone(record),
-            status,
-            by,
-            version: Protocol::Http2,
-            fields,
-            latency: now.saturating_duration_since(record.at),
-        }));
+        let (head, now) = ((Protocol::Http2, fields), self.proxy.host.now());
+        let record = ResponseRecord::new(record, status, head, now);
+        self.tell(Told::Response(record));
     }
 
-    fn tell_end(&self, record: &Arc<RequestRecord>, (end, sent, received): (End, u64, u64)) {
-        let now = self.proxy.host.now();
-        self.tell(Told::Ended(EndRecord {
-            request: Arc::clone(record),
-            end,
-            sent,
-            received,
-            duration: now.saturating_duration_since(record.at),
-        }));
+    fn tell_end(&self, record: &Arc<RequestRecord>, end: (End, u64, u64)) {
+        let record = EndRecord::new(record, end, self.proxy.host.now());
+        self.tell(Told::Ended(record));
     }
 
     /// Answers a request ourselves.
@@ -449,10 +436,7 @@ impl<H: Host> Shared<H> {
         record: &Arc<RequestRecord>,
         ((status, why), shape): ((u16, Why), Shape),
     ) {
-        let text = match status {
-            403 => self.proxy.settings.denied_text.to_string(),
-            _ => format!("{}\r\n", reason(status)),
-        };
+        let text = self.proxy.settings.answer_text(status);
         let (head, body) = answer((status, &text), shape, self.proxy.host.wall());
         let sent = respond.send_response(head, body.is_none());
         if let (Ok(mut to), Some(body)) = (sent, body) {

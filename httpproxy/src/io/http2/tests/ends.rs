@@ -272,6 +272,25 @@ async fn dead() -> Wire {
     Wire::new(tokio::net::TcpStream::connect(address).await.unwrap())
 }
 
+/// A server whose certificate is another one's: what may go is answered for it, what may not is denied.
+#[tokio::test]
+async fn a_server_that_is_not_trusted_gets_no_request() {
+    let mut stage = Stage::untrusted(RULES).await;
+    let seen = stage.record();
+    stage.greet().await;
+    for (stream, path, status) in [(1, "/public/a", "502"), (3, "/secret", "403")] {
+        stage.client.say(&headers(stream, END, &get(path))).await;
+        let head = stage.client.await_kind(HEADERS).await.unwrap();
+        assert_eq!(head.field(":status"), Some(status), "{path}");
+    }
+    assert_eq!(seen.seen(), [], "nothing reaches it");
+    let told = stage.told().await;
+    assert!(
+        told.contains(&"502 Proxy(Untrusted)".to_owned()),
+        "{told:?}"
+    );
+}
+
 /// A server that speaks no HTTP/2.
 #[tokio::test]
 async fn a_server_without_http2_is_a_502() {

@@ -1,8 +1,11 @@
 //! Bounds, by hitting them.
 
+use std::time::Duration;
+
 use super::behaviour::of_stream;
 use super::stage::Stage;
 use super::wire::*;
+use crate::core::step::Settings;
 use crate::limits::{
     FIELD_NAME_OCTETS_MAX, FIELD_VALUE_OCTETS_MAX, FIELDS_MAX, HTTP2_CONTINUATIONS_MAX,
     HTTP2_FRAME_OCTETS_MAX, HTTP2_HEADER_LIST_OCTETS_MAX, INTERIM_RESPONSES_MAX,
@@ -172,4 +175,42 @@ async fn interim_responses_have_their_bound() {
         }
     }
     assert_eq!(interim, INTERIM_RESPONSES_MAX);
+}
+
+#[tokio::test]
+async fn a_server_has_so_long_for_the_head_of_its_response() {
+    const WAIT: Duration = Duration::from_millis(300);
+    let settings = Settings {
+        response_wait: Some(WAIT),
+        ..Settings::default()
+    };
+    let mut stage = Stage::with(RULES, settings).await;
+    stage.greet().await;
+    let mut server = stage.server(&[]).await;
+    // One that answers in time may take longer for its body.
+    stage.client.say(&headers(1, END, &get("/public/a"))).await;
+    server.await_kind(HEADERS).await.unwrap();
+    let head = headers(1, END_HEADERS, &[(":status", "200")]);
+    server.say(&head).await;
+    stage.client.say(&headers(3, END, &get("/public/b"))).await;
+    server.await_kind(HEADERS).await.unwrap();
+    let head = stage.client.await_kind(HEADERS).await.unwrap();
+    assert_eq!((head.stream, head.field(":status")), (1, Some("200")));
+    let head = stage.client.await_kind(HEADERS).await.unwrap();
+    assert_eq!((head.stream, head.field(":status")), (3, Some("504")));
+    let reset = server.await_kind(RST).await.unwrap();
+    assert_eq!((reset.stream, reset.code()), (3, 8), "CANCEL");
+    server.say(&frame(DATA, END_STREAM, 1, b"late")).await;
+    loop {
+        let came = stage.client.next().await.unwrap();
+        if came.stream == 1 {
+            assert_eq!(came.payload, b"late");
+            break;
+        }
+    }
+    let told = stage.told().await;
+    assert!(
+        told.contains(&"504 Proxy(ServerSlow)".to_owned()),
+        "{told:?}"
+    );
 }

@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
 use policy::{Direction, LabelSet, Snapshot};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::wire::*;
 use crate::core::step::{Origin, Scheme, Settings};
 use crate::io::connection::End;
+use crate::io::http1::Trusted;
 use crate::io::http2::{Given, serve};
-use crate::testing::Policies;
+use crate::testing::{Policies, pair};
 use crate::{Host, News, Party, Proxy, Redirected, Scope, Told};
 
 pub(super) const PORT: u16 = 8080;
@@ -81,6 +81,15 @@ impl Stage {
     }
 
     pub(super) async fn with(rules: &str, settings: Settings) -> Self {
+        Self::to((rules, settings), Trusted::Yes).await
+    }
+
+    /// With a server that has not shown that it is the one that is meant.
+    pub(super) async fn untrusted(rules: &str) -> Self {
+        Self::to((rules, Settings::default()), Trusted::No).await
+    }
+
+    async fn to((rules, settings): (&str, Settings), trusted: Trusted) -> Self {
         let mut policies = Policies::new();
         let (snapshot, endpoint) = policies.snapshot(rules, PORT);
         let node = Node {
@@ -108,6 +117,8 @@ impl Stage {
                     scheme: Scheme::Http,
                     original_destination: redirected.server,
                 },
+                bound: &None,
+                trusted,
                 seen: &mut None,
                 changes: &mut changes,
                 stop: &its_stop,
@@ -187,16 +198,6 @@ impl Stage {
 /// What a client says before all else.
 pub(super) fn greeting() -> Vec<u8> {
     [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()
-}
-
-async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (one, other) = tokio::join!(TcpStream::connect(address), listener.accept());
-    let (one, other) = (one.unwrap(), other.unwrap().0);
-    other.set_nodelay(true).unwrap();
-    one.set_nodelay(true).unwrap();
-    (one, other)
 }
 
 /// A request as the server saw it.
