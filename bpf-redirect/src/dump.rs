@@ -4,6 +4,7 @@
 //! version has no shape.
 
 mod cgroup;
+mod service;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,7 +14,7 @@ use bpf_redirect_common as common;
 use bpf_redirect_common::{
     Address, Aggregation, AskerKey, AskerValue, CgroupEndpoint, Config, Counter, CtKey, CtValue,
     Drop, EGRESS, EndpointAddress, EndpointIf, EndpointLink, EventBudget, FragmentKey, Listeners,
-    NextHop, PolicyKey, PolicyValue, ServiceKey, ServiceValue, SocketServer, UpstreamKey, Verdict,
+    NextHop, PolicyKey, PolicyValue, SocketServer, UpstreamKey, Verdict,
 };
 use zerocopy::FromBytes;
 
@@ -192,9 +193,9 @@ pub(crate) const SHAPES: [Shape; 22] = [
     ),
     Shape::new(
         common::SERVICES,
-        hash!(ServiceKey => ServiceValue),
-        service_key,
-        service_value,
+        hash!(common::ServiceKey => common::ServiceValue),
+        service::key,
+        service::value,
     ),
     Shape::new(
         common::DNS_PORTS,
@@ -342,32 +343,6 @@ fn endpoint_address(bytes: &[u8]) -> Option<Row> {
 fn next_hop(bytes: &[u8], _: u64) -> Option<Row> {
     let NextHop { mac, reserved: _ } = read(bytes)?;
     Some(vec![("mac", Field::Mac(mac))])
-}
-
-fn service_key(bytes: &[u8]) -> Option<Row> {
-    let ServiceKey {
-        vip,
-        port: own,
-        protocol,
-        reserved: _,
-    } = read(bytes)?;
-    Some(vec![
-        ("vip", Field::Address(vip.into())),
-        ("protocol", protocol_word(protocol)),
-        ("port", port(own)),
-    ])
-}
-
-fn service_value(bytes: &[u8], _: u64) -> Option<Row> {
-    let ServiceValue {
-        identity,
-        port,
-        reserved: _,
-    } = read(bytes)?;
-    Some(vec![
-        ("identity", Field::Number(identity.into())),
-        ("target", Field::Number(port.into())),
-    ])
 }
 
 fn upstream(bytes: &[u8]) -> Option<Row> {
