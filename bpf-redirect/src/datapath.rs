@@ -415,7 +415,7 @@ impl Datapath {
     /// If the table can't be read.
     pub fn sweep_flows(
         &self,
-        is_over: impl Fn(&CtKey, &CtValue) -> bool,
+        mut is_over: impl FnMut(&CtKey, &CtValue) -> bool,
     ) -> Result<usize, DatapathError> {
         let failed = map_error(common::CT);
         let mut table: HashMap<MapData, [u8; 44], [u8; 24]> = self.open(common::CT)?;

@@ -6,7 +6,6 @@ mod assembly;
 mod figures;
 mod vigil;
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -375,7 +374,7 @@ impl Daemon {
     /// Forgets the flows that are over.
     pub(crate) fn sweep(&mut self) {
         let now = clock::boot_ns();
-        let live = RefCell::new(Live::new());
+        let mut live = Live::new();
         let is_over = |key: &CtKey, value: &CtValue| {
             let is_over = is_over(key, value, now);
             if self.setup.dns_refresh
@@ -384,12 +383,12 @@ impl Daemon {
                 && let Some(endpoint) = EndpointId::new(key.endpoint)
             {
                 let peer = IpAddr::from(key.peer);
-                live.borrow_mut().entry(endpoint).or_default().insert(peer);
+                live.entry(endpoint).or_default().insert(peer);
             }
             is_over
         };
         let swept = self.datapath.sweep_flows(is_over);
-        self.refreshed += self.refresh(&live.into_inner());
+        self.refreshed += self.refresh(&live);
         match swept {
             Ok(left) => self.flows = left,
             Err(error) => tracing::error!("the flow table can't be swept: {error}"),

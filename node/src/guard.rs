@@ -113,6 +113,11 @@ impl Guards {
         self.by_id.iter().map(|(id, guarded)| (*id, guarded))
     }
 
+    /// The endpoint with a number.
+    pub(crate) fn get(&self, id: EndpointId) -> Option<&Guarded> {
+        self.by_id.get(&id)
+    }
+
     /// Takes a new roster in. Endpoints that are gone or have another link are let go; new ones get a
     /// number and wait for [`Guards::attach`]. Says whether anything is different.
     pub(crate) fn update(

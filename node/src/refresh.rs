@@ -104,8 +104,7 @@ impl Daemon {
 
     /// From which of its addresses an endpoint asks a server.
     fn client_of(&self, endpoint: EndpointId, server: SocketAddr) -> Option<IpAddr> {
-        let (_, guarded) = self.guards.iter().find(|(id, _)| *id == endpoint)?;
-        let mut addresses = guarded.found.link()?.addresses.iter();
+        let mut addresses = self.guards.get(endpoint)?.found.link()?.addresses.iter();
         addresses
             .find(|ip| ip.is_ipv4() == server.is_ipv4())
             .copied()
