@@ -283,7 +283,7 @@ fn files_of_flows_come_and_go_with_the_file_that_names_them() {
     write("- {name: denied}\n");
     wait(&|(names, fault)| names == "\"denied\"" && fault.to_string().contains("filePath"));
     let folders =
-        ["policies", "endpoints", "state"].map(|it| daemon.path(it).display().to_string());
+        ["policies", "endpoints", "other"].map(|it| daemon.path(it).display().to_string());
     let [policies, endpoints, state] = &folders;
     let wrong = [
         &[
