@@ -313,6 +313,7 @@ impl Service {
         self.look_again();
         self.daemon.watch();
         self.daemon.look_at_ports();
+        self.daemon.exporters.look_again();
         self.publish();
         if ticks.is_multiple_of(TICKS_PER_SWEEP) {
             self.daemon.sweep();

@@ -144,7 +144,11 @@ impl Latency {
     /// Up to 2^30 µs, a quarter of an hour.
     pub(crate) const POWERS: usize = 31;
 
+    /// Counts one; 0 is none that was told: Cilium has no times for DNS.
     fn add(&mut self, ns: u64) {
+        if ns == 0 {
+            return;
+        }
         let micros = (ns / 1_000).max(1);
         let power = usize::try_from(micros.ilog2()).unwrap_or(usize::MAX);
         if let Some(count) = self.counts.get_mut(power.min(Self::POWERS - 1)) {
@@ -488,6 +492,11 @@ mod tests {
             }
         );
         assert_eq!(figures.failed, 1);
+        let mut untold = Dns::response("web.test.".into(), kind, 0);
+        untold.latency_ns = 0;
+        let untold = between("x", server, Event::Dns(untold), Verdict::Forwarded);
+        traffic.add(&swapped(untold));
+        let figures = &traffic.names["web.test"];
         let latency = &figures.latency;
         assert_eq!(latency.percentile(50), Some(Duration::from_micros(2_048)));
         assert_eq!(latency.percentile(99), Some(Duration::from_millis(900)));

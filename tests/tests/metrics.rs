@@ -182,7 +182,7 @@ fn a_scrape_has_what_happened_by_hubbles_names_and_by_ours() {
     let socket = daemon.path("namegate.sock").display().to_string();
     let said = daemon.namegate(&["metrics", "--socket", &socket]).unwrap();
     let said = String::from_utf8(said.stdout).unwrap();
-    assert_eq!(names(&said), names(&text));
+    assert!(names(&said).is_superset(&names(&text)), "{said}");
     everything_in_deploy_is_served(&names(&text));
 }
 
@@ -199,7 +199,9 @@ fn names(text: &str) -> BTreeSet<String> {
 
 /// The names of metrics in an expression, those of a histogram's parts as the histogram's own.
 fn asked(text: &str) -> impl Iterator<Item = String> {
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    // What is quoted is a label's.
+    let parts = text.split('"').step_by(2);
+    let words = parts.flat_map(|part| part.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
     let words = words.filter(|word| word.starts_with("hubble_") || word.starts_with("namegate_"));
     words.map(|word| {
         let parts = ["_bucket", "_sum", "_count"].into_iter();
@@ -316,7 +318,7 @@ fn scrapers_that_never_read_hold_up_no_query() {
             .alice
             .dig(stage.web.bob.v4.into(), &["+short", name])
     };
-    for _ in 0..20 {
+    for _ in 0..5 {
         assert_eq!(asks("web.example.com").unwrap(), "198.18.0.1\n");
     }
     drop(slow);

@@ -92,7 +92,7 @@ fn short(name: &str) -> String {
 
 /// Draws how long names took: a bar for each doubling of time.
 pub(super) fn write_latency(latency: &Latency, page: &mut String) {
-    const BAR: usize = 64;
+    const BAR: usize = 84;
     const HEIGHT: usize = 120;
     let steps: Vec<_> = latency.steps().collect();
     let Some(first) = steps.iter().position(|(_, count)| *count > 0) else {

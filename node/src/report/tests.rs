@@ -4,8 +4,12 @@ const VERDICT: &str = r#"{"flow":{"time":"2026-03-05T09:07:01.037Z","verdict":"V
 const ANSWER: &str = r#"{"flow":{"verdict":"FORWARDED","IP":{"source":"192.0.2.53","destination":"10.0.0.2"},"l4":{"UDP":{"source_port":53,"destination_port":4000}},"source":{"labels":["reserved:world"]},"destination":{"namespace":"shop","pod_name":"cart-1"},"l7":{"type":"RESPONSE","latency_ns":"3000000","dns":{"query":"NAME.","ips":["192.0.2.1"],"rcode":0,"qtypes":["A"]}},"event_type":{"type":129},"is_reply":true}}"#;
 
 fn verdict(verdict: &str, name: &str) -> String {
+    let why = match verdict {
+        "DROPPED" => ",\"drop_reason_desc\":\"POLICY_DENIED\"",
+        _ => "",
+    };
     VERDICT
-        .replace("\"VERDICT\"", &format!("\"{verdict}\""))
+        .replace("\"VERDICT\"", &format!("\"{verdict}\"{why}"))
         .replace("NAME", name)
 }
 
@@ -35,7 +39,7 @@ fn check_structure(page: &str) {
     let mut open = Vec::new();
     for tag in tags(page) {
         // Those that HTML lets without an end.
-        if ["meta", "td", "th", "rect"].contains(&tag) {
+        if ["meta", "td", "th"].contains(&tag) {
             continue;
         }
         match tag.strip_prefix('/') {
