@@ -11,6 +11,7 @@ mod identity;
 mod man;
 mod manager;
 mod map;
+mod metrics;
 mod observe;
 mod policy;
 mod run;
@@ -61,6 +62,7 @@ enum Command {
     Identity(identity::Identity),
     #[command(subcommand)]
     Map(map::Map),
+    Metrics(metrics::Metrics),
     Observe(observe::Observe),
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -149,6 +151,7 @@ impl Namegate {
             Command::Fqdn(fqdn) => fqdn.run(),
             Command::Identity(identity) => identity.run(),
             Command::Map(map) => map.run(),
+            Command::Metrics(metrics) => metrics.run(),
             Command::Observe(observe) => observe.run(),
             Command::Policy(policy) => policy.run(),
             Command::Doctor(doctor) => doctor.run(),
@@ -203,6 +206,7 @@ mod tests {
             (&["identity", "list"], "keeps its number"),
             (&["map", "get"], "strongest verdict"),
             (&["map", "events"], "since its start"),
+            (&["metrics"], "--metrics-addr"),
             (&["doctor"], "It changes nothing"),
             (&["detach"], "pins"),
         ] {

@@ -45,6 +45,8 @@ pub(crate) enum Command {
         /// Of this endpoint alone, `NAMESPACE/NAME`.
         endpoint: Option<String>,
     },
+    /// All metrics as text.
+    Metrics,
     /// Take everything away and end.
     Detach,
     /// The last writes to the maps, and those to come.

@@ -3,6 +3,7 @@
 
 mod agent;
 mod assembly;
+mod figures;
 mod vigil;
 
 use std::cell::RefCell;
@@ -18,7 +19,7 @@ use bpf_redirect::{Attachment, Datapath, HookMode, Journal, Pins};
 use bpf_redirect_common::{Aggregation, CtKey, CtValue, EGRESS};
 use fqdn_cache::Lifetimes;
 use httpproxy::tls::TlsSecrets;
-use observer::{Export, FileSink, SharedRing};
+use observer::{Export, FileSink, MetricChoice, SharedRing};
 use policy::{Compiler, EndpointId, Identities, Options, PolicySet, Problem};
 use transport::{Gate, LinkError, NetNs, Netlink};
 
@@ -32,6 +33,7 @@ use crate::http::HttpThreads;
 use crate::instance::{Instance, Lock};
 use crate::keeper::{self, Keeper};
 use crate::live::{Review, is_over};
+use crate::metrics::{Draft, Metrics, Sources};
 use crate::proxy::DnsThreads;
 use crate::refresh::Live;
 use crate::remembered::{KEPT_OCTETS_MAX, Remembered, remembered_names};
@@ -53,6 +55,8 @@ pub(crate) struct Setup {
     pub(crate) hook_mode: Option<HookMode>,
     /// A file that gets flows.
     pub(crate) export: Option<Export>,
+    /// Metrics of flows that are counted; `None`: nothing is.
+    pub(crate) metrics: Option<Vec<MetricChoice>>,
     /// Flows that are kept for those who come later.
     pub(crate) flows_max: usize,
     /// How much is told of packets that pass.
@@ -92,6 +96,8 @@ pub(crate) struct Daemon {
     event_thread: EventThread,
     flow_thread: FlowThread,
     pub(crate) file: Option<Arc<FileSink>>,
+    /// What is counted for Prometheus.
+    pub(crate) metrics: Option<Metrics>,
     gate: Gate,
     /// By the order of [`SIDE_LINK_HOOKS`].
     side_link: Vec<Option<Attachment>>,
@@ -161,11 +167,25 @@ impl Daemon {
         let flow_ring = Arc::new(SharedRing::new(setup.flows_max, clock::now()));
         let made_with = (Arc::clone(&teller), Arc::clone(&flow_ring));
         let file = setup.export.clone().map(open_file).transpose()?;
-        let flow_thread = FlowThread::start(queue, made_with, file.clone())?;
+        let metrics = setup.metrics.as_deref().map(Draft::new);
+        let counted = metrics.as_ref().map(|metrics| Arc::clone(&metrics.flows));
+        let flow_thread = FlowThread::start(queue, made_with, (file.clone(), counted))?;
         let event_thread = EventThread::start(datapath.events()?, news.clone())?;
         if let Some(keeper) = &mut keeper {
             keeper.keep(dns.listeners()?);
         }
+        let metrics = metrics.map(|draft| {
+            let sources = Sources {
+                dns: Arc::clone(&dns.counters),
+                http: http.counters(),
+                learner: Arc::clone(&learner),
+                news: news.clone(),
+                ring: Arc::clone(&flow_ring),
+                file: file.as_ref().map(Arc::downgrade),
+                flows: Arc::clone(&draft.flows),
+            };
+            draft.finish(sources)
+        });
         Ok(Self {
             setup,
             _lock: lock,
@@ -184,6 +204,7 @@ impl Daemon {
             event_thread,
             flow_thread,
             file,
+            metrics,
             gate,
             side_link: side_link.into_iter().map(Some).collect(),
             interference: Interference::default(),

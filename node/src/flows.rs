@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bpf_redirect_common::Event as KernelEvent;
 use dnsproxy::Told;
-use observer::{FileSink, SharedRing};
+use observer::{FileSink, FlowMetrics, SharedRing};
 
 use crate::clock;
 use crate::tell::{LAST_WORDS, Teller};
@@ -74,14 +74,14 @@ pub(crate) struct FlowThread {
 }
 
 impl FlowThread {
-    /// Starts it; a file gets the flows that it wants.
+    /// Starts it; a file gets the flows that it wants, and metrics count them.
     ///
     /// # Errors
     /// If the thread can't be made.
     pub(crate) fn start(
         queue: NewsQueue,
         (teller, ring): (Arc<Teller>, Arc<SharedRing>),
-        file: Option<Arc<FileSink>>,
+        (file, metrics): (Option<Arc<FileSink>>, Option<Arc<FlowMetrics>>),
     ) -> io::Result<Self> {
         let stop = Arc::new(AtomicU64::new(0));
         let stopped = Arc::clone(&stop);
@@ -104,6 +104,9 @@ impl FlowThread {
                     let flows: Vec<_> = flows.into_iter().map(Arc::new).collect();
                     if let Some(file) = &file {
                         flows.iter().for_each(|flow| file.tell(flow));
+                    }
+                    if let Some(metrics) = &metrics {
+                        flows.iter().for_each(|flow| metrics.see(flow));
                     }
                     ring.push(flows, clock::now());
                 }

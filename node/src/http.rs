@@ -169,8 +169,8 @@ impl HttpThreads {
     }
 
     /// What is counted.
-    pub(crate) fn counters(&self) -> &Counters {
-        &self.proxy.counters
+    pub(crate) fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.proxy.counters)
     }
 
     /// Takes other certificates. Connections go on with those that they began with.

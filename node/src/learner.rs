@@ -16,6 +16,7 @@ use fqdn_cache::Lifetimes;
 use parking_lot::Mutex;
 use policy::{EndpointId, Identities, Identity, Snapshot};
 
+use crate::metrics::HoldTimes;
 pub(crate) use knowledge::{Heritage, Knowledge};
 use knowledge::{Scope, Taught};
 
@@ -55,6 +56,8 @@ pub(crate) struct LearnCounts {
     pub(crate) refreshed: AtomicU64,
     /// Answers whose addresses were written.
     pub(crate) installed: AtomicU64,
+    /// How long answers were held for it.
+    pub(crate) hold: HoldTimes,
 }
 
 impl<T: Table> Learner<T> {
@@ -180,8 +183,10 @@ impl<T: Table> Learner<T> {
         }
         let taught = knowledge.install(&scope, (&lesson.name, &addresses))?;
         self.tally(&taught);
+        let held = waited();
+        self.counts.hold.add(held);
         // The writes stand; but the client must not think that this path is quick.
-        if waited() > self.install_wait {
+        if held > self.install_wait {
             return Err(NotInstalled::Late);
         }
         Ok(taught.installed)

@@ -24,6 +24,7 @@ mod learner;
 mod listed;
 mod live;
 mod maps;
+mod metrics;
 mod observing;
 mod proxy;
 mod refresh;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::Result;
-use observer::{AgentRing, Node, Server, SharedRing, Tls};
+use observer::{AgentRing, MetricsServer, Node, Pages, Server, SharedRing, Tls};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use transport::NetNs;
@@ -23,6 +23,8 @@ pub(crate) struct Observing {
     pub(crate) socket: PathBuf,
     /// The address on TCP, with its certificates.
     pub(crate) tcp: Option<(SocketAddr, Tls)>,
+    /// Where metrics are served by HTTP.
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 /// The running thread.
@@ -40,6 +42,7 @@ impl ObserverThread {
     pub(crate) fn start(
         ways: Observing,
         (flows, agent): (Arc<SharedRing>, Arc<AgentRing>),
+        pages: Option<Pages>,
     ) -> Result<Self> {
         let node = Node {
             name: node_name().into(),
@@ -55,13 +58,19 @@ impl ObserverThread {
         for server in &servers {
             tracing::info!(address = server.address(), "flows can be watched");
         }
+        let metrics = ways.metrics.zip(pages);
+        let metrics = metrics.map(|(address, pages)| MetricsServer::open(address, pages));
+        let metrics = metrics.transpose()?;
+        if let Some(metrics) = &metrics {
+            tracing::info!(address = %metrics.address(), "metrics can be read");
+        }
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let thread = serving::spawn(
             "observer".to_owned(),
             &NetNs::current()?,
             "flows can't be watched any more",
-            move || serve(servers, stopped),
+            move || serve(servers, metrics, stopped),
         )?;
         Ok(Self {
             stop,
@@ -80,8 +89,15 @@ impl ObserverThread {
     }
 }
 
-async fn serve(servers: Vec<Server>, stop: CancellationToken) -> io::Result<()> {
+async fn serve(
+    servers: Vec<Server>,
+    metrics: Option<MetricsServer>,
+    stop: CancellationToken,
+) -> io::Result<()> {
     let mut all = JoinSet::new();
+    if let Some(metrics) = metrics {
+        all.spawn(metrics.run(stop.clone().cancelled_owned()));
+    }
     for server in servers {
         all.spawn(server.run(stop.clone().cancelled_owned()));
     }

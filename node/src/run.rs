@@ -19,6 +19,7 @@ use crate::endpoints::file::{self, Roster};
 use crate::exit::{BAD_CONFIG, Exit};
 use crate::files::{TextFile, read_folder};
 use crate::keeper::{Keeper, Manager};
+use crate::metrics::Metrics;
 use crate::observing::{ObserverThread, Observing};
 use crate::secrets;
 use crate::state::{StateDir, Writer};
@@ -118,6 +119,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
             Arc::clone(&service.daemon.flow_ring),
             service.daemon.agent.ring(),
         ),
+        service.daemon.metrics.as_ref().map(Metrics::pages),
     )?;
     let _watch = service.watch_folders(&wake)?;
     service.say_ready()?;
@@ -181,6 +183,7 @@ impl Service {
             Ok(()) => {
                 service.keep_identities();
                 service.daemon.watch_surroundings();
+                service.publish();
                 Ok(service)
             }
             Err(problems) => {
@@ -294,10 +297,20 @@ impl Service {
         }
     }
 
+    /// Says in numbers how it is, where somebody may ask.
+    fn publish(&self) {
+        if let Some(metrics) = &self.daemon.metrics {
+            let errors = self.policy_problems.iter().filter(|it| it.is_error());
+            let problems = [errors.count(), self.endpoint_problems.len()];
+            metrics.publish(self.daemon.figures(problems));
+        }
+    }
+
     /// What is done every now and then.
     fn tick(&mut self, ticks: u32) -> Result<()> {
         self.look_again();
         self.daemon.watch();
+        self.publish();
         if ticks.is_multiple_of(TICKS_PER_SWEEP) {
             self.daemon.sweep();
             self.daemon.watch_surroundings();

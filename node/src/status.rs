@@ -70,6 +70,10 @@ pub(crate) fn answer(service: &Service, command: &Command) -> Value {
         Command::Endpoint { endpoint } => listed::endpoint(&service.daemon, endpoint),
         Command::Identities { number } => identities::list(&service.daemon, *number),
         Command::FqdnCache { endpoint } => learned::list(&service.daemon, endpoint.as_deref()),
+        Command::Metrics => match &service.daemon.metrics {
+            Some(metrics) => json!({ "metrics": metrics.text() }),
+            None => json!({ "error": "it was started without --metrics-addr" }),
+        },
         Command::Detach => json!({ "detaching": true }),
         // Answered by its own connection; it never gets here.
         Command::Observe(_) | Command::MapEvents { .. } => json!({ "error": "it is a stream" }),
@@ -102,8 +106,8 @@ fn status(service: &Service) -> Value {
         dns.entry(name).or_default().insert(reason, value);
     }
     let mut http: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
-    let counted = daemon.http.counters().iter();
-    for (name, reason, value) in counted.filter(|(_, _, value)| *value > 0) {
+    let counted = daemon.http.counters();
+    for (name, reason, value) in counted.iter().filter(|(_, _, value)| *value > 0) {
         http.entry(name).or_default().insert(reason, value);
     }
     json!({

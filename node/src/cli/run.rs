@@ -4,6 +4,7 @@ mod dns;
 mod export;
 mod http;
 mod hubble;
+mod metrics;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ use crate::run::{Options, run};
 use dns::DnsOptions;
 use export::ExportOptions;
 use hubble::HubbleOptions;
+use metrics::MetricsOptions;
 
 /// Guard the endpoints of this node, in the foreground.
 ///
@@ -81,6 +83,8 @@ pub(super) struct Run {
     monitor_aggregation: MonitorAggregation,
     #[command(flatten)]
     hubble: HubbleOptions,
+    #[command(flatten)]
+    metrics: MetricsOptions,
     #[command(flatten)]
     export: ExportOptions,
     /// Take everything away at the end, instead of leaving enforcement in place.
@@ -227,12 +231,13 @@ impl Run {
         let socket = self.which.socket();
         let flows_max = self.hubble.flows_max();
         let export = self.export.export()?;
+        let metrics = self.metrics.choices()?;
         run(Options {
             policy_dirs: self.policy_dir,
             endpoint_dir: self.endpoint_dir,
             tls_secrets: self.tls_secrets,
             state_dir: self.state_dir.unwrap_or_else(|| instance.state_dir()),
-            observing: self.hubble.observing(&socket),
+            observing: self.hubble.observing(&socket, self.metrics.metrics_addr),
             socket,
             detach_on_exit: self.detach_on_exit,
             drain: self.http.drain_timeout,
@@ -245,6 +250,7 @@ impl Run {
                     Hooks::Clsact => Some(HookMode::Clsact),
                 },
                 export,
+                metrics,
                 http: self.http.settings(),
                 flows_max,
                 aggregation: self.monitor_aggregation.into(),

@@ -41,7 +41,11 @@ impl HubbleOptions {
     }
 
     /// The ways in; `beside` is the control socket.
-    pub(super) fn observing(self, beside: &std::path::Path) -> Observing {
+    pub(super) fn observing(
+        self,
+        beside: &std::path::Path,
+        metrics: Option<SocketAddr>,
+    ) -> Observing {
         let server_name = self.hubble_tls_server_name.unwrap_or_else(|| {
             let node = crate::daemon::node_name().replace('.', "-");
             format!("{node}.default.hubble-grpc.cilium.io")
@@ -68,6 +72,7 @@ impl HubbleOptions {
                 .hubble_socket_path
                 .unwrap_or_else(|| beside.with_file_name("hubble.sock")),
             tcp,
+            metrics,
         }
     }
 }

@@ -1,0 +1,45 @@
+//! The daemon in numbers, for its metrics.
+
+use crate::clock;
+use crate::guard::EndpointState;
+use crate::metrics::Figures;
+
+use super::Daemon;
+
+impl Daemon {
+    /// How it is at this moment; `problems` are those of policy files and of endpoint files.
+    pub(crate) fn figures(&self, problems: [usize; 2]) -> Figures {
+        let snapshot = self.learner.snapshot();
+        let mut endpoints = [0, 0, self.guards.refused.len()];
+        let mut learned = Vec::new();
+        for (id, guarded) in self.guards.iter() {
+            let [attaching, ready, refused] = &mut endpoints;
+            *match guarded.state {
+                EndpointState::Attaching => attaching,
+                EndpointState::Ready => ready,
+                EndpointState::Refused(_) => refused,
+            } += 1;
+            let counts = self.learner.with_knowledge(id, |knowledge| {
+                let cache = &knowledge.cache;
+                let open = knowledge.ledger.addresses().count();
+                [cache.name_count(), cache.address_count(), open]
+            });
+            let name = guarded.found.workload.full_name();
+            learned.push((name, counts.unwrap_or_default()));
+        }
+        Figures {
+            at: clock::now(),
+            revision: snapshot.revision(),
+            policies: self.policy_count,
+            rules: snapshot.rules().count(),
+            problems,
+            endpoints,
+            learned,
+            flows: self.flows,
+            identities: (self.learner).with_identities(|identities| identities.local_count()),
+            asked_again: self.refreshed,
+            interference: self.interference.count,
+            kernel: self.datapath.counters().ok(),
+        }
+    }
+}

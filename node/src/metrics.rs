@@ -1,0 +1,585 @@
+//! What the daemon counts, as Prometheus reads it: flows by Hubble's names, everything else by `namegate_…`.
+//!
+//! A scrape reads counters and what the main thread last published; it asks no thread and takes no lock that
+//! the way of a query needs.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bpf_redirect::CounterValue;
+use bpf_redirect_common::{CT_MAX, ENDPOINTS_MAX};
+use observer::{FileSink, FlowMetrics, MetricChoice, Pages, SharedRing};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::prometheus_text;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use crate::clock;
+use crate::flows::NewsSink;
+use crate::guard::SharedLearner;
+
+/// After how long without a sign of the main thread the daemon counts as ill. A large set of policies takes
+/// seconds to compile.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// All metrics of a daemon.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    registry: Arc<Registry>,
+    figures: Arc<ArcSwap<Figures>>,
+    scrapers_refused: Arc<AtomicU64>,
+}
+
+/// What the main thread publishes at each of its ticks.
+#[derive(Debug)]
+pub(crate) struct Figures {
+    pub(crate) at: Instant,
+    pub(crate) revision: u64,
+    pub(crate) policies: usize,
+    pub(crate) rules: usize,
+    /// Problems of the policy files that keep them from coming into force, and faults of endpoint files.
+    pub(crate) problems: [usize; 2],
+    /// Endpoints that are attaching, ready and refused.
+    pub(crate) endpoints: [usize; 3],
+    /// Of each endpoint: its name, names and addresses that it has learned, addresses that are open.
+    pub(crate) learned: Vec<(String, [usize; 3])>,
+    /// Flows in the kernel's table at the last sweep.
+    pub(crate) flows: usize,
+    pub(crate) identities: usize,
+    pub(crate) asked_again: usize,
+    pub(crate) interference: u64,
+    /// None where the kernel's map can't be read.
+    pub(crate) kernel: Option<Vec<CounterValue>>,
+}
+
+impl Figures {
+    /// Of a daemon that has just begun.
+    pub(crate) fn none() -> Self {
+        Self {
+            at: clock::now(),
+            revision: 0,
+            policies: 0,
+            rules: 0,
+            problems: [0; 2],
+            endpoints: [0; 3],
+            learned: Vec::new(),
+            flows: 0,
+            identities: 0,
+            asked_again: 0,
+            interference: 0,
+            kernel: None,
+        }
+    }
+
+    fn kernel(&self) -> &[CounterValue] {
+        self.kernel.as_deref().unwrap_or_default()
+    }
+
+    /// A counter of the kernel by its word.
+    fn kernel_count(&self, word: &str) -> u64 {
+        let mut all = self.kernel().iter();
+        all.find(|one| one.name == word).map_or(0, |one| one.value)
+    }
+}
+
+/// Where the numbers come from.
+pub(crate) struct Sources {
+    pub(crate) dns: Arc<dnsproxy::Counters>,
+    pub(crate) http: Arc<httpproxy::Counters>,
+    pub(crate) learner: SharedLearner,
+    pub(crate) news: NewsSink,
+    pub(crate) ring: Arc<SharedRing>,
+    /// Whoever stops it waits until nobody else has it.
+    pub(crate) file: Option<Weak<FileSink>>,
+    pub(crate) flows: Arc<FlowMetrics>,
+}
+
+/// The metrics of flows that are made before all sources are there.
+pub(crate) struct Draft {
+    registry: Registry,
+    pub(crate) flows: Arc<FlowMetrics>,
+}
+
+impl Draft {
+    /// With the chosen metrics of flows.
+    pub(crate) fn new(choices: &[MetricChoice]) -> Self {
+        let mut registry = Registry::default();
+        let flows = Arc::new(FlowMetrics::new(choices, &mut registry));
+        Self { registry, flows }
+    }
+
+    /// With everything else.
+    pub(crate) fn finish(mut self, sources: Sources) -> Metrics {
+        let figures = Arc::new(ArcSwap::from_pointee(Figures::none()));
+        let scrapers_refused = Arc::<AtomicU64>::default();
+        self.registry.register_collector(Box::new(Own {
+            sources,
+            figures: Arc::clone(&figures),
+            scrapers_refused: Arc::clone(&scrapers_refused),
+        }));
+        Metrics {
+            registry: Arc::new(self.registry),
+            figures,
+            scrapers_refused,
+        }
+    }
+}
+
+impl Metrics {
+    /// Takes newer figures.
+    pub(crate) fn publish(&self, figures: Figures) {
+        self.figures.store(Arc::new(figures));
+    }
+
+    /// All metrics as text, in Prometheus' form 0.0.4.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = prometheus_text::encode(&mut text, &self.registry);
+        text
+    }
+
+    /// What scrapers and probes are served.
+    pub(crate) fn pages(&self) -> Pages {
+        let (texts, figures) = (self.clone(), Arc::clone(&self.figures));
+        Pages {
+            metrics: Box::new(move || texts.text()),
+            fault: Box::new(move || fault(&figures.load(), clock::now())),
+            refused: Arc::clone(&self.scrapers_refused),
+        }
+    }
+}
+
+fn fault(figures: &Figures, now: Instant) -> Option<String> {
+    let age = now.saturating_duration_since(figures.at);
+    let secs = age.as_secs();
+    (age > SILENCE_MAX).then(|| format!("the main thread was last heard {secs} s ago"))
+}
+
+/// The metrics that are no flows'.
+struct Own {
+    sources: Sources,
+    figures: Arc<ArcSwap<Figures>>,
+    scrapers_refused: Arc<AtomicU64>,
+}
+
+impl fmt::Debug for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Own").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Own {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let figures = self.figures.load();
+        let mut page = Page(encoder);
+        self.proxies(&mut page)?;
+        self.learning(&mut page, &figures)?;
+        kernel(&mut page, &figures)?;
+        state(&mut page, &figures)?;
+        self.events(&mut page, &figures)?;
+        self.limits(&mut page, &figures)
+    }
+}
+
+impl Own {
+    /// What both proxies count, by their own words.
+    fn proxies(&self, page: &mut Page<'_>) -> fmt::Result {
+        let all = self.sources.dns.iter().chain(self.sources.http.iter());
+        let all: Vec<_> = all.collect();
+        for group in all.chunk_by(|a, b| a.0 == b.0) {
+            let Some((name, ..)) = group.first() else {
+                continue;
+            };
+            let name = name.strip_suffix("_total").unwrap_or(name);
+            let rows = group
+                .iter()
+                .map(|(_, reason, value)| ([("reason", *reason)], *value));
+            let help = "What the proxy counts under this name, by reason";
+            page.counters((&format!("namegate_{name}"), help), rows)?;
+        }
+        Ok(())
+    }
+
+    fn learning(&self, page: &mut Page<'_>, figures: &Figures) -> fmt::Result {
+        let counts = &self.sources.learner.counts;
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let answers = [
+            ("installed", read(&counts.installed)),
+            ("refreshed", read(&counts.refreshed)),
+            ("untrusted-server", read(&counts.untrusted_server)),
+        ];
+        page.words(
+            (
+                "namegate_learned_answers",
+                "Answers, by what became of their addresses",
+            ),
+            "result",
+            &answers,
+        )?;
+        let addresses = [
+            ("evicted", read(&counts.evicted)),
+            ("expired", read(&counts.expired)),
+            ("unlearned", read(&counts.unlearned)),
+        ];
+        page.words(
+            (
+                "namegate_unlearned_addresses",
+                "Addresses that lost a name or got none",
+            ),
+            "reason",
+            &addresses,
+        )?;
+        page.counter(
+            (
+                "namegate_dns_asked_again",
+                "Names in use that were asked for again",
+            ),
+            u64::try_from(figures.asked_again).unwrap_or(u64::MAX),
+        )?;
+        let hold = counts.hold.read();
+        page.histogram(
+            (
+                "namegate_dns_hold_seconds",
+                "How long an answer was held for the datapath",
+            ),
+            &hold,
+        )?;
+        for (at, name, help) in [
+            (
+                0,
+                "namegate_fqdn_active_names",
+                "Names that an endpoint has learned",
+            ),
+            (
+                1,
+                "namegate_fqdn_active_ips",
+                "Addresses that an endpoint has learned",
+            ),
+            (
+                2,
+                "namegate_open_ips",
+                "Learned addresses that are open in the kernel",
+            ),
+        ] {
+            let rows = figures.learned.iter().map(|(endpoint, counts)| {
+                let count = counts.get(at).copied().unwrap_or_default();
+                ([("endpoint", endpoint.as_str())], count)
+            });
+            page.gauges((name, help), rows)?;
+        }
+        page.gauge(
+            ("namegate_identities", "Identities of this node"),
+            figures.identities,
+        )
+    }
+
+    /// Flows, and what got lost on their way, by Hubble's words.
+    fn events(&self, page: &mut Page<'_>, figures: &Figures) -> fmt::Result {
+        page.counter(
+            ("namegate_flows_seen", "Flows that were told"),
+            self.sources.ring.seen(),
+        )?;
+        let lost = [
+            (
+                "perf_event_ring_buffer",
+                figures.kernel_count("events-lost"),
+            ),
+            ("observer_events_queue", self.sources.news.lost()),
+            ("hubble_ring_buffer", self.sources.ring.overtaken()),
+        ];
+        page.words(
+            ("hubble_lost_events", "Events that were lost, by where"),
+            "source",
+            &lost,
+        )?;
+        if let Some(file) = self.sources.file.as_ref().and_then(Weak::upgrade) {
+            let figures = file.figures();
+            let rows = [("written", figures.written), ("lost", figures.lost)];
+            page.words(
+                ("namegate_exported_flows", "Flows for the file"),
+                "result",
+                &rows,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Every bound that is hit and counted, by its name.
+    fn limits(&self, page: &mut Page<'_>, figures: &Figures) -> fmt::Result {
+        let file = self.sources.file.as_ref().and_then(Weak::upgrade);
+        let learned = &self.sources.learner.counts.evicted;
+        let http = |word: &str| {
+            let mut all = self.sources.http.iter();
+            let found = all.find(|(name, reason, _)| *name == HTTP_CONNECTIONS && *reason == word);
+            found.map_or(0, |(.., value)| value)
+        };
+        let dns = |word: &str| {
+            let of = self.sources.dns.iter();
+            let of = of.filter(|(_, reason, _)| *reason == word);
+            of.map(|(.., value)| value).sum::<u64>()
+        };
+        let rows = [
+            ("ct-share", figures.kernel_count("ct-share-full")),
+            ("ct-table", figures.kernel_count("ct-insert-failed")),
+            ("dns-error-answers", dns("error-answer-left-out")),
+            ("dns-told", dns("told-lost")),
+            ("event-budget", figures.kernel_count("events-limited")),
+            ("event-ring", figures.kernel_count("events-lost")),
+            ("flow-file", file.map_or(0, |file| file.figures().lost)),
+            ("flow-queue", self.sources.news.lost()),
+            ("flow-ring", self.sources.ring.overtaken()),
+            ("fqdn-cache", learned.load(Ordering::Relaxed)),
+            ("http-connections", http("full")),
+            ("metric-series", self.sources.flows.folded()),
+            ("scrapers", self.scrapers_refused.load(Ordering::Relaxed)),
+        ];
+        page.words(
+            (
+                "namegate_limit_hits",
+                "How often a bound was hit, by its name",
+            ),
+            "limit",
+            &rows,
+        )
+    }
+}
+
+const HTTP_CONNECTIONS: &str = "http_connections_total";
+
+/// What the programs in the kernel count.
+fn kernel(page: &mut Page<'_>, figures: &Figures) -> fmt::Result {
+    let (drops, packets): (Vec<_>, Vec<_>) = figures.kernel().iter().partition(|one| one.drop);
+    let rows = |all: Vec<&CounterValue>| {
+        let row = |one: &&CounterValue| (one.name, one.value);
+        all.iter().map(row).collect::<Vec<_>>()
+    };
+    page.words(
+        ("namegate_datapath_drops", "Packets that were dropped"),
+        "reason",
+        &rows(drops),
+    )?;
+    page.words(
+        (
+            "namegate_datapath",
+            "What the datapath counts that is no drop",
+        ),
+        "what",
+        &rows(packets),
+    )?;
+    page.gauge(
+        (
+            "namegate_datapath_readable",
+            "Whether the kernel's counters could be read",
+        ),
+        usize::from(figures.kernel.is_some()),
+    )?;
+    page.gauge(
+        (
+            "namegate_conntrack_entries",
+            "Flows in the kernel's table at the last sweep",
+        ),
+        figures.flows,
+    )?;
+    page.gauge(
+        (
+            "namegate_conntrack_entries_max",
+            "Flows that have room there",
+        ),
+        CT_MAX,
+    )
+}
+
+/// How the daemon is.
+fn state(page: &mut Page<'_>, figures: &Figures) -> fmt::Result {
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    page.gauges(
+        ("namegate_build_info", "The version"),
+        std::iter::once((version, 1)),
+    )?;
+    let revision = usize::try_from(figures.revision).unwrap_or(usize::MAX);
+    page.gauge(
+        ("namegate_policy_revision", "The revision in force"),
+        revision,
+    )?;
+    page.gauge(("namegate_policies", "Policies in force"), figures.policies)?;
+    page.gauge(("namegate_policy_rules", "Rules in force"), figures.rules)?;
+    let [policy, endpoint] = figures.problems;
+    let problems = [
+        ([("files", "policy")], policy),
+        ([("files", "endpoint")], endpoint),
+    ];
+    page.gauges(
+        (
+            "namegate_file_problems",
+            "Faults that keep files from coming into force",
+        ),
+        problems.into_iter(),
+    )?;
+    let states = ["attaching", "ready", "refused"].into_iter();
+    let rows = states
+        .zip(figures.endpoints)
+        .map(|(state, count)| ([("state", state)], count));
+    page.gauges(("namegate_endpoints", "Endpoints by state"), rows)?;
+    page.gauge(
+        ("namegate_endpoints_max", "Endpoints that have room"),
+        ENDPOINTS_MAX,
+    )?;
+    page.counter(
+        (
+            "namegate_interference",
+            "How often others' changes were set right",
+        ),
+        figures.interference,
+    )
+}
+
+/// A name without its `_total`, and what it means.
+type Titled<'a> = (&'a str, &'a str);
+
+/// A text of metrics in the making.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn counter(&mut self, (name, help): Titled<'_>, value: u64) -> fmt::Result {
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
+    }
+
+    fn gauge(&mut self, (name, help): Titled<'_>, value: usize) -> fmt::Result {
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        metric.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))
+    }
+
+    /// Counters that differ in one label.
+    fn words(&mut self, title: Titled<'_>, label: &str, rows: &[(&str, u64)]) -> fmt::Result {
+        self.counters(
+            title,
+            rows.iter().map(|(word, value)| ([(label, *word)], *value)),
+        )
+    }
+
+    fn counters<'r>(
+        &mut self,
+        (name, help): Titled<'_>,
+        rows: impl Iterator<Item = ([(&'r str, &'r str); 1], u64)>,
+    ) -> fmt::Result {
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in rows {
+            let mut one = metric.encode_family(&labels)?;
+            one.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    fn gauges<'r>(
+        &mut self,
+        (name, help): Titled<'_>,
+        rows: impl Iterator<Item = ([(&'r str, &'r str); 1], usize)>,
+    ) -> fmt::Result {
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in rows {
+            let mut one = metric.encode_family(&labels)?;
+            one.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))?;
+        }
+        Ok(())
+    }
+
+    fn histogram(&mut self, (name, help): Titled<'_>, times: &Held) -> fmt::Result {
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Histogram)?;
+        metric.encode_histogram::<NoLabelSet>(times.sum_secs, times.count(), &times.buckets, None)
+    }
+}
+
+/// How long answers were held, counted by whoever held them, without a lock.
+#[derive(Debug, Default)]
+pub(crate) struct HoldTimes {
+    /// One for each of [`HOLD_BUCKETS`], and one for what is longer.
+    counts: [AtomicU64; HOLD_BUCKETS.len() + 1],
+    sum_ns: AtomicU64,
+}
+
+/// Upper bounds in seconds: from nothing to be written to the longest that an option lets an answer wait.
+const HOLD_BUCKETS: [f64; 11] = [
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.025, 0.1, 1.0,
+];
+
+/// [`HoldTimes`] at one moment.
+#[derive(Debug)]
+struct Held {
+    sum_secs: f64,
+    buckets: Vec<(f64, u64)>,
+}
+
+impl Held {
+    fn count(&self) -> u64 {
+        self.buckets.iter().map(|(_, count)| count).sum()
+    }
+}
+
+impl HoldTimes {
+    /// Counts one.
+    pub(crate) fn add(&self, held: Duration) {
+        let secs = held.as_secs_f64();
+        let fits = HOLD_BUCKETS.iter().position(|bound| secs <= *bound);
+        if let Some(count) = self.counts.get(fits.unwrap_or(HOLD_BUCKETS.len())) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        let ns = u64::try_from(held.as_nanos()).unwrap_or(u64::MAX);
+        self.sum_ns.fetch_add(ns, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Held {
+        let bounds = HOLD_BUCKETS.iter().copied().chain([f64::MAX]);
+        let counts = self
+            .counts
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed));
+        Held {
+            sum_secs: Duration::from_nanos(self.sum_ns.load(Ordering::Relaxed)).as_secs_f64(),
+            buckets: bounds.zip(counts).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_held_for_a_time_that_a_bucket_has() {
+        let times = HoldTimes::default();
+        for micros in [10, 11, 2_000_000] {
+            times.add(Duration::from_micros(micros));
+        }
+        let held = times.read();
+        assert_eq!(held.count(), 3);
+        assert!((held.sum_secs - 2.000_021).abs() < 1e-9);
+        let filled = held.buckets.iter().filter(|(_, count)| *count > 0);
+        let filled: Vec<_> = filled.map(|(bound, _)| *bound).collect();
+        assert_eq!(filled, [0.000_01, 0.000_025, f64::MAX]);
+    }
+
+    #[test]
+    fn a_main_thread_that_is_silent_is_a_fault() {
+        let figures = Figures::none();
+        let after = |secs| fault(&figures, figures.at + Duration::from_secs(secs));
+        assert_eq!(after(SILENCE_MAX.as_secs()), None);
+        let said = after(SILENCE_MAX.as_secs() + 1).unwrap();
+        assert!(said.contains("31 s ago"), "{said}");
+    }
+}
