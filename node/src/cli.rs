@@ -8,12 +8,14 @@ mod endpoint;
 mod fqdn;
 mod hold;
 mod identity;
+mod lines;
 mod man;
 mod manager;
 mod map;
 mod metrics;
 mod observe;
 mod policy;
+mod report;
 mod run;
 mod status;
 
@@ -66,6 +68,7 @@ enum Command {
     Observe(observe::Observe),
     #[command(subcommand)]
     Policy(policy::Policy),
+    Report(report::Report),
     Doctor(doctor::Doctor),
     Detach(detach::Detach),
     Hold(hold::Hold),
@@ -154,6 +157,7 @@ impl Namegate {
             Command::Metrics(metrics) => metrics.run(),
             Command::Observe(observe) => observe.run(),
             Command::Policy(policy) => policy.run(),
+            Command::Report(report) => report.run(),
             Command::Doctor(doctor) => doctor.run(),
             Command::Detach(detach) => detach.run(),
             Command::Hold(hold) => hold.run(),
@@ -208,6 +212,7 @@ mod tests {
             (&["map", "events"], "since its start"),
             (&["metrics"], "--metrics-addr"),
             (&["doctor"], "It changes nothing"),
+            (&["report"], "one HTML page"),
             (&["detach"], "pins"),
         ] {
             let mut at = &mut command;

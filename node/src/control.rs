@@ -362,7 +362,7 @@ pub(crate) fn filters_as_json(filters: &[FlowFilter]) -> Vec<Value> {
 pub(crate) fn stream(
     path: &Path,
     command: &Command,
-) -> anyhow::Result<impl Iterator<Item = io::Result<String>>> {
+) -> anyhow::Result<impl Iterator<Item = io::Result<String>> + use<>> {
     let stream = connect(path)?;
     say(&stream, command)?;
     Ok(BufReader::new(stream).lines())

@@ -29,6 +29,7 @@ mod observing;
 mod proxy;
 mod refresh;
 mod remembered;
+mod report;
 mod resolver;
 mod run;
 mod secrets;
@@ -37,6 +38,7 @@ mod state;
 mod status;
 mod suggest;
 mod tell;
+mod traffic;
 mod watch;
 
 use std::io::Write;

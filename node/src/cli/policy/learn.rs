@@ -1,12 +1,12 @@
 //! `namegate policy learn`.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufRead, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::cli::lines::{self, TooLong};
 use crate::cli::{Which, print};
 use crate::control::{self, Command, stream};
 use crate::exit::{Exit, USAGE};
@@ -76,7 +76,7 @@ impl Learn {
         match &self.from {
             Some(path) => {
                 let failed = |error| Exit::with(USAGE, format_args!("{}: {error}", path.display()));
-                let mut input = open(path).map_err(failed)?;
+                let mut input = lines::open(path).map_err(failed)?;
                 reading.read_all(&mut input).map_err(failed)?;
             }
             None => self.read_live(&mut reading)?,
@@ -149,24 +149,13 @@ impl Reading {
     }
 
     fn read_all(&mut self, input: &mut dyn BufRead) -> io::Result<()> {
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let limit = u64::try_from(LINE_BYTES_MAX + 2).unwrap_or(u64::MAX);
-            if (&mut *input).take(limit).read_until(b'\n', &mut line)? == 0 {
-                return Ok(());
-            }
-            let text = line.strip_suffix(b"\n").unwrap_or(&line);
-            if text.len() > LINE_BYTES_MAX {
-                if !line.ends_with(b"\n") {
-                    skip_line(input)?;
-                }
+        lines::each(input, |line| match line {
+            Ok(line) => self.take(line),
+            Err(TooLong) => {
                 self.line += 1;
                 self.refuse(&format_args!("longer than {LINE_BYTES_MAX} bytes"));
-                continue;
             }
-            self.take(text);
-        }
+        })
     }
 
     fn take(&mut self, line: &[u8]) {
@@ -231,29 +220,6 @@ impl Reading {
     }
 }
 
-fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(io::stdin().lock()));
-    }
-    Ok(Box::new(BufReader::new(File::open(path)?)))
-}
-
-/// Reads on to the end of a line without keeping it.
-fn skip_line(input: &mut dyn BufRead) -> io::Result<()> {
-    loop {
-        let there = input.fill_buf()?;
-        if there.is_empty() {
-            return Ok(());
-        }
-        let end = there.iter().position(|byte| *byte == b'\n');
-        let length = end.map_or(there.len(), |at| at + 1);
-        input.consume(length);
-        if end.is_some() {
-            return Ok(());
-        }
-    }
-}
-
 /// A text of the input for a terminal: on one line, of bounded length, without control characters.
 fn harmless(text: &str) -> String {
     const LETTERS: usize = 200;
@@ -265,6 +231,8 @@ fn harmless(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::BufReader;
+
     use super::*;
 
     const EVENT: &str = r#"{"agent_event":{"type":"AGENT_STARTED"}}"#;
