@@ -18,6 +18,7 @@ mod policy;
 mod report;
 mod run;
 mod status;
+mod top;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -69,6 +70,7 @@ enum Command {
     #[command(subcommand)]
     Policy(policy::Policy),
     Report(report::Report),
+    Top(top::Top),
     Doctor(doctor::Doctor),
     Detach(detach::Detach),
     Hold(hold::Hold),
@@ -158,6 +160,7 @@ impl Namegate {
             Command::Observe(observe) => observe.run(),
             Command::Policy(policy) => policy.run(),
             Command::Report(report) => report.run(),
+            Command::Top(top) => top.run(),
             Command::Doctor(doctor) => doctor.run(),
             Command::Detach(detach) => detach.run(),
             Command::Hold(hold) => hold.run(),
@@ -213,6 +216,7 @@ mod tests {
             (&["metrics"], "--metrics-addr"),
             (&["doctor"], "It changes nothing"),
             (&["report"], "one HTML page"),
+            (&["top"], "live"),
             (&["detach"], "pins"),
         ] {
             let mut at = &mut command;

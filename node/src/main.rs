@@ -38,6 +38,7 @@ mod state;
 mod status;
 mod suggest;
 mod tell;
+mod top;
 mod traffic;
 mod watch;
 
