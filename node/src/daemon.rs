@@ -19,7 +19,7 @@ use bpf_redirect::{Attachment, Datapath, HookMode, Journal, Pins};
 use bpf_redirect_common::{Aggregation, CtKey, CtValue, EGRESS};
 use fqdn_cache::Lifetimes;
 use httpproxy::tls::TlsSecrets;
-use observer::{Export, FileSink, MetricChoice, SharedRing};
+use observer::{Export, MetricChoice, SharedRing};
 use policy::{Compiler, EndpointId, Identities, Options, PolicySet, Problem};
 use transport::{Gate, LinkError, NetNs, Netlink};
 
@@ -27,6 +27,8 @@ use crate::clock;
 use crate::datapath::{prefixes, services};
 use crate::directory::Directory;
 use crate::endpoints::file::Roster;
+use crate::exit::{BAD_CONFIG, Exit};
+use crate::exporters::Exporters;
 use crate::flows::{FlowThread, NewsSink, news};
 use crate::guard::{Guards, SharedLearner};
 use crate::http::HttpThreads;
@@ -55,6 +57,8 @@ pub(crate) struct Setup {
     pub(crate) hook_mode: Option<HookMode>,
     /// A file that gets flows.
     pub(crate) export: Option<Export>,
+    /// A file that names further ones.
+    pub(crate) flow_logs: Option<PathBuf>,
     /// Metrics of flows that are counted; `None`: nothing is.
     pub(crate) metrics: Option<Vec<MetricChoice>>,
     /// Flows that are kept for those who come later.
@@ -95,7 +99,7 @@ pub(crate) struct Daemon {
     teller: Arc<Teller>,
     event_thread: EventThread,
     flow_thread: FlowThread,
-    pub(crate) file: Option<Arc<FileSink>>,
+    pub(crate) exporters: Exporters,
     /// What is counted for Prometheus.
     pub(crate) metrics: Option<Metrics>,
     gate: Gate,
@@ -132,6 +136,10 @@ impl Daemon {
         mut identities: Identities,
         remembered: Remembered,
     ) -> Result<Self> {
+        let (export, flow_logs) = (setup.export.clone(), setup.flow_logs.clone());
+        // Before anything is made that would have to be taken away.
+        let exporters = Exporters::start(export, flow_logs, node_name().into());
+        let exporters = exporters.map_err(|error| Exit::with(BAD_CONFIG, format!("{error:#}")))?;
         let lock = take_lock()?;
         let (pins, inherited) = open_pins(&setup)?;
         let has_heir = inherited.is_some();
@@ -166,10 +174,9 @@ impl Daemon {
         let teller = Arc::new(Teller::new(Arc::clone(&learner), &node_name()));
         let flow_ring = Arc::new(SharedRing::new(setup.flows_max, clock::now()));
         let made_with = (Arc::clone(&teller), Arc::clone(&flow_ring));
-        let file = setup.export.clone().map(open_file).transpose()?;
         let metrics = setup.metrics.as_deref().map(Draft::new);
         let counted = metrics.as_ref().map(|metrics| Arc::clone(&metrics.flows));
-        let flow_thread = FlowThread::start(queue, made_with, (file.clone(), counted))?;
+        let flow_thread = FlowThread::start(queue, made_with, (exporters.shared(), counted))?;
         let event_thread = EventThread::start(datapath.events()?, news.clone())?;
         if let Some(keeper) = &mut keeper {
             keeper.keep(dns.listeners()?);
@@ -181,7 +188,7 @@ impl Daemon {
                 learner: Arc::clone(&learner),
                 news: news.clone(),
                 ring: Arc::clone(&flow_ring),
-                file: file.as_ref().map(Arc::downgrade),
+                exporters: exporters.shared(),
                 flows: Arc::clone(&draft.flows),
             };
             draft.finish(sources)
@@ -203,7 +210,7 @@ impl Daemon {
             teller,
             event_thread,
             flow_thread,
-            file,
+            exporters,
             metrics,
             gate,
             side_link: side_link.into_iter().map(Some).collect(),
@@ -416,9 +423,8 @@ impl Daemon {
         self.http.stop();
         self.event_thread.stop();
         self.flow_thread.stop();
-        if let Some(file) = self.file.and_then(Arc::into_inner) {
-            file.stop();
-        }
+        // Whoever tells has ended; metrics only look.
+        self.exporters.stop();
         if let Some(keeper) = self.keeper.as_mut().filter(|_| detach) {
             keeper.forget();
         }
@@ -464,14 +470,6 @@ fn remove_side_link(setup: &Setup) -> Result<()> {
         NetNs::unpin(&setup.instance.gate_pin()).context("the gate's namespace")?;
     }
     Ok(())
-}
-
-fn open_file(export: Export) -> Result<Arc<FileSink>> {
-    let path = export.path.clone();
-    let now = || clock::time_of_day(clock::now());
-    let file = FileSink::start(export, node_name().into(), now)
-        .with_context(|| format!("flows for {}", path.display()))?;
-    Ok(Arc::new(file))
 }
 
 /// One daemon for each network namespace.

@@ -71,6 +71,7 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
                 pins: None,
                 hook_mode: None,
                 export: None,
+                flow_logs: None,
                 metrics: None,
                 flows_max: flow::limits::RING_FLOWS_MAX,
                 // The story has a line for each verdict.

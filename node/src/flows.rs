@@ -1,5 +1,5 @@
 //! The flows of this node: a queue that nobody waits for, and the thread that makes flows of it, for the
-//! ring and a file.
+//! ring, files and metrics.
 
 use std::io;
 use std::sync::Arc;
@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use bpf_redirect_common::Event as KernelEvent;
 use dnsproxy::Told;
-use observer::{FileSink, FlowMetrics, SharedRing};
+use observer::{FlowMetrics, SharedRing};
 
 use crate::clock;
+use crate::exporters::SharedExporters;
 use crate::tell::{LAST_WORDS, Teller};
 
 /// What is to be told.
@@ -74,14 +75,14 @@ pub(crate) struct FlowThread {
 }
 
 impl FlowThread {
-    /// Starts it; a file gets the flows that it wants, and metrics count them.
+    /// Starts it; files get the flows that they want, and metrics count them.
     ///
     /// # Errors
     /// If the thread can't be made.
     pub(crate) fn start(
         queue: NewsQueue,
         (teller, ring): (Arc<Teller>, Arc<SharedRing>),
-        (file, metrics): (Option<Arc<FileSink>>, Option<Arc<FlowMetrics>>),
+        (exporters, metrics): (SharedExporters, Option<Arc<FlowMetrics>>),
     ) -> io::Result<Self> {
         let stop = Arc::new(AtomicU64::new(0));
         let stopped = Arc::clone(&stop);
@@ -102,8 +103,8 @@ impl FlowThread {
                         }
                     }
                     let flows: Vec<_> = flows.into_iter().map(Arc::new).collect();
-                    if let Some(file) = &file {
-                        flows.iter().for_each(|flow| file.tell(flow));
+                    for exporter in exporters.load().iter() {
+                        flows.iter().for_each(|flow| exporter.sink.tell(flow));
                     }
                     if let Some(metrics) = &metrics {
                         flows.iter().for_each(|flow| metrics.see(flow));

@@ -11,6 +11,7 @@ mod directory;
 mod doctor;
 mod endpoints;
 mod exit;
+mod exporters;
 mod files;
 mod flows;
 mod guard;

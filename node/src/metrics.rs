@@ -4,14 +4,14 @@
 //! the way of a query needs.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bpf_redirect::CounterValue;
 use bpf_redirect_common::{CT_MAX, ENDPOINTS_MAX};
-use observer::{FileSink, FlowMetrics, MetricChoice, Pages, SharedRing};
+use observer::{FlowMetrics, MetricChoice, Pages, SharedRing};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
@@ -19,6 +19,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use crate::clock;
+use crate::exporters::SharedExporters;
 use crate::flows::NewsSink;
 use crate::guard::SharedLearner;
 
@@ -93,8 +94,7 @@ pub(crate) struct Sources {
     pub(crate) learner: SharedLearner,
     pub(crate) news: NewsSink,
     pub(crate) ring: Arc<SharedRing>,
-    /// Whoever stops it waits until nobody else has it.
-    pub(crate) file: Option<Weak<FileSink>>,
+    pub(crate) exporters: SharedExporters,
     pub(crate) flows: Arc<FlowMetrics>,
 }
 
@@ -297,21 +297,28 @@ impl Own {
             "source",
             &lost,
         )?;
-        if let Some(file) = self.sources.file.as_ref().and_then(Weak::upgrade) {
-            let figures = file.figures();
-            let rows = [("written", figures.written), ("lost", figures.lost)];
-            page.words(
-                ("namegate_exported_flows", "Flows for the file"),
-                "result",
-                &rows,
-            )?;
-        }
-        Ok(())
+        let exporters = self.sources.exporters.load();
+        let figures = |of: fn(&observer::SinkFigures) -> u64| {
+            let all = exporters.iter();
+            all.map(move |one| ([("exporter", one.name.as_str())], of(&one.sink.figures())))
+        };
+        page.counters(
+            ("namegate_exported_flows", "Flows that are in a file"),
+            figures(|one| one.written),
+        )?;
+        page.counters(
+            (
+                "namegate_export_lost_flows",
+                "Flows that a file did not get",
+            ),
+            figures(|one| one.lost),
+        )
     }
 
     /// Every bound that is hit and counted, by its name.
     fn limits(&self, page: &mut Page<'_>, figures: &Figures) -> fmt::Result {
-        let file = self.sources.file.as_ref().and_then(Weak::upgrade);
+        let exporters = self.sources.exporters.load();
+        let lost = exporters.iter().map(|one| one.sink.figures().lost).sum();
         let learned = &self.sources.learner.counts.evicted;
         let http = |word: &str| {
             let mut all = self.sources.http.iter();
@@ -330,7 +337,7 @@ impl Own {
             ("dns-told", dns("told-lost")),
             ("event-budget", figures.kernel_count("events-limited")),
             ("event-ring", figures.kernel_count("events-lost")),
-            ("flow-file", file.map_or(0, |file| file.figures().lost)),
+            ("flow-file", lost),
             ("flow-queue", self.sources.news.lost()),
             ("flow-ring", self.sources.ring.overtaken()),
             ("fqdn-cache", learned.load(Ordering::Relaxed)),

@@ -310,6 +310,7 @@ impl Service {
     fn tick(&mut self, ticks: u32) -> Result<()> {
         self.look_again();
         self.daemon.watch();
+        self.daemon.exporters.look_again();
         self.publish();
         if ticks.is_multiple_of(TICKS_PER_SWEEP) {
             self.daemon.sweep();

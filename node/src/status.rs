@@ -142,12 +142,26 @@ fn status(service: &Service) -> Value {
         "flows": {
             "seen": daemon.flow_ring.seen(),
             "lost": daemon.news.lost(),
-            "file": daemon.file.as_ref().map(|file| {
-                let figures = file.figures();
-                json!({ "written": figures.written, "lost": figures.lost, "fault": figures.fault })
-            }),
+            "files": files(daemon),
+            "files_fault": daemon.exporters.fault,
         },
     })
+}
+
+/// The files of flows, and what became of those.
+fn files(daemon: &Daemon) -> Vec<Value> {
+    let all = daemon.exporters.shared().load_full();
+    let told = all.iter().map(|one| {
+        let figures = one.sink.figures();
+        json!({
+            "name": one.name,
+            "path": one.sink.path(),
+            "written": figures.written,
+            "lost": figures.lost,
+            "fault": figures.fault,
+        })
+    });
+    told.collect()
 }
 
 /// What the answers taught, in numbers.

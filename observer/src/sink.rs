@@ -6,7 +6,7 @@
 mod file;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,12 +32,15 @@ pub struct Export {
     pub filter: Filter,
     /// Which fields of them.
     pub mask: FieldMask,
+    /// Flows that happened later are not written.
+    pub end: Option<Time>,
 }
 
 /// A file that flows are written to, by a thread of its own.
 #[derive(Debug)]
 pub struct FileSink {
     queue: SyncSender<Arc<Flow>>,
+    path: PathBuf,
     figures: Arc<Figures>,
     thread: JoinHandle<()>,
 }
@@ -88,6 +91,7 @@ impl FileSink {
     /// If the file can't be opened, or the thread not be made.
     pub fn start(export: Export, node_name: Arc<str>, now: fn() -> Time) -> io::Result<Self> {
         let file = RotatingFile::open(&export)?;
+        let path = export.path.clone();
         let (queue, flows) = sync_channel(SINK_FLOWS_MAX);
         let figures = Arc::<Figures>::default();
         let mut writer = Writer {
@@ -105,6 +109,7 @@ impl FileSink {
             .spawn(move || writer.run(&flows))?;
         Ok(Self {
             queue,
+            path,
             figures,
             thread,
         })
@@ -115,6 +120,12 @@ impl FileSink {
         if self.queue.try_send(Arc::clone(flow)).is_err() {
             self.figures.lose(1);
         }
+    }
+
+    /// Where they go.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What became of the flows.
@@ -174,7 +185,8 @@ impl Writer {
     }
 
     fn take(&mut self, flow: &Flow) {
-        if !self.export.filter.matches(flow) {
+        let is_over = self.export.end.is_some_and(|end| flow.time > Some(end));
+        if is_over || !self.export.filter.matches(flow) {
             return;
         }
         self.line.clear();

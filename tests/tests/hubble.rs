@@ -224,7 +224,7 @@ fn a_file_gets_the_flows_that_it_wants() {
     });
     assert_eq!(lines[0]["flow"], expected);
     let status = daemon.status().unwrap();
-    assert_eq!(status["flows"]["file"]["written"], 1, "{status:#}");
+    assert_eq!(status["flows"]["files"][0]["written"], 1, "{status:#}");
     let wrong = [
         "run",
         "--flow-log",
@@ -234,4 +234,69 @@ fn a_file_gets_the_flows_that_it_wants() {
     ];
     let output = daemon.namegate(&wrong).unwrap();
     assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
+fn files_of_flows_come_and_go_with_the_file_that_names_them() {
+    let stage = Stage::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let config = path("flowlogs.yaml");
+    let write = |entries: &str| fs::write(&config, format!("flowLogs:\n{entries}")).unwrap();
+    let (all, denied) = (path("all.jsonl"), path("denied.jsonl"));
+    let all_entry = format!("- {{name: all, filePath: {}}}\n", all.display());
+    let denied_entry = format!(
+        "- {{name: denied, filePath: {}, fieldMask: [l7.dns.query], includeFilters: [{{verdict: [DROPPED]}}]}}\n",
+        denied.display()
+    );
+    write(&all_entry);
+    let config = config.display().to_string();
+    let daemon = stage.daemon(&["--hubble-flowlogs-config-path", &config]);
+    stage.play();
+    assert!(fs::read_to_string(&all).unwrap().lines().count() > 4);
+    assert!(!denied.exists());
+    write(&denied_entry);
+    let names = || {
+        let status = daemon.status().unwrap();
+        let files = status["flows"]["files"].as_array().unwrap().clone();
+        let names = files.iter().map(|file| file["name"].to_string());
+        (
+            names.collect::<Vec<_>>().join(" "),
+            status["flows"]["files_fault"].clone(),
+        )
+    };
+    let wait = |wanted: &dyn Fn(&(String, Value)) -> bool| {
+        let mut tries = 0..100;
+        while !wanted(&names()) {
+            assert!(tries.next().is_some(), "{:?}", names());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    wait(&|(names, _)| names == "\"denied\"");
+    let before = fs::metadata(&all).unwrap().len();
+    stage.play();
+    let text = fs::read_to_string(&denied).unwrap();
+    let line: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(line["flow"]["l7"]["dns"]["query"], "x.evil.test.", "{text}");
+    assert_eq!(fs::metadata(&all).unwrap().len(), before);
+    // One that can't be used is told, and what was goes on.
+    write("- {name: denied}\n");
+    wait(&|(names, fault)| names == "\"denied\"" && fault.to_string().contains("filePath"));
+    let folders =
+        ["policies", "endpoints", "other"].map(|it| daemon.path(it).display().to_string());
+    let [policies, endpoints, state] = &folders;
+    let wrong = [
+        &[
+            "run",
+            "--hubble-flowlogs-config-path",
+            "/nowhere/x",
+            "--policy-dir",
+            policies,
+        ][..],
+        &["--endpoint-dir", endpoints, "--state-dir", state],
+    ];
+    let output = daemon.namegate(&wrong.concat()).unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert!(said.contains("/nowhere/x"), "{said}");
 }

@@ -47,6 +47,7 @@ impl Detach {
             pins: Some(self.bpf_dir.unwrap_or_else(|| instance.bpf_dir())),
             hook_mode: None,
             export: None,
+            flow_logs: None,
             metrics: None,
             flows_max: 1,
             aggregation: bpf_redirect_common::Aggregation::Off,

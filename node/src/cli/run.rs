@@ -230,6 +230,7 @@ impl Run {
         let instance = self.which.instance.clone();
         let socket = self.which.socket();
         let flows_max = self.hubble.flows_max();
+        let flow_logs = self.export.hubble_flowlogs_config_path.clone();
         let export = self.export.export()?;
         let metrics = self.metrics.choices()?;
         run(Options {
@@ -250,6 +251,7 @@ impl Run {
                     Hooks::Clsact => Some(HookMode::Clsact),
                 },
                 export,
+                flow_logs,
                 metrics,
                 http: self.http.settings(),
                 flows_max,

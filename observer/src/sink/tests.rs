@@ -18,6 +18,7 @@ fn export(path: &Path) -> Export {
         compress: false,
         filter: Filter::default(),
         mask: FieldMask::ALL,
+        end: None,
     }
 }
 
@@ -41,6 +42,24 @@ fn read(text: &str) -> (Vec<u8>, u64) {
         }
     }
     (numbers, lost)
+}
+
+#[test]
+fn flows_after_the_end_are_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flows.json");
+    let sink = start(Export {
+        end: Some(Time::from_unix_nanos(5)),
+        ..export(&path)
+    });
+    for (number, nanos) in [(132, 5), (133, 6), (134, 4)] {
+        let flow = Flow::clone(&flow(number));
+        let time = Some(Time::from_unix_nanos(nanos));
+        sink.tell(&Arc::new(Flow { time, ..flow }));
+    }
+    sink.stop();
+    let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(read(&text), (vec![132, 134], 0));
 }
 
 #[test]

@@ -35,6 +35,10 @@ pub(super) struct ExportOptions {
     /// Only these fields of each: time,verdict,source.pod_name …
     #[arg(long, value_name = "PATHS", value_delimiter = ',')]
     hubble_export_fieldmask: Vec<String>,
+    /// Append flows to the files that a YAML file names, each with filters and fields of its own; it is
+    /// read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    pub(super) hubble_flowlogs_config_path: Option<PathBuf>,
 }
 
 impl ExportOptions {
@@ -64,6 +68,7 @@ impl ExportOptions {
             compress: self.hubble_export_file_compress,
             filter,
             mask,
+            end: None,
         }))
     }
 }

@@ -1,0 +1,382 @@
+//! Files of flows: the one that options name, and any number that a YAML file names, which may change while
+//! the daemon runs. The form is that of Cilium's dynamic exporters.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+use arc_swap::ArcSwap;
+use flow::{FieldMask, Filter, FlowFilter, Time};
+use observer::{Export, FileSink};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::clock;
+
+/// Files at once; a set with more is refused. Each has a thread and a queue.
+pub(crate) const EXPORTERS_MAX: usize = 32;
+/// Octets of the YAML file; a larger one is refused.
+const CONFIG_OCTETS_MAX: u64 = 1 << 20;
+/// Megabytes of a file, and files that are kept, where none are given.
+const FILE_MB: u32 = 10;
+const BACKUPS: usize = 5;
+const OCTETS_PER_MB: u64 = 1_000_000;
+
+/// A file of flows with its name.
+#[derive(Clone, Debug)]
+pub(crate) struct Exporter {
+    pub(crate) name: String,
+    pub(crate) sink: Arc<FileSink>,
+}
+
+/// All files, as the thread of flows and the metrics see them.
+pub(crate) type SharedExporters = Arc<ArcSwap<Vec<Exporter>>>;
+
+/// The name of the file that options name.
+const OF_OPTIONS: &str = "options";
+
+/// All files of flows.
+pub(crate) struct Exporters {
+    node_name: Arc<str>,
+    shared: SharedExporters,
+    /// Where further ones are named, and what was read there last.
+    config: Option<PathBuf>,
+    text: Option<String>,
+    entries: Vec<Entry>,
+    /// Why the file as it is can't be used; then those of the last good one go on.
+    pub(crate) fault: Option<String>,
+}
+
+/// The YAML file.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Config {
+    flow_logs: Vec<Entry>,
+}
+
+/// One file of flows.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Entry {
+    name: String,
+    file_path: PathBuf,
+    #[serde(default)]
+    field_mask: Vec<String>,
+    #[serde(default)]
+    include_filters: Vec<Value>,
+    #[serde(default)]
+    exclude_filters: Vec<Value>,
+    #[serde(default = "file_mb")]
+    file_max_size_mb: u32,
+    #[serde(default = "backups")]
+    file_max_backups: usize,
+    #[serde(default)]
+    file_compress: bool,
+    #[serde(default)]
+    end: Option<String>,
+}
+
+fn file_mb() -> u32 {
+    FILE_MB
+}
+
+fn backups() -> usize {
+    BACKUPS
+}
+
+impl Entry {
+    fn export(&self) -> Result<Export> {
+        let filters = |values: &[Value]| -> Result<Vec<FlowFilter>> {
+            let read = values
+                .iter()
+                .map(|value| FlowFilter::from_json(&value.to_string()));
+            Ok(read.collect::<Result<_, _>>()?)
+        };
+        let allow = filters(&self.include_filters).context("includeFilters")?;
+        let deny = filters(&self.exclude_filters).context("excludeFilters")?;
+        ensure!(self.file_max_size_mb > 0, "fileMaxSizeMb: at least 1");
+        let end = self.end.as_deref().map(|text| {
+            Time::from_rfc3339(text)
+                .with_context(|| format!("end: {text:?} is not a time (RFC 3339)"))
+        });
+        let paths = self.field_mask.iter().map(String::as_str);
+        Ok(Export {
+            path: self.file_path.clone(),
+            octets_max: u64::from(self.file_max_size_mb) * OCTETS_PER_MB,
+            backups_max: Some(self.file_max_backups),
+            compress: self.file_compress,
+            filter: Filter::new(&allow, &deny)?,
+            mask: FieldMask::new(paths).context("fieldMask")?,
+            end: end.transpose()?,
+        })
+    }
+}
+
+/// Reads the entries of a YAML file; none of them is used if one can't be.
+fn read(text: &str, taken: Option<&Path>) -> Result<Vec<(Entry, Export)>> {
+    let config: Config = serde_yaml::from_str(text)?;
+    let entries = config.flow_logs;
+    let max = EXPORTERS_MAX;
+    ensure!(
+        entries.len() <= max,
+        "{} files of flows, and {max} are enough",
+        entries.len()
+    );
+    let mut names = BTreeSet::from([OF_OPTIONS]);
+    let mut paths: BTreeSet<&Path> = taken.into_iter().collect();
+    for entry in &entries {
+        let name = &entry.name;
+        ensure!(!name.is_empty(), "flowLogs: a name is empty");
+        ensure!(
+            names.insert(name.as_str()),
+            "flowLogs: {name:?} is there twice"
+        );
+        let path = entry.file_path.as_path();
+        ensure!(
+            path.is_absolute(),
+            "{name}: filePath: {} is not absolute",
+            path.display()
+        );
+        ensure!(
+            paths.insert(path),
+            "{name}: filePath: {} is there twice",
+            path.display()
+        );
+    }
+    let with_export = |entry: &Entry| {
+        let export = entry.export().with_context(|| entry.name.clone())?;
+        Ok((entry.clone(), export))
+    };
+    entries.iter().map(with_export).collect()
+}
+
+impl Exporters {
+    /// Opens the file of the options, and those of a YAML file.
+    ///
+    /// # Errors
+    /// If one can't be used.
+    pub(crate) fn start(
+        of_options: Option<Export>,
+        config: Option<PathBuf>,
+        node_name: Arc<str>,
+    ) -> Result<Self> {
+        let mut all = Self {
+            node_name,
+            shared: Arc::default(),
+            config,
+            text: None,
+            entries: Vec::new(),
+            fault: None,
+        };
+        if let Some(export) = of_options {
+            let exporter = all.open(OF_OPTIONS, export)?;
+            all.shared.store(Arc::new(vec![exporter]));
+        }
+        if let Some(path) = all.config.clone() {
+            let text = read_text(&path)?;
+            all.take(&text)
+                .with_context(|| path.display().to_string())?;
+            all.text = Some(text);
+        }
+        Ok(all)
+    }
+
+    /// All files, whatever they are at the moment.
+    pub(crate) fn shared(&self) -> SharedExporters {
+        Arc::clone(&self.shared)
+    }
+
+    fn open(&self, name: &str, export: Export) -> Result<Exporter> {
+        let path = export.path.clone();
+        let now = || clock::time_of_day(clock::now());
+        let sink = FileSink::start(export, Arc::clone(&self.node_name), now);
+        Ok(Exporter {
+            name: name.to_owned(),
+            sink: Arc::new(sink.with_context(|| format!("flows for {}", path.display()))?),
+        })
+    }
+
+    /// Reads the YAML file again, if it says something else. What can't be used is said, and the last good
+    /// set goes on.
+    pub(crate) fn look_again(&mut self) {
+        let Some(path) = self.config.clone() else {
+            return;
+        };
+        let text = read_text(&path);
+        if text
+            .as_ref()
+            .is_ok_and(|text| Some(text) == self.text.as_ref())
+        {
+            return;
+        }
+        let taken = text.and_then(|text| {
+            self.text = Some(text.clone());
+            self.take(&text)
+        });
+        let fault = taken
+            .err()
+            .map(|error| format!("{}: {error:#}", path.display()));
+        if fault != self.fault {
+            match &fault {
+                Some(fault) => tracing::error!("files of flows stay as they are: {fault}"),
+                None => tracing::info!(
+                    files = self.shared.load().len(),
+                    "files of flows are others"
+                ),
+            }
+        }
+        self.fault = fault;
+    }
+
+    /// Puts another set in the place of the one there is. Files that stay the same go on; whose entry is
+    /// gone writes what waits, and ends.
+    fn take(&mut self, text: &str) -> Result<()> {
+        let old = self.shared.load_full();
+        let of_options = old.iter().filter(|one| one.name == OF_OPTIONS);
+        let mut new: Vec<Exporter> = of_options.cloned().collect();
+        let taken = new.first().map(|one| one.sink.path().to_owned());
+        let wanted = read(text, taken.as_deref())?;
+        for (entry, export) in &wanted {
+            let is_same = self.entries.contains(entry);
+            let there = old.iter().find(|one| is_same && one.name == entry.name);
+            new.push(match there {
+                Some(there) => there.clone(),
+                None => self.open(&entry.name, export.clone())?,
+            });
+        }
+        self.entries = wanted.into_iter().map(|(entry, _)| entry).collect();
+        self.shared.store(Arc::new(new));
+        Ok(())
+    }
+
+    /// Writes what waits, once nobody tells any more.
+    pub(crate) fn stop(self) {
+        let all = self.shared.swap(Arc::default());
+        drop(self.shared);
+        let all = Arc::try_unwrap(all).unwrap_or_default();
+        for sink in all.into_iter().filter_map(|one| Arc::into_inner(one.sink)) {
+            sink.stop();
+        }
+    }
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    let failed = || path.display().to_string();
+    let mut text = String::new();
+    let file = fs::File::open(path).with_context(failed)?;
+    let mut file = file.take(CONFIG_OCTETS_MAX + 1);
+    file.read_to_string(&mut text).with_context(failed)?;
+    let is_too_large = u64::try_from(text.len()).unwrap_or(u64::MAX) > CONFIG_OCTETS_MAX;
+    ensure!(
+        !is_too_large,
+        "{}: more than {CONFIG_OCTETS_MAX} octets",
+        path.display()
+    );
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exporters(config: &Path) -> Result<Exporters> {
+        Exporters::start(None, Some(config.to_owned()), "node".into())
+    }
+
+    fn names(all: &Exporters) -> Vec<String> {
+        all.shared
+            .load()
+            .iter()
+            .map(|one| one.name.clone())
+            .collect()
+    }
+
+    #[test]
+    fn a_set_changes_and_what_stays_the_same_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("flowlogs.yaml");
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let entry = |name: &str, more: &str| {
+            format!("- {{name: {name}, filePath: {}{more}}}\n", path(name))
+        };
+        let write = |entries: &[String]| {
+            fs::write(&config, format!("flowLogs:\n{}", entries.concat())).unwrap();
+        };
+        write(&[entry("a", ""), entry("b", ", fieldMask: [time, verdict]")]);
+        let mut all = exporters(&config).unwrap();
+        assert_eq!(names(&all), ["a", "b"]);
+        let a = Arc::clone(&all.shared.load()[0].sink);
+        write(&[
+            entry("a", ""),
+            entry(
+                "c",
+                ", includeFilters: [{verdict: [DROPPED]}], end: 2026-01-01T00:00:00Z",
+            ),
+        ]);
+        all.look_again();
+        assert_eq!(
+            (names(&all), &all.fault),
+            (vec!["a".to_owned(), "c".to_owned()], &None)
+        );
+        assert!(Arc::ptr_eq(&a, &all.shared.load()[0].sink));
+        // A bad one changes nothing, and is told.
+        write(&[entry("a", ""), entry("a", "")]);
+        all.look_again();
+        assert_eq!(names(&all), ["a", "c"]);
+        let fault = all.fault.clone().unwrap();
+        assert!(fault.contains("\"a\" is there twice"), "{fault}");
+        write(&[entry("a", ", fileMaxBackups: 7")]);
+        all.look_again();
+        assert_eq!((names(&all), &all.fault), (vec!["a".to_owned()], &None));
+        assert!(!Arc::ptr_eq(&a, &all.shared.load()[0].sink));
+        drop(a);
+        all.stop();
+    }
+
+    #[test]
+    fn what_can_not_be_used_is_named() {
+        let many = (0..=EXPORTERS_MAX).map(|n| format!("- {{name: n{n}, filePath: /x/{n}}}\n"));
+        let many = many.collect::<String>();
+        for (entries, said) in [
+            ("- {name: a, filePath: /x, nope: 1}", "nope"),
+            ("- {name: a}", "filePath"),
+            ("- {name: a, filePath: x}", "is not absolute"),
+            ("- {name: '', filePath: /x}", "a name is empty"),
+            ("- {name: options, filePath: /x}", "is there twice"),
+            (
+                "- {name: a, filePath: /x}\n- {name: b, filePath: /x}",
+                "/x is there twice",
+            ),
+            ("- {name: a, filePath: /x, fieldMask: [nope]}", "fieldMask"),
+            (
+                "- {name: a, filePath: /x, includeFilters: [{nope: 1}]}",
+                "includeFilters",
+            ),
+            ("- {name: a, filePath: /x, end: tomorrow}", "is not a time"),
+            ("- {name: a, filePath: /x, fileMaxSizeMb: 0}", "at least 1"),
+            (many.as_str(), "32 are enough"),
+        ] {
+            let error = read(&format!("flowLogs:\n{entries}\n"), None).unwrap_err();
+            let error = format!("{error:#}");
+            assert!(error.contains(said), "{entries}: {error}");
+        }
+        let error = read(
+            "flowLogs:\n- {name: a, filePath: /x}\n",
+            Some(Path::new("/x")),
+        );
+        assert!(error.unwrap_err().to_string().contains("there twice"));
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("large.yaml");
+        let octets = usize::try_from(CONFIG_OCTETS_MAX).unwrap() + 1;
+        fs::write(&config, "#".repeat(octets)).unwrap();
+        let error = exporters(&config).err().unwrap().to_string();
+        assert!(error.contains("more than 1048576 octets"), "{error}");
+    }
+}
