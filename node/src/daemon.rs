@@ -42,7 +42,7 @@ use crate::status::EventThread;
 use crate::tell::Teller;
 
 use agent::AgentNews;
-use assembly::{build, open_gate, open_pins};
+use assembly::{make, open_pins};
 use vigil::Interference;
 pub(crate) use vigil::{filters, set_right};
 
@@ -137,39 +137,20 @@ impl Daemon {
         mut identities: Identities,
         remembered: Remembered,
     ) -> Result<Self> {
-        let (export, flow_logs) = (setup.export.clone(), setup.flow_logs.clone());
         // Before anything is made that would have to be taken away.
-        let exporters = Exporters::start(export, flow_logs, node_name().into());
-        let exporters = exporters.map_err(|error| Exit::with(BAD_CONFIG, format!("{error:#}")))?;
+        let exporters = start_exporters(&setup)?;
         let lock = take_lock()?;
         let (pins, inherited) = open_pins(&setup)?;
         let has_heir = inherited.is_some();
-        let inherited = inherited.unwrap_or_default();
-        if has_heir {
+        if let Some(inherited) = &inherited {
             remembered.number(&mut identities);
             identities.pass_over(inherited.last_identity);
         }
         let (news, queue) = news();
-        let parts = open_gate(&setup, has_heir, keeper.as_ref()).and_then(|gate| {
-            let kernel = (pins, inherited.config);
-            let proxies = (&news, keeper.as_mut());
-            let parts = build(&setup, &gate, (kernel, proxies), identities)?;
-            Ok((gate, parts))
-        });
-        let (gate, (mut datapath, learner, (dns, http), side_link)) = match parts {
-            Ok(parts) => parts,
-            Err(error) => {
-                // Nothing is guarded yet: leave nothing behind. What an earlier run guards stays so.
-                if !has_heir {
-                    let _ = take_away(&setup.instance, setup.pins.as_deref());
-                }
-                return Err(error);
-            }
-        };
-        let guards = match has_heir {
-            true => Guards::inheriting(inherited, remembered),
-            false => Guards::default(),
-        };
+        let kernel = (pins, inherited.as_ref().and_then(|one| one.config));
+        let made = make(&setup, has_heir, (kernel, (&news, &mut keeper)), identities)?;
+        let (gate, (mut datapath, learner, (dns, http), side_link)) = made;
+        let guards = Guards::inheriting(inherited, remembered);
         let journal = Arc::new(Journal::new(clock::boot_ns));
         datapath.keep_journal(Arc::clone(&journal));
         let teller = Arc::new(Teller::new(Arc::clone(&learner), &node_name()));
@@ -184,16 +165,14 @@ impl Daemon {
         }
         let dns_ports = datapath.dns_ports()?;
         let metrics = metrics.map(|draft| {
-            let sources = Sources {
+            draft.finish(Sources {
                 dns: Arc::clone(&dns.counters),
                 http: http.counters(),
                 learner: Arc::clone(&learner),
                 news: news.clone(),
                 ring: Arc::clone(&flow_ring),
                 exporters: exporters.shared(),
-                flows: Arc::clone(&draft.flows),
-            };
-            draft.finish(sources)
+            })
         });
         Ok(Self {
             setup,
@@ -478,6 +457,12 @@ impl Daemon {
         }
         Ok(())
     }
+}
+
+fn start_exporters(setup: &Setup) -> Result<Exporters> {
+    let (export, flow_logs) = (setup.export.clone(), setup.flow_logs.clone());
+    let started = Exporters::start(export, flow_logs, node_name().into());
+    started.map_err(|error| Exit::with(BAD_CONFIG, format!("{error:#}")))
 }
 
 /// Takes away all that an instance leaves on a node, whether its daemon lived or not. Without pins

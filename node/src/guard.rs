@@ -79,8 +79,12 @@ pub(crate) struct Guards {
 const MTU_DEFAULT: u32 = 1_500;
 
 impl Guards {
-    /// Endpoints that take over what an earlier run left: its numbers and what it had learned.
-    pub(crate) fn inheriting(inherited: Inherited, remembered: Remembered) -> Self {
+    /// Nobody yet; endpoints that come take over what an earlier run left, if one did: its numbers and what
+    /// it had learned.
+    pub(crate) fn inheriting(inherited: Option<Inherited>, remembered: Remembered) -> Self {
+        let Some(inherited) = inherited else {
+            return Self::default();
+        };
         let numbers = inherited.endpoints.values().map(|one| one.endpoint);
         let numbers = numbers.chain(inherited.cgroups.values().copied());
         Self {

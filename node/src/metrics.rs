@@ -95,7 +95,6 @@ pub(crate) struct Sources {
     pub(crate) news: NewsSink,
     pub(crate) ring: Arc<SharedRing>,
     pub(crate) exporters: SharedExporters,
-    pub(crate) flows: Arc<FlowMetrics>,
 }
 
 /// The metrics of flows that are made before all sources are there.
@@ -118,6 +117,7 @@ impl Draft {
         let scrapers_refused = Arc::<AtomicU64>::default();
         self.registry.register_collector(Box::new(Own {
             sources,
+            counted: self.flows,
             figures: Arc::clone(&figures),
             scrapers_refused: Arc::clone(&scrapers_refused),
         }));
@@ -163,6 +163,7 @@ fn fault(figures: &Figures, now: Instant) -> Option<String> {
 /// The metrics that are no flows'.
 struct Own {
     sources: Sources,
+    counted: Arc<FlowMetrics>,
     figures: Arc<ArcSwap<Figures>>,
     scrapers_refused: Arc<AtomicU64>,
 }
@@ -342,7 +343,7 @@ impl Own {
             ("flow-ring", self.sources.ring.overtaken()),
             ("fqdn-cache", learned.load(Ordering::Relaxed)),
             ("http-connections", http("full")),
-            ("metric-series", self.sources.flows.folded()),
+            ("metric-series", self.counted.folded()),
             ("scrapers", self.scrapers_refused.load(Ordering::Relaxed)),
         ];
         page.words(

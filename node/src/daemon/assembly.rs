@@ -10,7 +10,7 @@ use bpf_redirect_common::Config;
 use policy::{Compiler, Identities, Options, PolicySet};
 use transport::{Gate, LinkError};
 
-use super::{Setup, remove_side_link};
+use super::{Setup, remove_side_link, take_away};
 use crate::clock;
 use crate::exit::{BAD_CONFIG, Exit, NO_PERMISSION};
 use crate::flows::NewsSink;
@@ -46,8 +46,28 @@ pub(super) fn attach_side_link(datapath: &mut Datapath, gate: &Gate) -> Result<V
 
 type Kernel = (Option<Pins>, Option<Config>);
 
+type Proxies<'a> = (&'a NewsSink, &'a mut Option<Keeper>);
+
+/// The gate, and what stands in it and at it. Where that fails nothing is left behind but what an earlier
+/// run guards, which stays so.
+pub(super) fn make(
+    setup: &Setup,
+    has_heir: bool,
+    (kernel, proxies): (Kernel, Proxies<'_>),
+    identities: Identities,
+) -> Result<(Gate, Parts)> {
+    let made = open_gate(setup, has_heir, proxies.1.as_ref()).and_then(|gate| {
+        let parts = build(setup, &gate, (kernel, proxies), identities)?;
+        Ok((gate, parts))
+    });
+    if made.is_err() && !has_heir {
+        let _ = take_away(&setup.instance, setup.pins.as_deref());
+    }
+    made
+}
+
 /// The gate of an earlier run, else a new one.
-pub(super) fn open_gate(setup: &Setup, has_heir: bool, keeper: Option<&Keeper>) -> Result<Gate> {
+fn open_gate(setup: &Setup, has_heir: bool, keeper: Option<&Keeper>) -> Result<Gate> {
     let (names, pin) = (setup.instance.side_link(), setup.instance.gate_pin());
     if has_heir {
         let has_listener = keeper.is_some_and(|keeper| keeper.has(keeper::DNS_TCP));
@@ -76,10 +96,10 @@ fn is_free(gate: &Gate) -> Result<bool> {
     }
 }
 
-pub(super) fn build(
+fn build(
     setup: &Setup,
     gate: &Gate,
-    ((pins, config), (news, keeper)): (Kernel, (&NewsSink, Option<&mut Keeper>)),
+    ((pins, config), (news, keeper)): (Kernel, Proxies<'_>),
     mut identities: Identities,
 ) -> Result<Parts> {
     let node_end = gate.node_end.index;
@@ -99,8 +119,8 @@ pub(super) fn build(
     let learner: SharedLearner = Arc::new(learner.with_install_wait(setup.install_wait));
     let side_link = attach_side_link(&mut datapath, gate)?;
     let own = (news.clone(), datapath.askers()?);
-    let dns =
-        DnsThreads::start((gate, keeper), (&learner, setup.dns), own).context("the DNS sockets")?;
+    let dns = DnsThreads::start((gate, keeper.as_mut()), (&learner, setup.dns), own)
+        .context("the DNS sockets")?;
     let names = dns
         .handover
         .clone()

@@ -111,9 +111,9 @@ pub(super) fn write_latency(latency: &Latency, page: &mut String) {
         .unwrap_or(1)
         .max(1);
     let width = shown.len() * BAR;
-    let _ = write!(
+    let _ = writeln!(
         page,
-        "<svg id=\"latency\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"how long answers took\">\n",
+        "<svg id=\"latency\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"how long answers took\">",
         width.max(WIDTH),
         HEIGHT + 40
     );

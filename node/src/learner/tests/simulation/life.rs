@@ -323,9 +323,10 @@ impl Life {
         expected.sort_unstable();
         assert_eq!(endings, expected, "one exchange, one record");
         for told in &told {
-            let word = match &told.outcome {
-                Outcome::ServFail(fault) => fault.word(),
-                other => other.ending().word(),
+            let word = if let Outcome::ServFail(fault) = &told.outcome {
+                fault.word()
+            } else {
+                told.outcome.ending().word()
             };
             *self.seen.endings.entry(word).or_default() += 1;
         }
