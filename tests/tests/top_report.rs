@@ -1,10 +1,6 @@
 //! `namegate top` and `namegate report` of a real daemon's flows.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test may die"
-)]
+#![expect(clippy::unwrap_used, reason = "a test may die")]
 
 use std::process::Command;
 
@@ -29,32 +25,69 @@ spec:
     toPorts: [{ports: [{port: '80', protocol: TCP}]}]
 ";
 
-#[test]
-fn top_and_report_show_who_talked_to_which_names() {
-    let web = Web::new().unwrap();
-    let _knot = Running::knot(&web.bob.ns, ZONE).unwrap();
-    let mut daemon = Daemon::prepare(&web.node).unwrap();
-    daemon.endpoint(&web.alice).unwrap();
-    daemon.policy("internet.yaml", POLICY).unwrap();
-    let file = daemon.path("flows.jsonl").display().to_string();
-    daemon.start(&["--flow-log", &file]).unwrap();
-    let dig = |name| web.alice.dig(web.bob.v4.into(), &["+short", name]).unwrap();
-    assert_eq!(dig("web.example.com"), "198.18.0.1\n");
-    assert_eq!(dig("x.evil.test"), "");
-    let curl = ["-sS", "-m", "10", "-o", "/dev/null", "http://198.18.0.1/"];
-    web.alice.check("curl", &curl).unwrap();
-    let denied = ["-sS", "-m", "1", "http://198.18.0.1:443/"];
-    assert!(!web.alice.output("curl", &denied).unwrap().status.success());
-    std::thread::sleep(std::time::Duration::from_millis(500));
+/// A node on which alice asked for two names and called a server twice, on a port that is open and on one
+/// that is not; its daemon has told of all of it.
+struct Told {
+    web: Web,
+    daemon: Daemon,
+    file: String,
+    socket: String,
+    _knot: Running,
+}
 
-    let socket = daemon.path("namegate.sock").display().to_string();
-    let top = |more: &[&str]| {
-        let args = [&["top", "--socket", &socket], more].concat();
-        let output = daemon.namegate(&args).unwrap();
+impl Told {
+    fn new() -> Self {
+        let web = Web::new().unwrap();
+        let knot = Running::knot(&web.bob.ns, ZONE).unwrap();
+        let mut daemon = Daemon::prepare(&web.node).unwrap();
+        daemon.endpoint(&web.alice).unwrap();
+        daemon.policy("internet.yaml", POLICY).unwrap();
+        let file = daemon.path("flows.jsonl").display().to_string();
+        daemon.start(&["--flow-log", &file]).unwrap();
+        let dig = |name| web.alice.dig(web.bob.v4.into(), &["+short", name]).unwrap();
+        assert_eq!(dig("web.example.com"), "198.18.0.1\n");
+        assert_eq!(dig("x.evil.test"), "");
+        let curl = ["-sS", "-m", "10", "-o", "/dev/null", "http://198.18.0.1/"];
+        web.alice.check("curl", &curl).unwrap();
+        let denied = ["-sS", "-m", "1", "http://198.18.0.1:443/"];
+        assert!(!web.alice.output("curl", &denied).unwrap().status.success());
+        let socket = daemon.path("namegate.sock").display().to_string();
+        let told = Self {
+            web,
+            daemon,
+            file,
+            socket,
+            _knot: knot,
+        };
+        told.wait();
+        told
+    }
+
+    /// Until the last of it stands in the file.
+    fn wait(&self) {
+        let is_there = || {
+            let text = std::fs::read_to_string(&self.file).unwrap_or_default();
+            text.contains("\"destination_port\":443") && text.contains("x.evil.test")
+        };
+        let tries = (0..100).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            is_there()
+        });
+        assert!(tries, "not told in five seconds");
+    }
+
+    fn top(&self, more: &[&str]) -> String {
+        let args = [&["top", "--socket", &self.socket], more].concat();
+        let output = self.daemon.namegate(&args).unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
-    };
-    let value: Value = serde_json::from_str(&top(&["-o", "json"])).unwrap();
+    }
+}
+
+#[test]
+fn top_shows_who_talked_to_which_names() {
+    let told = Told::new();
+    let value: Value = serde_json::from_str(&told.top(&["-o", "json"])).unwrap();
     let pair = |how: &str| {
         let pairs = value["pairs"].as_array().unwrap().iter();
         let mut found = pairs.filter(|pair| pair["how"] == how);
@@ -63,48 +96,43 @@ fn top_and_report_show_who_talked_to_which_names() {
     let web_pair = pair("80/TCP");
     assert_eq!(web_pair["from"], "default/alice", "{value:#}");
     assert_eq!(web_pair["to"], "web.example.com", "{value:#}");
-    assert_eq!(
-        (&web_pair["allowed"], &web_pair["denied"]),
-        (&1.into(), &0.into())
-    );
+    let counted = (&web_pair["allowed"], &web_pair["denied"]);
+    assert_eq!(counted, (&1.into(), &0.into()));
     assert!(pair("443/TCP")["denied"].as_u64() > Some(0), "{value:#}");
-    let names = value["names"].as_array().unwrap();
-    let evil = names
-        .iter()
-        .find(|name| name["name"] == "x.evil.test")
-        .unwrap();
+    let mut names = value["names"].as_array().unwrap().iter();
+    let evil = names.find(|name| name["name"] == "x.evil.test").unwrap();
     assert_eq!((&evil["asked"], &evil["denied"]), (&1.into(), &1.into()));
     // No terminal: a table, once.
-    let text = top(&[]);
-    assert!(
-        text.contains("web.example.com") && !text.contains('\u{1b}'),
-        "{text}"
-    );
-    let refused = daemon.namegate(&["top", "--interval", "0"]).unwrap();
+    let text = told.top(&[]);
+    let is_plain = !text.contains('\u{1b}');
+    assert!(text.contains("web.example.com") && is_plain, "{text}");
+    let refused = told.daemon.namegate(&["top", "--interval", "0"]).unwrap();
     assert_eq!(refused.status.code(), Some(2));
+}
 
-    // A terminal: drawn anew until it is interrupted, then as it was.
-    let binary = Daemon::binary().unwrap().display().to_string();
+#[test]
+fn on_a_terminal_top_is_drawn_anew_until_it_is_interrupted() {
+    let told = Told::new();
+    let (binary, socket) = (Daemon::binary().unwrap(), &told.socket);
     let live = format!(
-        "stty cols 100 rows 30; timeout --foreground -s INT 4 {binary} top --socket {socket}"
+        "stty cols 100 rows 30; timeout --foreground -s INT 4 {} top --socket {socket}",
+        binary.display()
     );
-    let output = web
-        .node
-        .command("script")
-        .args(["-qfc", &live, "/dev/null"])
-        .output()
-        .unwrap();
+    let mut script = told.web.node.command("script");
+    let output = script.args(["-qfc", &live, "/dev/null"]).output().unwrap();
     let screen = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        screen.contains("\u{1b}[?1049h") && screen.contains("\u{1b}[?1049l"),
-        "{screen}"
-    );
+    for part in ["\u{1b}[?1049h", "\u{1b}[?1049l", "web.example.com"] {
+        assert!(screen.contains(part), "{part:?}: {screen}");
+    }
     assert!(screen.matches("namegate top ").count() >= 3, "{screen}");
-    assert!(screen.contains("web.example.com"), "{screen}");
+}
 
-    let page = daemon.path("report.html").display().to_string();
-    let args = ["report", "--from", &file, "--output", &page];
-    let output = daemon.namegate(&args).unwrap();
+#[test]
+fn a_report_has_the_names_and_the_policy_that_would_allow_what_was_denied() {
+    let told = Told::new();
+    let page = told.daemon.path("report.html").display().to_string();
+    let args = ["report", "--from", &told.file, "--output", &page];
+    let output = told.daemon.namegate(&args).unwrap();
     assert!(output.status.success(), "{output:?}");
     let page = std::fs::read_to_string(page).unwrap();
     for part in [
@@ -115,13 +143,10 @@ fn top_and_report_show_who_talked_to_which_names() {
     ] {
         assert!(page.contains(part), "{part}\n{page}");
     }
-    let output = daemon
-        .namegate(&["report", "--live", "--socket", &socket])
-        .unwrap();
-    assert!(
-        String::from_utf8_lossy(&output.stdout).starts_with("<!DOCTYPE html>"),
-        "{output:?}"
-    );
+    let args = ["report", "--live", "--socket", &told.socket];
+    let output = told.daemon.namegate(&args).unwrap();
+    let page = String::from_utf8_lossy(&output.stdout);
+    assert!(page.starts_with("<!DOCTYPE html>"), "{output:?}");
 }
 
 #[test]
