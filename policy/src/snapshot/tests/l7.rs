@@ -92,12 +92,13 @@ fn a_rule_with_server_names_opens_nothing_but_tls() {
     let named =
         "egress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], serverNames: [x.io]}]}]";
     let plain = "egress: [{toPorts: [{ports: [{port: '80', protocol: TCP}]}]}]";
-    let all = "egress: [{toEntities: [all], toPorts: [{ports: [{port: '80', protocol: TCP}]}]}]";
+    let world =
+        "egress: [{toEntities: [world], toPorts: [{ports: [{port: '80', protocol: TCP}]}]}]";
     for (policies, opened) in [
         (&[named][..], false),
         (&[named, plain], false), // names are joined, and one side without them opens nothing
         (&[plain], true),
-        (&[named, all], true), // another peer
+        (&[named, world], true), // another peer
         (&[named, plain, "egress: [{}]"], true),
     ] {
         let scene = scene(policies);
