@@ -1,7 +1,11 @@
 //! Metrics of a real daemon: what a scrape has after traffic, that Prometheus' own tool takes it, and that
 //! the dashboard and the alerts in deploy/ ask for nothing that isn't there.
 
-#![expect(clippy::unwrap_used, reason = "a test may die")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may die; scrapers, and a clock of the tests"
+)]
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};

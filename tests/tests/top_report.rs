@@ -27,17 +27,16 @@ spec:
 
 /// A node on which alice asked for two names and called a server twice, on a port that is open and on one
 /// that is not; its daemon has told of all of it.
-struct Told {
-    web: Web,
-    daemon: Daemon,
+struct Told<'a> {
+    web: &'a Web,
+    daemon: Daemon<'a>,
     file: String,
     socket: String,
     _knot: Running,
 }
 
-impl Told {
-    fn new() -> Self {
-        let web = Web::new().unwrap();
+impl<'a> Told<'a> {
+    fn new(web: &'a Web) -> Self {
         let knot = Running::knot(&web.bob.ns, ZONE).unwrap();
         let mut daemon = Daemon::prepare(&web.node).unwrap();
         daemon.endpoint(&web.alice).unwrap();
@@ -86,7 +85,8 @@ impl Told {
 
 #[test]
 fn top_shows_who_talked_to_which_names() {
-    let told = Told::new();
+    let web = Web::new().unwrap();
+    let told = Told::new(&web);
     let value: Value = serde_json::from_str(&told.top(&["-o", "json"])).unwrap();
     let pair = |how: &str| {
         let pairs = value["pairs"].as_array().unwrap().iter();
@@ -112,7 +112,8 @@ fn top_shows_who_talked_to_which_names() {
 
 #[test]
 fn on_a_terminal_top_is_drawn_anew_until_it_is_interrupted() {
-    let told = Told::new();
+    let web = Web::new().unwrap();
+    let told = Told::new(&web);
     let (binary, socket) = (Daemon::binary().unwrap(), &told.socket);
     let live = format!(
         "stty cols 100 rows 30; timeout --foreground -s INT 4 {} top --socket {socket}",
@@ -129,7 +130,8 @@ fn on_a_terminal_top_is_drawn_anew_until_it_is_interrupted() {
 
 #[test]
 fn a_report_has_the_names_and_the_policy_that_would_allow_what_was_denied() {
-    let told = Told::new();
+    let web = Web::new().unwrap();
+    let told = Told::new(&web);
     let page = told.daemon.path("report.html").display().to_string();
     let args = ["report", "--from", &told.file, "--output", &page];
     let output = told.daemon.namegate(&args).unwrap();
