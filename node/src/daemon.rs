@@ -348,7 +348,12 @@ impl Daemon {
     /// How often something new was learned or forgotten, and how often only repeated.
     pub(crate) fn learned_counts(&self) -> (u64, u64) {
         let counts = &self.learner.counts;
-        let changes = [&counts.installed, &counts.expired, &counts.evicted];
+        let changes = [
+            &counts.installed,
+            &counts.expired,
+            &counts.evicted,
+            &counts.forgotten,
+        ];
         let changes = changes.map(|count| count.load(Ordering::Relaxed));
         let revision = self.learner.snapshot().revision();
         (

@@ -1,6 +1,7 @@
 //! From an answer to the kernel: names and addresses, labels, an identity, policy entries, and then
 //! the address itself. Under each endpoint's own lock; an answer waits for it, and not long.
 
+mod hold;
 mod knowledge;
 
 use std::net::IpAddr;
@@ -12,10 +13,12 @@ use arc_swap::ArcSwap;
 use bpf_redirect::{Installed, Table, TableError};
 use dashmap::DashMap;
 use dnsproxy::{Lesson, NotInstalled};
+use fqdn::Name;
 use fqdn_cache::Lifetimes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use policy::{EndpointId, Identities, Identity, Snapshot};
 
+use hold::Hold;
 pub(crate) use knowledge::{Heritage, Knowledge};
 use knowledge::{Scope, Taught};
 
@@ -55,6 +58,10 @@ pub(crate) struct LearnCounts {
     pub(crate) refreshed: AtomicU64,
     /// Answers whose addresses were written.
     pub(crate) installed: AtomicU64,
+    /// Names that were forgotten because somebody said so.
+    pub(crate) forgotten: AtomicU64,
+    /// How long answers were held.
+    pub(crate) hold: Hold,
 }
 
 impl<T: Table> Learner<T> {
@@ -162,10 +169,21 @@ impl<T: Table> Learner<T> {
     /// # Errors
     /// Why not; then nothing of this answer was opened, but for what was open before.
     pub(crate) fn learn(&self, began: Instant, lesson: &Lesson) -> Result<Installed, NotInstalled> {
+        let opened = self.open(began, lesson);
+        let held = (self.clock)().saturating_duration_since(began);
+        self.counts.hold.note(held);
+        // The writes stand; but the client must not think that this path is quick.
+        if opened.is_ok() && held > self.install_wait {
+            return Err(NotInstalled::Late);
+        }
+        opened
+    }
+
+    fn open(&self, began: Instant, lesson: &Lesson) -> Result<Installed, NotInstalled> {
         let endpoint = lesson.endpoint;
         let knowledge = self.knowledge(endpoint).ok_or(NotInstalled::EndpointGone)?;
-        let waited = || (self.clock)().saturating_duration_since(began);
-        let left = self.install_wait.saturating_sub(waited());
+        let waited = (self.clock)().saturating_duration_since(began);
+        let left = self.install_wait.saturating_sub(waited);
         let mut knowledge = knowledge.try_lock_for(left).ok_or(NotInstalled::Late)?;
         if knowledge.is_gone {
             return Err(NotInstalled::EndpointGone);
@@ -180,10 +198,6 @@ impl<T: Table> Learner<T> {
         }
         let taught = knowledge.install(&scope, (&lesson.name, &addresses))?;
         self.tally(&taught);
-        // The writes stand; but the client must not think that this path is quick.
-        if waited() > self.install_wait {
-            return Err(NotInstalled::Late);
-        }
         Ok(taught.installed)
     }
 
@@ -203,9 +217,34 @@ impl<T: Table> Learner<T> {
             }
             let step = knowledge.expire(&self.scope(endpoint, &self.snapshot.load()), now);
             count(&self.counts.expired, step.names_lost);
+            // An answer that waits is next; else the following step might be, over and over.
+            MutexGuard::unlock_fair(knowledge);
             step.next
         });
         steps.min()
+    }
+
+    /// Forgets the names of an endpoint that `is_wanted` wants; what only they opened closes, for new
+    /// connections. Says how many there were.
+    pub(crate) fn forget(&self, endpoint: EndpointId, is_wanted: impl Fn(&Name) -> bool) -> usize {
+        let Some(knowledge) = self.knowledge(endpoint) else {
+            return 0;
+        };
+        let all: Vec<Name> = knowledge.lock().cache.names().cloned().collect();
+        let mut forgotten = 0;
+        for name in all.iter().filter(|name| is_wanted(name)) {
+            let mut knowledge = knowledge.lock();
+            if knowledge.is_gone {
+                break;
+            }
+            let snapshot = self.snapshot.load();
+            let scope = self.scope(endpoint, &snapshot);
+            forgotten += usize::from(knowledge.forget(&scope, name));
+            // Between two names an answer finds its turn.
+            MutexGuard::unlock_fair(knowledge);
+        }
+        count(&self.counts.forgotten, forgotten);
+        forgotten
     }
 
     /// The addresses of a lesson that its server may teach, and that may be opened at all, each with

@@ -70,6 +70,9 @@ pub(crate) fn answer(service: &Service, command: &Command) -> Value {
         Command::Endpoint { endpoint } => listed::endpoint(&service.daemon, endpoint),
         Command::Identities { number } => identities::list(&service.daemon, *number),
         Command::FqdnCache { endpoint } => learned::list(&service.daemon, endpoint.as_deref()),
+        Command::FqdnClean { endpoint, names } => {
+            learned::clean(&service.daemon, endpoint.as_deref(), names.as_deref())
+        }
         Command::Detach => json!({ "detaching": true }),
         // Answered by its own connection; it never gets here.
         Command::Observe(_) | Command::MapEvents { .. } => json!({ "error": "it is a stream" }),
@@ -157,6 +160,8 @@ fn learning(daemon: &Daemon) -> Value {
         "unlearned": read(&learning.unlearned),
         "evicted": read(&learning.evicted),
         "expired": read(&learning.expired),
+        "forgotten": read(&learning.forgotten),
+        "hold": learning.hold.to_json(),
         "asked_again": daemon.refreshed,
         "identities": daemon.learner.with_identities(|identities| identities.local_count()),
     })
