@@ -30,6 +30,7 @@ use crate::guard::{Guards, SharedLearner};
 use crate::http::HttpThreads;
 use crate::instance::{Instance, Lock};
 use crate::keeper::{self, Keeper};
+use crate::learner::Scruples;
 use crate::live::{Review, is_over};
 use crate::proxy::DnsThreads;
 use crate::refresh::Live;
@@ -64,6 +65,8 @@ pub(crate) struct Setup {
     pub(crate) lifetimes: Lifetimes,
     /// How long an answer waits for the datapath.
     pub(crate) install_wait: Duration,
+    /// Which addresses no answer opens.
+    pub(crate) scruples: Scruples,
     /// Whether names that are in use are asked for again before they end.
     pub(crate) dns_refresh: bool,
     /// How the DNS proxy answers and forwards.

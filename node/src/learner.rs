@@ -3,6 +3,7 @@
 
 mod hold;
 mod knowledge;
+mod scruples;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use policy::{EndpointId, Identities, Identity, Snapshot};
 use hold::Hold;
 pub(crate) use knowledge::{Heritage, Knowledge};
 use knowledge::{Scope, Taught};
+pub(crate) use scruples::{Scruples, parse_nat64};
 
 /// How long an answer waits for the datapath, unless an option says otherwise (Cilium's figure); then the
 /// client gets SERVFAIL.
@@ -39,6 +41,8 @@ pub(crate) struct Learner<T> {
     lifetimes: Lifetimes,
     /// How long an answer waits for the datapath.
     install_wait: Duration,
+    /// What isn't learned, by the node's options.
+    scruples: Scruples,
     clock: fn() -> Instant,
     pub(crate) counts: LearnCounts,
 }
@@ -78,6 +82,7 @@ impl<T: Table> Learner<T> {
             identities: Mutex::new(identities),
             lifetimes,
             install_wait: INSTALL_WAIT,
+            scruples: Scruples::default(),
             clock,
             counts: LearnCounts::default(),
         }
@@ -89,6 +94,11 @@ impl<T: Table> Learner<T> {
             install_wait,
             ..self
         }
+    }
+
+    /// The same with these scruples.
+    pub(crate) fn with_scruples(self, scruples: Scruples) -> Self {
+        Self { scruples, ..self }
     }
 
     /// The snapshot in force.
@@ -192,7 +202,7 @@ impl<T: Table> Learner<T> {
         let snapshot = self.snapshot.load();
         let scope = self.scope(endpoint, &snapshot);
         knowledge.follow(&scope)?;
-        let addresses = self.learnable(&snapshot, (began, lesson));
+        let addresses = self.learnable(&snapshot, (began, lesson))?;
         if !addresses.is_empty() {
             knowledge.taught_by = Some(lesson.server);
         }
@@ -249,23 +259,29 @@ impl<T: Table> Learner<T> {
 
     /// The addresses of a lesson that its server may teach, and that may be opened at all, each with
     /// its end.
+    ///
+    /// # Errors
+    /// If there are others, and such an answer is to be withheld.
     fn learnable(
         &self,
         snapshot: &Snapshot,
         (now, lesson): (Instant, &Lesson),
-    ) -> Vec<(IpAddr, Instant)> {
+    ) -> Result<Vec<(IpAddr, Instant)>, NotInstalled> {
         if !snapshot.may_teach(lesson.endpoint, lesson.server, lesson.protocol) {
             count(&self.counts.untrusted_server, 1);
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let taught = lesson.addresses.iter();
-        let taught = taught.filter(|one| snapshot.may_learn(one.ip).is_ok());
+        let taught = taught.filter(|one| self.scruples.allow(snapshot, one.ip));
         let addresses: Vec<_> = taught
             .map(|one| (one.ip, self.lifetimes.expiry(now, one.ttl_secs)))
             .collect();
         let unlearned = lesson.addresses.len() - addresses.len();
         count(&self.counts.unlearned, unlearned);
-        addresses
+        if unlearned > 0 && self.scruples.withholds {
+            return Err(NotInstalled::Rebinding);
+        }
+        Ok(addresses)
     }
 
     fn tally(&self, taught: &Taught) {

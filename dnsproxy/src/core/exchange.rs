@@ -359,6 +359,7 @@ pub(super) const fn withheld(failure: NotInstalled) -> Result<Fault, Outcome> {
         NotInstalled::MapFull => Ok(Fault::MapFull),
         NotInstalled::TooMany => Ok(Fault::TooMany),
         NotInstalled::Kernel => Ok(Fault::Kernel),
+        NotInstalled::Rebinding => Ok(Fault::Rebinding),
         NotInstalled::NoPolicy => Ok(Fault::NoPolicy),
         NotInstalled::EndpointGone => Err(Outcome::EndpointGone),
     }

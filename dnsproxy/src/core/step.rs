@@ -139,6 +139,8 @@ words! {
         MapFull = "map-full",
         /// The kernel refused a write.
         Kernel = "kernel",
+        /// The answer names an address that none may open, and the option says that it is withheld then.
+        Rebinding = "rebinding",
     }
 }
 
@@ -158,6 +160,7 @@ impl Fault {
             Self::SendFailed | Self::Unreachable => Ede::NetworkError,
             Self::Timeout => Ede::NoReachableAuthority,
             Self::Guessing | Self::InvalidAnswer | Self::Chain => Ede::InvalidData,
+            Self::Rebinding => Ede::Filtered,
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::control::{Command, call};
 use crate::daemon::{Setup, take_away};
 use crate::exit::{Exit, NO_PERMISSION};
 use crate::instance::Lock;
-use crate::learner::INSTALL_WAIT;
+use crate::learner::{INSTALL_WAIT, Scruples};
 
 /// Take programs, links, pins and the gate away, whether a daemon runs or not. A running daemon ends.
 ///
@@ -53,6 +53,7 @@ impl Detach {
             http: httpproxy::Settings::default(),
             lifetimes: fqdn_cache::Lifetimes::default(),
             install_wait: INSTALL_WAIT,
+            scruples: Scruples::default(),
             dns_refresh: false,
             dns: dnsproxy::Settings::default(),
             instance,
