@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use crate::limits::{
     ADDRESSES_PER_ANSWER_MAX, ALIASES_PER_ANSWER_MAX, CHAIN_NAMES_MAX, RECORD_TYPES_TOLD_MAX,
 };
-use crate::question::{HEADER_OCTETS, Header, RawQuestion, Rcode};
+use crate::question::{HEADER_OCTETS, Header, NAME_OCTETS_MAX, RawQuestion, Rcode};
 use crate::walk::{Malformed, NameBuf, Record};
 use crate::words::words;
 
@@ -17,6 +17,8 @@ const TYPE_A: u16 = 1;
 const TYPE_CNAME: u16 = 5;
 const TYPE_AAAA: u16 = 28;
 const TYPE_DNAME: u16 = 39;
+const TYPE_SVCB: u16 = 64;
+const TYPE_HTTPS: u16 = 65;
 /// QTYPE and QCLASS at the end of a question.
 const TYPE_CLASS_OCTETS: usize = 4;
 /// The TTL of the question's own name: it bounds nothing.
@@ -254,6 +256,7 @@ impl Section<'_> {
             match (record.rtype, record.rdata.len()) {
                 (TYPE_A, 4) | (TYPE_AAAA, 16) => survey.has_addresses = true,
                 (TYPE_A | TYPE_AAAA, _) => return Err(Invalid::Malformed),
+                (TYPE_SVCB | TYPE_HTTPS, _) => survey.has_addresses = true,
                 (TYPE_CNAME | TYPE_DNAME, _) if survey.aliases.len() >= ALIASES_PER_ANSWER_MAX => {
                     return Err(Invalid::Chain);
                 }
@@ -271,15 +274,16 @@ impl Section<'_> {
     fn addresses(&self, name: &[u8], chain: &[Link]) -> Result<Addresses, Invalid> {
         let mut addresses = Addresses::new();
         self.for_each(|owner, record| {
-            let (Some(ip), Some(bound)) = (address(record), bound_of(owner.as_wire(), name, chain))
-            else {
+            let Some(bound) = bound_of(owner.as_wire(), name, chain) else {
                 return Ok(());
             };
-            if addresses.len() >= ADDRESSES_PER_ANSWER_MAX {
-                return Err(Invalid::TooMany);
-            }
             let ttl_secs = record.ttl_secs().min(bound);
-            addresses.push(LearnedAddr { ip, ttl_secs });
+            for ip in address(record).into_iter().chain(hints(record)) {
+                if addresses.len() >= ADDRESSES_PER_ANSWER_MAX {
+                    return Err(Invalid::TooMany);
+                }
+                addresses.push(LearnedAddr { ip, ttl_secs });
+            }
             Ok(())
         })?;
         Ok(each_once(addresses))
@@ -388,6 +392,64 @@ fn address(record: &Record<'_>) -> Option<IpAddr> {
         }
         _ => None,
     }
+}
+
+/// The addresses that an HTTPS or SVCB record hints at (RFC 9460 §7.3). One in alias mode has none, and of
+/// one that can't be read whole no client takes any (§2.2).
+fn hints<'a>(record: &Record<'a>) -> impl Iterator<Item = IpAddr> + use<'a> {
+    let is_service = matches!(record.rtype, TYPE_SVCB | TYPE_HTTPS);
+    let params = is_service.then(|| service_params(record.rdata)).flatten();
+    let params = params.filter(|params| params.clone().all(|one| one.is_some()));
+    let params = params.into_iter().flatten().flatten();
+    params.flat_map(|(key, value)| {
+        let width = match key {
+            KEY_IPV4_HINT => 4,
+            KEY_IPV6_HINT => 16,
+            _ => usize::MAX,
+        };
+        value.chunks_exact(width).filter_map(|octets| {
+            let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+            v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
+                .ok()
+        })
+    })
+}
+
+const KEY_IPV4_HINT: u16 = 4;
+const KEY_IPV6_HINT: u16 = 6;
+
+/// The keys and values of such a record in service mode; `None` for one that can't be read, or whose length
+/// isn't what its key calls for.
+fn service_params(rdata: &[u8]) -> Option<impl Iterator<Item = Option<(u16, &[u8])>> + Clone> {
+    let ([p0, p1], rest) = rdata.split_first_chunk::<2>()?;
+    if [*p0, *p1] == [0, 0] {
+        return None;
+    }
+    let mut target = [0u8; NAME_OCTETS_MAX];
+    let target_len = Name::read_wire(rest, &mut target).ok()?;
+    let mut rest = rest.get(target_len..)?;
+    Some(std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let param = read_param(rest);
+        rest = param.map_or(&[][..], |(_, _, after)| after);
+        Some(param.map(|(key, value, _)| (key, value)))
+    }))
+}
+
+/// A key, its value, and what is behind them.
+fn read_param(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let ([k0, k1, l0, l1], rest) = bytes.split_first_chunk::<4>()?;
+    let len = usize::from(u16::from_be_bytes([*l0, *l1]));
+    let (value, after) = rest.split_at_checked(len)?;
+    let key = u16::from_be_bytes([*k0, *k1]);
+    let is_whole = match key {
+        KEY_IPV4_HINT => len > 0 && len.is_multiple_of(4),
+        KEY_IPV6_HINT => len > 0 && len.is_multiple_of(16),
+        _ => true,
+    };
+    is_whole.then_some((key, value, after))
 }
 
 /// Leaves each address once, with its smallest TTL (RFC 2181 §5.2), in the answer's order.

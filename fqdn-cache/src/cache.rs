@@ -119,6 +119,21 @@ impl Cache {
         losing
     }
 
+    /// Forgets a name before its time. Gives the addresses that lost it; one that had no other is gone.
+    pub fn forget(&mut self, name: &Name) -> Vec<IpAddr> {
+        let Some(slot) = self.by_name.get(name).copied() else {
+            return Vec::new();
+        };
+        let addresses = self.names.get(slot).map(|entry| entry.addresses.clone());
+        let mut losing = Vec::new();
+        for address in addresses.into_iter().flatten() {
+            losing.extend(self.addresses.get(address).map(|entry| entry.address));
+            self.unlink((slot, address));
+        }
+        self.changes += 1;
+        losing
+    }
+
     /// Nothing ends before then: when to call [`Cache::expire`] next.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {

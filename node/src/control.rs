@@ -47,6 +47,13 @@ pub(crate) enum Command {
     },
     /// All metrics as text.
     Metrics,
+    /// Forget what endpoints have learned.
+    FqdnClean {
+        /// Of this endpoint alone, `NAMESPACE/NAME`.
+        endpoint: Option<String>,
+        /// Of the names that this pattern matches alone.
+        names: Option<String>,
+    },
     /// Take everything away and end.
     Detach,
     /// The last writes to the maps, and those to come.

@@ -33,6 +33,7 @@ use crate::guard::{Guards, SharedLearner};
 use crate::http::HttpThreads;
 use crate::instance::{Instance, Lock};
 use crate::keeper::{self, Keeper};
+use crate::learner::Scruples;
 use crate::live::{Review, is_over};
 use crate::metrics::{Draft, Metrics, Sources};
 use crate::proxy::DnsThreads;
@@ -72,6 +73,8 @@ pub(crate) struct Setup {
     pub(crate) lifetimes: Lifetimes,
     /// How long an answer waits for the datapath.
     pub(crate) install_wait: Duration,
+    /// Which addresses no answer opens.
+    pub(crate) scruples: Scruples,
     /// Whether names that are in use are asked for again before they end.
     pub(crate) dns_refresh: bool,
     /// How the DNS proxy answers and forwards.
@@ -397,7 +400,12 @@ impl Daemon {
     /// How often something new was learned or forgotten, and how often only repeated.
     pub(crate) fn learned_counts(&self) -> (u64, u64) {
         let counts = &self.learner.counts;
-        let changes = [&counts.installed, &counts.expired, &counts.evicted];
+        let changes = [
+            &counts.installed,
+            &counts.expired,
+            &counts.evicted,
+            &counts.forgotten,
+        ];
         let changes = changes.map(|count| count.load(Ordering::Relaxed));
         let revision = self.learner.snapshot().revision();
         (

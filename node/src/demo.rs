@@ -21,7 +21,7 @@ use policy::{Identities, Problem, Source};
 use crate::daemon::{Daemon, Setup};
 use crate::exit::{Exit, NO_PERMISSION};
 use crate::instance::Instance;
-use crate::learner::INSTALL_WAIT;
+use crate::learner::{INSTALL_WAIT, Scruples};
 use crate::remembered::Remembered;
 pub(crate) use kept::{clean, is_to_stay, tell_and_leave};
 use stage::Stage;
@@ -85,6 +85,7 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
                     ..Lifetimes::default()
                 },
                 install_wait: INSTALL_WAIT,
+                scruples: Scruples::default(),
                 dns_refresh: false,
                 dns: dnsproxy::Settings::default(),
             },

@@ -1,9 +1,10 @@
-//! What endpoints have learned, as a list for people and programs.
+//! What endpoints have learned, as a list for people and programs; and forgetting it.
 
 use std::net::IpAddr;
 use std::time::Instant;
 
 use bpf_redirect_common::Address;
+use fqdn::{Everything, Pattern};
 use policy::EndpointId;
 use serde_json::{Value, json};
 
@@ -30,15 +31,10 @@ struct Opened {
 
 /// The names and addresses of one endpoint, `NAMESPACE/NAME`, or of all.
 pub(crate) fn list(daemon: &Daemon, endpoint: Option<&str>) -> Value {
-    let wanted: Vec<(EndpointId, String)> = daemon
-        .guards
-        .iter()
-        .map(|(id, guarded)| (id, guarded.found.workload.full_name()))
-        .filter(|(_, name)| endpoint.is_none_or(|wanted| wanted == name))
-        .collect();
-    if let (Some(endpoint), true) = (endpoint, wanted.is_empty()) {
-        return json!({ "error": format!("no endpoint {endpoint}: `namegate endpoint list` shows them") });
-    }
+    let wanted = match wanted(daemon, endpoint) {
+        Ok(wanted) => wanted,
+        Err(error) => return json!({ "error": error }),
+    };
     let now = clock::now();
     let (mut names, mut listed, mut left_out) = (Vec::new(), 0, 0);
     for (id, endpoint) in wanted {
@@ -52,6 +48,38 @@ pub(crate) fn list(daemon: &Daemon, endpoint: Option<&str>) -> Value {
         }
     }
     json!({ "names": names, "left_out": left_out })
+}
+
+/// Forgets what one endpoint has learned, or all; of the names that a pattern matches, or of all.
+pub(crate) fn clean(daemon: &Daemon, endpoint: Option<&str>, names: Option<&str>) -> Value {
+    let pattern = names
+        .map(|names| Pattern::parse(names, Everything::AnyName))
+        .transpose();
+    let (wanted, pattern) = match (wanted(daemon, endpoint), pattern) {
+        (Ok(wanted), Ok(pattern)) => (wanted, pattern),
+        (Err(error), _) => return json!({ "error": error }),
+        (_, Err(error)) => return json!({ "error": format!("no pattern: {error}") }),
+    };
+    let is_wanted = |name: &fqdn::Name| pattern.as_ref().is_none_or(|one| one.matches(name));
+    let forgotten = wanted
+        .iter()
+        .map(|(id, _)| daemon.learner.forget(*id, is_wanted));
+    json!({ "forgotten": forgotten.sum::<usize>() })
+}
+
+/// The endpoint of this name, or all.
+fn wanted(daemon: &Daemon, endpoint: Option<&str>) -> Result<Vec<(EndpointId, String)>, String> {
+    let all = daemon.guards.iter();
+    let wanted: Vec<(EndpointId, String)> = all
+        .map(|(id, guarded)| (id, guarded.found.workload.full_name()))
+        .filter(|(_, name)| endpoint.is_none_or(|wanted| wanted == name))
+        .collect();
+    match endpoint {
+        Some(endpoint) if wanted.is_empty() => Err(format!(
+            "no endpoint {endpoint}: `namegate endpoint list` shows them"
+        )),
+        _ => Ok(wanted),
+    }
 }
 
 /// Copied under the endpoint's lock, so that it is held shortly; in the order of the names.

@@ -1,7 +1,9 @@
 //! From an answer to the kernel: names and addresses, labels, an identity, policy entries, and then
 //! the address itself. Under each endpoint's own lock; an answer waits for it, and not long.
 
+mod hold;
 mod knowledge;
+mod scruples;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,13 +14,16 @@ use arc_swap::ArcSwap;
 use bpf_redirect::{Installed, Table, TableError};
 use dashmap::DashMap;
 use dnsproxy::{Lesson, NotInstalled};
+use fqdn::Name;
 use fqdn_cache::Lifetimes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use policy::{EndpointId, Identities, Identity, Snapshot};
 
-use crate::metrics::HoldTimes;
+pub(crate) use hold::Held;
+use hold::Hold;
 pub(crate) use knowledge::{Heritage, Knowledge};
 use knowledge::{Scope, Taught};
+pub(crate) use scruples::{Scruples, parse_nat64};
 
 /// How long an answer waits for the datapath, unless an option says otherwise (Cilium's figure); then the
 /// client gets SERVFAIL.
@@ -37,6 +42,8 @@ pub(crate) struct Learner<T> {
     lifetimes: Lifetimes,
     /// How long an answer waits for the datapath.
     install_wait: Duration,
+    /// What isn't learned, by the node's options.
+    scruples: Scruples,
     clock: fn() -> Instant,
     pub(crate) counts: LearnCounts,
 }
@@ -56,8 +63,10 @@ pub(crate) struct LearnCounts {
     pub(crate) refreshed: AtomicU64,
     /// Answers whose addresses were written.
     pub(crate) installed: AtomicU64,
-    /// How long answers were held for it.
-    pub(crate) hold: HoldTimes,
+    /// Names that were forgotten because somebody said so.
+    pub(crate) forgotten: AtomicU64,
+    /// How long answers were held.
+    pub(crate) hold: Hold,
 }
 
 impl<T: Table> Learner<T> {
@@ -74,6 +83,7 @@ impl<T: Table> Learner<T> {
             identities: Mutex::new(identities),
             lifetimes,
             install_wait: INSTALL_WAIT,
+            scruples: Scruples::default(),
             clock,
             counts: LearnCounts::default(),
         }
@@ -85,6 +95,11 @@ impl<T: Table> Learner<T> {
             install_wait,
             ..self
         }
+    }
+
+    /// The same with these scruples.
+    pub(crate) fn with_scruples(self, scruples: Scruples) -> Self {
+        Self { scruples, ..self }
     }
 
     /// The snapshot in force.
@@ -165,10 +180,21 @@ impl<T: Table> Learner<T> {
     /// # Errors
     /// Why not; then nothing of this answer was opened, but for what was open before.
     pub(crate) fn learn(&self, began: Instant, lesson: &Lesson) -> Result<Installed, NotInstalled> {
+        let opened = self.open(began, lesson);
+        let held = (self.clock)().saturating_duration_since(began);
+        self.counts.hold.note(held);
+        // The writes stand; but the client must not think that this path is quick.
+        if opened.is_ok() && held > self.install_wait {
+            return Err(NotInstalled::Late);
+        }
+        opened
+    }
+
+    fn open(&self, began: Instant, lesson: &Lesson) -> Result<Installed, NotInstalled> {
         let endpoint = lesson.endpoint;
         let knowledge = self.knowledge(endpoint).ok_or(NotInstalled::EndpointGone)?;
-        let waited = || (self.clock)().saturating_duration_since(began);
-        let left = self.install_wait.saturating_sub(waited());
+        let waited = (self.clock)().saturating_duration_since(began);
+        let left = self.install_wait.saturating_sub(waited);
         let mut knowledge = knowledge.try_lock_for(left).ok_or(NotInstalled::Late)?;
         if knowledge.is_gone {
             return Err(NotInstalled::EndpointGone);
@@ -177,18 +203,12 @@ impl<T: Table> Learner<T> {
         let snapshot = self.snapshot.load();
         let scope = self.scope(endpoint, &snapshot);
         knowledge.follow(&scope)?;
-        let addresses = self.learnable(&snapshot, (began, lesson));
+        let addresses = self.learnable(&snapshot, (began, lesson))?;
         if !addresses.is_empty() {
             knowledge.taught_by = Some(lesson.server);
         }
         let taught = knowledge.install(&scope, (&lesson.name, &addresses))?;
         self.tally(&taught);
-        let held = waited();
-        self.counts.hold.add(held);
-        // The writes stand; but the client must not think that this path is quick.
-        if held > self.install_wait {
-            return Err(NotInstalled::Late);
-        }
         Ok(taught.installed)
     }
 
@@ -208,30 +228,61 @@ impl<T: Table> Learner<T> {
             }
             let step = knowledge.expire(&self.scope(endpoint, &self.snapshot.load()), now);
             count(&self.counts.expired, step.names_lost);
+            // An answer that waits is next; else the following step might be, over and over.
+            MutexGuard::unlock_fair(knowledge);
             step.next
         });
         steps.min()
     }
 
+    /// Forgets the names of an endpoint that `is_wanted` wants; what only they opened closes, for new
+    /// connections. Says how many there were.
+    pub(crate) fn forget(&self, endpoint: EndpointId, is_wanted: impl Fn(&Name) -> bool) -> usize {
+        let Some(knowledge) = self.knowledge(endpoint) else {
+            return 0;
+        };
+        let all: Vec<Name> = knowledge.lock().cache.names().cloned().collect();
+        let mut forgotten = 0;
+        for name in all.iter().filter(|name| is_wanted(name)) {
+            let mut knowledge = knowledge.lock();
+            if knowledge.is_gone {
+                break;
+            }
+            let snapshot = self.snapshot.load();
+            let scope = self.scope(endpoint, &snapshot);
+            forgotten += usize::from(knowledge.forget(&scope, name));
+            // Between two names an answer finds its turn.
+            MutexGuard::unlock_fair(knowledge);
+        }
+        count(&self.counts.forgotten, forgotten);
+        forgotten
+    }
+
     /// The addresses of a lesson that its server may teach, and that may be opened at all, each with
     /// its end.
+    ///
+    /// # Errors
+    /// If there are others, and such an answer is to be withheld.
     fn learnable(
         &self,
         snapshot: &Snapshot,
         (now, lesson): (Instant, &Lesson),
-    ) -> Vec<(IpAddr, Instant)> {
+    ) -> Result<Vec<(IpAddr, Instant)>, NotInstalled> {
         if !snapshot.may_teach(lesson.endpoint, lesson.server, lesson.protocol) {
             count(&self.counts.untrusted_server, 1);
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let taught = lesson.addresses.iter();
-        let taught = taught.filter(|one| snapshot.may_learn(one.ip).is_ok());
+        let taught = taught.filter(|one| self.scruples.allow(snapshot, one.ip));
         let addresses: Vec<_> = taught
             .map(|one| (one.ip, self.lifetimes.expiry(now, one.ttl_secs)))
             .collect();
         let unlearned = lesson.addresses.len() - addresses.len();
         count(&self.counts.unlearned, unlearned);
-        addresses
+        if unlearned > 0 && self.scruples.withholds {
+            return Err(NotInstalled::Rebinding);
+        }
+        Ok(addresses)
     }
 
     fn tally(&self, taught: &Taught) {

@@ -22,6 +22,7 @@ use crate::clock;
 use crate::exporters::SharedExporters;
 use crate::flows::NewsSink;
 use crate::guard::SharedLearner;
+use crate::learner::Held;
 
 /// After how long without a sign of the main thread the daemon counts as ill. A large set of policies takes
 /// seconds to compile.
@@ -509,78 +510,13 @@ impl Page<'_> {
         let mut metric = self
             .0
             .encode_descriptor(name, help, None, MetricType::Histogram)?;
-        metric.encode_histogram::<NoLabelSet>(times.sum_secs, times.count(), &times.buckets, None)
-    }
-}
-
-/// How long answers were held, counted by whoever held them, without a lock.
-#[derive(Debug, Default)]
-pub(crate) struct HoldTimes {
-    /// One for each of [`HOLD_BUCKETS`], and one for what is longer.
-    counts: [AtomicU64; HOLD_BUCKETS.len() + 1],
-    sum_ns: AtomicU64,
-}
-
-/// Upper bounds in seconds: from nothing to be written to the longest that an option lets an answer wait.
-const HOLD_BUCKETS: [f64; 11] = [
-    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.025, 0.1, 1.0,
-];
-
-/// [`HoldTimes`] at one moment.
-#[derive(Debug)]
-struct Held {
-    sum_secs: f64,
-    buckets: Vec<(f64, u64)>,
-}
-
-impl Held {
-    fn count(&self) -> u64 {
-        self.buckets.iter().map(|(_, count)| count).sum()
-    }
-}
-
-impl HoldTimes {
-    /// Counts one.
-    pub(crate) fn add(&self, held: Duration) {
-        let secs = held.as_secs_f64();
-        let fits = HOLD_BUCKETS.iter().position(|bound| secs <= *bound);
-        if let Some(count) = self.counts.get(fits.unwrap_or(HOLD_BUCKETS.len())) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-        let ns = u64::try_from(held.as_nanos()).unwrap_or(u64::MAX);
-        self.sum_ns.fetch_add(ns, Ordering::Relaxed);
-    }
-
-    fn read(&self) -> Held {
-        let bounds = HOLD_BUCKETS.iter().copied().chain([f64::MAX]);
-        let counts = self
-            .counts
-            .iter()
-            .map(|count| count.load(Ordering::Relaxed));
-        Held {
-            sum_secs: Duration::from_nanos(self.sum_ns.load(Ordering::Relaxed)).as_secs_f64(),
-            buckets: bounds.zip(counts).collect(),
-        }
+        metric.encode_histogram::<NoLabelSet>(times.sum_secs, times.answers, &times.buckets, None)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_answer_is_held_for_a_time_that_a_bucket_has() {
-        let times = HoldTimes::default();
-        for micros in [10, 11, 2_000_000] {
-            times.add(Duration::from_micros(micros));
-        }
-        let held = times.read();
-        assert_eq!(held.count(), 3);
-        assert!((held.sum_secs - 2.000_021).abs() < 1e-9);
-        let filled = held.buckets.iter().filter(|(_, count)| *count > 0);
-        let filled: Vec<_> = filled.map(|(bound, _)| *bound).collect();
-        assert_eq!(filled, [0.000_01, 0.000_025, f64::MAX]);
-    }
 
     #[test]
     fn a_main_thread_that_is_silent_is_a_fault() {

@@ -74,6 +74,9 @@ pub(crate) fn answer(service: &Service, command: &Command) -> Value {
             Some(metrics) => json!({ "metrics": metrics.text() }),
             None => json!({ "error": "it was started without --metrics-addr" }),
         },
+        Command::FqdnClean { endpoint, names } => {
+            learned::clean(&service.daemon, endpoint.as_deref(), names.as_deref())
+        }
         Command::Detach => json!({ "detaching": true }),
         // Answered by its own connection; it never gets here.
         Command::Observe(_) | Command::MapEvents { .. } => json!({ "error": "it is a stream" }),
@@ -175,6 +178,8 @@ fn learning(daemon: &Daemon) -> Value {
         "unlearned": read(&learning.unlearned),
         "evicted": read(&learning.evicted),
         "expired": read(&learning.expired),
+        "forgotten": read(&learning.forgotten),
+        "hold": learning.hold.to_json(),
         "asked_again": daemon.refreshed,
         "identities": daemon.learner.with_identities(|identities| identities.local_count()),
     })

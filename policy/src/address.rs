@@ -124,8 +124,10 @@ fn class_v6(address: Ipv6Addr) -> Option<AddressClass> {
     }
 }
 
-/// The IPv4 addresses that a packet to an IPv6 address may end at.
-fn embedded_v4(address: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
+/// The IPv4 addresses that a packet to an IPv6 address may end at, by translators and tunnels that are known
+/// everywhere (RFC 6052, 8215, 3056, 4380).
+#[must_use]
+pub fn embedded_v4(address: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
     let at = |octets: [u8; 4]| Some(Ipv4Addr::from(octets));
     match address.octets() {
         // v4-compatible, ::/96; and NAT64, 64:ff9b::/96 (RFC 6052).

@@ -86,6 +86,44 @@ fn an_address_opens_with_its_name_for_the_one_who_asked_alone() {
     assert!(daemon.counter("policy-denied").unwrap() > 0);
 }
 
+/// A denial leaves nothing behind: the same segment passes when it comes again. And TTL 0 doesn't mean that a
+/// program must hurry.
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a workload's own socket, and a test's patience"
+)]
+fn a_syn_that_came_before_its_name_passes_when_it_comes_again() {
+    let node = Node::new().unwrap();
+    let alice = node.workload("alice", 2).unwrap();
+    let world = node.elsewhere().unwrap();
+    let _knot = Running::knot(&world.ns, "web 0 IN A 198.18.0.1\n").unwrap();
+    let _web = TcpSink::serve(&world.ns, 80).unwrap();
+    let mut daemon = Daemon::prepare(&node).unwrap();
+    daemon.endpoint(&alice).unwrap();
+    daemon.policy("alice.yaml", &policy("alice", WEB)).unwrap();
+    daemon.start(&[]).unwrap();
+    let (to, patient) = (addr("198.18.0.1:80"), Duration::from_secs(20));
+    let connect = || {
+        let connect = || TcpStream::connect_timeout(&to, patient);
+        alice.ns.run(connect)
+    };
+    std::thread::scope(|scope| {
+        let connection = scope.spawn(connect);
+        let began = std::time::Instant::now();
+        while daemon.counter("policy-denied").unwrap() == 0 {
+            assert!(began.elapsed() < patient, "no SYN was denied");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let dns = IpAddr::V4(world.v4);
+        let answer = alice.dig(dns, &["+short", "web.example.com"]).unwrap();
+        assert_eq!(answer, "198.18.0.1\n");
+        connection.join().unwrap().unwrap().unwrap();
+    });
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(reaches(&alice, addr("198.18.0.1:80")), "TTL 0, 3 s later");
+}
+
 #[test]
 fn a_policy_change_rederives_what_was_learned_and_a_bad_file_changes_nothing() {
     let node = Node::new().unwrap();

@@ -39,6 +39,16 @@ fn daemon<'a>(node: &'a Node, alice: &Workload) -> Daemon<'a> {
     daemon
 }
 
+/// How many answers were held for the datapath up to so long, and how many there were.
+fn held_up_to(daemon: &Daemon<'_>, up_to_us: u64) -> (u64, u64) {
+    let status = daemon.status().unwrap();
+    let buckets = status["learning"]["hold"].as_array().unwrap().clone();
+    let count = |one: &Value| one["answers"].as_u64().unwrap();
+    let is_quick = |one: &&Value| one["up_to_us"].as_u64().is_some_and(|us| us <= up_to_us);
+    let quick = buckets.iter().filter(is_quick).map(count).sum();
+    (quick, buckets.iter().map(count).sum())
+}
+
 fn open_addresses(daemon: &Daemon<'_>) -> u64 {
     let status = daemon.status().unwrap();
     status["endpoints"][0]["open_addresses"].as_u64().unwrap()
@@ -201,6 +211,44 @@ fn what_was_learned_is_listed_with_its_end() {
     assert!(said.contains("no endpoint default/bob"), "{said}");
 }
 
+#[test]
+fn what_is_cleaned_closes_and_an_established_connection_lives() {
+    let node = Node::new().unwrap();
+    let alice = node.workload("alice", 2).unwrap();
+    let world = node.elsewhere().unwrap();
+    let zone = "web 600 IN A 198.18.0.1\nother 600 IN A 198.18.0.2\n";
+    let _knot = Running::knot(&world.ns, zone).unwrap();
+    let _echo = TcpEcho::serve(&world.ns, 80).unwrap();
+    let daemon = daemon(&node, &alice);
+    let ask = |name: &str| alice.dig(world.v4.into(), &["+short", name]).unwrap();
+    ask("web.example.com");
+    ask("other.example.com");
+    let mut stream = connect(&alice, "198.18.0.1:80").unwrap();
+    exchange(&mut stream);
+
+    let socket = daemon.path("namegate.sock").display().to_string();
+    let clean = |which: &[&str]| {
+        let args = ["fqdn", "cache", "clean", "--socket", &socket];
+        let output = daemon.namegate(&[&args[..], which].concat()).unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    assert_eq!(clean(&[]).0, Some(2), "not all by mistake");
+    assert_eq!(clean(&["--endpoint", "default/bob"]).0, Some(1));
+    let (code, said) = clean(&["--match-pattern", "w*.example.com"]);
+    assert_eq!((code, said.as_str()), (Some(0), "1 names forgotten\n"));
+    assert!(connect(&alice, "198.18.0.1:80").is_none());
+    assert!(connect(&alice, "198.18.0.2:80").is_some(), "another name's");
+    exchange(&mut stream);
+    ask("web.example.com");
+    assert!(connect(&alice, "198.18.0.1:80").is_some());
+    assert_eq!(clean(&["--all"]).1, "2 names forgotten\n");
+    assert_eq!(open_addresses(&daemon), 0);
+    assert_eq!(daemon.status().unwrap()["learning"]["forgotten"], 3);
+}
+
 /// Ten thousand addresses end within a second; whoever asks meanwhile doesn't notice.
 #[test]
 fn ten_thousand_addresses_expire_and_queries_go_on() {
@@ -211,7 +259,15 @@ fn ten_thousand_addresses_expire_and_queries_go_on() {
     let world = node.elsewhere().unwrap();
     let end = Instant::now() + Duration::from_secs(25);
     let _names = Answers::names_until(&world.ns, end).unwrap();
-    let daemon = daemon(&node, &alice);
+    let mut daemon = Daemon::prepare(&node).unwrap();
+    daemon.endpoint(&alice).unwrap();
+    daemon
+        .policy("alice.yaml", &policy("alice", NAMES))
+        .unwrap();
+    // A busy machine may take the processor from whoever takes addresses away, and from the answer that
+    // waits for that one: no SERVFAIL for it here.
+    let patient = [EXACT, &["--dns-install-wait", "4s"]].concat();
+    daemon.start(&patient).unwrap();
     let dns = IpAddr::from(world.v4);
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
@@ -251,8 +307,11 @@ fn ten_thousand_addresses_expire_and_queries_go_on() {
         let (asked, longest) = stream.join().unwrap();
         println!("{asked} answers, the slowest after {longest:?}; closed {late:?} after the end");
         assert!(asked > 100, "{asked} answers");
-        assert!(longest < Duration::from_millis(500), "{longest:?}");
+        assert!(longest < Duration::from_secs(2) * patience(), "{longest:?}");
     });
+    let (quick, all) = held_up_to(&daemon, 10_000);
+    println!("{quick} of {all} answers were held for 10 ms at most");
+    assert!(quick * 10 >= all * 9, "{quick} of {all}");
     wait_until_closed(&daemon);
     let status = daemon.status().unwrap();
     assert!(
@@ -324,6 +383,7 @@ fn a_name_in_use_is_asked_for_again_before_it_ends() {
             "0s",
         ])
         .unwrap();
+    let ends = Instant::now() + Duration::from_secs(25);
     for name in ["n1", "n2", "n3"] {
         let name = format!("{name}.example.com");
         let told = alice.dig(world.v4.into(), &["+short", &name]).unwrap();
@@ -338,20 +398,19 @@ fn a_name_in_use_is_asked_for_again_before_it_ends() {
     let asked = || names.asked.load(Ordering::Relaxed);
     assert_eq!(asked(), 3);
     let again = || daemon.status().unwrap()["learning"]["asked_again"].as_u64();
-    for _ in 0..150 {
-        if again() == Some(1) {
-            break;
-        }
+    // Once with each look: at the one name of three that is both named and in use.
+    let until = Instant::now() + PATIENCE;
+    let is_asked_again = || {
+        let again = again().unwrap();
+        let status = daemon.status().unwrap();
+        let answered = status["dns"]["dns_exchanges_total"]["answered"].as_u64();
+        again >= 1 && asked() == 3 + again && answered == Some(3 + again)
+    };
+    while !is_asked_again() {
+        assert!(Instant::now() < until, "{:#}", daemon.status().unwrap());
         std::thread::sleep(Duration::from_millis(100));
     }
-    std::thread::sleep(Duration::from_millis(500));
-    assert_eq!((again(), asked()), (Some(1), 4));
-    let status = daemon.status().unwrap();
-    assert_eq!(
-        status["dns"]["dns_exchanges_total"]["answered"], 4,
-        "{status}"
-    );
     // Beyond the end that the first answer gave.
-    std::thread::sleep(Duration::from_secs(16));
+    std::thread::sleep(ends.saturating_duration_since(Instant::now()) + Duration::from_secs(2));
     drop(connect("198.18.0.1:443"));
 }

@@ -464,6 +464,7 @@ pub(super) const fn withheld(failure: NotInstalled) -> Option<Fault> {
         NotInstalled::Late => Some(Fault::InstallTimeout),
         NotInstalled::MapFull => Some(Fault::MapFull),
         NotInstalled::TooMany => Some(Fault::TooMany),
+        NotInstalled::Rebinding => Some(Fault::Rebinding),
         NotInstalled::Kernel => Some(Fault::Kernel),
         NotInstalled::NoPolicy => Some(Fault::NoPolicy),
         NotInstalled::EndpointGone => None,

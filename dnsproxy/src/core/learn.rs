@@ -53,6 +53,9 @@ pub enum NotInstalled {
     /// The kernel refused a write.
     #[error("the kernel refused a write")]
     Kernel,
+    /// It names an address that no answer may open, and such an answer is to be withheld.
+    #[error("an address that no answer may open")]
+    Rebinding,
     /// No policy is known for the endpoint.
     #[error("no policy is known for the endpoint")]
     NoPolicy,

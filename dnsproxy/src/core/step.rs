@@ -164,6 +164,8 @@ words! {
         MapFull = "map-full",
         /// The kernel refused a write.
         Kernel = "kernel",
+        /// The answer names an address that none may open, and the option says that it is withheld then.
+        Rebinding = "rebinding",
     }
 }
 
@@ -183,6 +185,7 @@ impl Fault {
             Self::SendFailed | Self::Unreachable => Ede::NetworkError,
             Self::Timeout => Ede::NoReachableAuthority,
             Self::Guessing | Self::InvalidAnswer | Self::Chain => Ede::InvalidData,
+            Self::Rebinding => Ede::Filtered,
         }
     }
 }

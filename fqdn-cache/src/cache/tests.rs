@@ -41,6 +41,22 @@ fn expire_all(cache: &mut Cache, secs: usize) -> Vec<IpAddr> {
     losing
 }
 
+#[test]
+fn a_name_that_is_forgotten_leaves_what_others_gave() {
+    let mut cache = Cache::new();
+    cache.learn(&name(1), &until(30, [1, 2])).unwrap();
+    cache.learn(&name(2), &until(60, [2, 3])).unwrap();
+    assert!(cache.forget(&name(9)).is_empty());
+    assert_eq!(cache.forget(&name(1)), [address(1), address(2)]);
+    check(&cache);
+    assert_eq!((cache.name_count(), cache.address_count()), (1, 2));
+    assert_eq!(names_of(&cache, address(2)), ["n2.example.com."]);
+    assert!(expire_all(&mut cache, 30).is_empty());
+    cache.learn(&name(1), &until(90, [1])).unwrap();
+    assert_eq!(cache.expiry(&name(1), address(1)), Some(at(90)));
+    check(&cache);
+}
+
 /// All invariants that no caller can see broken.
 fn check(cache: &Cache) {
     let bounds = cache.bounds;

@@ -20,6 +20,7 @@ pub(super) enum Fqdn {
 #[derive(Subcommand)]
 pub(super) enum Cache {
     List(List),
+    Clean(Clean),
 }
 
 /// List what endpoints have learned: names, addresses, the time that is left.
@@ -41,17 +42,62 @@ pub(super) struct List {
     output: Output,
 }
 
+/// Forget what endpoints have learned.
+///
+/// An address that only forgotten names opened closes for new connections; those that are open go on. With
+/// the next answer it opens again.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  namegate fqdn cache clean --endpoint default/internal-client
+  namegate fqdn cache clean --match-pattern '*.example.com'
+  namegate fqdn cache clean --all")]
+#[group(required = true, multiple = true)]
+pub(super) struct Clean {
+    #[command(flatten)]
+    which: Which,
+    /// Of this endpoint alone.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    endpoint: Option<String>,
+    /// Of the names that this pattern matches alone, as `matchPattern` has it.
+    #[arg(long, value_name = "PATTERN", visible_alias = "matchpattern")]
+    match_pattern: Option<String>,
+    /// Of all endpoints, all names.
+    #[arg(long, conflicts_with_all = ["endpoint", "match_pattern"])]
+    all: bool,
+}
+
 impl Fqdn {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let Self::Cache(Cache::List(list)) = self;
-        let endpoint = list.endpoint;
-        let answer = call(&list.which.socket(), &Command::FqdnCache { endpoint })?;
+        let Self::Cache(cache) = self;
+        match cache {
+            Cache::List(list) => list.run(),
+            Cache::Clean(clean) => clean.run(),
+        }
+    }
+}
+
+impl Clean {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let command = Command::FqdnClean {
+            endpoint: self.endpoint,
+            names: self.match_pattern,
+        };
+        let answer = call(&self.which.socket(), &command)?;
+        let forgotten = answer.get("forgotten").and_then(Value::as_u64).unwrap_or(0);
+        print(&format!("{forgotten} names forgotten\n"))
+    }
+}
+
+impl List {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let endpoint = self.endpoint;
+        let answer = call(&self.which.socket(), &Command::FqdnCache { endpoint })?;
         let names = answer.get("names").cloned().unwrap_or_default();
         let left_out = answer.get("left_out").and_then(Value::as_u64).unwrap_or(0);
         if left_out > 0 {
             tell_left_out(left_out);
         }
-        match list.output {
+        match self.output {
             Output::Json => print(&format!("{names:#}\n")),
             Output::Text => print(&table(names.as_array().map_or(&[], Vec::as_slice))),
         }

@@ -265,6 +265,7 @@ impl Run {
                 },
                 lifetimes: self.dns.lifetimes(),
                 install_wait: self.dns.install_wait(),
+                scruples: self.dns.scruples(),
                 dns_refresh: self.dns.refresh(),
                 dns: self.dns.settings(self.audit),
                 instance,

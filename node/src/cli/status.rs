@@ -103,6 +103,7 @@ fn text(status: &Value) -> String {
         n("/learning/refreshed"),
         n("/learning/identities"),
     ));
+    lines.extend(held(status));
     lines.push(format!(
         "datapath   {}, {} flows, {} packets redirected, {} dropped",
         word(status, "/datapath/hooks"),
@@ -128,6 +129,27 @@ fn text(status: &Value) -> String {
     }
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// How long answers were held for the datapath, if there were any.
+fn held(status: &Value) -> Option<String> {
+    let buckets = list(status.get("learning")?, "hold");
+    let answers = |bucket: &Value| number(bucket, "/answers");
+    let all: u64 = buckets.iter().map(answers).sum();
+    let at_most = |percent: u64| {
+        let mut seen = 0;
+        let reaches = |bucket: &&Value| {
+            seen += answers(bucket);
+            seen * 100 >= all * percent
+        };
+        match number(buckets.iter().find(reaches)?, "/up_to_us") {
+            0 => Some("longer than any bound".to_owned()),
+            us => Some(format!("{us} µs at most")),
+        }
+    };
+    let (half, most) = (at_most(50)?, at_most(99)?);
+    (all > 0)
+        .then(|| format!("           held for the datapath: half of them {half}, 99 of 100 {most}"))
 }
 
 fn warned(endpoint: &Value) -> Option<String> {
@@ -186,4 +208,31 @@ fn not_in_force(problem: &Value) -> String {
         word(problem, "/field"),
         word(problem, "/message"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_hold_is_told_by_its_half_and_its_worst_hundredth() {
+        let status = |counts: [u64; 3]| {
+            let bounds = [Some(10), Some(100), None];
+            let buckets = bounds.iter().zip(counts);
+            let buckets: Vec<Value> = buckets
+                .map(|(bound, count)| json!({ "up_to_us": bound, "answers": count }))
+                .collect();
+            json!({ "learning": { "hold": buckets } })
+        };
+        assert_eq!(held(&json!({})), None);
+        assert_eq!(held(&status([0, 0, 0])), None);
+        let text = held(&status([60, 39, 1])).unwrap();
+        assert!(text.ends_with("half of them 10 µs at most, 99 of 100 100 µs at most"));
+        let text = held(&status([1, 0, 9])).unwrap();
+        assert!(
+            text.contains("half of them longer than any bound"),
+            "{text}"
+        );
+    }
 }

@@ -116,7 +116,11 @@ fn build(
         .build(0, inputs, &mut identities)
         .map_err(|_| anyhow::anyhow!("an empty policy can't be compiled"))?;
     let learner = Learner::new(nothing, identities, setup.lifetimes, clock::now);
-    let learner: SharedLearner = Arc::new(learner.with_install_wait(setup.install_wait));
+    let learner: SharedLearner = Arc::new(
+        learner
+            .with_install_wait(setup.install_wait)
+            .with_scruples(setup.scruples.clone()),
+    );
     let side_link = attach_side_link(&mut datapath, gate)?;
     let own = (news.clone(), datapath.askers()?);
     let dns = DnsThreads::start((gate, keeper.as_mut()), (&learner, setup.dns), own)

@@ -266,9 +266,30 @@ impl<T: Table> Knowledge<T> {
         touched.extend(self.overdue().take(EXPIRE_STEP_MAX));
         touched.sort_unstable();
         touched.dedup();
+        self.settle(scope, &touched);
+        let is_owing = self.refused.is_some() || self.overdue().next().is_some();
+        let retry = is_owing.then(|| now + RETRY_AFTER);
+        let next = [self.cache.next_expiry(), retry].into_iter().flatten();
+        Expired {
+            names_lost,
+            next: next.min(),
+        }
+    }
+
+    /// Forgets a name before its time; says whether it was known. What only it opened closes, as when it
+    /// ends.
+    pub(super) fn forget(&mut self, scope: &Scope<'_>, name: &Name) -> bool {
+        let touched = self.cache.forget(name);
+        self.settle(scope, &touched);
+        !touched.is_empty()
+    }
+
+    /// Gives addresses that lost a name what they are under the others. What goes wrong is kept, and tried
+    /// again.
+    fn settle(&mut self, scope: &Scope<'_>, touched: &[IpAddr]) {
         let mut wanted = Wanted::default();
         let mut unnumbered = Vec::new();
-        for ip in &touched {
+        for ip in touched {
             let mut names = self.cache.names_of(*ip);
             if wanted.derive(scope, (*ip, &mut names)).is_err() {
                 unnumbered.push(*ip);
@@ -280,18 +301,11 @@ impl<T: Table> Knowledge<T> {
             .ledger
             .settle(&wanted.changes, |identity| wanted.entries_of(identity));
         scope.release(released);
-        for ip in &touched {
+        for ip in touched {
             self.unsettled.remove(ip);
         }
         let unmoved: Vec<IpAddr> = self.unmoved(&wanted.changes).collect();
         self.unsettled.extend(unmoved.into_iter().chain(unnumbered));
-        let is_owing = self.refused.is_some() || self.overdue().next().is_some();
-        let retry = is_owing.then(|| now + RETRY_AFTER);
-        let next = [self.cache.next_expiry(), retry].into_iter().flatten();
-        Expired {
-            names_lost,
-            next: next.min(),
-        }
     }
 
     /// The addresses that are open otherwise than they should be, since the kernel would neither

@@ -61,7 +61,9 @@ fn what_is_learned_is_what_hickory_reads() {
     let mut dice = Dice(0x2545_F491_4F6C_DD1D);
     let seeds: Vec<Vec<u8>> = rows()
         .into_iter()
-        .filter(|(case, _, expected)| expected.is_ok() && !case.contains("dname"))
+        .filter(|(case, _, expected)| {
+            expected.is_ok() && !case.contains("dname") && !case.starts_with("10")
+        })
         .map(|(_, message, _)| message.0)
         .collect();
     let mut both = 0;

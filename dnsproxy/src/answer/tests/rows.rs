@@ -4,11 +4,82 @@ use crate::testing::{A, AAAA, CNAME, DNAME, Draft, IN, QNAME, wire};
 
 /// All rows.
 pub(super) fn rows() -> Rows {
-    section_rows().into_iter().chain(chain_rows()).collect()
+    section_rows()
+        .into_iter()
+        .chain(hint_rows())
+        .chain(chain_rows())
+        .collect()
 }
 
 pub(super) fn answer() -> Draft {
     Draft::answer(7, "good.com", A)
+}
+
+/// An HTTPS record of the question's name with these data.
+fn https(rdata: &[u8]) -> Draft {
+    Draft::answer(7, "good.com", 65).record(&QNAME, 65, 60, rdata)
+}
+
+/// HTTPS data in service mode with an `alpn` and these hints, lengths as they are said.
+fn hinted(hints: &[(u8, u8, &[u8])]) -> Vec<u8> {
+    let mut rdata = vec![0, 1, 0, 0, 1, 0, 3, 2, b'h', b'2'];
+    for (key, len, value) in hints {
+        rdata.extend([0, *key, 0, *len]);
+        rdata.extend(*value);
+    }
+    rdata
+}
+
+const V4_HINT: [u8; 4] = [192, 0, 2, 1];
+const V6_HINT: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+/// The rule about the hints of HTTPS and SVCB records.
+fn hint_rows() -> Rows {
+    let [a, b, c, d] = V4_HINT;
+    let two = [a, b, c, d, a, b, c, 2];
+    let mut alias = wire("other.com");
+    alias.splice(0..0, [0, 0]);
+    let odd = hinted(&[(4, 4, &V4_HINT), (6, 15, &V6_HINT[..15])]);
+    vec![
+        (
+            "10 hints of both families",
+            https(&hinted(&[(4, 8, &two), (6, 16, &V6_HINT)])),
+            Ok("192.0.2.1 60, 192.0.2.2 60, 2001:db8::1 60"),
+        ),
+        (
+            "10 svcb",
+            answer().record(&QNAME, 64, 9, &hinted(&[(4, 4, &V4_HINT)])),
+            Ok("192.0.2.1 9"),
+        ),
+        (
+            "10 behind an alias",
+            answer().cname("good.com", 5, "cdn.com").record(
+                &wire("cdn.com"),
+                65,
+                60,
+                &hinted(&[(4, 4, &V4_HINT)]),
+            ),
+            Ok("192.0.2.1 5"),
+        ),
+        (
+            "10 of another owner",
+            answer().record(&wire("evil.com"), 65, 60, &hinted(&[(4, 4, &V4_HINT)])),
+            Ok(""),
+        ),
+        ("10 alias mode", https(&alias), Ok("")),
+        (
+            "10 a hint of no address",
+            https(&hinted(&[(4, 0, &[])])),
+            Ok(""),
+        ),
+        ("10 one odd hint spoils the record", https(&odd), Ok("")),
+        (
+            "10 a parameter that runs past the end",
+            https(&hinted(&[(4, 8, &V4_HINT)])),
+            Ok(""),
+        ),
+        ("10 too short", https(&[0]), Ok("")),
+    ]
 }
 
 fn chain_of(links: usize) -> Draft {

@@ -5,9 +5,10 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use dnsproxy::{Case, DenyResponse, Encrypted, OnTimeout, Settings, TunnelMode};
 use fqdn_cache::Lifetimes;
+use ipnet::Ipv6Net;
 
 use super::parse_duration;
-use crate::learner::INSTALL_WAIT_MAX;
+use crate::learner::{INSTALL_WAIT_MAX, Scruples, parse_nat64};
 
 /// Over TCP a server has so much longer: a connection is made first.
 const TCP_EXTRA: Duration = Duration::from_secs(5);
@@ -61,10 +62,39 @@ pub(super) struct DnsOptions {
     /// What is done where many, long or random names under one pattern look like data.
     #[arg(long, value_enum, default_value = "report", value_name = "HOW")]
     dns_tunnels: TunnelWord,
+    /// Whether an answer opens private addresses (10/8, 172.16/12, 192.168/16, 100.64/10, fc00::/7).
+    #[arg(long, value_enum, default_value = "learn")]
+    dns_learn_private: LearnWord,
+    /// What becomes of an answer with an address that none may open: it passes and the address stays closed, or
+    /// the client gets SERVFAIL.
+    #[arg(long, value_enum, default_value = "pass")]
+    dns_rebind: RebindWord,
+    /// A prefix by which a translator of this network makes IPv4 addresses into IPv6 (RFC 6052), beside 64:ff9b::/96
+    /// and 64:ff9b:1::/48: what it leads to is judged as IPv4 too. May be given again.
+    #[arg(long, value_name = "PREFIX", value_parser = parse_nat64)]
+    nat64_prefix: Vec<Ipv6Net>,
     /// Ask again, in a workload's name, for what it is connected to and what a `matchName` of `toFQDNs` names,
     /// before it ends: a program that looks a name up once can connect again later.
     #[arg(long)]
     dns_refresh: bool,
+}
+
+/// Whether a class of addresses is learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LearnWord {
+    /// As any other: names of the inside have them.
+    Learn,
+    /// They stay closed, whatever name they have.
+    Never,
+}
+
+/// What becomes of an answer with an address that may not be learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum RebindWord {
+    /// It passes; the address stays closed.
+    Pass,
+    /// The client gets SERVFAIL.
+    Servfail,
 }
 
 /// Cilium's words too.
@@ -127,6 +157,15 @@ impl DnsOptions {
             floor: self.dns_ttl_floor,
             ceiling: self.dns_ttl_ceiling,
             grace: self.dns_ttl_grace,
+        }
+    }
+
+    /// Which addresses no answer opens.
+    pub(super) fn scruples(&self) -> Scruples {
+        Scruples {
+            refuses_private: self.dns_learn_private == LearnWord::Never,
+            withholds: self.dns_rebind == RebindWord::Servfail,
+            nat64: self.nat64_prefix.clone(),
         }
     }
 
@@ -207,6 +246,22 @@ mod tests {
             let refused = wait(&[option, "4001ms"]).unwrap_err().to_string();
             assert!(refused.contains("longer than 4 s"), "{refused}");
         }
+    }
+
+    #[test]
+    fn scruples_are_as_they_are_said() {
+        let scruples = |words: &[&str]| options(words).map(|dns| dns.scruples());
+        assert_eq!(scruples(&[]).unwrap(), Scruples::default());
+        let words = [
+            "--dns-learn-private=never",
+            "--dns-rebind=servfail",
+            "--nat64-prefix=2001:db8:64::/96",
+            "--nat64-prefix=2001:db8:65::/48",
+        ];
+        let all = scruples(&words).unwrap();
+        assert!(all.refuses_private && all.withholds);
+        assert_eq!(all.nat64.len(), 2);
+        assert!(scruples(&["--nat64-prefix=2001:db8::/50"]).is_err());
     }
 
     #[test]

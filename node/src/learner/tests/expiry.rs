@@ -133,6 +133,25 @@ fn one_of_two_names_ends_and_the_other_one_keeps_the_address_open() {
 }
 
 #[test]
+fn a_name_that_is_forgotten_closes_what_only_it_opened() {
+    let scene = Scene::new();
+    scene.ask_for("x.example", &[(1, 300), (2, 300)]);
+    scene.ask_for("y.example", &[(2, 300)]);
+    scene.ask_as(2, "x.example", &[1]).unwrap();
+    let is_x = |name: &Name| *name == Name::from_text("x.example").unwrap();
+    assert_eq!(scene.learner.forget(endpoint(1), is_x), 1);
+    assert_eq!((scene.open(1), scene.ports(2)), (None, vec![443]));
+    assert!(scene.open_for(2, ip(1)).is_some(), "another's");
+    assert_eq!(scene.learner.forget(endpoint(1), is_x), 0);
+    assert_eq!(scene.learner.forget(endpoint(9), is_x), 0);
+    scene.ask_for("x.example", &[(1, 0)]);
+    assert_eq!(scene.ports(1), [0], "and it comes again");
+    assert_eq!(scene.learner.forget(endpoint(1), |_| true), 2);
+    assert!(scene.is_empty());
+    assert_eq!(scene.learner.counts.forgotten.load(SeqCst), 3);
+}
+
+#[test]
 fn names_that_no_rule_selects_end_without_a_write() {
     let scene = Scene::new();
     scene.ask_for("z.example", &[(1, 0)]);

@@ -131,6 +131,8 @@ pub(super) struct Life {
     events: Vec<Event>,
     /// Of how many queries one is new; the others are the last one again.
     pub(super) stubborn: u64,
+    /// How many ids there are to draw from.
+    pub(super) ids: u64,
     pub(super) last_query: Option<(Origin, Vec<u8>, usize)>,
     /// Endpoints whose maps are yet to follow the last policy.
     pub(super) reloads: u32,
@@ -182,6 +184,7 @@ impl Life {
         let outstanding = Arc::<Outstanding>::default();
         let mut dice = Dice((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let stubborn = dice.of(&[2, 2, 2, 8]);
+        let ids = dice.of(&[2, 12, 12, 12]);
         // Now and then an endpoint has nearly all that it may have.
         let held = match dice.roll(50) {
             0 => OUTSTANDING_PER_ENDPOINT_MAX - 2,
@@ -205,6 +208,7 @@ impl Life {
             queue: BinaryHeap::new(),
             events: Vec::new(),
             stubborn,
+            ids,
             last_query: None,
             reloads: 0,
             is_full: false,

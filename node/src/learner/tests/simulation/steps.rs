@@ -57,7 +57,7 @@ impl Life {
             L4Protocol::Tcp => u64::from(origin.endpoint.get()),
             L4Protocol::Udp | L4Protocol::Sctp => 10 + self.dice.roll(2),
         });
-        let mut dice = Dice(self.dice.0);
+        let (mut dice, ids) = (Dice(self.dice.0), self.ids);
         let asked = self.step(|pending, learner, step| {
             let gated = gate_query(&query, origin.protocol).unwrap();
             let exchange = Exchange::open(origin, gated, step);
@@ -76,7 +76,7 @@ impl Life {
                     pending,
                     Via {
                         member,
-                        draw: &mut || dice.roll(12) as u16,
+                        draw: &mut || dice.roll(ids) as u16,
                     },
                     step,
                 ),

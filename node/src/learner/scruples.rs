@@ -1,0 +1,133 @@
+//! Which addresses no answer opens beside those that policy never lets one open, by the node's options:
+//! against names of the outside that point at what is inside (DNS rebinding).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::Ipv6Net;
+use policy::{Snapshot, embedded_v4};
+
+/// The options.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scruples {
+    /// Whether private addresses stay closed: names of the inside have them too.
+    pub(crate) refuses_private: bool,
+    /// Whether an answer with an address that may not be learned becomes SERVFAIL; else it passes, and the
+    /// address stays closed.
+    pub(crate) withholds: bool,
+    /// Prefixes by which translators of this network make IPv4 addresses into IPv6 (RFC 6052), beside the
+    /// well-known ones.
+    pub(crate) nat64: Vec<Ipv6Net>,
+}
+
+/// Prefix lengths of RFC 6052 §2.2.
+const NAT64_LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
+/// Octet 8 of such an address is 0, and part of nothing.
+const RESERVED_OCTET: usize = 8;
+
+impl Scruples {
+    /// Whether an answer may open an address.
+    pub(super) fn allow(&self, snapshot: &Snapshot, address: IpAddr) -> bool {
+        if snapshot.may_learn(address).is_err() || (self.refuses_private && is_private(address)) {
+            return false;
+        }
+        let IpAddr::V6(v6) = address else {
+            return true;
+        };
+        // What a translator or a tunnel makes into IPv4 is judged as that too.
+        let known = embedded_v4(v6).into_iter().flatten();
+        let mut embedded = known.chain(self.translated(v6));
+        embedded.all(|v4| self.allow(snapshot, v4.into()))
+    }
+
+    /// The IPv4 address that a translator of this network makes of one.
+    fn translated(&self, address: Ipv6Addr) -> Option<Ipv4Addr> {
+        let prefix = self.nat64.iter().find(|prefix| prefix.contains(&address))?;
+        let start = usize::from(prefix.prefix_len() / 8);
+        let octets = address.octets();
+        let places = (start..octets.len()).filter(|place| *place != RESERVED_OCTET);
+        let mut embedded = places.filter_map(|place| octets.get(place).copied());
+        let mut next = || embedded.next();
+        Some([next()?, next()?, next()?, next()?].into())
+    }
+}
+
+/// A translator's prefix, of a length that the RFC has.
+///
+/// # Errors
+/// If it is no such thing.
+pub(crate) fn parse_nat64(text: &str) -> Result<Ipv6Net, String> {
+    let prefix: Ipv6Net = text
+        .parse()
+        .map_err(|_| format!("{text} is no prefix of IPv6"))?;
+    if !NAT64_LENGTHS.contains(&prefix.prefix_len()) {
+        return Err(format!(
+            "{text}: a translator's prefix is of 32, 40, 48, 56, 64 or 96 bits (RFC 6052)"
+        ));
+    }
+    Ok(prefix.trunc())
+}
+
+/// Addresses of networks of one's own: RFC 1918, 6598 and 4193.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [first, second, ..] = v4.octets();
+            v4.is_private() || (first == 100 && second & 0xc0 == 64)
+        }
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_is_what_no_router_of_the_internet_knows() {
+        let rows = [
+            ("10.0.0.1", true),
+            ("172.15.255.255", false),
+            ("172.16.0.1", true),
+            ("172.31.255.255", true),
+            ("172.32.0.0", false),
+            ("192.168.1.1", true),
+            ("100.63.255.255", false),
+            ("100.64.0.1", true),
+            ("100.127.255.255", true),
+            ("100.128.0.0", false),
+            ("198.18.0.1", false),
+            ("fc00::1", true),
+            ("fd12::1", true),
+            ("2001:db8::1", false),
+        ];
+        for (address, expected) in rows {
+            assert_eq!(is_private(address.parse().unwrap()), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_translators_address_is_read_as_the_rfc_writes_it() {
+        // RFC 6052 §2.4.
+        let rows = [
+            ("2001:db8::/32", "2001:db8:c000:221::"),
+            ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
+            ("2001:db8:122::/48", "2001:db8:122:c000:2:2100::"),
+            ("2001:db8:122:300::/56", "2001:db8:122:3c0:0:221::"),
+            ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
+            ("2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33"),
+        ];
+        for (prefix, address) in rows {
+            let scruples = Scruples {
+                nat64: vec![parse_nat64(prefix).unwrap()],
+                ..Scruples::default()
+            };
+            let found = scruples.translated(address.parse().unwrap());
+            assert_eq!(found, Some([192, 0, 2, 33].into()), "{prefix}");
+        }
+        let other = "2001:db9::1".parse().unwrap();
+        assert_eq!(Scruples::default().translated(other), None);
+        for wrong in ["2001:db8::/33", "10.0.0.0/8", "x"] {
+            assert!(parse_nat64(wrong).is_err(), "{wrong}");
+        }
+    }
+}
