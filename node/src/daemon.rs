@@ -153,10 +153,7 @@ impl Daemon {
                 return Err(error);
             }
         };
-        let guards = match has_heir {
-            true => Guards::inheriting(inherited, remembered),
-            false => Guards::default(),
-        };
+        let guards = has_heir.then(|| Guards::inheriting(inherited, remembered));
         let journal = Arc::new(Journal::new(clock::boot_ns));
         datapath.keep_journal(Arc::clone(&journal));
         let teller = Arc::new(Teller::new(Arc::clone(&learner), &node_name()));
@@ -168,14 +165,14 @@ impl Daemon {
         if let Some(keeper) = &mut keeper {
             keeper.keep(dns.listeners()?);
         }
-        let dns_ports = datapath.dns_ports()?;
         Ok(Self {
             setup,
             _lock: lock,
             keeper,
+            dns_ports: datapath.dns_ports()?,
             datapath,
             learner,
-            guards,
+            guards: guards.unwrap_or_default(),
             has_heir,
             dns,
             http,
@@ -197,7 +194,6 @@ impl Daemon {
             compiler: Compiler::new(),
             policy_count: 0,
             host_addresses: own_addresses()?,
-            dns_ports,
             flows: 0,
             refreshed: 0,
         })
