@@ -181,6 +181,7 @@ impl Daemon {
             setup,
             _lock: lock,
             keeper,
+            dns_ports: datapath.dns_ports()?,
             datapath,
             learner,
             guards,
@@ -206,7 +207,6 @@ impl Daemon {
             compiler: Compiler::new(),
             policy_count: 0,
             host_addresses: own_addresses()?,
-            dns_ports,
             flows: 0,
             refreshed: 0,
         })

@@ -21,7 +21,7 @@ use super::learn::NotInstalled;
 use super::local::{CLOSED, Remark};
 use super::pending::{Key, Pending, Via};
 use super::record::{ErrorAnswers, ExchangeRecord, Outcome};
-use super::scrub::{in_small_letters, write_scrubbed};
+use super::scrub::{in_small_letters, split_questions, write_scrubbed};
 use super::step::{DenyResponse, Fault, OnTimeout, Origin, Reply, Step};
 use super::tally::Quirk;
 use super::tunnels::{Seen, Tunnels};
@@ -88,8 +88,6 @@ pub struct Held {
     /// The question as the client wrote it, with type and class; behind it as it was sent, where it was
     /// made anew and differs.
     questions: SmallVec<[u8; QUESTION_INLINE_OCTETS]>,
-    /// How long one of them is.
-    question_octets: u16,
     /// What an answer of ours needs of the query's OPT, and the size that the client takes.
     opt: Option<(DnssecOk, u16)>,
 }
@@ -303,8 +301,6 @@ impl Forward<'_> {
                 Some(sent) => SmallVec::from_vec([question, &sent].concat()),
                 None => SmallVec::from_slice(question),
             },
-            // A name has 255 octets at most.
-            question_octets: u16::try_from(question.len()).unwrap_or(u16::MAX),
             client_id: self.message.id,
             flags: self.message.flags,
             opt: self.message.opt.map(|opt| (opt.dnssec_ok, opt.size)),
@@ -354,24 +350,16 @@ impl Held {
 
     /// The question as it was sent, with type and class.
     pub(crate) fn sent_question(&self) -> &[u8] {
-        match self.both_questions() {
+        match split_questions(&self.questions) {
             (question, []) => question,
             (_, sent) => sent,
         }
     }
 
-    /// The question as the client wrote it and as it was sent, which is empty where it is the same.
-    fn both_questions(&self) -> (&[u8], &[u8]) {
-        let at = usize::from(self.question_octets);
-        self.questions
-            .split_at_checked(at)
-            .unwrap_or((&self.questions, &[]))
-    }
-
     /// Puts the client's own question back into an answer that repeats the one that was sent: stubs that
     /// choose the case of their letters take no other.
     pub(super) fn restore_question(&self, answer: &mut [u8]) {
-        let (question, sent) = self.both_questions();
+        let (question, sent) = split_questions(&self.questions);
         let end = HEADER_OCTETS + question.len();
         if !sent.is_empty()
             && let Some(place) = answer.get_mut(HEADER_OCTETS..end)
@@ -391,7 +379,7 @@ impl Held {
         Repeated {
             id: self.client_id,
             flags: self.flags,
-            question: self.both_questions().0,
+            question: split_questions(&self.questions).0,
             opt: self.opt.map(|(dnssec_ok, _)| dnssec_ok),
         }
     }
@@ -403,14 +391,12 @@ impl Held {
             client_id,
             flags,
             questions,
-            question_octets,
             opt,
         } = self;
-        let question = questions.get(..usize::from(question_octets));
         let repeated = Repeated {
             id: client_id,
             flags,
-            question: question.unwrap_or(&questions),
+            question: split_questions(&questions).0,
             opt: opt.map(|(dnssec_ok, _)| dnssec_ok),
         };
         fail(record, &repeated, fault, step)

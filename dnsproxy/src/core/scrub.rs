@@ -41,6 +41,16 @@ pub(super) fn in_small_letters(question: &[u8]) -> Option<Box<[u8]>> {
     Some(small)
 }
 
+/// A question, and behind it another one, which may be missing.
+pub(super) fn split_questions(both: &[u8]) -> (&[u8], &[u8]) {
+    let mut name_octets = 1_usize;
+    while let Some(len) = both.get(name_octets - 1).filter(|len| **len > 0) {
+        name_octets += 1 + usize::from(*len);
+    }
+    both.split_at_checked(name_octets + TYPE_CLASS_OCTETS)
+        .unwrap_or((both, &[]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,5 +63,9 @@ mod tests {
         assert_eq!(*folded, *b"\x03www\x02io\0\x00\x41\x41\x42");
         assert_eq!(in_small_letters(&folded), None);
         assert_eq!(in_small_letters(b"\x41"), None);
+        let both = [&asked[..], &folded].concat();
+        assert_eq!(split_questions(&both), (&asked[..], &*folded));
+        assert_eq!(split_questions(asked), (&asked[..], &[][..]));
+        assert_eq!(split_questions(b"\x03w"), (&b"\x03w"[..], &[][..]));
     }
 }
