@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{Output, Which, print};
 use crate::control::{Command, call};
+use crate::exit::{Exit, USAGE};
 
 /// Names, and what endpoints learned of them.
 #[derive(Subcommand)]
@@ -51,7 +52,6 @@ pub(super) struct List {
   namegate fqdn cache clean --endpoint default/internal-client
   namegate fqdn cache clean --match-pattern '*.example.com'
   namegate fqdn cache clean --all")]
-#[group(required = true, multiple = true)]
 pub(super) struct Clean {
     #[command(flatten)]
     which: Which,
@@ -78,6 +78,10 @@ impl Fqdn {
 
 impl Clean {
     fn run(self) -> anyhow::Result<ExitCode> {
+        if !self.all && self.endpoint.is_none() && self.match_pattern.is_none() {
+            let what = "what is to be forgotten? Say --endpoint, --match-pattern or --all";
+            return Err(Exit::with(USAGE, what));
+        }
         let command = Command::FqdnClean {
             endpoint: self.endpoint,
             names: self.match_pattern,
