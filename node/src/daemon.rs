@@ -166,7 +166,6 @@ impl Daemon {
         if let Some(keeper) = &mut keeper {
             keeper.keep(dns.listeners()?);
         }
-        let dns_ports = datapath.dns_ports()?;
         let metrics = metrics.map(|draft| {
             draft.finish(Sources {
                 dns: Arc::clone(&dns.counters),

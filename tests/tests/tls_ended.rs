@@ -14,7 +14,7 @@ use httpproxy::limits::TLS_WAIT_MAX;
 use namegate_tests::ended::{
     BEGUN, ENDED, PUBLIC, Trust, ask, curl, refused, secrets, statuses, to,
 };
-use namegate_tests::{Authority, Daemon, Running, TcpEcho, Web, about, about_alice, observed};
+use namegate_tests::{Authority, Daemon, Running, TcpEcho, Web, about_alice, observed};
 
 #[test]
 fn requests_in_tls_are_judged_and_the_server_sees_its_client() {
@@ -414,60 +414,6 @@ impl Drop for Killed {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// One leg alone: the client's TLS is ended before a plain server, also of what comes to a workload; or
-/// begun for a client that speaks none.
-#[test]
-fn one_leg_may_be_plain() {
-    let trust = Trust::new().unwrap();
-    let web = trust.web(&["web.example.com"]).unwrap();
-    let _knot = Running::knot(&web.world.ns, "web 60 IN A 198.18.0.1\n").unwrap();
-    let dns = "{toCIDR: [203.0.113.2/32], toPorts: [{ports: [{port: '53', protocol: ANY}], rules: {dns: [{matchPattern: '*.example.com'}]}}]}";
-    let named = format!(
-        "{{toFQDNs: [{{matchName: web.example.com}}], {}",
-        &to(443, &[BEGUN, PUBLIC])[1..]
-    );
-    let own = to(8_080, &[ENDED, PUBLIC]);
-    let to_bob = "{toCIDR: [10.0.0.0/24], toPorts: [{ports: [{port: '80', protocol: TCP}]}]}, {toEndpoints: [{}], toPorts: [{ports: [{port: '80', protocol: TCP}]}]}";
-    let policy = about_alice(&format!("{dns}, {named}, {own}, {to_bob}"));
-    let inbound = to(80, &[ENDED, PUBLIC]).replace("{toPorts", "{fromEntities: [all], toPorts");
-    let inbound = about("bob", &format!("ingress: [{inbound}]"));
-    let policies = [("alice.yaml", policy), ("bob.yaml", inbound)];
-    let daemon = trust.daemon(&web, &["web.example.com"], &policies).unwrap();
-    let gate = trust.file("gate");
-    let ended = |port: u16, server: IpAddr| {
-        let resolve = format!("web.example.com:{port}:{server}");
-        let urls = ["/public", "/secret"];
-        let urls = urls.map(|path| format!("https://web.example.com:{port}{path}"));
-        let args = ["--cacert", &gate, "--resolve", &resolve, &urls[0], &urls[1]];
-        curl(&web.alice, &args).unwrap()
-    };
-    for (port, server) in [(8_080, web.world.v4), (80, web.bob.v4)] {
-        let (code, text, complaint) = ended(port, server.into());
-        assert_eq!(code, 0, "{complaint}");
-        assert_eq!(statuses(&text), ["200 1.1", "403 1.1"], "{text}");
-    }
-    // Begun for a client that speaks none: to whom the address was learned to belong.
-    let asked = web
-        .alice
-        .dig(web.world.v4.into(), &["+short", "web.example.com"])
-        .unwrap();
-    assert_eq!(asked, "198.18.0.1\n");
-    let ask = |path: &str, host: &str| {
-        let url = format!("http://198.18.0.1:443{path}");
-        let (_, text, _) = curl(&web.alice, &["-H", &format!("Host: {host}"), &url]).unwrap();
-        statuses(&text).concat()
-    };
-    assert_eq!(ask("/public", "web.example.com"), "200 1.1");
-    assert_eq!(ask("/secret", "web.example.com"), "403 1.1");
-    assert_eq!(ask("/public", "evil.test"), "421 1.1");
-    let told = observed(&daemon, &["--protocol", "http", "-o", "json"]).unwrap();
-    assert!(
-        told.contains("https://web.example.com:8080/public"),
-        "{told}"
-    );
-    assert!(told.contains("http://web.example.com/public"), "{told}");
 }
 
 /// An answer of many octets, to a client that takes its time, and one to the server.

@@ -1,5 +1,5 @@
 //! HTTP/2 inside TLS that is ended at the gate, or begun there: what the server chooses is what the client
-//! gets, and each stream is judged.
+//! gets, and each stream is judged. And what is in TLS on one leg alone, by either version.
 
 #![expect(clippy::unwrap_used, reason = "a test may die")]
 
@@ -204,6 +204,52 @@ fn one_leg_may_be_plain() {
         assert_eq!(said, status, "{port} {path} {host}: {complaint}");
     }
     assert_eq!(refused(&daemon, "server-tls-failed").unwrap(), 2);
+}
+
+/// One leg alone: the client's TLS is ended before a plain server, also of what comes to a workload; or
+/// begun for a client that speaks none.
+#[test]
+fn one_leg_may_be_plain_in_http1() {
+    let trust = Trust::new().unwrap();
+    let web = trust.web(&["web.example.com"]).unwrap();
+    let _knot = Running::knot(&web.world.ns, "web 60 IN A 198.18.0.1\n").unwrap();
+    let named = named("web.example.com", 443, &[BEGUN, PUBLIC]);
+    let own = to(8_080, &[ENDED, PUBLIC]);
+    let to_bob = "{toCIDR: [10.0.0.0/24], toPorts: [{ports: [{port: '80', protocol: TCP}]}]}, {toEndpoints: [{}], toPorts: [{ports: [{port: '80', protocol: TCP}]}]}";
+    let policy = about_alice(&format!("{DNS}, {named}, {own}, {to_bob}"));
+    let inbound = to(80, &[ENDED, PUBLIC]).replace("{toPorts", "{fromEntities: [all], toPorts");
+    let inbound = about("bob", &format!("ingress: [{inbound}]"));
+    let policies = [("alice.yaml", policy), ("bob.yaml", inbound)];
+    let daemon = trust.daemon(&web, &["web.example.com"], &policies).unwrap();
+    let gate = trust.file("gate");
+    let ended = |port: u16, server: IpAddr| {
+        let resolve = format!("web.example.com:{port}:{server}");
+        let urls = ["/public", "/secret"];
+        let urls = urls.map(|path| format!("https://web.example.com:{port}{path}"));
+        let args = ["--cacert", &gate, "--resolve", &resolve, &urls[0], &urls[1]];
+        curl(&web.alice, &args).unwrap()
+    };
+    for (port, server) in [(8_080, web.world.v4), (80, web.bob.v4)] {
+        let (code, text, complaint) = ended(port, server.into());
+        assert_eq!(code, 0, "{complaint}");
+        assert_eq!(statuses(&text), ["200 1.1", "403 1.1"], "{text}");
+    }
+    // Begun for a client that speaks none: to whom the address was learned to belong.
+    let server = learn(&web, "web.example.com");
+    let ask = |path: &str, host: &str| {
+        let url = format!("http://{server}:443{path}");
+        let (_, text, _) = curl(&web.alice, &["-H", &format!("Host: {host}"), &url]).unwrap();
+        statuses(&text).concat()
+    };
+    assert_eq!(ask("/public", "web.example.com"), "200 1.1");
+    assert_eq!(ask("/secret", "web.example.com"), "403 1.1");
+    assert_eq!(ask("/public", "evil.test"), "421 1.1");
+    let told = observed(&daemon, &["--protocol", "http", "-o", "json"]).unwrap();
+    assert!(
+        told.contains("https://web.example.com:8080/public"),
+        "{told}"
+    );
+    assert!(told.contains("http://web.example.com/public"), "{told}");
 }
 
 /// A name that is bound is one in TLS that is ended, too.
