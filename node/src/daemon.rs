@@ -27,7 +27,6 @@ use crate::clock;
 use crate::datapath::{prefixes, services};
 use crate::directory::Directory;
 use crate::endpoints::file::Roster;
-use crate::exit::{BAD_CONFIG, Exit};
 use crate::exporters::Exporters;
 use crate::flows::{FlowThread, NewsSink, news};
 use crate::guard::{Guards, SharedLearner};
@@ -35,7 +34,7 @@ use crate::http::HttpThreads;
 use crate::instance::{Instance, Lock};
 use crate::keeper::{self, Keeper};
 use crate::live::{Review, is_over};
-use crate::metrics::{Draft, Metrics, Sources};
+use crate::metrics::{Draft, Metrics};
 use crate::proxy::DnsThreads;
 use crate::refresh::Live;
 use crate::remembered::{KEPT_OCTETS_MAX, Remembered, remembered_names};
@@ -43,7 +42,7 @@ use crate::status::EventThread;
 use crate::tell::Teller;
 
 use agent::AgentNews;
-use assembly::{build, open_gate, open_pins};
+use assembly::{build, open_exporters, open_gate, open_pins};
 use vigil::Interference;
 pub(crate) use vigil::{filters, set_right};
 
@@ -136,10 +135,8 @@ impl Daemon {
         mut identities: Identities,
         remembered: Remembered,
     ) -> Result<Self> {
-        let (export, flow_logs) = (setup.export.clone(), setup.flow_logs.clone());
         // Before anything is made that would have to be taken away.
-        let exporters = Exporters::start(export, flow_logs, node_name().into());
-        let exporters = exporters.map_err(|error| Exit::with(BAD_CONFIG, format!("{error:#}")))?;
+        let exporters = open_exporters(&setup)?;
         let lock = take_lock()?;
         let (pins, inherited) = open_pins(&setup)?;
         let has_heir = inherited.is_some();
@@ -155,51 +152,32 @@ impl Daemon {
             let parts = build(&setup, &gate, (kernel, proxies), identities)?;
             Ok((gate, parts))
         });
-        let (gate, (mut datapath, learner, (dns, http), side_link)) = match parts {
-            Ok(parts) => parts,
-            Err(error) => {
-                // Nothing is guarded yet: leave nothing behind. What an earlier run guards stays so.
-                if !has_heir {
-                    let _ = take_away(&setup);
-                }
-                return Err(error);
+        let (gate, (mut datapath, learner, (dns, http), side_link)) = parts.inspect_err(|_| {
+            // Nothing is guarded yet: leave nothing behind. What an earlier run guards stays so.
+            if !has_heir {
+                let _ = take_away(&setup);
             }
-        };
-        let guards = match has_heir {
-            true => Guards::inheriting(inherited, remembered),
-            false => Guards::default(),
-        };
+        })?;
+        let guards = has_heir.then(|| Guards::inheriting(inherited, remembered));
         let journal = Arc::new(Journal::new(clock::boot_ns));
         datapath.keep_journal(Arc::clone(&journal));
         let teller = Arc::new(Teller::new(Arc::clone(&learner), &node_name()));
         let flow_ring = Arc::new(SharedRing::new(setup.flows_max, clock::now()));
         let made_with = (Arc::clone(&teller), Arc::clone(&flow_ring));
-        let metrics = setup.metrics.as_deref().map(Draft::new);
-        let counted = metrics.as_ref().map(|metrics| Arc::clone(&metrics.flows));
+        let draft = setup.metrics.as_deref().map(Draft::new);
+        let counted = draft.as_ref().map(|draft| Arc::clone(&draft.flows));
         let flow_thread = FlowThread::start(queue, made_with, (exporters.shared(), counted))?;
         let event_thread = EventThread::start(datapath.events()?, news.clone())?;
         if let Some(keeper) = &mut keeper {
             keeper.keep(dns.listeners()?);
         }
-        let metrics = metrics.map(|draft| {
-            let sources = Sources {
-                dns: Arc::clone(&dns.counters),
-                http: http.counters(),
-                learner: Arc::clone(&learner),
-                news: news.clone(),
-                ring: Arc::clone(&flow_ring),
-                exporters: exporters.shared(),
-                flows: Arc::clone(&draft.flows),
-            };
-            draft.finish(sources)
-        });
-        Ok(Self {
+        let mut daemon = Self {
             setup,
             _lock: lock,
             keeper,
             datapath,
             learner,
-            guards,
+            guards: guards.unwrap_or_default(),
             has_heir,
             dns,
             http,
@@ -211,7 +189,7 @@ impl Daemon {
             event_thread,
             flow_thread,
             exporters,
-            metrics,
+            metrics: None,
             gate,
             side_link: side_link.into_iter().map(Some).collect(),
             interference: Interference::default(),
@@ -224,7 +202,9 @@ impl Daemon {
             host_addresses: own_addresses()?,
             flows: 0,
             refreshed: 0,
-        })
+        };
+        daemon.metrics = draft.map(|draft| daemon.measured(draft));
+        Ok(daemon)
     }
 
     /// The instance.

@@ -153,9 +153,9 @@ impl Report {
         for (pair, line) in &self.denied {
             let count = self.traffic.pairs.get(pair);
             let count = count.map_or(0, |one| one.counted.total.denied);
-            let _ = write!(
+            let _ = writeln!(
                 page,
-                "<details><summary><b class=\"no\">{count} ×</b> {} → {} ({})</summary>\n",
+                "<details><summary><b class=\"no\">{count} ×</b> {} → {} ({})</summary>",
                 text(&pair.from),
                 text(&pair.to),
                 text(&pair.how.to_string()),

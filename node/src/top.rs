@@ -40,9 +40,9 @@ impl View {
         let rows = |share: usize| room.map_or(ROWS_MAX, |room| (room * share / 4).max(1));
         self.pairs(traffic, rows(2), &mut lines);
         lines.push(String::new());
-        self.names(traffic, ("SLOWEST NAMES", slowness), rows(1), &mut lines);
+        self.names(traffic, ("SLOWEST NAMES", slowness, rows(1)), &mut lines);
         lines.push(String::new());
-        self.names(traffic, ("NOISIEST NAMES", noise), rows(1), &mut lines);
+        self.names(traffic, ("NOISIEST NAMES", noise, rows(1)), &mut lines);
         if let Some(height) = self.height {
             lines.truncate(height);
         }
@@ -108,8 +108,7 @@ impl View {
     fn names(
         self,
         traffic: &Traffic,
-        (what, order): (&str, fn(&NameFigures) -> u128),
-        rows: usize,
+        (what, order, rows): (&str, fn(&NameFigures) -> u128, usize),
         lines: &mut Vec<String>,
     ) {
         let mut all: Vec<(&Arc<str>, &NameFigures)> = traffic.names.iter().collect();

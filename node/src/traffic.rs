@@ -136,7 +136,7 @@ pub(crate) struct NameFigures {
 /// Times, each kept as its power of two of microseconds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Latency {
-    counts: [u64; Latency::POWERS],
+    counts: [u64; Self::POWERS],
     pub(crate) max: Duration,
 }
 

@@ -10,9 +10,10 @@ use bpf_redirect_common::Config;
 use policy::{Compiler, Identities, Options, PolicySet};
 use transport::{Gate, LinkError};
 
-use super::{Setup, remove_side_link};
+use super::{Setup, node_name, remove_side_link};
 use crate::clock;
 use crate::exit::{BAD_CONFIG, Exit, NO_PERMISSION};
+use crate::exporters::Exporters;
 use crate::flows::NewsSink;
 use crate::guard::SharedLearner;
 use crate::http::HttpThreads;
@@ -42,6 +43,13 @@ pub(super) fn attach_side_link(datapath: &mut Datapath, gate: &Gate) -> Result<V
     })??;
     side_link.extend(attached);
     Ok(side_link)
+}
+
+/// The files that flows go to.
+pub(super) fn open_exporters(setup: &Setup) -> Result<Exporters> {
+    let (export, flow_logs) = (setup.export.clone(), setup.flow_logs.clone());
+    let exporters = Exporters::start(export, flow_logs, node_name().into());
+    exporters.map_err(|error| Exit::with(BAD_CONFIG, format!("{error:#}")))
 }
 
 type Kernel = (Option<Pins>, Option<Config>);

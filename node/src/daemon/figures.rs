@@ -1,12 +1,28 @@
 //! The daemon in numbers, for its metrics.
 
+use std::sync::Arc;
+
 use crate::clock;
 use crate::guard::EndpointState;
-use crate::metrics::Figures;
+use crate::metrics::{Draft, Figures, Metrics, Sources};
 
 use super::Daemon;
 
 impl Daemon {
+    /// All metrics of it, those of flows among them.
+    pub(super) fn measured(&self, draft: Draft) -> Metrics {
+        let sources = Sources {
+            dns: Arc::clone(&self.dns.counters),
+            http: self.http.counters(),
+            learner: Arc::clone(&self.learner),
+            news: self.news.clone(),
+            ring: Arc::clone(&self.flow_ring),
+            exporters: self.exporters.shared(),
+            flows: Arc::clone(&draft.flows),
+        };
+        draft.finish(sources)
+    }
+
     /// How it is at this moment; `problems` are those of policy files and of endpoint files.
     pub(crate) fn figures(&self, problems: [usize; 2]) -> Figures {
         let snapshot = self.learner.snapshot();

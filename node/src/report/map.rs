@@ -39,10 +39,10 @@ pub(super) fn write(traffic: &Traffic, page: &mut String) {
         }
     }
     let height = left.len().max(right.len()) * ROW + ROW;
-    let _ = write!(
+    let _ = writeln!(
         page,
         "<section id=\"map\"><h2>Services by name</h2>\n\
-         <svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"who talks to whom\">\n"
+         <svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"who talks to whom\">"
     );
     let row = |side: &[&str], name: &str| {
         let at = side.iter().position(|one| *one == name).unwrap_or_default();
@@ -111,9 +111,9 @@ pub(super) fn write_latency(latency: &Latency, page: &mut String) {
         .unwrap_or(1)
         .max(1);
     let width = shown.len() * BAR;
-    let _ = write!(
+    let _ = writeln!(
         page,
-        "<svg id=\"latency\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"how long answers took\">\n",
+        "<svg id=\"latency\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"how long answers took\">",
         width.max(WIDTH),
         HEIGHT + 40
     );
