@@ -380,9 +380,9 @@ fn a_server_that_speaks_no_tls_or_nothing_is_answered_for() {
     let web = trust.web(&["ok.test"]).unwrap();
     let _echo = TcpEcho::serve(&web.world.ns, 7_443).unwrap();
     #[expect(clippy::disallowed_methods, reason = "a server outside of the gate")]
-    let bind = || std::net::TcpListener::bind(("0.0.0.0", 8_443));
+    let bind = || std::net::TcpListener::bind(("0.0.0.0", 8_444));
     let _silent = web.world.ns.run(bind).unwrap().unwrap();
-    let rules = [7_443, 8_443].map(|port| to(port, &[ENDED, BEGUN, "rules: {http: [{}]}"]));
+    let rules = [7_443, 8_444].map(|port| to(port, &[ENDED, BEGUN, "rules: {http: [{}]}"]));
     let policy = about_alice(&rules.join(", "));
     let daemon = trust
         .daemon(&web, &["ok.test"], &[("alice.yaml", policy)])
@@ -401,7 +401,7 @@ fn a_server_that_speaks_no_tls_or_nothing_is_answered_for() {
     assert_eq!((code, statuses(&text)), (0, vec!["502 1.1"]), "{complaint}");
     #[expect(clippy::disallowed_methods, reason = "how long a client waits")]
     let begin = std::time::Instant::now();
-    let (code, text, complaint) = ask(8_443);
+    let (code, text, complaint) = ask(8_444);
     assert_eq!((code, statuses(&text)), (0, vec!["502 1.1"]), "{complaint}");
     assert!(begin.elapsed() >= TLS_WAIT_MAX, "{:?}", begin.elapsed());
     assert_eq!(refused(&daemon, "server-tls-failed").unwrap(), 2);

@@ -99,7 +99,7 @@ fn a_rule_with_server_names_opens_nothing_but_tls() {
         (&[named, plain], false), // names are joined, and one side without them opens nothing
         (&[plain], true),
         (&[named, world], true), // another peer
-        (&[named, plain, "egress: [{}]"], true),
+        (&[named, plain, "egress: [{toEntities: [world]}]"], true),
     ] {
         let scene = scene(policies);
         let peer = PeerRef::Known(scene.snapshot.identity_of(address(W)));
