@@ -2,6 +2,10 @@
 //! the dashboard and the alerts in deploy/ ask for nothing that isn't there.
 
 #![expect(clippy::unwrap_used, reason = "a test may die")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test's own clock and sockets, in the node's namespace"
+)]
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};

@@ -54,7 +54,21 @@ fn top_and_report_show_who_talked_to_which_names() {
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    let value: Value = serde_json::from_str(&top(&["-o", "json"])).unwrap();
+    check_json(&serde_json::from_str(&top(&["-o", "json"])).unwrap());
+    // No terminal: a table, once.
+    let text = top(&[]);
+    assert!(
+        text.contains("web.example.com") && !text.contains('\u{1b}'),
+        "{text}"
+    );
+    let refused = daemon.namegate(&["top", "--interval", "0"]).unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+
+    check_live(&web, &socket);
+    check_report(&daemon, (&file, &socket));
+}
+
+fn check_json(value: &Value) {
     let pair = |how: &str| {
         let pairs = value["pairs"].as_array().unwrap().iter();
         let mut found = pairs.filter(|pair| pair["how"] == how);
@@ -74,15 +88,9 @@ fn top_and_report_show_who_talked_to_which_names() {
         .find(|name| name["name"] == "x.evil.test")
         .unwrap();
     assert_eq!((&evil["asked"], &evil["denied"]), (&1.into(), &1.into()));
-    // No terminal: a table, once.
-    let text = top(&[]);
-    assert!(
-        text.contains("web.example.com") && !text.contains('\u{1b}'),
-        "{text}"
-    );
-    let refused = daemon.namegate(&["top", "--interval", "0"]).unwrap();
-    assert_eq!(refused.status.code(), Some(2));
+}
 
+fn check_live(web: &Web, socket: &str) {
     // A terminal: drawn anew until it is interrupted, then as it was.
     let binary = Daemon::binary().unwrap().display().to_string();
     let live = format!(
@@ -101,9 +109,11 @@ fn top_and_report_show_who_talked_to_which_names() {
     );
     assert!(screen.matches("namegate top ").count() >= 3, "{screen}");
     assert!(screen.contains("web.example.com"), "{screen}");
+}
 
+fn check_report(daemon: &Daemon<'_>, (file, socket): (&str, &str)) {
     let page = daemon.path("report.html").display().to_string();
-    let args = ["report", "--from", &file, "--output", &page];
+    let args = ["report", "--from", file, "--output", &page];
     let output = daemon.namegate(&args).unwrap();
     assert!(output.status.success(), "{output:?}");
     let page = std::fs::read_to_string(page).unwrap();
@@ -116,7 +126,7 @@ fn top_and_report_show_who_talked_to_which_names() {
         assert!(page.contains(part), "{part}\n{page}");
     }
     let output = daemon
-        .namegate(&["report", "--live", "--socket", &socket])
+        .namegate(&["report", "--live", "--socket", socket])
         .unwrap();
     assert!(
         String::from_utf8_lossy(&output.stdout).starts_with("<!DOCTYPE html>"),
