@@ -177,10 +177,7 @@ mod tests {
         }
         assert_eq!(next_batch(&queue, &running).unwrap().len(), BATCH_MAX);
         assert_eq!(next_batch(&queue, &running).unwrap(), [7]);
-        assert!(
-            next_batch(&queue, &running).unwrap().is_empty(),
-            "nothing came"
-        );
+        assert!(next_batch(&queue, &running).unwrap().is_empty());
         running.store(1, Ordering::Relaxed);
         assert!(next_batch(&queue, &running).is_none());
     }
