@@ -483,14 +483,17 @@ pub(crate) fn take_away(instance: &Instance, pins: Option<&Path>) -> Result<()> 
     {
         pins.remove()?;
     }
-    if pins.is_some() {
-        keeper::end(instance);
+    if pins.is_none() {
+        return remove_side_link(instance);
     }
+    keeper::end(instance);
+    remove_gate(instance)
+}
+
+/// The side link, and the gate with its pin.
+fn remove_gate(instance: &Instance) -> Result<()> {
     remove_side_link(instance)?;
-    if pins.is_some() {
-        NetNs::unpin(&instance.gate_pin()).context("the gate's namespace")?;
-    }
-    Ok(())
+    NetNs::unpin(&instance.gate_pin()).context("the gate's namespace")
 }
 
 fn remove_side_link(instance: &Instance) -> Result<()> {

@@ -10,7 +10,7 @@ use bpf_redirect_common::Config;
 use policy::{Compiler, Identities, Options, PolicySet};
 use transport::{Gate, LinkError};
 
-use super::{Setup, remove_side_link, take_away};
+use super::{Setup, remove_gate, take_away};
 use crate::clock;
 use crate::exit::{BAD_CONFIG, Exit, NO_PERMISSION};
 use crate::flows::NewsSink;
@@ -77,7 +77,7 @@ fn open_gate(setup: &Setup, has_heir: bool, keeper: Option<&Keeper>) -> Result<G
             Some(_) => tracing::warn!("somebody unknown listens in the gate: it is made anew"),
             None => tracing::warn!("the gate of the earlier run is gone and is made anew"),
         }
-        remove_side_link(&setup.instance)?;
+        remove_gate(&setup.instance)?;
     }
     let gate = Gate::create(&names).map_err(|error| without_privilege("the gate", &error))?;
     if setup.pins.is_some() {
@@ -165,7 +165,7 @@ pub(super) fn open_pins(setup: &Setup) -> Result<(Option<Pins>, Option<Inherited
         );
     }
     pins.clear()?;
-    remove_side_link(&setup.instance)?;
+    remove_gate(&setup.instance)?;
     pins.create()
         .map_err(|error| Exit::with(NO_PERMISSION, error))?;
     Ok((Some(pins), None))
