@@ -17,7 +17,7 @@ use namegate_tests::{
 };
 use transport::NetNs;
 
-/// Alice may ask the server and reach it at 5353; what others send to her is open.
+/// Alice may ask the server and reach it at 5454; what others send to her is open.
 fn rules(dns: &str) -> String {
     format!(
         "
@@ -30,7 +30,7 @@ spec:
   - toEndpoints: [{{matchLabels: {{app: dns}}}}]
     toPorts:
     - ports: [{{port: '53', protocol: ANY}}]{dns}
-    - ports: [{{port: '5353', protocol: UDP}}]
+    - ports: [{{port: '5454', protocol: UDP}}]
 "
     )
 }
@@ -114,15 +114,15 @@ fn passes(from: &UdpSocket, to: (Ipv4Addr, u16), at: &UdpSocket, word: &[u8]) ->
 fn own_flows_from_ports_that_the_proxy_uses_are_the_workloads() {
     let scene = Scene::new();
     let _knot = Running::knot(&scene.dns.ns, WWW).unwrap();
-    let _echo = Answers::echo(&scene.dns.ns, 5_353).unwrap();
+    let _echo = Answers::echo(&scene.dns.ns, 5_454).unwrap();
     let daemon = scene.daemon(NAMES);
     let ports = scene.pool_ports();
     assert!(ports.len() > 1, "{ports:?}");
     let caught = daemon.counter("caught").unwrap();
     for port in &ports {
         let own = udp(&scene.alice.ns, Ipv4Addr::UNSPECIFIED, *port);
-        let from = passes(&own, (scene.dns.v4, 5_353), &own, b"mine");
-        assert_eq!(from, (scene.dns.v4, 5_353).into());
+        let from = passes(&own, (scene.dns.v4, 5_454), &own, b"mine");
+        assert_eq!(from, (scene.dns.v4, 5_454).into());
     }
     assert_eq!(daemon.counter("caught").unwrap(), caught);
     assert_eq!(scene.ask(&[]), "198.18.0.1\n");
