@@ -8,19 +8,19 @@ use smallvec::SmallVec;
 use crate::limits::{
     ADDRESSES_PER_ANSWER_MAX, ALIASES_PER_ANSWER_MAX, CHAIN_NAMES_MAX, RECORD_TYPES_TOLD_MAX,
 };
-use crate::question::{HEADER_OCTETS, Header, NAME_OCTETS_MAX, RawQuestion, Rcode};
+use crate::question::{
+    HEADER_OCTETS, Header, NAME_OCTETS_MAX, RawQuestion, Rcode, TYPE_CLASS_OCTETS,
+};
 use crate::walk::{Malformed, NameBuf, Record};
 use crate::words::words;
 
 const CLASS_IN: u16 = 1;
 const TYPE_A: u16 = 1;
 const TYPE_CNAME: u16 = 5;
-const TYPE_AAAA: u16 = 28;
+pub(crate) const TYPE_AAAA: u16 = 28;
 const TYPE_DNAME: u16 = 39;
 const TYPE_SVCB: u16 = 64;
 const TYPE_HTTPS: u16 = 65;
-/// QTYPE and QCLASS at the end of a question.
-const TYPE_CLASS_OCTETS: usize = 4;
 /// The TTL of the question's own name: it bounds nothing.
 const NO_BOUND: u32 = u32::MAX;
 

@@ -10,7 +10,7 @@ pub const HEADER_OCTETS: usize = 12;
 /// The longest name on the wire.
 pub(crate) const NAME_OCTETS_MAX: usize = 255;
 /// QTYPE and QCLASS.
-const TYPE_CLASS_OCTETS: usize = 4;
+pub(crate) const TYPE_CLASS_OCTETS: usize = 4;
 
 /// A response code as the header carries it, four bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -173,12 +173,18 @@ impl Name {
     /// Whether `self` ends in `suffix` at a label boundary; a name is a suffix of itself.
     #[must_use]
     pub fn ends_with(&self, suffix: &Self) -> bool {
+        self.ends_with_wire(suffix.as_wire())
+    }
+
+    /// The same of a suffix in wire form, with the root byte; capitals in it match nothing.
+    #[must_use]
+    pub fn ends_with_wire(&self, suffix: &[u8]) -> bool {
         let mut at = 0usize;
         loop {
             let Some(rest) = self.0.get(at..) else {
                 return false;
             };
-            if rest == &*suffix.0 {
+            if rest == suffix {
                 return true;
             }
             match rest.first() {

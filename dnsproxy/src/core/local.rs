@@ -4,11 +4,10 @@
 use policy::Question;
 
 use super::step::{Encrypted, Settings};
+use crate::answer::TYPE_AAAA;
 use crate::question::Rcode;
 use crate::refuse::{Ede, OwnAnswer};
 use crate::words::words;
-
-const TYPE_AAAA: u16 = 28;
 
 words! {
     /// What is remarkable in a question, whether it is answered here or goes on.
@@ -37,10 +36,9 @@ const CANARIES: [&[u8]; 3] = [
 ];
 
 /// Public resolvers that speak DoH, DoT or DoQ, and all below them; as of November 2026.
-const RESOLVERS: [&[u8]; 19] = [
+const RESOLVERS: [&[u8]; 18] = [
     b"\x03dns\x06google\0",
     b"\x03dns\x06google\x03com\0",
-    b"\x05dns64\x03dns\x06google\0",
     b"\x0ecloudflare-dns\x03com\0",
     b"\x03one\x03one\x03one\x03one\0",
     b"\x03dns\x05quad9\x03net\0",
@@ -69,15 +67,16 @@ impl Remark {
     /// What is remarkable in a question under these options.
     #[must_use]
     pub fn of(question: &Question, settings: &Settings) -> Option<Self> {
-        let name = question.name.as_wire();
-        if is_below(name, DISCOVERY) {
+        let name = &question.name;
+        if name.ends_with_wire(DISCOVERY) {
             return Some(Self::Discovery);
         }
         if settings.encrypted != Encrypted::Allow {
-            if CANARIES.contains(&name) {
+            if CANARIES.contains(&name.as_wire()) {
                 return Some(Self::Canary);
             }
-            if RESOLVERS.iter().any(|resolver| is_below(name, resolver)) {
+            let mut resolvers = RESOLVERS.iter();
+            if resolvers.any(|resolver| name.ends_with_wire(resolver)) {
                 return Some(Self::EncryptedResolver);
             }
         }
@@ -99,20 +98,6 @@ impl Remark {
         };
         let ede = Some(Ede::Filtered);
         Some(OwnAnswer { rcode, ede })
-    }
-}
-
-/// Whether a name is another one or lies below it.
-fn is_below(name: &[u8], other: &[u8]) -> bool {
-    let mut rest = name;
-    loop {
-        if rest == other {
-            return true;
-        }
-        let Some(len) = rest.first().filter(|len| **len > 0) else {
-            return false;
-        };
-        rest = rest.get(1 + usize::from(*len)..).unwrap_or(&[]);
     }
 }
 
@@ -147,6 +132,7 @@ mod tests {
             ("icloud.com", None),
             ("dns.google", Some(Remark::EncryptedResolver)),
             ("8888.dns.google", Some(Remark::EncryptedResolver)),
+            ("dns64.dns.google", Some(Remark::EncryptedResolver)),
             ("google", None),
             ("one.one.one.one", Some(Remark::EncryptedResolver)),
             (

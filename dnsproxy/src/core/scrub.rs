@@ -3,10 +3,8 @@
 use policy::Question;
 
 use super::gates::Message;
+use crate::question::TYPE_CLASS_OCTETS;
 use crate::refuse::write_opt;
-
-/// QTYPE and QCLASS at the end of a question.
-const TYPE_CLASS_OCTETS: usize = 4;
 
 /// Appends a query for the same: name in small letters, type, class, RD, CD, and if the client speaks EDNS an
 /// OPT with DO as asked and a size of ours. No other bit, no option, no signature.

@@ -8,6 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use fqdn::Name;
 use policy::{DnsPermit, EndpointId};
 
 use crate::limits::{
@@ -73,18 +74,21 @@ impl Tunnels {
         let Some(literal) = permit.literal_labels() else {
             return Seen::Usual;
         };
-        let name = permit.question().name.as_wire();
         let kept = usize::from(literal).max(OWNER_LABELS);
+        let name = &permit.question().name;
         self.look_at((permit.endpoint(), name, kept), mode, now)
     }
 
     fn look_at(
         &self,
-        (endpoint, name, kept): (EndpointId, &[u8], usize),
+        (endpoint, name, kept): (EndpointId, &Name, usize),
         mode: TunnelMode,
         now: Instant,
     ) -> Seen {
-        let Some((front, suffix)) = split(name, kept).filter(|_| mode != TunnelMode::Off) else {
+        if mode == TunnelMode::Off {
+            return Seen::Usual;
+        }
+        let Some((labels, front, suffix)) = split(name, kept) else {
             return Seen::Usual;
         };
         let key = self.hasher.hash_one((endpoint, suffix));
@@ -100,7 +104,7 @@ impl Tunnels {
         if window.is_over(now) {
             window.begin_anew(now);
         }
-        window.look(front, hash, (mode, now))
+        window.look((labels, front.len(), hash), mode, now)
     }
 }
 
@@ -134,14 +138,20 @@ impl Window {
         }
     }
 
-    fn look(&mut self, front: &[u8], hash: u64, (mode, now): (TunnelMode, Instant)) -> Seen {
+    /// Looks at what stands before the suffix: its labels, how many octets they are, and their hash.
+    fn look<'a>(
+        &mut self,
+        (labels, octets, hash): (impl Iterator<Item = &'a [u8]>, usize, u64),
+        mode: TunnelMode,
+        now: Instant,
+    ) -> Seen {
         if self.is_suspected {
             let is_closed = self.closed_until.is_some() && !self.names.contains(&hash);
             return if is_closed { Seen::Closed } else { Seen::Usual };
         }
-        self.octets += front.len();
+        self.octets += octets;
         if self.names.insert(hash) {
-            for label in labels(front) {
+            for label in labels {
                 self.labels += 1;
                 self.bits += bits_per_letter(label);
             }
@@ -162,24 +172,15 @@ impl Window {
     }
 }
 
-/// What stands before the last labels of a name, and those; `None` if there is nothing before them.
-fn split(name: &[u8], kept: usize) -> Option<(&[u8], &[u8])> {
-    let dropped = labels(name).count().checked_sub(kept).filter(|n| *n > 0)?;
-    let octets: usize = labels(name)
-        .take(dropped)
-        .map(|label| 1 + label.len())
-        .sum();
-    name.split_at_checked(octets)
-}
-
-/// The labels of a wire name, or of its front.
-fn labels(mut name: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let (len, rest) = name.split_first().filter(|(len, _)| **len > 0)?;
-        let (label, rest) = rest.split_at_checked(usize::from(*len))?;
-        name = rest;
-        Some(label)
-    })
+/// What stands before the last labels of a name, label by label and as octets, and those; `None` if there
+/// is nothing before them.
+fn split(name: &Name, kept: usize) -> Option<(impl Iterator<Item = &[u8]>, &[u8], &[u8])> {
+    let labels = name.labels();
+    let dropped = labels.clone().count().checked_sub(kept);
+    let front = labels.take(dropped.filter(|dropped| *dropped > 0)?);
+    let octets: usize = front.clone().map(|label| 1 + label.len()).sum();
+    let (octets, suffix) = name.as_wire().split_at_checked(octets)?;
+    Some((front, octets, suffix))
 }
 
 /// How many bits a letter of a label carries, by how often each occurs in it (Shannon's entropy).

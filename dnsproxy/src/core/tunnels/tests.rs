@@ -24,7 +24,7 @@ impl Desk {
 
     fn ask_as(&self, endpoint: u32, name: &str, kept: usize) -> Seen {
         let name = Name::from_text(name).unwrap();
-        let asked = (EndpointId::new(endpoint).unwrap(), name.as_wire(), kept);
+        let asked = (EndpointId::new(endpoint).unwrap(), &name, kept);
         self.tunnels.look_at(asked, self.mode, self.now)
     }
 
