@@ -97,7 +97,7 @@ impl<T: Table> Ledger<T> {
     }
 
     /// All addresses, with their identities.
-    pub fn addresses(&self) -> impl Iterator<Item = (Address, u32)> {
+    pub fn addresses(&self) -> impl ExactSizeIterator<Item = (Address, u32)> {
         self.addresses
             .iter()
             .map(|(octets, identity)| (Address::from_octets(*octets), *identity))

@@ -302,7 +302,7 @@ impl Daemon {
 
     /// Has names be asked at these ports too, before a policy is in force that says so.
     fn open_ports(&mut self, ports: &BTreeSet<u16>) {
-        self.dns.open_ports(&self.gate.ns, ports);
+        self.dns.open_ports(ports);
         let both: BTreeSet<u16> = self.dns_ports.union(ports).copied().collect();
         self.know_ports(both);
     }
@@ -329,7 +329,7 @@ impl Daemon {
         if self.dns.has_ports(&self.dns_ports) {
             return;
         }
-        self.dns.open_ports(&self.gate.ns, &self.dns_ports);
+        self.dns.open_ports(&self.dns_ports);
         if let Err(error) = self.dns.serve() {
             tracing::error!("names are asked in vain: {error}");
         }
@@ -478,13 +478,11 @@ fn start_exporters(setup: &Setup) -> Result<Exporters> {
 /// # Errors
 /// If something can't be removed, or a daemon uses it; the error names it.
 pub(crate) fn take_away(instance: &Instance, pins: Option<&Path>) -> Result<()> {
-    if let Some(dir) = pins
-        && let Some(pins) = Pins::find(dir)?
-    {
-        pins.remove()?;
-    }
-    if pins.is_none() {
+    let Some(dir) = pins else {
         return remove_side_link(instance);
+    };
+    if let Some(pins) = Pins::find(dir)? {
+        pins.remove()?;
     }
     keeper::end(instance);
     remove_gate(instance)

@@ -21,9 +21,9 @@ pub(crate) const EXPORTERS_MAX: usize = 32;
 /// Octets of the YAML file; a larger one is refused.
 const CONFIG_OCTETS_MAX: u64 = 1 << 20;
 /// Megabytes of a file, and files that are kept, where none are given.
-const FILE_MB: u32 = 10;
-const BACKUPS: usize = 5;
-const OCTETS_PER_MB: u64 = 1_000_000;
+pub(crate) const FILE_MB: u32 = 10;
+pub(crate) const BACKUPS: usize = 5;
+pub(crate) const OCTETS_PER_MB: u64 = 1_000_000;
 
 /// A file of flows with its name.
 #[derive(Clone, Debug)]

@@ -381,8 +381,7 @@ impl DnsThreads {
                 }
             }
         }
-        let gate = self.gate.clone();
-        self.serve_ports(&gate)
+        self.serve_ports()
     }
 
     /// Whether [`DnsThreads::listen_on_node`] was called.

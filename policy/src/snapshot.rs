@@ -135,7 +135,7 @@ impl Snapshot {
     }
 
     /// All rules with their numbers.
-    pub fn rules(&self) -> impl Iterator<Item = (RuleId, &RuleOrigin)> {
+    pub fn rules(&self) -> impl ExactSizeIterator<Item = (RuleId, &RuleOrigin)> {
         self.origins.iter().map(|(rule, origin)| (*rule, &**origin))
     }
 
@@ -362,8 +362,7 @@ impl Snapshot {
             return denied(DenialReason::UnknownEndpoint, DenyAnswer::ServFail);
         };
         let own = self.identity_of(server.ip());
-        let (servers, port) = self.servers((server, protocol), &own);
-        let port = policy.dns.get(&(protocol, port));
+        let (servers, port) = self.dns_of(policy, (server, protocol), &own);
         // Of a service any backend may be asked: all of them must be allowed.
         let mut by_rule = None;
         for identity in servers {
@@ -407,9 +406,10 @@ impl Snapshot {
         protocol: L4Protocol,
     ) -> bool {
         let own = self.identity_of(server.ip());
-        let (servers, port) = self.servers((server, protocol), &own);
-        let policy = self.endpoints.get(&endpoint);
-        let port = policy.and_then(|policy| policy.dns.get(&(protocol, port)));
+        let Some(policy) = self.endpoints.get(&endpoint) else {
+            return false;
+        };
+        let (servers, port) = self.dns_of(policy, (server, protocol), &own);
         port.is_some_and(|port| servers.iter().any(|one| port.names(*one).is_some()))
     }
 
@@ -427,17 +427,19 @@ impl Snapshot {
         ports
     }
 
-    /// Who may answer at an address, and at which port: whoever has it (`own`), or the backends of a
-    /// service.
-    fn servers<'a>(
+    /// Who may answer at an address: whoever has it (`own`), or the backends of a service; and the DNS rules
+    /// for their port.
+    fn dns_of<'a>(
         &'a self,
+        policy: &'a EndpointPolicy,
         (server, protocol): (SocketAddr, L4Protocol),
         own: &'a Identity,
-    ) -> (&'a [Identity], u16) {
-        match self.frontend(server, protocol) {
-            Some(one) => (&one.backends, one.frontend.target),
+    ) -> (&'a [Identity], Option<&'a DnsPort>) {
+        let (servers, port) = match self.frontend(server, protocol) {
+            Some(one) => (&*one.backends, one.frontend.target),
             None => (std::slice::from_ref(own), server.port()),
-        }
+        };
+        (servers, policy.dns.get(&(protocol, port)))
     }
 
     /// Whether an endpoint learns addresses from a server's answers: a DNS rule names it closely, by
@@ -450,9 +452,10 @@ impl Snapshot {
         protocol: L4Protocol,
     ) -> bool {
         let own = self.identity_of(server.ip());
-        let (servers, port) = self.servers((server, protocol), &own);
-        let policy = self.endpoints.get(&endpoint);
-        let port = policy.and_then(|policy| policy.dns.get(&(protocol, port)));
+        let Some(policy) = self.endpoints.get(&endpoint) else {
+            return false;
+        };
+        let (servers, port) = self.dns_of(policy, (server, protocol), &own);
         let teaches = |port: &DnsPort| servers.iter().all(|server| port.teaches(*server));
         !servers.is_empty() && port.is_some_and(teaches)
     }

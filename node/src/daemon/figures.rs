@@ -21,7 +21,7 @@ impl Daemon {
             } += 1;
             let counts = self.learner.with_knowledge(id, |knowledge| {
                 let cache = &knowledge.cache;
-                let open = knowledge.ledger.addresses().count();
+                let open = knowledge.ledger.addresses().len();
                 [cache.name_count(), cache.address_count(), open]
             });
             let name = guarded.found.workload.full_name();
@@ -31,7 +31,7 @@ impl Daemon {
             at: clock::now(),
             revision: snapshot.revision(),
             policies: self.policy_count,
-            rules: snapshot.rules().count(),
+            rules: snapshot.rules().len(),
             problems,
             endpoints,
             learned,

@@ -7,7 +7,6 @@ use std::thread::JoinHandle;
 
 use bpf_redirect_common::DNS_PORTS_MAX;
 use dnsproxy::{StopUdp, UdpWorker};
-use transport::NetNs;
 
 use super::{DnsThreads, NodeHost, run_udp};
 
@@ -46,14 +45,14 @@ impl DnsThreads {
     /// Opens the ports that aren't open yet: queries wait there until [`DnsThreads::serve`]. To be called
     /// before a policy is in force that names them. A port that can't be opened answers nobody, and is tried
     /// again; there are `DNS_PORTS_MAX` at most, as policy is refused with more.
-    pub(crate) fn open_ports(&mut self, gate: &NetNs, ports: &BTreeSet<u16>) {
+    pub(crate) fn open_ports(&mut self, ports: &BTreeSet<u16>) {
         let missing = ports
             .iter()
             .filter(|port| !self.ports.0.contains_key(*port));
         let missing: Vec<u16> = missing.copied().take(DNS_PORTS_MAX).collect();
         for port in missing {
             let open = || UdpWorker::open(Arc::clone(&self.proxy), port);
-            match gate.run(open).and_then(|opened| opened) {
+            match self.gate.run(open).and_then(|opened| opened) {
                 Ok(worker) => {
                     let port_worker = Port {
                         stop: worker.stopper(),
@@ -84,10 +83,14 @@ impl DnsThreads {
     }
 
     /// Begins to read where nobody does.
-    pub(super) fn serve_ports(&mut self, gate: &NetNs) -> std::io::Result<()> {
+    pub(super) fn serve_ports(&mut self) -> std::io::Result<()> {
         for (number, port) in &mut self.ports.0 {
             if let Some(worker) = port.ready.take() {
-                port.thread = Some(run_udp(format!("dns-udp-at-{number}"), gate, *worker)?);
+                port.thread = Some(run_udp(
+                    format!("dns-udp-at-{number}"),
+                    &self.gate,
+                    *worker,
+                )?);
             }
         }
         Ok(())

@@ -7,8 +7,7 @@ use flow::{FieldMask, Filter, FlowFilter};
 use observer::Export;
 
 use crate::exit::{Exit, USAGE};
-
-const OCTETS_PER_MB: u64 = 1_000_000;
+use crate::exporters::{BACKUPS, FILE_MB, OCTETS_PER_MB};
 
 /// Which flows are written to a file, and when it is put aside.
 #[derive(Args)]
@@ -18,10 +17,10 @@ pub(super) struct ExportOptions {
     #[arg(long, value_name = "FILE", visible_alias = "flow-log")]
     hubble_export_file_path: Option<PathBuf>,
     /// Megabytes at which the file is put aside, under a name with the time.
-    #[arg(long, value_name = "MB", default_value = "10", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "MB", default_value_t = FILE_MB, value_parser = clap::value_parser!(u32).range(1..))]
     hubble_export_file_max_size_mb: u32,
     /// Files that are kept of those that were put aside.
-    #[arg(long, value_name = "FILES", default_value = "5")]
+    #[arg(long, value_name = "FILES", default_value_t = BACKUPS)]
     hubble_export_file_max_backups: usize,
     /// Compress those.
     #[arg(long)]
