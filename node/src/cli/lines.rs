@@ -2,12 +2,60 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
+
+use super::Which;
+use crate::control::{self, Command, stream};
+use crate::exit::{Exit, USAGE};
 use crate::suggest::limits::LINE_BYTES_MAX;
 
 /// A line of more than [`LINE_BYTES_MAX`].
 pub(super) struct TooLong;
+
+/// Where flows are read: a file, or the daemon.
+#[derive(Args)]
+pub(super) struct FlowSource {
+    /// The flows: a file, or - for standard input.
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "live",
+        conflicts_with = "live"
+    )]
+    from: Option<PathBuf>,
+    /// The flows that the daemon has at this moment.
+    #[arg(long)]
+    live: bool,
+}
+
+impl FlowSource {
+    /// Hands on each line.
+    ///
+    /// # Errors
+    /// If the file can't be read, which is wrong usage, or the daemon refuses.
+    pub(super) fn each(
+        &self,
+        which: &Which,
+        mut take: impl FnMut(Result<&[u8], TooLong>),
+    ) -> anyhow::Result<()> {
+        if let Some(path) = &self.from {
+            let failed = |error| Exit::with(USAGE, format_args!("{}: {error}", path.display()));
+            let mut input = open(path).map_err(failed)?;
+            return each(&mut *input, take).map_err(failed);
+        }
+        let all = control::Observe::default();
+        for line in stream(&which.socket(), &Command::Observe(all))? {
+            let line = line?;
+            if line.starts_with("{\"error\"") {
+                anyhow::bail!("the daemon refuses: {line}");
+            }
+            take(Ok(line.as_bytes()));
+        }
+        Ok(())
+    }
+}
 
 /// Opens a file, or standard input by `-`.
 ///

@@ -7,10 +7,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::cli::lines::{self, TooLong};
+use crate::cli::lines::{FlowSource, TooLong};
 use crate::cli::{Which, print};
-use crate::control::{self, Command, stream};
-use crate::exit::{Exit, USAGE};
 use crate::report::Report as Page;
 
 /// Write one HTML page about recorded flows: who talks to which names, what was denied and which rule
@@ -26,17 +24,8 @@ use crate::report::Report as Page;
   hubble observe --all -o json | namegate report --from - > report.html
   namegate report --live > report.html")]
 pub(super) struct Report {
-    /// The flows: a file, or - for standard input.
-    #[arg(
-        long,
-        value_name = "FILE",
-        required_unless_present = "live",
-        conflicts_with = "live"
-    )]
-    from: Option<PathBuf>,
-    /// The flows that the daemon has at this moment.
-    #[arg(long)]
-    live: bool,
+    #[command(flatten)]
+    flows: FlowSource,
     /// Where the page goes [default: standard output].
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -47,23 +36,10 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let mut page = Page::default();
-        match &self.from {
-            Some(path) => {
-                let failed = |error| Exit::with(USAGE, format_args!("{}: {error}", path.display()));
-                let mut input = lines::open(path).map_err(failed)?;
-                let take = |line: Result<&[u8], TooLong>| match line {
-                    Ok(line) => page.take(&String::from_utf8_lossy(line)),
-                    Err(TooLong) => page.refuse(),
-                };
-                lines::each(&mut *input, take).map_err(failed)?;
-            }
-            None => {
-                let all = control::Observe::default();
-                for line in stream(&self.which.socket(), &Command::Observe(all))? {
-                    page.take(&line?);
-                }
-            }
-        }
+        self.flows.each(&self.which, |line| match line {
+            Ok(line) => page.take(&String::from_utf8_lossy(line)),
+            Err(TooLong) => page.refuse(),
+        })?;
         // Standard error may be closed; the page is what counts.
         let _ = writeln!(io::stderr().lock(), "namegate: {}", page.in_short());
         if !page.has_flows() {

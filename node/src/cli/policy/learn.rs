@@ -1,14 +1,12 @@
 //! `namegate policy learn`.
 
-use std::io::{self, BufRead, Write};
-use std::path::PathBuf;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::cli::lines::{self, TooLong};
+use crate::cli::lines::{FlowSource, TooLong};
 use crate::cli::{Which, print};
-use crate::control::{self, Command, stream};
 use crate::exit::{Exit, USAGE};
 use crate::suggest::limits::LINE_BYTES_MAX;
 use crate::suggest::{Evidence, Line, Names, Scope};
@@ -28,17 +26,8 @@ use crate::suggest::{Evidence, Line, Names, Scope};
   hubble observe --all -o json | namegate policy learn --from - --namespace shop
   namegate policy learn --live --pod default/internal-client")]
 pub(in crate::cli) struct Learn {
-    /// The flows: a file, or - for standard input.
-    #[arg(
-        long,
-        value_name = "FILE",
-        required_unless_present = "live",
-        conflicts_with = "live"
-    )]
-    from: Option<PathBuf>,
-    /// The flows that the daemon has at this moment.
-    #[arg(long)]
-    live: bool,
+    #[command(flatten)]
+    flows: FlowSource,
     /// Workloads of this namespace alone.
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
@@ -73,14 +62,7 @@ struct Reading {
 impl Learn {
     pub(in crate::cli) fn run(self) -> anyhow::Result<ExitCode> {
         let mut reading = Reading::new(self.scope()?);
-        match &self.from {
-            Some(path) => {
-                let failed = |error| Exit::with(USAGE, format_args!("{}: {error}", path.display()));
-                let mut input = lines::open(path).map_err(failed)?;
-                reading.read_all(&mut input).map_err(failed)?;
-            }
-            None => self.read_live(&mut reading)?,
-        }
+        self.flows.each(&self.which, |line| reading.add(line))?;
         let how = if self.generalise_names {
             Names::Generalised
         } else {
@@ -122,18 +104,6 @@ impl Learn {
         }
         Ok(scope)
     }
-
-    fn read_live(&self, reading: &mut Reading) -> anyhow::Result<()> {
-        let all = control::Observe::default();
-        for line in stream(&self.which.socket(), &Command::Observe(all))? {
-            let line = line?;
-            if line.starts_with("{\"error\"") {
-                anyhow::bail!("the daemon refuses: {line}");
-            }
-            reading.take(line.as_bytes());
-        }
-        Ok(())
-    }
 }
 
 impl Reading {
@@ -148,14 +118,14 @@ impl Reading {
         }
     }
 
-    fn read_all(&mut self, input: &mut dyn BufRead) -> io::Result<()> {
-        lines::each(input, |line| match line {
+    fn add(&mut self, line: Result<&[u8], TooLong>) {
+        match line {
             Ok(line) => self.take(line),
             Err(TooLong) => {
                 self.line += 1;
                 self.refuse(&format_args!("longer than {LINE_BYTES_MAX} bytes"));
             }
-        })
+        }
     }
 
     fn take(&mut self, line: &[u8]) {
@@ -234,6 +204,7 @@ mod tests {
     use std::io::BufReader;
 
     use super::*;
+    use crate::cli::lines;
 
     const EVENT: &str = r#"{"agent_event":{"type":"AGENT_STARTED"}}"#;
 
@@ -241,7 +212,7 @@ mod tests {
         let mut reading = Reading::new(Scope::default());
         // A small buffer, so that lines cross its ends.
         let mut input = BufReader::with_capacity(7, text);
-        reading.read_all(&mut input).unwrap();
+        lines::each(&mut input, |line| reading.add(line)).unwrap();
         reading
     }
 
