@@ -1,0 +1,63 @@
+//! What no answer opens.
+
+use super::*;
+
+#[test]
+fn neither_untrusted_servers_nor_unlearnable_addresses_open_anything() {
+    let scene = Scene::new();
+    let writes = scene.writes();
+    let mut untrusted = lesson(1, "x.example", &[ip(1)]);
+    untrusted.server = "203.0.113.53:53".parse().unwrap();
+    assert_eq!(scene.learn(&untrusted), Ok(()));
+    let classes = ["127.0.0.1", "169.254.169.254", "::1", "::ffff:198.51.100.1"];
+    let unlearnable = classes.map(|text| text.parse::<IpAddr>().unwrap());
+    assert_eq!(scene.learn(&lesson(1, "x.example", &unlearnable)), Ok(()));
+    assert_eq!(scene.writes(), writes);
+    let known = scene.look(1, |knowledge| knowledge.cache.address_count());
+    assert_eq!(known, 0);
+    let counts = &scene.learner.counts;
+    assert_eq!(counts.untrusted_server.load(SeqCst), 1);
+    assert_eq!(counts.unlearned.load(SeqCst), 4);
+}
+
+#[test]
+fn what_the_options_forbid_stays_closed_or_is_withheld() {
+    let all = ["10.0.0.1", "100.64.0.1", "198.51.100.1"];
+    let learned = |scruples: Scruples, addresses: &[&str]| {
+        let mut scene = Scene::new();
+        scene.learner.scruples = scruples;
+        let addresses: Vec<IpAddr> = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
+        let outcome = scene.learn(&lesson(1, "x.example", &addresses));
+        let open = addresses
+            .iter()
+            .filter(|ip| scene.open_for(1, **ip).is_some());
+        (outcome, open.count())
+    };
+    let private = Scruples {
+        refuses_private: true,
+        ..Scruples::default()
+    };
+    assert_eq!(learned(Scruples::default(), &all), (Ok(()), 3));
+    assert_eq!(learned(private.clone(), &all), (Ok(()), 1));
+    let strict = Scruples {
+        withholds: true,
+        ..private.clone()
+    };
+    assert_eq!(
+        learned(strict.clone(), &all),
+        (Err(NotInstalled::Rebinding), 0)
+    );
+    assert_eq!(learned(strict, &all[2..]), (Ok(()), 1));
+    // What a translator makes into IPv4 is judged as that.
+    let translated = [
+        "64:ff9b::10.0.0.1",
+        "2002:a00:1::",
+        "2001:db8:64::169.254.169.254",
+    ];
+    let own = Scruples {
+        nat64: vec!["2001:db8:64::/96".parse().unwrap()],
+        ..private
+    };
+    assert_eq!(learned(Scruples::default(), &translated), (Ok(()), 3));
+    assert_eq!(learned(own, &translated), (Ok(()), 0));
+}
