@@ -250,6 +250,51 @@ fn at_its_end_the_daemon_lets_a_response_come_to_its_end() {
     assert!(heard.ends_with("0\r\n\r\n"), "{heard}");
 }
 
+/// Both ways: what is on its way when the other side goes must not be tried again for ever.
+#[test]
+fn who_goes_in_the_middle_of_a_long_body_leaves_nothing_open() {
+    const LONG: usize = 64 << 20;
+    let web = Web::new().unwrap();
+    let _daemon = web.egress(&asked(9_000, "{}")).unwrap();
+    let (sent, ends) = channel();
+    serve(&web.world, 9_000, move |stream| {
+        if head(stream).starts_with("GET") {
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {LONG}\r\n\r\n").unwrap();
+            sent.send(stream.write_all(&vec![7; LONG])).unwrap();
+        } else {
+            // With the rest of the body unread the end is a reset.
+            stream.read_exact(&mut vec![0; 1 << 20]).unwrap();
+        }
+    });
+    for _ in 0..8 {
+        let mut stream = connect(&web, 9_000);
+        write!(stream, "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap();
+        stream.read_exact(&mut vec![0; 1 << 20]).unwrap();
+    }
+    for _ in 0..8 {
+        let end = ends.recv_timeout(Duration::from_secs(5) * patience());
+        end.expect("the server is told that its client is gone")
+            .unwrap_err();
+    }
+    for _ in 0..8 {
+        let mut stream = connect(&web, 9_000);
+        stream
+            .set_write_timeout(Some(Duration::from_secs(5) * patience()))
+            .unwrap();
+        write!(
+            stream,
+            "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {LONG}\r\n\r\n"
+        )
+        .unwrap();
+        let end = stream.write_all(&vec![7; LONG]).unwrap_err();
+        assert_ne!(
+            end.kind(),
+            ErrorKind::WouldBlock,
+            "the client is told that the server is gone"
+        );
+    }
+}
+
 /// A server that speaks first, where nothing is judged any more: the gate is as if it were not there.
 #[test]
 fn without_rules_for_requests_any_protocol_passes_what_is_still_redirected() {

@@ -94,7 +94,9 @@ impl Driver {
             (Moving::Nothing, _) => return Some(false),
             (Moving::Ended, Way::Up) => self.core.client_eof(),
             (Moving::Ended, Way::Down) => self.core.upstream_eof(),
-            (Moving::NoSender, Way::Up) | (Moving::NoReceiver, Way::Down) => {
+            (Moving::NoSender, Way::Up) => self.core.client_reset(),
+            (Moving::NoReceiver, Way::Down) => {
+                self.down = None; // what it holds is nobody's
                 self.core.client_reset();
             }
             (Moving::NoSender, Way::Down) => self.core.upstream_reset(),
