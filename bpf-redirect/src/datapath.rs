@@ -284,16 +284,22 @@ impl Datapath {
         Ok(())
     }
 
-    /// Makes an endpoint unknown: what its programs still see is dropped.
+    /// Makes an endpoint unknown: what its programs still see is dropped. An interface that is another
+    /// endpoint's by now stays that one's.
     ///
     /// # Errors
     /// If the maps can't be opened; entries that are gone are fine.
     pub fn remove_endpoint(&mut self, endpoint: u32, ifindex: u32) -> Result<(), DatapathError> {
         let mut by_if: HashMap<MapData, u32, [u8; 144]> = self.open(common::EP_IF)?;
-        let _ = by_if.remove(&ifindex);
+        let is_own = |entry: [u8; 144]| {
+            EndpointIf::read_from_bytes(&entry).is_ok_and(|entry| entry.endpoint == endpoint)
+        };
+        if by_if.get(&ifindex, 0).is_ok_and(is_own) {
+            let _ = by_if.remove(&ifindex);
+            self.note(common::EP_IF, Act::Delete, (&ifindex, NO_VALUE));
+        }
         let mut by_id: HashMap<MapData, u32, [u8; 16]> = self.open(common::EP_ID)?;
         let _ = by_id.remove(&endpoint);
-        self.note(common::EP_IF, Act::Delete, (&ifindex, NO_VALUE));
         self.note(common::EP_ID, Act::Delete, (&endpoint, NO_VALUE));
         self.forget_flows(|key| key.endpoint == endpoint)
     }

@@ -219,6 +219,28 @@ fn went_away_meanwhile(hooks: &[&str]) {
     assert_eq!(stage.asks("other.example.com").unwrap(), "198.18.0.2\n");
 }
 
+/// As after a pod was made anew: the interface has its number again, and is another's.
+#[test]
+fn an_interface_that_is_anothers_meanwhile_is_guarded_as_that_ones() {
+    let stage = Stage::new().unwrap();
+    let mut daemon = stage.daemon(&rules()).unwrap();
+    daemon.start(AUTO).unwrap();
+    stage.asks("web.example.com").unwrap();
+    daemon.end_with("KILL").unwrap();
+    let renew = || {
+        let args = ["link", "set", "dev", "eth0", "address", "02:00:5e:00:53:77"];
+        std::process::Command::new("ip")
+            .args(args)
+            .status()
+            .unwrap()
+    };
+    assert!(stage.alice.ns.run(renew).unwrap().success());
+    daemon.start(AUTO).unwrap();
+    assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
+    assert!(stage.reaches("198.18.0.1:80").unwrap());
+    assert!(!stage.reaches("198.18.0.9:80").unwrap());
+}
+
 #[test]
 fn what_cannot_be_taken_over_is_refused_by_name_and_stays() {
     cannot_be_taken_over(AUTO);
