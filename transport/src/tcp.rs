@@ -237,7 +237,7 @@ fn reach(socket: &OwnedFd, target: SocketAddrV6) -> io::Result<()> {
 }
 
 /// Sets a connection of a proxy up: what is written goes at once, a peer that is gone is noticed
-/// after `idle` and some probes.
+/// after `idle` and some probes. Of a listener all that it accepts has this from it (`sk_clone_lock`).
 ///
 /// # Errors
 /// If the kernel refuses an option.
@@ -284,4 +284,34 @@ fn canonical(address: rustix::net::SocketAddrAny) -> io::Result<SocketAddr> {
     let address =
         SocketAddr::try_from(address).map_err(|_| io::Error::other("not an Internet address"))?;
     Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a client outside of the gate")]
+    fn what_a_listener_is_set_up_for_its_connections_are() {
+        let here = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+        let listener = GateListener::bind_on_node(here, 1).unwrap().into_std();
+        set_up(
+            listener.as_fd(),
+            Duration::from_secs(7),
+            Duration::from_secs(3),
+        )
+        .unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert!(sockopt::tcp_nodelay(&accepted).unwrap());
+        assert!(sockopt::socket_keepalive(&accepted).unwrap());
+        let [idle, probe] = [
+            sockopt::tcp_keepidle(&accepted),
+            sockopt::tcp_keepintvl(&accepted),
+        ];
+        assert_eq!((idle.unwrap().as_secs(), probe.unwrap().as_secs()), (7, 3));
+    }
 }

@@ -33,7 +33,8 @@ use crate::limits::TOLD_VALUE_OCTETS_MAX;
 use crate::told::{News, Refusal, Refused, TunnelEnd, TunnelEnded};
 
 /// After how long of silence a peer is asked whether it lives, and how often from then on.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(75));
+pub(super) const KEEP_ALIVE: (Duration, Duration) =
+    (Duration::from_secs(300), Duration::from_secs(75));
 
 /// One client's connection.
 pub(super) struct Connection<H: Host> {
@@ -143,7 +144,7 @@ impl<H: Host> Connection<H> {
         };
         proxy.counters.count(Count::Accepted);
         let opened = redirected.and_then(|redirected| {
-            let (server, place) = Self::take_in(proxy, (&client, redirected))?;
+            let (server, place) = Self::take_in(proxy, redirected)?;
             Ok((redirected, server, place))
         });
         let (redirected, server, place) = match opened {
@@ -179,14 +180,13 @@ impl<H: Host> Connection<H> {
 
     fn take_in(
         proxy: &Arc<Proxy<H>>,
-        (client, redirected): (&TcpStream, Redirected),
+        redirected: Redirected,
     ) -> Result<(Option<Stream>, Place), Count> {
         let Some(place) = proxy.places.take(redirected.endpoint) else {
             proxy.counters.refusal(Refusal::Full);
             tell_refused(proxy, redirected, (Refusal::Full, None, None));
             return Err(Count::Full);
         };
-        let _ = set_up(client.as_fd(), KEEP_ALIVE.0, KEEP_ALIVE.1);
         let server = match proxy.settings.connect {
             Connect::Eager => connect(proxy, &redirected).map(Some),
             Connect::Lazy => Ok(None),

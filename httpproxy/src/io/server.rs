@@ -1,6 +1,7 @@
 //! The listener, and a task for each connection.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,9 +9,9 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use transport::GateListener;
+use transport::{GateListener, set_up};
 
-use super::connection::Connection;
+use super::connection::{Connection, KEEP_ALIVE};
 use super::host::{Host, Proxy};
 
 /// Connections that wait to be accepted.
@@ -36,9 +37,12 @@ impl<H: Host> HttpServer<H> {
         for _ in 0..count {
             let listener = GateListener::bind_shared(port, BACKLOG)?;
             port = listener.port()?;
+            let listener = listener.into_std();
+            // What it accepts is so from its first segment on.
+            set_up(listener.as_fd(), KEEP_ALIVE.0, KEEP_ALIVE.1)?;
             servers.push(Self {
                 proxy: Arc::clone(proxy),
-                listener: listener.into_std(),
+                listener,
             });
         }
         Ok(servers)
