@@ -38,7 +38,7 @@ pub use core::step::{
 pub use core::tally::{Counters, Quirk};
 pub use core::tunnels::{Seen, TunnelMode, Tunnels};
 pub use frames::{FrameError, Frames, write_frame};
-pub use io::host::{Host, Proxy};
+pub use io::host::{Host, Proxy, StandIns};
 pub use io::tcp::{Handover, TcpServer};
 pub use io::udp::{Own, OwnQuery, StopUdp, UdpWorker};
 pub use io::waiting::{Kept, Waiting, WaitingFile, last_alive_ns};

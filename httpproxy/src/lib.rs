@@ -27,7 +27,9 @@ pub use core::record::{
     Verdict, Why,
 };
 pub use core::sniff::{Looked, Sniffed, sniff, sniff_anything};
-pub use core::step::{Connect, Denied, Judge, Now, Origin, Paths, Queries, Scheme, Settings};
+pub use core::step::{
+    Closed, Connect, Denied, Judge, Now, Origin, Paths, Queries, Scheme, Settings, Source,
+};
 pub use io::access::{Party, Redirected, Scope};
 pub use io::host::{Host, Proxy};
 pub use io::server::{HttpServer, Stages};

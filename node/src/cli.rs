@@ -5,6 +5,7 @@ mod demo;
 mod detach;
 mod doctor;
 mod endpoint;
+mod exec;
 mod fqdn;
 mod hold;
 mod identity;
@@ -28,6 +29,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::Value;
 
 use crate::control;
+use crate::exit;
 use crate::instance::Instance;
 
 /// A node-level gate by name: each workload of this node talks to the names that its policy allows.
@@ -44,6 +46,7 @@ pub(crate) struct Namegate {
 const EXAMPLES: &str = "Examples:
   namegate demo                               see it work, on a node of its own
   namegate policy validate policies/          check files before they are used
+  namegate exec --allow github.com -- git fetch   one command that reaches nothing else
   namegate run --policy-dir policies --endpoint-dir endpoints
   namegate endpoint list                      who is guarded, and how far
   namegate detach                             take everything away again
@@ -56,6 +59,8 @@ enum Command {
     // Without words here: they would stand in place of those of the command itself, all of them.
     Demo(demo::Demo),
     Run(Box<run::Run>),
+    Exec(exec::Exec),
+    Inside(exec::Inside),
     Status(status::Status),
     #[command(subcommand)]
     Endpoint(endpoint::Endpoint),
@@ -151,6 +156,8 @@ impl Namegate {
         match self.command {
             Command::Demo(demo) => demo.run(),
             Command::Run(run) => run.run(),
+            Command::Exec(exec) => exec.run(),
+            Command::Inside(inside) => inside.run(),
             Command::Status(status) => status.run(),
             Command::Endpoint(endpoint) => endpoint.run(),
             Command::Fqdn(fqdn) => fqdn.run(),
@@ -171,15 +178,15 @@ impl Namegate {
     }
 }
 
-/// Tells of wrong usage, or prints help. `observe` ends with 1 for wrong usage, as Hubble's does.
+/// Tells of wrong usage, or prints help. `observe` ends with 1 for wrong usage, as Hubble's does, and `exec`
+/// with a code that its command is not likely to have.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
-    let is_observe = std::env::args_os()
-        .nth(1)
-        .is_some_and(|command| command == "observe");
+    let command = std::env::args_os().nth(1).unwrap_or_default();
     match error.exit_code() {
         0 => ExitCode::SUCCESS,
-        _ if is_observe => ExitCode::FAILURE,
+        _ if command == "observe" => ExitCode::FAILURE,
+        _ if command == "exec" => ExitCode::from(exit::EXEC_FAILED),
         code => ExitCode::from(u8::try_from(code).unwrap_or(2)),
     }
 }
@@ -203,6 +210,7 @@ mod tests {
         command.build();
         for (words, told) in [
             (&["run"][..], "SIGHUP"),
+            (&["exec"], "127"),
             (&["status"], "Exit code 0"),
             (&["observe"], "hubble observe"),
             (&["endpoint", "list"], "attaching"),

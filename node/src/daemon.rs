@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use bpf_redirect::{Attachment, Datapath, HookMode, Journal, Pins};
 use bpf_redirect_common::{Aggregation, CtKey, CtValue, EGRESS};
+use dnsproxy::StandIns;
 use fqdn_cache::Lifetimes;
 use httpproxy::tls::TlsSecrets;
 use observer::{Export, MetricChoice, SharedRing};
@@ -23,7 +24,7 @@ use policy::{Compiler, EndpointId, Identities, Options, PolicySet, Problem};
 use transport::{Gate, LinkError, NetNs, Netlink};
 
 use crate::clock;
-use crate::datapath::{prefixes, services};
+use crate::datapath::{Carriage, prefixes, services};
 use crate::directory::Directory;
 use crate::endpoints::file::Roster;
 use crate::exit::{BAD_CONFIG, Exit};
@@ -79,6 +80,34 @@ pub(crate) struct Setup {
     pub(crate) dns_refresh: bool,
     /// How the DNS proxy answers and forwards.
     pub(crate) dns: dnsproxy::Settings,
+    /// Where this namespace has no way out: from where the proxies ask in its place.
+    pub(crate) outside: Option<Outside>,
+}
+
+/// The namespace from which servers are called for workloads that can't reach them, with its addresses.
+#[derive(Clone, Debug)]
+pub(crate) struct Outside {
+    pub(crate) ns: NetNs,
+    /// Servers of names that a workload asks by other addresses.
+    pub(crate) stand_ins: StandIns,
+}
+
+impl Setup {
+    /// How traffic gets to where policy lets it.
+    fn carriage(&self) -> Carriage {
+        match self.outside {
+            Some(_) => Carriage::ByProxy,
+            None => Carriage::Direct,
+        }
+    }
+
+    /// The node's own addresses; the side link has none.
+    fn node_addresses(&self) -> Result<Vec<IpAddr>> {
+        match &self.outside {
+            Some(outside) => Ok(outside.ns.run(own_addresses)??),
+            None => Ok(own_addresses()?),
+        }
+    }
 }
 
 /// A running daemon, all parts of it, in the network namespace of the thread that started it.
@@ -153,6 +182,7 @@ impl Daemon {
         let kernel = (pins, inherited.as_ref().and_then(|one| one.config));
         let made = make(&setup, has_heir, (kernel, (&news, &mut keeper)), identities)?;
         let (gate, (mut datapath, learner, (dns, http), side_link)) = made;
+        let host_addresses = setup.node_addresses()?;
         let guards = Guards::inheriting(inherited, remembered);
         let journal = Arc::new(Journal::new(clock::boot_ns));
         datapath.keep_journal(Arc::clone(&journal));
@@ -205,7 +235,7 @@ impl Daemon {
             secrets: Arc::default(),
             compiler: Compiler::new(),
             policy_count: 0,
-            host_addresses: own_addresses()?,
+            host_addresses,
             flows: 0,
             refreshed: 0,
         })
@@ -236,7 +266,7 @@ impl Daemon {
 
     /// Looks at the node's own addresses again. Says whether they are different.
     pub(crate) fn look_at_node(&mut self) -> bool {
-        let Ok(addresses) = own_addresses() else {
+        let Ok(addresses) = self.setup.node_addresses() else {
             return false;
         };
         let differs = addresses != self.host_addresses;
@@ -528,7 +558,6 @@ pub(crate) fn node_name() -> String {
         .into_owned()
 }
 
-/// The node's own addresses; the side link has none.
 fn own_addresses() -> Result<Vec<IpAddr>, LinkError> {
     let mut addresses: Vec<IpAddr> = Netlink::open()?
         .addresses()?

@@ -88,6 +88,7 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
                 scruples: Scruples::default(),
                 dns_refresh: false,
                 dns: dnsproxy::Settings::default(),
+                outside: None,
             },
             None,
         ),

@@ -5,6 +5,14 @@ use std::process::ExitCode;
 
 /// Wrong usage, as clap's own.
 pub(crate) const USAGE: u8 = 2;
+/// A command that `exec` ran ended well, but something was denied to it.
+pub(crate) const DENIED: u8 = 124;
+/// A command that `exec` runs: namegate failed before it ran, as env, timeout and docker have it.
+pub(crate) const EXEC_FAILED: u8 = 125;
+/// It can't be run.
+pub(crate) const CANT_RUN: u8 = 126;
+/// There is no such program.
+pub(crate) const NOT_FOUND: u8 = 127;
 /// A missing privilege or kernel feature (`EX_NOPERM`); the unit doesn't restart.
 pub(crate) const NO_PERMISSION: u8 = 77;
 /// A configuration that can't be used (`EX_CONFIG`); the unit doesn't restart.

@@ -16,7 +16,7 @@ use httpproxy::{Counters, Host, HttpServer, Party, Proxy, Redirected, Scope, Set
 use policy::{Direction, EndpointId, Identity, L4Protocol, LabelSet, Snapshot};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpStream;
-use transport::Gate;
+use transport::{Gate, NetNs};
 
 use crate::clock;
 use crate::flows::{News, NewsSink};
@@ -111,6 +111,16 @@ impl Host for NodeHost {
 }
 
 impl NodeHost {
+    fn new(learner: &SharedLearner, (news, names): (NewsSink, Handover)) -> Self {
+        Self {
+            learner: Arc::clone(learner),
+            news,
+            endpoints: ArcSwap::default(),
+            names,
+            secrets: ArcSwap::default(),
+        }
+    }
+
     /// As the datapath sees it: what the endpoint learned first, then the longest prefix.
     fn party(
         &self,
@@ -145,43 +155,41 @@ pub(crate) struct HttpThreads {
 }
 
 impl HttpThreads {
-    /// Opens the sockets in the gate and starts the threads: when this returns, connections that are
-    /// redirected are accepted.
+    /// Opens the sockets in the gate and starts the threads, in the namespace from which servers are called:
+    /// when this returns, connections that are redirected are accepted.
     ///
     /// # Errors
     /// If a socket or a thread can't be made, or the kernel refuses.
     pub(crate) fn start(
-        gate: &Gate,
+        (gate, ns): (&Gate, &NetNs),
         datapath: &mut Datapath,
         learner: &SharedLearner,
         (news, names, settings): (NewsSink, Handover, Settings),
     ) -> Result<Self> {
         raise_descriptors();
-        let host = NodeHost {
-            learner: Arc::clone(learner),
-            news,
-            endpoints: ArcSwap::default(),
-            names,
-            secrets: ArcSwap::default(),
-        };
+        let host = NodeHost::new(learner, (news, names));
         let proxy = Arc::new(Proxy::new(host, gate.gate_end.index, settings));
         let servers = gate
             .ns
             .run(|| HttpServer::open(&proxy, serving::workers()))??;
         let first = servers.first().context("a machine without cores")?;
         let listening = datapath.listen(&gate.ns, first.socket())?;
+        Self::serve(proxy, (servers, ns), listening)
+    }
+
+    fn serve(
+        proxy: Arc<Proxy<NodeHost>>,
+        (servers, ns): (Vec<HttpServer<NodeHost>>, &NetNs),
+        listening: Listening,
+    ) -> Result<Self> {
         let stages = Stages::default();
         let mut threads = Vec::new();
         for (number, server) in servers.into_iter().enumerate() {
             let stages = stages.clone();
             let serve = move || server.run(stages, DRAIN);
             let name = format!("http-{number}");
-            threads.push(serving::spawn(
-                name,
-                &gate.ns,
-                "an HTTP worker ended",
-                serve,
-            )?);
+            let thread = serving::spawn(name, ns, "an HTTP worker ended", serve)?;
+            threads.push(thread);
         }
         Ok(Self {
             proxy,

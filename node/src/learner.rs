@@ -19,6 +19,8 @@ use fqdn_cache::Lifetimes;
 use parking_lot::{Mutex, MutexGuard};
 use policy::{EndpointId, Identities, Identity, Snapshot};
 
+use crate::datapath::Carriage;
+
 pub(crate) use hold::Held;
 use hold::Hold;
 pub(crate) use knowledge::{Heritage, Knowledge};
@@ -44,6 +46,7 @@ pub(crate) struct Learner<T> {
     install_wait: Duration,
     /// What isn't learned, by the node's options.
     scruples: Scruples,
+    carriage: Carriage,
     clock: fn() -> Instant,
     pub(crate) counts: LearnCounts,
 }
@@ -84,6 +87,7 @@ impl<T: Table> Learner<T> {
             lifetimes,
             install_wait: INSTALL_WAIT,
             scruples: Scruples::default(),
+            carriage: Carriage::default(),
             clock,
             counts: LearnCounts::default(),
         }
@@ -100,6 +104,11 @@ impl<T: Table> Learner<T> {
     /// The same with these scruples.
     pub(crate) fn with_scruples(self, scruples: Scruples) -> Self {
         Self { scruples, ..self }
+    }
+
+    /// The same where what passes is carried so.
+    pub(crate) fn with_carriage(self, carriage: Carriage) -> Self {
+        Self { carriage, ..self }
     }
 
     /// The snapshot in force.
@@ -307,6 +316,7 @@ impl<T: Table> Learner<T> {
             endpoint,
             snapshot,
             identities: &self.identities,
+            carriage: self.carriage,
         }
     }
 }

@@ -10,6 +10,7 @@ mod demo;
 mod directory;
 mod doctor;
 mod endpoints;
+mod exec;
 mod exit;
 mod exporters;
 mod files;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bpf_redirect::{Askers, Installed, KernelTable};
+use bpf_redirect::{Askers, Installed};
 use bpf_redirect_common::{DNS_PORT, Listeners};
 use dnsproxy::limits::WAITING_AGE_MAX;
 use dnsproxy::{
@@ -20,17 +20,19 @@ use tokio_util::sync::CancellationToken;
 use transport::{Gate, NetNs};
 
 use crate::clock;
+use crate::daemon::Outside;
 use crate::flows::{News, NewsSink};
+use crate::guard::SharedLearner;
 use crate::keeper::{self, Keeper};
-use crate::learner::Learner;
 use crate::serving::{self, DRAIN};
 
 use ports::Ports;
 
 /// The node, as the proxy sees it.
 struct NodeHost {
-    learner: Arc<Learner<KernelTable>>,
-    askers: Askers,
+    learner: SharedLearner,
+    /// Who asked on the node; none where nobody can.
+    askers: Option<Askers>,
     news: NewsSink,
 }
 
@@ -68,7 +70,7 @@ impl Host for NodeHost {
         protocol: L4Protocol,
         id: [u8; 2],
     ) -> Option<(EndpointId, SocketAddr)> {
-        let asker = self.askers.find(client, protocol.number(), id)?;
+        let asker = self.askers.as_ref()?.find(client, protocol.number(), id)?;
         Some((EndpointId::new(asker.endpoint)?, asker.server))
     }
 
@@ -101,6 +103,8 @@ pub(crate) struct DnsThreads {
     /// By which connections at other ports than 53 come in.
     pub(crate) handover: Option<Handover>,
     gate: NetNs,
+    /// Where the threads are, and the sockets that ask servers: the gate, or the namespace outside.
+    ns: NetNs,
     ports: Ports,
 }
 
@@ -147,36 +151,18 @@ impl DnsThreads {
     /// If a socket can't be made.
     pub(crate) fn start(
         (gate, mut keeper): (&Gate, Option<&mut Keeper>),
-        (learner, settings): (&Arc<Learner<KernelTable>>, Settings),
+        (learner, settings, outside): (&SharedLearner, Settings, Option<&Outside>),
         (news, askers): (NewsSink, Askers),
     ) -> std::io::Result<Self> {
-        let proxy = Arc::new(Proxy::new(
-            NodeHost {
-                learner: Arc::clone(learner),
-                askers,
-                news,
-            },
-            settings,
-            gate.gate_end.index,
-        ));
-        let mut all = Self {
-            counters: Arc::clone(&proxy.counters),
-            proxy,
-            left: keeper.as_deref_mut().map(Left::take).unwrap_or_default(),
-            is_on_node: false,
-            ready: Vec::new(),
-            is_serving: false,
-            tables: Vec::new(),
-            kept: Vec::new(),
-            listeners: Vec::new(),
-            stops: Vec::new(),
-            stop_tcp: CancellationToken::new(),
-            threads: Vec::new(),
-            own: None,
-            handover: None,
-            gate: gate.ns.clone(),
-            ports: Ports::default(),
+        let host = NodeHost {
+            learner: Arc::clone(learner),
+            askers: Some(askers),
+            news,
         };
+        let proxy = Proxy::new(host, settings, gate.gate_end.index);
+        let ns = outside.map_or(&gate.ns, |outside| &outside.ns);
+        let mut all = Self::idle(asking(proxy, outside), (&gate.ns, ns));
+        all.left = keeper.as_deref_mut().map(Left::take).unwrap_or_default();
         if keeper.is_some() {
             all.open_tables()?;
         }
@@ -197,29 +183,52 @@ impl DnsThreads {
             .iter_mut()
             .filter(|_| is_stale)
             .for_each(UdpWorker::forget_stale);
-        gate.ns.run(|| -> std::io::Result<()> {
-            let missing = serving::workers().saturating_sub(workers.len());
-            for _ in 0..missing {
-                workers.push(UdpWorker::open(Arc::clone(&all.proxy), DNS_PORT)?);
-            }
-            all.own = workers.first().map(UdpWorker::own);
-            for (number, worker) in workers.into_iter().enumerate() {
-                let name = format!("dns-udp-{number}");
-                all.add(
-                    (name, &gate.ns),
-                    keeper::DNS_UDP,
-                    Ready::Udp(Box::new(worker)),
-                )?;
-            }
-            let server = server.map_or_else(|| TcpServer::open(Arc::clone(&all.proxy)), Ok)?;
-            all.handover = Some(server.handover());
-            all.add(
-                ("dns-tcp".to_owned(), &gate.ns),
-                keeper::DNS_TCP,
-                Ready::Tcp(server),
-            )
-        })??;
+        let missing = serving::workers().saturating_sub(workers.len());
+        for _ in 0..missing {
+            workers.push(all.open_worker(DNS_PORT)?);
+        }
+        all.own = workers.first().map(UdpWorker::own);
+        let ns = all.ns.clone();
+        for (number, worker) in workers.into_iter().enumerate() {
+            let name = format!("dns-udp-{number}");
+            let ready = Ready::Udp(Box::new(worker));
+            all.add((name, &ns), keeper::DNS_UDP, ready)?;
+        }
+        let open = || TcpServer::open(Arc::clone(&all.proxy));
+        let server = server.map_or_else(|| gate.ns.run(open)?, Ok)?;
+        all.handover = Some(server.handover());
+        let ready = Ready::Tcp(server);
+        all.add(("dns-tcp".to_owned(), &ns), keeper::DNS_TCP, ready)?;
         Ok(all)
+    }
+
+    /// Without sockets, for a gate and for where the threads will be.
+    fn idle(proxy: Arc<Proxy<NodeHost>>, (gate, ns): (&NetNs, &NetNs)) -> Self {
+        Self {
+            counters: Arc::clone(&proxy.counters),
+            proxy,
+            left: Left::default(),
+            is_on_node: false,
+            ready: Vec::new(),
+            is_serving: false,
+            tables: Vec::new(),
+            kept: Vec::new(),
+            listeners: Vec::new(),
+            stops: Vec::new(),
+            stop_tcp: CancellationToken::new(),
+            threads: Vec::new(),
+            own: None,
+            handover: None,
+            gate: gate.clone(),
+            ns: ns.clone(),
+            ports: Ports::default(),
+        }
+    }
+
+    /// A worker for a port of the gate, with its sockets for servers where its thread will be.
+    fn open_worker(&self, port: u16) -> std::io::Result<UdpWorker<NodeHost>> {
+        let open = || UdpWorker::open(Arc::clone(&self.proxy), (&self.gate, port));
+        self.ns.run(open)?
     }
 
     /// Opens the memory in which workers note what they have read: that of an earlier daemon, with what it
@@ -446,6 +455,14 @@ fn run_udp(
         if let Err(error) = ended {
             tracing::error!("a DNS worker ended: {error}");
         }
+    })
+}
+
+/// Shares a proxy that asks servers from where it is to.
+fn asking(proxy: Proxy<NodeHost>, outside: Option<&Outside>) -> Arc<Proxy<NodeHost>> {
+    Arc::new(match outside {
+        Some(outside) => proxy.asking_from_node(outside.stand_ins.clone()),
+        None => proxy,
     })
 }
 

@@ -51,6 +51,13 @@ impl fmt::Display for AddressClass {
     }
 }
 
+/// The class of an address, or of one that a translator or a tunnel makes of it; none for one that is like
+/// any other of the network.
+#[must_use]
+pub fn class_of(address: IpAddr) -> Option<AddressClass> {
+    Owned::default().may_learn(address).err()
+}
+
 /// The addresses whose owners are known.
 #[derive(Debug, Default)]
 pub(crate) struct Owned {
@@ -58,7 +65,15 @@ pub(crate) struct Owned {
     pub(crate) workloads: HashSet<IpAddr>,
 }
 
-/// Metadata services outside the link-local range.
+/// Metadata services.
+pub const METADATA: [IpAddr; 4] = [
+    IpAddr::V4(METADATA_V4[0]),
+    IpAddr::V4(METADATA_V4[1]),
+    IpAddr::V4(METADATA_V4[2]),
+    IpAddr::V6(METADATA_V6),
+];
+
+/// Those of IPv4, some outside the link-local range.
 const METADATA_V4: [Ipv4Addr; 3] = [
     Ipv4Addr::new(169, 254, 169, 254),
     Ipv4Addr::new(100, 100, 100, 200),

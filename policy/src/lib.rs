@@ -34,7 +34,7 @@ mod sni;
 mod tls;
 mod verdict;
 
-pub use address::{AddressClass, embedded_v4};
+pub use address::{AddressClass, METADATA, class_of, embedded_v4};
 pub use binding::{Bound, NameBinding, TlsDenied, TlsPermit};
 pub use cast::{Cast, Frontend, LocalEndpoint, NamedPorts, Peer, Service, Workload};
 pub use describe::{RuleParts, RuleText, Samples};

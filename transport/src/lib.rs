@@ -10,6 +10,7 @@ mod netns;
 mod passed;
 mod pipe;
 mod private;
+mod sandbox;
 mod shared;
 #[expect(
     unsafe_code,
@@ -26,6 +27,7 @@ pub use netns::NetNs;
 pub use passed::Passed;
 pub use pipe::{PIPE_OCTETS_MAX, Pipe};
 pub use private::{BRIDGE, HostLink, PrivateHost, PrivateNode};
+pub use sandbox::{SANDBOX_V4, SANDBOX_V6, Sandbox, unshare_mounts};
 pub use shared::{SharedFile, SharedPart};
 pub use tcp::{
     GateListener, SourcePort, client_of, connect_as, connect_like, connect_on_node, reset,

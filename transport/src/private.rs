@@ -41,7 +41,7 @@ pub struct HostLink<'a> {
 /// The name of the bridge.
 pub const BRIDGE: &str = "br0";
 /// The main routing table (`RT_TABLE_MAIN`).
-const MAIN_TABLE: u32 = 254;
+pub(crate) const MAIN_TABLE: u32 = 254;
 /// The table of what a namespace takes as its own (`RT_TABLE_LOCAL`).
 const LOCAL_TABLE: u32 = 255;
 
@@ -203,7 +203,7 @@ fn plain_route(to: (IpAddr, u8), via: Option<IpAddr>, link: u32) -> Route {
 }
 
 /// Without duplicate address detection, which takes a second and changes tables by itself.
-fn no_tentative_addresses() -> io::Result<()> {
+pub(crate) fn no_tentative_addresses() -> io::Result<()> {
     for which in ["all", "default"] {
         fs::write(format!("/proc/sys/net/ipv6/conf/{which}/accept_dad"), "0")?;
     }

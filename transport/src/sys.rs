@@ -24,8 +24,18 @@ pub(crate) const CONTROL_LEN: usize = 64;
 
 /// Moves the calling thread into a network namespace of its own.
 pub(crate) fn unshare_network() -> io::Result<()> {
-    // SAFETY: CLONE_NEWNET changes only the thread's network namespace, no memory and no fd table.
-    let code = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+    unshare(libc::CLONE_NEWNET)
+}
+
+/// Moves the calling thread into a mount namespace of its own.
+pub(crate) fn unshare_mounts() -> io::Result<()> {
+    unshare(libc::CLONE_NEWNS)
+}
+
+fn unshare(what: c_int) -> io::Result<()> {
+    // SAFETY: the two above change only the thread's view of the network, or of mounts with its root and
+    // working directory; no memory and no fd table.
+    let code = unsafe { libc::unshare(what) };
     if code == 0 {
         Ok(())
     } else {

@@ -1,9 +1,11 @@
 //! What the shell is given by whoever runs it.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bpf_redirect_common::DNS_PORT;
 use policy::{Denial, DnsPermit, EndpointId, L4Protocol, Question};
 
 use crate::core::record::Records;
@@ -57,7 +59,13 @@ pub struct Proxy<H> {
     pub tunnels: Tunnels,
     /// The gate's end of the side link: link-local addresses need a link.
     pub link: u32,
+    /// Where servers are asked in the node's own name: whom they stand for.
+    away: Option<StandIns>,
 }
+
+/// Addresses that workloads ask, each with the server that is asked in its place. No two have the same one,
+/// and none of the servers is asked by its own address.
+pub type StandIns = BTreeMap<IpAddr, SocketAddr>;
 
 impl<H: Host> Proxy<H> {
     /// A proxy for a gate whose end of the side link has index `link`.
@@ -69,7 +77,15 @@ impl<H: Host> Proxy<H> {
             outstanding: Arc::new(Outstanding::default()),
             tunnels: Tunnels::default(),
             link,
+            away: None,
         }
+    }
+
+    /// The same, but servers are asked from the node's address, whoever's the query is.
+    #[must_use]
+    pub fn asking_from_node(mut self, stand_ins: StandIns) -> Self {
+        self.away = Some(stand_ins);
+        self
     }
 }
 
@@ -83,6 +99,29 @@ pub(super) enum Place {
 }
 
 impl<H> Proxy<H> {
+    /// From where servers are asked about what came in at a place.
+    pub(super) fn leaves_from(&self, place: Place) -> Place {
+        match self.away {
+            Some(_) => Place::Node,
+            None => place,
+        }
+    }
+
+    /// Which server is asked where a workload means this one.
+    pub(super) fn asked_for(&self, server: SocketAddr) -> SocketAddr {
+        let stand_in = self.away.as_ref().and_then(|all| all.get(&server.ip()));
+        stand_in.copied().unwrap_or(server)
+    }
+
+    /// Which server the workload means where this one has answered.
+    pub(super) fn shown_for(&self, server: SocketAddr) -> SocketAddr {
+        let mut all = self.away.iter().flatten();
+        match all.find(|(_, asked)| **asked == server) {
+            Some((shown, _)) => SocketAddr::new(*shown, DNS_PORT),
+            None => server,
+        }
+    }
+
     /// What a step of the core has at hand; the bytes of the one before are gone from `out`.
     pub(super) fn step<'a>(
         &'a self,
@@ -97,5 +136,21 @@ impl<H> Proxy<H> {
             records,
             out,
         }
+    }
+}
+
+/// No address, of the same family as `ip`: the kernel chooses one.
+pub(super) fn any_of(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// The loopback address of the same family as `ip`.
+pub(super) fn loopback_of(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     }
 }

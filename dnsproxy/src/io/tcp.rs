@@ -383,7 +383,7 @@ impl<H: Host> Connection<H> {
     /// Hands the query in `scratch` to the upstream connection, which is made if there is none.
     fn send(&mut self, upstream: Upstream, now: Instant) {
         if self.server.is_none() {
-            match connect(&upstream, (self.place, self.proxy.link)) {
+            match connect(&self.proxy, self.place, &upstream) {
                 Ok(stream) => {
                     let side = Side::new(stream);
                     self.server = Some(Server {
@@ -496,13 +496,13 @@ async fn server_ready(server: Option<&Server>) {
     }
 }
 
-fn connect(upstream: &Upstream, (place, link): (Place, u32)) -> io::Result<TcpStream> {
-    let stream = match place {
-        Place::Node => connect_on_node(upstream.server)?,
+fn connect<H: Host>(proxy: &Proxy<H>, place: Place, upstream: &Upstream) -> io::Result<TcpStream> {
+    let stream = match proxy.leaves_from(place) {
+        Place::Node => connect_on_node(proxy.asked_for(upstream.server))?,
         Place::Gate => {
             let mark = Mark::new(Kind::Upstream, upstream.endpoint.get())
                 .ok_or_else(|| io::Error::other("an endpoint without a mark"))?;
-            connect_as(upstream.client.ip(), upstream.server, mark, link)?
+            connect_as(upstream.client.ip(), upstream.server, mark, proxy.link)?
         }
     };
     TcpStream::from_std(stream)

@@ -8,7 +8,7 @@ mod own;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,9 +17,9 @@ use bpf_redirect_common::{DNS_PORT, Kind, Mark};
 use policy::{EndpointId, L4Protocol};
 use rustix::event::epoll;
 use rustix::event::{EventfdFlags, eventfd};
-use transport::{DATAGRAM_MAX, Datagram, GateUdp, Inbox, Outbox};
+use transport::{DATAGRAM_MAX, Datagram, GateUdp, Inbox, NetNs, Outbox};
 
-use super::host::{Host, Place, Proxy};
+use super::host::{Host, Place, Proxy, any_of, loopback_of};
 use super::pool::Pool;
 use super::waiting::{Kept, Waiting};
 use super::way::{Asked, Asking, ask, settle};
@@ -59,10 +59,12 @@ impl StopUdp {
     }
 }
 
-/// A worker, ready to run in the namespace that it was made in.
+/// A worker, ready to run in the namespace that its pool was made in.
 pub struct UdpWorker<H: Host> {
     proxy: Arc<Proxy<H>>,
     place: Place,
+    /// From where it asks servers.
+    leaves: Place,
     /// Where it listens; in the gate everywhere.
     local: IpAddr,
     listener: GateUdp,
@@ -112,13 +114,13 @@ impl Outgoing {
 }
 
 impl<H: Host> UdpWorker<H> {
-    /// Opens the listener, at port 53 or another one that rules name, and the pool in the calling thread's
-    /// namespace, which must be the gate.
+    /// Opens the listener in the gate, at port 53 or another one that rules name, and the pool in the calling
+    /// thread's namespace: the gate too, unless servers are asked from the node's address.
     ///
     /// # Errors
     /// If a socket can't be made.
-    pub fn open(proxy: Arc<Proxy<H>>, port: u16) -> io::Result<Self> {
-        let listener = GateUdp::bind(port, RECEIVE_BUFFER, true)?;
+    pub fn open(proxy: Arc<Proxy<H>>, (gate, port): (&NetNs, u16)) -> io::Result<Self> {
+        let listener = gate.run(|| GateUdp::bind(port, RECEIVE_BUFFER, true))??;
         Self::with(proxy, (Place::Gate, EVERYWHERE), listener)
     }
 
@@ -170,7 +172,8 @@ impl<H: Host> UdpWorker<H> {
         let own = Own::new()?;
         let data = epoll::EventData::new_u64(OWN);
         epoll::add(&watch, own.waker(), data, epoll::EventFlags::IN)?;
-        let pool = Pool::open((place, FIRST_MEMBER), proxy.host.now(), &watch)?;
+        let leaves = proxy.leaves_from(place);
+        let pool = Pool::open((leaves, FIRST_MEMBER), proxy.host.now(), &watch)?;
         Ok(Self {
             pending: Pending::new(Arc::clone(&proxy.outstanding)),
             records: Records::new(Arc::clone(&proxy.counters)),
@@ -178,6 +181,7 @@ impl<H: Host> UdpWorker<H> {
             stop: StopUdp(Arc::new(stop)),
             proxy,
             place,
+            leaves,
             local,
             listener,
             pool,
@@ -216,14 +220,14 @@ impl<H: Host> UdpWorker<H> {
             queries: Inbox::new(BATCH, QUERY_BUFFER),
             answers: Inbox::new(BATCH / 2, DATAGRAM_MAX),
         };
-        let link = match self.place {
+        let link = |place| match place {
             Place::Gate => self.proxy.link,
             // By which link a link-local server is meant is not known here: nothing is sent to it.
             Place::Node => 0,
         };
         let mut out = Outgoing {
-            to_clients: Outbox::new(BATCH, DATAGRAM_MAX, link),
-            to_servers: Outbox::new(BATCH, QUERY_BUFFER, link),
+            to_clients: Outbox::new(BATCH, DATAGRAM_MAX, link(self.place)),
+            to_servers: Outbox::new(BATCH, QUERY_BUFFER, link(self.leaves)),
             sent: Vec::with_capacity(BATCH),
             scratch: Vec::with_capacity(4_096),
             told: Vec::new(),
@@ -367,14 +371,14 @@ impl<H: Host> UdpWorker<H> {
 
     /// Adds a query for a server; one that can't be sent is answered at once.
     fn push_query(&mut self, upstream: &Upstream, now: Instant, out: &mut Outgoing) {
-        let from = match self.place {
+        let from = match self.leaves {
             Place::Gate => Mark::new(Kind::Upstream, upstream.endpoint.get())
                 .map(|mark| (upstream.client.ip(), Some(mark))),
             Place::Node => Some((any_of(upstream.server.ip()), None)),
         };
         let pushed = from.is_some_and(|(local, mark)| {
             out.to_servers.push(&Datagram {
-                peer: upstream.server,
+                peer: self.proxy.asked_for(upstream.server),
                 local,
                 mark,
                 bytes: &out.scratch,
@@ -431,7 +435,7 @@ impl<H: Host> UdpWorker<H> {
                 continue;
             };
             let is_upstream = datagram.mark.map(Mark::kind) == Some(Kind::Upstream);
-            if is_upstream || self.place == Place::Node {
+            if is_upstream || self.leaves == Place::Node {
                 self.take_answer(id, &datagram, out);
             }
         }
@@ -442,9 +446,9 @@ impl<H: Host> UdpWorker<H> {
     fn take_answer(&mut self, member: Member, datagram: &Datagram<'_>, out: &mut Outgoing) {
         let arrived = Arrived {
             member,
-            server: datagram.peer,
+            server: self.proxy.shown_for(datagram.peer),
             // On the node it is the node's address, whosever the query was.
-            local: (self.place == Place::Gate).then_some(datagram.local),
+            local: (self.leaves == Place::Gate).then_some(datagram.local),
             endpoint: datagram
                 .mark
                 .and_then(|mark| EndpointId::new(mark.endpoint())),
@@ -470,7 +474,7 @@ impl<H: Host> UdpWorker<H> {
             };
             let arrived = Arrived {
                 member: id,
-                server,
+                server: self.proxy.shown_for(server),
                 local: None,
                 endpoint: None,
                 bytes: quoted.get(..len).unwrap_or(&[]),
@@ -580,19 +584,3 @@ fn hear(watch: &OwnedFd, listener: &GateUdp) -> io::Result<()> {
 
 /// Where the listener in the gate listens.
 const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-
-/// No address, of the same family as `ip`: the kernel chooses one.
-fn any_of(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    }
-}
-
-/// The loopback address of the same family as `ip`.
-fn loopback_of(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-    }
-}

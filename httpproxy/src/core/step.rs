@@ -1,7 +1,7 @@
 //! What a connection is given: settings, where it belongs, the time, and who judges.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use policy::http::{BadPath, HttpPermit, Path, Request};
@@ -21,6 +21,8 @@ pub struct Settings {
     pub paths: Paths,
     /// When the connection to the server is opened.
     pub connect: Connect,
+    /// From whose address.
+    pub source: Source,
     /// How long that may take.
     pub connect_wait: Duration,
     /// Connections of all endpoints at a time.
@@ -52,6 +54,7 @@ impl Default for Settings {
             upgrades: vec!["websocket".into()],
             paths: Paths::Normalised,
             connect: Connect::Eager,
+            source: Source::Client,
             connect_wait: limits::CONNECT_WAIT_MAX,
             connections: limits::CONNECTIONS_MAX,
             connections_per_endpoint: limits::CONNECTIONS_PER_ENDPOINT_MAX,
@@ -103,6 +106,31 @@ pub enum Connect {
     Eager,
     /// With the first request that may go. A failure is a 503.
     Lazy,
+}
+
+/// From whose address servers are called.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// The client's own, through the datapath.
+    Client,
+    /// The node's, in whose namespace the worker's thread is.
+    Node(Closed),
+}
+
+/// What is not called from the node, whatever policy says: addresses that mean something else there than
+/// they mean to the client, such as loopback, and metadata services.
+#[derive(Clone, Debug, Default)]
+pub struct Closed {
+    /// Those of them that are open all the same.
+    pub but: Vec<IpAddr>,
+}
+
+impl Closed {
+    /// Whether an address is closed.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        policy::class_of(address).is_some() && !self.but.contains(&address)
+    }
 }
 
 /// Whether queries stand in records.

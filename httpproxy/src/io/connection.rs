@@ -11,7 +11,7 @@ use policy::{Direction, EndpointId, LabelSet, RuleId, TlsDenied};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use transport::{GateListener, connect_as, connect_like, reset_at_end, set_up};
+use transport::{GateListener, connect_as, connect_like, connect_on_node, reset_at_end, set_up};
 
 use super::access::{Access, Opaque, Redirected};
 use super::bound::{Bound, Client};
@@ -28,7 +28,7 @@ use crate::core::client_hello::ClientHello;
 use crate::core::client_hello::second::SecondHello;
 use crate::core::frames::{Frame, HEAD_OCTETS};
 use crate::core::record::bounded;
-use crate::core::step::Connect;
+use crate::core::step::{Connect, Source};
 use crate::limits::TOLD_VALUE_OCTETS_MAX;
 use crate::told::{News, Refusal, Refused, TunnelEnd, TunnelEnded};
 
@@ -437,6 +437,12 @@ fn connect<H: Host>(proxy: &Proxy<H>, redirected: &Redirected) -> io::Result<Str
         client,
         server,
     } = *redirected;
+    if let Source::Node(closed) = &proxy.settings.source {
+        if closed.contains(server.ip()) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        return finish(connect_on_node(server)?);
+    }
     let kind = match direction {
         Direction::Egress => Kind::Upstream,
         Direction::Ingress => Kind::Client,
@@ -450,6 +456,10 @@ fn connect<H: Host>(proxy: &Proxy<H>, redirected: &Redirected) -> io::Result<Str
         true => connect_as(client.ip(), server, mark, proxy.link)?,
         false => connect_like(client, server, mark, proxy.link)?.0,
     };
+    finish(stream)
+}
+
+fn finish(stream: std::net::TcpStream) -> io::Result<Stream> {
     let _ = set_up(stream.as_fd(), KEEP_ALIVE.0, KEEP_ALIVE.1);
     TcpStream::from_std(stream).map(Stream::plain)
 }

@@ -268,6 +268,7 @@ impl Run {
                 scruples: self.dns.scruples(),
                 dns_refresh: self.dns.refresh(),
                 dns: self.dns.settings(self.audit),
+                outside: None,
                 instance,
             },
         })?;

@@ -119,19 +119,22 @@ fn build(
     let learner: SharedLearner = Arc::new(
         learner
             .with_install_wait(setup.install_wait)
-            .with_scruples(setup.scruples.clone()),
+            .with_scruples(setup.scruples.clone())
+            .with_carriage(setup.carriage()),
     );
     let side_link = attach_side_link(&mut datapath, gate)?;
     let own = (news.clone(), datapath.askers()?);
-    let dns = DnsThreads::start((gate, keeper.as_mut()), (&learner, setup.dns), own)
-        .context("the DNS sockets")?;
+    let outside = setup.outside.as_ref();
+    let with = (&learner, setup.dns, outside);
+    let dns = DnsThreads::start((gate, keeper.as_mut()), with, own).context("the DNS sockets")?;
     let names = dns
         .handover
         .clone()
         .context("nobody takes names over TCP")?;
     let own = (news.clone(), names, setup.http.clone());
-    let http =
-        HttpThreads::start(gate, &mut datapath, &learner, own).context("the sockets for HTTP")?;
+    let ns = outside.map_or(&gate.ns, |outside| &outside.ns);
+    let http = HttpThreads::start((gate, ns), &mut datapath, &learner, own)
+        .context("the sockets for HTTP")?;
     Ok((datapath, learner, (dns, http), side_link))
 }
 

@@ -22,7 +22,7 @@ use policy::{
     LocalEndpoint, MatchType, PeerRef, RuleId, Service, ServiceFrontend, Snapshot,
 };
 
-use super::{learned_entries, prefixes, services, static_entries};
+use super::{Carriage, learned_entries, prefixes, services, static_entries};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -172,7 +172,9 @@ impl Kernel {
         let mut ledger = Ledger::new(self.datapath.table(number).unwrap());
         let (snapshot, id) = (guarded.world.snapshot, guarded.endpoint.id);
         ledger
-            .reload(static_entries(snapshot, id), &[], |_| Vec::new())
+            .reload(static_entries(snapshot, id, Carriage::Direct), &[], |_| {
+                Vec::new()
+            })
             .unwrap();
         let change = |at, identity| Change {
             address: Address::from(at),
@@ -183,7 +185,7 @@ impl Kernel {
             let change = change(*at, Some(learned.identity));
             ledger
                 .install(&[change], |identity| {
-                    learned_entries(snapshot, id, identities, identity)
+                    learned_entries(snapshot, id, (identities, identity), Carriage::Direct)
                 })
                 .unwrap();
         }

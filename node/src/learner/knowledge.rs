@@ -13,7 +13,7 @@ use fqdn_cache::Cache;
 use parking_lot::Mutex;
 use policy::{EndpointId, Identities, Identity, Snapshot};
 
-use crate::datapath::{Entries, learned_entries, static_entries};
+use crate::datapath::{Carriage, Entries, learned_entries, static_entries};
 use crate::remembered::Pair;
 
 /// What one endpoint knows, and what the kernel holds of it.
@@ -48,6 +48,7 @@ pub(super) struct Scope<'a> {
     pub(super) snapshot: &'a Snapshot,
     /// Node-wide, and held for no system call.
     pub(super) identities: &'a Mutex<Identities>,
+    pub(super) carriage: Carriage,
 }
 
 /// What an answer did.
@@ -165,7 +166,7 @@ impl<T: Table> Knowledge<T> {
             }
         }
         wanted.add_entries(scope, &self.ledger);
-        let statics = static_entries(scope.snapshot, scope.endpoint);
+        let statics = static_entries(scope.snapshot, scope.endpoint, scope.carriage);
         let outcome = self.ledger.reload(statics, &wanted.changes, |identity| {
             wanted.entries_of(identity)
         });
@@ -344,7 +345,12 @@ impl Scope<'_> {
 
     fn entries_of(&self, identity: u32) -> Entries {
         let identities = self.identities.lock();
-        learned_entries(self.snapshot, self.endpoint, &identities, identity)
+        learned_entries(
+            self.snapshot,
+            self.endpoint,
+            (&identities, identity),
+            self.carriage,
+        )
     }
 }
 

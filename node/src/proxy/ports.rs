@@ -2,7 +2,6 @@
 //! there is accepted by the HTTP proxy's listener, which hands it over.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use bpf_redirect_common::DNS_PORTS_MAX;
@@ -51,8 +50,7 @@ impl DnsThreads {
             .filter(|port| !self.ports.0.contains_key(*port));
         let missing: Vec<u16> = missing.copied().take(DNS_PORTS_MAX).collect();
         for port in missing {
-            let open = || UdpWorker::open(Arc::clone(&self.proxy), port);
-            match self.gate.run(open).and_then(|opened| opened) {
+            match self.open_worker(port) {
                 Ok(worker) => {
                     let port_worker = Port {
                         stop: worker.stopper(),
@@ -86,11 +84,7 @@ impl DnsThreads {
     pub(super) fn serve_ports(&mut self) -> std::io::Result<()> {
         for (number, port) in &mut self.ports.0 {
             if let Some(worker) = port.ready.take() {
-                port.thread = Some(run_udp(
-                    format!("dns-udp-at-{number}"),
-                    &self.gate,
-                    *worker,
-                )?);
+                port.thread = Some(run_udp(format!("dns-udp-at-{number}"), &self.ns, *worker)?);
             }
         }
         Ok(())

@@ -1,0 +1,221 @@
+//! The command as a process of ours: signals reach it as if it had been called without us, and its end is
+//! ours.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook::low_level::siginfo::{Cause, Origin};
+use transport::NetNs;
+
+use super::{Book, Orders};
+use crate::clock;
+use crate::daemon::Daemon;
+use crate::exit::{EXEC_FAILED, Exit};
+
+/// What is passed on. What the terminal sends is the whole foreground group's, so the command has it.
+const SIGNALS: [i32; 8] = [
+    SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH,
+];
+/// Two interrupts within this time, each sent by a process, are meant.
+const TWICE: Duration = Duration::from_secs(1);
+/// How late an address may close after its end.
+const EXPIRY_STEP: Duration = Duration::from_millis(250);
+/// How often flows that are over are forgotten.
+const SWEEP_STEP: Duration = Duration::from_secs(10);
+
+/// Signals to this process.
+pub(super) struct Signals(SignalsInfo<WithOrigin>);
+
+impl Signals {
+    /// Catches what would end us, but for what whoever called has us ignore.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(super) fn catch() -> Result<Self> {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let ignored = ignored(&status);
+        let caught = SIGNALS
+            .into_iter()
+            .filter(|signal| !ignored.contains(signal));
+        SignalsInfo::new(caught).map(Self).context("signals")
+    }
+
+    /// Whether one came, before there was a command that could have it.
+    ///
+    /// # Errors
+    /// With the code of a process that the signal has ended.
+    fn check(&mut self) -> Result<()> {
+        match self.0.pending().find(|origin| origin.signal != SIGWINCH) {
+            Some(origin) => Err(Exit::with(
+                code_of_signal(origin.signal),
+                "stopped before the command ran",
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The ignored ones, as `/proc/PID/status` tells them.
+fn ignored(status: &str) -> Vec<i32> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let mask = mask.unwrap_or_default();
+    let all = SIGNALS.into_iter();
+    all.filter(|signal| mask >> (signal - 1) & 1 == 1).collect()
+}
+
+enum Wake {
+    Signal(Origin),
+    Ended(io::Result<ExitStatus>),
+}
+
+/// The command, while it runs.
+pub(super) struct Running {
+    process: OwnedFd,
+    woken: Receiver<Wake>,
+    last_interrupt: Option<Instant>,
+}
+
+impl Running {
+    /// Starts the command in its network namespace.
+    ///
+    /// # Errors
+    /// If our own process can't be made; the command's own faults are how it ends.
+    pub(super) fn start(
+        inside: &NetNs,
+        (orders, command): (&Orders, &[OsString]),
+        mut signals: Signals,
+    ) -> Result<Self> {
+        let mut own = Command::new("/proc/self/exe");
+        own.arg0("namegate").arg("inside");
+        own.arg(serde_json::to_string(orders)?).arg("--");
+        own.args(command);
+        own.envs(orders.user.iter().flat_map(super::user::User::variables));
+        signals.check()?;
+        let (wake, woken) = mpsc::channel();
+        let pid = spawn(inside.clone(), own, wake.clone())?;
+        let process = pidfd_open(pid, PidfdFlags::empty()).context("the command's process")?;
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                for origin in signals.0.forever() {
+                    if wake.send(Wake::Signal(origin)).is_err() {
+                        break;
+                    }
+                }
+            })?;
+        Ok(Self {
+            process,
+            woken,
+            last_interrupt: None,
+        })
+    }
+
+    /// Waits for its end, and does meanwhile what a daemon does now and then.
+    ///
+    /// # Errors
+    /// If a proxy is dead, without which the command reaches nothing.
+    pub(super) fn attend(mut self, daemon: &mut Daemon, book: &mut Book) -> Result<u8> {
+        let mut next_sweep = clock::now() + SWEEP_STEP;
+        loop {
+            match self.woken.recv_timeout(EXPIRY_STEP) {
+                Ok(Wake::Ended(status)) => return Ok(code_of(status.context("waiting")?)),
+                Ok(Wake::Signal(origin)) => self.pass_on(&origin),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    anyhow::bail!("nobody waits for the command")
+                }
+            }
+            daemon.expire();
+            book.read();
+            let now = clock::now();
+            if now >= next_sweep {
+                daemon.sweep();
+                next_sweep = now + SWEEP_STEP;
+            }
+            if !daemon.dns.all_alive() || !daemon.http.all_alive() {
+                let _ = pidfd_send_signal(&self.process, Signal::KILL);
+                return Err(Exit::with(EXEC_FAILED, "a proxy is dead"));
+            }
+        }
+    }
+
+    fn pass_on(&mut self, origin: &Origin) {
+        if origin.cause == Cause::Kernel {
+            return;
+        }
+        let now = clock::now();
+        let mut signal = Signal::from_named_raw(origin.signal);
+        if origin.signal == SIGINT {
+            let before = self.last_interrupt.replace(now);
+            if before.is_some_and(|before| now.saturating_duration_since(before) < TWICE) {
+                signal = Some(Signal::KILL);
+            }
+        }
+        if let Some(signal) = signal {
+            // It may be gone by now.
+            let _ = pidfd_send_signal(&self.process, signal);
+        }
+    }
+}
+
+/// On a thread that lives as long as the command: the kernel kills the command when that thread ends.
+fn spawn(inside: NetNs, mut own: Command, wake: Sender<Wake>) -> Result<Pid> {
+    let (begun, started) = mpsc::channel();
+    std::thread::Builder::new()
+        .name("command".to_owned())
+        .spawn(move || {
+            let child = inside.enter().and_then(|()| own.spawn());
+            let mut child = match child {
+                Ok(child) => child,
+                Err(error) => {
+                    let _ = begun.send(Err(error));
+                    return;
+                }
+            };
+            let _ = begun.send(Ok(child.id()));
+            let _ = wake.send(Wake::Ended(child.wait()));
+        })?;
+    let pid = started.recv().context("the command's thread")?;
+    let pid = pid.context("the command's process")?;
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.context("the command's number")
+}
+
+fn code_of(status: ExitStatus) -> u8 {
+    match status.signal() {
+        Some(signal) => code_of_signal(signal),
+        None => status
+            .code()
+            .and_then(|code| u8::try_from(code).ok())
+            .unwrap_or(u8::MAX),
+    }
+}
+
+/// As shells have it.
+fn code_of_signal(signal: i32) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_caller_ignores_is_ignored() {
+        let status = "Name:\tsh\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000005\n";
+        assert_eq!(ignored(status), [SIGHUP, SIGQUIT]);
+        assert!(ignored("").is_empty());
+    }
+}
