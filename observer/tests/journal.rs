@@ -46,7 +46,8 @@ fn listen(socket: &Path) -> UnixDatagram {
 fn entry(journal: &UnixDatagram) -> Vec<(String, String)> {
     let mut octets = vec![0; 1 << 20];
     let len = journal.recv(&mut octets).unwrap();
-    let text = std::str::from_utf8(&octets[..len]).unwrap();
+    octets.truncate(len);
+    let text = String::from_utf8(octets).unwrap();
     assert!(text.ends_with('\n'), "{text}");
     let field = |line: &str| {
         let (name, value) = line.split_once('=').unwrap();

@@ -36,7 +36,7 @@ spec:
   - toFQDNs: [{matchName: web.example.com}]
     toPorts:
     - ports: [{port: '80', protocol: TCP}]
-      rules: {http: [{method: GET, path: /public}]}
+      rules: {http: [{method: GET, path: /public.*}]}
 ";
 
 struct Stage {

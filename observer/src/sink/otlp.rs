@@ -250,7 +250,7 @@ impl Otlp {
             let answer = client.export(request.clone());
             let answer = self.runtime.block_on(in_time(answer, stopped.clone()));
             match answer {
-                Err(status) if is_passing(status.code()) && !is_last => {
+                Err(status) if is_passing(&status) && !is_last => {
                     self.account.fail(said(&status));
                     self.runtime.block_on(rest(self.rest, stopped));
                     self.rest = (self.rest * 2).min(REST_MAX);
@@ -318,10 +318,12 @@ fn refused_of(answer: ExportLogsServiceResponse) -> Option<(u64, String)> {
     (refused > 0).then_some((refused, partial.error_message))
 }
 
-/// Whether it may go well later, by OpenTelemetry's list.
-fn is_passing(code: Code) -> bool {
-    matches!(
-        code,
+/// Whether it may go well later: by OpenTelemetry's list of what a collector says, or since it was no
+/// collector that said it, but the connection that broke.
+fn is_passing(status: &Status) -> bool {
+    let is_broken = std::error::Error::source(status).is_some();
+    let is_said = matches!(
+        status.code(),
         Code::Cancelled
             | Code::DeadlineExceeded
             | Code::ResourceExhausted
@@ -329,7 +331,8 @@ fn is_passing(code: Code) -> bool {
             | Code::OutOfRange
             | Code::Unavailable
             | Code::DataLoss
-    )
+    );
+    is_broken || is_said
 }
 
 fn said(status: &Status) -> String {
