@@ -3,6 +3,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::disallowed_methods,
     reason = "a test may die; it has a clock of its own"
 )]
@@ -104,6 +105,23 @@ fn said(lines: &[String]) -> (u64, u64) {
     (count("got"), count("lost"))
 }
 
+/// A follower of ours.
+fn follower(node: &Node, daemon: &Daemon<'_>) -> Reader {
+    let socket = daemon.path("namegate.sock").display().to_string();
+    let mut command = node.command(&Daemon::binary().unwrap().display().to_string());
+    let command = command.args(["observe", "--socket", &socket, "--follow"]);
+    Reader::start(command.args(["--last", "255", "-o", "json"]))
+}
+
+/// One by gRPC in another language.
+fn stranger(node: &Node, daemon: &Daemon<'_>) -> Reader {
+    let room = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = format!("unix://{}", daemon.path("hubble.sock").display());
+    let mut command = node.command("/usr/bin/python3");
+    let command = command.arg(room.join("hubble/follow.py"));
+    Reader::start(command.arg(room.join("../observer/proto")).arg(target))
+}
+
 #[test]
 fn readers_that_are_stopped_hold_up_nobody_and_are_told_what_they_lost_to_the_flow() {
     let node = Node::new().unwrap();
@@ -124,17 +142,7 @@ fn readers_that_are_stopped_hold_up_nobody_and_are_told_what_they_lost_to_the_fl
         .unwrap();
 
     // Both begin with what there is, which is all there ever was.
-    let socket = daemon.path("namegate.sock").display().to_string();
-    let binary = Daemon::binary().unwrap().display().to_string();
-    let mut ours = node.command(&binary);
-    let ours = ours.args(["observe", "--socket", &socket, "--follow", "--last", "255"]);
-    let ours = Reader::start(ours.args(["-o", "json"]));
-    let room = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut other = node.command("/usr/bin/python3");
-    let target = format!("unix://{}", daemon.path("hubble.sock").display());
-    let other = other.arg(room.join("hubble/follow.py"));
-    let other = other.arg(room.join("../observer/proto")).arg(target);
-    let other = Reader::start(other);
+    let (ours, other) = (follower(&node, &daemon), stranger(&node, &daemon));
     until("it follows", || !other.lines().is_empty());
 
     let server = SocketAddr::new(world.v4.into(), 53);

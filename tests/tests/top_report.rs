@@ -1,10 +1,6 @@
 //! `namegate top` and `namegate report` of a real daemon's flows.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test may die"
-)]
+#![expect(clippy::unwrap_used, reason = "a test may die")]
 
 use std::path::Path;
 use std::process::Command;
