@@ -58,6 +58,8 @@ pub struct Flow {
     pub interface: Option<Interface>,
     /// The proxy's port; 0 for none.
     pub proxy_port: u16,
+    /// The id of the W3C trace that a request belongs to, in hexadecimal; empty for none.
+    pub trace_id: Arc<str>,
     /// The words in the brackets, as another server wrote them; none for ours, which are made from
     /// the other fields.
     pub summary: Option<Arc<str>>,
@@ -170,6 +172,7 @@ impl Flow {
             is_reply: None,
             interface: None,
             proxy_port: 0,
+            trace_id: Arc::default(),
             summary: None,
             egress_allowed_by: Vec::new(),
             ingress_allowed_by: Vec::new(),

@@ -14,8 +14,6 @@ pub struct Foreign {
     pub source_service: Option<Service>,
     /// The service that the destination's address is.
     pub destination_service: Option<Service>,
-    /// The id of the W3C trace that a request belongs to, in hexadecimal; empty for none.
-    pub trace_id: Arc<str>,
     /// The id that a packet carries in an option of its IP header; 0 for none.
     pub ip_trace_id: u64,
     /// The option that carries it.

@@ -186,11 +186,9 @@ impl Flow {
             });
         }
         object.number("proxy_port", self.proxy_port.into());
-        if !foreign.trace_id.is_empty() {
+        if !self.trace_id.is_empty() {
             object.nested("trace_context", |object| {
-                object.nested("parent", |object| {
-                    object.text("trace_id", &foreign.trace_id)
-                });
+                object.nested("parent", |object| object.text("trace_id", &self.trace_id));
             });
         }
         object.enumerated("sock_xlate_point", XLATE_POINTS, foreign.sock_xlate_point);

@@ -39,13 +39,18 @@ impl Printer {
             escape(&flow.node_name, out);
             out.push(']');
         }
+        out.push_str(": ");
+        self.write_event(flow, out);
+    }
+
+    /// Appends what follows the time in that line: who, what, and what became of it.
+    pub fn write_event(&self, flow: &Flow, out: &mut String) {
         let (source, destination) = (source(flow), destination(flow));
         let (left, arrow, right) = match flow.is_reply {
             None => (source, "<>", destination),
             Some(false) => (source, "->", destination),
             Some(true) => (destination, "<-", source),
         };
-        out.push_str(": ");
         self.write_peer(&left, out);
         out.push(' ');
         out.push_str(arrow);
@@ -74,8 +79,14 @@ impl Printer {
     /// Appends the line that tells of lost events, without a newline.
     pub fn write_lost(&self, lost: &LostEvents, time: Option<Time>, out: &mut String) {
         self.write_time(time, out);
+        out.push(' ');
+        self.write_loss(lost, out);
+    }
+
+    /// Appends what follows the time in that line.
+    pub fn write_loss(&self, lost: &LostEvents, out: &mut String) {
         let (source, cpu) = (lost.source.name(), lost.cpu.unwrap_or(0));
-        write!(out, " EVENTS LOST: {source} CPU({cpu}) {}", lost.count).ok();
+        write!(out, "EVENTS LOST: {source} CPU({cpu}) {}", lost.count).ok();
         self.write_span(lost, out);
     }
 

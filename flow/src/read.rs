@@ -154,6 +154,7 @@ fn read_flow(object: &Fields<'_>) -> Result<Flow, ReadError> {
             .map(|it| read_interface(&it))
             .transpose()?,
         proxy_port: object.small("proxy_port")?,
+        trace_id: read_trace_id(object)?,
         summary: Some(object.text("Summary")?.into()),
         egress_allowed_by: read_policies(object, "egress_allowed_by")?,
         ingress_allowed_by: read_policies(object, "ingress_allowed_by")?,
@@ -386,6 +387,16 @@ fn read_policies(object: &Fields<'_>, key: &'static str) -> Result<Vec<PolicyRef
         })
     });
     policies.collect()
+}
+
+/// Of the W3C trace, if the flow is part of one.
+fn read_trace_id(object: &Fields<'_>) -> Result<Arc<str>, ReadError> {
+    let context = object.object("trace_context")?;
+    let parent = context.map(|it| it.object("parent")).transpose()?.flatten();
+    match parent {
+        Some(parent) => Ok(parent.text("trace_id")?.into()),
+        None => Ok(Arc::default()),
+    }
 }
 
 fn read_file(object: &Fields<'_>) -> Result<FileInfo, ReadError> {

@@ -3,6 +3,7 @@
 
 mod agent;
 mod assembly;
+mod departed;
 mod figures;
 mod vigil;
 
@@ -17,6 +18,7 @@ use anyhow::{Context, Result};
 use bpf_redirect::{Attachment, Datapath, HookMode, Journal, Pins};
 use bpf_redirect_common::{Aggregation, CtKey, CtValue, EGRESS};
 use dnsproxy::StandIns;
+use flow::{Interface, Redaction};
 use fqdn_cache::Lifetimes;
 use httpproxy::tls::TlsSecrets;
 use observer::{Export, MetricChoice, SharedRing};
@@ -45,6 +47,7 @@ use crate::tell::Teller;
 
 use agent::AgentNews;
 use assembly::{make, open_pins};
+use departed::Departed;
 use vigil::Interference;
 pub(crate) use vigil::{filters, set_right};
 
@@ -56,12 +59,16 @@ pub(crate) struct Setup {
     pub(crate) pins: Option<PathBuf>,
     /// `None`: what the kernel has.
     pub(crate) hook_mode: Option<HookMode>,
-    /// A file that gets flows.
-    pub(crate) export: Option<Export>,
-    /// A file that names further ones.
+    /// Who gets flows without asking for them: a file, a collector, the journal.
+    pub(crate) exports: Vec<Export>,
+    /// A file that names further files.
     pub(crate) flow_logs: Option<PathBuf>,
     /// Metrics of flows that are counted; `None`: nothing is.
     pub(crate) metrics: Option<Vec<MetricChoice>>,
+    /// Whether names and proxies are told by the names of Cilium's metrics too.
+    pub(crate) cilium_metrics: bool,
+    /// What is not told of HTTP messages.
+    pub(crate) redaction: Redaction,
     /// Flows that are kept for those who come later.
     pub(crate) flows_max: usize,
     /// How much is told of packets that pass.
@@ -156,6 +163,8 @@ pub(crate) struct Daemon {
     pub(crate) flows: usize,
     /// Names that were asked for again.
     pub(crate) refreshed: usize,
+    /// Endpoints whose series can still be read.
+    departed: Departed,
 }
 
 impl Daemon {
@@ -186,7 +195,7 @@ impl Daemon {
         let guards = Guards::inheriting(inherited, remembered);
         let journal = Arc::new(Journal::new(clock::boot_ns));
         datapath.keep_journal(Arc::clone(&journal));
-        let teller = Arc::new(Teller::new(Arc::clone(&learner), &node_name()));
+        let teller = make_teller(&setup, &learner);
         let flow_ring = Arc::new(SharedRing::new(setup.flows_max, clock::now()));
         let made_with = (Arc::clone(&teller), Arc::clone(&flow_ring));
         let metrics = setup.metrics.as_deref().map(Draft::new);
@@ -197,14 +206,15 @@ impl Daemon {
             keeper.keep(dns.listeners()?);
         }
         let metrics = metrics.map(|draft| {
-            draft.finish(Sources {
+            let sources = Sources {
                 dns: Arc::clone(&dns.counters),
                 http: http.counters(),
                 learner: Arc::clone(&learner),
                 news: news.clone(),
                 ring: Arc::clone(&flow_ring),
                 exporters: exporters.shared(),
-            })
+            };
+            draft.finish(sources, setup.cilium_metrics)
         });
         Ok(Self {
             setup,
@@ -238,6 +248,7 @@ impl Daemon {
             host_addresses,
             flows: 0,
             refreshed: 0,
+            departed: Departed::default(),
         })
     }
 
@@ -289,8 +300,13 @@ impl Daemon {
             .with_identities(|identities| compiler.build(revision, inputs, identities))?;
         self.policy_count = self.policies.len();
         let (table, fronts) = (prefixes(&snapshot), services(&snapshot));
-        self.teller
-            .set_directory(Directory::new(&snapshot, &cast, &self.teller.directory()));
+        let directory = Directory::new(&snapshot, &cast, &self.teller.directory());
+        let links = self.guards.iter().filter_map(|(id, guarded)| {
+            let link = guarded.found.link()?;
+            let (index, name) = (link.ifindex, link.name.as_str().into());
+            Some((id.get(), Interface { index, name }))
+        });
+        self.teller.set_directory(directory.with_interfaces(links));
         let ports = snapshot.dns_ports();
         self.open_ports(&ports);
         // Before any policy map is replaced, and so before a query can have one replaced.
@@ -319,8 +335,11 @@ impl Daemon {
         if std::mem::take(&mut self.has_heir) {
             self.guards.drop_inheritance(&mut self.datapath);
         }
-        self.agent
+        self.agent.addresses(&table);
+        let gone = self
+            .agent
             .enforced(revision, self.policy_count, &self.guards);
+        self.departed.add(clock::now(), gone);
         // Not before there is a policy to judge by, and before it what an earlier run had learned is known:
         // until then queries wait.
         if let Err(error) = self.dns.serve() {
@@ -496,9 +515,14 @@ impl Daemon {
     }
 }
 
+fn make_teller(setup: &Setup, learner: &SharedLearner) -> Arc<Teller> {
+    let redaction = setup.redaction.clone();
+    Arc::new(Teller::new(Arc::clone(learner), &node_name(), redaction))
+}
+
 fn start_exporters(setup: &Setup) -> Result<Exporters> {
-    let (export, flow_logs) = (setup.export.clone(), setup.flow_logs.clone());
-    let started = Exporters::start(export, flow_logs, node_name().into());
+    let (exports, flow_logs) = (setup.exports.clone(), setup.flow_logs.clone());
+    let started = Exporters::start(exports, flow_logs, node_name().into());
     started.map_err(|error| Exit::with(BAD_CONFIG, format!("{error:#}")))
 }
 

@@ -70,9 +70,11 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
                 instance,
                 pins: None,
                 hook_mode: None,
-                export: None,
+                exports: Vec::new(),
                 flow_logs: None,
                 metrics: None,
+                cilium_metrics: false,
+                redaction: flow::Redaction::default(),
                 flows_max: flow::limits::RING_FLOWS_MAX,
                 // The story has a line for each verdict.
                 aggregation: Aggregation::Off,

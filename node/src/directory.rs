@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use flow::{Endpoint, PolicyRef, Workload};
+use flow::{Endpoint, Interface, PolicyRef, Workload};
 use policy::{Cast, Identity, Labels, RuleId, RuleOrigin, Snapshot};
 
 /// Rules of earlier snapshots that are still remembered: a late event may name one.
@@ -18,6 +18,8 @@ pub(crate) struct Directory {
     rules: BTreeMap<RuleId, PolicyRef>,
     /// What rules ask to be logged with their flows.
     logs: BTreeMap<RuleId, Arc<str>>,
+    /// The host side of endpoints' links.
+    interfaces: HashMap<u32, Interface>,
 }
 
 impl Directory {
@@ -80,6 +82,19 @@ impl Directory {
             .filter_map(|(rule, origin)| Some((rule, origin.log.clone()?)));
         directory.logs.extend(logs);
         directory
+    }
+
+    /// Takes the host side of endpoints' links.
+    pub(crate) fn with_interfaces(self, links: impl Iterator<Item = (u32, Interface)>) -> Self {
+        Self {
+            interfaces: links.collect(),
+            ..self
+        }
+    }
+
+    /// The host side of an endpoint's link.
+    pub(crate) fn interface(&self, id: u32) -> Option<&Interface> {
+        self.interfaces.get(&id)
     }
 
     /// An endpoint of this node.

@@ -1,16 +1,19 @@
-//! Files of flows: the one that options name, and any number that a YAML file names, which may change while
-//! the daemon runs. The form is that of Cilium's dynamic exporters.
+//! Where flows are told to beside those who watch: a file, a collector and the journal that options name, and
+//! any number of files that a YAML file names, which may change while the daemon runs. The form of that one
+//! is that of Cilium's dynamic exporters.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use arc_swap::ArcSwap;
 use flow::{FieldMask, Filter, FlowFilter, Time};
-use observer::{Export, FileSink};
+use observer::{Export, FileTarget, FlowSink, Target};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -25,26 +28,40 @@ pub(crate) const FILE_MB: u32 = 10;
 pub(crate) const BACKUPS: usize = 5;
 pub(crate) const OCTETS_PER_MB: u64 = 1_000_000;
 
-/// A file of flows with its name.
+/// A way out for flows, with its name.
 #[derive(Clone, Debug)]
 pub(crate) struct Exporter {
     pub(crate) name: String,
-    pub(crate) sink: Arc<FileSink>,
+    pub(crate) sink: Arc<FlowSink>,
 }
 
-/// All files, as the thread of flows and the metrics see them.
+/// All of them, as the thread of flows and the metrics see them.
 pub(crate) type SharedExporters = Arc<ArcSwap<Vec<Exporter>>>;
 
-/// The name of the file that options name.
-const OF_OPTIONS: &str = "options";
+/// The names of those that options name.
+const OF_OPTIONS: [&str; 3] = [FILE, COLLECTOR, JOURNAL];
+const FILE: &str = "options";
+const COLLECTOR: &str = "otlp";
+const JOURNAL: &str = "journald";
 
-/// All files of flows.
+/// The name of one that options name.
+fn name_of(export: &Export) -> &'static str {
+    match export.to {
+        Target::File(_) => FILE,
+        Target::Collector(_) => COLLECTOR,
+        Target::Journal(_) => JOURNAL,
+    }
+}
+
+/// All ways out for flows.
 pub(crate) struct Exporters {
     node_name: Arc<str>,
     shared: SharedExporters,
     /// Where further ones are named, and what was read there last.
     config: Option<PathBuf>,
     text: Option<String>,
+    /// The file as it was when it was read; none where it may be another by now and look the same.
+    stamp: Option<Stamp>,
     entries: Vec<Entry>,
     /// Why the file as it is can't be used; then those of the last good one go on.
     pub(crate) fault: Option<String>,
@@ -104,10 +121,12 @@ impl Entry {
         });
         let paths = self.field_mask.iter().map(String::as_str);
         Ok(Export {
-            path: self.file_path.clone(),
-            octets_max: u64::from(self.file_max_size_mb) * OCTETS_PER_MB,
-            backups_max: Some(self.file_max_backups),
-            compress: self.file_compress,
+            to: Target::File(FileTarget {
+                path: self.file_path.clone(),
+                octets_max: u64::from(self.file_max_size_mb) * OCTETS_PER_MB,
+                backups_max: Some(self.file_max_backups),
+                compress: self.file_compress,
+            }),
             filter: Filter::new(&allow, &deny)?,
             mask: FieldMask::new(paths).context("fieldMask")?,
             end: end.transpose()?,
@@ -125,7 +144,7 @@ fn read(text: &str, taken: Option<&Path>) -> Result<Vec<(Entry, Export)>> {
         "{} files of flows, and {max} are enough",
         entries.len()
     );
-    let mut names = BTreeSet::from([OF_OPTIONS]);
+    let mut names = BTreeSet::from(OF_OPTIONS);
     let mut paths: BTreeSet<&Path> = taken.into_iter().collect();
     for entry in &entries {
         let name = &entry.name;
@@ -136,7 +155,7 @@ fn read(text: &str, taken: Option<&Path>) -> Result<Vec<(Entry, Export)>> {
         );
         let path = entry.file_path.as_path();
         ensure!(
-            path.is_absolute(),
+            path.is_absolute() || path == Path::new(FileTarget::OUTPUT),
             "{name}: filePath: {} is not absolute",
             path.display()
         );
@@ -154,12 +173,12 @@ fn read(text: &str, taken: Option<&Path>) -> Result<Vec<(Entry, Export)>> {
 }
 
 impl Exporters {
-    /// Opens the file of the options, and those of a YAML file.
+    /// Opens those of the options, and the files of a YAML file.
     ///
     /// # Errors
     /// If one can't be used.
     pub(crate) fn start(
-        of_options: Option<Export>,
+        of_options: Vec<Export>,
         config: Option<PathBuf>,
         node_name: Arc<str>,
     ) -> Result<Self> {
@@ -168,13 +187,15 @@ impl Exporters {
             shared: Arc::default(),
             config,
             text: None,
+            stamp: None,
             entries: Vec::new(),
             fault: None,
         };
-        if let Some(export) = of_options {
-            let exporter = all.open(OF_OPTIONS, export)?;
-            all.shared.store(Arc::new(vec![exporter]));
-        }
+        let opened = of_options
+            .into_iter()
+            .map(|export| all.open(name_of(&export), export));
+        let opened = opened.collect::<Result<Vec<_>>>()?;
+        all.shared.store(Arc::new(opened));
         if let Some(path) = all.config.clone() {
             let text = read_text(&path)?;
             all.take(&text)
@@ -184,27 +205,32 @@ impl Exporters {
         Ok(all)
     }
 
-    /// All files, whatever they are at the moment.
+    /// All, whatever they are at the moment.
     pub(crate) fn shared(&self) -> SharedExporters {
         Arc::clone(&self.shared)
     }
 
     fn open(&self, name: &str, export: Export) -> Result<Exporter> {
-        let path = export.path.clone();
+        let place = export.to.place();
         let now = || clock::time_of_day(clock::now());
-        let sink = FileSink::start(export, Arc::clone(&self.node_name), now);
+        let sink = FlowSink::start(export, Arc::clone(&self.node_name), now);
         Ok(Exporter {
             name: name.to_owned(),
-            sink: Arc::new(sink.with_context(|| format!("flows for {}", path.display()))?),
+            sink: Arc::new(sink.with_context(|| format!("flows for {place}"))?),
         })
     }
 
-    /// Reads the YAML file again, if it says something else. What can't be used is said, and the last good
-    /// set goes on.
+    /// Reads the YAML file again, if it is another or has changed. What can't be used is said, and the last
+    /// good set goes on.
     pub(crate) fn look_again(&mut self) {
         let Some(path) = self.config.clone() else {
             return;
         };
+        let stamp = Stamp::of(&path);
+        if stamp.is_some() && stamp == self.stamp {
+            return;
+        }
+        self.stamp = stamp.filter(|stamp| stamp.is_settled(clock::wall()));
         let text = read_text(&path);
         if text
             .as_ref()
@@ -235,9 +261,10 @@ impl Exporters {
     /// gone writes what waits, and ends.
     fn take(&mut self, text: &str) -> Result<()> {
         let old = self.shared.load_full();
-        let of_options = old.iter().filter(|one| one.name == OF_OPTIONS);
-        let mut new: Vec<Exporter> = of_options.cloned().collect();
-        let taken = new.first().map(|one| one.sink.path().to_owned());
+        let is_of_options = |one: &&Exporter| OF_OPTIONS.contains(&one.name.as_str());
+        let mut new: Vec<Exporter> = old.iter().filter(is_of_options).cloned().collect();
+        let taken = new.iter().find(|one| one.name == FILE);
+        let taken = taken.map(|one| PathBuf::from(one.sink.place()));
         let wanted = read(text, taken.as_deref())?;
         for (entry, export) in &wanted {
             let is_same = self.entries.contains(entry);
@@ -263,6 +290,34 @@ impl Exporters {
     }
 }
 
+/// What tells a file that changed from one that did not.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Stamp {
+    /// The file system's number, and the file's.
+    file: (u64, u64),
+    octets: u64,
+    changed: SystemTime,
+}
+
+impl Stamp {
+    /// How long after a change another one may look the same: file systems count time in steps.
+    const STEP: Duration = Duration::from_secs(2);
+
+    fn of(path: &Path) -> Option<Self> {
+        let data = fs::metadata(path).ok()?;
+        Some(Self {
+            file: (data.dev(), data.ino()),
+            octets: data.len(),
+            changed: data.modified().ok()?,
+        })
+    }
+
+    fn is_settled(&self, now: SystemTime) -> bool {
+        let age = now.duration_since(self.changed);
+        age.is_ok_and(|age| age > Self::STEP)
+    }
+}
+
 fn read_text(path: &Path) -> Result<String> {
     let failed = || path.display().to_string();
     let mut text = String::new();
@@ -283,7 +338,7 @@ mod tests {
     use super::*;
 
     fn exporters(config: &Path) -> Result<Exporters> {
-        Exporters::start(None, Some(config.to_owned()), "node".into())
+        Exporters::start(Vec::new(), Some(config.to_owned()), "node".into())
     }
 
     fn names(all: &Exporters) -> Vec<String> {
@@ -333,6 +388,43 @@ mod tests {
         assert_eq!((names(&all), &all.fault), (vec!["a".to_owned()], &None));
         assert!(!Arc::ptr_eq(&a, &all.shared.load()[0].sink));
         drop(a);
+        all.stop();
+    }
+
+    #[test]
+    fn a_file_is_read_again_only_when_it_is_another_or_has_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let (config, target) = (path("flowlogs.yaml"), path("flows").display().to_string());
+        let entry = |name: char| format!("flowLogs: [{{name: {name}, filePath: {target}}}]\n");
+        let long_ago = clock::wall() - Duration::from_secs(60);
+        let write = |name: char, at: SystemTime| {
+            fs::write(&config, entry(name)).unwrap();
+            let file = fs::File::options().append(true).open(&config).unwrap();
+            file.set_modified(at).unwrap();
+        };
+        write('a', long_ago);
+        let mut all = exporters(&config).unwrap();
+        all.look_again();
+        // Nothing says that this is another text, so it is not read.
+        write('b', long_ago);
+        all.look_again();
+        assert_eq!(names(&all), ["a"]);
+        write('b', long_ago + Duration::from_secs(1));
+        all.look_again();
+        assert_eq!(names(&all), ["b"]);
+        // Another file of the same time and length, as a ConfigMap's link leads to it.
+        fs::rename(&config, path("old.yaml")).unwrap();
+        write('c', long_ago + Duration::from_secs(1));
+        all.look_again();
+        assert_eq!(names(&all), ["c"]);
+        // What has just changed may change again without looking so.
+        let now = clock::wall();
+        for name in ['d', 'e'] {
+            write(name, now);
+            all.look_again();
+            assert_eq!(names(&all), [name.to_string()]);
+        }
         all.stop();
     }
 

@@ -149,36 +149,4 @@ fn next_batch<T>(queue: &Receiver<T>, stopped: &AtomicU64) -> Option<Vec<T>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_comes_soon_after_the_first_is_one_batch_with_it() {
-        let (sender, queue) = sync_channel(BATCH_MAX * 2);
-        let running = AtomicU64::new(0);
-        // A machine may be so busy that the second is late, but not again and again.
-        let is_together = (0..100).any(|_| {
-            let sender = sender.clone();
-            let bring = std::thread::spawn(move || {
-                for number in 0..2 {
-                    std::thread::sleep(GATHER / 4);
-                    sender.send(number).unwrap();
-                }
-            });
-            let first = next_batch(&queue, &running).unwrap();
-            bring.join().unwrap();
-            let _ = queue.try_iter().count();
-            first == [0, 1]
-        });
-        assert!(is_together);
-        // What waits already waits no longer, and no more than fits comes at once.
-        for _ in 0..=BATCH_MAX {
-            sender.send(7).unwrap();
-        }
-        assert_eq!(next_batch(&queue, &running).unwrap().len(), BATCH_MAX);
-        assert_eq!(next_batch(&queue, &running).unwrap(), [7]);
-        assert!(next_batch(&queue, &running).unwrap().is_empty());
-        running.store(1, Ordering::Relaxed);
-        assert!(next_batch(&queue, &running).is_none());
-    }
-}
+mod tests;

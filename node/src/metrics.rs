@@ -3,6 +3,8 @@
 //! A scrape reads counters and what the main thread last published; it asks no thread and takes no lock that
 //! the way of a query needs.
 
+mod cilium;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,10 +13,10 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bpf_redirect::CounterValue;
 use bpf_redirect_common::{CT_MAX, ENDPOINTS_MAX};
-use observer::{FlowMetrics, MetricChoice, Pages, SharedRing};
+use observer::{FlowMetrics, MetricChoice, MetricsForm, Pages, SharedRing};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::prometheus_text;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::encoding::{prometheus_text, text as open_text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
@@ -32,6 +34,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(crate) struct Metrics {
     registry: Arc<Registry>,
+    counted: Arc<FlowMetrics>,
     figures: Arc<ArcSwap<Figures>>,
     scrapers_refused: Arc<AtomicU64>,
 }
@@ -112,18 +115,20 @@ impl Draft {
         Self { registry, flows }
     }
 
-    /// With everything else.
-    pub(crate) fn finish(mut self, sources: Sources) -> Metrics {
+    /// With everything else; of some of it by Cilium's names too, if that is wanted.
+    pub(crate) fn finish(mut self, sources: Sources, with_cilium: bool) -> Metrics {
         let figures = Arc::new(ArcSwap::from_pointee(Figures::none()));
         let scrapers_refused = Arc::<AtomicU64>::default();
         self.registry.register_collector(Box::new(Own {
             sources,
-            counted: self.flows,
+            counted: Arc::clone(&self.flows),
             figures: Arc::clone(&figures),
             scrapers_refused: Arc::clone(&scrapers_refused),
+            with_cilium,
         }));
         Metrics {
             registry: Arc::new(self.registry),
+            counted: self.flows,
             figures,
             scrapers_refused,
         }
@@ -136,19 +141,27 @@ impl Metrics {
         self.figures.store(Arc::new(figures));
     }
 
-    /// All metrics as text, in Prometheus' form 0.0.4.
-    pub(crate) fn text(&self) -> String {
+    /// All metrics as text.
+    pub(crate) fn text(&self, form: MetricsForm) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.
-        let _ = prometheus_text::encode(&mut text, &self.registry);
+        let _ = match form {
+            MetricsForm::Prometheus => prometheus_text::encode(&mut text, &self.registry),
+            MetricsForm::OpenMetrics => open_text::encode(&mut text, &self.registry),
+        };
         text
+    }
+
+    /// Takes away the series that name a pod, once it is gone.
+    pub(crate) fn forget(&self, namespace: &str, pod: &str) {
+        self.counted.forget(namespace, pod);
     }
 
     /// What scrapers and probes are served.
     pub(crate) fn pages(&self) -> Pages {
         let (texts, figures) = (self.clone(), Arc::clone(&self.figures));
         Pages {
-            metrics: Box::new(move || texts.text()),
+            metrics: Box::new(move |form| texts.text(form)),
             fault: Box::new(move || fault(&figures.load(), clock::now())),
             refused: Arc::clone(&self.scrapers_refused),
         }
@@ -167,6 +180,8 @@ struct Own {
     counted: Arc<FlowMetrics>,
     figures: Arc<ArcSwap<Figures>>,
     scrapers_refused: Arc<AtomicU64>,
+    /// Whether some of it is told by Cilium's names too.
+    with_cilium: bool,
 }
 
 impl fmt::Debug for Own {
@@ -184,7 +199,11 @@ impl Collector for Own {
         kernel(&mut page, &figures)?;
         state(&mut page, &figures)?;
         self.events(&mut page, &figures)?;
-        self.limits(&mut page, &figures)
+        self.limits(&mut page, &figures)?;
+        match self.with_cilium {
+            true => cilium::page(&self.sources, &mut page, &figures),
+            false => Ok(()),
+        }
     }
 }
 
@@ -249,7 +268,7 @@ impl Own {
                 "namegate_dns_hold_seconds",
                 "How long an answer was held for the datapath",
             ),
-            &hold,
+            (&[], &hold),
         )?;
         for (at, name, help) in [
             (
@@ -305,13 +324,16 @@ impl Own {
             all.map(move |one| ([("exporter", one.name.as_str())], of(&one.sink.figures())))
         };
         page.counters(
-            ("namegate_exported_flows", "Flows that are in a file"),
+            (
+                "namegate_exported_flows",
+                "Flows that arrived where they are told",
+            ),
             figures(|one| one.written),
         )?;
         page.counters(
             (
                 "namegate_export_lost_flows",
-                "Flows that a file did not get",
+                "Flows that a file, a collector or the journal did not get",
             ),
             figures(|one| one.lost),
         )
@@ -476,10 +498,10 @@ impl Page<'_> {
         )
     }
 
-    fn counters<'r>(
+    fn counters<'r, const N: usize>(
         &mut self,
         (name, help): Titled<'_>,
-        rows: impl Iterator<Item = ([(&'r str, &'r str); 1], u64)>,
+        rows: impl Iterator<Item = ([(&'r str, &'r str); N], u64)>,
     ) -> fmt::Result {
         let mut metric = self
             .0
@@ -506,11 +528,20 @@ impl Page<'_> {
         Ok(())
     }
 
-    fn histogram(&mut self, (name, help): Titled<'_>, times: &Held) -> fmt::Result {
+    fn histogram(
+        &mut self,
+        (name, help): Titled<'_>,
+        (labels, times): (&[(&str, &str)], &Held),
+    ) -> fmt::Result {
         let mut metric = self
             .0
             .encode_descriptor(name, help, None, MetricType::Histogram)?;
-        metric.encode_histogram::<NoLabelSet>(times.sum_secs, times.answers, &times.buckets, None)
+        let (sum, count, buckets) = (times.sum_secs, times.answers, &times.buckets);
+        if labels.is_empty() {
+            return metric.encode_histogram::<NoLabelSet>(sum, count, buckets, None);
+        }
+        let mut metric = metric.encode_family(&labels)?;
+        metric.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Observing {
     pub(crate) socket: PathBuf,
     /// The address on TCP, with its certificates.
     pub(crate) tcp: Option<(SocketAddr, Tls)>,
+    /// Whether every field mask is obeyed to the letter.
+    pub(crate) exact_masks: bool,
     /// Where metrics are served by HTTP.
     pub(crate) metrics: Option<SocketAddr>,
 }
@@ -49,6 +51,7 @@ impl ObserverThread {
             version: env!("CARGO_PKG_VERSION").into(),
             flows,
             agent,
+            exact_masks: ways.exact_masks,
             now: clock::now,
         };
         let mut servers = vec![Server::unix(node.clone(), &ways.socket)?];

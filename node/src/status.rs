@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use bpf_redirect::{EventReader, HookMode};
+use observer::MetricsForm;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use serde_json::{Value, json};
 
@@ -71,7 +72,7 @@ pub(crate) fn answer(service: &Service, command: &Command) -> Value {
         Command::Identities { number } => identities::list(&service.daemon, *number),
         Command::FqdnCache { endpoint } => learned::list(&service.daemon, endpoint.as_deref()),
         Command::Metrics => match &service.daemon.metrics {
-            Some(metrics) => json!({ "metrics": metrics.text() }),
+            Some(metrics) => json!({ "metrics": metrics.text(MetricsForm::Prometheus) }),
             None => json!({ "error": "it was started without --metrics-addr" }),
         },
         Command::FqdnClean { endpoint, names } => {
@@ -158,7 +159,7 @@ fn files(daemon: &Daemon) -> Vec<Value> {
         let figures = one.sink.figures();
         json!({
             "name": one.name,
-            "path": one.sink.path(),
+            "path": one.sink.place(),
             "written": figures.written,
             "lost": figures.lost,
             "fault": figures.fault,

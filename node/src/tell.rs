@@ -15,7 +15,7 @@ use bpf_redirect_common::{
 use dnsproxy::{Answer, GateReason, Outcome, Told};
 use flow::{
     AuthType, Direction, Dns, DropReason, Emitter, Endpoint, Event, Flow, Ip, L4, RecordType,
-    TcpFlags, TracePoint, TraceReason, Uuid, Verdict,
+    Redaction, TcpFlags, TracePoint, TraceReason, Uuid, Verdict,
 };
 use policy::{EndpointId, Identity, L4Protocol, RuleId};
 
@@ -29,6 +29,8 @@ pub(crate) struct Teller {
     directory: ArcSwap<Directory>,
     node_name: Arc<str>,
     emitter: Emitter,
+    /// What is not told of HTTP.
+    redaction: Redaction,
 }
 
 const ICMP: u8 = 1;
@@ -40,7 +42,7 @@ const SERVFAIL: u32 = 2;
 
 impl Teller {
     /// A teller for a node of this name.
-    pub(crate) fn new(learner: SharedLearner, node_name: &str) -> Self {
+    pub(crate) fn new(learner: SharedLearner, node_name: &str, redaction: Redaction) -> Self {
         Self {
             learner,
             directory: ArcSwap::default(),
@@ -49,6 +51,7 @@ impl Teller {
                 name: "Namegate".into(),
                 version: env!("CARGO_PKG_VERSION").into(),
             },
+            redaction,
         }
     }
 
@@ -206,6 +209,9 @@ impl Teller {
         };
         flow.traffic_direction = direction_of(kind, is_egress, flow.is_reply);
         flow.proxy_port = proxy_port(event);
+        if kind == EventKind::Trace {
+            flow.interface = directory.interface(event.endpoint).cloned();
+        }
         if event.family != 0 {
             flow.ip = Some(Ip::new(source, destination));
             let ports = [event.source_port, event.destination_port].map(u16::from_be);

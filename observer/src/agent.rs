@@ -84,7 +84,8 @@ impl AgentRing {
     }
 
     /// The events from a place on, and the next place.
-    pub(crate) fn read_from(&self, place: u64) -> (Vec<(Time, AgentEvent)>, u64) {
+    #[must_use]
+    pub fn read_from(&self, place: u64) -> (Vec<(Time, AgentEvent)>, u64) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let start = state.seen - state.events.len() as u64;
         let skipped = usize::try_from(place.saturating_sub(start)).unwrap_or(usize::MAX);

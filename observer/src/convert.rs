@@ -160,10 +160,10 @@ fn sight(flow: &Flow, foreign: &Foreign, mask: &FieldMask, message: &mut pb::Flo
             ip_option_type: or_zero(mask, "ip_option_type", || foreign.ip_option_type),
         });
     }
-    if !foreign.trace_id.is_empty() {
+    if !flow.trace_id.is_empty() {
         message.trace_context = wanted(mask, "trace_context", |mask| pb::TraceContext {
             parent: wanted(mask, "parent", |mask| pb::TraceParent {
-                trace_id: or_zero(mask, "trace_id", || foreign.trace_id.to_string()),
+                trace_id: or_zero(mask, "trace_id", || flow.trace_id.to_string()),
             }),
         });
     }

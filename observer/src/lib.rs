@@ -2,8 +2,9 @@
 //! that is wanted, on TCP with TLS on both sides.
 //!
 //! A reader is asked for by its client, never pushed to: who is slow falls behind in the ring, loses what
-//! is overwritten there, and is told how much. Nobody waits for it. A [`FileSink`] has a queue and a
-//! thread of its own for the same reason.
+//! is overwritten there, and is told how much. Nobody waits for it. A [`FlowSink`], which
+//! tells flows to a file, a collector of logs or the journal, has a queue and a thread of its own for the
+//! same reason.
 #![forbid(unsafe_code)]
 
 mod agent;
@@ -23,7 +24,7 @@ mod sink;
 pub use agent::{AgentEndpoint, AgentEvent, AgentRing};
 pub use metrics::{BadChoice, DEFAULT_METRICS, FlowMetrics, MetricChoice};
 pub use ring::{Figures, SharedRing};
-pub use scrape::{MetricsServer, Pages};
+pub use scrape::{MetricsForm, MetricsServer, Pages};
 pub use serve::{ServeError, Server, Tls};
 pub use service::Node;
-pub use sink::{Export, FileSink, SinkFigures};
+pub use sink::{Collector, CollectorError, Export, FileTarget, FlowSink, SinkFigures, Target};

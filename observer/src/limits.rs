@@ -15,8 +15,12 @@ pub const NAMESPACES_MAX: usize = 1024;
 /// Agent events that are kept; the oldest goes.
 pub const AGENT_EVENTS_MAX: usize = 1024;
 
-/// Flows that wait to be written to a file; more are lost, counted, and told in the file.
+/// Flows that wait to be told to a file, a collector or the journal; more are lost, counted, and told there.
 pub const SINK_FLOWS_MAX: usize = 65_536;
+
+/// Octets of the log records that a collector is sent at once, unless one alone is longer; more are sent
+/// apart. Collectors refuse messages of more than 4 MiB.
+pub const COLLECTOR_OCTETS_MAX: usize = 1 << 20;
 
 /// Series of one metric of flows; what is beyond is counted in a series whose labels all say `other`, and
 /// counted as such.

@@ -6,24 +6,25 @@
 
 mod choice;
 mod labels;
+mod series;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use flow::{
-    Direction, Dns, DropReason, Event, Flow, Http, L4, MessageKind, RecordType, TcpFlags, Verdict,
-    match_type_name, rcode_text,
+    Direction, Dns, DropReason, Event, Flow, Http, L4, MessageKind, RecordType, TcpFlags, Time,
+    Verdict, match_type_name, rcode_text,
 };
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 pub use choice::{BadChoice, MetricChoice};
 use choice::{Context, Metric, MetricFlag};
-use labels::{Label, Labels, NONE, OWN_LABELS_MAX, Value};
-
-use crate::limits::SERIES_MAX;
+use labels::{Label, NONE, Value};
+use series::{Counts, Forgetful, OTHER, Series};
 
 /// What is counted unless an option says otherwise.
 pub const DEFAULT_METRICS: &str = "dns drop flow flows-to-world httpV2 icmp policy tcp";
@@ -73,8 +74,13 @@ struct HttpCounts {
     requests: Counts,
     /// Those of httpV2 are its requests.
     responses: Counts,
-    times: Series<Histogram>,
+    times: Series<Times>,
+    /// Whether a time is told with the trace of its request.
+    exemplars: bool,
 }
+
+/// Times, some of them with the trace that they belong to.
+type Times = HistogramWithExemplars<[(&'static str, String); 1]>;
 
 impl FlowMetrics {
     /// What was chosen, put into a registry.
@@ -89,7 +95,7 @@ impl FlowMetrics {
             .iter()
             .map(|choice| Counting::new(choice, &mut shop));
         let all = all.collect();
-        let exchanges = Series::new(&shop, &Context::default(), dns_times);
+        let exchanges = Series::new(shop.folded, &Context::default(), dns_times);
         registry.register(
             "namegate_dns_exchange_seconds",
             "From a query to what its client was answered",
@@ -118,7 +124,17 @@ impl FlowMetrics {
         }
     }
 
-    /// How often a flow was counted under `other`, since its metric had [`SERIES_MAX`] series.
+    /// Takes away the series that name a pod, once it is gone.
+    pub fn forget(&self, namespace: &str, pod: &str) {
+        for counting in &self.all {
+            for series in counting.series() {
+                series.forget((namespace, pod));
+            }
+        }
+    }
+
+    /// How often a flow was counted under `other`, since its metric had
+    /// [`SERIES_MAX`](crate::limits::SERIES_MAX) series.
     #[must_use]
     pub fn folded(&self) -> u64 {
         self.folded.load(Ordering::Relaxed)
@@ -133,13 +149,13 @@ struct Shop<'a> {
 
 impl Shop<'_> {
     fn counts(&mut self, choice: &MetricChoice, name: &str, help: &str) -> Counts {
-        let counts = Series::new(self, &choice.context, Counter::default);
+        let counts = Series::new(self.folded, &choice.context, Counter::default);
         self.registry.register(name, help, counts.family.clone());
         counts
     }
 
-    fn http_times(&mut self, choice: &MetricChoice) -> Series<Histogram> {
-        let times = Series::new(self, &choice.context, http_times);
+    fn http_times(&mut self, choice: &MetricChoice) -> Series<Times> {
+        let times = Series::new(self.folded, &choice.context, http_times);
         self.registry.register(
             "hubble_http_request_duration_seconds",
             "From a request to the end of its response",
@@ -172,6 +188,7 @@ impl Counting {
                 requests: counts("hubble_http_requests", "HTTP requests"),
                 responses: counts("hubble_http_responses", "HTTP responses"),
                 times: shop.http_times(choice),
+                exemplars: false,
             }),
             Metric::HttpV2 => {
                 let requests = counts("hubble_http_requests", "HTTP requests with a response");
@@ -179,12 +196,30 @@ impl Counting {
                     responses: requests.by_request(),
                     requests,
                     times: shop.http_times(choice).by_request(),
+                    exemplars: choice.has(MetricFlag::Exemplars),
                 })
             }
             Metric::Icmp => Self::Icmp(counts("hubble_icmp", "ICMP messages")),
             Metric::Policy => Self::Policy(counts("hubble_policy_verdicts", "Verdicts of policy")),
             Metric::Ports => Self::Ports(counts("hubble_port_distribution", "Flows by port")),
             Metric::Tcp => Self::Tcp(counts("hubble_tcp_flags", "TCP flags")),
+        }
+    }
+
+    /// Everything that it counts by.
+    fn series(&self) -> Vec<&dyn Forgetful> {
+        match self {
+            Self::Dns(dns) => vec![&dns.queries, &dns.responses, &dns.types],
+            Self::ToWorld(world) => vec![&world.counts],
+            Self::Http(http) | Self::HttpV2(http) => {
+                vec![&http.requests, &http.responses, &http.times]
+            }
+            Self::Drop(counts)
+            | Self::Flow(counts)
+            | Self::Icmp(counts)
+            | Self::Policy(counts)
+            | Self::Ports(counts)
+            | Self::Tcp(counts) => vec![counts],
         }
     }
 
@@ -287,8 +322,11 @@ impl HttpCounts {
         self.responses.add(flow, labels);
         let labels = [method(http), reporter(flow), NONE, NONE];
         let latency = seconds(http.latency_ns);
-        self.times
-            .with(flow, labels, |times| times.observe(latency));
+        let is_traced = self.exemplars && !flow.trace_id.is_empty();
+        let trace = is_traced.then(|| [("traceID", flow.trace_id.to_string())]);
+        self.times.with(flow, labels, |times| {
+            times.observe(latency, trace, flow.time.and_then(wall));
+        });
     }
 }
 
@@ -473,8 +511,13 @@ fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }
 
-fn http_times() -> Histogram {
-    Histogram::new(HTTP_BUCKETS)
+fn wall(time: Time) -> Option<SystemTime> {
+    let since = u64::try_from(time.unix_nanos()).ok()?;
+    UNIX_EPOCH.checked_add(Duration::from_nanos(since))
+}
+
+fn http_times() -> Times {
+    HistogramWithExemplars::new(HTTP_BUCKETS.into_iter())
 }
 
 fn dns_times() -> Histogram {
@@ -490,71 +533,6 @@ const HTTP_BUCKETS: [f64; 11] = [
 const DNS_BUCKETS: [f64; 11] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 5.0,
 ];
-
-/// What the labels of a series say that stands for all that have no room.
-const OTHER: &str = "other";
-
-/// A metric with its series.
-#[derive(Debug)]
-struct Series<M> {
-    family: Family<Labels, M, fn() -> M>,
-    context: Context,
-    /// Whether who is meant is told of a response as of its request.
-    by_request: bool,
-    /// How many there are.
-    made: Arc<AtomicUsize>,
-    folded: Arc<AtomicU64>,
-}
-
-type Counts = Series<Counter>;
-
-impl<M> Series<M> {
-    fn new(shop: &Shop<'_>, context: &Context, make: fn() -> M) -> Self {
-        Self {
-            family: Family::new_with_constructor(make),
-            context: context.clone(),
-            by_request: false,
-            made: Arc::default(),
-            folded: Arc::clone(shop.folded),
-        }
-    }
-
-    /// The same series, counted for responses as for their requests.
-    fn by_request(&self) -> Self {
-        Self {
-            family: self.family.clone(),
-            context: self.context.clone(),
-            by_request: true,
-            made: Arc::clone(&self.made),
-            folded: Arc::clone(&self.folded),
-        }
-    }
-
-    /// Runs `count` on the series of these labels, or on the one that stands for all beyond the bound.
-    fn with(&self, flow: &Flow, own: [Label; OWN_LABELS_MAX], count: impl FnOnce(&M)) {
-        let context = self.context.labels(flow, self.by_request);
-        let mut labels = Labels { own, context };
-        if let Some(series) = self.family.get(&labels) {
-            return count(&series);
-        }
-        // Flows are counted by one thread.
-        if self.made.load(Ordering::Relaxed) >= SERIES_MAX {
-            self.folded.fetch_add(1, Ordering::Relaxed);
-            labels.fold(OTHER);
-        } else {
-            self.made.fetch_add(1, Ordering::Relaxed);
-        }
-        count(&self.family.get_or_create(&labels));
-    }
-}
-
-impl Counts {
-    fn add(&self, flow: &Flow, own: [Label; OWN_LABELS_MAX]) {
-        self.with(flow, own, |counter| {
-            counter.inc();
-        });
-    }
-}
 
 #[cfg(test)]
 mod tests;

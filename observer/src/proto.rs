@@ -1,4 +1,4 @@
-//! Hubble's protocol: code that `cargo xtask proto` makes of `proto/`.
+//! Hubble's protocol, and OpenTelemetry's of logs: code that `cargo xtask proto` makes of `proto/`.
 #![expect(
     missing_docs,
     clippy::pedantic,
@@ -15,6 +15,8 @@
 pub mod flow;
 #[rustfmt::skip]
 pub mod observer;
+#[rustfmt::skip]
+pub mod otlp;
 #[rustfmt::skip]
 pub mod peer;
 #[rustfmt::skip]

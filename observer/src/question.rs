@@ -1,8 +1,8 @@
 //! What a client asks, as our own types have it.
 
 use flow::{
-    Direction, DropReason, EventType, FieldMask, Filter, FlowFilter, HttpHeader, Interface,
-    IpVersion, PeerFilter, Query, TcpFlags, Time, Verdict, Workload,
+    Direction, DropReason, EventType, FieldMask, Filter, FilterError, FlowFilter, HttpHeader,
+    Interface, IpVersion, PeerFilter, Query, TcpFlags, Time, Verdict, Workload,
 };
 use tonic::Status;
 
@@ -54,6 +54,16 @@ fn wrong(error: impl ToString) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
+/// A filter that can't be used. Of CEL's expressions nobody says that they are wrong: they are not read.
+fn refused(error: FilterError) -> Status {
+    let is_cel =
+        matches!(&error, FilterError::BadField { field, .. } if *field == "cel_expression");
+    match is_cel {
+        true => Status::unimplemented(error.to_string()),
+        false => wrong(error),
+    }
+}
+
 /// The query of a request.
 pub(crate) fn query(request: &GetFlowsRequest) -> Result<Query, Status> {
     if request.whitelist.len() + request.blacklist.len() > FILTERS_MAX {
@@ -68,19 +78,22 @@ pub(crate) fn query(request: &GetFlowsRequest) -> Result<Query, Status> {
         follow: request.follow,
         since: request.since.as_ref().map(time),
         until: request.until.as_ref().map(time),
-        filter: Filter::new(&allow, &deny).map_err(wrong)?,
+        filter: Filter::new(&allow, &deny).map_err(refused)?,
     })
 }
 
-/// The mask of a request. The one that the stock command always sends gets what it prints besides.
-pub(crate) fn mask(request: &GetFlowsRequest) -> Result<FieldMask, Status> {
+/// The mask of a request. The one that the stock command always sends gets what it prints besides, unless
+/// every mask is to be `exact`.
+pub(crate) fn mask(request: &GetFlowsRequest, exact: bool) -> Result<FieldMask, Status> {
     let Some(mask) = &request.field_mask else {
         return Ok(FieldMask::ALL);
     };
     let paths = || mask.paths.iter().map(String::as_str);
     let asked = FieldMask::new(paths()).map_err(wrong)?;
     match FieldMask::new(STOCK_MASK) {
-        Ok(stock) if stock == asked => FieldMask::new(paths().chain(PRINTED_TOO)).map_err(wrong),
+        Ok(stock) if stock == asked && !exact => {
+            FieldMask::new(paths().chain(PRINTED_TOO)).map_err(wrong)
+        }
         _ => Ok(asked),
     }
 }

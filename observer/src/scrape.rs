@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -30,13 +30,39 @@ const SCRAPE_MAX: Duration = Duration::from_secs(10);
 /// Octets of a request's head; more are refused.
 const HEAD_OCTETS_MAX: usize = 16 * 1024;
 
-/// Prometheus' own text form.
-const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// The forms that metrics can be read in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MetricsForm {
+    /// Prometheus' own text, 0.0.4.
+    Prometheus,
+    /// OpenMetrics' text, which alone has exemplars.
+    OpenMetrics,
+}
+
+impl MetricsForm {
+    /// What a scraper takes: OpenMetrics if it says so.
+    fn wanted(request: &Request<Incoming>) -> Self {
+        let accepted = request.headers().get_all(ACCEPT).iter();
+        let mut accepted = accepted.filter_map(|value| value.to_str().ok());
+        let is_open = |text: &str| text.contains("application/openmetrics-text");
+        match accepted.any(is_open) {
+            true => Self::OpenMetrics,
+            false => Self::Prometheus,
+        }
+    }
+
+    const fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
 
 /// What is served.
 pub struct Pages {
-    /// All metrics as text, in Prometheus' form 0.0.4.
-    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// All metrics as text.
+    pub metrics: Box<dyn Fn(MetricsForm) -> String + Send + Sync>,
     /// Why it is not well; none if it is.
     pub fault: Box<dyn Fn() -> Option<String> + Send + Sync>,
     /// Scrapers that were turned away or cut off.
@@ -165,7 +191,13 @@ fn answer(pages: &Pages, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         return answer;
     }
     match request.uri().path() {
-        "/metrics" => text(StatusCode::OK, (pages.metrics)()),
+        "/metrics" => {
+            let form = MetricsForm::wanted(request);
+            let mut answer = text(StatusCode::OK, (pages.metrics)(form));
+            let form = HeaderValue::from_static(form.content_type());
+            answer.headers_mut().insert(CONTENT_TYPE, form);
+            answer
+        }
         "/healthz" => match (pages.fault)() {
             None => text(StatusCode::OK, "ok\n".to_owned()),
             Some(fault) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{fault}\n")),
@@ -180,7 +212,7 @@ fn answer(pages: &Pages, request: &Request<Incoming>) -> Response<Full<Bytes>> {
 fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     let mut answer = Response::new(Full::new(Bytes::from(text)));
     *answer.status_mut() = status;
-    let form = HeaderValue::from_static(TEXT);
+    let form = HeaderValue::from_static(MetricsForm::Prometheus.content_type());
     answer.headers_mut().insert(CONTENT_TYPE, form);
     answer
 }

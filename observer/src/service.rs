@@ -39,6 +39,8 @@ pub struct Node {
     pub flows: Arc<SharedRing>,
     /// What the agent did.
     pub agent: Arc<AgentRing>,
+    /// Whether every mask is obeyed to the letter, also the one that the stock command always sends.
+    pub exact_masks: bool,
     /// The clock.
     pub now: fn() -> Instant,
 }
@@ -173,7 +175,7 @@ impl Observer for Service {
         request: Request<GetFlowsRequest>,
     ) -> Result<Response<Self::GetFlowsStream>, Status> {
         let request = request.into_inner();
-        let mask = question::mask(&request)?;
+        let mask = question::mask(&request, self.node.exact_masks)?;
         let query: Query = question::query(&request)?;
         let reader = self
             .node

@@ -1,26 +1,58 @@
-//! Flows for a file, as Hubble's exporter writes them.
+//! Flows for a file, a collector of logs or the journal.
 //!
-//! A thread writes; whoever tells it a flow never waits. What its queue can't hold, and what a full disk
-//! doesn't take, is lost and told in the file once it is written again.
+//! A thread hands them on; whoever tells it a flow never waits. What its queue can't hold, and what the
+//! other side doesn't take, is lost, counted, and told there once it can be.
 
+mod facts;
 mod file;
+mod journal;
+mod lines;
+mod otlp;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use flow::{FieldMask, Filter, Flow, LostEvents, LostSource, Time};
+use tokio::sync::watch;
 
 use crate::limits::SINK_FLOWS_MAX;
-use file::RotatingFile;
+use journal::Journal;
+use lines::Lines;
+use otlp::Otlp;
+pub use otlp::{Collector, CollectorError};
 
-/// What is written where.
+/// What is told where.
 #[derive(Clone, Debug)]
 pub struct Export {
-    /// The file.
+    /// Where.
+    pub to: Target,
+    /// Which flows.
+    pub filter: Filter,
+    /// Which fields of them.
+    pub mask: FieldMask,
+    /// Flows that happened later are not told.
+    pub end: Option<Time>,
+}
+
+/// Where flows go.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// Into a file, as lines of JSON.
+    File(FileTarget),
+    /// To a collector of logs, by OpenTelemetry's protocol.
+    Collector(Collector),
+    /// Into the journal, by this socket.
+    Journal(PathBuf),
+}
+
+/// A file, and when it is put aside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FileTarget {
+    /// The file, or [`FileTarget::OUTPUT`].
     pub path: PathBuf,
     /// Octets at which it is put aside and begun anew.
     pub octets_max: u64,
@@ -28,20 +60,32 @@ pub struct Export {
     pub backups_max: Option<usize>,
     /// Whether those are compressed.
     pub compress: bool,
-    /// Which flows.
-    pub filter: Filter,
-    /// Which fields of them.
-    pub mask: FieldMask,
-    /// Flows that happened later are not written.
-    pub end: Option<Time>,
 }
 
-/// A file that flows are written to, by a thread of its own.
+impl FileTarget {
+    /// In place of a path: standard output, which is never put aside.
+    pub const OUTPUT: &str = "stdout";
+}
+
+impl Target {
+    /// The file's or the socket's path, or the collector's address.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match self {
+            Self::File(file) => file.path.display().to_string(),
+            Self::Collector(collector) => collector.address().to_owned(),
+            Self::Journal(socket) => socket.display().to_string(),
+        }
+    }
+}
+
+/// Where flows are told to, by a thread of its own.
 #[derive(Debug)]
-pub struct FileSink {
+pub struct FlowSink {
     queue: SyncSender<Arc<Flow>>,
-    path: PathBuf,
+    place: String,
     figures: Arc<Figures>,
+    stop: watch::Sender<bool>,
     thread: JoinHandle<()>,
 }
 
@@ -51,7 +95,7 @@ struct Figures {
     written: AtomicU64,
     /// All that were lost, for whichever reason.
     lost: AtomicU64,
-    /// Those that the file hasn't told yet.
+    /// Those that the other side wasn't told of yet.
     untold: AtomicU64,
     fault: Mutex<Option<String>>,
 }
@@ -59,11 +103,11 @@ struct Figures {
 /// What became of the flows of a sink.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SinkFigures {
-    /// Flows that are in the file.
+    /// Flows that arrived.
     pub written: u64,
-    /// Flows that are not: the queue was full, or the disk.
+    /// Flows that did not: the queue was full, or the other side took them not.
     pub lost: u64,
-    /// Why nothing can be written at the moment.
+    /// Why nothing can be told at the moment.
     pub fault: Option<String>,
 }
 
@@ -76,41 +120,41 @@ impl Figures {
     fn set_fault(&self, fault: Option<String>) {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
-
-    /// Gives back what a line would have told that was not written.
-    fn leave_untold(&self, count: u64) {
-        self.untold.fetch_add(count, Ordering::Relaxed);
-    }
 }
 
-impl FileSink {
-    /// Opens the file and starts the thread. `node_name` and the clock are for what the file tells of
-    /// lost flows.
+impl FlowSink {
+    /// Opens a file or readies a connection, and starts the thread. `node_name` and the clock are for what
+    /// is told of lost flows. Whether a collector or the journal is there shows later.
     ///
     /// # Errors
     /// If the file can't be opened, or the thread not be made.
     pub fn start(export: Export, node_name: Arc<str>, now: fn() -> Time) -> io::Result<Self> {
-        let file = RotatingFile::open(&export)?;
-        let path = export.path.clone();
+        let place = export.to.place();
         let (queue, flows) = sync_channel(SINK_FLOWS_MAX);
+        let (stop, stopped) = watch::channel(false);
         let figures = Arc::<Figures>::default();
-        let mut writer = Writer {
-            file,
+        let account = Account {
             figures: Arc::clone(&figures),
+            place: place.clone(),
             node_name,
             now,
-            export,
-            line: String::new(),
-            chunk: Chunk::default(),
+            mask: export.mask.clone(),
+            stopped,
             is_failing: false,
         };
+        let (name, mut outlet): (_, Box<dyn Outlet>) = match &export.to {
+            Target::File(file) => ("flow-file", Box::new(Lines::open(file, account)?)),
+            Target::Collector(collector) => ("flow-otlp", Box::new(Otlp::new(collector, account)?)),
+            Target::Journal(socket) => ("flow-journal", Box::new(Journal::new(socket, account))),
+        };
         let thread = std::thread::Builder::new()
-            .name("flow-file".to_owned())
-            .spawn(move || writer.run(&flows))?;
+            .name(name.to_owned())
+            .spawn(move || run(&flows, &export, &mut *outlet))?;
         Ok(Self {
             queue,
-            path,
+            place,
             figures,
+            stop,
             thread,
         })
     }
@@ -124,8 +168,8 @@ impl FileSink {
 
     /// Where they go.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
     /// What became of the flows.
@@ -139,125 +183,110 @@ impl FileSink {
         }
     }
 
-    /// Writes what waits, and ends.
+    /// Tells what waits, as far as the other side takes it, and ends.
     pub fn stop(self) {
+        let _ = self.stop.send(true);
         drop(self.queue);
         // A panic there was logged when it happened.
         let _ = self.thread.join();
     }
 }
 
-/// The thread's own.
-struct Writer {
-    file: RotatingFile,
+/// Flows that are taken from the queue before what there is is handed on.
+const BATCH_MAX: usize = 512;
+
+fn run(flows: &Receiver<Arc<Flow>>, export: &Export, outlet: &mut dyn Outlet) {
+    let is_wanted = |flow: &Flow| {
+        let is_over = export.end.is_some_and(|end| flow.time > Some(end));
+        !is_over && export.filter.matches(flow)
+    };
+    while let Ok(first) = flows.recv() {
+        let more = flows.try_iter().take(BATCH_MAX);
+        for flow in std::iter::once(first).chain(more) {
+            if is_wanted(&flow) {
+                outlet.take(&flow);
+            }
+        }
+        outlet.flush();
+    }
+}
+
+/// The thread's way out. It counts what became of all that it took.
+trait Outlet: Send {
+    /// Takes a flow.
+    fn take(&mut self, flow: &Flow);
+
+    /// Hands on what was taken.
+    fn flush(&mut self);
+}
+
+/// What an outlet writes down, and what it needs for that.
+#[derive(Debug)]
+struct Account {
     figures: Arc<Figures>,
+    place: String,
     node_name: Arc<str>,
     now: fn() -> Time,
-    export: Export,
-    line: String,
-    chunk: Chunk,
+    mask: FieldMask,
+    /// Whether all is to end.
+    stopped: watch::Receiver<bool>,
     is_failing: bool,
 }
 
-/// Lines that are written at once: either all of them are in the file, or none counts as such.
-#[derive(Default)]
-struct Chunk {
-    text: String,
-    flows: u64,
-    /// Lost flows that a line of these tells.
-    told: u64,
-}
-
-/// Flows that are taken from the queue before what there is is written.
-const BATCH_MAX: usize = 512;
-/// Octets that are written at once, unless one line is longer.
-const CHUNK_OCTETS: u64 = 64 * 1024;
-
-impl Writer {
-    fn run(&mut self, flows: &Receiver<Arc<Flow>>) {
-        while let Ok(first) = flows.recv() {
-            self.take(&first);
-            for flow in flows.try_iter().take(BATCH_MAX) {
-                self.take(&flow);
-            }
-            self.write();
-        }
+impl Account {
+    /// What is to be told of lost flows; whoever can't tell it gives it back.
+    fn take_untold(&self) -> Option<LostEvents> {
+        let count = self.figures.untold.swap(0, Ordering::Relaxed);
+        let lost = LostEvents {
+            source: LostSource::ObserverEventsQueue,
+            count,
+            cpu: None,
+            first: None,
+            last: None,
+        };
+        (count > 0).then_some(lost)
     }
 
-    fn take(&mut self, flow: &Flow) {
-        let is_over = self.export.end.is_some_and(|end| flow.time > Some(end));
-        if is_over || !self.export.filter.matches(flow) {
-            return;
-        }
-        self.line.clear();
-        flow.write_wanted_line(&self.export.mask, &mut self.line);
-        self.line.push('\n');
-        let octets = self.chunk.text.len() + self.line.len();
-        let room = CHUNK_OCTETS.min(self.export.octets_max);
-        if u64::try_from(octets).unwrap_or(u64::MAX) > room {
-            self.write();
-        }
-        if self.chunk.text.is_empty() {
-            self.tell_lost();
-        }
-        self.chunk.text.push_str(&self.line);
-        self.chunk.flows += 1;
+    /// Gives back what would have been told of lost flows and was not.
+    fn leave_untold(&self, count: u64) {
+        self.figures.untold.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Begins a chunk with a line that tells of what was lost, if something was.
-    fn tell_lost(&mut self) {
-        let untold = self.figures.untold.swap(0, Ordering::Relaxed);
-        if untold > 0 {
-            let lost = LostEvents {
-                source: LostSource::ObserverEventsQueue,
-                count: untold,
-                cpu: None,
-                first: None,
-                last: None,
-            };
-            let now = (self.now)();
-            lost.write_exporter_line(&self.node_name, Some(now), &mut self.chunk.text);
-            self.chunk.text.push('\n');
-            self.chunk.told = untold;
-        }
+    fn lose(&self, count: u64) {
+        self.figures.lose(count);
     }
 
-    /// Writes the chunk. What isn't written is lost, and told in front of what is written next.
-    fn write(&mut self) {
-        if self.chunk.text.is_empty() {
-            return;
-        }
-        match self.file.write(self.chunk.text.as_bytes()) {
-            Ok(()) => {
-                let written = &self.figures.written;
-                written.fetch_add(self.chunk.flows, Ordering::Relaxed);
-                self.heal();
-            }
-            Err(error) => {
-                self.figures.lose(self.chunk.flows);
-                self.figures.leave_untold(self.chunk.told);
-                self.fail(&error);
-            }
-        }
-        self.chunk.text.clear();
-        (self.chunk.flows, self.chunk.told) = (0, 0);
+    fn has_stopped(&self) -> bool {
+        *self.stopped.borrow()
     }
 
-    fn fail(&mut self, error: &io::Error) {
-        if !self.is_failing {
-            let path = self.export.path.display();
-            tracing::error!("flows are lost: {path}: {error}");
-        }
-        self.is_failing = true;
-        self.figures.set_fault(Some(error.to_string()));
+    /// Whether nothing more is tried: all is to end, and the last try failed.
+    fn gives_up(&self) -> bool {
+        self.is_failing && self.has_stopped()
     }
 
-    fn heal(&mut self) {
+    /// So many arrived of what was told at once.
+    fn count(&self, arrived: u64) {
+        self.figures.written.fetch_add(arrived, Ordering::Relaxed);
+    }
+
+    /// So many were told, and all arrived.
+    fn arrived(&mut self, all: u64) {
+        self.count(all);
         if self.is_failing {
             self.is_failing = false;
             self.figures.set_fault(None);
-            tracing::info!("flows are written again: {}", self.export.path.display());
+            tracing::info!("flows are told again: {}", self.place);
         }
+    }
+
+    /// Nothing can be told at the moment.
+    fn fail(&mut self, why: String) {
+        if !self.is_failing {
+            tracing::error!("flows can't be told: {}: {why}", self.place);
+        }
+        self.is_failing = true;
+        self.figures.set_fault(Some(why));
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use observer::limits::SCRAPERS_MAX;
-use observer::{MetricsServer, Pages};
+use observer::{MetricsForm, MetricsServer, Pages};
 
 struct Stage {
     address: SocketAddr,
@@ -23,7 +23,10 @@ impl Stage {
         let (refused, is_well) = (Arc::<AtomicU64>::default(), Arc::new(AtomicBool::new(true)));
         let well = Arc::clone(&is_well);
         let pages = Pages {
-            metrics: Box::new(move || format!("up 1\n{}", "# .\n".repeat(octets / 4))),
+            metrics: Box::new(move |form| match form {
+                MetricsForm::Prometheus => format!("up 1\n{}", "# .\n".repeat(octets / 4)),
+                MetricsForm::OpenMetrics => "up 1\n# EOF\n".to_owned(),
+            }),
             fault: Box::new(move || {
                 let is_well = well.load(Ordering::Relaxed);
                 (!is_well).then(|| "the main thread is silent".to_owned())
@@ -74,6 +77,14 @@ fn metrics_health_and_nothing_else_are_served() {
         "{text}"
     );
     assert!(text.ends_with("\r\n\r\nup 1\n"), "{text}");
+    // As Prometheus asks.
+    let accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2";
+    let text = stage.get(&format!("/metrics HTTP/1.1\r\naccept: {accept}\r\nx:"));
+    assert!(
+        text.contains("content-type: application/openmetrics-text; version=1.0.0"),
+        "{text}"
+    );
+    assert!(text.ends_with("up 1\n# EOF\n"), "{text}");
     assert!(stage.get("/healthz").ends_with("ok\n"));
     assert!(stage.get("/").starts_with("HTTP/1.1 404"));
     let mut stream = stage.connect();

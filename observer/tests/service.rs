@@ -33,6 +33,10 @@ struct Stage {
 
 impl Stage {
     fn new(flows_max: usize) -> Self {
+        Self::serving(flows_max, false)
+    }
+
+    fn serving(flows_max: usize, exact_masks: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("hubble.sock");
         let node = Node {
@@ -40,6 +44,7 @@ impl Stage {
             version: "0.3.0".into(),
             flows: Arc::new(SharedRing::new(flows_max, Instant::now())),
             agent: Arc::new(AgentRing::default()),
+            exact_masks,
             now: Instant::now,
         };
         let server = Server::unix(node.clone(), &socket).unwrap();
@@ -379,15 +384,6 @@ async fn what_makes_no_sense_is_refused_by_its_name() {
             }),
             "http_path",
         ),
-        (
-            filter(pb::FlowFilter {
-                experimental: Some(pb::flow_filter::Experimental {
-                    cel_expression: vec!["true".to_owned()],
-                }),
-                ..pb::FlowFilter::default()
-            }),
-            "CEL",
-        ),
         (mask("nope"), "nope"),
         (
             GetFlowsRequest {
@@ -401,6 +397,15 @@ async fn what_makes_no_sense_is_refused_by_its_name() {
         assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
         assert!(status.message().contains(named), "{status:?}");
     }
+    let expression = filter(pb::FlowFilter {
+        experimental: Some(pb::flow_filter::Experimental {
+            cel_expression: vec!["true".to_owned()],
+        }),
+        ..pb::FlowFilter::default()
+    });
+    let status = stage.ask(expression).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
+    assert!(status.message().contains("CEL"), "{status:?}");
     let debug = GetDebugEventsRequest::default();
     let status = stage
         .client()
@@ -455,6 +460,12 @@ async fn a_mask_is_obeyed_to_the_letter_but_for_the_one_of_the_stock_command() {
     let fewer = stock.strip_suffix(",ip_trace_id").unwrap();
     let answers = stage.ask(ask(fewer)).await.unwrap();
     assert_eq!(flow_of(&answers[0]).unwrap().traffic_direction, 0);
+
+    let exact = Stage::serving(4095, true);
+    exact.node.flows.push(cases(), Instant::now());
+    let answers = exact.ask(ask(stock)).await.unwrap();
+    let flow = flow_of(&answers[0]).unwrap();
+    assert_eq!((flow.traffic_direction, flow.verdict), (0, 1));
 }
 
 /// What a client gets is what the JSON of the same flow says: compared by the stock command's own lines,

@@ -46,6 +46,7 @@ fn node() -> Node {
         version: "0.3.0".into(),
         flows: Arc::new(SharedRing::new(8, Instant::now())),
         agent: Arc::new(AgentRing::default()),
+        exact_masks: false,
         now: Instant::now,
     }
 }

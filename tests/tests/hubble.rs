@@ -129,7 +129,12 @@ fn check(output: &Output) {
         refused["why"].as_str().unwrap().contains("source_ip"),
         "{text}"
     );
-    for event in ["AGENT_STARTED", "POLICY_UPDATED", "ENDPOINT_CREATED"] {
+    for event in [
+        "AGENT_STARTED",
+        "IPCACHE_UPSERTED",
+        "POLICY_UPDATED",
+        "ENDPOINT_CREATED",
+    ] {
         assert!(
             lines.iter().any(|line| line["agent"] == event),
             "{event}: {text}"

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may die")]
 
+use std::path::Path;
 use std::process::Command;
 
 use namegate_tests::{Daemon, Running, Web};
@@ -149,6 +150,72 @@ fn a_report_has_the_names_and_the_policy_that_would_allow_what_was_denied() {
     let output = told.daemon.namegate(&args).unwrap();
     let page = String::from_utf8_lossy(&output.stdout);
     assert!(page.starts_with("<!DOCTYPE html>"), "{output:?}");
+}
+
+/// What a browser shows of a page.
+fn seen(page: &Path) -> Value {
+    let is_there = Command::new("chromium").arg("--version").output();
+    assert!(
+        is_there.is_ok_and(|it| it.status.success()),
+        "the report is looked at in a browser, and chromium is not installed: `cargo xtask test --install`"
+    );
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("browser/look.py");
+    let mut command = Command::new("timeout");
+    let command = command.args(["120", "/usr/bin/python3"]);
+    let output = command.arg(script).arg(page).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn a_browser_draws_the_report_opens_its_denials_and_loads_nothing_else() {
+    let web = Web::new().unwrap();
+    let told = Told::new(&web);
+    let page = told.daemon.path("report.html");
+    let to = page.display().to_string();
+    let args = ["report", "--from", &told.file, "--output", &to];
+    assert!(told.daemon.namegate(&args).unwrap().status.success());
+    let seen = seen(&page);
+    let list = |name: &str| seen[name].as_array().cloned().unwrap_or_default();
+    assert_eq!(seen["title"], "What the gate saw", "{seen:#}");
+    let headings = [
+        "What the gate saw",
+        "Services by name",
+        "Who talks to whom",
+        "What was denied",
+        "Names, the slowest first",
+    ];
+    assert_eq!(list("headings"), headings, "{seen:#}");
+    assert_eq!(seen["scripts"], 0);
+    assert_eq!(
+        (list("asked_for"), list("said")),
+        (vec![], vec![]),
+        "{seen:#}"
+    );
+    // The map: lines, and names inside of the drawing.
+    assert!(seen["edges"].as_u64() > Some(0), "{seen:#}");
+    assert!(!list("bad").is_empty() && list("bad").iter().all(|it| it != "none"));
+    let names = list("names");
+    for name in ["default/alice", "web.example.com"] {
+        assert!(names.contains(&name.into()), "{name}: {seen:#}");
+    }
+    assert_eq!(list("outside"), Vec::<Value>::new());
+    assert_eq!(seen["wider"], false, "it must be scrolled sideways");
+    // The tables and the latency.
+    assert!(
+        seen["rows"].as_u64() > Some(1) && seen["bars"].as_u64() > Some(0),
+        "{seen:#}"
+    );
+    assert!(
+        list("asked").contains(&"web.example.com".into()),
+        "{seen:#}"
+    );
+    // A denial is closed until somebody clicks on it.
+    assert_eq!(list("policy"), Vec::<Value>::new());
+    let opened = list("opened");
+    let policy = opened.first().and_then(Value::as_str).unwrap_or_default();
+    assert!(policy.contains("kind: CiliumNetworkPolicy"), "{seen:#}");
+    assert!(seen["picture"].as_u64() > Some(10_000), "an empty picture");
 }
 
 #[test]

@@ -106,6 +106,18 @@ fn a_connection_is_traced_as_it_begins_and_ends() {
             (&flow["verdict"], &flow["Type"]),
             (&"FORWARDED".into(), &"L3_L4".into())
         );
+        // Of which endpoint's link: its host side.
+        let interface = &flow["interface"];
+        let name = interface["name"].as_str().unwrap_or_default();
+        let links = stage
+            .node
+            .check("ip", &["-o", "link", "show", name])
+            .unwrap();
+        let index = interface["index"].to_string();
+        assert!(
+            links.starts_with(&format!("{index}: {name}@")),
+            "{flow} {links}"
+        );
         // Who began is at the client's side.
         let is_reply = flow["is_reply"].as_bool().unwrap();
         assert_eq!(is_reply, flow["trace_reason"] == "REPLY", "{flow}");

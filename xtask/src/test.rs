@@ -11,7 +11,7 @@ use crate::command::{self, output, which};
 use crate::debian;
 
 /// Programs that the tests start, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 24] = [
+const PROGRAMS: [(&str, &str); 26] = [
     ("dig", "bind9-dnsutils"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
@@ -36,6 +36,8 @@ const PROGRAMS: [(&str, &str); 24] = [
     ("protoc", "protobuf-compiler"),
     ("promtool", "prometheus"),
     ("script", "bsdutils"),
+    ("journalctl", "systemd"),
+    ("chromium", "chromium"),
 ];
 
 /// Files that programs of tests are made with, and the packages that have them.

@@ -187,9 +187,7 @@ impl Terms {
                 flags.is_some_and(|flags| flags.contains(*asked))
             })
             && holds(&plain.encrypted, |asked| *asked == is_encrypted)
-            && holds(&plain.trace_id, |asked| {
-                foreign.is_some_and(|foreign| *foreign.trace_id == **asked)
-            })
+            && holds(&plain.trace_id, |asked| *flow.trace_id == **asked)
             && holds(&plain.ip_trace_id, |asked| {
                 foreign.is_some_and(|foreign| foreign.ip_trace_id == *asked)
             })

@@ -8,17 +8,11 @@ use crate::foreign::{
 
 /// None if none of them is set.
 pub(super) fn read(object: &Fields<'_>) -> Result<Option<Foreign>, ReadError> {
-    let trace = object.object("trace_context")?;
-    let parent = trace.map(|it| it.object("parent")).transpose()?.flatten();
     let ip_trace = object.object("ip_trace_id")?;
     let foreign = Foreign {
         node_labels: object.texts("node_labels")?,
         source_service: service(object, "source_service")?,
         destination_service: service(object, "destination_service")?,
-        trace_id: match parent {
-            Some(parent) => parent.text("trace_id")?.into(),
-            None => "".into(),
-        },
         ip_trace_id: ip_trace.as_ref().map_or(Ok(0), |it| it.long("trace_id"))?,
         ip_option_type: ip_trace
             .as_ref()

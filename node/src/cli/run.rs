@@ -5,6 +5,7 @@ mod export;
 mod http;
 mod hubble;
 mod metrics;
+mod redact;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ use dns::DnsOptions;
 use export::ExportOptions;
 use hubble::HubbleOptions;
 use metrics::MetricsOptions;
+use redact::RedactOptions;
 
 /// Guard the endpoints of this node, in the foreground.
 ///
@@ -87,6 +89,8 @@ pub(super) struct Run {
     metrics: MetricsOptions,
     #[command(flatten)]
     export: ExportOptions,
+    #[command(flatten)]
+    redact: RedactOptions,
     /// Take everything away at the end, instead of leaving enforcement in place.
     #[arg(long)]
     detach_on_exit: bool,
@@ -230,8 +234,10 @@ impl Run {
         let instance = self.which.instance.clone();
         let socket = self.which.socket();
         let flows_max = self.hubble.flows_max();
+        let redaction = self.redact.redaction();
         let flow_logs = self.export.hubble_flowlogs_config_path.clone();
-        let export = self.export.export()?;
+        let exports = self.export.exports()?;
+        let cilium_metrics = self.metrics.metrics_cilium_names;
         let metrics = self.metrics.choices()?;
         run(Options {
             policy_dirs: self.policy_dir,
@@ -250,10 +256,12 @@ impl Run {
                     Hooks::Tcx => Some(HookMode::Tcx),
                     Hooks::Clsact => Some(HookMode::Clsact),
                 },
-                export,
+                exports,
                 flow_logs,
                 metrics,
+                cilium_metrics,
                 http: self.http.settings(),
+                redaction,
                 flows_max,
                 aggregation: self.monitor_aggregation.into(),
                 enforcement: policy::Options {

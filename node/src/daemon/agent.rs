@@ -1,6 +1,7 @@
 //! What the daemon did, as Hubble's agent events tell it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use observer::{AgentEndpoint, AgentEvent, AgentRing};
@@ -14,6 +15,8 @@ use crate::guard::Guards;
 pub(crate) struct AgentNews {
     ring: Arc<AgentRing>,
     endpoints: BTreeMap<EndpointId, AgentEndpoint>,
+    /// Prefixes with their identities.
+    prefixes: BTreeMap<(IpAddr, u8), u32>,
 }
 
 impl AgentNews {
@@ -29,8 +32,42 @@ impl AgentNews {
         Arc::clone(&self.ring)
     }
 
-    /// Another set of policies is in force for these endpoints.
-    pub(super) fn enforced(&mut self, revision: u64, policies: usize, guards: &Guards) {
+    /// Prefixes have these identities from now on.
+    pub(super) fn addresses(&mut self, table: &[(IpAddr, u8, u32)]) {
+        let now = table
+            .iter()
+            .map(|&(ip, len, identity)| ((ip, len), identity));
+        let now: BTreeMap<_, _> = now.collect();
+        let before = std::mem::take(&mut self.prefixes);
+        for ((ip, len), identity) in &before {
+            if !now.contains_key(&(*ip, *len)) {
+                self.tell(AgentEvent::IpcacheDeleted {
+                    cidr: format!("{ip}/{len}"),
+                    identity: *identity,
+                });
+            }
+        }
+        for (prefix, identity) in &now {
+            let old_identity = before.get(prefix).copied();
+            if old_identity != Some(*identity) {
+                let (ip, len) = prefix;
+                self.tell(AgentEvent::IpcacheUpserted {
+                    cidr: format!("{ip}/{len}"),
+                    identity: *identity,
+                    old_identity,
+                });
+            }
+        }
+        self.prefixes = now;
+    }
+
+    /// Another set of policies is in force for these endpoints. Gives those that are gone since.
+    pub(super) fn enforced(
+        &mut self,
+        revision: u64,
+        policies: usize,
+        guards: &Guards,
+    ) -> Vec<AgentEndpoint> {
         self.tell(AgentEvent::PolicyUpdated {
             labels: Vec::new(),
             revision,
@@ -54,19 +91,66 @@ impl AgentNews {
             })
             .collect();
         let before = std::mem::replace(&mut self.endpoints, now);
-        for (id, endpoint) in &before {
-            if self.endpoints.get(id) != Some(endpoint) {
-                self.tell(AgentEvent::EndpointDeleted(endpoint.clone()));
-            }
+        let gone = before
+            .iter()
+            .filter(|(id, endpoint)| self.endpoints.get(id) != Some(endpoint));
+        let gone: Vec<_> = gone.map(|(_, endpoint)| endpoint.clone()).collect();
+        for endpoint in &gone {
+            self.tell(AgentEvent::EndpointDeleted(endpoint.clone()));
         }
         for (id, endpoint) in &self.endpoints {
             if before.get(id) != Some(endpoint) {
                 self.tell(AgentEvent::EndpointCreated(endpoint.clone()));
             }
         }
+        gone
+    }
+
+    /// Whether there is an endpoint of this name.
+    pub(super) fn has(&self, namespace: &str, pod: &str) -> bool {
+        let mut all = self.endpoints.values();
+        all.any(|one| &*one.namespace == namespace && &*one.pod_name == pod)
     }
 
     fn tell(&self, event: AgentEvent) {
         self.ring.push(clock::time_of_day(clock::now()), event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_are_told_when_they_come_change_and_go() {
+        let mut news = AgentNews::default();
+        let ip = |last| IpAddr::from([10, 0, 0, last]);
+        news.addresses(&[(ip(2), 32, 300), (ip(0), 24, 9)]);
+        news.addresses(&[(ip(2), 32, 301), (ip(0), 24, 9)]);
+        news.addresses(&[(ip(0), 24, 9)]);
+        let upserted = |cidr: &str, identity, old_identity| AgentEvent::IpcacheUpserted {
+            cidr: cidr.to_owned(),
+            identity,
+            old_identity,
+        };
+        let told: Vec<_> = news
+            .ring
+            .read_from(0)
+            .0
+            .into_iter()
+            .map(|(_, event)| event)
+            .collect();
+        assert_eq!(
+            told,
+            [
+                upserted("10.0.0.0/24", 9, None),
+                upserted("10.0.0.2/32", 300, None),
+                upserted("10.0.0.2/32", 301, Some(300)),
+                AgentEvent::IpcacheDeleted {
+                    cidr: "10.0.0.2/32".to_owned(),
+                    identity: 301,
+                },
+            ]
+        );
     }
 }

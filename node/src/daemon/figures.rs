@@ -1,5 +1,7 @@
 //! The daemon in numbers, for its metrics.
 
+use std::time::Instant;
+
 use crate::clock;
 use crate::guard::EndpointState;
 use crate::metrics::Figures;
@@ -7,6 +9,16 @@ use crate::metrics::Figures;
 use super::Daemon;
 
 impl Daemon {
+    /// Takes away the series that name endpoints which went a while ago and did not come again.
+    pub(crate) fn forget_departed(&mut self, now: Instant) {
+        for gone in self.departed.take_due(now) {
+            let is_back = self.agent.has(&gone.namespace, &gone.pod_name);
+            if let (Some(metrics), false) = (&self.metrics, is_back) {
+                metrics.forget(&gone.namespace, &gone.pod_name);
+            }
+        }
+    }
+
     /// How it is at this moment; `problems` are those of policy files and of endpoint files.
     pub(crate) fn figures(&self, problems: [usize; 2]) -> Figures {
         let snapshot = self.learner.snapshot();

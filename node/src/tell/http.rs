@@ -48,12 +48,13 @@ impl Teller {
             | httpproxy::Verdict::TooSlow => Verdict::Dropped,
         };
         let peers = self.redirected_peers(redirected);
-        let message = message(request, MessageKind::Request, headers(&request.fields));
+        let message = self.message(request, MessageKind::Request, &request.fields);
         let flow = self.of_connection(redirected, &peers, Flow::new(Event::Http(message), verdict));
         Flow {
             time: Some(clock::time_of_day(request.at)),
             is_reply: Some(false),
             policy_log: self.remarks(request, &peers),
+            trace_id: trace_id(&request.fields).into(),
             ..self.allowed_by(request, flow)
         }
     }
@@ -78,13 +79,14 @@ impl Teller {
         let message = Http {
             code: response.status.into(),
             latency_ns: nanoseconds(response.latency),
-            ..message(request, MessageKind::Response, headers(&response.fields))
+            ..self.message(request, MessageKind::Response, &response.fields)
         };
         let flow = self.of_connection(redirected, &peers, Flow::new(Event::Http(message), verdict));
         let flow = self.allowed_by(request, flow);
         Flow {
             time: Some(clock::time_of_day(request.at + response.latency)),
             policy_log: self.remarks(request, &peers),
+            trace_id: trace_id(&request.fields).into(),
             ..answering(flow)
         }
     }
@@ -119,8 +121,14 @@ impl Teller {
             httpproxy::Verdict::Allowed { rule, notes, .. } => {
                 let log = self.directory.load().log(*rule).cloned();
                 let notes = notes.iter().flat_map(|note| match note {
-                    Note::Missing(name, value) => vec![format!("missing header {name}: {value}")],
-                    Note::Rejected(name, value) => vec![format!("rejected header {name}: {value}")],
+                    Note::Missing(name, value) => {
+                        let value = self.redaction.header(name, value);
+                        vec![format!("missing header {name}: {value}")]
+                    }
+                    Note::Rejected(name, value) => {
+                        let value = self.redaction.header(name, value);
+                        vec![format!("rejected header {name}: {value}")]
+                    }
                     Note::Host(bound) => {
                         let said = ("host", Some(request.host()));
                         let found = of_name(said, bound.fits, &peers.destination_names);
@@ -278,6 +286,34 @@ impl Teller {
         }
     }
 
+    fn message(
+        &self,
+        request: &RequestRecord,
+        kind: MessageKind,
+        fields: &[(String, String)],
+    ) -> Http {
+        Http {
+            kind,
+            latency_ns: 0,
+            code: 0,
+            method: request.method.as_str().into(),
+            url: self.redaction.url(&request.url).into(),
+            protocol: request.version.map_or("HTTP/1.1", Protocol::text).into(),
+            headers: self.headers(fields),
+        }
+    }
+
+    /// Sorted by name, in the form that Go's programs write names.
+    fn headers(&self, fields: &[(String, String)]) -> Vec<HttpHeader> {
+        let header = |(name, value): &(String, String)| HttpHeader {
+            key: canonical(name).into(),
+            value: self.redaction.header(name, value).into(),
+        };
+        let mut headers: Vec<HttpHeader> = fields.iter().map(header).collect();
+        headers.sort_by(|a, b| a.key.cmp(&b.key));
+        headers
+    }
+
     /// Fills in what is the same for all flows of a connection, from its client to its server.
     fn of_connection(&self, redirected: &Redirected, peers: &Peers, flow: Flow) -> Flow {
         let (client, server) = (redirected.client, redirected.server);
@@ -297,27 +333,29 @@ fn moved(sent: u64, received: u64) -> Arc<str> {
     format!("{sent} octets up, {received} down").into()
 }
 
-fn message(request: &RequestRecord, kind: MessageKind, headers: Vec<HttpHeader>) -> Http {
-    Http {
-        kind,
-        latency_ns: 0,
-        code: 0,
-        method: request.method.as_str().into(),
-        url: request.url.as_str().into(),
-        protocol: request.version.map_or("HTTP/1.1", Protocol::text).into(),
-        headers,
-    }
-}
-
-/// Sorted by name, in the form that Go's programs write names.
-fn headers(fields: &[(String, String)]) -> Vec<HttpHeader> {
-    let header = |(name, value): &(String, String)| HttpHeader {
-        key: canonical(name).into(),
-        value: value.as_str().into(),
+/// The trace that a request belongs to, by its `traceparent` (W3C Trace Context, 3.2): empty for one that
+/// is not as it should be, or where there are several.
+fn trace_id(fields: &[(String, String)]) -> &str {
+    let named = |(name, _): &&(String, String)| name.eq_ignore_ascii_case("traceparent");
+    let mut parents = fields.iter().filter(named);
+    let (Some((_, parent)), None) = (parents.next(), parents.next()) else {
+        return "";
     };
-    let mut headers: Vec<HttpHeader> = fields.iter().map(header).collect();
-    headers.sort_by(|a, b| a.key.cmp(&b.key));
-    headers
+    let mut parts = parent.split('-');
+    let is_hex = |part: &&str| {
+        part.bytes()
+            .all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let mut part = |len| parts.next().filter(|part| part.len() == len).filter(is_hex);
+    let (Some(version), Some(trace), Some(span), Some(_)) = (part(2), part(32), part(16), part(2))
+    else {
+        return "";
+    };
+    let is_zero = |part: &str| part.bytes().all(|it| it == b'0');
+    // A later version may go on, this one may not.
+    let is_over = parts.next().is_none() || version != "00";
+    let is_valid = version != "ff" && !is_zero(trace) && !is_zero(span) && is_over;
+    if is_valid { trace } else { "" }
 }
 
 /// `x-request-id` is `X-Request-Id`.
@@ -360,4 +398,46 @@ fn bound_words(mode: NameBinding) -> String {
 
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_is_known_by_a_parent_that_is_as_it_should_be() {
+        const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+        let of = |values: &[&str]| {
+            let field = |value: &&str| ("TraceParent".to_owned(), (*value).to_owned());
+            let fields: Vec<_> = values.iter().map(field).collect();
+            trace_id(&fields).to_owned()
+        };
+        let parent =
+            |version: &str, rest: &str| format!("{version}-{TRACE}-b7ad6b7169203331-{rest}");
+        for (version, rest, known) in [
+            ("00", "01", true),
+            ("00", "01-more", false),
+            ("00", "1", false),
+            ("cc", "01-more", true),
+            ("ff", "01", false),
+            ("0", "01", false),
+        ] {
+            let told = of(&[&parent(version, rest)]);
+            assert_eq!(told == TRACE, known, "{version} {rest}: {told:?}");
+            assert_eq!(told.is_empty(), !known);
+        }
+        let good = parent("00", "01");
+        for wrong in [
+            "",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319-b7ad6b7169203331-01",
+            "HUBBLE_REDACTED",
+        ] {
+            assert_eq!(of(&[wrong]), "", "{wrong}");
+        }
+        assert_eq!(of(&[&good, &good]), "", "which of them?");
+        assert_eq!(of(&[]), "");
+    }
 }

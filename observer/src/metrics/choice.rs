@@ -1,6 +1,8 @@
 //! Which metrics of flows are wanted, in the form of Cilium's `--hubble-metrics`:
 //! `dns:query;ignoreAAAA drop:sourceContext=pod|ip flow`.
 
+use std::sync::Arc;
+
 use flow::{Direction, Endpoint, Flow};
 
 use super::labels::{Label, Value};
@@ -90,6 +92,7 @@ words! {
         AnyDrop = "any-drop",
         Port = "port",
         SynOnly = "syn-only",
+        Exemplars = "exemplars=true",
     }
 }
 
@@ -137,10 +140,10 @@ impl Metric {
         match self {
             Self::Dns => &[MetricFlag::Query, MetricFlag::IgnoreAaaa],
             Self::ToWorld => &[MetricFlag::AnyDrop, MetricFlag::Port, MetricFlag::SynOnly],
+            Self::HttpV2 => &[MetricFlag::Exemplars],
             Self::Drop
             | Self::Flow
             | Self::Http
-            | Self::HttpV2
             | Self::Icmp
             | Self::Policy
             | Self::Ports
@@ -148,6 +151,9 @@ impl Metric {
         }
     }
 }
+
+/// A pod: its namespace and its name.
+pub(super) type Pod = (Arc<str>, Arc<str>);
 
 /// Labels that say who is meant.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -245,12 +251,25 @@ impl Context {
         Ok(true)
     }
 
+    /// The pods that those labels name, so that they go with them.
+    pub(super) fn pods(&self, flow: &Flow, is_swapped: bool) -> Vec<Pod> {
+        let (source, destination) = sides(flow, is_swapped);
+        let names = |side: &Side, label| side.names_pods() || self.added.contains(&label);
+        let sides = [
+            (source, names(&self.source, Added::SourcePod)),
+            (destination, names(&self.destination, Added::DestinationPod)),
+        ];
+        let named = sides.into_iter().filter_map(|(party, is_named)| {
+            let endpoint = party.endpoint;
+            let is_pod = is_named && !endpoint.pod_name.is_empty();
+            is_pod.then(|| (endpoint.namespace.clone(), endpoint.pod_name.clone()))
+        });
+        named.collect()
+    }
+
     /// The labels of a flow. A response is told from its request's side where `is_swapped`.
     pub(super) fn labels(&self, flow: &Flow, is_swapped: bool) -> Vec<Label> {
-        let mut sides = (Party::source(flow), Party::destination(flow));
-        if is_swapped {
-            sides = (sides.1, sides.0);
-        }
+        let sides = sides(flow, is_swapped);
         let mut labels = Vec::new();
         for (name, side, party) in [
             ("source", &self.source, &sides.0),
@@ -266,7 +285,23 @@ impl Context {
     }
 }
 
+/// The source of a flow, or of the request that it answers, and the destination.
+fn sides(flow: &Flow, is_swapped: bool) -> (Party<'_>, Party<'_>) {
+    let (source, destination) = (Party::source(flow), Party::destination(flow));
+    match is_swapped {
+        true => (destination, source),
+        false => (source, destination),
+    }
+}
+
 impl Side {
+    fn names_pods(&self) -> bool {
+        let mut all = [&self.any, &self.egress, &self.ingress]
+            .into_iter()
+            .flatten();
+        all.any(|who| matches!(who, Who::Pod | Who::PodName))
+    }
+
     /// None where no option asks for it; an empty one where nobody knows.
     fn value(&self, party: &Party<'_>, direction: Direction) -> Option<Value> {
         let own = match direction {
@@ -288,7 +323,7 @@ impl Side {
 /// One side of a flow.
 struct Party<'a> {
     endpoint: &'a Endpoint,
-    names: &'a [std::sync::Arc<str>],
+    names: &'a [Arc<str>],
     ip: Option<std::net::IpAddr>,
 }
 
@@ -339,7 +374,7 @@ impl<'a> Party<'a> {
 impl Who {
     fn value(self, party: &Party<'_>) -> Value {
         let endpoint = party.endpoint;
-        let in_namespace = |name: &std::sync::Arc<str>| match name.is_empty() {
+        let in_namespace = |name: &Arc<str>| match name.is_empty() {
             true => Value::Word(""),
             false => Value::InNamespace(endpoint.namespace.clone(), name.clone()),
         };

@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 
 use super::*;
+use crate::limits::SERIES_MAX;
 use flow::{AuthType, Endpoint, Ip, TracePoint, TraceReason, Workload};
 
 /// What is told of flows by these choices.
@@ -420,4 +421,76 @@ fn series_beyond_the_bound_are_one_and_sums_stay_true() {
     let other = r#"{rcode="other",qtypes="other",ips_returned="other",query="other"} 5"#;
     assert!(rows.iter().any(|row| row == other));
     assert!(rows.iter().any(|row| row.ends_with("query=\"n0.\"} 2")));
+}
+
+#[test]
+fn series_that_name_a_pod_go_with_it_and_make_room() {
+    let mut registry = Registry::default();
+    let choices = "flow:sourceContext=pod|namespace drop:labelsContext=source_pod \
+                   httpV2:sourceContext=pod dns:destinationContext=pod tcp";
+    let metrics = FlowMetrics::new(&MetricChoice::read_all(choices).unwrap(), &mut registry);
+    let other = |flow: Flow| Flow {
+        source: Endpoint {
+            pod_name: "cart-2".into(),
+            ..flow.source.clone()
+        },
+        ..flow
+    };
+    for flow in [judged(Verdict::Dropped), judged(Verdict::Forwarded)] {
+        metrics.see(&other(flow.clone()));
+        metrics.see(&flow);
+    }
+    metrics.see(&http("GET", 200));
+    metrics.see(&response(0));
+    let text = || {
+        let mut text = String::new();
+        prometheus_client::encoding::prometheus_text::encode(&mut text, &registry).unwrap();
+        text
+    };
+    let naming = |pod: &str| text().matches(pod).count();
+    let before = (naming("cart-1"), naming("cart-2"));
+    assert!(before.0 > before.1 && before.1 > 2, "{}", text());
+    metrics.forget("elsewhere", "cart-1");
+    assert_eq!((naming("cart-1"), naming("cart-2")), before);
+    metrics.forget("shop", "cart-1");
+    assert_eq!((naming("cart-1"), naming("cart-2")), (0, before.1));
+    assert!(text().contains("hubble_tcp_flags_total{"), "others stay");
+    // It begins anew where a pod of that name is there again.
+    metrics.see(&judged(Verdict::Dropped));
+    assert!(text().contains(r#"source_pod="cart-1"} 1"#), "{}", text());
+    for number in 0..2 * SERIES_MAX {
+        let pod = format!("cart-{number}");
+        let flow = judged(Verdict::Dropped);
+        metrics.see(&Flow {
+            source: Endpoint {
+                pod_name: pod.as_str().into(),
+                ..flow.source.clone()
+            },
+            ..flow
+        });
+        metrics.forget("shop", &pod);
+    }
+    assert_eq!(metrics.folded(), 0);
+}
+
+#[test]
+fn a_time_is_told_with_the_trace_of_its_request_if_that_is_wanted() {
+    let flow = Flow {
+        trace_id: "0af7651916cd43dd8448eb211c80319c".into(),
+        time: Some(Time::from_unix_nanos(1_700_000_000_500_000_000)),
+        ..http("GET", 200)
+    };
+    let open = |choices: &str| {
+        let mut registry = Registry::default();
+        let choices = MetricChoice::read_all(choices).unwrap();
+        FlowMetrics::new(&choices, &mut registry).see(&flow);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    };
+    let told = "# {traceID=\"0af7651916cd43dd8448eb211c80319c\"} 0.03 1700000000.5";
+    assert!(open("httpV2:exemplars=true").contains(told));
+    assert!(!open("httpV2").contains("traceID"));
+    // The form of old has no place for it.
+    assert!(!text("httpV2:exemplars=true", std::slice::from_ref(&flow)).contains("traceID"));
 }

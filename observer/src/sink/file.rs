@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::Export;
+use super::FileTarget;
 
 /// A file that lines are appended to. After an error it is opened anew, by the next write.
 pub(super) struct RotatingFile {
@@ -27,12 +27,12 @@ struct Open {
 }
 
 impl RotatingFile {
-    pub(super) fn open(export: &Export) -> io::Result<Self> {
+    pub(super) fn open(target: &FileTarget) -> io::Result<Self> {
         let mut file = Self {
-            path: export.path.clone(),
-            octets_max: export.octets_max,
-            backups_max: export.backups_max,
-            compress: export.compress,
+            path: target.path.clone(),
+            octets_max: target.octets_max,
+            backups_max: target.backups_max,
+            compress: target.compress,
             open: None,
             last_nanos: 0,
         };

@@ -10,21 +10,31 @@ use flow::{DropReason, Event, FlowFilter, Line, Verdict};
 
 use super::*;
 
-fn export(path: &Path) -> Export {
-    Export {
+fn file(path: &Path) -> FileTarget {
+    FileTarget {
         path: path.to_owned(),
         octets_max: 1 << 20,
         backups_max: None,
         compress: false,
+    }
+}
+
+fn into(file: FileTarget) -> Export {
+    to(Target::File(file))
+}
+
+fn to(to: Target) -> Export {
+    Export {
+        to,
         filter: Filter::default(),
         mask: FieldMask::ALL,
         end: None,
     }
 }
 
-fn start(export: Export) -> FileSink {
+fn start(export: Export) -> FlowSink {
     let now = || Time::from_unix_nanos(1_000_000_000);
-    FileSink::start(export, "node".into(), now).unwrap()
+    FlowSink::start(export, "node".into(), now).unwrap()
 }
 
 fn flow(number: u8) -> Arc<Flow> {
@@ -50,7 +60,7 @@ fn flows_after_the_end_are_not_written() {
     let path = folder.path().join("flows.json");
     let sink = start(Export {
         end: Some(Time::from_unix_nanos(5)),
-        ..export(&path)
+        ..into(file(&path))
     });
     for (number, nanos) in [(132, 5), (133, 6), (134, 4)] {
         let flow = Flow::clone(&flow(number));
@@ -73,7 +83,7 @@ fn flows_that_are_wanted_are_in_the_file_at_the_end() {
     let sink = start(Export {
         filter: Filter::new(&[], &[deny]).unwrap(),
         mask: FieldMask::new(["verdict", "event_type"]).unwrap(),
-        ..export(&path)
+        ..into(file(&path))
     });
     for number in [132, 133, 181] {
         sink.tell(&flow(number));
@@ -93,12 +103,12 @@ fn a_full_file_is_put_aside_compressed_and_the_oldest_goes() {
     let path = folder.path().join("flows.json");
     let other = folder.path().join("flows-of-somebody.json");
     fs::write(&other, "not ours").unwrap();
-    let sink = start(Export {
+    let sink = start(into(FileTarget {
         octets_max: 1_000,
         backups_max: Some(3),
         compress: true,
-        ..export(&path)
-    });
+        ..file(&path)
+    }));
     for number in 0..100 {
         sink.tell(&flow(number));
     }
@@ -112,8 +122,8 @@ fn a_full_file_is_put_aside_compressed_and_the_oldest_goes() {
     assert_eq!(names.len(), 3, "{names:?}");
     let mut text = String::new();
     for name in &names {
-        let file = fs::File::open(name).unwrap();
-        GzDecoder::new(file).read_to_string(&mut text).unwrap();
+        let packed = fs::File::open(name).unwrap();
+        GzDecoder::new(packed).read_to_string(&mut text).unwrap();
     }
     let last = fs::read_to_string(&path).unwrap();
     assert!(!last.is_empty() && last.len() <= 1_000);
@@ -129,10 +139,10 @@ fn a_full_file_is_put_aside_compressed_and_the_oldest_goes() {
 fn what_the_queue_cannot_hold_is_counted_and_told_in_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("flows.json");
-    let sink = start(Export {
+    let sink = start(into(FileTarget {
         octets_max: u64::MAX,
-        ..export(&path)
-    });
+        ..file(&path)
+    }));
     let flow = flow(133);
     let told = 4 * SINK_FLOWS_MAX;
     for _ in 0..told {
@@ -153,7 +163,7 @@ fn what_the_queue_cannot_hold_is_counted_and_told_in_the_file() {
 /// `/dev/full` takes nothing; nobody waits for it, and all is counted.
 #[test]
 fn a_full_disk_loses_flows_and_stops_nobody() {
-    let sink = start(export(Path::new("/dev/full")));
+    let sink = start(into(file(Path::new("/dev/full"))));
     for number in 0..200 {
         sink.tell(&flow(number));
     }
@@ -185,7 +195,7 @@ fn half_a_line_of_a_full_disk_spoils_none_that_follows() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("flows.json");
     fs::write(&path, "{\"flow\":{\"verd").unwrap();
-    let sink = start(export(&path));
+    let sink = start(into(file(&path)));
     sink.tell(&flow(7));
     sink.stop();
     let text = fs::read_to_string(path).unwrap();
@@ -197,11 +207,11 @@ fn half_a_line_of_a_full_disk_spoils_none_that_follows() {
 fn a_file_that_was_taken_away_is_made_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("flows.json");
-    let sink = start(Export {
+    let sink = start(into(FileTarget {
         octets_max: 200,
         backups_max: Some(1),
-        ..export(&path)
-    });
+        ..file(&path)
+    }));
     sink.tell(&flow(1));
     std::thread::sleep(Duration::from_millis(300));
     fs::remove_file(&path).unwrap();

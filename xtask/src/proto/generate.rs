@@ -7,13 +7,23 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::command;
 
-/// Our protocols, by package.
-const PACKAGES: [&str; 4] = ["flow", "observer", "peer", "relay"];
+/// Our protocols: the file, the package in it, and the module that it becomes.
+const PROTOCOLS: [(&str, &str, &str); 5] = [
+    ("flow/flow.proto", "flow", "flow"),
+    ("observer/observer.proto", "observer", "observer"),
+    (
+        "otlp/logs.proto",
+        "opentelemetry.proto.collector.logs.v1",
+        "otlp",
+    ),
+    ("peer/peer.proto", "peer", "peer"),
+    ("relay/relay.proto", "relay", "relay"),
+];
 
 pub(super) fn run(is_check: bool) -> Result<()> {
     let room = command::root().join("observer");
     let folder = room.join("proto");
-    let files = PACKAGES.map(|package| folder.join(package).join(format!("{package}.proto")));
+    let files = PROTOCOLS.map(|(file, ..)| folder.join(file));
     let descriptors = protox::compile(&files, [&folder]).context("observer/proto")?;
     let made = command::target_dir()?.join("proto");
     fs::create_dir_all(&made)?;
@@ -29,10 +39,10 @@ pub(super) fn run(is_check: bool) -> Result<()> {
 
 /// Compares what was made with what is there, or puts it there.
 fn take(made: &Path, committed: &Path, is_check: bool) -> Result<()> {
-    let place = |folder: &Path, package: &str| -> PathBuf { folder.join(format!("{package}.rs")) };
-    for package in PACKAGES {
+    let place = |folder: &Path, name: &str| -> PathBuf { folder.join(format!("{name}.rs")) };
+    for (_, package, module) in PROTOCOLS {
         let text = fs::read_to_string(place(made, package)).context(package)?;
-        let path = place(committed, package);
+        let path = place(committed, module);
         if !is_check {
             fs::write(&path, text)?;
         } else if fs::read_to_string(&path).unwrap_or_default() != text {

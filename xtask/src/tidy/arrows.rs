@@ -71,7 +71,11 @@ const ROOMS: [(&str, &[&str], &[&str]); 8] = [
     ("h2", &["httpproxy"], &[]),
     ("rustls", &["httpproxy"], &[]),
     ("prometheus", &["observer", "namegate"], &[]),
-    ("tonic", &["observer", "xtask"], &["namegate-tests"]),
+    (
+        "tonic",
+        &["observer", "xtask"],
+        &["namegate-tests", "namegate-bench"],
+    ),
 ];
 
 /// One line of a manifest.

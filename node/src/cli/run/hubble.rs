@@ -30,6 +30,10 @@ pub(super) struct HubbleOptions {
     /// The name in our certificate, which a relay is told [default: NODE.default.hubble-grpc.cilium.io].
     #[arg(long, value_name = "NAME", requires = "hubble_listen_address")]
     hubble_tls_server_name: Option<String>,
+    /// Obey every field mask to the letter: also the one that `hubble observe` always sends, which leaves out
+    /// names and verdicts that it prints.
+    #[arg(long)]
+    hubble_exact_field_masks: bool,
     /// How many flows are kept for those who come later.
     #[arg(long, value_name = "FLOWS", default_value = "4095", value_parser = clap::value_parser!(u32).range(1..=65_535))]
     hubble_event_buffer_capacity: u32,
@@ -72,6 +76,7 @@ impl HubbleOptions {
                 .hubble_socket_path
                 .unwrap_or_else(|| beside.with_file_name("hubble.sock")),
             tcp,
+            exact_masks: self.hubble_exact_field_masks,
             metrics,
         }
     }

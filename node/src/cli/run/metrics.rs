@@ -18,6 +18,10 @@ pub(super) struct MetricsOptions {
     /// Which metrics of flows, by blanks, each with its options: 'dns:query;ignoreAAAA drop:sourceContext=pod'.
     #[arg(long, value_name = "LIST", default_value = DEFAULT_METRICS, requires = "metrics_addr")]
     hubble_metrics: String,
+    /// Tell what is known of names and proxies by the names of Cilium's agent too: cilium_fqdn_active_names,
+    /// cilium_policy_l7_total …
+    #[arg(long, requires = "metrics_addr")]
+    pub(super) metrics_cilium_names: bool,
 }
 
 impl MetricsOptions {

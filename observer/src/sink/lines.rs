@@ -1,0 +1,109 @@
+//! Flows as lines of a file, as Hubble's exporter writes them.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use flow::Flow;
+
+use super::file::RotatingFile;
+use super::{Account, FileTarget, Outlet};
+
+/// The way into a file, or to standard output.
+pub(super) struct Lines {
+    to: Way,
+    octets_max: u64,
+    account: Account,
+    line: String,
+    chunk: Chunk,
+}
+
+enum Way {
+    File(RotatingFile),
+    Output,
+}
+
+impl Way {
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.write(lines),
+            Self::Output => {
+                let mut output = io::stdout().lock();
+                output.write_all(lines)?;
+                output.flush()
+            }
+        }
+    }
+}
+
+/// Lines that are written at once: either all of them are in the file, or none counts as such.
+#[derive(Default)]
+struct Chunk {
+    text: String,
+    flows: u64,
+    /// Lost flows that a line of these tells.
+    told: u64,
+}
+
+/// Octets that are written at once, unless one line is longer.
+const CHUNK_OCTETS: u64 = 64 * 1024;
+
+impl Lines {
+    pub(super) fn open(target: &FileTarget, account: Account) -> io::Result<Self> {
+        let to = match target.path == Path::new(FileTarget::OUTPUT) {
+            true => Way::Output,
+            false => Way::File(RotatingFile::open(target)?),
+        };
+        Ok(Self {
+            to,
+            octets_max: target.octets_max,
+            account,
+            line: String::new(),
+            chunk: Chunk::default(),
+        })
+    }
+
+    /// Begins a chunk with a line that tells of what was lost, if something was.
+    fn tell_lost(&mut self) {
+        if let Some(lost) = self.account.take_untold() {
+            let now = Some((self.account.now)());
+            lost.write_exporter_line(&self.account.node_name, now, &mut self.chunk.text);
+            self.chunk.text.push('\n');
+            self.chunk.told = lost.count;
+        }
+    }
+}
+
+impl Outlet for Lines {
+    fn take(&mut self, flow: &Flow) {
+        self.line.clear();
+        flow.write_wanted_line(&self.account.mask, &mut self.line);
+        self.line.push('\n');
+        let octets = self.chunk.text.len() + self.line.len();
+        let room = CHUNK_OCTETS.min(self.octets_max);
+        if u64::try_from(octets).unwrap_or(u64::MAX) > room {
+            self.flush();
+        }
+        if self.chunk.text.is_empty() {
+            self.tell_lost();
+        }
+        self.chunk.text.push_str(&self.line);
+        self.chunk.flows += 1;
+    }
+
+    /// Writes the chunk. What isn't written is lost, and told in front of what is written next.
+    fn flush(&mut self) {
+        if self.chunk.text.is_empty() {
+            return;
+        }
+        match self.to.write(self.chunk.text.as_bytes()) {
+            Ok(()) => self.account.arrived(self.chunk.flows),
+            Err(error) => {
+                self.account.lose(self.chunk.flows);
+                self.account.leave_untold(self.chunk.told);
+                self.account.fail(error.to_string());
+            }
+        }
+        self.chunk.text.clear();
+        (self.chunk.flows, self.chunk.told) = (0, 0);
+    }
+}
