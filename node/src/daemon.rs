@@ -191,7 +191,6 @@ impl Daemon {
         let kernel = (pins, inherited.as_ref().and_then(|one| one.config));
         let made = make(&setup, has_heir, (kernel, (&news, &mut keeper)), identities)?;
         let (gate, (mut datapath, learner, (dns, http), side_link)) = made;
-        let host_addresses = setup.node_addresses()?;
         let guards = Guards::inheriting(inherited, remembered);
         let journal = Arc::new(Journal::new(clock::boot_ns));
         datapath.keep_journal(Arc::clone(&journal));
@@ -217,6 +216,7 @@ impl Daemon {
             draft.finish(sources, setup.cilium_metrics)
         });
         Ok(Self {
+            host_addresses: setup.node_addresses()?,
             setup,
             _lock: lock,
             keeper,
@@ -245,7 +245,6 @@ impl Daemon {
             secrets: Arc::default(),
             compiler: Compiler::new(),
             policy_count: 0,
-            host_addresses,
             flows: 0,
             refreshed: 0,
             departed: Departed::default(),

@@ -22,9 +22,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use bpf_redirect_common::Aggregation;
-use flow::{Cursor, FieldMask, Filter};
+use flow::{Cursor, FieldMask, Filter, Redaction};
 use fqdn_cache::Lifetimes;
-use observer::{Export, SharedRing};
+use observer::{Export, FileTarget, SharedRing, Target};
 use policy::{Identities, Mode, NameBinding, Quic};
 use transport::{NetNs, Sandbox};
 
@@ -200,9 +200,17 @@ fn setup(options: &Options, around: &Surroundings, outside: Outside) -> Result<S
         instance: Instance::parse("exec").map_err(anyhow::Error::msg)?,
         pins: None,
         hook_mode: None,
-        export: options.log.as_deref().map(export).transpose()?,
+        exports: options
+            .log
+            .as_deref()
+            .map(export)
+            .transpose()?
+            .into_iter()
+            .collect(),
         flow_logs: None,
         metrics: None,
+        cilium_metrics: false,
+        redaction: Redaction::default(),
         flows_max: flow::limits::RING_FLOWS_MAX,
         aggregation: Aggregation::Off,
         enforcement: policy::Options {
@@ -232,10 +240,12 @@ fn setup(options: &Options, around: &Surroundings, outside: Outside) -> Result<S
 /// A file of flows that is one command's: all of them, in one file.
 fn export(path: &Path) -> Result<Export> {
     Ok(Export {
-        path: path.to_owned(),
-        octets_max: u64::MAX,
-        backups_max: None,
-        compress: false,
+        to: Target::File(FileTarget {
+            path: path.to_owned(),
+            octets_max: u64::MAX,
+            backups_max: None,
+            compress: false,
+        }),
         filter: Filter::new(&[], &[]).map_err(|error| anyhow::anyhow!("{error}"))?,
         mask: FieldMask::new([]).map_err(|error| anyhow::anyhow!("{error}"))?,
         end: None,
