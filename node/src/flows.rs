@@ -27,7 +27,7 @@ pub(crate) enum News {
 }
 
 /// News that wait to become flows; more are lost and counted. The query path never waits.
-pub(crate) const NEWS_MAX: usize = 65_536;
+pub(crate) const NEWS_MAX: usize = 16_384;
 
 /// Where news go in.
 #[derive(Clone)]
