@@ -336,6 +336,24 @@ async fn a_collector_that_comes_late_gets_what_waited_and_is_told_what_did_not()
 }
 
 #[tokio::test]
+async fn what_waits_for_a_collector_is_not_lost() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let sink = start(export(&format!("http://{address}")));
+    for _ in 0..10 {
+        sink.tell(&drop_of(133));
+    }
+    wait(&sink, |it| it.fault.is_some()).await;
+    let shelf = Shelf::default();
+    let _server = shelf.serve(TcpListener::bind(address).await.unwrap());
+    let figures = wait(&sink, |it| it.written + it.lost == 10).await;
+    assert_eq!((figures.written, figures.fault), (10, None));
+    stop(sink).await;
+    assert_eq!(shelf.records().len(), 10);
+}
+
+#[tokio::test]
 async fn what_is_refused_for_good_is_lost_and_not_tried_again() {
     let (shelf, address, _server) = Shelf::open(Mood::Fails(Code::InvalidArgument)).await;
     let sink = start(export(&format!("http://{address}")));
