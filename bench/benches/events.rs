@@ -24,6 +24,8 @@ use tonic::transport::Endpoint;
 const RUNS: usize = 5;
 /// Events of a run.
 const EVENTS: u64 = 200_000;
+/// After so many a reader says that it has had them.
+const STEP: u64 = 8_192;
 /// As many as the thread of flows hands on at once.
 const BATCH: usize = 512;
 /// What the ring keeps here: enough that a reader that reads loses nothing.
@@ -240,18 +242,21 @@ fn serve(ring: &Arc<SharedRing>, socket: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A reader in a process of its own, once it follows; it ends when it has had so many.
-fn reader(socket: &Path, events: u64) -> Result<Child> {
+/// What a reader says.
+type Said = std::io::Lines<BufReader<std::process::ChildStdout>>;
+
+/// A reader in a process of its own, once it follows; it ends when it has had so many, and says so after each
+/// [`STEP`] of them.
+fn reader(socket: &Path, events: u64) -> Result<(Child, Said)> {
     let mut command = Command::new(std::env::current_exe()?);
     let command = command.arg("reader").arg(socket).arg(events.to_string());
     let mut child = command.stdout(Stdio::piped()).spawn()?;
-    let mut line = String::new();
-    let out = child.stdout.take().context("no output")?;
-    BufReader::new(out).read_line(&mut line)?;
-    if line != "following\n" {
-        bail!("the reader said {line:?}");
+    let mut said = BufReader::new(child.stdout.take().context("no output")?).lines();
+    let first = said.next().context("the reader said nothing")??;
+    if first != "following" {
+        bail!("the reader said {first:?}");
     }
-    Ok(child)
+    Ok((child, said))
 }
 
 /// Follows by gRPC until so many flows have come.
@@ -273,7 +278,12 @@ fn read(socket: &str, events: u64) -> Result<()> {
             && let Some(answer) = flows.message().await?
         {
             match answer.response_types {
-                Some(ResponseTypes::Flow(_)) => got += 1,
+                Some(ResponseTypes::Flow(_)) => {
+                    got += 1;
+                    if got % STEP == 0 {
+                        writeln!(std::io::stdout(), "{got}")?;
+                    }
+                }
                 Some(ResponseTypes::LostEvents(lost)) => {
                     bail!("{} were lost", lost.num_events_lost)
                 }
@@ -289,11 +299,15 @@ fn to_reader(flows: &[Arc<Flow>]) -> Result<f64> {
     let socket = folder.path().join("socket");
     let ring = Arc::new(SharedRing::new(FLOWS_MAX, now()));
     serve(&ring, &socket)?;
-    let mut child = reader(&socket, EVENTS)?;
+    let (mut child, mut said) = reader(&socket, EVENTS)?;
     let before = ran();
-    // As fast as it reads on any machine that is not overloaded.
-    push(&ring, flows, |_| {
-        std::thread::sleep(Duration::from_millis(10))
+    // As fast as it reads: it is never further behind than the ring holds.
+    let (mut given, mut had) = (0, 0);
+    push(&ring, flows, |batch| {
+        given += batch.len() as u64;
+        while given - had > 4 * STEP && said.next().is_some() {
+            had += STEP;
+        }
     });
     let ended = child.wait()?;
     if !ended.success() {
@@ -329,7 +343,7 @@ fn with_stopped_reader(flows: &[Arc<Flow>]) -> Result<f64> {
     let socket = folder.path().join("socket");
     let ring = Arc::new(SharedRing::new(4_095, now()));
     serve(&ring, &socket)?;
-    let mut child = reader(&socket, u64::MAX)?;
+    let (mut child, _said) = reader(&socket, u64::MAX)?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     kill_process(pid.context("no process")?, Signal::STOP)?;
     let cost = offer(&ring, flows);
