@@ -313,6 +313,12 @@ fn a_local_resolver_is_asked_in_its_place_and_loopback_and_metadata_are_closed()
     assert_eq!(lines[3..], ["000"; 9], "{said}{errors}");
     assert_eq!(code, Some(28).or(code));
 
+    // Nor is a server asked as a stranger that is the machine itself.
+    stage.resolve_by("nameserver 203.0.113.1\n").unwrap();
+    let script = format!("{ask}web.example.com/");
+    let (_, said, errors) = stage.shell(&["web.example.com"], &script).unwrap();
+    assert_eq!(said, "200\n", "{errors}");
+
     // Neither opens by a rule for every address, nor in an audit.
     for words in [&["--allow", "0.0.0.0/0"][..], &["--audit"]] {
         let script = format!(

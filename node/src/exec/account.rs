@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use dnsproxy::Remark;
 use flow::{DropReason, Event, Flow, L4, MessageKind, Verdict};
 
 use crate::suggest::{Evidence, Line, Names, Scope};
@@ -108,6 +109,8 @@ impl Account {
             return None;
         }
         match &flow.event {
+            // Answered here for another reason than policy.
+            Event::Dns(_) if flow.policy_log.iter().any(|word| is_local(word)) => None,
             Event::Dns(dns) if dns.kind == MessageKind::Request => {
                 Some(Denied::Name(bare(&dns.query).into()))
             }
@@ -207,6 +210,11 @@ fn name_in(remark: &str) -> Option<Denied> {
     (is_about_a_name && !name.is_empty()).then(|| Denied::Name(bare(name).into()))
 }
 
+fn is_local(remark: &str) -> bool {
+    let local = [Remark::NoAaaa, Remark::Canary, Remark::Discovery];
+    local.iter().any(|one| one.word() == remark)
+}
+
 fn bare(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_lowercase()
 }
@@ -267,6 +275,10 @@ mod tests {
             drop(),
             judged(Verdict::Redirected),
             refused,
+            Flow {
+                policy_log: vec!["no-aaaa".into()],
+                ..asked("six.test", Verdict::Dropped)
+            },
         ] {
             account.take(&flow);
         }

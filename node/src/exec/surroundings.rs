@@ -11,6 +11,7 @@ use bpf_redirect_common::DNS_PORT;
 use dnsproxy::StandIns;
 use httpproxy::Closed;
 use rustix::process::{Resource, getrlimit};
+use transport::Netlink;
 
 use super::rules::Rules;
 
@@ -75,8 +76,10 @@ impl Surroundings {
         let nsswitch = read(NSSWITCH_CONF)?;
         let routes = fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();
         let hidden = GO_BETWEENS.iter().map(PathBuf::from);
+        let own = Netlink::open()?.addresses()?;
+        let own: Vec<IpAddr> = own.into_iter().map(|(_, address)| address).collect();
         Ok(Self {
-            resolver: Resolver::of(&resolv_conf),
+            resolver: Resolver::of(&resolv_conf, &own),
             nsswitch: nsswitch.map(|text| without_go_betweens(&text)),
             hidden: hidden.filter(|path| path.exists()).collect(),
             has_ipv6: leads_anywhere(&routes),
@@ -111,9 +114,9 @@ fn opened(rules: &Rules) -> Vec<IpAddr> {
 }
 
 impl Resolver {
-    /// As a resolv.conf says. A server that means something else inside, or that only a link of this
-    /// namespace leads to, is asked by another address; without any it is the local one, as for libc.
-    fn of(resolv_conf: &str) -> Self {
+    /// As a resolv.conf says, on a machine with these addresses. A server that means something else inside, or
+    /// that is the machine itself, is asked by another address; without any it is the local one, as for libc.
+    fn of(resolv_conf: &str, own: &[IpAddr]) -> Self {
         let mut resolver = Self {
             text: String::new(),
             servers: Vec::new(),
@@ -125,7 +128,7 @@ impl Resolver {
             match (words.next(), words.next()) {
                 (Some("nameserver"), Some(server)) => {
                     if let Ok(server) = server.parse::<IpAddr>() {
-                        resolver.add(server);
+                        resolver.add(server, own);
                     }
                 }
                 (Some(word), _) if !word.starts_with(['#', ';']) => {
@@ -136,7 +139,7 @@ impl Resolver {
             }
         }
         if resolver.servers.is_empty() {
-            resolver.add(Ipv4Addr::LOCALHOST.into());
+            resolver.add(Ipv4Addr::LOCALHOST.into(), own);
         }
         let servers = resolver.servers.iter();
         let lines = servers.map(|server| format!("nameserver {server}\n"));
@@ -144,14 +147,14 @@ impl Resolver {
         resolver
     }
 
-    fn add(&mut self, server: IpAddr) {
+    fn add(&mut self, server: IpAddr, own: &[IpAddr]) {
         let server = server.to_canonical();
         let is_known = self.servers.contains(&server)
             || self.stand_ins.values().any(|asked| asked.ip() == server);
         if is_known || self.servers.len() == SERVERS_MAX {
             return;
         }
-        if policy::class_of(server).is_none() {
+        if policy::class_of(server).is_none() && !own.contains(&server) {
             self.servers.push(server);
             return;
         }
@@ -206,10 +209,11 @@ mod tests {
     fn a_server_that_is_another_inside_has_a_stand_in_and_the_rest_stays() {
         let resolver = Resolver::of(
             "# by hand\nsearch corp.example\nnameserver 127.0.0.53\nnameserver 192.0.2.53\nnameserver fe80::1%eth0\nnameserver ::1\nnameserver 192.0.2.54\noptions edns0 trust-ad\n",
+            &["192.0.2.53".parse().unwrap()],
         );
         assert_eq!(
             resolver.text,
-            "nameserver 169.254.1.53\nnameserver 192.0.2.53\nnameserver 169.254.1.54\nsearch corp.example\noptions edns0 trust-ad\n"
+            "nameserver 169.254.1.53\nnameserver 169.254.1.54\nnameserver 169.254.1.55\nsearch corp.example\noptions edns0 trust-ad\n"
         );
         let stand_ins: Vec<String> = resolver
             .stand_ins
@@ -218,13 +222,17 @@ mod tests {
             .collect();
         assert_eq!(
             stand_ins,
-            ["169.254.1.53 127.0.0.53:53", "169.254.1.54 [::1]:53"]
+            [
+                "169.254.1.53 127.0.0.53:53",
+                "169.254.1.54 192.0.2.53:53",
+                "169.254.1.55 [::1]:53"
+            ]
         );
     }
 
     #[test]
     fn without_a_server_it_is_the_local_one() {
-        let resolver = Resolver::of("search corp.example\n");
+        let resolver = Resolver::of("search corp.example\n", &[]);
         assert_eq!(
             resolver.text,
             "nameserver 169.254.1.53\nsearch corp.example\n"
