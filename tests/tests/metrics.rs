@@ -190,6 +190,26 @@ fn a_scrape_has_what_happened_by_hubbles_names_and_by_ours() {
     everything_in_deploy_is_served(&names(&text));
 }
 
+#[test]
+fn names_and_requests_are_told_as_ciliums_agent_tells_them_where_that_is_wanted() {
+    let stage = Stage::new();
+    let _daemon = stage.daemon(&["--metrics-addr", ADDRESS, "--metrics-cilium-names"]);
+    stage.play();
+    let text = stage.scrape("cilium_fqdn_active_names{endpoint=\"default/alice\"} 1\n");
+    for sample in [
+        r#"cilium_fqdn_active_ips{endpoint="default/alice"} 1"#,
+        "cilium_fqdn_gc_deletions_total 0",
+        r#"cilium_policy_l7_total{rule="received",proxy_type="fqdn"} 3"#,
+        r#"cilium_policy_l7_total{rule="forwarded",proxy_type="fqdn"} 2"#,
+        r#"cilium_policy_l7_total{rule="denied",proxy_type="fqdn"} 1"#,
+        r#"cilium_policy_l7_total{rule="denied",proxy_type="http"} 1"#,
+        "cilium_proxy_datapath_update_timeout_total 0",
+    ] {
+        assert!(text.lines().any(|line| line == sample), "{sample}\n{text}");
+    }
+    promtool(&["check", "metrics"], &text);
+}
+
 /// The names of metrics in a scrape.
 fn names(text: &str) -> BTreeSet<String> {
     let of = |line: &str| {
