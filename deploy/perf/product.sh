@@ -1,5 +1,6 @@
 #!/bin/sh
-# Starts namegate for the perf harness, in its router namespace; the harness tells by PERF_* variables.
+# Starts namegate for the perf harness, in its router namespace; the harness tells by PERF_* variables. Give it
+# as 'exec sh deploy/perf/product.sh': the harness ends the process that it started, which must be this one.
 # NAMEGATE names another binary than the release build of this tree. READERS=stopped adds two readers that
 # follow all flows and are then stopped: one of ours, and a client of Hubble's Observer by gRPC.
 set -eu
