@@ -376,3 +376,25 @@ spec:
 "
     )
 }
+
+/// `subject` may ask the workload with the address 10.0.0.3 for every name below example.com, and reach what
+/// web.example.com is; at the ports that `more` says, if it says `toPorts`.
+#[must_use]
+pub fn internet(subject: &str, more: &str) -> String {
+    format!(
+        "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {{name: internet}}
+spec:
+  endpointSelector: {{matchLabels: {{app: {subject}}}}}
+  egress:
+  - toCIDR: [10.0.0.3/32]
+    toPorts:
+    - ports: [{{port: '53', protocol: ANY}}]
+      rules: {{dns: [{{matchPattern: '*.example.com'}}]}}
+  - toFQDNs: [{{matchName: web.example.com}}]
+    {more}
+"
+    )
+}

@@ -27,7 +27,7 @@ mod web;
 pub use asker::{Asker, Told};
 pub use authority::{Authority, Issued};
 pub use cgroup::Cgroup;
-pub use daemon::{Daemon, patience, policy};
+pub use daemon::{Daemon, internet, patience, policy};
 pub use exchange::{WWW, exchange, exchange_at, seen_by};
 pub use exec::ExecStage;
 pub use node::{Node, Workload, in_ns, must_be_equal, need_root};

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
-use namegate_tests::{Daemon, Node, Running, TcpSink, Workload};
+use namegate_tests::{Daemon, Node, Running, TcpSink, Workload, internet};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::Value;
 
@@ -22,19 +22,9 @@ const ZONE: &str = "web 30 IN A 198.18.0.1\n";
 const NAME: &str = "node.hubble.test";
 
 /// `client` may ask for names below example.com and reach what `web` is.
-const POLICY: &str = "
-apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata: {name: internet}
-spec:
-  endpointSelector: {matchLabels: {app: client}}
-  egress:
-  - toCIDR: [10.0.0.3/32]
-    toPorts:
-    - ports: [{port: '53', protocol: ANY}]
-      rules: {dns: [{matchPattern: '*.example.com'}]}
-  - toFQDNs: [{matchName: web.example.com}]
-";
+fn rules() -> String {
+    internet("client", "")
+}
 
 struct Stage {
     node: Node,
@@ -66,7 +56,7 @@ impl Stage {
     fn daemon(&self, flags: &[&str]) -> Daemon<'_> {
         let mut daemon = Daemon::prepare(&self.node).unwrap();
         daemon.endpoint(&self.client).unwrap();
-        daemon.policy("internet.yaml", POLICY).unwrap();
+        daemon.policy("internet.yaml", &rules()).unwrap();
         daemon.start(flags).unwrap();
         daemon
     }

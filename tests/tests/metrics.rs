@@ -13,29 +13,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use namegate_tests::{Daemon, Running, Web, patience};
+use namegate_tests::{Daemon, Running, Web, internet, patience};
 use serde_json::Value;
 
 const ZONE: &str = "web 30 IN A 198.18.0.1\n";
 const ADDRESS: &str = "127.0.0.1:9965";
 
 /// `alice` may ask for names below example.com, and read what is public of one of them.
-const POLICY: &str = "
-apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata: {name: internet}
-spec:
-  endpointSelector: {matchLabels: {app: alice}}
-  egress:
-  - toCIDR: [10.0.0.3/32]
-    toPorts:
-    - ports: [{port: '53', protocol: ANY}]
-      rules: {dns: [{matchPattern: '*.example.com'}]}
-  - toFQDNs: [{matchName: web.example.com}]
-    toPorts:
-    - ports: [{port: '80', protocol: TCP}]
-      rules: {http: [{method: GET, path: /public}]}
-";
+fn rules() -> String {
+    internet(
+        "alice",
+        "toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{method: GET, path: /public}]}}]",
+    )
+}
 
 struct Stage {
     web: Web,
@@ -52,7 +42,7 @@ impl Stage {
     fn daemon(&self, flags: &[&str]) -> Daemon<'_> {
         let mut daemon = Daemon::prepare(&self.web.node).unwrap();
         daemon.endpoint(&self.web.alice).unwrap();
-        daemon.policy("internet.yaml", POLICY).unwrap();
+        daemon.policy("internet.yaml", &rules()).unwrap();
         daemon.start(flags).unwrap();
         daemon
     }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use namegate_tests::{Daemon, Running, Web, observed, patience};
+use namegate_tests::{Daemon, Running, Web, internet, observed, patience};
 use serde_json::Value;
 
 const ZONE: &str = "web 30 IN A 198.18.0.1\n";
@@ -22,22 +22,12 @@ const COLLECTOR: &str = "127.0.0.1:4317";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
 /// `alice` may ask for names below example.com, and read what is public of one of them.
-const POLICY: &str = "
-apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata: {name: internet}
-spec:
-  endpointSelector: {matchLabels: {app: alice}}
-  egress:
-  - toCIDR: [10.0.0.3/32]
-    toPorts:
-    - ports: [{port: '53', protocol: ANY}]
-      rules: {dns: [{matchPattern: '*.example.com'}]}
-  - toFQDNs: [{matchName: web.example.com}]
-    toPorts:
-    - ports: [{port: '80', protocol: TCP}]
-      rules: {http: [{method: GET, path: /public.*}]}
-";
+fn rules() -> String {
+    internet(
+        "alice",
+        "toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{method: GET, path: /public.*}]}}]",
+    )
+}
 
 struct Stage {
     web: Web,
@@ -63,7 +53,7 @@ impl Stage {
     fn daemon(&self, flags: &[&str]) -> Daemon<'_> {
         let mut daemon = Daemon::prepare(&self.web.node).unwrap();
         daemon.endpoint(&self.web.alice).unwrap();
-        daemon.policy("internet.yaml", POLICY).unwrap();
+        daemon.policy("internet.yaml", &rules()).unwrap();
         daemon.start(flags).unwrap();
         daemon
     }
@@ -278,7 +268,7 @@ fn standard_output_takes_flows_too() {
     let stage = Stage::new();
     let daemon = Daemon::prepare(&stage.web.node).unwrap();
     daemon.endpoint(&stage.web.alice).unwrap();
-    daemon.policy("internet.yaml", POLICY).unwrap();
+    daemon.policy("internet.yaml", &rules()).unwrap();
     let binary = Daemon::binary().unwrap().display().to_string();
     let mut command = stage.web.node.command(&binary);
     let command = command.args([

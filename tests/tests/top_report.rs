@@ -5,26 +5,15 @@
 use std::path::Path;
 use std::process::Command;
 
-use namegate_tests::{Daemon, Running, Web};
+use namegate_tests::{Daemon, Running, Web, internet};
 use serde_json::Value;
 
 const ZONE: &str = "web 30 IN A 198.18.0.1\n";
 
 /// `alice` may ask for names below example.com, and connect to one of them.
-const POLICY: &str = "
-apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata: {name: internet}
-spec:
-  endpointSelector: {matchLabels: {app: alice}}
-  egress:
-  - toCIDR: [10.0.0.3/32]
-    toPorts:
-    - ports: [{port: '53', protocol: ANY}]
-      rules: {dns: [{matchPattern: '*.example.com'}]}
-  - toFQDNs: [{matchName: web.example.com}]
-    toPorts: [{ports: [{port: '80', protocol: TCP}]}]
-";
+fn rules() -> String {
+    internet("alice", "toPorts: [{ports: [{port: '80', protocol: TCP}]}]")
+}
 
 /// A node on which alice asked for two names and called a server twice, on a port that is open and on one
 /// that is not; its daemon has told of all of it.
@@ -41,7 +30,7 @@ impl<'a> Told<'a> {
         let knot = Running::knot(&web.bob.ns, ZONE).unwrap();
         let mut daemon = Daemon::prepare(&web.node).unwrap();
         daemon.endpoint(&web.alice).unwrap();
-        daemon.policy("internet.yaml", POLICY).unwrap();
+        daemon.policy("internet.yaml", &rules()).unwrap();
         let file = daemon.path("flows.jsonl").display().to_string();
         daemon.start(&["--flow-log", &file]).unwrap();
         let dig = |name| web.alice.dig(web.bob.v4.into(), &["+short", name]).unwrap();
