@@ -291,11 +291,12 @@ fn pair_of(flow: &Flow) -> Option<Pair> {
 }
 
 /// Whether the verdict on the same packet has told it.
-fn is_told(reason: DropReason) -> bool {
+pub(crate) fn is_told(reason: DropReason) -> bool {
     [DropReason::POLICY_DENIED, DropReason::POLICY_DENY].contains(&reason)
 }
 
-fn by_packet(l4: Option<L4>, port: u16) -> How {
+/// What a packet speaks, at a port where it has one.
+pub(crate) fn by_packet(l4: Option<L4>, port: u16) -> How {
     match l4 {
         Some(L4::Tcp { .. }) => How::Tcp(port),
         Some(L4::Udp { .. }) => How::Udp(port),

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use dnsproxy::Remark;
-use flow::{DropReason, Event, Flow, L4, MessageKind, Verdict};
+use flow::{Event, Flow, L4, MessageKind, Verdict};
 
 use crate::suggest::{Evidence, Line, Names, Scope};
-use crate::traffic::Traffic;
+use crate::traffic::{Traffic, by_packet, is_told};
 
 /// Different things of which each is counted by itself; further ones are counted together.
 pub(super) const DENIED_MAX: usize = 1_000;
@@ -126,9 +126,7 @@ impl Account {
                 if let Some(named) = flow.policy_log.iter().find_map(|word| name_in(word)) {
                     return Some(named);
                 }
-                let by_policy = [DropReason::POLICY_DENIED, DropReason::POLICY_DENY];
-                match by_policy.contains(reason) {
-                    // The verdict on the same packet tells it.
+                match is_told(*reason) {
                     true if flow.policy_log.is_empty() => None,
                     true => to_address(flow),
                     false => Some(Denied::Packet(
@@ -183,17 +181,13 @@ impl Account {
 
 fn to_address(flow: &Flow) -> Option<Denied> {
     let how = match flow.l4 {
-        Some(L4::Tcp {
-            destination_port, ..
-        }) => format!("{destination_port}/TCP"),
-        Some(L4::Udp {
-            destination_port, ..
-        }) => format!("{destination_port}/UDP"),
-        Some(L4::Sctp {
-            destination_port, ..
-        }) => format!("{destination_port}/SCTP"),
-        Some(L4::Icmpv4 { .. } | L4::Icmpv6 { .. }) => "ICMP".to_owned(),
         None => "IP".to_owned(),
+        l4 => {
+            let port = l4
+                .and_then(L4::ports)
+                .map_or(0, |(_, destination)| destination);
+            by_packet(l4, port).to_string()
+        }
     };
     Some(Denied::Address {
         ip: flow.ip?.destination,
@@ -222,7 +216,7 @@ fn bare(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flow::{AuthType, Dns, Ip, RecordType};
+    use flow::{AuthType, Dns, DropReason, Ip, RecordType};
 
     fn asked(name: &str, verdict: Verdict) -> Flow {
         let dns = Dns::request(format!("{name}.").into(), RecordType::from_name("A"));
