@@ -31,8 +31,7 @@ use ports::Ports;
 /// The node, as the proxy sees it.
 struct NodeHost {
     learner: SharedLearner,
-    /// Who asked on the node; none where nobody can.
-    askers: Option<Askers>,
+    askers: Askers,
     news: NewsSink,
 }
 
@@ -70,7 +69,7 @@ impl Host for NodeHost {
         protocol: L4Protocol,
         id: [u8; 2],
     ) -> Option<(EndpointId, SocketAddr)> {
-        let asker = self.askers.as_ref()?.find(client, protocol.number(), id)?;
+        let asker = self.askers.find(client, protocol.number(), id)?;
         Some((EndpointId::new(asker.endpoint)?, asker.server))
     }
 
@@ -156,7 +155,7 @@ impl DnsThreads {
     ) -> std::io::Result<Self> {
         let host = NodeHost {
             learner: Arc::clone(learner),
-            askers: Some(askers),
+            askers,
             news,
         };
         let proxy = Proxy::new(host, settings, gate.gate_end.index);

@@ -40,34 +40,32 @@ impl Sandbox {
     /// # Errors
     /// Without `CAP_SYS_ADMIN` and `CAP_NET_ADMIN`.
     pub fn create() -> Result<Self, LinkError> {
-        NetNs::create()?.run(Self::create_here)?
-    }
-
-    /// The same with the calling thread's namespace as the node's.
-    ///
-    /// # Errors
-    /// Without privilege over it.
-    pub fn create_here() -> Result<Self, LinkError> {
-        let (node, inside) = (NetNs::current()?, NetNs::create()?);
-        let netlink = Netlink::open()?;
-        netlink.up(netlink.link("lo")?.index)?;
-        netlink.add_veth(&Veth {
-            name: NODE_END,
-            peer: "eth0",
-            peer_ns: &inside,
-            peer_mac: None,
-            peer_index: None,
-            mtu: MTU,
-            arp: false,
-        })?;
-        fs::write(
-            format!("/proc/sys/net/ipv6/conf/{NODE_END}/disable_ipv6"),
-            "1",
-        )?;
-        netlink.up(netlink.link(NODE_END)?.index)?;
+        let (node, inside) = (NetNs::create()?, NetNs::create()?);
+        node.run(|| join(&inside))??;
         inside.run(furnish)??;
         Ok(Self { node, inside })
     }
+}
+
+/// Makes the link, on a thread in the node's namespace.
+fn join(inside: &NetNs) -> Result<(), LinkError> {
+    let netlink = Netlink::open()?;
+    netlink.up(netlink.link("lo")?.index)?;
+    netlink.add_veth(&Veth {
+        name: NODE_END,
+        peer: "eth0",
+        peer_ns: inside,
+        peer_mac: None,
+        peer_index: None,
+        mtu: MTU,
+        arp: false,
+    })?;
+    fs::write(
+        format!("/proc/sys/net/ipv6/conf/{NODE_END}/disable_ipv6"),
+        "1",
+    )?;
+    netlink.up(netlink.link(NODE_END)?.index)?;
+    Ok(())
 }
 
 fn furnish() -> Result<(), LinkError> {
