@@ -19,8 +19,7 @@ use aya::programs::{Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use bpf_redirect_common as common;
 use bpf_redirect_common::{
-    ADDRESSES_PER_ENDPOINT_MAX, Address, Aggregation, Config, Counter, CtKey, CtValue, Drop,
-    EndpointIf, EndpointLink, ServiceKey, ServiceValue, TRACE_SECS,
+    Aggregation, Config, Counter, CtKey, CtValue, Drop, ServiceKey, ServiceValue, TRACE_SECS,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -114,21 +113,6 @@ pub struct Datapath {
     journal: Option<Arc<Journal>>,
     /// For the policy maps to come, while addresses change.
     echoes: Arc<Echoes>,
-}
-
-/// An endpoint as the datapath sees it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct EndpointEntry {
-    /// Its number.
-    pub endpoint: u32,
-    /// The host side of its link.
-    pub ifindex: u32,
-    /// The workload's own MAC.
-    pub workload_mac: [u8; 6],
-    /// The MAC of the host side.
-    pub host_mac: [u8; 6],
-    /// Its addresses, at most [`ADDRESSES_PER_ENDPOINT_MAX`].
-    pub addresses: Vec<IpAddr>,
 }
 
 /// One counter of the datapath.
@@ -248,60 +232,6 @@ impl Datapath {
             }
         };
         self.write_config()
-    }
-
-    /// Makes an endpoint known. Its interface's programs judge from here on by its policy map, and
-    /// drop everything while it has none.
-    ///
-    /// # Errors
-    /// If a table is full or the kernel refuses; addresses over the limit are refused by the caller.
-    pub fn set_endpoint(&mut self, entry: &EndpointEntry) -> Result<(), DatapathError> {
-        let mut addresses = [Address::NONE; ADDRESSES_PER_ENDPOINT_MAX];
-        for (slot, ip) in addresses.iter_mut().zip(&entry.addresses) {
-            *slot = Address::from(*ip);
-        }
-        let link = EndpointLink {
-            ifindex: entry.ifindex,
-            workload_mac: entry.workload_mac,
-            host_mac: entry.host_mac,
-        };
-        let interface = EndpointIf {
-            addresses,
-            endpoint: entry.endpoint,
-            workload_mac: entry.workload_mac,
-            reserved: [0; 6],
-        };
-        let mut by_id: HashMap<MapData, u32, [u8; 16]> = self.open(common::EP_ID)?;
-        by_id
-            .insert(entry.endpoint, bytes(&link), 0)
-            .map_err(map_error(common::EP_ID))?;
-        let mut by_if: HashMap<MapData, u32, [u8; 144]> = self.open(common::EP_IF)?;
-        by_if
-            .insert(entry.ifindex, bytes(&interface), 0)
-            .map_err(map_error(common::EP_IF))?;
-        self.note(common::EP_ID, Act::Set, (&entry.endpoint, &link));
-        self.note(common::EP_IF, Act::Set, (&entry.ifindex, &interface));
-        Ok(())
-    }
-
-    /// Makes an endpoint unknown: what its programs still see is dropped. An interface that is another
-    /// endpoint's by now stays that one's.
-    ///
-    /// # Errors
-    /// If the maps can't be opened; entries that are gone are fine.
-    pub fn remove_endpoint(&mut self, endpoint: u32, ifindex: u32) -> Result<(), DatapathError> {
-        let mut by_if: HashMap<MapData, u32, [u8; 144]> = self.open(common::EP_IF)?;
-        let is_own = |entry: [u8; 144]| {
-            EndpointIf::read_from_bytes(&entry).is_ok_and(|entry| entry.endpoint == endpoint)
-        };
-        if by_if.get(&ifindex, 0).is_ok_and(is_own) {
-            let _ = by_if.remove(&ifindex);
-            self.note(common::EP_IF, Act::Delete, (&ifindex, NO_VALUE));
-        }
-        let mut by_id: HashMap<MapData, u32, [u8; 16]> = self.open(common::EP_ID)?;
-        let _ = by_id.remove(&endpoint);
-        self.note(common::EP_ID, Act::Delete, (&endpoint, NO_VALUE));
-        self.forget_flows(|key| key.endpoint == endpoint)
     }
 
     /// The maps of one endpoint's ledger.

@@ -300,17 +300,20 @@ fn endpoint_if(bytes: &[u8], _: u64) -> Option<Row> {
         addresses,
         endpoint,
         workload_mac,
+        attaching,
         reserved: _,
     } = read(bytes)?;
     let used = addresses.into_iter().filter(|one| *one != Address::NONE);
-    Some(vec![
+    let addresses = Field::Addresses(used.map(IpAddr::from).collect());
+    let mut row = vec![
         (ENDPOINT, Field::Number(endpoint.into())),
         ("workload_mac", Field::Mac(workload_mac)),
-        (
-            "addresses",
-            Field::Addresses(used.map(IpAddr::from).collect()),
-        ),
-    ])
+        ("addresses", addresses),
+    ];
+    if attaching != 0 {
+        row.push(("attaching", Field::Number(attaching.into())));
+    }
+    Some(row)
 }
 
 fn endpoint_link(bytes: &[u8], _: u64) -> Option<Row> {
@@ -683,7 +686,8 @@ mod tests {
             addresses,
             endpoint: 1,
             workload_mac: mac,
-            reserved: [0; 6],
+            attaching: 0,
+            reserved: [0; 5],
         };
         let of = |endpoint, ip: &str| EndpointAddress {
             endpoint,

@@ -9,6 +9,7 @@ mod batch;
 mod cgroup;
 mod datapath;
 mod dump;
+mod endpoints;
 mod events;
 mod fake;
 mod filter;
@@ -23,8 +24,9 @@ mod takeover;
 
 pub use attach::{Attachment, Hook, HookMode, Seat, Standing, chain, is_ours, strangers};
 pub use cgroup::{Asker, Askers, CgroupAttachment, CgroupPlace};
-pub use datapath::{CounterValue, Datapath, DatapathError, EndpointEntry, Listening, Timed};
+pub use datapath::{CounterValue, Datapath, DatapathError, Listening, Timed};
 pub use dump::{ENDPOINT, Field, Row};
+pub use endpoints::EndpointEntry;
 pub use events::EventReader;
 pub use fake::{FakeTable, Hook as FakeHook};
 pub use filter::remove_filters;

@@ -15,7 +15,7 @@ use bpf_redirect::Hook;
 use bpf_redirect_common::{GATE_MAC, INGRESS, Kind, Mark, PolicyKey, PolicyValue, Verdict};
 use common::{
     Bench, ENDPOINT, HOST_MAC, NEXT, Packet, REDIRECT, SHOT, WORKLOAD_MAC, entry, open_ingress,
-    out, v4, v6,
+    out, v4, v6, workload,
 };
 
 const TCP: u8 = 6;
@@ -207,4 +207,38 @@ fn a_tuple_that_was_the_proxys_is_the_workloads_once_it_is_let_through() {
         let more = syn.flags(ACK);
         assert_eq!(run(&mut bench, Hook::ToEndpoint, &more).0, NEXT, "{peer}");
     }
+}
+
+/// One program alone would send flows to the proxy whose answers nobody catches.
+#[test]
+fn an_endpoint_that_is_only_announced_passes_all_and_one_that_is_judged_stays_so() {
+    let mut bench = Bench::with(&[
+        entry(0, TCP, 80, Verdict::Redirect),
+        inbound(TCP, 81, Verdict::Allow),
+    ]);
+    let hooks = [
+        (Hook::FromEndpoint, out(v4(9), TCP, 80), REDIRECT),
+        (Hook::FromEndpoint, out(v6(9), UDP, 80), SHOT),
+        (Hook::ToEndpoint, from_peer(v4(9)), SHOT),
+    ];
+    let judged = |bench: &mut Bench, is_judged: bool| {
+        for (hook, packet, judgement) in &hooks {
+            let code = if is_judged { *judgement } else { NEXT };
+            assert_eq!(run(bench, *hook, packet).0, code, "{packet:?}");
+        }
+    };
+    judged(&mut bench, true);
+    let endpoint = workload(ENDPOINT);
+    bench.datapath.announce_endpoint(&endpoint).unwrap();
+    judged(&mut bench, true);
+    bench
+        .datapath
+        .remove_endpoint(ENDPOINT, endpoint.ifindex)
+        .unwrap();
+    bench.datapath.announce_endpoint(&endpoint).unwrap();
+    judged(&mut bench, false);
+    bench.datapath.announce_endpoint(&endpoint).unwrap();
+    judged(&mut bench, false);
+    bench.datapath.set_endpoint(&endpoint).unwrap();
+    judged(&mut bench, true);
 }

@@ -17,7 +17,7 @@ use transport::Gate;
 use crate::clock;
 use crate::daemon::{filters, set_right};
 use crate::endpoints::file::Roster;
-use crate::endpoints::{Found, Refused, Site};
+use crate::endpoints::{Found, GuardedLink, Refused, Site};
 use crate::learner::{Heritage, Learner};
 use crate::remembered::Remembered;
 
@@ -443,13 +443,12 @@ fn prepare(
             false => Ok(learner.adopt(id, datapath.table(id.get())?, heritage)?),
         };
     };
-    datapath.set_endpoint(&EndpointEntry {
-        endpoint: id.get(),
-        ifindex: link.ifindex,
-        workload_mac: link.workload_mac,
-        host_mac: link.host_mac,
-        addresses: link.addresses.clone(),
-    })?;
+    let entry = entry(id, link);
+    if guarded.is_attached() {
+        datapath.set_endpoint(&entry)?;
+    } else {
+        datapath.announce_endpoint(&entry)?;
+    }
     gate.set_endpoint_mtu(&link.addresses, link.mtu)?;
     if guarded.is_attached() {
         // Only its addresses or labels changed.
@@ -470,6 +469,16 @@ fn prepare(
     Ok(learner.adopt(id, datapath.table(id.get())?, heritage)?)
 }
 
+fn entry(id: EndpointId, link: &GuardedLink) -> EndpointEntry {
+    EndpointEntry {
+        endpoint: id.get(),
+        ifindex: link.ifindex,
+        workload_mac: link.workload_mac,
+        host_mac: link.host_mac,
+        addresses: link.addresses.clone(),
+    }
+}
+
 /// What an endpoint's interface carries, in the order in which it is attached.
 const HOOKS: [Hook; 2] = [Hook::FromEndpoint, Hook::ToEndpoint];
 
@@ -484,6 +493,8 @@ fn attach(id: EndpointId, guarded: &mut Guarded, datapath: &mut Datapath) -> any
                 let attachment = datapath.attach(hook, (&link.name, link.ifindex))?;
                 guarded.attachments.push(Some(attachment));
             }
+            // Both at once: what one of them sends to the proxy the other has to catch the answers of.
+            datapath.set_endpoint(&entry(id, link))?;
             tracing::info!(endpoint = %name, id = %id, interface = %link.name, "guarded");
         }
         Site::Cgroup(cgroup) => {

@@ -35,8 +35,11 @@ pub struct EndpointIf {
     pub endpoint: u32,
     /// The workload's own MAC.
     pub workload_mac: [u8; 6],
+    /// 1 until the programs of both its hooks are attached: they let everything pass till then. One of them
+    /// alone would send flows to the proxy whose answers the other doesn't know.
+    pub attaching: u8,
     /// Always 0.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 5],
 }
 
 /// Value of [`crate::EP_ID`]: how to reach an endpoint.

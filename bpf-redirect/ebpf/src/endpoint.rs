@@ -31,7 +31,7 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         return Ok(Action::Pass);
     }
     let endpoint = endpoint(ctx)?;
-    if hit::passes_out(ctx.skb.skb, config, endpoint) {
+    if endpoint.attaching != 0 || hit::passes_out(ctx.skb.skb, config, endpoint) {
         return Ok(Action::Pass);
     }
     let packet = match parse(ctx)? {
@@ -147,7 +147,7 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         return Ok(Action::Pass);
     }
     let endpoint = endpoint(ctx)?;
-    if hit::passes_in(ctx.skb.skb, config, endpoint) {
+    if endpoint.attaching != 0 || hit::passes_in(ctx.skb.skb, config, endpoint) {
         return Ok(Action::Pass);
     }
     let packet = match parse(ctx)? {

@@ -113,18 +113,21 @@ fn endpoint(
     number: u32,
     entries: &[(PolicyKey, PolicyValue)],
 ) -> KernelTable {
-    datapath
-        .set_endpoint(&EndpointEntry {
-            endpoint: number,
-            ifindex: LOOPBACK,
-            workload_mac: WORKLOAD_MAC,
-            host_mac: HOST_MAC,
-            addresses: vec![v4(2), v6(2)],
-        })
-        .unwrap();
+    datapath.set_endpoint(&workload(number)).unwrap();
     let mut table = datapath.table(number).unwrap();
     table.replace_entries(entries).unwrap();
     table
+}
+
+/// The workload of these tests, by this number.
+pub(crate) fn workload(number: u32) -> EndpointEntry {
+    EndpointEntry {
+        endpoint: number,
+        ifindex: LOOPBACK,
+        workload_mac: WORKLOAD_MAC,
+        host_mac: HOST_MAC,
+        addresses: vec![v4(2), v6(2)],
+    }
 }
 
 /// From the workload to a peer.
