@@ -269,8 +269,8 @@ fn script(programs: &[Program], words: &[String], accel: Accel) -> String {
         // To load the programs takes half a minute there, of which no test takes part of another's.
         text.push_str("export RUST_TEST_THREADS=1\n");
     }
-    // Its sysctls are there only with it, and nothing asks for it by name.
-    text.push_str("/run/machine/modprobe br_netfilter\necho \"Linux $(uname -r)\"\nfailed=\n");
+    // Neither is asked for by name: sysctls of the one, and the device of the other, are there only with them.
+    text.push_str("/run/machine/modprobe br_netfilter\n/run/machine/modprobe tun\necho \"Linux $(uname -r)\"\nfailed=\n");
     let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
     for Program { path, folder } in programs {
         let name = Path::new(path).file_name().unwrap_or_default();
