@@ -1,6 +1,7 @@
 //! The command line: one definition for help, errors and exit codes.
 
 mod completions;
+mod config;
 mod demo;
 mod detach;
 mod doctor;
@@ -9,6 +10,7 @@ mod exec;
 mod fqdn;
 mod hold;
 mod identity;
+mod layers;
 mod lines;
 mod man;
 mod manager;
@@ -21,11 +23,13 @@ mod run;
 mod status;
 mod top;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use layers::{Layered, Trouble, complete};
 use serde_json::Value;
 
 use crate::control;
@@ -79,6 +83,8 @@ enum Command {
     Doctor(doctor::Doctor),
     Detach(detach::Detach),
     Hold(hold::Hold),
+    #[command(subcommand)]
+    Config(config::Config),
     Completions(completions::Completions),
     Man(man::Man),
     /// Print the version.
@@ -148,6 +154,25 @@ enum Output {
 }
 
 impl Namegate {
+    /// Reads a command line; that of `run` is completed by files and the environment.
+    ///
+    /// # Errors
+    /// How the program ends: it has said why, or printed help.
+    pub(crate) fn read(args: &[OsString]) -> Result<Self, ExitCode> {
+        let command = Self::try_parse_from(args).map_err(|error| usage(&error))?;
+        if !matches!(command.command, Command::Run(_)) {
+            return Ok(command);
+        }
+        let layered = layered(args)?;
+        let whole = Self::try_parse_from(&layered.args).map_err(|error| usage(&error))?;
+        let Command::Run(run) = whole.command else {
+            return Ok(whole);
+        };
+        Ok(Self {
+            command: Command::Run(Box::new(run.settled(layered.settled))),
+        })
+    }
+
     /// Does what was asked.
     ///
     /// # Errors
@@ -171,6 +196,7 @@ impl Namegate {
             Command::Doctor(doctor) => doctor.run(),
             Command::Detach(detach) => detach.run(),
             Command::Hold(hold) => hold.run(),
+            Command::Config(config) => config.run(),
             Command::Completions(completions) => completions.run(),
             Command::Man(man) => man.run(),
             Command::Version => print(&format!("namegate {}\n", env!("CARGO_PKG_VERSION"))),
@@ -178,9 +204,24 @@ impl Namegate {
     }
 }
 
+/// The command line of `run`, completed.
+fn layered(args: &[OsString]) -> Result<Layered, ExitCode> {
+    complete(args, &|name| std::env::var_os(name)).map_err(|trouble| match trouble {
+        Trouble::Usage(error) => usage(&error),
+        Trouble::Config(faults) => {
+            let _ = writeln!(
+                io::stderr(),
+                "{}\nnamegate: the configuration can't be used",
+                faults.join("\n")
+            );
+            ExitCode::from(exit::BAD_CONFIG)
+        }
+    })
+}
+
 /// Tells of wrong usage, or prints help. `observe` ends with 1 for wrong usage, as Hubble's does, and `exec`
 /// with a code that its command is not likely to have.
-pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     let command = std::env::args_os().nth(1).unwrap_or_default();
     match error.exit_code() {
@@ -226,6 +267,7 @@ mod tests {
             (&["report"], "one HTML page"),
             (&["top"], "live"),
             (&["detach"], "pins"),
+            (&["config", "show"], "comments"),
         ] {
             let mut at = &mut command;
             for word in words {

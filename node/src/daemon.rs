@@ -29,7 +29,6 @@ use crate::clock;
 use crate::datapath::{Carriage, prefixes, services};
 use crate::directory::Directory;
 use crate::endpoints::file::Roster;
-use crate::exit::{BAD_CONFIG, Exit};
 use crate::exporters::Exporters;
 use crate::flows::{FlowThread, NewsSink, news};
 use crate::guard::{Guards, SharedLearner};
@@ -46,7 +45,7 @@ use crate::status::EventThread;
 use crate::tell::Teller;
 
 use agent::AgentNews;
-use assembly::{make, open_pins};
+use assembly::{make, make_teller, open_pins, start_exporters};
 use departed::Departed;
 use vigil::Interference;
 pub(crate) use vigil::{filters, set_right};
@@ -265,6 +264,17 @@ impl Daemon {
     pub(crate) fn set_policies(&mut self, policies: PolicySet, secrets: Arc<TlsSecrets>) {
         self.policies = policies;
         self.secrets = secrets;
+    }
+
+    /// Judges in another way from the next [`Daemon::enforce`] on.
+    pub(crate) fn set_enforcement(
+        &mut self,
+        mode: policy::Mode,
+        name_binding: policy::NameBinding,
+        quic: policy::Quic,
+    ) {
+        let enforcement = &mut self.setup.enforcement;
+        (enforcement.mode, enforcement.name_binding, enforcement.quic) = (mode, name_binding, quic);
     }
 
     /// Takes another roster, which comes under policy with [`Daemon::enforce`]. Says whether anything is
@@ -512,17 +522,6 @@ impl Daemon {
         }
         Ok(())
     }
-}
-
-fn make_teller(setup: &Setup, learner: &SharedLearner) -> Arc<Teller> {
-    let redaction = setup.redaction.clone();
-    Arc::new(Teller::new(Arc::clone(learner), &node_name(), redaction))
-}
-
-fn start_exporters(setup: &Setup) -> Result<Exporters> {
-    let (exports, flow_logs) = (setup.exports.clone(), setup.flow_logs.clone());
-    let started = Exporters::start(exports, flow_logs, node_name().into());
-    started.map_err(|error| Exit::with(BAD_CONFIG, format!("{error:#}")))
 }
 
 /// Takes away all that an instance leaves on a node, whether its daemon lived or not. Without pins

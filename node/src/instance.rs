@@ -41,6 +41,11 @@ impl Instance {
         }
     }
 
+    /// Its configuration.
+    pub(crate) fn config(&self) -> PathBuf {
+        PathBuf::from("/etc").join(self.stem()).join("config.yaml")
+    }
+
     /// Where it keeps state.
     pub(crate) fn state_dir(&self) -> PathBuf {
         PathBuf::from("/var/lib").join(self.stem())
@@ -71,6 +76,12 @@ impl Instance {
     /// The names of its side link.
     pub(crate) fn side_link(&self) -> SideLinkNames {
         SideLinkNames::of_instance(&self.0)
+    }
+}
+
+impl Default for Instance {
+    fn default() -> Self {
+        Self("default".to_owned())
     }
 }
 

@@ -37,6 +37,7 @@ mod resolver;
 mod run;
 mod secrets;
 mod serving;
+mod settings;
 mod state;
 mod status;
 mod suggest;
@@ -45,15 +46,15 @@ mod top;
 mod traffic;
 mod watch;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let command = match cli::Namegate::try_parse() {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let command = match cli::Namegate::read(&args) {
         Ok(command) => command,
-        Err(error) => return cli::usage(&error),
+        Err(code) => return code,
     };
     match command.run() {
         Ok(code) => code,

@@ -41,7 +41,20 @@ pub(crate) struct Options {
     pub(crate) drain: Duration,
     /// Who started it.
     pub(crate) manager: Manager,
+    /// What all options say, by the keys of a configuration.
+    pub(crate) settled: BTreeMap<String, Vec<String>>,
+    /// What it would be started with if it were started now; or all that is wrong with the configuration.
+    pub(crate) again: fn() -> Result<Self, Vec<String>>,
 }
+
+/// Keys of the configuration that change while the daemon runs; what else changes waits for the next start.
+pub(crate) const RELOADED: [&str; 5] = [
+    "detach_on_exit",
+    "drain_timeout",
+    "enforcement_mode",
+    "name_binding",
+    "quic",
+];
 
 /// What the daemon waits for.
 pub(crate) enum Wake {
@@ -86,6 +99,10 @@ pub(crate) struct Service {
     pub(crate) policy_problems: Vec<Problem>,
     /// Faults of the endpoint folder as it is.
     pub(crate) endpoint_problems: Vec<String>,
+    /// Faults of the configuration as it is; what was read before goes on.
+    pub(crate) config_problems: Vec<String>,
+    /// Keys of it that are other ones by now and wait for the next start.
+    pub(crate) config_waits: Vec<String>,
 }
 
 /// Why the daemon ends.
@@ -180,6 +197,8 @@ impl Service {
             kept_learned: (0, 0, clock::now()),
             policy_problems: problems,
             endpoint_problems: Vec::new(),
+            config_problems: Vec::new(),
+            config_waits: Vec::new(),
         };
         match service.daemon.enforce() {
             Ok(()) => {
@@ -264,7 +283,7 @@ impl Service {
             let end = match woken.recv_timeout(next.saturating_duration_since(clock::now())) {
                 Ok(Wake::FilesChanged) => self.settle(woken),
                 Ok(Wake::Reload) => {
-                    self.reload_files();
+                    self.reload();
                     None
                 }
                 Ok(Wake::Stop) => Some(End::Signal),
@@ -337,15 +356,21 @@ impl Service {
     fn settle(&mut self, woken: &Receiver<Wake>) -> Option<End> {
         let latest = clock::now() + SETTLE_MAX;
         let mut quiet_at = clock::now() + SETTLE;
+        let mut is_asked = false;
         loop {
             let wait = quiet_at.min(latest).saturating_duration_since(clock::now());
             match woken.recv_timeout(wait) {
-                Ok(Wake::FilesChanged | Wake::Reload) => quiet_at = clock::now() + SETTLE,
+                Ok(Wake::FilesChanged) => quiet_at = clock::now() + SETTLE,
+                Ok(Wake::Reload) => is_asked = true,
                 Ok(Wake::Stop) => return Some(End::Signal),
                 Ok(Wake::Control(request)) => {
                     if let Some(end) = self.answer(request) {
                         return Some(end);
                     }
+                }
+                Err(_) if is_asked => {
+                    self.reload();
+                    return None;
                 }
                 Err(_) => {
                     self.reload_files();
@@ -360,6 +385,45 @@ impl Service {
         let answer = crate::status::answer(self, request.command());
         request.reply(answer);
         end
+    }
+
+    /// Reads the configuration too.
+    fn reload(&mut self) {
+        if let Ok(now) = sd_notify::NotifyState::monotonic_usec_now() {
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading, now]);
+        }
+        match (self.options.again)() {
+            Err(faults) => {
+                for fault in &faults {
+                    tracing::error!("the configuration stays as it is: {fault}");
+                }
+                self.config_problems = faults;
+            }
+            Ok(options) => {
+                self.config_problems = Vec::new();
+                self.take(options);
+            }
+        }
+        self.reload_files();
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    }
+
+    /// Takes of these options what can change.
+    fn take(&mut self, options: Options) {
+        let started = &self.options.settled;
+        let differs = |(key, values): &(&String, &Vec<String>)| started.get(*key) != Some(values);
+        let changed = options.settled.iter().filter(differs);
+        let waits = changed.filter(|(key, _)| !RELOADED.contains(&key.as_str()));
+        self.config_waits = waits.map(|(key, _)| key.clone()).collect();
+        if !self.config_waits.is_empty() {
+            let keys = self.config_waits.join(", ");
+            tracing::warn!("changed, and waits for the next start: {keys}");
+        }
+        self.options.detach_on_exit = options.detach_on_exit;
+        self.options.drain = options.drain;
+        let new = options.setup.enforcement;
+        self.daemon
+            .set_enforcement(new.mode, new.name_binding, new.quic);
     }
 
     /// Reads all files. What can't be used is said, and the last good set stays in force.

@@ -126,6 +126,10 @@ fn status(service: &Service) -> Value {
         },
         "endpoints": listed::endpoints(daemon),
         "endpoint_problems": service.endpoint_problems,
+        "config": {
+            "problems": service.config_problems,
+            "waits_for_restart": service.config_waits,
+        },
         "state_refused": service.state.refused(),
         "dns": dns,
         "listeners": daemon.keeper.as_ref().map(|keeper| json!({

@@ -1,4 +1,4 @@
-//! What the repository does to itself: tidy, bpf, proto, test, vm.
+//! What the repository does to itself: tidy, bpf, proto, reference, test, vm.
 //!
 //! It knows files, cargo and the machine's programs; it links no crate of the product.
 #![forbid(unsafe_code)]
@@ -12,6 +12,7 @@ mod bpf;
 mod command;
 mod debian;
 mod proto;
+mod reference;
 mod source;
 mod test;
 mod tidy;
@@ -35,6 +36,8 @@ enum Task {
     Bpf(bpf::Args),
     /// Make or check the committed code of the flow protocol
     Proto(proto::Args),
+    /// Make the committed page of the configuration's keys
+    Reference,
     /// Check arrows between crates, file lengths, comments on dependencies and the like
     Tidy,
     /// Run all tests, as root
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         match Cli::parse().task {
             Task::Bpf(args) => bpf::run(&args),
             Task::Proto(args) => proto::run(&args),
+            Task::Reference => reference::run(),
             Task::Tidy => tidy::run(),
             Task::Test(args) => test::run(&args),
             Task::Vm(args) => vm::run(&args),

@@ -7,16 +7,19 @@ mod hubble;
 mod metrics;
 mod redact;
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use bpf_redirect::HookMode;
 use bpf_redirect_common::Aggregation;
-use clap::{Args, ValueEnum};
+use clap::{Args, Parser as _, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use super::Which;
+use super::layers::{Settled, Trouble, complete};
+use super::{Command, Namegate, Which};
 use crate::daemon::Setup;
 use crate::exit::{Exit, NO_PERMISSION, USAGE};
 use crate::run::{Options, run};
@@ -41,6 +44,10 @@ An endpoint file:
   labels: {app: internal-client}
   netns: /run/netns/internal-client      # or interface: veth1a2b, with addresses: and mac:")]
 pub(super) struct Run {
+    /// The configuration: a YAML file whose keys are these flags, with `_` for `-` [default:
+    /// /etc/namegate/config.yaml, if it is there]. Drop-ins beside it, config.d/*.yaml, come after it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Folder of policy files (*.yaml); repeatable.
     #[arg(long, value_name = "DIR", default_value = "/etc/namegate/policies")]
     policy_dir: Vec<PathBuf>,
@@ -100,6 +107,9 @@ pub(super) struct Run {
     /// Log as JSON lines.
     #[arg(long)]
     log_json: bool,
+    /// What all of these say, and where it is from.
+    #[arg(skip)]
+    settled: BTreeMap<String, Settled>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -223,6 +233,11 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 impl Run {
+    /// With where its values are from.
+    pub(super) fn settled(self, settled: BTreeMap<String, Settled>) -> Self {
+        Self { settled, ..self }
+    }
+
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         self.log_to_stderr()?;
         if !rustix::process::geteuid().is_root() {
@@ -231,6 +246,11 @@ impl Run {
                 "namegate run needs root: it loads BPF programs and makes a network namespace",
             ));
         }
+        run(self.options()?)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn options(self) -> anyhow::Result<Options> {
         let instance = self.which.instance.clone();
         let socket = self.which.socket();
         let flows_max = self.hubble.flows_max();
@@ -239,7 +259,7 @@ impl Run {
         let exports = self.export.exports()?;
         let cilium_metrics = self.metrics.metrics_cilium_names;
         let metrics = self.metrics.choices()?;
-        run(Options {
+        Ok(Options {
             policy_dirs: self.policy_dir,
             endpoint_dir: self.endpoint_dir,
             tls_secrets: self.tls_secrets,
@@ -249,6 +269,8 @@ impl Run {
             detach_on_exit: self.detach_on_exit,
             drain: self.http.drain_timeout,
             manager: super::manager::manager(),
+            settled: values(self.settled),
+            again,
             setup: Setup {
                 pins: Some(self.bpf_dir.unwrap_or_else(|| instance.bpf_dir())),
                 hook_mode: match self.hooks {
@@ -279,8 +301,7 @@ impl Run {
                 outside: None,
                 instance,
             },
-        })?;
-        Ok(ExitCode::SUCCESS)
+        })
     }
 
     fn log_to_stderr(&self) -> anyhow::Result<()> {
@@ -297,4 +318,30 @@ impl Run {
         };
         set.map_err(|error| anyhow::anyhow!("logging: {error}"))
     }
+}
+
+/// The values alone.
+fn values(settled: BTreeMap<String, Settled>) -> BTreeMap<String, Vec<String>> {
+    let values = settled.into_iter().map(|(key, one)| (key, one.values));
+    values.collect()
+}
+
+/// What this program would be started with now.
+///
+/// # Errors
+/// What is wrong with the configuration, a line for each fault.
+fn again() -> Result<Options, Vec<String>> {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let layered =
+        complete(&args, &|name| std::env::var_os(name)).map_err(|trouble| match trouble {
+            Trouble::Usage(error) => vec![error.to_string()],
+            Trouble::Config(faults) => faults,
+        })?;
+    let whole = Namegate::try_parse_from(&layered.args).map_err(|error| vec![error.to_string()])?;
+    let Command::Run(run) = whole.command else {
+        return Err(vec!["this is another command".to_owned()]);
+    };
+    run.settled(layered.settled)
+        .options()
+        .map_err(|error| vec![format!("{error:#}")])
 }

@@ -47,6 +47,8 @@ fn is_well(status: &Value) -> bool {
     list(status, "endpoints").iter().all(is_ready)
         && list(status, "endpoint_problems").is_empty()
         && errors(status).next().is_none()
+        && (status.pointer("/config/problems"))
+            .is_none_or(|all| all.as_array().is_some_and(Vec::is_empty))
 }
 
 /// The text at a path of the answer.
@@ -85,6 +87,7 @@ fn text(status: &Value) -> String {
         ),
     ];
     lines.extend(errors(status).map(not_in_force));
+    lines.extend(config(status));
     endpoints(status, &mut lines);
     let refused = list(status, "state_refused").iter();
     lines.extend(refused.filter_map(Value::as_str).map(|what| {
@@ -129,6 +132,27 @@ fn text(status: &Value) -> String {
     }
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// What is wrong with the configuration, and what of it is not in force.
+fn config(status: &Value) -> Vec<String> {
+    let texts = |key: &str| -> Vec<&str> {
+        let all = status.get("config").map(|config| list(config, key));
+        let all = all.into_iter().flatten();
+        all.filter_map(Value::as_str).collect()
+    };
+    let problems = texts("problems").into_iter();
+    let mut lines: Vec<String> = problems
+        .map(|what| format!("config     can't be used, and stays as it was: {what}"))
+        .collect();
+    let waits = texts("waits_for_restart");
+    if !waits.is_empty() {
+        let keys = waits.join(", ");
+        lines.push(format!(
+            "config     changed, and waits for the next start: {keys}"
+        ));
+    }
+    lines
 }
 
 /// How long answers were held for the datapath, if there were any.

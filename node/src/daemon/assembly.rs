@@ -10,15 +10,17 @@ use bpf_redirect_common::Config;
 use policy::{Compiler, Identities, Options, PolicySet};
 use transport::{Gate, LinkError};
 
-use super::{Setup, remove_gate, take_away};
+use super::{Setup, node_name, remove_gate, take_away};
 use crate::clock;
 use crate::exit::{BAD_CONFIG, Exit, NO_PERMISSION};
+use crate::exporters::Exporters;
 use crate::flows::NewsSink;
 use crate::guard::SharedLearner;
 use crate::http::HttpThreads;
 use crate::keeper::{self, Keeper};
 use crate::learner::Learner;
 use crate::proxy::DnsThreads;
+use crate::tell::Teller;
 
 type Parts = (
     Datapath,
@@ -207,4 +209,15 @@ fn bpf_refused(error: DatapathError) -> anyhow::Error {
             "the kernel refuses the datapath: {first}; Linux 6.1 with BTF is needed, and CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
         ),
     )
+}
+
+pub(super) fn make_teller(setup: &Setup, learner: &SharedLearner) -> Arc<Teller> {
+    let redaction = setup.redaction.clone();
+    Arc::new(Teller::new(Arc::clone(learner), &node_name(), redaction))
+}
+
+pub(super) fn start_exporters(setup: &Setup) -> Result<Exporters> {
+    let (exports, flow_logs) = (setup.exports.clone(), setup.flow_logs.clone());
+    let started = Exporters::start(exports, flow_logs, node_name().into());
+    started.map_err(|error| Exit::with(BAD_CONFIG, format!("{error:#}")))
 }

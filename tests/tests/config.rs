@@ -1,0 +1,147 @@
+//! The configuration file: a daemon is started by it and changed by it, and nothing that it can't be harms one.
+
+#![expect(clippy::unwrap_used, reason = "a test may die")]
+
+use std::fs;
+use std::time::Duration;
+
+use namegate_tests::{Daemon, Stage};
+use serde_json::Value;
+
+const WEB: &str = "198.18.0.1:80";
+
+/// Writes the file, in one step.
+fn write(daemon: &Daemon<'_>, name: &str, text: &str) -> String {
+    let path = daemon.path(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path.with_extension("draft"), text).unwrap();
+    fs::rename(path.with_extension("draft"), &path).unwrap();
+    path.display().to_string()
+}
+
+/// Has the daemon read its configuration again, and waits until its status is so.
+fn reloaded(daemon: &Daemon<'_>, is_so: impl Fn(&Value) -> bool) {
+    daemon.signal("HUP").unwrap();
+    for _ in 0..100 {
+        let status = daemon.status().unwrap();
+        if status.get("config").is_some_and(&is_so) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("{}", daemon.status().unwrap());
+}
+
+fn is_list(config: &Value, key: &str, wanted: &[&str]) -> bool {
+    let list = config.get(key).and_then(Value::as_array);
+    list.is_some_and(|all| {
+        all.iter()
+            .filter_map(Value::as_str)
+            .eq(wanted.iter().copied())
+    })
+}
+
+#[test]
+fn a_daemon_is_started_and_changed_by_its_configuration() {
+    let stage = Stage::new().unwrap();
+    let mut daemon = stage.daemon("").unwrap();
+    let config = write(
+        &daemon,
+        "config.yaml",
+        "enforcement_mode: always\nlog: warn\n",
+    );
+    write(
+        &daemon,
+        "config.d/10-open.yaml",
+        "enforcement_mode: never\n",
+    );
+    daemon.start(&["--config", &config]).unwrap();
+    assert!(stage.reaches(WEB).unwrap(), "the drop-in's mode");
+
+    write(&daemon, "config.d/10-open.yaml", "log: debug\n");
+    reloaded(&daemon, |config| {
+        is_list(config, "waits_for_restart", &["log"])
+    });
+    assert!(
+        !stage.reaches(WEB).unwrap(),
+        "the file's mode, without a restart"
+    );
+
+    write(&daemon, "config.yaml", "enforcement_mode: ajar\n");
+    reloaded(&daemon, |config| !is_list(config, "problems", &[]));
+    assert!(!stage.reaches(WEB).unwrap(), "what was in force stays");
+    let socket = daemon.path("namegate.sock").display().to_string();
+    let told = daemon.namegate(&["status", "--socket", &socket]).unwrap();
+    let text = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert_eq!(told.status.code(), Some(1), "{text}");
+    let fault = "config.yaml:1:19: error: enforcement_mode: invalid value 'ajar'";
+    assert!(text.contains(fault), "{text}");
+
+    fs::remove_file(daemon.path("config.d/10-open.yaml")).unwrap();
+    write(
+        &daemon,
+        "config.yaml",
+        "enforcement_mode: never\nlog: warn\n",
+    );
+    reloaded(&daemon, |config| {
+        is_list(config, "problems", &[]) && is_list(config, "waits_for_restart", &[])
+    });
+    assert!(stage.reaches(WEB).unwrap(), "and it is open again");
+    assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
+}
+
+#[test]
+fn a_configuration_that_can_not_be_changes_nothing_and_ends_with_78() {
+    let stage = Stage::new().unwrap();
+    let mut daemon = stage.daemon("").unwrap();
+    let config = write(&daemon, "config.yaml", "audit: perhaps\nno_such_key: 1\n");
+    daemon.spawn(&["--config", &config]).unwrap();
+    assert_eq!(daemon.wait().unwrap(), Some(78));
+    let said = daemon.said();
+    for part in [
+        "config.yaml:1:8: error: audit: \"perhaps\" is neither true nor false",
+        "config.yaml:2:14: error: unknown key \"no_such_key\"",
+    ] {
+        assert!(said.contains(part), "{part} is not in:\n{said}");
+    }
+    assert!(!daemon.path("state").exists(), "nothing was made");
+
+    let check = daemon.namegate(&["config", "check", &config]).unwrap();
+    assert_eq!(check.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert_eq!(
+        text.lines()
+            .filter(|line| line.contains(": error: "))
+            .count(),
+        2,
+        "{text}"
+    );
+}
+
+#[test]
+fn what_a_daemon_would_have_is_shown_with_its_origin() {
+    let stage = Stage::new().unwrap();
+    let daemon = stage.daemon("").unwrap();
+    let config = write(&daemon, "config.yaml", "\nquic: allow\n");
+    let shown = |args: &[&str]| {
+        let all = [&["config", "show", "--config", &config], args].concat();
+        let output = daemon.namegate(&all).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = shown(&["--origin", "--", "--audit"]);
+    let line = |key: &str| {
+        text.lines()
+            .find(|line| line.starts_with(key))
+            .unwrap_or_default()
+    };
+    assert!(line("quic: \"allow\"").ends_with("config.yaml:2"), "{text}");
+    assert!(line("audit: true").ends_with("# command line"), "{text}");
+    assert!(
+        line("# enforcement_mode: \"default\"").ends_with("# default"),
+        "{text}"
+    );
+    let json: Value = serde_json::from_str(&shown(&["-o", "json"])).unwrap();
+    assert_eq!(json.get("quic"), Some(&Value::from("allow")));
+    assert_eq!(json.get("audit"), Some(&Value::from(false)));
+}
