@@ -28,6 +28,7 @@ mod live;
 mod maps;
 mod metrics;
 mod observing;
+mod power;
 mod presets;
 mod proxy;
 mod refresh;

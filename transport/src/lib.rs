@@ -10,6 +10,7 @@ mod netns;
 mod passed;
 mod pipe;
 mod private;
+mod refused;
 mod sandbox;
 mod shared;
 #[expect(
@@ -27,6 +28,7 @@ pub use netns::NetNs;
 pub use passed::Passed;
 pub use pipe::{PIPE_OCTETS_MAX, Pipe};
 pub use private::{BRIDGE, HostLink, PrivateHost, PrivateNode};
+pub use refused::refuse_system_calls;
 pub use sandbox::{SANDBOX_V4, SANDBOX_V6, Sandbox, unshare_mounts};
 pub use shared::{SharedFile, SharedPart};
 pub use tcp::{

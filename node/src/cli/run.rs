@@ -246,6 +246,7 @@ impl Run {
                 "namegate run needs root: it loads BPF programs and makes a network namespace",
             ));
         }
+        crate::power::give_up()?;
         run(self.options()?)?;
         Ok(ExitCode::SUCCESS)
     }
