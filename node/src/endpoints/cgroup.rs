@@ -45,6 +45,55 @@ pub(crate) fn inspect(path: &Path) -> Result<GuardedCgroup, String> {
     })
 }
 
+/// Slices in which a unit is looked for at most.
+const SLICES_MAX: usize = 4_096;
+
+/// The cgroup of a unit of the system's systemd, while it runs: a directory of the unit's name, in a slice or
+/// in slices in slices (systemd.slice(5)).
+///
+/// # Errors
+/// The reason why it isn't found.
+pub(super) fn of_unit(unit: &str) -> Result<PathBuf, String> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").map_err(|error| error.to_string())?;
+    let root =
+        mount_of(&mounts).ok_or("there are no cgroups of version 2 (no mount of cgroup2)")?;
+    let mut slices = vec![root];
+    let mut seen = 0;
+    while let Some(slice) = slices.pop() {
+        let own = slice.join(unit);
+        if own.is_dir() {
+            return Ok(own);
+        }
+        seen += 1;
+        if seen > SLICES_MAX {
+            return Err(format!("unit {unit}: not in the first {SLICES_MAX} slices"));
+        }
+        let entries = std::fs::read_dir(&slice).into_iter().flatten().flatten();
+        let is_slice = |path: &PathBuf| path.extension().is_some_and(|end| end == "slice");
+        slices.extend(entries.map(|entry| entry.path()).filter(is_slice));
+    }
+    Err(format!(
+        "unit {unit}: no slice has a cgroup of this name; it doesn't run"
+    ))
+}
+
+/// Where the hierarchy of version 2 is mounted.
+fn mount_of(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let (place, kind) = (words.next()?, words.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(place))
+    })
+}
+
+/// Whether a text is the name of a unit that has a cgroup.
+pub(super) fn is_unit(name: &str) -> bool {
+    let ends = [".service", ".scope", ".slice"];
+    let stem = ends.iter().find_map(|end| name.strip_suffix(end));
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ":_.\\@-".contains(c);
+    stem.is_some_and(|stem| !stem.is_empty() && stem.chars().all(is_plain))
+}
+
 fn is_cgroup2(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type == CGROUP2_MAGIC)
 }
@@ -107,6 +156,36 @@ mod tests {
             let error = inspect(Path::new(path)).unwrap_err();
             assert!(error.contains(reason) && error.contains(path), "{error}");
         }
+    }
+
+    #[test]
+    fn a_unit_that_does_not_run_is_refused_by_name() {
+        let error = of_unit("no-such-thing.service").unwrap_err();
+        assert!(error.starts_with("unit no-such-thing.service: "), "{error}");
+    }
+
+    #[test]
+    fn a_unit_has_a_name_of_a_unit() {
+        for (name, is) in [
+            ("nginx.service", true),
+            ("getty@tty1.service", true),
+            ("dev-disk\\x2d1.scope", true),
+            ("user-1000.slice", true),
+            (".service", false),
+            ("nginx", false),
+            ("nginx.socket", false),
+            ("../x.service", false),
+            ("a b.service", false),
+        ] {
+            assert_eq!(is_unit(name), is, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_hierarchy_is_found_where_it_is_mounted() {
+        let mounts = "cgroup /c/memory cgroup rw 0 0\ncgroup2 /c/unified cgroup2 rw 0 0\n";
+        assert_eq!(mount_of(mounts), Some("/c/unified".into()));
+        assert_eq!(mount_of("proc /proc proc rw 0 0\n"), None);
     }
 
     #[test]

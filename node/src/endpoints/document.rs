@@ -8,7 +8,7 @@ use policy::{Frontend, L4Protocol, NamedPorts, Service, Workload};
 use serde::Deserialize;
 use serde_yaml::{Location, Spanned};
 
-use super::labels_of;
+use super::{cgroup, labels_of};
 use crate::files::TextFile;
 
 /// Who reads.
@@ -41,6 +41,8 @@ pub(super) struct Document {
     pub(super) netns: Option<PathBuf>,
     pub(super) interface: Option<String>,
     pub(super) cgroup: Option<PathBuf>,
+    /// A unit of systemd, by whose cgroup it is found.
+    pub(super) unit: Option<String>,
     pub(super) addresses: Option<Vec<IpAddr>>,
     mac: Option<String>,
     #[serde(default)]
@@ -210,6 +212,12 @@ impl Document {
         usize::from(self.netns.is_some())
             + usize::from(self.interface.is_some())
             + usize::from(self.cgroup.is_some())
+            + usize::from(self.unit.is_some())
+    }
+
+    /// Whether it is the processes of a cgroup, in the node's own network.
+    pub(super) fn is_in_cgroup(&self) -> bool {
+        self.cgroup.is_some() || self.unit.is_some()
     }
 
     /// How it is found.
@@ -217,13 +225,14 @@ impl Document {
         match (self.remote, self.places()) {
             (true, 0) if self.addresses.is_some() => Ok(()),
             (true, 0) => Err("a remote endpoint needs addresses".to_owned()),
-            (true, _) => {
-                Err("a remote endpoint has neither netns nor interface nor cgroup".to_owned())
-            }
+            (true, _) => Err(
+                "a remote endpoint has neither netns nor interface nor cgroup nor unit".to_owned(),
+            ),
             (false, 1) => Ok(()),
             (false, 0) if reader == Reader::Tool => Ok(()),
             (false, _) => Err(
-                "exactly one of netns, interface and cgroup is needed, or remote: true".to_owned(),
+                "exactly one of netns, interface, cgroup and unit is needed, or remote: true"
+                    .to_owned(),
             ),
         }
     }
@@ -242,13 +251,23 @@ impl Document {
         if reader == Reader::Daemon && self.netns.is_some() && given {
             return Err("with netns, addresses and mac are read from the workload".to_owned());
         }
-        if let Some(cgroup) = &self.cgroup {
-            if !cgroup.is_absolute() {
-                return Err("cgroup is an absolute path".to_owned());
-            }
-            if given {
-                return Err("with cgroup, addresses are the node's, and there is no mac".to_owned());
-            }
+        if self.cgroup.as_ref().is_some_and(|path| !path.is_absolute()) {
+            return Err("cgroup is an absolute path".to_owned());
+        }
+        if let Some(unit) = self.unit.as_ref().filter(|unit| !cgroup::is_unit(unit)) {
+            return Err(format!(
+                "unit: {unit:?} is no name of a .service, .scope or .slice"
+            ));
+        }
+        if self.is_in_cgroup() && given {
+            let key = if self.unit.is_some() {
+                "unit"
+            } else {
+                "cgroup"
+            };
+            return Err(format!(
+                "with {key}, addresses are the node's, and there is no mac"
+            ));
         }
         if let Some(mac) = &self.mac {
             parse_mac(mac).ok_or_else(|| format!("mac: {mac:?} is not six hexadecimal octets"))?;

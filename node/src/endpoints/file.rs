@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use policy::{Cast, EndpointId, LocalEndpoint, Peer, Service};
 
-use super::document::{self, Documents, Reader};
+use super::document::{self, Document, Documents, Reader};
 use super::{Found, Refused, Site, cgroup, netns};
 use crate::files::TextFile;
 
@@ -44,7 +44,7 @@ pub(crate) fn describe(files: &[TextFile]) -> Result<Cast, Vec<String>> {
     };
     for (number, (_, document)) in (1..).zip(documents.endpoints) {
         let (workload, audit) = (document.workload(), document.audit);
-        let is_redirectable = document.cgroup.is_none();
+        let is_redirectable = !document.is_in_cgroup();
         let addresses = document.addresses.unwrap_or_default();
         let is_workload = !workload
             .labels
@@ -94,16 +94,7 @@ fn take(documents: Documents) -> Roster {
             continue;
         }
         let (name, mac, audit) = (document.full_name(), document.mac(), document.audit);
-        let site = match (&document.netns, &document.interface, &document.cgroup) {
-            (Some(path), _, _) => netns::inspect(path).map(Site::Link),
-            (None, Some(interface), _) => {
-                netns::by_interface(interface, mac, document.addresses.unwrap_or_default())
-                    .map(Site::Link)
-            }
-            (None, None, Some(path)) => cgroup::inspect(path).map(Site::Cgroup),
-            (None, None, None) => Err("neither netns nor interface nor cgroup".to_owned()),
-        };
-        match site {
+        match site(&document, mac) {
             Ok(site) => roster.found.push(Found {
                 workload,
                 site,
@@ -116,6 +107,23 @@ fn take(documents: Documents) -> Roster {
     }
     refuse_shared(&mut roster);
     roster
+}
+
+/// Where a workload is found.
+fn site(document: &Document, mac: Option<[u8; 6]>) -> Result<Site, String> {
+    if let Some(path) = &document.netns {
+        return netns::inspect(path).map(Site::Link);
+    }
+    if let Some(interface) = &document.interface {
+        let addresses = document.addresses.clone().unwrap_or_default();
+        return netns::by_interface(interface, mac, addresses).map(Site::Link);
+    }
+    let cgroup = match (&document.cgroup, &document.unit) {
+        (Some(path), _) => path.clone(),
+        (None, Some(unit)) => cgroup::of_unit(unit)?,
+        (None, None) => return Err("neither netns nor interface nor cgroup nor unit".to_owned()),
+    };
+    cgroup::inspect(&cgroup).map(Site::Cgroup)
 }
 
 /// Two endpoints with one address can't be told apart by their peers, and two on one link or in one cgroup
@@ -208,7 +216,10 @@ mod tests {
     #[test]
     fn what_an_endpoint_file_may_not_say() {
         for (text, reason) in [
-            ("name: a\n", "exactly one of netns, interface and cgroup"),
+            (
+                "name: a\n",
+                "exactly one of netns, interface, cgroup and unit",
+            ),
             ("name: a\nnetns: /x\ninterface: v\n", "exactly one"),
             ("name: a\nremote: true\n", "needs addresses"),
             (
@@ -228,6 +239,15 @@ mod tests {
             ("name: a\nremote: true\naddresses: [10.0.0]\n", "e.yaml"),
             ("name: a\nnetns: /x\ncgroup: /y\n", "exactly one"),
             ("name: a\ncgroup: y\n", "cgroup is an absolute path"),
+            (
+                "name: a\nunit: nginx\n",
+                "unit: \"nginx\" is no name of a .service",
+            ),
+            ("name: a\nunit: x.service\ncgroup: /y\n", "exactly one"),
+            (
+                "name: a\nunit: x.service\naddresses: [10.0.0.1]\n",
+                "with unit, addresses are the node's",
+            ),
             (
                 "name: a\ncgroup: /y\naddresses: [10.0.0.1]\n",
                 "with cgroup, addresses are the node's",
@@ -269,7 +289,7 @@ mod tests {
             ),
             (
                 "name: a\nnetns: /x\n---\nname: b\n",
-                "e.yaml:4:1: error: endpoint default/b: exactly one of netns, interface and cgroup",
+                "e.yaml:4:1: error: endpoint default/b: exactly one of netns, interface, cgroup and unit",
             ),
             ("name: a\nlabels: [x]\nnetns: /x\n", "e.yaml:2:9: error: "),
             ("name: [\n", "e.yaml:"),
