@@ -1,8 +1,6 @@
 //! What a running daemon is able to do, asked of the kernel: every thread of it, and the process that keeps its
 //! sockets.
 
-#![expect(clippy::unwrap_used, reason = "a test may die")]
-
 use std::fs;
 use std::process::Command;
 
