@@ -1,4 +1,4 @@
-//! What the repository does to itself: tidy, bpf, proto, reference, test, vm.
+//! What the repository does to itself: tidy, bpf, deb, proto, reference, test, vm.
 //!
 //! It knows files, cargo and the machine's programs; it links no crate of the product.
 #![forbid(unsafe_code)]
@@ -10,6 +10,7 @@
 
 mod bpf;
 mod command;
+mod deb;
 mod debian;
 mod proto;
 mod reference;
@@ -34,6 +35,8 @@ struct Cli {
 enum Task {
     /// Build or check the committed BPF object
     Bpf(bpf::Args),
+    /// Make the Debian package, and try it
+    Deb(deb::Args),
     /// Make or check the committed code of the flow protocol
     Proto(proto::Args),
     /// Make the committed page of the configuration's keys
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
     } else {
         match Cli::parse().task {
             Task::Bpf(args) => bpf::run(&args),
+            Task::Deb(args) => deb::run(&args),
             Task::Proto(args) => proto::run(&args),
             Task::Reference => reference::run(),
             Task::Tidy => tidy::run(),

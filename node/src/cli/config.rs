@@ -23,6 +23,7 @@ use crate::run::RELOADED;
 pub(super) enum Config {
     Check(Check),
     Show(Show),
+    Template(Template),
     Reference(Reference),
 }
 
@@ -61,6 +62,12 @@ pub(super) struct Show {
     flags: Vec<OsString>,
 }
 
+/// Print a configuration file in which every key is there, as a comment with what it means and its default.
+#[derive(Args)]
+#[command(after_help = "Example:
+  namegate config template > /etc/namegate/config.yaml")]
+pub(super) struct Template {}
+
 /// Print the page of all keys, as Markdown: docs/configuration.md is this.
 #[derive(Args)]
 pub(super) struct Reference {}
@@ -70,6 +77,7 @@ impl Config {
         match self {
             Self::Check(check) => check.run(),
             Self::Show(show) => show.run(),
+            Self::Template(_) => print(&template()),
             Self::Reference(_) => print(&reference()),
         }
     }
@@ -163,6 +171,48 @@ fn as_yaml(settled: &BTreeMap<String, Settled>, with_origin: bool) -> String {
     text
 }
 
+/// Columns of a comment in a template.
+const WIDTH: usize = 100;
+
+/// A file of comments alone.
+fn template() -> String {
+    let mut text = "# What `namegate run` does. Every key is here with its default; take the # away to change it.\n\
+        # `namegate config check` tells what is wrong, SIGHUP (systemctl reload) has a daemon read it again.\n"
+        .to_owned();
+    for arg in keys(&layers::definition()) {
+        text.push('\n');
+        let mut line = String::from("#");
+        for word in help_of(arg).split(' ') {
+            if line.len() + 1 + word.len() > WIDTH {
+                let _ = writeln!(text, "{line}");
+                line = String::from("#");
+            }
+            let _ = write!(line, " {word}");
+        }
+        let defaults = arg.get_default_values().iter();
+        let defaults: Value = match layers::is_switch(arg) {
+            true => Value::Bool(false),
+            false => defaults.map(|one| one.to_string_lossy()).collect(),
+        };
+        let default = match defaults.as_array().map(Vec::as_slice) {
+            None => defaults.to_string(),
+            Some(_) if layers::is_list(arg) => defaults.to_string(),
+            Some([one, ..]) => one.to_string(),
+            Some([]) => String::new(),
+        };
+        let key = format!("#{}: {default}", arg.get_id());
+        let _ = writeln!(text, "{line}\n{}", key.trim_end());
+    }
+    text
+}
+
+/// What a key means, in one line.
+fn help_of(arg: &clap::Arg) -> String {
+    let help = arg.get_long_help().or_else(|| arg.get_help());
+    let help = help.map(ToString::to_string).unwrap_or_default();
+    help.split_whitespace().collect::<Vec<&str>>().join(" ")
+}
+
 const INTRODUCTION: &str = "# Configuration
 
 This page is made by `cargo xtask reference` from the definition of the flags of `namegate run`.
@@ -209,10 +259,7 @@ fn reference() -> String {
 fn entry(arg: &clap::Arg) -> String {
     let key = arg.get_id().as_str();
     let mut text = format!("\n### `{key}`\n\n");
-    let help = arg.get_long_help().or_else(|| arg.get_help());
-    let help = help.map(ToString::to_string).unwrap_or_default();
-    let help = help.split_whitespace().collect::<Vec<&str>>().join(" ");
-    let _ = writeln!(text, "{help}\n");
+    let _ = writeln!(text, "{}\n", help_of(arg));
     let kind = match (layers::is_switch(arg), layers::is_list(arg)) {
         (true, _) => "`true` or `false`",
         (_, true) => "a list",
@@ -286,6 +333,38 @@ mod tests {
             };
             assert_eq!(values(&first), values(&second));
         }
+    }
+
+    #[test]
+    fn a_template_is_a_file_that_changes_nothing_also_where_each_key_is_taken_by_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.yaml");
+        let text = template();
+        std::fs::write(&file, &text).unwrap();
+        let plain = read(Some(file.clone()), &[]).unwrap();
+        let keys = text.lines().filter_map(|line| line.strip_prefix('#'));
+        let keys = keys.filter(|line| !line.starts_with(' ') && !line.ends_with(':'));
+        let mut count = 0;
+        for key in keys {
+            std::fs::write(&file, key).unwrap();
+            match read(Some(file.clone()), &[]) {
+                Ok(one) => {
+                    let values = |all: &Layered| -> Vec<Vec<String>> {
+                        all.settled.values().map(|one| one.values.clone()).collect()
+                    };
+                    assert_eq!(values(&one), values(&plain), "{key}");
+                }
+                Err(Trouble::Config(faults)) => {
+                    assert!(
+                        faults.concat().contains("were not provided"),
+                        "{key}: {faults:?}"
+                    );
+                }
+                Err(Trouble::Usage(error)) => panic!("{key}: {error}"),
+            }
+            count += 1;
+        }
+        assert!(count > 20, "{count} keys");
     }
 
     #[test]
