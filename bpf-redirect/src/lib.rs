@@ -34,5 +34,5 @@ pub use journal::{Act, Journal, JournalCursor, WRITES_KEPT_MAX, Write};
 pub use ledger::{Change, InstallError, Installed, Ledger, Outcome};
 pub use pin::{PinError, Pins, has_bpffs};
 pub use pinned::{DumpError, MapSummary, PinnedMaps};
-pub use table::{KernelTable, Table, TableError};
+pub use table::{KernelTable, NoTable, Table, TableError};
 pub use takeover::{Inherited, InheritedEndpoint, TakeOverError, inspect};

@@ -81,6 +81,66 @@ pub trait Table {
     fn remove_policy(&mut self) -> Result<(), TableError>;
 }
 
+impl<T: Table + ?Sized> Table for Box<T> {
+    fn set_address(&mut self, address: Address, identity: u32) -> Result<(), TableError> {
+        (**self).set_address(address, identity)
+    }
+
+    fn set_addresses(&mut self, wanted: &[(Address, u32)]) -> (usize, Result<(), TableError>) {
+        (**self).set_addresses(wanted)
+    }
+
+    fn clear_address(&mut self, address: Address) -> Result<(), TableError> {
+        (**self).clear_address(address)
+    }
+
+    fn set_entry(&mut self, key: PolicyKey, value: PolicyValue) -> Result<(), TableError> {
+        (**self).set_entry(key, value)
+    }
+
+    fn clear_entry(&mut self, key: PolicyKey) -> Result<(), TableError> {
+        (**self).clear_entry(key)
+    }
+
+    fn replace_entries(&mut self, entries: &[(PolicyKey, PolicyValue)]) -> Result<(), TableError> {
+        (**self).replace_entries(entries)
+    }
+
+    fn remove_policy(&mut self) -> Result<(), TableError> {
+        (**self).remove_policy()
+    }
+}
+
+/// No maps: where no packet is judged by the kernel, the ledger itself is what is asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoTable;
+
+impl Table for NoTable {
+    fn set_address(&mut self, _: Address, _: u32) -> Result<(), TableError> {
+        Ok(())
+    }
+
+    fn clear_address(&mut self, _: Address) -> Result<(), TableError> {
+        Ok(())
+    }
+
+    fn set_entry(&mut self, _: PolicyKey, _: PolicyValue) -> Result<(), TableError> {
+        Ok(())
+    }
+
+    fn clear_entry(&mut self, _: PolicyKey) -> Result<(), TableError> {
+        Ok(())
+    }
+
+    fn replace_entries(&mut self, _: &[(PolicyKey, PolicyValue)]) -> Result<(), TableError> {
+        Ok(())
+    }
+
+    fn remove_policy(&mut self) -> Result<(), TableError> {
+        Ok(())
+    }
+}
+
 fn one_by_one<T: Table + ?Sized>(
     table: &mut T,
     wanted: &[(Address, u32)],

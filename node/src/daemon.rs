@@ -45,7 +45,8 @@ use crate::status::EventThread;
 use crate::tell::Teller;
 
 use agent::AgentNews;
-use assembly::{make, make_teller, open_pins, start_exporters};
+pub(crate) use assembly::make_teller;
+use assembly::{make, open_pins, start_exporters};
 use departed::Departed;
 use vigil::Interference;
 pub(crate) use vigil::{filters, set_right};
@@ -108,7 +109,7 @@ impl Setup {
     }
 
     /// The node's own addresses; the side link has none.
-    fn node_addresses(&self) -> Result<Vec<IpAddr>> {
+    pub(crate) fn node_addresses(&self) -> Result<Vec<IpAddr>> {
         match &self.outside {
             Some(outside) => Ok(outside.ns.run(own_addresses)??),
             None => Ok(own_addresses()?),

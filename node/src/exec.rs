@@ -4,15 +4,23 @@
 //! has no way out. There the same daemon as ever guards it, and its proxies ask servers from the namespace
 //! that namegate was called in. On that one nothing is changed. Namespaces, programs and maps are held by
 //! descriptors alone: whatever is killed, nothing stays, and what is left of the command is cut off.
+//!
+//! Without privileges the command's process makes both namespaces in a user namespace, where no program can
+//! be loaded: rules of nft lead to sockets that it hands to this process. The same proxies serve them, and
+//! they judge a connection's address too.
 
 mod account;
 mod command;
+mod cure;
+mod door;
 mod inside;
 mod network;
 mod rules;
+mod spliced;
 mod surroundings;
 mod told;
 mod user;
+mod way;
 
 use std::fs;
 use std::io::Write;
@@ -37,11 +45,15 @@ use crate::remembered::Remembered;
 
 use account::Account;
 use command::{Running, Signals};
+use door::Door;
 pub(crate) use inside::{Orders, run as run_inside};
 use rules::Rules;
+use spliced::Spliced;
 use surroundings::Surroundings;
 use told::Cure;
+use user::User;
 pub(crate) use user::Wanted;
+pub(crate) use way::Way;
 
 /// What is to be run, and how.
 #[derive(Clone, Debug)]
@@ -64,6 +76,8 @@ pub(crate) struct Options {
     pub(crate) summary: Option<PathBuf>,
     /// End with 124 where it ends well and something was denied.
     pub(crate) fail_on_deny: bool,
+    /// How its network is made; `None`: as can be.
+    pub(crate) way: Option<Way>,
     /// The program and its arguments.
     pub(crate) command: Vec<std::ffi::OsString>,
 }
@@ -80,38 +94,130 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn prepare_and_run(options: &Options) -> Result<ExitCode> {
-    anyhow::ensure!(
-        rustix::process::geteuid().is_root(),
-        "exec needs root: it makes network namespaces and loads BPF programs"
-    );
+    let way = options.way.unwrap_or_else(Way::probe);
+    tracing::info!(mode = %way, "the command's network");
+    way.check()?;
     let rules = Rules::read(options)?;
     let user = user::find(&options.user)?;
-    let outside = NetNs::current().context("the network namespace")?;
-    let around = Surroundings::look(&rules)?;
-    let signals = Signals::catch()?;
+    let own = rustix::process::geteuid().as_raw();
+    let uid = user.as_ref().map_or(own, |user| user.uid);
+    let around = Surroundings::look((&rules, uid))?;
+    let called = Called {
+        user,
+        signals: Signals::catch()?,
+        outside: Outside {
+            ns: NetNs::current().context("the network namespace")?,
+            stand_ins: around.resolver.stand_ins.clone(),
+        },
+    };
+    let code = match way {
+        Way::Tc => by_programs(options, (rules, &around), called),
+        Way::Splice => by_sockets(options, (&rules, &around), called),
+    };
+    code.map(ExitCode::from)
+}
+
+/// How namegate was called.
+struct Called {
+    user: Option<User>,
+    signals: Signals,
+    outside: Outside,
+}
+
+/// In a network of ours, guarded by a daemon like any other.
+fn by_programs(
+    options: &Options,
+    (rules, around): (Rules, &Surroundings),
+    called: Called,
+) -> Result<u8> {
     let sandbox = Sandbox::create().context("the command's network")?;
     let node = sandbox.node.clone();
-    let outside = Outside {
-        ns: outside,
-        stand_ins: around.resolver.stand_ins.clone(),
-    };
     let guarded = || -> Result<u8> {
-        let mut daemon = guard(options, (rules, &around), (&sandbox, outside))?;
-        let orders = Orders::new(&around, user.as_ref());
-        let mut book = Book::open(options, &around, &daemon);
-        let running = Running::start(&sandbox.inside, (&orders, &options.command), signals)?;
-        let ended = running.attend(&mut daemon, &mut book);
-        daemon.end(true)?;
-        // Told before what went wrong here, if something did.
-        let denied = book.close(options);
-        Ok(match (ended?, denied?) {
-            (0, true) if options.fail_on_deny => DENIED,
-            (code, _) => code,
-        })
+        let daemon = guard(options, (rules, around), (&sandbox, called.outside))?;
+        let orders = Orders::new(around, called.user.as_ref());
+        let book = Book::open(options, around, &daemon.flow_ring);
+        let start = (&orders, options.command.as_slice());
+        let running = Running::start(&sandbox.inside, start, called.signals)?;
+        attend(options, running, (daemon, book))
     };
-    node.run(guarded)
-        .context("the command's node")?
-        .map(ExitCode::from)
+    node.run(guarded).context("the command's node")?
+}
+
+/// In a network that the command's process makes itself, guarded where its sockets are served.
+fn by_sockets(
+    options: &Options,
+    (rules, around): (&Rules, &Surroundings),
+    called: Called,
+) -> Result<u8> {
+    if called.user.is_some() {
+        let said = "--mode splice runs the command as who calls it: call it without sudo and without --user";
+        return Err(Exit::with(EXEC_FAILED, said));
+    }
+    let outside = called.outside.ns.clone();
+    let setup = setup(options, around, called.outside)?;
+    let door = Door::open()?;
+    let orders = Orders::new(around, None).with_door(&door);
+    let start = (&orders, options.command.as_slice());
+    let running = Running::start(&outside, start, called.signals)?;
+    let (stream, listening) = match door.take(&running)? {
+        Ok(taken) => taken,
+        // It has said why.
+        Err(code) => return Ok(code),
+    };
+    let guarded = Spliced::start(&setup, (options, rules, &around.resolver), listening);
+    let guarded = guarded.inspect_err(|_| running.kill())?;
+    let book = Book::open(options, around, &guarded.flow_ring);
+    door::let_go(&stream)?;
+    attend(options, running, (guarded, book))
+}
+
+/// What is done for a command while it runs, by whoever guards it.
+trait Guard {
+    /// Takes away what has expired.
+    fn expire(&mut self);
+    /// Forgets the flows that are over.
+    fn sweep(&mut self);
+    /// Whether all threads live.
+    fn all_alive(&self) -> bool;
+    /// Ends it; then all flows are told.
+    ///
+    /// # Errors
+    /// If something can't be taken away.
+    fn end(self) -> Result<()>;
+}
+
+impl Guard for Daemon {
+    fn expire(&mut self) {
+        Self::expire(self);
+    }
+
+    fn sweep(&mut self) {
+        Self::sweep(self);
+    }
+
+    fn all_alive(&self) -> bool {
+        self.dns.all_alive() && self.http.all_alive()
+    }
+
+    fn end(self) -> Result<()> {
+        Self::end(self, true)
+    }
+}
+
+/// To the command's end, and tells what there is to tell.
+fn attend(
+    options: &Options,
+    running: Running,
+    (mut guard, mut book): (impl Guard, Book),
+) -> Result<u8> {
+    let ended = running.attend(&mut guard, &mut book);
+    guard.end()?;
+    // Told before what went wrong here, if something did.
+    let denied = book.close(options);
+    Ok(match (ended?, denied?) {
+        (0, true) if options.fail_on_deny => DENIED,
+        (code, _) => code,
+    })
 }
 
 /// The account of the command, and how far the flows are read.
@@ -122,12 +228,12 @@ struct Book {
 }
 
 impl Book {
-    fn open(options: &Options, around: &Surroundings, daemon: &Daemon) -> Self {
+    fn open(options: &Options, around: &Surroundings, ring: &Arc<SharedRing>) -> Self {
         let learns = options.learn.is_some();
         Self {
             account: Account::new(options.audit, learns, &around.resolver.text),
-            ring: Arc::clone(&daemon.flow_ring),
-            cursor: daemon.flow_ring.end(),
+            ring: Arc::clone(ring),
+            cursor: ring.end(),
         }
     }
 

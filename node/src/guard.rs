@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bpf_redirect::{
-    Attachment, CgroupAttachment, Datapath, DatapathError, EndpointEntry, Hook, Inherited,
-    KernelTable, Ledger, strangers,
+    Attachment, CgroupAttachment, Datapath, DatapathError, EndpointEntry, Hook, Inherited, Ledger,
+    Table, strangers,
 };
 use policy::{Cast, EndpointId, LocalEndpoint, Peer, Service};
 use serde::Serialize;
@@ -128,7 +128,7 @@ impl Guards {
         &mut self,
         roster: Roster,
         datapath: &mut Datapath,
-        learner: &Learner<KernelTable>,
+        learner: &Learner<NodeTable>,
     ) -> bool {
         let mut different = roster.refused != self.refused
             || roster.peers != self.peers
@@ -226,7 +226,7 @@ impl Guards {
     pub(crate) fn prepare(
         &mut self,
         datapath: &mut Datapath,
-        learner: &Learner<KernelTable>,
+        learner: &Learner<NodeTable>,
         gate: &Gate,
     ) {
         for (id, guarded) in &mut self.by_id {
@@ -288,7 +288,7 @@ impl Guards {
     pub(crate) fn attach(
         &mut self,
         datapath: &mut Datapath,
-        learner: &Learner<KernelTable>,
+        learner: &Learner<NodeTable>,
         gate: &Gate,
     ) {
         for (id, guarded) in &mut self.by_id {
@@ -322,7 +322,7 @@ impl Guards {
     }
 
     /// Gives every endpoint the policy of the snapshot in force.
-    pub(crate) fn reload(&self, learner: &Learner<KernelTable>) {
+    pub(crate) fn reload(&self, learner: &Learner<NodeTable>) {
         for (id, guarded) in &self.by_id {
             if guarded.state != EndpointState::Ready {
                 continue;
@@ -370,7 +370,7 @@ impl Guards {
         }
     }
 
-    fn let_go(&mut self, id: EndpointId, datapath: &mut Datapath, learner: &Learner<KernelTable>) {
+    fn let_go(&mut self, id: EndpointId, datapath: &mut Datapath, learner: &Learner<NodeTable>) {
         let Some(mut guarded) = self.by_id.remove(&id) else {
             return;
         };
@@ -421,7 +421,7 @@ fn is_same_site(a: &Found, b: &Found) -> bool {
 fn refuse(
     id: EndpointId,
     guarded: &mut Guarded,
-    learner: &Learner<KernelTable>,
+    learner: &Learner<NodeTable>,
     error: &anyhow::Error,
 ) {
     let name = &guarded.found.workload.name;
@@ -434,13 +434,13 @@ fn refuse(
 fn prepare(
     id: EndpointId,
     guarded: &Guarded,
-    (datapath, learner, gate): (&mut Datapath, &Learner<KernelTable>, &Gate),
+    (datapath, learner, gate): (&mut Datapath, &Learner<NodeTable>, &Gate),
     heritage: &Heritage,
 ) -> anyhow::Result<()> {
     let Some(link) = guarded.found.link() else {
         return match guarded.is_attached() {
             true => Ok(learner.reload(id)?),
-            false => Ok(learner.adopt(id, datapath.table(id.get())?, heritage)?),
+            false => Ok(learner.adopt(id, Box::new(datapath.table(id.get())?), heritage)?),
         };
     };
     let entry = entry(id, link);
@@ -466,7 +466,7 @@ fn prepare(
             others.join(", ")
         );
     }
-    Ok(learner.adopt(id, datapath.table(id.get())?, heritage)?)
+    Ok(learner.adopt(id, Box::new(datapath.table(id.get())?), heritage)?)
 }
 
 fn entry(id: EndpointId, link: &GuardedLink) -> EndpointEntry {
@@ -509,5 +509,8 @@ fn attach(id: EndpointId, guarded: &mut Guarded, datapath: &mut Datapath) -> any
     Ok(())
 }
 
+/// Where the ledger of an endpoint writes to.
+pub(crate) type NodeTable = Box<dyn Table + Send>;
+
 /// Shares a learner.
-pub(crate) type SharedLearner = Arc<Learner<KernelTable>>;
+pub(crate) type SharedLearner = Arc<Learner<NodeTable>>;

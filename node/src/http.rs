@@ -1,7 +1,10 @@
 //! The HTTP proxy's threads in the gate.
 
+mod admission;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
@@ -30,6 +33,16 @@ struct NodeHost {
     endpoints: ArcSwap<BTreeSet<IpAddr>>,
     names: Handover,
     secrets: ArcSwap<TlsSecrets>,
+    judging: Judging,
+}
+
+/// Who judges by whom a connection is and to whom.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Judging {
+    /// The kernel's programs: what comes here was let through by them.
+    Datapath,
+    /// Nobody before it came here.
+    Proxy,
 }
 
 impl Host for NodeHost {
@@ -58,6 +71,13 @@ impl Host for NodeHost {
             parties,
             port,
             secrets: self.secrets.load_full(),
+        }
+    }
+
+    fn admits(&self, redirected: &Redirected) -> bool {
+        match self.judging {
+            Judging::Datapath => true,
+            Judging::Proxy => admission::admits((&self.learner, &self.news), redirected),
         }
     }
 
@@ -111,13 +131,14 @@ impl Host for NodeHost {
 }
 
 impl NodeHost {
-    fn new(learner: &SharedLearner, (news, names): (NewsSink, Handover)) -> Self {
+    fn new(learner: &SharedLearner, (news, names): (NewsSink, Handover), judging: Judging) -> Self {
         Self {
             learner: Arc::clone(learner),
             news,
             endpoints: ArcSwap::default(),
             names,
             secrets: ArcSwap::default(),
+            judging,
         }
     }
 
@@ -151,7 +172,8 @@ pub(crate) struct HttpThreads {
     proxy: Arc<Proxy<NodeHost>>,
     stages: Stages,
     threads: Vec<JoinHandle<()>>,
-    _listening: Listening,
+    /// What brings connections here; none where sockets are all that there is.
+    _listening: Option<Listening>,
 }
 
 impl HttpThreads {
@@ -167,20 +189,37 @@ impl HttpThreads {
         (news, names, settings): (NewsSink, Handover, Settings),
     ) -> Result<Self> {
         raise_descriptors();
-        let host = NodeHost::new(learner, (news, names));
+        let host = NodeHost::new(learner, (news, names), Judging::Datapath);
         let proxy = Arc::new(Proxy::new(host, gate.gate_end.index, settings));
         let servers = gate
             .ns
             .run(|| HttpServer::open(&proxy, serving::workers()))??;
         let first = servers.first().context("a machine without cores")?;
         let listening = datapath.listen(&gate.ns, first.socket())?;
-        Self::serve(proxy, (servers, ns), listening)
+        Self::serve(proxy, (servers, ns), Some(listening))
+    }
+
+    /// With a socket that listens in a gate which this process can't enter, and where nothing judges a
+    /// connection before it comes here.
+    ///
+    /// # Errors
+    /// If a thread can't be made.
+    pub(crate) fn with_socket(
+        (socket, ns): (OwnedFd, &NetNs),
+        learner: &SharedLearner,
+        (news, names, settings): (NewsSink, Handover, Settings),
+    ) -> Result<Self> {
+        raise_descriptors();
+        let host = NodeHost::new(learner, (news, names), Judging::Proxy);
+        let proxy = Arc::new(Proxy::new(host, 0, settings));
+        let servers = HttpServer::given(&proxy, socket, serving::workers())?;
+        Self::serve(proxy, (servers, ns), None)
     }
 
     fn serve(
         proxy: Arc<Proxy<NodeHost>>,
         (servers, ns): (Vec<HttpServer<NodeHost>>, &NetNs),
-        listening: Listening,
+        listening: Option<Listening>,
     ) -> Result<Self> {
         let stages = Stages::default();
         let mut threads = Vec::new();

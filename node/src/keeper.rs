@@ -3,7 +3,7 @@
 
 mod holder;
 mod systemd;
-mod wire;
+pub(crate) mod wire;
 
 use std::collections::BTreeSet;
 use std::io;

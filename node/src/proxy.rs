@@ -31,7 +31,8 @@ use ports::Ports;
 /// The node, as the proxy sees it.
 struct NodeHost {
     learner: SharedLearner,
-    askers: Askers,
+    /// Who asked on the node; none where there is no datapath to note it.
+    askers: Option<Askers>,
     news: NewsSink,
 }
 
@@ -69,7 +70,8 @@ impl Host for NodeHost {
         protocol: L4Protocol,
         id: [u8; 2],
     ) -> Option<(EndpointId, SocketAddr)> {
-        let asker = self.askers.find(client, protocol.number(), id)?;
+        let askers = self.askers.as_ref()?;
+        let asker = askers.find(client, protocol.number(), id)?;
         Some((EndpointId::new(asker.endpoint)?, asker.server))
     }
 
@@ -155,7 +157,7 @@ impl DnsThreads {
     ) -> std::io::Result<Self> {
         let host = NodeHost {
             learner: Arc::clone(learner),
-            askers,
+            askers: Some(askers),
             news,
         };
         let proxy = Proxy::new(host, settings, gate.gate_end.index);
@@ -198,6 +200,37 @@ impl DnsThreads {
         all.handover = Some(server.handover());
         let ready = Ready::Tcp(server);
         all.add(("dns-tcp".to_owned(), &ns), keeper::DNS_TCP, ready)?;
+        Ok(all)
+    }
+
+    /// With sockets that were opened in a gate which this process can't enter; it serves outside.
+    ///
+    /// # Errors
+    /// If a socket for servers can't be made.
+    pub(crate) fn with_sockets(
+        (udp, tcp): (OwnedFd, OwnedFd),
+        (learner, settings, outside): (&SharedLearner, Settings, &Outside),
+        news: NewsSink,
+    ) -> std::io::Result<Self> {
+        let host = NodeHost {
+            learner: Arc::clone(learner),
+            askers: None,
+            news,
+        };
+        let proxy = asking(Proxy::new(host, settings, 0), Some(outside));
+        let ns = &outside.ns;
+        let mut all = Self::idle(proxy, (ns, ns));
+        let worker = UdpWorker::given(Arc::clone(&all.proxy), udp)?;
+        all.own = Some(worker.own());
+        let ready = Ready::Udp(Box::new(worker));
+        all.add(("dns-udp".to_owned(), ns), keeper::DNS_UDP, ready)?;
+        let server = TcpServer::given(Arc::clone(&all.proxy), tcp)?;
+        all.handover = Some(server.handover());
+        all.add(
+            ("dns-tcp".to_owned(), ns),
+            keeper::DNS_TCP,
+            Ready::Tcp(server),
+        )?;
         Ok(all)
     }
 

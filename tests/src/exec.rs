@@ -1,6 +1,7 @@
 //! A machine on which commands are run by `namegate exec`: names and web servers elsewhere.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -22,32 +23,85 @@ pub struct ExecStage {
     pub world: Workload,
     /// Files of a test; `ca.pem` is the authority by which nginx is web.example.com.
     pub dir: TempDir,
+    /// Who calls namegate.
+    caller: Caller,
+    /// Where that is to be found, by everybody.
+    pub binary: String,
     _servers: [Running; 2],
 }
 
+/// Who calls namegate on a stage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Caller {
+    /// By BPF programs.
+    Root,
+    /// Somebody without privileges: by a user namespace.
+    User,
+}
+
+/// Where that user looks for programs: not in folders of root's.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The number of that user and of its group, whom no file knows.
+pub const USER: u32 = 64_001;
+
 impl ExecStage {
-    /// Builds it.
+    /// Builds it, for root.
     ///
     /// # Errors
     /// Without root, or if a program is missing.
     pub fn new() -> Result<Self> {
+        Self::of(Caller::Root)
+    }
+
+    /// Runs a test on a stage of each caller.
+    ///
+    /// # Panics
+    /// If the test does, or a stage can't be built.
+    #[expect(clippy::expect_used, reason = "a test may die")]
+    pub fn each(test: impl Fn(&Self)) {
+        for caller in [Caller::Root, Caller::User] {
+            let stage = Self::of(caller).expect("a stage");
+            eprintln!("as {caller:?}");
+            test(&stage);
+        }
+    }
+
+    /// Builds it.
+    ///
+    /// # Errors
+    /// Without root, or if a program is missing.
+    pub fn of(caller: Caller) -> Result<Self> {
         let node = Node::new()?;
         let world = node.elsewhere()?;
         let authority = Authority::new("exec")?;
         let issued =
             authority.issue(&["web.example.com", "six.example.com", "other.example.com"])?;
-        let stage = Self {
+        let mut stage = Self {
             _servers: [
                 Running::knot(&world.ns, ZONE)?,
                 Running::nginx_as(&world.ns, &issued)?,
             ],
             dir: tempfile::tempdir()?,
+            binary: Daemon::binary()?.display().to_string(),
+            caller,
             node,
             world,
         };
+        fs::set_permissions(stage.dir.path(), fs::Permissions::from_mode(0o777))?;
         fs::write(stage.dir.path().join("ca.pem"), authority.pem())?;
         stage.resolve_by(&format!("nameserver {}\n", stage.world.v4))?;
+        if caller == Caller::User {
+            stage.show_binary()?;
+        }
         Ok(stage)
+    }
+
+    /// Shows the binary where everybody may come to.
+    fn show_binary(&mut self) -> Result<()> {
+        let place = self.file("namegate", "")?;
+        let binary = std::mem::replace(&mut self.binary, place);
+        let mount = ["--bind", &binary, &self.binary];
+        self.node.check("mount", &mount).map(drop)
     }
 
     /// Gives the machine another resolv.conf.
@@ -73,12 +127,27 @@ impl ExecStage {
         Ok(path.display().to_string())
     }
 
+    /// A program on the machine, of whoever calls.
+    #[must_use]
+    pub fn call(&self, program: &str) -> Command {
+        match self.caller {
+            Caller::Root => self.node.command(program),
+            Caller::User => {
+                let mut command = self.node.command("setpriv");
+                let id = USER.to_string();
+                command.args(["--reuid", &id, "--regid", &id, "--clear-groups", program]);
+                command.env("PATH", PATH);
+                command
+            }
+        }
+    }
+
     /// `namegate exec` on the machine, with these words.
     ///
     /// # Errors
     /// If it was not built.
     pub fn command(&self, words: &[&str]) -> Result<Command> {
-        let mut command = self.node.command(&Daemon::binary()?.display().to_string());
+        let mut command = self.call(&self.binary);
         command.arg("exec").args(words);
         Ok(command)
     }
@@ -88,9 +157,8 @@ impl ExecStage {
     /// # Errors
     /// If it can't be run.
     pub fn run(&self, words: &[&str]) -> Result<Output> {
-        let binary = Daemon::binary()?.display().to_string();
-        let mut command = self.node.command("timeout");
-        let command = command.args(["-k", "5", "120", &binary, "exec"]);
+        let mut command = self.call("timeout");
+        let command = command.args(["-k", "5", "120", &self.binary, "exec"]);
         command.args(words).output().context("namegate exec")
     }
 

@@ -29,7 +29,7 @@ pub use authority::{Authority, Issued};
 pub use cgroup::Cgroup;
 pub use daemon::{Daemon, internet, patience, policy};
 pub use exchange::{WWW, exchange, exchange_at, seen_by};
-pub use exec::ExecStage;
+pub use exec::{Caller, ExecStage, USER};
 pub use node::{Node, Workload, in_ns, must_be_equal, need_root};
 pub use raw::RawTcp;
 pub use server::{Answers, BIG_OCTETS, Running, TcpEcho, TcpSink};

@@ -4,64 +4,66 @@
 
 use std::os::unix::process::ExitStatusExt;
 
-use namegate_tests::{ExecStage, must_be_equal};
+use namegate_tests::{Caller, ExecStage, must_be_equal};
 
 /// What nginx says of a request, without the client's port.
 const NGINX: &str = "cut -d' ' -f1,3-";
 
 #[test]
 fn an_allowed_name_is_reached_over_both_families_and_nothing_else_is() {
-    let stage = ExecStage::new().unwrap();
-    let before = stage.node.fingerprint().unwrap();
-    let (code, said, errors) = stage
-        .shell(
-            &["web.example.com", "six.example.com"],
-            &format!(
-                "dig +short web.example.com; dig +short +tcp web.example.com AAAA
+    ExecStage::each(|stage| {
+        let before = stage.node.fingerprint().unwrap();
+        let (code, said, errors) = stage
+            .shell(
+                &["web.example.com", "six.example.com"],
+                &format!(
+                    "dig +short web.example.com; dig +short +tcp web.example.com AAAA
                  curl -sS -m 5 -4 http://web.example.com/a | {NGINX}
                  curl -sS -m 5 -6 http://six.example.com:8080/b | {NGINX}
                  dig +noall +comments other.example.com | grep -o NXDOMAIN
                  curl -sS -m 2 http://198.18.0.2/c
                  curl -sS -m 2 --resolve other.example.com:80:198.18.0.1 http://other.example.com/d
                  echo end"
-            ),
-        )
-        .unwrap();
-    assert_eq!(code, Some(0), "{said}{errors}");
-    // The servers see the machine's own addresses. The last two requests are refused: one for its address,
-    // one for the name in it.
-    let wanted = [
-        "198.18.0.1",
-        "2001:db8:1::1",
-        "203.0.113.1 198.18.0.1 web.example.com /a",
-        "2001:db8::1 2001:db8:1::6 six.example.com /b",
-        "NXDOMAIN",
-        "Access denied",
-        "end",
-    ];
-    assert_eq!(said.lines().collect::<Vec<_>>(), wanted, "{errors}");
-    must_be_equal(&before, &stage.node.fingerprint().unwrap());
+                ),
+            )
+            .unwrap();
+        assert_eq!(code, Some(0), "{said}{errors}");
+        // The servers see the machine's own addresses. The last two requests are refused: one for its address,
+        // one for the name in it.
+        let wanted = [
+            "198.18.0.1",
+            "2001:db8:1::1",
+            "203.0.113.1 198.18.0.1 web.example.com /a",
+            "2001:db8::1 2001:db8:1::6 six.example.com /b",
+            "NXDOMAIN",
+            "Access denied",
+            "end",
+        ];
+        assert_eq!(said.lines().collect::<Vec<_>>(), wanted, "{errors}");
+        must_be_equal(&before, &stage.node.fingerprint().unwrap());
+    });
 }
 
 #[test]
 fn it_ends_as_its_command_does() {
-    let stage = ExecStage::new().unwrap();
-    let plain = stage.file("plain", "no program").unwrap();
-    for (words, code) in [
-        (&["--", "true"][..], 0),
-        (&["--", "sh", "-c", "exit 7"], 7),
-        (&["--", "sh", "-c", "kill -9 $$"], 137),
-        (&["--", "/nowhere/at/all"], 127),
-        (&["--", "no-such-program"], 127),
-        (&["--", &plain], 126),
-        (&["--allow", "exa mple", "--", "true"], 125),
-        (&["--policy", "/nowhere.yaml", "--", "true"], 125),
-        (&["--no-such-option", "--", "true"], 125),
-    ] {
-        let output = stage.run(words).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{words:?}: {output:?}");
-        assert!(output.status.signal().is_none());
-    }
+    ExecStage::each(|stage| {
+        let plain = stage.file("plain", "no program").unwrap();
+        for (words, code) in [
+            (&["--", "true"][..], 0),
+            (&["--", "sh", "-c", "exit 7"], 7),
+            (&["--", "sh", "-c", "kill -9 $$"], 137),
+            (&["--", "/nowhere/at/all"], 127),
+            (&["--", "no-such-program"], 127),
+            (&["--", &plain], 126),
+            (&["--allow", "exa mple", "--", "true"], 125),
+            (&["--policy", "/nowhere.yaml", "--", "true"], 125),
+            (&["--no-such-option", "--", "true"], 125),
+        ] {
+            let output = stage.run(words).unwrap();
+            assert_eq!(output.status.code(), Some(code), "{words:?}: {output:?}");
+            assert!(output.status.signal().is_none());
+        }
+    });
 }
 
 #[test]
@@ -77,8 +79,13 @@ fn a_firewall_that_drops_everything_is_passed_and_stays_as_it_is() {
         ct state established,related accept; icmpv6 type { 133-136 } accept; reject; }
       chain forward { type filter hook forward priority 0; policy accept; reject; }
     }";
-    for firewall in ["nft", "legacy", "rejecting"] {
-        let stage = ExecStage::new().unwrap();
+    for (firewall, caller) in [
+        ("nft", Caller::Root),
+        ("legacy", Caller::Root),
+        ("rejecting", Caller::Root),
+        ("rejecting", Caller::User),
+    ] {
+        let stage = ExecStage::of(caller).unwrap();
         let node = &stage.node;
         node.check("nft", &["delete", "table", "inet", "hostile"])
             .unwrap();
@@ -136,264 +143,271 @@ fn signals_and_standard_streams_are_the_commands() {
     use std::io::{Read, Write};
     use std::process::Stdio;
 
-    let stage = ExecStage::new().unwrap();
-    let script = "trap 'echo term; exit 3' TERM; trap 'echo usr' USR1; read line; echo got $line; echo err >&2; \
+    ExecStage::each(|stage| {
+        let script = "trap 'echo term; exit 3' TERM; trap 'echo usr' USR1; read line; echo got $line; echo err >&2; \
                   while :; do sleep 0.1; done";
-    let mut child = stage
-        .command(&["--", "sh", "-c", script])
-        .unwrap()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(b"hello\n").unwrap();
-    let mut out = child.stdout.take().unwrap();
-    let mut said = String::new();
-    let mut wait_for = |wanted: &str| {
-        let mut octets = [0; 256];
-        while !said.contains(wanted) {
-            let count = out.read(&mut octets).unwrap();
-            assert!(count > 0, "{said:?} without {wanted:?}");
-            said.push_str(&String::from_utf8_lossy(&octets[..count]));
-        }
-    };
-    wait_for("got hello\n");
-    let signal = |name: &str| {
-        let pid = child.id().to_string();
-        let sent = std::process::Command::new("kill")
-            .args([name, &pid])
-            .status();
-        assert!(sent.unwrap().success());
-    };
-    signal("-USR1");
-    wait_for("usr\n");
-    signal("-TERM");
-    wait_for("term\n");
-    let ended = child.wait_with_output().unwrap();
-    assert_eq!(ended.status.code(), Some(3), "{ended:?}");
-    assert_eq!(String::from_utf8_lossy(&ended.stderr), "err\n");
+        let mut child = stage
+            .command(&["--", "sh", "-c", script])
+            .unwrap()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(b"hello\n").unwrap();
+        let mut out = child.stdout.take().unwrap();
+        let mut said = String::new();
+        let mut wait_for = |wanted: &str| {
+            let mut octets = [0; 256];
+            while !said.contains(wanted) {
+                let count = out.read(&mut octets).unwrap();
+                assert!(count > 0, "{said:?} without {wanted:?}");
+                said.push_str(&String::from_utf8_lossy(&octets[..count]));
+            }
+        };
+        wait_for("got hello\n");
+        let signal = |name: &str| {
+            let pid = child.id().to_string();
+            let sent = std::process::Command::new("kill")
+                .args([name, &pid])
+                .status();
+            assert!(sent.unwrap().success());
+        };
+        signal("-USR1");
+        wait_for("usr\n");
+        signal("-TERM");
+        wait_for("term\n");
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(3), "{ended:?}");
+        assert_eq!(String::from_utf8_lossy(&ended.stderr), "err\n");
+    });
 }
 
 #[test]
 fn many_run_at_once_and_each_has_its_own_policy() {
-    let stage = ExecStage::new().unwrap();
-    let words =
-        |name: &'static str, script: &'static str| ["--allow", name, "--", "sh", "-c", script];
-    let script = "dig +short web.example.com; dig +short other.example.com";
-    let running: Vec<_> = (0..6)
-        .map(|number| {
-            let name = ["web.example.com", "other.example.com"][number % 2];
-            let mut command = stage.command(&words(name, script)).unwrap();
-            let stdout = std::process::Stdio::piped();
-            (name, command.stdout(stdout).spawn().unwrap())
-        })
-        .collect();
-    for (name, child) in running {
-        let output = child.wait_with_output().unwrap();
-        let wanted = if name.starts_with("web") {
-            "198.18.0.1\n"
-        } else {
-            "198.18.0.2\n"
-        };
-        assert_eq!(String::from_utf8_lossy(&output.stdout), wanted, "{name}");
-    }
+    ExecStage::each(|stage| {
+        let words =
+            |name: &'static str, script: &'static str| ["--allow", name, "--", "sh", "-c", script];
+        let script = "dig +short web.example.com; dig +short other.example.com";
+        let running: Vec<_> = (0..6)
+            .map(|number| {
+                let name = ["web.example.com", "other.example.com"][number % 2];
+                let mut command = stage.command(&words(name, script)).unwrap();
+                let stdout = std::process::Stdio::piped();
+                (name, command.stdout(stdout).spawn().unwrap())
+            })
+            .collect();
+        for (name, child) in running {
+            let output = child.wait_with_output().unwrap();
+            let wanted = if name.starts_with("web") {
+                "198.18.0.1\n"
+            } else {
+                "198.18.0.2\n"
+            };
+            assert_eq!(String::from_utf8_lossy(&output.stdout), wanted, "{name}");
+        }
+    });
 }
 
 #[test]
 fn what_was_denied_is_told_with_what_allows_it() {
-    let stage = ExecStage::new().unwrap();
-    let path = |name: &str| stage.dir.path().join(name).display().to_string();
-    let (log, summary, learned) = (
-        path("flows.jsonl"),
-        path("summary.md"),
-        path("learned.yaml"),
-    );
-    let script = "curl -s -m 5 http://web.example.com/ >/dev/null; curl -s -m 2 http://other.example.com/; \
+    ExecStage::each(|stage| {
+        let path = |name: &str| stage.dir.path().join(name).display().to_string();
+        let (log, summary, learned) = (
+            path("flows.jsonl"),
+            path("summary.md"),
+            path("learned.yaml"),
+        );
+        let script = "curl -s -m 5 http://web.example.com/ >/dev/null; curl -s -m 2 http://other.example.com/; \
                   curl -s -m 1 http://198.18.0.9/; true";
-    let words = [
-        "--allow",
-        "web.example.com",
-        "--log",
-        &log,
-        "--summary",
-        &summary,
-        "--learn",
-        &learned,
-        "--fail-on-deny",
-        "--",
-        "sh",
-        "-c",
-        script,
-    ];
-    let output = stage.run(&words).unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(124), "{errors}");
-    assert!(errors.contains("--allow other.example.com\n"), "{errors}");
-    assert!(errors.contains("--allow 198.18.0.9\n"), "{errors}");
-    let read = |path: &str| std::fs::read_to_string(path).unwrap();
-    let flows = read(&log);
-    assert!(flows.lines().count() > 4, "{flows}");
-    assert!(
-        flows.contains("\"query\":\"other.example.com.\""),
-        "{flows}"
-    );
-    let page = read(&summary);
-    assert!(page.contains("| other.example.com |"), "{page}");
-    assert!(page.contains("| web.example.com | 80/TCP |"), "{page}");
+        let words = [
+            "--allow",
+            "web.example.com",
+            "--log",
+            &log,
+            "--summary",
+            &summary,
+            "--learn",
+            &learned,
+            "--fail-on-deny",
+            "--",
+            "sh",
+            "-c",
+            script,
+        ];
+        let output = stage.run(&words).unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(124), "{errors}");
+        assert!(errors.contains("--allow other.example.com\n"), "{errors}");
+        assert!(errors.contains("--allow 198.18.0.9\n"), "{errors}");
+        let read = |path: &str| std::fs::read_to_string(path).unwrap();
+        let flows = read(&log);
+        assert!(flows.lines().count() > 4, "{flows}");
+        assert!(
+            flows.contains("\"query\":\"other.example.com.\""),
+            "{flows}"
+        );
+        let page = read(&summary);
+        assert!(page.contains("| other.example.com |"), "{page}");
+        assert!(page.contains("| web.example.com | 80/TCP |"), "{page}");
 
-    // What it did it may do again by the policy that was learned, and nothing else.
-    let text = read(&learned);
-    assert!(text.contains("matchName: web.example.com"), "{text}");
-    assert!(
-        !text.contains("other.example.com") && !text.contains("198.18.0.9"),
-        "{text}"
-    );
-    let again = "curl -s -m 5 http://web.example.com/x | grep -c /x; dig +short other.example.com";
-    let output = stage
-        .run(&["--policy", &learned, "--", "sh", "-c", again])
-        .unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n", "{output:?}");
+        // What it did it may do again by the policy that was learned, and nothing else.
+        let text = read(&learned);
+        assert!(text.contains("matchName: web.example.com"), "{text}");
+        assert!(
+            !text.contains("other.example.com") && !text.contains("198.18.0.9"),
+            "{text}"
+        );
+        let again =
+            "curl -s -m 5 http://web.example.com/x | grep -c /x; dig +short other.example.com";
+        let output = stage
+            .run(&["--policy", &learned, "--", "sh", "-c", again])
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n", "{output:?}");
+    });
 }
 
 #[test]
 fn an_audit_lets_all_pass_and_tells_what_would_be_denied() {
-    let stage = ExecStage::new().unwrap();
-    let learned = stage.dir.path().join("learned.yaml").display().to_string();
-    let script = format!(
-        "curl -sS -m 9 -4 http://web.example.com/a | {NGINX}; curl -sS -m 9 http://198.18.0.9:8080/b | {NGINX}"
-    );
-    let words = ["--audit", "--learn", &learned, "--", "sh", "-c", &script];
-    let output = stage.run(&words).unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    let wanted =
-        "203.0.113.1 198.18.0.1 web.example.com /a\n203.0.113.1 198.18.0.9 198.18.0.9 /b\n";
-    assert_eq!(String::from_utf8_lossy(&output.stdout), wanted, "{errors}");
-    assert!(errors.contains("would be denied"), "{errors}");
-    assert!(errors.contains("--allow web.example.com\n"), "{errors}");
-    assert!(errors.contains("--allow 198.18.0.9\n"), "{errors}");
-    let output = stage
-        .run(&["--policy", &learned, "--", "sh", "-c", &script])
-        .unwrap();
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout),
-        wanted,
-        "{output:?}"
-    );
+    ExecStage::each(|stage| {
+        let learned = stage.dir.path().join("learned.yaml").display().to_string();
+        let script = format!(
+            "curl -sS -m 9 -4 http://web.example.com/a | {NGINX}; curl -sS -m 9 http://198.18.0.9:8080/b | {NGINX}"
+        );
+        let words = ["--audit", "--learn", &learned, "--", "sh", "-c", &script];
+        let output = stage.run(&words).unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let wanted =
+            "203.0.113.1 198.18.0.1 web.example.com /a\n203.0.113.1 198.18.0.9 198.18.0.9 /b\n";
+        assert_eq!(String::from_utf8_lossy(&output.stdout), wanted, "{errors}");
+        assert!(errors.contains("would be denied"), "{errors}");
+        assert!(errors.contains("--allow web.example.com\n"), "{errors}");
+        assert!(errors.contains("--allow 198.18.0.9\n"), "{errors}");
+        let output = stage
+            .run(&["--policy", &learned, "--", "sh", "-c", &script])
+            .unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            wanted,
+            "{output:?}"
+        );
+    });
 }
 
 #[test]
 fn a_local_resolver_is_asked_in_its_place_and_loopback_and_metadata_are_closed() {
-    let stage = ExecStage::new().unwrap();
-    let (node, world) = (&stage.node, &stage.world);
-    // Names come from the machine's own loopback, as from systemd-resolved.
-    let _knot = namegate_tests::Running::knot(&node.ns, "web 60 IN A 198.18.0.1\nloop 60 IN A 127.0.0.1\nmetadata 60 IN A 169.254.169.254\nmachine 60 IN A 203.0.113.1\n").unwrap();
-    let _web = namegate_tests::Running::nginx(&node.ns).unwrap();
-    world
-        .check("ip", &["addr", "add", "169.254.169.254/32", "dev", "lo"])
-        .unwrap();
-    let via = world.v4.to_string();
-    node.check("ip", &["route", "add", "169.254.169.254", "via", &via])
-        .unwrap();
-    stage
-        .resolve_by("nameserver 127.0.0.53\nsearch example.com\n")
-        .unwrap();
-    let ask = "curl -s -o /dev/null -m 2 -w '%{http_code}\\n' http://";
-    let script = format!(
-        "cat /etc/resolv.conf; {ask}web/; for a in loop.example.com metadata.example.com machine.example.com \
-         127.0.0.1 169.254.169.254 203.0.113.1 '[::1]' '[::ffff:127.0.0.1]' '[fd00:ec2::254]'; do {ask}$a/; done"
-    );
-    let (code, said, errors) = stage.shell(&["*.example.com", "web"], &script).unwrap();
-    let lines: Vec<&str> = said.lines().collect();
-    assert_eq!(
-        lines[..3],
-        ["nameserver 169.254.1.53", "search example.com", "200"],
-        "{errors}"
-    );
-    assert_eq!(lines[3..], ["000"; 9], "{said}{errors}");
-    assert_eq!(code, Some(28).or(code));
-
-    // Nor is a server asked as a stranger that is the machine itself.
-    stage.resolve_by("nameserver 203.0.113.1\n").unwrap();
-    let script = format!("{ask}web.example.com/");
-    let (_, said, errors) = stage.shell(&["web.example.com"], &script).unwrap();
-    assert_eq!(said, "200\n", "{errors}");
-
-    // Neither opens by a rule for every address, nor in an audit.
-    for words in [&["--allow", "0.0.0.0/0"][..], &["--audit"]] {
+    ExecStage::each(|stage| {
+        let (node, world) = (&stage.node, &stage.world);
+        // Names come from the machine's own loopback, as from systemd-resolved.
+        let _knot = namegate_tests::Running::knot(&node.ns, "web 60 IN A 198.18.0.1\nloop 60 IN A 127.0.0.1\nmetadata 60 IN A 169.254.169.254\nmachine 60 IN A 203.0.113.1\n").unwrap();
+        let _web = namegate_tests::Running::nginx(&node.ns).unwrap();
+        world
+            .check("ip", &["addr", "add", "169.254.169.254/32", "dev", "lo"])
+            .unwrap();
+        let via = world.v4.to_string();
+        node.check("ip", &["route", "add", "169.254.169.254", "via", &via])
+            .unwrap();
+        stage
+            .resolve_by("nameserver 127.0.0.53\nsearch example.com\n")
+            .unwrap();
+        let ask = "curl -s -o /dev/null -m 2 -w '%{http_code}\\n' http://";
         let script = format!(
-            "for a in 127.0.0.1 169.254.169.254; do {ask}$a/; done; {ask}{}/",
-            world.v4
+            "cat /etc/resolv.conf; {ask}web/; for a in loop.example.com metadata.example.com machine.example.com \
+         127.0.0.1 169.254.169.254 203.0.113.1 '[::1]' '[::ffff:127.0.0.1]' '[fd00:ec2::254]'; do {ask}$a/; done"
         );
-        let words: Vec<&str> = words
-            .iter()
-            .copied()
-            .chain(["--", "sh", "-c", &script])
-            .collect();
-        let output = stage.run(&words).unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert_eq!(said, "000\n000\n200\n", "{words:?}: {output:?}");
-    }
-    // But just that address may be named.
-    let script = format!("{ask}169.254.169.254/");
-    let output = stage
-        .run(&["--allow", "169.254.169.254", "--", "sh", "-c", &script])
-        .unwrap();
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout),
-        "200\n",
-        "{output:?}"
-    );
+        let (code, said, errors) = stage.shell(&["*.example.com", "web"], &script).unwrap();
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(
+            lines[..3],
+            ["nameserver 169.254.1.53", "search example.com", "200"],
+            "{errors}"
+        );
+        assert_eq!(lines[3..], ["000"; 9], "{said}{errors}");
+        assert_ne!(code, Some(0));
+
+        // Nor is a server asked as a stranger that is the machine itself.
+        stage.resolve_by("nameserver 203.0.113.1\n").unwrap();
+        let script = format!("{ask}web.example.com/");
+        let (_, said, errors) = stage.shell(&["web.example.com"], &script).unwrap();
+        assert_eq!(said, "200\n", "{errors}");
+
+        // Neither opens by a rule for every address, nor in an audit.
+        for words in [&["--allow", "0.0.0.0/0"][..], &["--audit"]] {
+            let script = format!(
+                "for a in 127.0.0.1 169.254.169.254; do {ask}$a/; done; {ask}{}/",
+                world.v4
+            );
+            let words: Vec<&str> = words
+                .iter()
+                .copied()
+                .chain(["--", "sh", "-c", &script])
+                .collect();
+            let output = stage.run(&words).unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(said, "000\n000\n200\n", "{words:?}: {output:?}");
+        }
+        // But just that address may be named.
+        let script = format!("{ask}169.254.169.254/");
+        let output = stage
+            .run(&["--allow", "169.254.169.254", "--", "sh", "-c", &script])
+            .unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            "200\n",
+            "{output:?}"
+        );
+    });
 }
 
 #[test]
 fn whatever_is_killed_nothing_stays_and_nothing_is_open() {
-    let stage = ExecStage::new().unwrap();
-    let before = (stage.node.fingerprint().unwrap(), links());
-    let script = "echo $$; curl -s -m 5 http://web.example.com/ >/dev/null; exec sleep 7654";
-    let mut child = stage
-        .command(&["--allow", "web.example.com", "--", "sh", "-c", script])
-        .unwrap()
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    use std::io::BufRead;
-    let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    out.read_line(&mut line).unwrap();
-    let inner = line.trim().to_owned();
-    // The command's parent is namegate.
-    let parent = std::fs::read_to_string(format!("/proc/{inner}/stat")).unwrap();
-    let parent = parent
-        .rsplit(") ")
-        .next()
-        .unwrap()
-        .split(' ')
-        .nth(1)
-        .unwrap()
-        .to_owned();
-    let kill = std::process::Command::new("kill")
-        .args(["-9", &parent])
-        .status();
-    assert!(kill.unwrap().success());
-    child.wait().unwrap();
-    // The command goes with it.
-    for _ in 0..100 {
-        if !std::path::Path::new(&format!("/proc/{inner}")).exists() {
-            break;
+    ExecStage::each(|stage| {
+        let before = (stage.node.fingerprint().unwrap(), links());
+        let script = "echo $$; curl -s -m 5 http://web.example.com/ >/dev/null; exec sleep 7654";
+        let mut child = stage
+            .command(&["--allow", "web.example.com", "--", "sh", "-c", script])
+            .unwrap()
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        use std::io::BufRead;
+        let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        let inner = line.trim().to_owned();
+        // The command's parent is namegate.
+        let parent = std::fs::read_to_string(format!("/proc/{inner}/stat")).unwrap();
+        let parent = parent
+            .rsplit(") ")
+            .next()
+            .unwrap()
+            .split(' ')
+            .nth(1)
+            .unwrap()
+            .to_owned();
+        let kill = std::process::Command::new("kill")
+            .args(["-9", &parent])
+            .status();
+        assert!(kill.unwrap().success());
+        child.wait().unwrap();
+        // The command goes with it.
+        for _ in 0..100 {
+            if !std::path::Path::new(&format!("/proc/{inner}")).exists() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
         }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    assert!(!std::path::Path::new(&format!("/proc/{inner}")).exists());
-    must_be_equal(&before.0, &stage.node.fingerprint().unwrap());
-    assert_eq!(before.1, links());
-    let (code, said, errors) = stage
-        .shell(
-            &["web.example.com"],
-            &format!("curl -s -m 5 http://web.example.com/ | {NGINX}"),
-        )
-        .unwrap();
-    assert_eq!((code, said.lines().count()), (Some(0), 1), "{errors}");
+        assert!(!std::path::Path::new(&format!("/proc/{inner}")).exists());
+        must_be_equal(&before.0, &stage.node.fingerprint().unwrap());
+        assert_eq!(before.1, links());
+        let (code, said, errors) = stage
+            .shell(
+                &["web.example.com"],
+                &format!("curl -s -m 5 http://web.example.com/ | {NGINX}"),
+            )
+            .unwrap();
+        assert_eq!((code, said.lines().count()), (Some(0), 1), "{errors}");
+    });
 }
 
 /// What is pinned, and named, on the machine that the tests run on.

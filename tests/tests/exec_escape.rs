@@ -96,46 +96,47 @@ const BY_ROOT: &[(&str, &str)] = &[
 
 #[test]
 fn root_in_the_commands_network_sends_nothing_that_is_not_allowed() {
-    let stage = ExecStage::new().unwrap();
-    let waiting = Waiting::start(&stage, &["--allow", "web.example.com"]);
-    for (what, script) in BY_ROOT {
-        let seen = seen_by(&stage.world, "ip or ip6", || {
-            let output = waiting.root(script);
-            // Each attempt is made: a program that isn't there would try nothing.
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(!said.contains("not found"), "{what}: {said}");
-            Ok(())
-        });
-        let seen = seen.unwrap();
-        let lines: Vec<&str> = seen
-            .lines()
-            .filter(|line| {
-                // What the kernels of the server's own link say by themselves.
-                let own = [
-                    "ICMP6, neighbor",
-                    "router solicitation",
-                    "multicast listener report",
-                ];
-                !own.iter().any(|words| line.contains(words))
-            })
-            .collect();
-        assert!(lines.is_empty(), "{what}: {lines:#?}");
-    }
-    // It was not the network that was down: what is allowed still works, for root there too.
-    let output = waiting.root(&format!(
+    ExecStage::each(|stage| {
+        let waiting = Waiting::start(stage, &["--allow", "web.example.com"]);
+        for (what, script) in BY_ROOT {
+            let seen = seen_by(&stage.world, "ip or ip6", || {
+                let output = waiting.root(script);
+                // Each attempt is made: a program that isn't there would try nothing.
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert!(!said.contains("not found"), "{what}: {said}");
+                Ok(())
+            });
+            let seen = seen.unwrap();
+            let lines: Vec<&str> = seen
+                .lines()
+                .filter(|line| {
+                    // What the kernels of the server's own link say by themselves.
+                    let own = [
+                        "ICMP6, neighbor",
+                        "router solicitation",
+                        "multicast listener report",
+                    ];
+                    !own.iter().any(|words| line.contains(words))
+                })
+                .collect();
+            assert!(lines.is_empty(), "{what}: {lines:#?}");
+        }
+        // It was not the network that was down: what is allowed still works, for root there too.
+        let output = waiting.root(&format!(
         "dig +short @{} web.example.com; curl -s -m 5 --resolve web.example.com:80:198.18.0.1 http://web.example.com/ | cut -d' ' -f3",
         stage.world.v4
     ));
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(said, "198.18.0.1\n198.18.0.1\n", "{output:?}");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(said, "198.18.0.1\n198.18.0.1\n", "{output:?}");
+    });
 }
 
 #[test]
 fn frames_of_a_packet_socket_are_judged_like_all_others() {
-    let stage = ExecStage::new().unwrap();
-    let waiting = Waiting::start(&stage, &["--allow", "web.example.com"]);
-    // Ethernet, IPv4 and UDP by hand: 198.18.0.9:53, from its own and from a made-up address and MAC.
-    let program = r"
+    ExecStage::each(|stage| {
+        let waiting = Waiting::start(stage, &["--allow", "web.example.com"]);
+        // Ethernet, IPv4 and UDP by hand: 198.18.0.9:53, from its own and from a made-up address and MAC.
+        let program = r"
 import socket, struct
 def sum16(b):
     s = sum(struct.unpack('!%dH' % (len(b) // 2), b)); s = (s >> 16) + (s & 0xffff); return ~(s + (s >> 16)) & 0xffff
@@ -153,17 +154,18 @@ for mac in (own, b'\x02\x4e\x80\x00\x00\x01', b'\x02\x4e\x00\x00\x00\x01'):
         s.send(frame(mac, source))
 print('sent')
 ";
-    let file = stage.file("packets.py", program).unwrap();
-    let seen = seen_by(&stage.world, "udp", || {
-        let output = waiting.root(&format!("python3 {file}"));
-        assert_eq!(
-            String::from_utf8_lossy(&output.stdout),
-            "sent\n",
-            "{output:?}"
-        );
-        Ok(())
+        let file = stage.file("packets.py", program).unwrap();
+        let seen = seen_by(&stage.world, "udp", || {
+            let output = waiting.root(&format!("python3 {file}"));
+            assert_eq!(
+                String::from_utf8_lossy(&output.stdout),
+                "sent\n",
+                "{output:?}"
+            );
+            Ok(())
+        });
+        assert_eq!(seen.unwrap(), "");
     });
-    assert_eq!(seen.unwrap(), "");
 }
 
 #[test]

@@ -204,7 +204,7 @@ const DEFAULT_MTU: u32 = 1_500;
 const EEXIST: i32 = 17;
 
 /// Sets up the inside of the gate; runs there.
-fn furnish(gate: &str) -> Result<Link, LinkError> {
+pub(crate) fn furnish(gate: &str) -> Result<Link, LinkError> {
     let netlink = Netlink::open()?;
     let link = netlink.link(gate)?;
     for (key, value) in SYSCTLS {

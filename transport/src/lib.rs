@@ -13,6 +13,7 @@ mod private;
 mod refused;
 mod sandbox;
 mod shared;
+mod splice;
 #[expect(
     unsafe_code,
     reason = "socket options and control messages that no safe crate has"
@@ -31,6 +32,9 @@ pub use private::{BRIDGE, HostLink, PrivateHost, PrivateNode};
 pub use refused::refuse_system_calls;
 pub use sandbox::{SANDBOX_V4, SANDBOX_V6, Sandbox, unshare_mounts};
 pub use shared::{SharedFile, SharedPart};
+pub use splice::{
+    Listening, SPLICE_ENDPOINT, SpliceError, enter_user, enter_user_network, open_splice,
+};
 pub use tcp::{
     GateListener, SourcePort, client_of, connect_as, connect_like, connect_on_node, reset,
     reset_at_end, set_up,

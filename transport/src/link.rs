@@ -207,6 +207,17 @@ impl Netlink {
         )
     }
 
+    /// Gives a link an Ethernet address.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_mac(&self, index: u32, mac: [u8; 6]) -> Result<(), LinkError> {
+        let message = LinkUnspec::new_with_index(index)
+            .address(mac.to_vec())
+            .build();
+        self.set(format!("link set {index} address"), message)
+    }
+
     /// Puts a link into a bridge.
     ///
     /// # Errors

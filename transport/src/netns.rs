@@ -64,11 +64,14 @@ impl NetNs {
         })?
     }
 
-    /// Moves the calling thread into the namespace, for good.
+    /// Moves the calling thread into the namespace, for good. Where it is there already nothing is asked.
     ///
     /// # Errors
     /// Without `CAP_SYS_ADMIN`.
     pub fn enter(&self) -> io::Result<()> {
+        if Self::current()?.inode()? == self.inode()? {
+            return Ok(());
+        }
         move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))?;
         Ok(())
     }

@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use bpf_redirect_common::GATE_MAC;
+
 use crate::private::{MAIN_TABLE, no_tentative_addresses};
 use crate::{LinkError, NetNs, Netlink, Route, Veth, sys};
 
@@ -43,6 +45,24 @@ impl Sandbox {
         let (node, inside) = (NetNs::create()?, NetNs::create()?);
         node.run(|| join(&inside))??;
         inside.run(furnish)??;
+        Ok(Self { node, inside })
+    }
+
+    /// The same with the calling thread's namespace as the node's, for packets that go on there as the kernel
+    /// has it: without neighbour resolution a frame is sent to its sender's own address, so both ends have one.
+    ///
+    /// # Errors
+    /// Without privilege over it.
+    pub(crate) fn create_here() -> Result<Self, LinkError> {
+        let (node, inside) = (NetNs::current()?, NetNs::create()?);
+        join(&inside)?;
+        let netlink = Netlink::open()?;
+        netlink.set_mac(netlink.link(NODE_END)?.index, GATE_MAC)?;
+        inside.run(furnish)??;
+        inside.run(|| -> Result<(), LinkError> {
+            let netlink = Netlink::open()?;
+            netlink.set_mac(netlink.link("eth0")?.index, GATE_MAC)
+        })??;
         Ok(Self { node, inside })
     }
 }

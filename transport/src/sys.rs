@@ -32,8 +32,13 @@ pub(crate) fn unshare_mounts() -> io::Result<()> {
     unshare(libc::CLONE_NEWNS)
 }
 
+/// Moves the calling process, which must have one thread, into a user namespace of its own.
+pub(crate) fn unshare_user() -> io::Result<()> {
+    unshare(libc::CLONE_NEWUSER)
+}
+
 fn unshare(what: c_int) -> io::Result<()> {
-    // SAFETY: the two above change only the thread's view of the network, or of mounts with its root and
+    // SAFETY: those above change only credentials, the view of the network, or of mounts with the root and the
     // working directory; no memory and no fd table.
     let code = unsafe { libc::unshare(what) };
     if code == 0 {
@@ -72,9 +77,14 @@ pub(crate) fn set_mark(fd: BorrowedFd<'_>, mark: u32) -> io::Result<()> {
     set_option(fd, libc::SOL_SOCKET, libc::SO_MARK, mark.cast_signed())
 }
 
-/// A receive buffer beyond the node's limit (`SO_RCVBUFFORCE`, `CAP_NET_ADMIN`).
+/// A receive buffer beyond the node's limit (`SO_RCVBUFFORCE`); without `CAP_NET_ADMIN` up to that.
 pub(crate) fn force_receive_buffer(fd: BorrowedFd<'_>, bytes: i32) -> io::Result<()> {
-    set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
+    match set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes)
+        }
+        forced => forced,
+    }
 }
 
 /// The mark of a socket, which an accepted one has from its SYN.
@@ -469,6 +479,13 @@ fn write_control(control: &mut [u64; CONTROL_LEN / 8], envelope: &Envelope) -> u
         libc::CMSG_DATA(first)
             .cast::<libc::in6_pktinfo>()
             .write_unaligned(info);
+    }
+    // Without one nothing is said: outside of the gate that takes a privilege.
+    if envelope.mark == 0 {
+        return info_space as usize;
+    }
+    // SAFETY: as above.
+    unsafe {
         let second = base.add(info_space as usize).cast::<libc::cmsghdr>();
         (*second).cmsg_level = libc::SOL_SOCKET;
         (*second).cmsg_type = libc::SO_MARK;

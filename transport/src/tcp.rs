@@ -35,6 +35,18 @@ impl GateListener {
         )
     }
 
+    /// Takes a socket of [`GateListener::bind`] or [`GateListener::bind_shared`] that was handed over.
+    ///
+    /// # Errors
+    /// If it doesn't listen.
+    pub fn given(socket: OwnedFd) -> io::Result<Self> {
+        if !sockopt::socket_acceptconn(&socket)? {
+            return Err(io::Error::other("a socket that doesn't listen"));
+        }
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        Ok(Self(TcpListener::from(socket)))
+    }
+
     /// Listens on the node, in the calling thread's namespace; port 0 is one that the kernel chooses.
     ///
     /// # Errors

@@ -49,6 +49,12 @@ impl GateUdp {
         Self::bound(socket, SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))
     }
 
+    /// Takes a socket of [`GateUdp::bind`] that was handed over.
+    #[must_use]
+    pub fn given(socket: OwnedFd, port: u16) -> Self {
+        Self { socket, port }
+    }
+
     /// Takes a socket that an earlier process bound to `port` in the calling thread's namespace, which
     /// must be the gate, with the datagrams that wait in it.
     ///
@@ -123,6 +129,12 @@ impl GateUdp {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+}
+
+impl From<GateUdp> for OwnedFd {
+    fn from(socket: GateUdp) -> Self {
+        socket.socket
     }
 }
 

@@ -76,6 +76,15 @@ impl<H: Host> TcpServer<H> {
         Ok(Self::with(proxy, Place::Gate, listener))
     }
 
+    /// The same with a listener that was opened in a gate where this process is not.
+    ///
+    /// # Errors
+    /// If it is no such socket.
+    pub fn given(proxy: Arc<Proxy<H>>, listener: OwnedFd) -> io::Result<Self> {
+        let listener = GateListener::given(listener)?;
+        Ok(Self::with(proxy, Place::Gate, listener))
+    }
+
     /// Listens on the node, in the calling thread's namespace. `listen` is a loopback address, port 0 one
     /// that the kernel chooses.
     ///

@@ -124,6 +124,15 @@ impl<H: Host> UdpWorker<H> {
         Self::with(proxy, (Place::Gate, EVERYWHERE), listener)
     }
 
+    /// The same with a listener that was opened in a gate where this process is not, at port 53.
+    ///
+    /// # Errors
+    /// If a socket of the pool can't be made.
+    pub fn given(proxy: Arc<Proxy<H>>, listener: OwnedFd) -> io::Result<Self> {
+        let listener = GateUdp::given(listener, DNS_PORT);
+        Self::with(proxy, (Place::Gate, EVERYWHERE), listener)
+    }
+
     /// The same with the listener of an earlier process and with what waits in it.
     ///
     /// # Errors

@@ -139,6 +139,10 @@ impl<H: Host> Connection<H> {
     pub(super) fn open(proxy: &Arc<Proxy<H>>, client: TcpStream, ends: &Ends) -> Option<Self> {
         let redirected = meaning(&client);
         let client = match &redirected {
+            Ok(redirected) if !proxy.host.admits(redirected) => {
+                let _ = reset_at_end(client.as_fd());
+                return None;
+            }
             Ok(redirected) => proxy.host.divert(redirected, client)?,
             Err(_) => client,
         };

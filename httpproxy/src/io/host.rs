@@ -25,6 +25,9 @@ pub trait Host: Send + Sync + 'static {
     /// address before: what was allowed once lives on when a name ends.
     fn scope(&self, redirected: &Redirected, seen: &mut Option<LabelSet>) -> Scope;
 
+    /// Whether policy lets a connection begin, where nobody has judged it before it came here.
+    fn admits(&self, redirected: &Redirected) -> bool;
+
     /// Takes a connection over which names are asked, which is another proxy's. Gives back every other.
     fn divert(&self, redirected: &Redirected, client: TcpStream) -> Option<TcpStream>;
 

@@ -1,7 +1,7 @@
 //! The listener, and a task for each connection.
 
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -46,6 +46,22 @@ impl<H: Host> HttpServer<H> {
             });
         }
         Ok(servers)
+    }
+
+    /// The same with a socket that listens in a gate where this process is not.
+    ///
+    /// # Errors
+    /// If it is no such socket.
+    pub fn given(proxy: &Arc<Proxy<H>>, listener: OwnedFd, count: usize) -> io::Result<Vec<Self>> {
+        let listener = GateListener::given(listener)?.into_std();
+        set_up(listener.as_fd(), KEEP_ALIVE.0, KEEP_ALIVE.1)?;
+        let one = |_| {
+            Ok(Self {
+                proxy: Arc::clone(proxy),
+                listener: listener.try_clone()?,
+            })
+        };
+        (0..count).map(one).collect()
     }
 
     /// The listening socket; each of those that share stands for all.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
-use crate::exec::{Options, Orders, Wanted, run, run_inside};
+use crate::exec::{Options, Orders, Wanted, Way, run, run_inside};
 use crate::exit::{EXEC_FAILED, Exit};
 
 /// Run one command that reaches the names that you allow, and nothing else.
@@ -17,6 +17,9 @@ use crate::exit::{EXEC_FAILED, Exit};
 /// loopback and metadata services. A connection to an allowed name must also say that name where it speaks
 /// TLS or HTTP.
 ///
+/// It runs with and without root. Without, the system must allow user namespaces, and nft must be there;
+/// what is missing is said.
+///
 /// Files are those of this machine, but for /etc/resolv.conf and sockets behind which others resolve names.
 /// Under sudo the command runs as the user who called; it can't gain privileges.
 ///
@@ -24,9 +27,9 @@ use crate::exit::{EXEC_FAILED, Exit};
 /// such program, 126 if it can't be run, 125 if it did not come to that.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  sudo namegate exec --allow github.com --allow '*.github.com' -- git clone https://github.com/a/b
-  sudo namegate exec --allow pypi.org --allow files.pythonhosted.org -- pip install requests
-  sudo namegate exec --policy ci.yaml --label job=build -- make test
+  namegate exec --allow github.com --allow '*.github.com' -- git clone https://github.com/a/b
+  namegate exec --allow pypi.org --allow files.pythonhosted.org -- pip install requests
+  namegate exec --policy ci.yaml --label job=build -- make test
   sudo namegate exec --audit --learn ci.yaml -- make test")]
 pub(super) struct Exec {
     /// A name that it may reach at every port; a pattern such as '*.example.com'; an address or a prefix.
@@ -58,6 +61,10 @@ pub(super) struct Exec {
     /// Run the command as this user, a name or a number [default: the caller, also under sudo].
     #[arg(long, value_name = "USER")]
     user: Option<String>,
+    /// How its network is made: `tc` by BPF programs, as root; `splice` by a user namespace and nft, as
+    /// anybody [default: tc where the privileges are there, else splice].
+    #[arg(long, value_enum, value_name = "MODE")]
+    mode: Option<Way>,
     /// Tell what is done, on standard error.
     #[arg(short, long)]
     verbose: bool,
@@ -91,6 +98,7 @@ impl Exec {
             learn: self.learn,
             summary: self.summary,
             fail_on_deny: self.fail_on_deny,
+            way: self.mode,
             command: self.command,
         })
     }

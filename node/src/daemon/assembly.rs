@@ -211,7 +211,7 @@ fn bpf_refused(error: DatapathError) -> anyhow::Error {
     )
 }
 
-pub(super) fn make_teller(setup: &Setup, learner: &SharedLearner) -> Arc<Teller> {
+pub(crate) fn make_teller(setup: &Setup, learner: &SharedLearner) -> Arc<Teller> {
     let redaction = setup.redaction.clone();
     Arc::new(Teller::new(Arc::clone(learner), &node_name(), redaction))
 }

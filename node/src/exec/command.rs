@@ -18,9 +18,8 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::{Cause, Origin};
 use transport::NetNs;
 
-use super::{Book, Orders};
+use super::{Book, Guard, Orders};
 use crate::clock;
-use crate::daemon::Daemon;
 use crate::exit::{EXEC_FAILED, Exit};
 
 /// What is passed on. What the terminal sends is the whole foreground group's, so the command has it.
@@ -57,13 +56,15 @@ impl Signals {
     /// With the code of a process that the signal has ended.
     fn check(&mut self) -> Result<()> {
         match self.0.pending().find(|origin| origin.signal != SIGWINCH) {
-            Some(origin) => Err(Exit::with(
-                code_of_signal(origin.signal),
-                "stopped before the command ran",
-            )),
+            Some(origin) => Err(stopped(&origin)),
             None => Ok(()),
         }
     }
+}
+
+fn stopped(origin: &Origin) -> anyhow::Error {
+    let code = code_of_signal(origin.signal);
+    Exit::with(code, "stopped before the command ran")
 }
 
 /// The ignored ones, as `/proc/PID/status` tells them.
@@ -82,6 +83,7 @@ enum Wake {
 
 /// The command, while it runs.
 pub(super) struct Running {
+    pid: Pid,
     process: OwnedFd,
     woken: Receiver<Wake>,
     last_interrupt: Option<Instant>,
@@ -116,17 +118,43 @@ impl Running {
                 }
             })?;
         Ok(Self {
+            pid,
             process,
             woken,
             last_interrupt: None,
         })
     }
 
+    /// Its process.
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Ends it.
+    pub(super) fn kill(&self) {
+        let _ = pidfd_send_signal(&self.process, Signal::KILL);
+    }
+
+    /// Its code if it has ended, before it was anything but a process of ours.
+    ///
+    /// # Errors
+    /// With the code of a process that a signal has ended.
+    pub(super) fn ended(&self) -> Result<Option<u8>> {
+        match self.woken.try_recv() {
+            Ok(Wake::Ended(status)) => Ok(Some(code_of(status.context("waiting")?))),
+            Ok(Wake::Signal(origin)) if origin.signal != SIGWINCH => {
+                self.kill();
+                Err(stopped(&origin))
+            }
+            Ok(Wake::Signal(_)) | Err(_) => Ok(None),
+        }
+    }
+
     /// Waits for its end, and does meanwhile what a daemon does now and then.
     ///
     /// # Errors
     /// If a proxy is dead, without which the command reaches nothing.
-    pub(super) fn attend(mut self, daemon: &mut Daemon, book: &mut Book) -> Result<u8> {
+    pub(super) fn attend(mut self, guard: &mut impl Guard, book: &mut Book) -> Result<u8> {
         let mut next_sweep = clock::now() + SWEEP_STEP;
         loop {
             match self.woken.recv_timeout(EXPIRY_STEP) {
@@ -137,15 +165,15 @@ impl Running {
                     anyhow::bail!("nobody waits for the command")
                 }
             }
-            daemon.expire();
+            guard.expire();
             book.read();
             let now = clock::now();
             if now >= next_sweep {
-                daemon.sweep();
+                guard.sweep();
                 next_sweep = now + SWEEP_STEP;
             }
-            if !daemon.dns.all_alive() || !daemon.http.all_alive() {
-                let _ = pidfd_send_signal(&self.process, Signal::KILL);
+            if !guard.all_alive() {
+                self.kill();
                 return Err(Exit::with(EXEC_FAILED, "a proxy is dead"));
             }
         }

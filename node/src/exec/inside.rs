@@ -22,6 +22,7 @@ use rustix::thread::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::door::{self, Door};
 use super::surroundings::{Surroundings, nsswitch_conf, resolv_conf};
 use super::user::User;
 use crate::exit::{CANT_RUN, EXEC_FAILED, Exit, NOT_FOUND};
@@ -36,6 +37,8 @@ pub(crate) struct Orders {
     /// How many descriptors it may have: this process took more.
     descriptors: Option<u64>,
     pub(super) user: Option<User>,
+    /// Where the sockets of its network are taken, which it makes itself; `None`: it is in it.
+    door: Option<String>,
 }
 
 impl Orders {
@@ -47,6 +50,15 @@ impl Orders {
             hidden: around.hidden.clone(),
             descriptors: around.descriptors,
             user: user.cloned(),
+            door: None,
+        }
+    }
+
+    /// The same for one that makes its network itself.
+    pub(super) fn with_door(self, door: &Door) -> Self {
+        Self {
+            door: Some(door.name.clone()),
+            ..self
         }
     }
 }
@@ -85,6 +97,9 @@ fn prepare(orders: &Orders) -> Result<()> {
         ..getrlimit(Resource::Nofile)
     };
     setrlimit(Resource::Nofile, limit)?;
+    if let Some(door) = &orders.door {
+        door::make_network(door)?;
+    }
     change_files(orders).context("the command's files")?;
     lose_power(orders.user.as_ref()).context("the command's privileges")?;
     // After the change of user, which undoes it.

@@ -30,33 +30,42 @@ pub(super) fn roster(
         sandbox.inside.as_fd().as_raw_fd()
     ));
     let link = netns::inspect(&path).map_err(anyhow::Error::msg)?;
-    let command = Workload {
-        namespace: NAMESPACE.to_owned(),
-        name: name_of(options),
-        labels: labels_of(&labels(options)),
-        ports: NamedPorts::new(),
-    };
-    let (namespace, (key, value)) = RESOLVER;
-    let server = Workload {
-        namespace: namespace.to_owned(),
-        name: "resolver".to_owned(),
-        labels: labels_of(&BTreeMap::from([(key.to_owned(), value.to_owned())])),
-        ports: NamedPorts::new(),
-    };
     Ok(Roster {
         found: vec![Found {
-            workload: command,
+            workload: command(options),
             site: Site::Link(link),
             audit: false,
             file: "namegate exec".to_owned(),
             netns: None,
         }],
-        peers: vec![Peer {
-            workload: server,
-            addresses: resolver.servers.clone(),
-        }],
+        peers: vec![server(resolver)],
         ..Roster::default()
     })
+}
+
+/// The command.
+pub(super) fn command(options: &Options) -> Workload {
+    Workload {
+        namespace: NAMESPACE.to_owned(),
+        name: name_of(options),
+        labels: labels_of(&labels(options)),
+        ports: NamedPorts::new(),
+    }
+}
+
+/// The server of names.
+pub(super) fn server(resolver: &Resolver) -> Peer {
+    let (namespace, (key, value)) = RESOLVER;
+    let workload = Workload {
+        namespace: namespace.to_owned(),
+        name: "resolver".to_owned(),
+        labels: labels_of(&BTreeMap::from([(key.to_owned(), value.to_owned())])),
+        ports: NamedPorts::new(),
+    };
+    Peer {
+        workload,
+        addresses: resolver.servers.clone(),
+    }
 }
 
 /// What was asked for; else one by which a policy that was learned knows it again.

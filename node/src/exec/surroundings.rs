@@ -39,6 +39,16 @@ const GO_BETWEENS: [&str; 12] = [
     "/run/snapd.socket",
 ];
 
+/// The same of a user, in the folder of what runs for it.
+const GO_BETWEENS_OF_USER: [&str; 6] = [
+    "bus",
+    "systemd/private",
+    "systemd/io.systemd.Manager",
+    "docker.sock",
+    "podman/podman.sock",
+    "at-spi/bus",
+];
+
 /// What was found.
 #[derive(Debug)]
 pub(super) struct Surroundings {
@@ -71,11 +81,13 @@ impl Surroundings {
     ///
     /// # Errors
     /// If a file can't be read.
-    pub(super) fn look(rules: &Rules) -> Result<Self> {
+    pub(super) fn look((rules, uid): (&Rules, u32)) -> Result<Self> {
         let resolv_conf = read(RESOLV_CONF)?.unwrap_or_default();
         let nsswitch = read(NSSWITCH_CONF)?;
         let routes = fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();
-        let hidden = GO_BETWEENS.iter().map(PathBuf::from);
+        let own = GO_BETWEENS_OF_USER.iter();
+        let own = own.map(|name| PathBuf::from(format!("/run/user/{uid}/{name}")));
+        let hidden = GO_BETWEENS.iter().map(PathBuf::from).chain(own);
         let own = Netlink::open()?.addresses()?;
         let own: Vec<IpAddr> = own.into_iter().map(|(_, address)| address).collect();
         Ok(Self {

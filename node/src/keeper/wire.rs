@@ -13,7 +13,7 @@ use rustix::net::{
 const MESSAGE_MAX: usize = 128;
 
 /// Sends a message, without waiting.
-pub(super) fn send(socket: impl AsFd, text: &str, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+pub(crate) fn send(socket: impl AsFd, text: &str, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
@@ -31,13 +31,13 @@ pub(super) fn send(socket: impl AsFd, text: &str, fd: Option<BorrowedFd<'_>>) ->
 }
 
 /// A message, with what came with it.
-pub(super) struct Message {
-    pub(super) text: String,
-    pub(super) fd: Option<OwnedFd>,
+pub(crate) struct Message {
+    pub(crate) text: String,
+    pub(crate) fd: Option<OwnedFd>,
 }
 
 /// Reads a message; `None` at the end.
-pub(super) fn receive(socket: impl AsFd, flags: RecvFlags) -> io::Result<Option<Message>> {
+pub(crate) fn receive(socket: impl AsFd, flags: RecvFlags) -> io::Result<Option<Message>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut text = [0; MESSAGE_MAX];

@@ -47,6 +47,10 @@ impl Host for Node {
         }
     }
 
+    fn admits(&self, _: &Redirected) -> bool {
+        true
+    }
+
     fn divert(&self, _: &Redirected, client: TcpStream) -> Option<TcpStream> {
         Some(client)
     }

@@ -1,0 +1,97 @@
+//! What a system forbids to who has no privileges, in one line, with what would help.
+
+use std::fs;
+
+use transport::SpliceError;
+
+use crate::exit::{EXEC_FAILED, Exit};
+
+/// Where a system says what it allows.
+const KNOBS: [&str; 3] = [
+    "kernel/unprivileged_userns_clone",
+    "kernel/apparmor_restrict_unprivileged_userns",
+    "user/max_user_namespaces",
+];
+
+/// The error with its cure.
+pub(super) fn explained(error: SpliceError) -> anyhow::Error {
+    let knobs = KNOBS.map(|knob| {
+        let text = fs::read_to_string(format!("/proc/sys/{knob}")).ok()?;
+        text.trim().parse().ok()
+    });
+    Exit::with(EXEC_FAILED, explain(&error, knobs))
+}
+
+fn explain(error: &SpliceError, [clone, apparmor, max]: [Option<u64>; 3]) -> String {
+    let says = |what: &str| format!("{error}: {what}; or run it as root");
+    match error {
+        SpliceError::UserNamespace(_) if max == Some(0) => {
+            says("the system allows none, `sysctl user.max_user_namespaces=10000` does")
+        }
+        SpliceError::UserNamespace(_) if clone == Some(0) => {
+            says("only root may make one, `sysctl kernel.unprivileged_userns_clone=1` lets all")
+        }
+        SpliceError::UserNamespace(source) if source.raw_os_error() == Some(ENOSPC) => {
+            says("there are too many, see `sysctl user.max_user_namespaces`")
+        }
+        SpliceError::UserNamespace(_) | SpliceError::Powerless(_) if apparmor == Some(1) => says(
+            "AppArmor forbids it to programs without a profile, `sysctl kernel.apparmor_restrict_unprivileged_userns=0` allows it to all",
+        ),
+        SpliceError::UserNamespace(_) => says(
+            "a container's seccomp filter forbids it, likely; start it with --security-opt seccomp=unconfined",
+        ),
+        SpliceError::Powerless(_) => says("a security module forbids it, likely"),
+        SpliceError::Nft(_) => says("the package nftables and the kernel's nft_tproxy are needed"),
+        SpliceError::Link(_) | SpliceError::Sockets(_) => format!("the command's network: {error}"),
+    }
+}
+
+const ENOSPC: i32 = 28;
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn what_a_system_forbids_is_named_with_its_cure() {
+        let eperm = || io::Error::from_raw_os_error(1);
+        for (error, knobs, cure) in [
+            (
+                SpliceError::UserNamespace(io::Error::from_raw_os_error(ENOSPC)),
+                [None, None, Some(0)],
+                "user.max_user_namespaces=10000",
+            ),
+            (
+                SpliceError::UserNamespace(io::Error::from_raw_os_error(ENOSPC)),
+                [None, None, Some(9)],
+                "see `sysctl",
+            ),
+            (
+                SpliceError::UserNamespace(eperm()),
+                [Some(0), None, Some(9)],
+                "unprivileged_userns_clone=1",
+            ),
+            (
+                SpliceError::UserNamespace(eperm()),
+                [Some(1), None, Some(9)],
+                "seccomp=unconfined",
+            ),
+            (
+                SpliceError::Powerless(eperm()),
+                [None, Some(1), Some(9)],
+                "apparmor_restrict_unprivileged_userns=0",
+            ),
+            (
+                SpliceError::Nft("No such file".to_owned()),
+                [None; 3],
+                "nftables",
+            ),
+        ] {
+            let said = explain(&error, knobs);
+            assert!(said.contains(cure), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The same without privileges: namespaces of a user namespace, in which rules of nft lead to the proxy
+//! what programs lead to it elsewhere. The proxy's process stays outside; sockets are handed out to it.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use bpf_redirect_common::{DNS_PORT, Kind, Mark};
+
+use crate::gate::furnish;
+use crate::sandbox::{NODE_END, SANDBOX_V4, SANDBOX_V6};
+use crate::sys;
+use crate::{GateListener, GateUdp, LinkError, Sandbox};
+
+/// Why it can't be had, each with what would help.
+#[derive(Debug, thiserror::Error)]
+pub enum SpliceError {
+    /// No user namespace.
+    #[error("a user namespace: {0}")]
+    UserNamespace(io::Error),
+    /// It was made, but nothing may be done in it.
+    #[error("what belongs to a user namespace: {0}")]
+    Powerless(io::Error),
+    /// Links, addresses and routes.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The rules.
+    #[error("nft: {0}")]
+    Nft(String),
+    /// Sockets.
+    #[error("the sockets: {0}")]
+    Sockets(io::Error),
+}
+
+/// What listens in the gate.
+#[derive(Debug)]
+pub struct Listening {
+    /// Names, by UDP.
+    pub dns_udp: OwnedFd,
+    /// Names, by TCP.
+    pub dns_tcp: OwnedFd,
+    /// All other ports of TCP.
+    pub tcp: OwnedFd,
+}
+
+/// Octets that may wait for the proxy of names.
+const RECEIVE_BUFFER: i32 = 1 << 20;
+/// Connections that may wait.
+const BACKLOG: i32 = 4_096;
+
+/// Moves the calling process, which has one thread, into a user namespace with a network in it, of which it is
+/// root.
+///
+/// # Errors
+/// If the system forbids it.
+pub fn enter_user_network() -> Result<(), SpliceError> {
+    let (uid, gid) = who();
+    unshare()?;
+    let furnished = map((0, uid), (0, gid)).and_then(|()| sys::unshare_network());
+    furnished.map_err(SpliceError::Powerless)
+}
+
+/// The same once more without a network, and the process is who it was before the first time: by what it may
+/// do in here nothing of the network, which belongs to the first one, can be changed.
+///
+/// # Errors
+/// If the system forbids it.
+pub fn enter_user((uid, gid): (u32, u32)) -> Result<(), SpliceError> {
+    unshare()?;
+    map((uid, 0), (gid, 0)).map_err(SpliceError::Powerless)
+}
+
+/// A thread that was waited for may be there for a moment yet.
+const THREAD_GONE_WAIT: Duration = Duration::from_millis(1);
+const THREAD_GONE_TRIES: u32 = 1_000;
+
+fn unshare() -> Result<(), SpliceError> {
+    for _ in 0..THREAD_GONE_TRIES {
+        match sys::unshare_user() {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                std::thread::sleep(THREAD_GONE_WAIT);
+            }
+            done => return done.map_err(SpliceError::UserNamespace),
+        }
+    }
+    let error = io::Error::other("the process has other threads");
+    Err(SpliceError::UserNamespace(error))
+}
+
+fn who() -> (u32, u32) {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    (uid.as_raw(), gid.as_raw())
+}
+
+/// Who the process is inside, and who that is outside.
+fn map(uid: (u32, u32), gid: (u32, u32)) -> io::Result<()> {
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("{} {} 1", uid.0, uid.1))?;
+    fs::write("/proc/self/gid_map", format!("{} {} 1", gid.0, gid.1))
+}
+
+/// Makes the calling thread's network namespace the gate of a sandbox, and listens there.
+///
+/// # Errors
+/// If the kernel refuses something, or nft isn't there.
+pub fn open_splice() -> Result<(Sandbox, Listening), SpliceError> {
+    let sandbox = Sandbox::create_here()?;
+    furnish(NODE_END)?;
+    let udp = GateUdp::bind(DNS_PORT, RECEIVE_BUFFER, true).map_err(SpliceError::Sockets)?;
+    let dns_tcp = GateListener::bind(DNS_PORT, BACKLOG).map_err(SpliceError::Sockets)?;
+    let tcp = GateListener::bind_shared(0, BACKLOG).map_err(SpliceError::Sockets)?;
+    let port = tcp.port().map_err(SpliceError::Sockets)?;
+    nft(&rules(port))?;
+    let listening = Listening {
+        dns_udp: udp.into(),
+        dns_tcp: dns_tcp.into_std().into(),
+        tcp: tcp.into_std().into(),
+    };
+    Ok((sandbox, listening))
+}
+
+/// What is the command's gets the mark that it has by programs elsewhere; what is neither TCP nor a question
+/// for a name is dropped. Of a fragment it is the whole that is judged: the kernel puts it together first.
+fn rules(port: u16) -> String {
+    let mark = Mark::new(Kind::Client, SPLICE_ENDPOINT).map_or(0, Mark::number);
+    format!(
+        "table inet namegate {{
+           chain command {{
+             type filter hook prerouting priority mangle; policy drop;
+             iifname lo accept
+             ip saddr != {SANDBOX_V4} counter drop
+             ip6 saddr != {SANDBOX_V6} counter drop
+             tcp dport 53 meta mark set {mark:#x} tproxy to :{DNS_PORT} accept
+             meta l4proto tcp meta mark set {mark:#x} tproxy to :{port} accept
+             udp dport 53 meta mark set {mark:#x} tproxy to :{DNS_PORT} accept
+             counter drop
+           }}
+           chain others {{ type filter hook forward priority 0; policy drop; }}
+         }}\n"
+    )
+}
+
+/// The number of the only endpoint there is.
+pub const SPLICE_ENDPOINT: u32 = 1;
+
+/// Where the program is that sets rules: a user's `PATH` often has no folder of the administrator's.
+const NFT: [&str; 4] = [
+    "/usr/sbin/nft",
+    "/sbin/nft",
+    "/usr/local/sbin/nft",
+    "/usr/bin/nft",
+];
+
+fn nft(rules: &str) -> Result<(), SpliceError> {
+    let wrong = |error: io::Error| SpliceError::Nft(error.to_string());
+    let program = NFT.into_iter().find(|path| Path::new(path).exists());
+    let mut child = Command::new(program.unwrap_or("nft"))
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(wrong)?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(rules.as_bytes()).map_err(wrong)?;
+    }
+    let output = child.wait_with_output().map_err(wrong)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let first = said.lines().next().unwrap_or("it failed");
+    Err(SpliceError::Nft(first.to_owned()))
+}
