@@ -12,6 +12,7 @@ mod hold;
 mod identity;
 mod layers;
 mod lines;
+mod log_level;
 mod man;
 mod manager;
 mod map;
@@ -85,6 +86,7 @@ enum Command {
     Hold(hold::Hold),
     #[command(subcommand)]
     Config(config::Config),
+    LogLevel(log_level::LogLevel),
     Completions(completions::Completions),
     Man(man::Man),
     /// Print the version.
@@ -197,6 +199,7 @@ impl Namegate {
             Command::Detach(detach) => detach.run(),
             Command::Hold(hold) => hold.run(),
             Command::Config(config) => config.run(),
+            Command::LogLevel(level) => level.run(),
             Command::Completions(completions) => completions.run(),
             Command::Man(man) => man.run(),
             Command::Version => print(&format!("namegate {}\n", env!("CARGO_PKG_VERSION"))),
@@ -268,6 +271,7 @@ mod tests {
             (&["top"], "live"),
             (&["detach"], "pins"),
             (&["config", "show"], "comments"),
+            (&["log-level"], "running daemon"),
         ] {
             let mut at = &mut command;
             for word in words {

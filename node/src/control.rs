@@ -54,6 +54,11 @@ pub(crate) enum Command {
         /// Of the names that this pattern matches alone.
         names: Option<String>,
     },
+    /// How much is logged.
+    LogLevel {
+        /// From now on; else it is only told.
+        level: Option<String>,
+    },
     /// Take everything away and end.
     Detach,
     /// The last writes to the maps, and those to come.

@@ -25,6 +25,7 @@ mod learned;
 mod learner;
 mod listed;
 mod live;
+mod log;
 mod maps;
 mod metrics;
 mod observing;

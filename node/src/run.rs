@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use httpproxy::tls::TlsSecrets;
 use policy::{Feature, Loader, PolicySet, Problem, Source};
+use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::clock;
-use crate::control::{self, Request};
+use crate::control::{self, Command, Request};
 use crate::daemon::{Daemon, Setup};
 use crate::endpoints::file::{self, Roster};
 use crate::exit::{BAD_CONFIG, Exit};
@@ -41,6 +42,8 @@ pub(crate) struct Options {
     pub(crate) drain: Duration,
     /// Who started it.
     pub(crate) manager: Manager,
+    /// How much is logged.
+    pub(crate) log: String,
     /// What all options say, by the keys of a configuration.
     pub(crate) settled: BTreeMap<String, Vec<String>>,
     /// What it would be started with if it were started now; or all that is wrong with the configuration.
@@ -48,10 +51,11 @@ pub(crate) struct Options {
 }
 
 /// Keys of the configuration that change while the daemon runs; what else changes waits for the next start.
-pub(crate) const RELOADED: [&str; 5] = [
+pub(crate) const RELOADED: [&str; 6] = [
     "detach_on_exit",
     "drain_timeout",
     "enforcement_mode",
+    "log",
     "name_binding",
     "quic",
 ];
@@ -99,6 +103,8 @@ pub(crate) struct Service {
     pub(crate) policy_problems: Vec<Problem>,
     /// Faults of the endpoint folder as it is.
     pub(crate) endpoint_problems: Vec<String>,
+    /// How much is logged, as the configuration or a command said last.
+    pub(crate) log_level: String,
     /// Faults of the configuration as it is; what was read before goes on.
     pub(crate) config_problems: Vec<String>,
     /// Keys of it that are other ones by now and wait for the next start.
@@ -188,6 +194,7 @@ impl Service {
         daemon.set_policies(policies, secrets);
         daemon.set_roster(roster);
         let mut service = Self {
+            log_level: options.log.clone(),
             options,
             loader,
             daemon,
@@ -382,9 +389,24 @@ impl Service {
 
     fn answer(&mut self, request: Request) -> Option<End> {
         let end = request.is_detach().then_some(End::Detach);
-        let answer = crate::status::answer(self, request.command());
+        let answer = if let Command::LogLevel { level: Some(level) } = request.command() {
+            self.set_log_level(level.clone())
+        } else {
+            crate::status::answer(self, request.command())
+        };
         request.reply(answer);
         end
+    }
+
+    fn set_log_level(&mut self, level: String) -> Value {
+        match crate::log::set(&level) {
+            Ok(()) => {
+                tracing::info!(level, "another log level");
+                self.log_level = level;
+                json!({ "log_level": self.log_level })
+            }
+            Err(error) => json!({ "error": error }),
+        }
     }
 
     /// Reads the configuration too.
@@ -421,6 +443,11 @@ impl Service {
         }
         self.options.detach_on_exit = options.detach_on_exit;
         self.options.drain = options.drain;
+        // What a command said stays until the configuration says something else.
+        if self.options.log != options.log {
+            self.options.log.clone_from(&options.log);
+            self.set_log_level(options.log);
+        }
         let new = options.setup.enforcement;
         self.daemon
             .set_enforcement(new.mode, new.name_binding, new.quic);

@@ -78,6 +78,9 @@ pub(crate) fn answer(service: &Service, command: &Command) -> Value {
         Command::FqdnClean { endpoint, names } => {
             learned::clean(&service.daemon, endpoint.as_deref(), names.as_deref())
         }
+        Command::LogLevel { level: None } => json!({ "log_level": service.log_level }),
+        // Changed by the service itself; it never gets here.
+        Command::LogLevel { level: Some(_) } => json!({ "error": "it is a change" }),
         Command::Detach => json!({ "detaching": true }),
         // Answered by its own connection; it never gets here.
         Command::Observe(_) | Command::MapEvents { .. } => json!({ "error": "it is a stream" }),
@@ -124,6 +127,7 @@ fn status(service: &Service) -> Value {
             "rules": snapshot.rules().count(),
             "problems": service.policy_problems,
         },
+        "log_level": service.log_level,
         "endpoints": listed::endpoints(daemon),
         "endpoint_problems": service.endpoint_problems,
         "config": {

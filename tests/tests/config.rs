@@ -58,10 +58,13 @@ fn a_daemon_is_started_and_changed_by_its_configuration() {
     daemon.start(&["--config", &config]).unwrap();
     assert!(stage.reaches(WEB).unwrap(), "the drop-in's mode");
 
-    write(&daemon, "config.d/10-open.yaml", "log: debug\n");
+    let other = "log: debug\nlog_format: json\n";
+    write(&daemon, "config.d/10-open.yaml", other);
     reloaded(&daemon, |config| {
-        is_list(config, "waits_for_restart", &["log"])
+        is_list(config, "waits_for_restart", &["log_format"])
     });
+    let level = daemon.status().unwrap().get("log_level").cloned();
+    assert_eq!(level, Some(Value::from("debug")));
     assert!(
         !stage.reaches(WEB).unwrap(),
         "the file's mode, without a restart"
@@ -144,4 +147,33 @@ fn what_a_daemon_would_have_is_shown_with_its_origin() {
     let json: Value = serde_json::from_str(&shown(&["-o", "json"])).unwrap();
     assert_eq!(json.get("quic"), Some(&Value::from("allow")));
     assert_eq!(json.get("audit"), Some(&Value::from(false)));
+}
+
+#[test]
+fn how_much_is_logged_is_told_and_changed_by_the_socket() {
+    let stage = Stage::new().unwrap();
+    let mut daemon = stage.daemon("").unwrap();
+    daemon
+        .start(&["--log-level", "warn", "--log-format", "json"])
+        .unwrap();
+    let socket = daemon.path("namegate.sock").display().to_string();
+    let level = |words: &[&str]| {
+        let words = [&["log-level", "--socket", &socket], words].concat();
+        daemon.namegate(&words).unwrap()
+    };
+    assert_eq!(level(&[]).stdout, b"warn\n");
+    assert_eq!(level(&["info"]).stdout, b"info\n");
+    assert_eq!(level(&["namegate=loud"]).status.code(), Some(2));
+    daemon.signal("HUP").unwrap();
+    daemon.wait_beyond(1).unwrap();
+    assert_eq!(
+        level(&[]).stdout,
+        b"info\n",
+        "the configuration is the same"
+    );
+    let said = daemon.said();
+    let mut lines = said.lines();
+    let line = lines.find(|line| line.contains("policy in force")).unwrap();
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!(line.get("level"), Some(&Value::from("INFO")));
 }

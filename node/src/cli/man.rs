@@ -56,7 +56,8 @@ mod tests {
     fn the_page_names_every_command() {
         let page = page().unwrap();
         for command in Namegate::command().get_subcommands() {
-            let name = format!("namegate\\-{}", command.get_name());
+            let name = command.get_name().replace('-', "\\-");
+            let name = format!("namegate\\-{name}");
             let is_meant = !command.is_hide_set();
             assert_eq!(page.contains(&name), is_meant, "{name} in {page}");
         }

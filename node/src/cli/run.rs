@@ -16,12 +16,12 @@ use std::time::Duration;
 use bpf_redirect::HookMode;
 use bpf_redirect_common::Aggregation;
 use clap::{Args, Parser as _, ValueEnum};
-use tracing_subscriber::EnvFilter;
 
 use super::layers::{Settled, Trouble, complete};
 use super::{Command, Namegate, Which};
 use crate::daemon::Setup;
-use crate::exit::{Exit, NO_PERMISSION, USAGE};
+use crate::exit::{Exit, NO_PERMISSION};
+use crate::log::{self, Form, parse_level};
 use crate::run::{Options, run};
 use dns::DnsOptions;
 use export::ExportOptions;
@@ -101,15 +101,26 @@ pub(super) struct Run {
     /// Take everything away at the end, instead of leaving enforcement in place.
     #[arg(long)]
     detach_on_exit: bool,
-    /// What is logged to standard error: error, warn, info, debug, trace, or a filter.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    /// What is logged to standard error: error, warn, info, debug, trace, off, or a filter. `namegate log-level`
+    /// changes it.
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = parse_level, visible_alias = "log-level")]
     log: String,
-    /// Log as JSON lines.
-    #[arg(long)]
-    log_json: bool,
+    /// The form of what is logged.
+    #[arg(long, value_enum, default_value = "auto", value_name = "FORM")]
+    log_format: LogFormat,
     /// What all of these say, and where it is from.
     #[arg(skip)]
     settled: BTreeMap<String, Settled>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// The journal's where standard error is the journal's, else text.
+    Auto,
+    /// Lines for people.
+    Text,
+    /// Lines of JSON.
+    Json,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -239,7 +250,7 @@ impl Run {
     }
 
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        self.log_to_stderr()?;
+        log::start(&self.log, self.log_format.form())?;
         if !rustix::process::geteuid().is_root() {
             return Err(Exit::with(
                 NO_PERMISSION,
@@ -271,6 +282,7 @@ impl Run {
             drain: self.http.drain_timeout,
             manager: super::manager::manager(),
             settled: values(self.settled),
+            log: self.log,
             again,
             setup: Setup {
                 pins: Some(self.bpf_dir.unwrap_or_else(|| instance.bpf_dir())),
@@ -304,20 +316,16 @@ impl Run {
             },
         })
     }
+}
 
-    fn log_to_stderr(&self) -> anyhow::Result<()> {
-        let filter = EnvFilter::try_new(&self.log)
-            .map_err(|error| Exit::with(USAGE, format!("--log: {error}")))?;
-        let builder = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(std::io::stderr);
-        let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-        let set = if self.log_json {
-            builder.json().try_init()
-        } else {
-            builder.with_ansi(is_terminal).try_init()
-        };
-        set.map_err(|error| anyhow::anyhow!("logging: {error}"))
+impl LogFormat {
+    fn form(self) -> Form {
+        let stream = std::env::var_os("JOURNAL_STREAM").unwrap_or_default();
+        match self {
+            Self::Json => Form::Json,
+            Self::Auto if log::is_journal(&stream.to_string_lossy()) => Form::Journal,
+            Self::Auto | Self::Text => Form::Text,
+        }
     }
 }
 
