@@ -18,10 +18,11 @@ use crate::daemon::{Daemon, Setup};
 use crate::endpoints::file::{self, Roster};
 use crate::exit::{BAD_CONFIG, Exit};
 use crate::files::{TextFile, read_folder};
+use crate::judge::read::told;
 use crate::keeper::{Keeper, Manager};
 use crate::metrics::Metrics;
 use crate::observing::{ObserverThread, Observing};
-use crate::presets;
+use crate::presets::{self, DnsServers};
 use crate::secrets;
 use crate::state::{StateDir, Writer};
 use crate::watch::FolderWatch;
@@ -33,6 +34,8 @@ pub(crate) struct Options {
     pub(crate) policy_dirs: Vec<PathBuf>,
     pub(crate) endpoint_dir: PathBuf,
     pub(crate) tls_secrets: Option<PathBuf>,
+    /// Who is asked for names where no rule says it.
+    pub(crate) dns_servers: DnsServers,
     pub(crate) state_dir: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) observing: Observing,
@@ -163,7 +166,7 @@ impl Service {
                 "the policies can't be used; no endpoint is guarded by them",
             )
         };
-        let mut loader = Loader::new();
+        let mut loader = options.loader()?;
         let (policies, mut problems) =
             read_policies(&options.policy_dirs, options.preset(), &mut loader)?;
         let secrets = read_secrets(&policies, &options, &mut problems);
@@ -500,6 +503,11 @@ impl Options {
     /// The policy that options stand for.
     fn preset(&self) -> Option<Source> {
         presets::of(self.setup.dns.encrypted)
+    }
+
+    fn loader(&self) -> Result<Loader> {
+        let loader = self.dns_servers.loader();
+        loader.map_err(|problems| Exit::with(BAD_CONFIG, told(problems.iter())))
     }
 }
 

@@ -9,9 +9,24 @@ use ipnet::Ipv6Net;
 
 use super::parse_duration;
 use crate::learner::{INSTALL_WAIT_MAX, Scruples, parse_nat64};
+use crate::presets::DnsServers;
 
 /// Over TCP a server has so much longer: a connection is made first.
 const TCP_EXTRA: Duration = Duration::from_secs(5);
+
+/// Who is asked for names where no rule says it.
+#[derive(Args, Clone)]
+pub(in crate::cli) struct DnsServersFlag {
+    /// Whom a workload may ask for every name, at port 53, if its rules have `toFQDNs` and no DNS rule: `kube-dns`
+    /// (k8s-app=kube-dns in kube-system), addresses and prefixes with commas between, or `none`.
+    #[arg(
+        long,
+        value_name = "SERVERS",
+        default_value = "kube-dns",
+        alias = "fqdn-policy-dns-lookup-ips"
+    )]
+    pub(in crate::cli) dns_servers: DnsServers,
+}
 
 /// What `namegate run` may be told about DNS.
 #[derive(Args)]
@@ -77,6 +92,8 @@ pub(super) struct DnsOptions {
     /// before it ends: a program that looks a name up once can connect again later.
     #[arg(long)]
     dns_refresh: bool,
+    #[command(flatten)]
+    servers: DnsServersFlag,
 }
 
 /// Whether a class of addresses is learned.
@@ -167,6 +184,11 @@ impl DnsOptions {
             withholds: self.dns_rebind == RebindWord::Servfail,
             nat64: self.nat64_prefix.clone(),
         }
+    }
+
+    /// Who is asked where no rule says it.
+    pub(super) fn servers(&self) -> DnsServers {
+        self.servers.dns_servers.clone()
     }
 
     /// Whether names that are in use are asked for again.
