@@ -277,7 +277,8 @@ impl<T: Table> Learner<T> {
         snapshot: &Snapshot,
         (now, lesson): (Instant, &Lesson),
     ) -> Result<Vec<(IpAddr, Instant)>, NotInstalled> {
-        if !snapshot.may_teach(lesson.endpoint, lesson.server, lesson.protocol) {
+        let asked = (lesson.endpoint, lesson.server, lesson.protocol);
+        if !self.scruples.trust(snapshot, asked) {
             count(&self.counts.untrusted_server, 1);
             return Ok(Vec::new());
         }

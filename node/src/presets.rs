@@ -38,14 +38,16 @@ impl FromStr for DnsServers {
             KUBE_DNS => Ok(Self::KubeDns),
             NONE => Ok(Self::None),
             _ => Ok(Self::At(
-                text.split(',').map(server).collect::<Result<_, _>>()?,
+                text.split(',')
+                    .map(parse_server)
+                    .collect::<Result<_, _>>()?,
             )),
         }
     }
 }
 
 /// One server, or a network of servers.
-pub(crate) fn server(text: &str) -> Result<IpNet, String> {
+pub(crate) fn parse_server(text: &str) -> Result<IpNet, String> {
     let address = text.parse::<IpAddr>().map(IpNet::from);
     let prefix: IpNet = address.or_else(|_| text.parse()).map_err(|_| {
         format!("{text:?} is neither an address nor a prefix (as 9.9.9.9 or 10.0.0.0/24)")

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use httpproxy::tls::TlsSecrets;
-use policy::{Feature, Loader, PolicySet, Problem, Source};
+use policy::{Code, Feature, Loader, PolicySet, Problem, Source};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::clock;
@@ -169,6 +169,7 @@ impl Service {
         let mut loader = options.loader()?;
         let (policies, mut problems) =
             read_policies(&options.policy_dirs, options.preset(), &mut loader)?;
+        options.keep_true(&mut problems);
         let secrets = read_secrets(&policies, &options, &mut problems);
         say_problems(&problems);
         if problems.iter().any(Problem::is_error) {
@@ -447,6 +448,7 @@ impl Service {
         match read_policies(&self.options.policy_dirs, preset, &mut self.loader) {
             Err(error) => tracing::error!("policies stay as they are: {error:#}"),
             Ok((policies, mut problems)) => {
+                self.options.keep_true(&mut problems);
                 let secrets = read_secrets(&policies, &self.options, &mut problems);
                 say_problems(&problems);
                 let refused = problems.iter().any(Problem::is_error);
@@ -503,6 +505,14 @@ impl Options {
     /// The policy that options stand for.
     fn preset(&self) -> Option<Source> {
         presets::of(self.setup.dns.encrypted)
+    }
+
+    /// Where it is said who teaches, what rules say of that decides nothing.
+    fn keep_true(&self, problems: &mut Vec<Problem>) {
+        if self.setup.scruples.trusted_servers.is_some() {
+            let of_teachers = [Code::NeverTeaches, Code::NeverFed];
+            problems.retain(|problem| !of_teachers.contains(&problem.code));
+        }
     }
 
     fn loader(&self) -> Result<Loader> {

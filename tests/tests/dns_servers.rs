@@ -131,3 +131,53 @@ fn the_servers_of_the_cluster_are_asked_by_default_and_none_if_it_is_said() {
     assert!(reaches(&alice, "198.18.0.1:80"));
     assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
 }
+
+/// `alice` may ask two servers, the one by its address and the other as one of the world.
+const TWO: &str = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: two}
+spec:
+  endpointSelector: {matchLabels: {app: alice}}
+  egress:
+  - toCIDR: [203.0.113.2/32, 0.0.0.0/0]
+    toPorts:
+    - ports: [{port: '53', protocol: ANY}]
+      rules: {dns: [{matchPattern: '*.example.com'}]}
+  - toFQDNs: [{matchPattern: '*.example.com'}]
+";
+
+fn untrusted(daemon: &Daemon<'_>) -> u64 {
+    let status = daemon.status().unwrap();
+    status["learning"]["untrusted_server"].as_u64().unwrap()
+}
+
+#[test]
+fn only_trusted_servers_teach() {
+    let node = Node::new().unwrap();
+    let alice = node.workload("alice", 2).unwrap();
+    let world = node.elsewhere().unwrap();
+    let _knot = Running::knot(&world.ns, ZONE).unwrap();
+    let _web = TcpSink::serve(&world.ns, 80).unwrap();
+    let mut daemon = Daemon::prepare(&node).unwrap();
+    daemon.endpoint(&alice).unwrap();
+    daemon.policy("two.yaml", TWO).unwrap();
+    // The same server, by two of its addresses.
+    let (named, other): (IpAddr, IpAddr) = (world.v4.into(), "198.18.0.53".parse().unwrap());
+    for (trusted, teacher, stranger) in [
+        (&[][..], named, other),
+        (&["--dns-trusted-servers", "198.18.0.0/24"], other, named),
+    ] {
+        daemon.start(trusted).unwrap();
+        let before = untrusted(&daemon);
+        let answers = asked(&alice, stranger, "web.example.com", "A");
+        assert_eq!(answers, ["198.18.0.1\n"; 2], "the answer passes");
+        assert!(!reaches(&alice, "198.18.0.1:80"), "{trusted:?}");
+        assert_eq!(untrusted(&daemon), before + 2);
+        let answers = asked(&alice, teacher, "other.example.com", "A");
+        assert_eq!(answers, ["198.18.0.2\n"; 2]);
+        assert!(reaches(&alice, "198.18.0.2:80"), "{trusted:?}");
+        assert_eq!(untrusted(&daemon), before + 2);
+        assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
+    }
+}

@@ -5,11 +5,11 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use dnsproxy::{Case, DenyResponse, Encrypted, OnTimeout, Settings, TunnelMode};
 use fqdn_cache::Lifetimes;
-use ipnet::Ipv6Net;
+use ipnet::{IpNet, Ipv6Net};
 
 use super::parse_duration;
 use crate::learner::{INSTALL_WAIT_MAX, Scruples, parse_nat64};
-use crate::presets::DnsServers;
+use crate::presets::{DnsServers, parse_server};
 
 /// Over TCP a server has so much longer: a connection is made first.
 const TCP_EXTRA: Duration = Duration::from_secs(5);
@@ -94,6 +94,11 @@ pub(super) struct DnsOptions {
     dns_refresh: bool,
     #[command(flatten)]
     servers: DnsServersFlag,
+    /// The only DNS servers whose answers open addresses, by the address that a workload asks: addresses and
+    /// prefixes with commas between [default: those that a DNS rule names by the value of a label, as host or
+    /// kube-apiserver, or by a prefix of at least /24 (IPv6 /64)].
+    #[arg(long, value_name = "SERVERS", value_delimiter = ',', value_parser = parse_server)]
+    dns_trusted_servers: Option<Vec<IpNet>>,
 }
 
 /// Whether a class of addresses is learned.
@@ -183,6 +188,7 @@ impl DnsOptions {
             refuses_private: self.dns_learn_private == LearnWord::Never,
             withholds: self.dns_rebind == RebindWord::Servfail,
             nat64: self.nat64_prefix.clone(),
+            trusted_servers: self.dns_trusted_servers.clone(),
         }
     }
 
@@ -284,6 +290,19 @@ mod tests {
         assert!(all.refuses_private && all.withholds);
         assert_eq!(all.nat64.len(), 2);
         assert!(scruples(&["--nat64-prefix=2001:db8::/50"]).is_err());
+        let trusted = scruples(&["--dns-trusted-servers=9.9.9.9,2001:db8::/64"]).unwrap();
+        let trusted = trusted.trusted_servers.unwrap();
+        assert_eq!(
+            trusted.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["9.9.9.9/32", "2001:db8::/64"]
+        );
+        for wrong in ["0.0.0.0/0", "dns.example", "9.9.9.9,"] {
+            let error = scruples(&["--dns-trusted-servers", wrong]).unwrap_err();
+            assert!(
+                error.to_string().contains("--dns-trusted-servers"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

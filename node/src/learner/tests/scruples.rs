@@ -1,5 +1,8 @@
 //! What no answer opens.
 
+use dnsproxy::Lesson;
+use ipnet::IpNet;
+
 use super::*;
 
 #[test]
@@ -60,4 +63,26 @@ fn what_the_options_forbid_stays_closed_or_is_withheld() {
     };
     assert_eq!(learned(Scruples::default(), &translated), (Ok(()), 3));
     assert_eq!(learned(own, &translated), (Ok(()), 0));
+}
+
+#[test]
+fn if_servers_are_said_they_alone_teach() {
+    let named = lesson(1, "x.example", &[ip(1)]);
+    let learned = |trusted: &[&str], lesson: &Lesson| {
+        let mut scene = Scene::new();
+        let trusted = trusted.iter().map(|text| text.parse().unwrap());
+        scene.learner.scruples.trusted_servers = Some(trusted.collect());
+        assert_eq!(scene.learn(lesson), Ok(()));
+        let untrusted = scene.learner.counts.untrusted_server.load(SeqCst);
+        (scene.open_for(1, ip(1)).is_some(), untrusted)
+    };
+    let own = IpNet::from(named.server.ip()).to_string();
+    assert_eq!(learned(&[&own], &named), (true, 0));
+    assert_eq!(learned(&["203.0.113.99/32", &own], &named), (true, 0));
+    // A rule names it closely, and that is not enough.
+    assert_eq!(learned(&["203.0.113.99/32"], &named), (false, 1));
+    // And who is trusted without a DNS rule teaches nobody.
+    let mut stranger = lesson(1, "x.example", &[ip(1)]);
+    stranger.server = "203.0.113.53:53".parse().unwrap();
+    assert_eq!(learned(&["203.0.113.53/32"], &stranger), (false, 1));
 }
