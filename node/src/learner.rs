@@ -62,6 +62,8 @@ pub(crate) struct LearnCounts {
     pub(crate) evicted: AtomicU64,
     /// Addresses that lost a name to time.
     pub(crate) expired: AtomicU64,
+    /// New flows that were denied since a name had ended.
+    pub(crate) name_expired: AtomicU64,
     /// Answers for which nothing had to be written.
     pub(crate) refreshed: AtomicU64,
     /// Answers whose addresses were written.
