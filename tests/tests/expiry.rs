@@ -124,6 +124,28 @@ fn an_address_closes_with_its_ttl_and_an_established_connection_lives() {
     exchange(&mut stream);
 }
 
+#[test]
+fn a_hundred_idle_connections_outlive_ten_ttls() {
+    let node = Node::new().unwrap();
+    let alice = node.workload("alice", 2).unwrap();
+    let world = node.elsewhere().unwrap();
+    let _knot = Running::knot(&world.ns, "web 1 IN A 198.18.0.1\n").unwrap();
+    let _echo = TcpEcho::serve(&world.ns, 80).unwrap();
+    let daemon = daemon(&node, &alice);
+    let mut streams: Vec<TcpStream> = Vec::new();
+    for _ in 0..10 {
+        let answer = alice.dig(world.v4.into(), &["+short", "web.example.com"]);
+        assert_eq!(answer.unwrap(), "198.18.0.1\n");
+        // Where the machine stalls for longer than the TTL, the address has rightly closed.
+        streams.extend((0..10).map_while(|_| connect(&alice, "198.18.0.1:80")));
+        wait_until_closed(&daemon);
+    }
+    assert!(streams.len() >= 50, "{}", streams.len());
+    for stream in &mut streams {
+        exchange(stream);
+    }
+}
+
 /// The denial of a new flow to an address, as it is told.
 fn denial_of(daemon: &Daemon<'_>, address: &str) -> Value {
     let socket = daemon.path("namegate.sock").display().to_string();
