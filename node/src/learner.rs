@@ -218,6 +218,10 @@ impl<T: Table> Learner<T> {
         if !addresses.is_empty() {
             knowledge.taught_by = Some(lesson.server);
         }
+        // What a rule names may be open even where the rest of the answer has no room.
+        for alias in self.scruples.aliases(&snapshot, lesson) {
+            knowledge.install(&scope, (alias, &addresses))?;
+        }
         let taught = knowledge.install(&scope, (&lesson.name, &addresses))?;
         self.tally(&taught);
         Ok(taught.installed)

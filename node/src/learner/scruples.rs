@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use dnsproxy::Lesson;
+use fqdn::Name;
 use ipnet::{IpNet, Ipv6Net};
 use policy::{EndpointId, L4Protocol, Snapshot, embedded_v4};
 
@@ -19,6 +21,8 @@ pub(crate) struct Scruples {
     pub(crate) nat64: Vec<Ipv6Net>,
     /// The only servers that teach; absent: those that a DNS rule names closely.
     pub(crate) trusted_servers: Option<Vec<IpNet>>,
+    /// Whether an address is also that of the names that the chain to it went through.
+    pub(crate) learns_aliases: bool,
 }
 
 /// Prefix lengths of RFC 6052 §2.2.
@@ -39,6 +43,22 @@ impl Scruples {
         let address = server.ip().to_canonical();
         trusted.iter().any(|prefix| prefix.contains(&address))
             && snapshot.judges_dns(endpoint, server, protocol)
+    }
+
+    /// The names of a lesson's chain that open its addresses too: those that a rule names.
+    pub(super) fn aliases<'a>(
+        &self,
+        snapshot: &Snapshot,
+        lesson: &'a Lesson,
+    ) -> impl Iterator<Item = &'a Name> {
+        let is_named = |alias: &&Name| {
+            let names = std::iter::once(*alias);
+            let address = Ipv4Addr::UNSPECIFIED.into();
+            let labels = snapshot.learned_labels(lesson.endpoint, names, address);
+            !labels.selectors().is_empty()
+        };
+        let aliases = lesson.aliases.iter().filter(|_| self.learns_aliases);
+        aliases.filter(is_named).collect::<Vec<_>>().into_iter()
     }
 
     /// Whether an answer may open an address.

@@ -99,6 +99,10 @@ pub(super) struct DnsOptions {
     /// kube-apiserver, or by a prefix of at least /24 (IPv6 /64)].
     #[arg(long, value_name = "SERVERS", value_delimiter = ',', value_parser = parse_server)]
     dns_trusted_servers: Option<Vec<IpNet>>,
+    /// An answer opens its addresses also for the `toFQDNs` that name what its CNAMEs lead to, not only for those
+    /// that name what was asked.
+    #[arg(long)]
+    dns_cname_match: bool,
 }
 
 /// Whether a class of addresses is learned.
@@ -189,6 +193,7 @@ impl DnsOptions {
             withholds: self.dns_rebind == RebindWord::Servfail,
             nat64: self.nat64_prefix.clone(),
             trusted_servers: self.dns_trusted_servers.clone(),
+            learns_aliases: self.dns_cname_match,
         }
     }
 
@@ -287,7 +292,8 @@ mod tests {
             "--nat64-prefix=2001:db8:65::/48",
         ];
         let all = scruples(&words).unwrap();
-        assert!(all.refuses_private && all.withholds);
+        assert!(all.refuses_private && all.withholds && !all.learns_aliases);
+        assert!(scruples(&["--dns-cname-match"]).unwrap().learns_aliases);
         assert_eq!(all.nat64.len(), 2);
         assert!(scruples(&["--nat64-prefix=2001:db8::/50"]).is_err());
         let trusted = scruples(&["--dns-trusted-servers=9.9.9.9,2001:db8::/64"]).unwrap();

@@ -86,3 +86,35 @@ fn if_servers_are_said_they_alone_teach() {
     stranger.server = "203.0.113.53:53".parse().unwrap();
     assert_eq!(learned(&["203.0.113.53/32"], &stranger), (false, 1));
 }
+
+#[test]
+fn the_names_of_a_chain_open_its_addresses_where_that_is_wanted() {
+    let asked = |learns_aliases: bool, aliases: &[&str]| {
+        let mut scene = Scene::new();
+        scene.learner.scruples.learns_aliases = learns_aliases;
+        let aliases = aliases.iter().map(|text| Name::from_text(text).unwrap());
+        let lesson = Lesson {
+            aliases: aliases.collect(),
+            ..lesson(1, "www.unnamed.example", &[ip(1)])
+        };
+        assert_eq!(scene.learn(&lesson), Ok(()));
+        let names = scene.look(1, |knowledge| knowledge.cache.name_count());
+        (scene.open_for(1, ip(1)).is_some(), names)
+    };
+    let chain = ["edge.unnamed.example", "x.example"];
+    assert_eq!(
+        asked(true, &chain),
+        (true, 2),
+        "what no rule names is not kept"
+    );
+    assert_eq!(asked(false, &chain), (false, 1));
+    assert_eq!(asked(true, &chain[..1]), (false, 1));
+    // Only the chain of a server that teaches counts.
+    let mut scene = Scene::new();
+    scene.learner.scruples.learns_aliases = true;
+    let mut lesson = lesson(1, "www.unnamed.example", &[ip(1)]);
+    lesson.aliases = vec![Name::from_text("x.example").unwrap()];
+    lesson.server = "203.0.113.53:53".parse().unwrap();
+    assert_eq!(scene.learn(&lesson), Ok(()));
+    assert!(scene.open_for(1, ip(1)).is_none());
+}
