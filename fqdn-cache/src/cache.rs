@@ -8,6 +8,7 @@ use std::time::Instant;
 use fqdn::Name;
 
 use crate::agenda::Agenda;
+use crate::ended::Ended;
 use crate::limits::Bounds;
 use crate::plan::{Full, Learned, Plan};
 use crate::slab::Slab;
@@ -25,6 +26,7 @@ pub struct Cache {
     /// The latest end that an address was promised under any name.
     pub(crate) address_ends: Agenda<u32>,
     pub(crate) bounds: Bounds,
+    ended: Ended,
     /// Counts changes: a plan holds for the state that it was made from.
     pub(crate) changes: u64,
 }
@@ -108,7 +110,13 @@ impl Cache {
         let mut losing = Vec::new();
         let mut looks = at_most;
         while let Some(pair) = self.pairs.first_ended(now, &mut looks) {
-            losing.extend(self.addresses.get(pair.1).map(|entry| entry.address));
+            let name = self.names.get(pair.0).map(|entry| Arc::clone(&entry.name));
+            let address = self.addresses.get(pair.1).map(|entry| entry.address);
+            if let (Some(name), Some(address), Some(end)) = (name, address, self.pairs.end_of(pair))
+            {
+                self.ended.note(name, address, end);
+            }
+            losing.extend(address);
             self.unlink(pair);
         }
         if !losing.is_empty() {
@@ -117,6 +125,13 @@ impl Cache {
             losing.dedup();
         }
         losing
+    }
+
+    /// The names by which an address was open until time took them away, each with its end, the last one
+    /// first; as far back as [`ENDED_MAX`](crate::limits::ENDED_MAX) reaches.
+    #[must_use]
+    pub fn ended(&self, address: IpAddr) -> Vec<(&Name, Instant)> {
+        self.ended.of(address)
     }
 
     /// Forgets a name before its time. Gives the addresses that lost it; one that had no other is gone.

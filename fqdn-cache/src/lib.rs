@@ -6,6 +6,7 @@
 
 mod agenda;
 mod cache;
+mod ended;
 mod lifetimes;
 pub mod limits;
 mod plan;

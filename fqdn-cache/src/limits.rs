@@ -10,6 +10,9 @@ pub const ADDRESSES_MAX: usize = 20_000;
 /// it ten thousand names on the same thousand addresses would be ten million.
 pub const PAIRS_MAX: usize = 100_000;
 
+/// Names' addresses that are remembered beyond their end; beyond, those are forgotten that ended first.
+pub const ENDED_MAX: usize = 512;
+
 /// The bounds of one cache.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {

@@ -62,6 +62,8 @@ pub(crate) struct LearnCounts {
     pub(crate) evicted: AtomicU64,
     /// Addresses that lost a name to time.
     pub(crate) expired: AtomicU64,
+    /// New flows that were denied since a name had ended.
+    pub(crate) name_expired: AtomicU64,
     /// Answers for which nothing had to be written.
     pub(crate) refreshed: AtomicU64,
     /// Answers whose addresses were written.
@@ -216,6 +218,10 @@ impl<T: Table> Learner<T> {
         if !addresses.is_empty() {
             knowledge.taught_by = Some(lesson.server);
         }
+        // What a rule names may be open even where the rest of the answer has no room.
+        for alias in self.scruples.aliases(&snapshot, lesson) {
+            knowledge.install(&scope, (alias, &addresses))?;
+        }
         let taught = knowledge.install(&scope, (&lesson.name, &addresses))?;
         self.tally(&taught);
         Ok(taught.installed)
@@ -277,7 +283,8 @@ impl<T: Table> Learner<T> {
         snapshot: &Snapshot,
         (now, lesson): (Instant, &Lesson),
     ) -> Result<Vec<(IpAddr, Instant)>, NotInstalled> {
-        if !snapshot.may_teach(lesson.endpoint, lesson.server, lesson.protocol) {
+        let asked = (lesson.endpoint, lesson.server, lesson.protocol);
+        if !self.scruples.trust(snapshot, asked) {
             count(&self.counts.untrusted_server, 1);
             return Ok(Vec::new());
         }

@@ -257,6 +257,13 @@ impl Own {
         )?;
         page.counter(
             (
+                "namegate_name_expired",
+                "New flows that were denied since the name that opened them had ended",
+            ),
+            read(&counts.name_expired),
+        )?;
+        page.counter(
+            (
                 "namegate_dns_asked_again",
                 "Names in use that were asked for again",
             ),

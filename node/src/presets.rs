@@ -1,10 +1,126 @@
 //! Policies that options stand for.
 
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
 use dnsproxy::Encrypted;
-use policy::Source;
+use ipnet::IpNet;
+use policy::{Loader, Problem, Source};
+use serde_json::{Value, json};
 
 /// The name that problems and rules have in place of a file's.
 const ENCRYPTED_DNS_FILE: &str = "--encrypted-dns";
+
+/// The DNS servers that a workload asks whose rules have `toFQDNs` and no DNS rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum DnsServers {
+    /// The cluster's own.
+    #[default]
+    KubeDns,
+    /// None: such a workload needs a DNS rule.
+    None,
+    /// Those at these addresses.
+    At(Vec<IpNet>),
+}
+
+const KUBE_DNS: &str = "kube-dns";
+const NONE: &str = "none";
+/// The shortest prefixes by which servers are named closely enough to learn from.
+const PREFIX_V4_MIN: u8 = 24;
+const PREFIX_V6_MIN: u8 = 64;
+
+impl FromStr for DnsServers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            KUBE_DNS => Ok(Self::KubeDns),
+            NONE => Ok(Self::None),
+            _ => Ok(Self::At(
+                text.split(',')
+                    .map(parse_server)
+                    .collect::<Result<_, _>>()?,
+            )),
+        }
+    }
+}
+
+/// One server, or a network of servers.
+pub(crate) fn parse_server(text: &str) -> Result<IpNet, String> {
+    let address = text.parse::<IpAddr>().map(IpNet::from);
+    let prefix: IpNet = address.or_else(|_| text.parse()).map_err(|_| {
+        format!("{text:?} is neither an address nor a prefix (as 9.9.9.9 or 10.0.0.0/24)")
+    })?;
+    let min = match prefix {
+        IpNet::V4(_) => PREFIX_V4_MIN,
+        IpNet::V6(_) => PREFIX_V6_MIN,
+    };
+    if prefix.prefix_len() < min {
+        return Err(format!(
+            "{text}: a prefix of DNS servers is at least /{PREFIX_V4_MIN} (IPv6: /{PREFIX_V6_MIN})"
+        ));
+    }
+    Ok(prefix)
+}
+
+impl fmt::Display for DnsServers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KubeDns => f.write_str(KUBE_DNS),
+            Self::None => f.write_str(NONE),
+            Self::At(servers) => {
+                let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
+                f.write_str(&servers.join(","))
+            }
+        }
+    }
+}
+
+impl DnsServers {
+    /// A loader of policies where workloads with `toFQDNs` and no DNS rule ask these servers.
+    ///
+    /// # Errors
+    /// Never for servers that were read from text.
+    pub(crate) fn loader(&self) -> Result<Loader, Vec<Problem>> {
+        match self.policy() {
+            Some(source) => Loader::new().with_lookup(source),
+            None => Ok(Loader::new()),
+        }
+    }
+
+    /// What they say as a policy, which closes nothing.
+    fn policy(&self) -> Option<Source> {
+        let mut rule = match self {
+            Self::None => return None,
+            Self::KubeDns => json!({ "toEndpoints": [{ "matchLabels": {
+                "k8s:io.kubernetes.pod.namespace": "kube-system", "k8s-app": "kube-dns",
+            }}]}),
+            Self::At(servers) => json!({ "toCIDR": servers }),
+        };
+        if let Value::Object(rule) = &mut rule {
+            let ports = json!([{
+                "ports": [{ "port": "53", "protocol": "ANY" }],
+                "rules": { "dns": [{ "matchPattern": "*" }] },
+            }]);
+            rule.insert("toPorts".to_owned(), ports);
+        }
+        let policy = json!({
+            "apiVersion": "cilium.io/v2",
+            "kind": "CiliumClusterwideNetworkPolicy",
+            "metadata": { "name": "dns-servers" },
+            "spec": {
+                "endpointSelector": {},
+                "enableDefaultDeny": { "egress": false, "ingress": false },
+                "egress": [rule],
+            },
+        });
+        Some(Source {
+            path: format!("--dns-servers {self}"),
+            text: policy.to_string(),
+        })
+    }
+}
 
 /// What `--encrypted-dns` says as a policy; what is only reported is audited.
 pub(crate) fn of(encrypted: Encrypted) -> Option<Source> {
@@ -33,6 +149,32 @@ mod tests {
             assert!(loaded.problems.is_empty(), "{:#?}", loaded.problems);
             assert_eq!(loaded.set.iter().count(), 1);
             assert!(loaded.set.lacking(crate::run::ENFORCED).is_empty());
+        }
+    }
+
+    #[test]
+    fn servers_are_read_and_become_a_policy_of_their_own() {
+        for text in [
+            "kube-dns",
+            "none",
+            "9.9.9.9/32",
+            "10.0.0.0/24,2001:db8::/64",
+        ] {
+            let servers: DnsServers = text.parse().unwrap();
+            assert_eq!(servers.to_string(), text);
+            servers.loader().unwrap();
+        }
+        assert_eq!(DnsServers::default().to_string(), "kube-dns");
+        assert_eq!("9.9.9.9".parse(), "9.9.9.9/32".parse::<DnsServers>());
+        for (text, reason) in [
+            ("", "neither an address nor a prefix"),
+            ("9.9.9.9,", "neither an address nor a prefix"),
+            ("dns.example", "neither an address nor a prefix"),
+            ("10.0.0.0/23", "at least /24"),
+            ("2001:db8::/63", "at least /24 (IPv6: /64)"),
+        ] {
+            let error = text.parse::<DnsServers>().unwrap_err();
+            assert!(error.contains(reason), "{text}: {error}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use httpproxy::tls::TlsSecrets;
-use policy::{Feature, Loader, PolicySet, Problem, Source};
+use policy::{Code, Feature, Loader, PolicySet, Problem, Source};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -19,10 +19,11 @@ use crate::daemon::{Daemon, Setup};
 use crate::endpoints::file::{self, Roster};
 use crate::exit::{BAD_CONFIG, Exit};
 use crate::files::{TextFile, read_folder};
+use crate::judge::read::told;
 use crate::keeper::{Keeper, Manager};
 use crate::metrics::Metrics;
 use crate::observing::{ObserverThread, Observing};
-use crate::presets;
+use crate::presets::{self, DnsServers};
 use crate::secrets;
 use crate::state::{StateDir, Writer};
 use crate::watch::FolderWatch;
@@ -34,6 +35,8 @@ pub(crate) struct Options {
     pub(crate) policy_dirs: Vec<PathBuf>,
     pub(crate) endpoint_dir: PathBuf,
     pub(crate) tls_secrets: Option<PathBuf>,
+    /// Who is asked for names where no rule says it.
+    pub(crate) dns_servers: DnsServers,
     pub(crate) state_dir: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) observing: Observing,
@@ -169,9 +172,10 @@ impl Service {
                 "the policies can't be used; no endpoint is guarded by them",
             )
         };
-        let mut loader = Loader::new();
+        let mut loader = options.loader()?;
         let (policies, mut problems) =
             read_policies(&options.policy_dirs, options.preset(), &mut loader)?;
+        options.keep_true(&mut problems);
         let secrets = read_secrets(&policies, &options, &mut problems);
         say_problems(&problems);
         if problems.iter().any(Problem::is_error) {
@@ -471,6 +475,7 @@ impl Service {
         match read_policies(&self.options.policy_dirs, preset, &mut self.loader) {
             Err(error) => tracing::error!("policies stay as they are: {error:#}"),
             Ok((policies, mut problems)) => {
+                self.options.keep_true(&mut problems);
                 let secrets = read_secrets(&policies, &self.options, &mut problems);
                 say_problems(&problems);
                 let refused = problems.iter().any(Problem::is_error);
@@ -527,6 +532,19 @@ impl Options {
     /// The policy that options stand for.
     fn preset(&self) -> Option<Source> {
         presets::of(self.setup.dns.encrypted)
+    }
+
+    /// Where it is said who teaches, what rules say of that decides nothing.
+    fn keep_true(&self, problems: &mut Vec<Problem>) {
+        if self.setup.scruples.trusted_servers.is_some() {
+            let of_teachers = [Code::NeverTeaches, Code::NeverFed];
+            problems.retain(|problem| !of_teachers.contains(&problem.code));
+        }
+    }
+
+    fn loader(&self) -> Result<Loader> {
+        let loader = self.dns_servers.loader();
+        loader.map_err(|problems| Exit::with(BAD_CONFIG, told(problems.iter())))
     }
 }
 

@@ -187,6 +187,7 @@ fn learning(daemon: &Daemon) -> Value {
         "unlearned": read(&learning.unlearned),
         "evicted": read(&learning.evicted),
         "expired": read(&learning.expired),
+        "name_expired": read(&learning.name_expired),
         "forgotten": read(&learning.forgotten),
         "hold": learning.hold.to_json(),
         "asked_again": daemon.refreshed,

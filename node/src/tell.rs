@@ -2,6 +2,7 @@
 //! happened. One exchange record in, one or two flows out.
 
 mod http;
+mod why;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use policy::{EndpointId, Identity, L4Protocol, RuleId};
 use crate::clock;
 use crate::directory::{Directory, label_texts, peer};
 use crate::guard::SharedLearner;
+use why::Closed;
 
 /// Makes flows.
 pub(crate) struct Teller {
@@ -190,7 +192,14 @@ impl Teller {
         } else {
             (destination, source)
         };
-        let peers = self.kernel_peers(event, (own, other), is_egress);
+        let mut peers = self.kernel_peers(event, (own, other), is_egress);
+        let closed = match denied {
+            true => self.why_closed(event),
+            false => Closed::default(),
+        };
+        if peers.destination_names.is_empty() {
+            peers.destination_names.clone_from(&closed.names);
+        }
         let directory = self.directory.load();
         let (policies, log) = if is_verdict {
             (directory.policies(rule), directory.log(rule).cloned())
@@ -201,7 +210,10 @@ impl Teller {
         flow.time = Some(clock::time_of_boot_ns(event.at));
         let ambiguous = is_verdict && denied && is_egress && self.is_ambiguous(event);
         let ambiguous = ambiguous.then(|| AMBIGUOUS_SERVICE.into());
-        flow.policy_log = log.into_iter().chain(ambiguous).collect();
+        let closed = is_verdict.then_some(closed).unwrap_or_default();
+        self.count_closed(&closed);
+        let remarks = ambiguous.into_iter().chain(closed.remark);
+        flow.policy_log = log.into_iter().chain(remarks).collect();
         flow.is_reply = match kind {
             EventKind::Verdict => (!denied).then_some(false),
             EventKind::Drop => None,

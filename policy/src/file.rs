@@ -76,6 +76,8 @@ pub struct Loader {
     keys: [RandomState; 2],
     /// The CIDR groups that `files` was read with.
     groups: Groups,
+    /// See [`Loader::with_lookup`].
+    lookup: Option<Arc<Policy>>,
 }
 
 /// Stands for a text that need not be kept: 128 bits under keys that nobody else knows.
@@ -110,6 +112,22 @@ impl Loader {
         Self::default()
     }
 
+    /// The same with a policy that holds for workloads alone whose rules have `toFQDNs` and no DNS rule:
+    /// it says which servers they ask. Whom it selects isn't looked at.
+    ///
+    /// # Errors
+    /// If it is no valid policy.
+    pub fn with_lookup(self, source: Source) -> Result<Self, Vec<Problem>> {
+        let loaded = load(&[source]);
+        match loaded.set.policies.into_iter().next() {
+            Some(lookup) if loaded.problems.is_empty() => Ok(Self {
+                lookup: Some(lookup),
+                ..self
+            }),
+            _ => Err(loaded.problems),
+        }
+    }
+
     /// Reads and checks policy files; all errors at once.
     #[must_use]
     pub fn load(&mut self, sources: &[Source]) -> Loaded {
@@ -134,9 +152,12 @@ impl Loader {
             reports.push((&source.path, report));
         }
         self.files = kept;
-        let set = PolicySet {
+        let mut set = PolicySet {
             policies: policies.into_values().collect(),
+            lookup: None,
         };
+        let has_names = set.items().any(|(_, _, item)| item.names().is_some());
+        set.lookup = self.lookup.clone().filter(|_| has_names);
         let problems = check_set(&set, reports);
         Loaded { set, problems }
     }

@@ -80,6 +80,8 @@ pub enum Code {
     NeverTeaches,
     /// Warning: no DNS rule can feed a `toFQDNs`.
     NeverFed,
+    /// Warning: an option stands in for the DNS rule that a `toFQDNs` needs.
+    ImpliedDns,
     /// Warning: a part that selects or allows nothing.
     SelectsNothing,
     /// Warning: a namespace label that the policy's own namespace replaces.
@@ -128,6 +130,7 @@ impl Code {
             | Self::Secret => Severity::Error,
             Self::NeverTeaches
             | Self::NeverFed
+            | Self::ImpliedDns
             | Self::SelectsNothing
             | Self::NamespaceReplaced
             | Self::ShadowedByDeny
@@ -147,7 +150,7 @@ impl Code {
     }
 
     /// Every kind of fault.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Yaml,
         Self::Limit,
         Self::UnknownField,
@@ -160,6 +163,7 @@ impl Code {
         Self::Secret,
         Self::NeverTeaches,
         Self::NeverFed,
+        Self::ImpliedDns,
         Self::SelectsNothing,
         Self::NamespaceReplaced,
         Self::ShadowedByDeny,
@@ -193,6 +197,7 @@ impl Code {
             Self::Secret => "A secret with certificates can't be used.",
             Self::NeverTeaches => "No server of a DNS rule can teach addresses.",
             Self::NeverFed => "No DNS rule can feed a `toFQDNs`.",
+            Self::ImpliedDns => "An option stands in for the DNS rule of a `toFQDNs`.",
             Self::SelectsNothing => "A part selects or allows nothing.",
             Self::NamespaceReplaced => "The policy's own namespace replaces a namespace label.",
             Self::ShadowedByDeny => "A deny rule takes an allow rule back whole.",

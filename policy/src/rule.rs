@@ -14,6 +14,8 @@ use crate::{Direction, LabelSet, Labels, NameBinding, Selector};
 #[derive(Debug, Default)]
 pub struct PolicySet {
     pub(crate) policies: Vec<Arc<Policy>>,
+    /// What a workload may ask whose rules have `toFQDNs` and no DNS rule; absent where there is none.
+    pub(crate) lookup: Option<Arc<Policy>>,
 }
 
 impl PolicySet {
@@ -27,6 +29,14 @@ impl PolicySet {
         self.iter().flat_map(|policy| {
             let rules = policy.rules.iter();
             rules.flat_map(move |rule| rule.items.iter().map(move |item| (policy, rule, item)))
+        })
+    }
+
+    /// The items that are added where `toFQDNs` stand without a DNS rule.
+    pub(crate) fn lookup_items(&self) -> impl Iterator<Item = (&Policy, &Arc<Item>)> {
+        self.lookup.iter().flat_map(|policy| {
+            let items = policy.rules.iter().flat_map(|rule| &rule.items);
+            items.map(|item| (&**policy, item))
         })
     }
 

@@ -460,6 +460,13 @@ impl Snapshot {
         !servers.is_empty() && port.is_some_and(teaches)
     }
 
+    /// Whether names open addresses for an endpoint.
+    #[must_use]
+    pub fn opens_by_name(&self, endpoint: EndpointId) -> bool {
+        let policy = self.endpoints.get(&endpoint);
+        policy.is_some_and(|policy| policy.has_names())
+    }
+
     /// Whether an answer may open an address at all.
     ///
     /// # Errors

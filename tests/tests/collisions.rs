@@ -8,12 +8,13 @@
 )]
 
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use namegate_tests::{
-    Answers, Daemon, Node, Running, TcpEcho, WWW, Workload, in_ns, patience, seen_by,
+    Answers, Asker, Daemon, Node, Running, TcpEcho, WWW, Workload, in_ns, patience, seen_by,
 };
 use transport::NetNs;
 
@@ -257,4 +258,56 @@ fn what_was_in_flight_when_the_rule_came_is_the_workloads() {
     assert_eq!(from, (scene.dns.v4, 53).into());
     assert!(buffer.get(..len).unwrap().ends_with(&[198, 18, 0, 1]));
     assert_eq!(daemon.counter("redirected").unwrap(), 1, "by the gate");
+}
+
+/// Takes ports for UDP from the first to the last, and says how many there are.
+const TAKE_PORTS: &str = "
+import socket, sys
+taken = []
+for port in range(int(sys.argv[1]), int(sys.argv[2]) + 1):
+    one = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    one.bind(('::', port))
+    taken.append(one)
+print(len(taken), flush=True)
+sys.stdin.read()
+";
+
+/// Holds ports of the node until its input ends.
+fn taken(node: &Node, first: u16, last: u16) -> Child {
+    let (first, last) = (first.to_string(), last.to_string());
+    let mut taker = node.command("prlimit");
+    taker.args(["--nofile=16384", "python3", "-c", TAKE_PORTS, &first, &last]);
+    taker.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut taker = taker.spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(taker.stdout.take().unwrap())
+        .read_line(&mut said)
+        .unwrap();
+    assert_eq!(said.trim(), "14116");
+    taker
+}
+
+/// All ports that a program of the node could be given are those of others.
+#[test]
+fn lookups_go_on_while_every_port_of_the_node_is_taken() {
+    let scene = Scene::new();
+    let _names = Answers::names(&scene.dns.ns, 3_600).unwrap();
+    let mut daemon = scene.daemon(NAMES);
+    let takers = [(32_768, 46_883), (46_884, 60_999)];
+    let takers = takers.map(|(first, last)| taken(&scene.node, first, last));
+    let server = SocketAddr::new(scene.dns.v4.into(), 53);
+    let asker = Asker::start(&scene.alice, server, Duration::from_millis(1)).unwrap();
+    std::thread::sleep(Duration::from_secs(11));
+    let told = asker.end().unwrap();
+    assert!(told.asked > 5_000, "{told:?}");
+    assert!(told.unanswered.is_empty(), "{told:?}");
+    assert!(
+        told.unserved.is_empty() && told.undenied.is_empty(),
+        "{told:?}"
+    );
+    for mut taker in takers {
+        drop(taker.stdin.take());
+        taker.wait().unwrap();
+    }
+    assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
 }

@@ -86,6 +86,24 @@ fn an_address_opens_with_its_name_for_the_one_who_asked_alone() {
     assert!(daemon.counter("policy-denied").unwrap() > 0);
 }
 
+#[test]
+fn what_a_chain_leads_to_opens_where_that_is_wanted() {
+    let node = Node::new().unwrap();
+    let alice = node.workload("alice", 2).unwrap();
+    let world = node.elsewhere().unwrap();
+    let _knot = Running::knot(&world.ns, &format!("{ZONE}far 60 IN CNAME other\n")).unwrap();
+    let _web = TcpSink::serve(&world.ns, 80).unwrap();
+    let mut daemon = Daemon::prepare(&node).unwrap();
+    daemon.endpoint(&alice).unwrap();
+    daemon.policy("alice.yaml", &policy("alice", WEB)).unwrap();
+    daemon.start(&["--dns-cname-match"]).unwrap();
+    let ask = |name| alice.dig(world.v4.into(), &["+short", name]).unwrap();
+    assert_eq!(ask("far.example.com"), "other.example.com.\n198.18.0.2\n");
+    assert!(!reaches(&alice, addr("198.18.0.2:80")), "no rule names it");
+    assert_eq!(ask("alias.example.com"), "web.example.com.\n198.18.0.1\n");
+    assert!(reaches(&alice, addr("198.18.0.1:80")));
+}
+
 /// A denial leaves nothing behind: the same segment passes when it comes again. And TTL 0 doesn't mean that a
 /// program must hurry.
 #[test]

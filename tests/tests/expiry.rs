@@ -125,6 +125,115 @@ fn an_address_closes_with_its_ttl_and_an_established_connection_lives() {
 }
 
 #[test]
+fn a_hundred_idle_connections_outlive_ten_ttls() {
+    let node = Node::new().unwrap();
+    let alice = node.workload("alice", 2).unwrap();
+    let world = node.elsewhere().unwrap();
+    let _knot = Running::knot(&world.ns, "web 1 IN A 198.18.0.1\n").unwrap();
+    let _echo = TcpEcho::serve(&world.ns, 80).unwrap();
+    let daemon = daemon(&node, &alice);
+    let mut streams: Vec<TcpStream> = Vec::new();
+    for _ in 0..10 {
+        let answer = alice.dig(world.v4.into(), &["+short", "web.example.com"]);
+        assert_eq!(answer.unwrap(), "198.18.0.1\n");
+        // Where the machine stalls for longer than the TTL, the address has rightly closed.
+        streams.extend((0..10).map_while(|_| connect(&alice, "198.18.0.1:80")));
+        wait_until_closed(&daemon);
+    }
+    assert!(streams.len() >= 50, "{}", streams.len());
+    for stream in &mut streams {
+        exchange(stream);
+    }
+}
+
+/// The denial of a new flow to an address, as it is told.
+fn denial_of(daemon: &Daemon<'_>, address: &str) -> Value {
+    let socket = daemon.path("namegate.sock").display().to_string();
+    let args = [
+        "observe",
+        "--socket",
+        &socket,
+        "--last",
+        "1000",
+        "-o",
+        "json",
+        "--type",
+        "policy-verdict",
+        "--verdict",
+        "DROPPED",
+        "--to-ip",
+        address,
+    ];
+    let began = Instant::now();
+    loop {
+        let output = daemon.namegate(&args).unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        if let Some(line) = text.lines().last() {
+            let mut line: Value = serde_json::from_str(line).unwrap();
+            return line["flow"].take();
+        }
+        assert!(began.elapsed() < PATIENCE, "no denial of {address} is told");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_denial_says_that_its_name_has_ended_or_that_nobody_asked_for_one() {
+    let node = Node::new().unwrap();
+    let alice = node.workload("alice", 2).unwrap();
+    let world = node.elsewhere().unwrap();
+    let zone = format!("{ZONE}other 2 IN A 198.18.0.2\n");
+    let _knot = Running::knot(&world.ns, &zone).unwrap();
+    let _echo = TcpEcho::serve(&world.ns, 80).unwrap();
+    let mut daemon = Daemon::prepare(&node).unwrap();
+    daemon.endpoint(&alice).unwrap();
+    let web = policy("alice", "[{matchName: web.example.com}]");
+    daemon.policy("alice.yaml", &web).unwrap();
+    daemon.start(EXACT).unwrap();
+    for name in ["web.example.com", "other.example.com"] {
+        alice.dig(world.v4.into(), &["+short", name]).unwrap();
+    }
+    assert!(connect(&alice, "198.18.0.1:80").is_some());
+    let began = Instant::now();
+    while daemon.status().unwrap()["endpoints"][0]["names"] != 0 {
+        assert!(began.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+
+    assert!(connect(&alice, "198.18.0.1:80").is_none());
+    let told = denial_of(&daemon, "198.18.0.1");
+    assert_eq!(
+        told["destination_names"],
+        serde_json::json!(["web.example.com"])
+    );
+    let log = told["policy_log"][0].as_str().unwrap();
+    assert!(
+        log.starts_with("name-expired: web.example.com ended ") && log.ends_with(" s ago"),
+        "{log}"
+    );
+    let expired = || daemon.status().unwrap()["learning"]["name_expired"].as_u64();
+    assert!(expired() >= Some(1));
+    let before = expired();
+
+    assert!(connect(&alice, "198.18.0.9:80").is_none());
+    let told = denial_of(&daemon, "198.18.0.9");
+    assert_eq!(told["policy_log"], serde_json::json!(["never-resolved"]));
+    assert_eq!(told["destination_names"], Value::Null);
+    // A name that never opened anything is told; its end is not why.
+    assert!(connect(&alice, "198.18.0.2:80").is_none());
+    let told = denial_of(&daemon, "198.18.0.2");
+    assert_eq!(
+        told["destination_names"],
+        serde_json::json!(["other.example.com"])
+    );
+    assert_eq!(told["policy_log"], Value::Null);
+    // Nor is it of an address that no name could open.
+    assert!(connect(&alice, "10.0.0.1:80").is_none());
+    assert_eq!(denial_of(&daemon, "10.0.0.1")["policy_log"], Value::Null);
+    assert_eq!(expired(), before);
+}
+
+#[test]
 fn an_answer_in_time_keeps_an_address_open() {
     let node = Node::new().unwrap();
     let alice = node.workload("alice", 2).unwrap();

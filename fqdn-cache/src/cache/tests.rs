@@ -4,7 +4,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::{ADDRESSES_MAX, ADDRESSES_PER_NAME_MAX, NAMES_MAX, PAIRS_MAX};
+use crate::limits::{ADDRESSES_MAX, ADDRESSES_PER_NAME_MAX, ENDED_MAX, NAMES_MAX, PAIRS_MAX};
 
 fn name(index: usize) -> Name {
     Name::from_text(&format!("n{index}.example.com")).unwrap()
@@ -39,6 +39,36 @@ fn expire_all(cache: &mut Cache, secs: usize) -> Vec<IpAddr> {
         losing.extend(cache.expire(at(secs), 7));
     }
     losing
+}
+
+#[test]
+fn what_ended_is_remembered_for_a_while() {
+    let mut cache = Cache::new();
+    cache.learn(&name(1), &until(3, [1])).unwrap();
+    cache.learn(&name(2), &until(5, [1, 2])).unwrap();
+    cache.learn(&name(3), &until(5, [3])).unwrap();
+    assert!(cache.ended(address(1)).is_empty());
+    cache.forget(&name(3));
+    expire_all(&mut cache, 5);
+    let (one, two) = (name(1), name(2));
+    assert_eq!(cache.ended(address(1)), [(&two, at(5)), (&one, at(3))]);
+    assert_eq!(cache.ended(address(2)), [(&two, at(5))]);
+    assert!(cache.ended(address(3)).is_empty(), "it was forgotten");
+    // The last end counts; the name is told once.
+    cache.learn(&name(1), &until(9, [1])).unwrap();
+    expire_all(&mut cache, 9);
+    assert_eq!(cache.ended(address(1)), [(&one, at(9)), (&two, at(5))]);
+    // The bound takes the oldest away: two pairs of the first name, two of the second.
+    for index in 0..ENDED_MAX - 3 {
+        cache.learn(&name(4), &until(10 + index, [9])).unwrap();
+        expire_all(&mut cache, 10 + index);
+    }
+    assert_eq!(cache.ended(address(1)), [(&one, at(9)), (&two, at(5))]);
+    cache.learn(&name(4), &until(9_999, [9])).unwrap();
+    expire_all(&mut cache, 9_999);
+    cache.learn(&name(4), &until(10_000, [9])).unwrap();
+    expire_all(&mut cache, 10_000);
+    assert_eq!(cache.ended(address(1)), [(&one, at(9))]);
 }
 
 #[test]

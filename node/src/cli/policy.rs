@@ -18,9 +18,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use policy::{Problem, Source};
 
 use super::print;
+use super::run::DnsServersFlag;
 use crate::exit::{Exit, USAGE};
 use crate::files::TextFile;
-use crate::judge::read::all_files;
+use crate::judge::read::{all_files, told};
 use crate::run::ENFORCED;
 
 /// Policy files.
@@ -55,6 +56,8 @@ pub(super) struct Validate {
     /// Refuse also what `namegate run` does not enforce yet.
     #[arg(long)]
     for_run: bool,
+    #[command(flatten)]
+    servers: DnsServersFlag,
     /// Form of the output.
     #[arg(short, long, value_enum, default_value = "text")]
     output: ReportForm,
@@ -91,7 +94,9 @@ impl Validate {
     fn run(self) -> anyhow::Result<ExitCode> {
         let files = all_files(&self.paths).map_err(|error| Exit::with(USAGE, error))?;
         let sources: Vec<Source> = files.into_iter().map(TextFile::into_source).collect();
-        let mut loaded = policy::load(&sources);
+        let loader = self.servers.dns_servers.loader();
+        let mut loader = loader.map_err(|problems| Exit::with(USAGE, told(problems.iter())))?;
+        let mut loaded = loader.load(&sources);
         if self.for_run {
             loaded.problems.extend(loaded.set.lacking(ENFORCED));
         }

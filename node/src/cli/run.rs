@@ -24,6 +24,7 @@ use crate::exit::{Exit, NO_PERMISSION};
 use crate::log::{self, Form, parse_level};
 use crate::run::{Options, run};
 use dns::DnsOptions;
+pub(super) use dns::DnsServersFlag;
 use export::ExportOptions;
 use hubble::HubbleOptions;
 use metrics::MetricsOptions;
@@ -275,6 +276,7 @@ impl Run {
             policy_dirs: self.policy_dir,
             endpoint_dir: self.endpoint_dir,
             tls_secrets: self.tls_secrets,
+            dns_servers: self.dns.servers(),
             state_dir: self.state_dir.unwrap_or_else(|| instance.state_dir()),
             observing: self.hubble.observing(&socket, self.metrics.metrics_addr),
             socket,

@@ -7,6 +7,7 @@ use policy::Problem;
 use super::Finding;
 use crate::endpoints::file::{self, Roster};
 use crate::files::read_folder;
+use crate::presets::DnsServers;
 use crate::run::read_policies;
 
 const POLICIES: &str = "policies";
@@ -15,7 +16,7 @@ const ENDPOINTS: &str = "endpoints";
 const TOLD_MAX: usize = 20;
 
 pub(super) fn policies(dirs: &[PathBuf]) -> Vec<Finding> {
-    let mut loader = policy::Loader::new();
+    let mut loader = DnsServers::default().loader().unwrap_or_default();
     let (set, problems) = match read_policies(dirs, None, &mut loader) {
         Ok(read) => read,
         Err(error) => {

@@ -4,13 +4,14 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use ipnet::IpNet;
-use policy::{Loader, PolicySet, Problem, Source};
+use policy::{PolicySet, Problem, Source};
 use serde_json::{Value, json};
 
 use super::Options;
 use crate::exit::{EXEC_FAILED, Exit};
 use crate::files::TextFile;
 use crate::judge::read::{all_files, told};
+use crate::presets::DnsServers;
 use crate::run::ENFORCED;
 
 /// The name that rules and problems have in place of a file's.
@@ -35,7 +36,10 @@ impl Rules {
         let mut sources: Vec<Source> = files.into_iter().map(TextFile::into_source).collect();
         sources.extend(of_allowed(&options.allow));
         sources.extend(options.audit.then(of_audit));
-        let mut loaded = Loader::new().load(&sources);
+        let loader = DnsServers::KubeDns.loader();
+        let mut loader =
+            loader.map_err(|problems| Exit::with(EXEC_FAILED, told(problems.iter())))?;
+        let mut loaded = loader.load(&sources);
         loaded.problems.extend(loaded.set.lacking(ENFORCED));
         let mut errors = loaded.problems.iter().filter(|problem| problem.is_error());
         if errors.clone().next().is_some() {

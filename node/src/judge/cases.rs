@@ -10,6 +10,7 @@ use super::question::{Proto, Words};
 use super::words::{l7_verdict, rule};
 use super::{Answer, Outcome, World, read};
 use crate::files::{TextFile, read_file};
+use crate::presets::DnsServers;
 
 /// A file of cases.
 #[derive(Debug, Deserialize)]
@@ -83,14 +84,18 @@ pub(crate) struct Outcomes {
 ///
 /// # Errors
 /// If it, or a file that it names, can't be used.
-pub(crate) fn run(path: &Path, options: policy::Options) -> Result<Outcomes, String> {
+pub(crate) fn run(
+    path: &Path,
+    options: policy::Options,
+    servers: &DnsServers,
+) -> Result<Outcomes, String> {
     let file = read_file(path).map_err(|error| error.to_string())?;
     let shown = path.display().to_string();
     let yaml_options = serde_yaml::options! { with_snippet: false };
     let cases: CaseFile = serde_yaml::from_str_with_options(&file.text, yaml_options)
         .map_err(|error| format!("{shown}: {}", error.render()))?;
     let base = path.parent().unwrap_or_else(|| Path::new(""));
-    let policies: Loaded = cases.policy.policies(base, &shown)?;
+    let policies: Loaded = cases.policy.policies((base, &shown), servers)?;
     let cast: Cast = read::endpoints(&cases.endpoints.files(base, &shown)?)?;
     let world = World::new(policies, cast, options)?;
     if cases.cases.is_empty() {
@@ -137,12 +142,16 @@ impl Texts {
         Ok(files)
     }
 
-    fn policies(&self, base: &Path, shown: &str) -> Result<Loaded, String> {
+    fn policies(
+        &self,
+        (base, shown): (&Path, &str),
+        servers: &DnsServers,
+    ) -> Result<Loaded, String> {
         if matches!(self, Self::Many(texts) if texts.is_empty()) {
             let none: [Source; 0] = [];
             return Ok(policy::load(&none));
         }
-        read::policies(self.files(base, shown)?)
+        read::policies(self.files(base, shown)?, servers)
     }
 }
 

@@ -7,6 +7,7 @@ use policy::{Cast, Loaded, Problem, Source};
 
 use crate::endpoints::file;
 use crate::files::{FILE_BYTES_MAX, TextFile, read_file, read_folder};
+use crate::presets::DnsServers;
 
 /// The files of a path; `-` is standard input.
 ///
@@ -41,13 +42,14 @@ pub(crate) fn all_files(paths: &[PathBuf]) -> Result<Vec<TextFile>, String> {
     Ok(all)
 }
 
-/// Policies of files.
+/// Policies of files, for workloads that ask these servers where no rule says which.
 ///
 /// # Errors
 /// If a policy has an error; all of them are told.
-pub(crate) fn policies(files: Vec<TextFile>) -> Result<Loaded, String> {
+pub(crate) fn policies(files: Vec<TextFile>, servers: &DnsServers) -> Result<Loaded, String> {
     let sources: Vec<Source> = files.into_iter().map(TextFile::into_source).collect();
-    let loaded = policy::load(&sources);
+    let mut loader = servers.loader().map_err(|problems| told(problems.iter()))?;
+    let loaded = loader.load(&sources);
     if loaded.has_errors() {
         let errors = loaded.problems.iter().filter(|problem| problem.is_error());
         return Err(told(errors));

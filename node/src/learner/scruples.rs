@@ -1,10 +1,12 @@
 //! Which addresses no answer opens beside those that policy never lets one open, by the node's options:
 //! against names of the outside that point at what is inside (DNS rebinding).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ipnet::Ipv6Net;
-use policy::{Snapshot, embedded_v4};
+use dnsproxy::Lesson;
+use fqdn::Name;
+use ipnet::{IpNet, Ipv6Net};
+use policy::{EndpointId, L4Protocol, Snapshot, embedded_v4};
 
 /// The options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +19,10 @@ pub(crate) struct Scruples {
     /// Prefixes by which translators of this network make IPv4 addresses into IPv6 (RFC 6052), beside the
     /// well-known ones.
     pub(crate) nat64: Vec<Ipv6Net>,
+    /// The only servers that teach; absent: those that a DNS rule names closely.
+    pub(crate) trusted_servers: Option<Vec<IpNet>>,
+    /// Whether an address is also that of the names that the chain to it went through.
+    pub(crate) learns_aliases: bool,
 }
 
 /// Prefix lengths of RFC 6052 §2.2.
@@ -25,6 +31,36 @@ const NAT64_LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
 const RESERVED_OCTET: usize = 8;
 
 impl Scruples {
+    /// Whether an endpoint learns from a server's answers.
+    pub(super) fn trust(
+        &self,
+        snapshot: &Snapshot,
+        (endpoint, server, protocol): (EndpointId, SocketAddr, L4Protocol),
+    ) -> bool {
+        let Some(trusted) = &self.trusted_servers else {
+            return snapshot.may_teach(endpoint, server, protocol);
+        };
+        let address = server.ip().to_canonical();
+        trusted.iter().any(|prefix| prefix.contains(&address))
+            && snapshot.judges_dns(endpoint, server, protocol)
+    }
+
+    /// The names of a lesson's chain that open its addresses too: those that a rule names.
+    pub(super) fn aliases<'a>(
+        &self,
+        snapshot: &Snapshot,
+        lesson: &'a Lesson,
+    ) -> impl Iterator<Item = &'a Name> {
+        let is_named = |alias: &&Name| {
+            let names = std::iter::once(*alias);
+            let address = Ipv4Addr::UNSPECIFIED.into();
+            let labels = snapshot.learned_labels(lesson.endpoint, names, address);
+            !labels.selectors().is_empty()
+        };
+        let aliases = lesson.aliases.iter().filter(|_| self.learns_aliases);
+        aliases.filter(is_named).collect::<Vec<_>>().into_iter()
+    }
+
     /// Whether an answer may open an address.
     pub(super) fn allow(&self, snapshot: &Snapshot, address: IpAddr) -> bool {
         if snapshot.may_learn(address).is_err() || (self.refuses_private && is_private(address)) {

@@ -10,7 +10,7 @@ use crate::http::HttpRule;
 use crate::l4::{L7Rules, PortMatch, PortRule, Ports, RuleProtocol};
 use crate::names::{NameList, NameLists};
 use crate::problem::Code;
-use crate::rule::{Effect, Item, PeerSelector, Peers, PolicySet};
+use crate::rule::{Effect, Item, PeerSelector, Peers, Policy, PolicySet};
 
 /// Comparisons of ports and peers for warnings; beyond, the rest of a vast set goes unwarned.
 const COMPARISONS_MAX: usize = 20_000_000;
@@ -21,11 +21,12 @@ pub(super) fn find(set: &PolicySet) -> Vec<Found> {
     let askable = askable_names(set);
     let mut left = COMPARISONS_MAX;
     for group in groups(set) {
+        let lookup = set.lookup.as_deref().filter(|_| !has_dns(&group));
         for scope in &group {
             if scope.item.effect == Effect::Deny {
                 continue;
             }
-            found.extend(unfed_names(*scope, &askable));
+            found.extend(unfed_names(*scope, &askable, lookup));
             let judged = judged_ports(scope.item);
             let (mut deny, mut opener) = (None, None);
             for other in &group {
@@ -60,31 +61,49 @@ fn cost_of(item: &Item) -> usize {
     1 + item.port_list().len() + item.peer_list().len() + names
 }
 
+fn has_dns(group: &[Scope<'_>]) -> bool {
+    group.iter().any(|scope| scope.item.has_dns())
+}
+
 /// Warns of a `toFQDNs` that no DNS rule of the whole set can feed: names are learned only from
-/// answers to allowed questions.
-fn unfed_names<'a>(scope: Scope<'a>, askable: &'a NameLists) -> impl Iterator<Item = Found> + 'a {
+/// answers to allowed questions. Where a policy stands in for DNS rules, it is told instead.
+fn unfed_names(scope: Scope<'_>, askable: &NameLists, lookup: Option<&Policy>) -> Vec<Found> {
     let names = scope
         .item
         .names()
         .into_iter()
         .flat_map(|names| names.texts());
-    let unfed = names.filter(|text| match text.contains('*') {
+    let mut unfed = names.filter(|text| match text.contains('*') {
         true => askable.is_empty(),
         false => {
             Name::from_text(text).is_ok_and(|name| askable.find(&name, teaches_addresses).is_none())
         }
     });
-    unfed.map(move |text| {
+    let help = "add an egress rule that names the DNS server and has `rules.dns` with the name, on \
+                port \"53\"";
+    if let Some(lookup) = lookup {
+        let stands_in = |_| {
+            let message = format!(
+                "no DNS rule is beside `toFQDNs` of policy {:?}: a workload that has none asks the \
+                 servers of {} for every name, and learns from them",
+                scope.policy.name, lookup.file
+            );
+            let found = scope.found("toFQDNs", Code::ImpliedDns, message);
+            found.with_help(help)
+        };
+        return unfed.next().map(stands_in).into_iter().collect();
+    }
+    let never_fed = |text: &str| {
         let message = format!(
             "no DNS rule of the set lets {text:?} of policy {:?} be asked of a server that \
              teaches: it never opens",
             scope.policy.name
         );
-        scope.found("toFQDNs", Code::NeverFed, message).with_help(
-            "add an egress rule that names the DNS server and has `rules.dns` with the name, on \
-             port \"53\"",
-        )
-    })
+        scope
+            .found("toFQDNs", Code::NeverFed, message)
+            .with_help(help)
+    };
+    unfed.map(never_fed).collect()
 }
 
 /// Whether a name may be asked for something that addresses are learned from.

@@ -16,7 +16,7 @@ use crate::identity::Exhausted;
 use crate::limits::{DNS_PORTS_MAX, ENTRIES_MAX, PREFIXES_MAX};
 use crate::problem::{Code, Problem, Severity};
 use crate::rule::{Item, Policy, PolicySet, Rule, RuleOrigin};
-use crate::{Cast, EndpointId, Identities, LocalEndpoint, NameBinding, RuleId};
+use crate::{Cast, Direction, EndpointId, Identities, LocalEndpoint, NameBinding, RuleId};
 
 /// Compiles revision after revision, and keeps what the next one can use: the numbers and name sets
 /// of rules whose file did not change, what prefixes stand for, the selections of selectors, the
@@ -98,7 +98,14 @@ pub(super) struct Inputs<'a> {
 
 type Endpoints = HashMap<EndpointId, Arc<EndpointPolicy>>;
 type Origins = BTreeMap<RuleId, Arc<RuleOrigin>>;
-type Compiled<'a> = Vec<(&'a Rule, Vec<CompiledItem>)>;
+
+/// All rules, compiled.
+#[derive(Default)]
+struct Compiled<'a> {
+    rules: Vec<(&'a Rule, Vec<CompiledItem>)>,
+    /// What is added where `toFQDNs` stand without a DNS rule.
+    lookup: Vec<CompiledItem>,
+}
 
 impl Compiler {
     /// A compiler that knows nothing yet.
@@ -197,7 +204,7 @@ impl Compiler {
         table: &Table,
     ) -> Result<(Compiled<'a>, Origins), Vec<Problem>> {
         let mut origins = Origins::new();
-        let mut compiled: Compiled<'_> = Vec::new();
+        let mut compiled = Compiled::default();
         for policy in inputs.policies.iter() {
             for rule in &policy.rules {
                 let mut items = Vec::with_capacity(rule.items.len());
@@ -206,8 +213,14 @@ impl Compiler {
                     origins.insert(prepared.id, Arc::clone(&prepared.origin));
                     items.push(CompiledItem::new(&prepared, table, &mut self.selections));
                 }
-                compiled.push((rule, items));
+                compiled.rules.push((rule, items));
             }
+        }
+        for (policy, item) in inputs.policies.lookup_items() {
+            let prepared = self.prepare(policy, item)?;
+            origins.insert(prepared.id, Arc::clone(&prepared.origin));
+            let item = CompiledItem::new(&prepared, table, &mut self.selections);
+            compiled.lookup.push(item);
         }
         Ok((compiled, origins))
     }
@@ -246,9 +259,13 @@ impl Compiler {
     ) -> Result<Arc<EndpointPolicy>, Vec<Problem>> {
         let labels = endpoint.workload.full_labels();
         let selecting = compiled
+            .rules
             .iter()
             .filter(|(rule, _)| rule.subject.selects(&labels));
-        let items: Vec<&CompiledItem> = selecting.flat_map(|(_, items)| items).collect();
+        let mut items: Vec<&CompiledItem> = selecting.flat_map(|(_, items)| items).collect();
+        if lacks_dns(&items) {
+            items.extend(&compiled.lookup);
+        }
         let names_ports = items.iter().any(|item| item.names_ports());
         let key = GroupKey {
             rules: items.iter().map(|item| item.id()).collect(),
@@ -297,6 +314,19 @@ impl Compiler {
         groups.insert(key, group);
         Ok(policy)
     }
+}
+
+/// Whether names are to open addresses, and no rule says where they are asked.
+fn lacks_dns(items: &[&CompiledItem]) -> bool {
+    let mut egress = items
+        .iter()
+        .map(|item| item.item())
+        .filter(|item| item.direction == Direction::Egress);
+    let mut has_names = false;
+    egress.all(|item| {
+        has_names |= item.names().is_some();
+        !item.has_dns()
+    }) && has_names
 }
 
 fn refusal(message: String) -> Problem {

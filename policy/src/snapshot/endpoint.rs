@@ -78,6 +78,11 @@ impl EndpointPolicy {
         }
     }
 
+    /// Whether some rule has `toFQDNs`.
+    pub(super) fn has_names(&self) -> bool {
+        !self.named_items.is_empty()
+    }
+
     /// All static entries.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.ingress.entries.iter().chain(&self.egress.entries)

@@ -148,6 +148,7 @@ impl Table {
     /// `0.0.0.0/0` and `::/0`, each prefix that policy names and each backend of a service.
     fn named(&self, policies: &PolicySet) -> BTreeSet<IpNet> {
         let items = policies.items().map(|(_, _, item)| item);
+        let items = items.chain(policies.lookup_items().map(|(_, item)| item));
         let backends = self.services.iter().flat_map(|service| &service.backends);
         let backends = backends.map(|address| IpNet::from(*address));
         let named = items.flat_map(|item| item.prefixes()).chain(backends);

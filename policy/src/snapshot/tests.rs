@@ -8,6 +8,7 @@ mod cases;
 mod dns;
 mod l7;
 mod laws;
+mod lookup;
 mod oracle;
 mod scene;
 mod tls;

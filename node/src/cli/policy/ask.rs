@@ -7,11 +7,12 @@ use clap::Args;
 use policy::Options;
 use serde_json::json;
 
-use crate::cli::run::{EnforcementMode, NameBinding, QuicMode};
+use crate::cli::run::{DnsServersFlag, EnforcementMode, NameBinding, QuicMode};
 use crate::cli::{Output, print};
 use crate::exit::{Exit, USAGE};
 use crate::judge::question::Words;
 use crate::judge::{Outcome, World, read};
+use crate::presets::DnsServers;
 
 /// The exit code of a question that can't be decided.
 pub(super) const UNDECIDED: u8 = 3;
@@ -59,7 +60,7 @@ pub(super) struct Files {
 }
 
 /// How policies are enforced.
-#[derive(Args, Clone, Copy)]
+#[derive(Args, Clone)]
 pub(super) struct RegimeFlags {
     /// Whether endpoints are closed that no policy closes.
     #[arg(long, value_enum, default_value = "default", value_name = "MODE")]
@@ -73,10 +74,17 @@ pub(super) struct RegimeFlags {
     /// What becomes of datagrams where over TCP a name is needed.
     #[arg(long, value_enum, default_value = "refuse")]
     quic: QuicMode,
+    #[command(flatten)]
+    servers: DnsServersFlag,
 }
 
 impl RegimeFlags {
-    pub(super) fn options(self) -> Options {
+    /// Who is asked where no rule says it.
+    pub(super) fn servers(&self) -> &DnsServers {
+        &self.servers.dns_servers
+    }
+
+    pub(super) fn options(&self) -> Options {
         Options {
             mode: self.enforcement_mode.into(),
             audit: false,
@@ -91,7 +99,7 @@ impl Files {
     /// Reads and compiles all.
     pub(super) fn world(&self) -> anyhow::Result<World> {
         let world = || {
-            let policies = read::policies(read::all_files(&self.policy)?)?;
+            let policies = read::policies(read::all_files(&self.policy)?, self.regime.servers())?;
             let cast = read::endpoints(&read::all_files(&self.endpoints)?)?;
             World::new(policies, cast, self.regime.options())
         };

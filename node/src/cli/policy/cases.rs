@@ -40,7 +40,8 @@ impl Test {
     pub(in crate::cli) fn run(self) -> anyhow::Result<ExitCode> {
         let mut all = Outcomes::default();
         for path in &self.files {
-            let one = cases::run(path, self.regime.options()).map_err(usage)?;
+            let one =
+                cases::run(path, self.regime.options(), self.regime.servers()).map_err(usage)?;
             all.passed += one.passed;
             all.failures.extend(one.failures);
         }

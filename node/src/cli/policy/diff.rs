@@ -54,7 +54,7 @@ impl Diff {
     fn compare(&self) -> Result<Difference, String> {
         let load = |path: &PathBuf| {
             let files = read::files(path).map_err(|error| error.to_string())?;
-            read::policies(files)
+            read::policies(files, self.regime.servers())
         };
         let sets = (load(&self.old)?, load(&self.new)?);
         let cast = match self.endpoints.as_slice() {

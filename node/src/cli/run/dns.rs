@@ -5,13 +5,28 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use dnsproxy::{Case, DenyResponse, Encrypted, OnTimeout, Settings, TunnelMode};
 use fqdn_cache::Lifetimes;
-use ipnet::Ipv6Net;
+use ipnet::{IpNet, Ipv6Net};
 
 use super::parse_duration;
 use crate::learner::{INSTALL_WAIT_MAX, Scruples, parse_nat64};
+use crate::presets::{DnsServers, parse_server};
 
 /// Over TCP a server has so much longer: a connection is made first.
 const TCP_EXTRA: Duration = Duration::from_secs(5);
+
+/// Who is asked for names where no rule says it.
+#[derive(Args, Clone)]
+pub(in crate::cli) struct DnsServersFlag {
+    /// Whom a workload may ask for every name, at port 53, if its rules have `toFQDNs` and no DNS rule: `kube-dns`
+    /// (k8s-app=kube-dns in kube-system), addresses and prefixes with commas between, or `none`.
+    #[arg(
+        long,
+        value_name = "SERVERS",
+        default_value = "kube-dns",
+        alias = "fqdn-policy-dns-lookup-ips"
+    )]
+    pub(in crate::cli) dns_servers: DnsServers,
+}
 
 /// What `namegate run` may be told about DNS.
 #[derive(Args)]
@@ -77,6 +92,17 @@ pub(super) struct DnsOptions {
     /// before it ends: a program that looks a name up once can connect again later.
     #[arg(long)]
     dns_refresh: bool,
+    #[command(flatten)]
+    servers: DnsServersFlag,
+    /// The only DNS servers whose answers open addresses, by the address that a workload asks: addresses and
+    /// prefixes with commas between [default: those that a DNS rule names by the value of a label, as host or
+    /// kube-apiserver, or by a prefix of at least /24 (IPv6 /64)].
+    #[arg(long, value_name = "SERVERS", value_delimiter = ',', value_parser = parse_server)]
+    dns_trusted_servers: Option<Vec<IpNet>>,
+    /// An answer opens its addresses also for the `toFQDNs` that name what its CNAMEs lead to, not only for those
+    /// that name what was asked.
+    #[arg(long)]
+    dns_cname_match: bool,
 }
 
 /// Whether a class of addresses is learned.
@@ -166,7 +192,14 @@ impl DnsOptions {
             refuses_private: self.dns_learn_private == LearnWord::Never,
             withholds: self.dns_rebind == RebindWord::Servfail,
             nat64: self.nat64_prefix.clone(),
+            trusted_servers: self.dns_trusted_servers.clone(),
+            learns_aliases: self.dns_cname_match,
         }
+    }
+
+    /// Who is asked where no rule says it.
+    pub(super) fn servers(&self) -> DnsServers {
+        self.servers.dns_servers.clone()
     }
 
     /// Whether names that are in use are asked for again.
@@ -259,9 +292,23 @@ mod tests {
             "--nat64-prefix=2001:db8:65::/48",
         ];
         let all = scruples(&words).unwrap();
-        assert!(all.refuses_private && all.withholds);
+        assert!(all.refuses_private && all.withholds && !all.learns_aliases);
+        assert!(scruples(&["--dns-cname-match"]).unwrap().learns_aliases);
         assert_eq!(all.nat64.len(), 2);
         assert!(scruples(&["--nat64-prefix=2001:db8::/50"]).is_err());
+        let trusted = scruples(&["--dns-trusted-servers=9.9.9.9,2001:db8::/64"]).unwrap();
+        let trusted = trusted.trusted_servers.unwrap();
+        assert_eq!(
+            trusted.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["9.9.9.9/32", "2001:db8::/64"]
+        );
+        for wrong in ["0.0.0.0/0", "dns.example", "9.9.9.9,"] {
+            let error = scruples(&["--dns-trusted-servers", wrong]).unwrap_err();
+            assert!(
+                error.to_string().contains("--dns-trusted-servers"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -111,6 +111,7 @@ mod tests {
     use crate::files::TextFile;
     use crate::judge::world::Party;
     use crate::judge::{Outcome, World, question, read};
+    use crate::presets::DnsServers;
 
     /// What the files say, with policies of these specs in namespace `default`, named p0, p1 and so on.
     fn world(specs: &[&str], mode: Mode) -> World {
@@ -125,7 +126,7 @@ mod tests {
             file(&format!("p{number}.yaml"), text)
         });
         let endpoints = "name: a\nlabels: {app: a}\nnetns: /run/netns/a\naddresses: [10.0.0.2]\n";
-        let policies = read::policies(policies.collect()).unwrap();
+        let policies = read::policies(policies.collect(), &DnsServers::None).unwrap();
         let cast = read::endpoints(&[file("e.yaml", endpoints.to_owned())]).unwrap();
         let options = Options {
             mode,

@@ -1,5 +1,8 @@
 //! What no answer opens.
 
+use dnsproxy::Lesson;
+use ipnet::IpNet;
+
 use super::*;
 
 #[test]
@@ -60,4 +63,58 @@ fn what_the_options_forbid_stays_closed_or_is_withheld() {
     };
     assert_eq!(learned(Scruples::default(), &translated), (Ok(()), 3));
     assert_eq!(learned(own, &translated), (Ok(()), 0));
+}
+
+#[test]
+fn if_servers_are_said_they_alone_teach() {
+    let named = lesson(1, "x.example", &[ip(1)]);
+    let learned = |trusted: &[&str], lesson: &Lesson| {
+        let mut scene = Scene::new();
+        let trusted = trusted.iter().map(|text| text.parse().unwrap());
+        scene.learner.scruples.trusted_servers = Some(trusted.collect());
+        assert_eq!(scene.learn(lesson), Ok(()));
+        let untrusted = scene.learner.counts.untrusted_server.load(SeqCst);
+        (scene.open_for(1, ip(1)).is_some(), untrusted)
+    };
+    let own = IpNet::from(named.server.ip()).to_string();
+    assert_eq!(learned(&[&own], &named), (true, 0));
+    assert_eq!(learned(&["203.0.113.99/32", &own], &named), (true, 0));
+    // A rule names it closely, and that is not enough.
+    assert_eq!(learned(&["203.0.113.99/32"], &named), (false, 1));
+    // And who is trusted without a DNS rule teaches nobody.
+    let mut stranger = lesson(1, "x.example", &[ip(1)]);
+    stranger.server = "203.0.113.53:53".parse().unwrap();
+    assert_eq!(learned(&["203.0.113.53/32"], &stranger), (false, 1));
+}
+
+#[test]
+fn the_names_of_a_chain_open_its_addresses_where_that_is_wanted() {
+    let asked = |learns_aliases: bool, aliases: &[&str]| {
+        let mut scene = Scene::new();
+        scene.learner.scruples.learns_aliases = learns_aliases;
+        let aliases = aliases.iter().map(|text| Name::from_text(text).unwrap());
+        let lesson = Lesson {
+            aliases: aliases.collect(),
+            ..lesson(1, "www.unnamed.example", &[ip(1)])
+        };
+        assert_eq!(scene.learn(&lesson), Ok(()));
+        let names = scene.look(1, |knowledge| knowledge.cache.name_count());
+        (scene.open_for(1, ip(1)).is_some(), names)
+    };
+    let chain = ["edge.unnamed.example", "x.example"];
+    assert_eq!(
+        asked(true, &chain),
+        (true, 2),
+        "what no rule names is not kept"
+    );
+    assert_eq!(asked(false, &chain), (false, 1));
+    assert_eq!(asked(true, &chain[..1]), (false, 1));
+    // Only the chain of a server that teaches counts.
+    let mut scene = Scene::new();
+    scene.learner.scruples.learns_aliases = true;
+    let mut lesson = lesson(1, "www.unnamed.example", &[ip(1)]);
+    lesson.aliases = vec![Name::from_text("x.example").unwrap()];
+    lesson.server = "203.0.113.53:53".parse().unwrap();
+    assert_eq!(scene.learn(&lesson), Ok(()));
+    assert!(scene.open_for(1, ip(1)).is_none());
 }

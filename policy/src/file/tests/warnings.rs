@@ -93,6 +93,21 @@ fn names_that_match_other_than_meant() {
     }
     let unfed = loads(&cnp("egress: [{toFQDNs: [{matchPattern: '*.b.com'}]}]"));
     assert_eq!(codes(&unfed), [Code::NeverFed, Code::MissesApex]);
+    // Another policy may stand in for the DNS rule: it is said once for a rule, and not beside DNS rules.
+    let servers = cnp(
+        "egress: [{toEntities: [host], toPorts: [{ports: [{port: \"53\"}], rules: {dns: [{matchPattern: '*'}]}}]}]",
+    );
+    let told = |spec: &str| {
+        let loader = Loader::new().with_lookup(source("--servers", &servers));
+        loader.unwrap().load(&[source("p.yaml", &cnp(spec))])
+    };
+    let implied = told("egress: [{toFQDNs: [{matchName: b.com}, {matchName: c.com}]}]");
+    assert_eq!(codes(&implied), [Code::ImpliedDns]);
+    let message = &implied.problems.first().unwrap().message;
+    assert!(message.contains("the servers of --servers"), "{message}");
+    let beside = dns("{matchName: a.com}")
+        .replace("egress: [", "egress: [{toFQDNs: [{matchName: b.com}]}, ");
+    assert_eq!(codes(&told(&beside)), [Code::NeverFed]);
     // A name that may be asked for no address is not fed either.
     for (types, expected) in [
         ("TXT", &[Code::NeverFed][..]),

@@ -106,6 +106,7 @@ fn again(policy: &Policy) -> Policy {
 fn in_a_set(policies: Vec<Policy>) -> PolicySet {
     PolicySet {
         policies: policies.into_iter().map(Arc::new).collect(),
+        lookup: None,
     }
 }
 
