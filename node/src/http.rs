@@ -2,6 +2,8 @@
 
 mod admission;
 
+pub(crate) use admission::tell_dropped;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;

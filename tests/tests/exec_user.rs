@@ -131,6 +131,8 @@ fn a_network_of_its_own_leads_nowhere() {
             let (_, said, errors) = stage.shell(&["web.example.com"], script)?;
             assert!(said.ends_with("end\n"), "{said}{errors}");
             assert!(!errors.contains("not found"), "{errors}");
+            // As root's way tells it.
+            assert!(errors.contains("198.18.0.9 443/UDP  "), "{errors}");
             Ok(())
         },
     );

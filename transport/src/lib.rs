@@ -4,6 +4,7 @@
 //! namespace and with its mark; the only unsafe code is in `sys`.
 
 mod addr;
+mod dropped;
 mod gate;
 mod link;
 mod netns;
@@ -23,6 +24,7 @@ mod tcp;
 mod udp;
 
 pub use addr::{ClientAddr, OrigDstAddr, UpstreamAddr};
+pub use dropped::{DropLog, DroppedPacket};
 pub use gate::{Gate, SideLinkNames};
 pub use link::{Filter, Link, LinkError, Netlink, Route, Veth};
 pub use netns::NetNs;

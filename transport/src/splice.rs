@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bpf_redirect_common::{DNS_PORT, Kind, Mark};
 
+use crate::dropped::{DropLog, LOG_GROUP, LOGGED_OCTETS};
 use crate::gate::furnish;
 use crate::sandbox::{NODE_END, SANDBOX_V4, SANDBOX_V6};
 use crate::sys;
@@ -44,6 +45,8 @@ pub struct Listening {
     pub dns_tcp: OwnedFd,
     /// All other ports of TCP.
     pub tcp: OwnedFd,
+    /// What was dropped.
+    pub dropped: OwnedFd,
 }
 
 /// Octets that may wait for the proxy of names.
@@ -113,30 +116,41 @@ pub fn open_splice() -> Result<(Sandbox, Listening), SpliceError> {
     let dns_tcp = GateListener::bind(DNS_PORT, BACKLOG).map_err(SpliceError::Sockets)?;
     let tcp = GateListener::bind_shared(0, BACKLOG).map_err(SpliceError::Sockets)?;
     let port = tcp.port().map_err(SpliceError::Sockets)?;
+    let dropped = DropLog::open().map_err(SpliceError::Sockets)?;
     nft(&rules(port))?;
     let listening = Listening {
         dns_udp: udp.into(),
         dns_tcp: dns_tcp.into_std().into(),
         tcp: tcp.into_std().into(),
+        dropped,
     };
     Ok((sandbox, listening))
 }
 
+/// What a kernel says by itself of packets; so are its reports of neighbours and groups (130 to 136, 143 and
+/// IGMP).
+const ERRORS: &str = "destination-unreachable, time-exceeded, parameter-problem";
+
 /// What is the command's gets the mark that it has by programs elsewhere; what is neither TCP nor a question
-/// for a name is dropped. Of a fragment it is the whole that is judged: the kernel puts it together first.
+/// for a name is dropped and logged, unless the kernel says it by itself. Of a fragment it is the whole that is judged: the kernel puts it together first.
 fn rules(port: u16) -> String {
     let mark = Mark::new(Kind::Client, SPLICE_ENDPOINT).map_or(0, Mark::number);
+    let log = format!("log group {LOG_GROUP} snaplen {LOGGED_OCTETS}");
     format!(
         "table inet namegate {{
            chain command {{
              type filter hook prerouting priority mangle; policy drop;
              iifname lo accept
-             ip saddr != {SANDBOX_V4} counter drop
-             ip6 saddr != {SANDBOX_V6} counter drop
+             icmp type {{ {ERRORS} }} drop
+             icmpv6 type {{ {ERRORS}, packet-too-big }} drop
+             icmpv6 type {{ 130-136, 143 }} drop
+             meta l4proto 2 drop
+             ip saddr != {SANDBOX_V4} {log} drop
+             ip6 saddr != {SANDBOX_V6} {log} drop
              tcp dport 53 meta mark set {mark:#x} tproxy to :{DNS_PORT} accept
              meta l4proto tcp meta mark set {mark:#x} tproxy to :{port} accept
              udp dport 53 meta mark set {mark:#x} tproxy to :{DNS_PORT} accept
-             counter drop
+             {log} drop
            }}
            chain others {{ type filter hook forward priority 0; policy drop; }}
          }}\n"

@@ -41,7 +41,9 @@ fn explain(error: &SpliceError, [clone, apparmor, max]: [Option<u64>; 3]) -> Str
             "a container's seccomp filter forbids it, likely; start it with --security-opt seccomp=unconfined",
         ),
         SpliceError::Powerless(_) => says("a security module forbids it, likely"),
-        SpliceError::Nft(_) => says("the package nftables and the kernel's nft_tproxy are needed"),
+        SpliceError::Nft(_) => says(
+            "the package nftables is needed, with the kernel's nft_tproxy, nft_log and nfnetlink_log",
+        ),
         SpliceError::Link(_) | SpliceError::Sockets(_) => format!("the command's network: {error}"),
     }
 }

@@ -22,7 +22,7 @@ const HANDED_STEP: Duration = Duration::from_millis(2);
 /// What it is told when somebody listens.
 const GO: &str = "go";
 /// The sockets' names, in their order.
-const NAMES: [&str; 3] = ["dns-udp", "dns-tcp", "tcp"];
+const NAMES: [&str; 4] = ["dns-udp", "dns-tcp", "tcp", "dropped"];
 
 /// The other process, and what it handed out. Each message has a socket, so none is read with the next one.
 type Handed = (UnixStream, Listening);
@@ -78,12 +78,13 @@ impl Door {
             );
             sockets.extend(message.fd);
         }
-        let [dns_udp, dns_tcp, tcp] = <[OwnedFd; 3]>::try_from(sockets)
+        let [dns_udp, dns_tcp, tcp, dropped] = <[OwnedFd; 4]>::try_from(sockets)
             .map_err(|_| anyhow::anyhow!("sockets are missing"))?;
         let listening = Listening {
             dns_udp,
             dns_tcp,
             tcp,
+            dropped,
         };
         Ok(Ok((stream, listening)))
     }
@@ -129,8 +130,9 @@ pub(super) fn make_network(name: &str) -> Result<()> {
         dns_udp,
         dns_tcp,
         tcp,
+        dropped,
     } = listening;
-    for (name, socket) in NAMES.into_iter().zip([dns_udp, dns_tcp, tcp]) {
+    for (name, socket) in NAMES.into_iter().zip([dns_udp, dns_tcp, tcp, dropped]) {
         wire::send(&stream, name, Some(socket.as_fd()))?;
     }
     let answer = wire::receive(&stream, RecvFlags::empty())?;

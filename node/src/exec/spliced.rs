@@ -1,13 +1,14 @@
 //! Who guards a command that has no privileges: the proxies alone, which serve the sockets that were handed
 //! out. Every connection is judged when it is accepted, each question when it is read.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use bpf_redirect::NoTable;
 use observer::SharedRing;
 use policy::{Cast, Compiler, EndpointId, Identities, LocalEndpoint, PolicySet};
-use transport::{Listening, SANDBOX_V4, SANDBOX_V6, SPLICE_ENDPOINT};
+use transport::{DropLog, Listening, SANDBOX_V4, SANDBOX_V6, SPLICE_ENDPOINT};
 
 use super::surroundings::Resolver;
 use super::{Guard, Options, Rules, network};
@@ -17,9 +18,9 @@ use crate::datapath::Carriage;
 use crate::directory::Directory;
 use crate::exit::{EXEC_FAILED, Exit};
 use crate::exporters::Exporters;
-use crate::flows::{FlowThread, news};
+use crate::flows::{FlowThread, NewsSink, news};
 use crate::guard::SharedLearner;
-use crate::http::HttpThreads;
+use crate::http::{HttpThreads, tell_dropped};
 use crate::judge::read::told;
 use crate::learner::{Heritage, Learner};
 use crate::proxy::DnsThreads;
@@ -33,6 +34,9 @@ pub(super) struct Spliced {
     http: HttpThreads,
     flow_thread: FlowThread,
     exporters: Exporters,
+    news: NewsSink,
+    endpoint: EndpointId,
+    dropped: DropLog,
 }
 
 impl Spliced {
@@ -48,7 +52,8 @@ impl Spliced {
         let outside = setup.outside.as_ref().context("a namespace outside")?;
         let exporters = Exporters::start(setup.exports.clone(), None, node_name().into())?;
         let (news, queue) = news();
-        let (learner, teller) = learn(setup, (options, rules, resolver))?;
+        let endpoint = EndpointId::new(SPLICE_ENDPOINT).context("a number")?;
+        let (learner, teller) = learn(setup, endpoint, (options, rules, resolver))?;
         let flow_ring = Arc::new(SharedRing::new(setup.flows_max, clock::now()));
         let made_with = (teller, Arc::clone(&flow_ring));
         let flow_thread = FlowThread::start(queue, made_with, (exporters.shared(), None))?;
@@ -59,7 +64,7 @@ impl Spliced {
             .handover
             .clone()
             .context("nobody takes names over TCP")?;
-        let own = (news, names, setup.http.clone());
+        let own = (news.clone(), names, setup.http.clone());
         let http = HttpThreads::with_socket((listening.tcp, &outside.ns), &learner, own)?;
         dns.serve()?;
         Ok(Self {
@@ -69,12 +74,24 @@ impl Spliced {
             http,
             flow_thread,
             exporters,
+            news,
+            endpoint,
+            dropped: DropLog::given(listening.dropped),
         })
+    }
+
+    fn tell_dropped(&self) {
+        for packet in self.dropped.read() {
+            let own = [IpAddr::from(SANDBOX_V4), SANDBOX_V6.into()];
+            let whose = (self.endpoint, own.contains(&packet.source));
+            tell_dropped((&self.learner, &self.news), whose, &packet);
+        }
     }
 }
 
 impl Guard for Spliced {
     fn expire(&mut self) {
+        self.tell_dropped();
         while self
             .learner
             .expire(clock::now())
@@ -90,6 +107,7 @@ impl Guard for Spliced {
     }
 
     fn end(self) -> Result<()> {
+        self.tell_dropped();
         self.http.begin_stop();
         self.dns.stop();
         self.http.stop();
@@ -102,11 +120,11 @@ impl Guard for Spliced {
 /// What is in force from the first query on.
 fn learn(
     setup: &Setup,
+    id: EndpointId,
     (options, rules, resolver): (&Options, &Rules, &Resolver),
 ) -> Result<(SharedLearner, Arc<Teller>)> {
     let mut identities = Identities::new();
     let mut compiler = Compiler::new();
-    let id = EndpointId::new(SPLICE_ENDPOINT).context("a number")?;
     let cast = Cast {
         endpoints: vec![LocalEndpoint {
             id,

@@ -1,15 +1,27 @@
 //! The verdict on a connection where no program of the kernel has judged it: by the same entries that the
 //! kernel would have, and told in the same way.
 
+use std::net::{IpAddr, SocketAddr};
+
 use bpf_redirect_common::{Address, Drop, EGRESS, Event, EventKind, Match, Verdict};
 use httpproxy::Redirected;
 use policy::{
     Decision, Direction, EndpointId, EntryVerdict, FlowKey, Identity, L4Protocol, MatchType, decide,
 };
+use transport::DroppedPacket;
 
 use crate::clock;
 use crate::flows::{News, NewsSink};
 use crate::guard::SharedLearner;
+
+/// What an endpoint began: a connection, or a packet.
+#[derive(Clone, Copy)]
+struct Begun {
+    endpoint: EndpointId,
+    client: SocketAddr,
+    server: SocketAddr,
+    protocol: u8,
+}
 
 /// Judges, and tells. Only what an endpoint itself begins comes this way.
 pub(super) fn admits(
@@ -19,15 +31,61 @@ pub(super) fn admits(
     if redirected.direction != Direction::Egress {
         return false;
     }
-    let (identity, decision) = judge(learner, redirected);
-    news.tell(News::Kernel(event(redirected, identity, &decision)));
+    let begun = Begun {
+        endpoint: redirected.endpoint,
+        client: redirected.client,
+        server: redirected.server,
+        protocol: L4Protocol::Tcp.number(),
+    };
+    let (identity, decision) = judge(learner, begun);
+    let told = verdict(&decision);
+    news.tell(News::Kernel(event((begun, identity), &decision, told)));
     decision.verdict.passes()
 }
 
-fn judge(learner: &SharedLearner, redirected: &Redirected) -> (Identity, Decision) {
-    let (endpoint, server) = (redirected.endpoint, redirected.server);
+/// Tells of a packet that was dropped, whatever policy says of it: by the rule that denies it, else by none.
+pub(crate) fn tell_dropped(
+    (learner, news): (&SharedLearner, &NewsSink),
+    (endpoint, is_own): (EndpointId, bool),
+    packet: &DroppedPacket,
+) {
+    let begun = Begun {
+        endpoint,
+        client: SocketAddr::new(packet.source, packet.ports.0),
+        server: SocketAddr::new(packet.destination, packet.ports.1),
+        protocol: packet.protocol,
+    };
+    let (identity, decision) = judge(learner, begun);
+    let (verdict, reason) = verdict(&decision);
+    let event = match verdict {
+        _ if !is_own => Event {
+            kind: EventKind::Drop as u8,
+            ..event(
+                (begun, identity),
+                &Decision::DEFAULT_DENY,
+                (Verdict::Deny, Drop::InvalidSourceIp as u8),
+            )
+        },
+        Verdict::Deny => event((begun, identity), &decision, (verdict, reason)),
+        Verdict::Unmatched
+        | Verdict::Allow
+        | Verdict::AuditUnmatched
+        | Verdict::AuditDeny
+        | Verdict::Redirect
+        | Verdict::Refuse
+        | Verdict::FailAuthentication => event(
+            (begun, identity),
+            &Decision::DEFAULT_DENY,
+            (Verdict::Unmatched, Drop::PolicyDenied as u8),
+        ),
+    };
+    news.tell(News::Kernel(event));
+}
+
+fn judge(learner: &SharedLearner, begun: Begun) -> (Identity, Decision) {
+    let (endpoint, server) = (begun.endpoint, begun.server);
     let snapshot = learner.snapshot();
-    let learned = learned(learner, endpoint, redirected);
+    let learned = learned(learner, endpoint, server.ip());
     let identity = learned.unwrap_or_else(|| snapshot.identity_of(server.ip()));
     let mut entries = snapshot.entries(endpoint).unwrap_or_default();
     if learned.is_some() {
@@ -38,25 +96,22 @@ fn judge(learner: &SharedLearner, redirected: &Redirected) -> (Identity, Decisio
     let flow = FlowKey {
         direction: Direction::Egress,
         identity,
-        protocol: L4Protocol::Tcp.number(),
+        protocol: begun.protocol,
         port: server.port(),
     };
     (identity, decide(&entries, flow))
 }
 
-fn learned(
-    learner: &SharedLearner,
-    endpoint: EndpointId,
-    redirected: &Redirected,
-) -> Option<Identity> {
-    let address = Address::from(redirected.server.ip());
+fn learned(learner: &SharedLearner, endpoint: EndpointId, ip: IpAddr) -> Option<Identity> {
+    let address = Address::from(ip);
     let number =
         learner.with_knowledge(endpoint, |knowledge| knowledge.ledger.identity_of(address));
     number.flatten().map(Identity::from_number)
 }
 
-fn event(redirected: &Redirected, identity: Identity, decision: &Decision) -> Event {
-    let (verdict, reason) = match decision.verdict {
+/// The verdict as the kernel tells it, with its reason.
+fn verdict(decision: &Decision) -> (Verdict, u8) {
+    match decision.verdict {
         // It is in the proxy already.
         EntryVerdict::Allow | EntryVerdict::Redirect(_) => (Verdict::Redirect, 0),
         EntryVerdict::AuditDefault => (Verdict::AuditUnmatched, 0),
@@ -67,23 +122,36 @@ fn event(redirected: &Redirected, identity: Identity, decision: &Decision) -> Ev
         EntryVerdict::Deny | EntryVerdict::FailAuthentication | EntryVerdict::Refuse => {
             (Verdict::Deny, Drop::PolicyDeny as u8)
         }
-    };
+    }
+}
+
+fn event(
+    (begun, identity): (Begun, Identity),
+    decision: &Decision,
+    (verdict, reason): (Verdict, u8),
+) -> Event {
+    let Begun {
+        endpoint,
+        client,
+        server,
+        protocol,
+    } = begun;
     Event {
         at: clock::boot_ns(),
-        endpoint: redirected.endpoint.get(),
+        endpoint: endpoint.get(),
         identity: identity.get(),
         rule: decision.rule.get(),
-        source: Address::from(redirected.client.ip()),
-        destination: Address::from(redirected.server.ip()),
-        source_port: redirected.client.port().to_be(),
-        destination_port: redirected.server.port().to_be(),
+        source: Address::from(client.ip()),
+        destination: Address::from(server.ip()),
+        source_port: client.port().to_be(),
+        destination_port: server.port().to_be(),
         kind: EventKind::Verdict as u8,
         direction: EGRESS,
-        protocol: L4Protocol::Tcp.number(),
+        protocol,
         tcp_flags: 0,
         verdict: verdict as u8,
         matched: u8::try_from(decision.matched.number()).unwrap_or(Match::None as u8),
         reason,
-        family: if redirected.server.is_ipv4() { 4 } else { 6 },
+        family: if server.is_ipv4() { 4 } else { 6 },
     }
 }
