@@ -277,33 +277,7 @@ impl Own {
             ),
             (&[], &hold),
         )?;
-        for (at, name, help) in [
-            (
-                0,
-                "namegate_fqdn_active_names",
-                "Names that an endpoint has learned",
-            ),
-            (
-                1,
-                "namegate_fqdn_active_ips",
-                "Addresses that an endpoint has learned",
-            ),
-            (
-                2,
-                "namegate_open_ips",
-                "Learned addresses that are open in the kernel",
-            ),
-        ] {
-            let rows = figures.learned.iter().map(|(endpoint, counts)| {
-                let count = counts.get(at).copied().unwrap_or_default();
-                ([("endpoint", endpoint.as_str())], count)
-            });
-            page.gauges((name, help), rows)?;
-        }
-        page.gauge(
-            ("namegate_identities", "Identities of this node"),
-            figures.identities,
-        )
+        known(page, figures)
     }
 
     /// Flows, and what got lost on their way, by Hubble's words.
@@ -550,6 +524,37 @@ impl Page<'_> {
         let mut metric = metric.encode_family(&labels)?;
         metric.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
     }
+}
+
+/// How much the endpoints know.
+fn known(page: &mut Page<'_>, figures: &Figures) -> fmt::Result {
+    for (at, name, help) in [
+        (
+            0,
+            "namegate_fqdn_active_names",
+            "Names that an endpoint has learned",
+        ),
+        (
+            1,
+            "namegate_fqdn_active_ips",
+            "Addresses that an endpoint has learned",
+        ),
+        (
+            2,
+            "namegate_open_ips",
+            "Learned addresses that are open in the kernel",
+        ),
+    ] {
+        let rows = figures.learned.iter().map(|(endpoint, counts)| {
+            let count = counts.get(at).copied().unwrap_or_default();
+            ([("endpoint", endpoint.as_str())], count)
+        });
+        page.gauges((name, help), rows)?;
+    }
+    page.gauge(
+        ("namegate_identities", "Identities of this node"),
+        figures.identities,
+    )
 }
 
 #[cfg(test)]

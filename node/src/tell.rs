@@ -160,30 +160,9 @@ impl Teller {
     /// The flow of one event of the kernel; `None` for one of a kind that isn't known.
     pub(crate) fn kernel(&self, event: &KernelEvent) -> Option<Flow> {
         let kind = EventKind::from_number(event.kind)?;
-        let reason = DropReason::from_number(event.reason);
         let rule = RuleId::from_number(event.rule);
         let denied = kind != EventKind::Trace && event.reason != 0;
-        let (what, verdict) = match kind {
-            EventKind::Trace => (traced(event), Verdict::Forwarded),
-            EventKind::Drop => (Event::Drop { reason }, Verdict::Dropped),
-            EventKind::Verdict => {
-                let what = Event::PolicyVerdict {
-                    match_type: u32::from(event.matched),
-                    drop_reason: denied.then_some(reason),
-                    auth_type: AuthType::default(),
-                };
-                let verdict = match KernelVerdict::from_number(event.verdict) {
-                    KernelVerdict::Allow => Verdict::Forwarded,
-                    KernelVerdict::AuditUnmatched | KernelVerdict::AuditDeny => Verdict::Audit,
-                    KernelVerdict::Redirect => Verdict::Redirected,
-                    KernelVerdict::Unmatched
-                    | KernelVerdict::Refuse
-                    | KernelVerdict::FailAuthentication
-                    | KernelVerdict::Deny => Verdict::Dropped,
-                };
-                (what, verdict)
-            }
-        };
+        let (what, verdict) = what_of(event, kind);
         let is_verdict = matches!(what, Event::PolicyVerdict { .. });
         let is_egress = event.direction == EGRESS;
         let (source, destination) = (IpAddr::from(event.source), IpAddr::from(event.destination));
@@ -210,9 +189,9 @@ impl Teller {
         flow.time = Some(clock::time_of_boot_ns(event.at));
         let ambiguous = is_verdict && denied && is_egress && self.is_ambiguous(event);
         let ambiguous = ambiguous.then(|| AMBIGUOUS_SERVICE.into());
-        let closed = is_verdict.then_some(closed).unwrap_or_default();
-        self.count_closed(&closed);
-        let remarks = ambiguous.into_iter().chain(closed.remark);
+        let closed = closed.remark.filter(|_| is_verdict);
+        self.count_closed(closed.as_ref());
+        let remarks = ambiguous.into_iter().chain(closed);
         flow.policy_log = log.into_iter().chain(remarks).collect();
         flow.is_reply = match kind {
             EventKind::Verdict => (!denied).then_some(false),
@@ -370,6 +349,32 @@ struct Peers {
     destination: Endpoint,
     source_names: Vec<Arc<str>>,
     destination_names: Vec<Arc<str>>,
+}
+
+/// What an event tells of, and how that went.
+fn what_of(event: &KernelEvent, kind: EventKind) -> (Event, Verdict) {
+    let reason = DropReason::from_number(event.reason);
+    match kind {
+        EventKind::Trace => (traced(event), Verdict::Forwarded),
+        EventKind::Drop => (Event::Drop { reason }, Verdict::Dropped),
+        EventKind::Verdict => {
+            let what = Event::PolicyVerdict {
+                match_type: u32::from(event.matched),
+                drop_reason: (event.reason != 0).then_some(reason),
+                auth_type: AuthType::default(),
+            };
+            let verdict = match KernelVerdict::from_number(event.verdict) {
+                KernelVerdict::Allow => Verdict::Forwarded,
+                KernelVerdict::AuditUnmatched | KernelVerdict::AuditDeny => Verdict::Audit,
+                KernelVerdict::Redirect => Verdict::Redirected,
+                KernelVerdict::Unmatched
+                | KernelVerdict::Refuse
+                | KernelVerdict::FailAuthentication
+                | KernelVerdict::Deny => Verdict::Dropped,
+            };
+            (what, verdict)
+        }
+    }
 }
 
 fn traced(event: &KernelEvent) -> Event {

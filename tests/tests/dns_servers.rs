@@ -149,7 +149,8 @@ spec:
 
 fn untrusted(daemon: &Daemon<'_>) -> u64 {
     let status = daemon.status().unwrap();
-    status["learning"]["untrusted_server"].as_u64().unwrap()
+    let count = status.pointer("/learning/untrusted_server").unwrap();
+    count.as_u64().unwrap()
 }
 
 #[test]

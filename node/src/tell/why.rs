@@ -70,9 +70,8 @@ impl Teller {
     }
 
     /// Counts a denial of what a name had opened.
-    pub(super) fn count_closed(&self, closed: &Closed) {
-        let is_expired = |remark: &Arc<str>| remark.starts_with(NAME_EXPIRED);
-        if closed.remark.as_ref().is_some_and(is_expired) {
+    pub(super) fn count_closed(&self, remark: Option<&Arc<str>>) {
+        if remark.is_some_and(|remark| remark.starts_with(NAME_EXPIRED)) {
             let count = &self.learner.counts.name_expired;
             count.fetch_add(1, Ordering::Relaxed);
         }
