@@ -14,7 +14,7 @@ use observer::{FlowMetrics, SharedRing};
 
 use crate::clock;
 use crate::exporters::SharedExporters;
-use crate::tell::{LAST_WORDS, Teller};
+use crate::tell::Teller;
 
 /// What is to be told.
 pub(crate) enum News {
@@ -24,6 +24,8 @@ pub(crate) enum News {
     Http(httpproxy::News),
     /// An event of the kernel.
     Kernel(KernelEvent),
+    /// Nothing: who waits for news is to look whether it was stopped.
+    End,
 }
 
 /// News that wait to become flows; more are lost and counted. The query path never waits.
@@ -37,17 +39,25 @@ pub(crate) struct NewsSink {
 }
 
 /// The receiving end of a [`NewsSink`].
-pub(crate) struct NewsQueue(Receiver<News>);
+pub(crate) struct NewsQueue {
+    news: Receiver<News>,
+    /// By which who waits is woken.
+    wake: SyncSender<News>,
+}
 
 /// A queue for news.
 pub(crate) fn news() -> (NewsSink, NewsQueue) {
     let (queue, receiver) = sync_channel(NEWS_MAX);
+    let wake = queue.clone();
     (
         NewsSink {
             queue,
             lost: Arc::default(),
         },
-        NewsQueue(receiver),
+        NewsQueue {
+            news: receiver,
+            wake,
+        },
     )
 }
 
@@ -74,6 +84,7 @@ const GATHER: Duration = Duration::from_millis(2);
 /// The thread that turns news into flows.
 pub(crate) struct FlowThread {
     stop: Arc<AtomicU64>,
+    wake: SyncSender<News>,
     thread: JoinHandle<()>,
 }
 
@@ -89,10 +100,11 @@ impl FlowThread {
     ) -> io::Result<Self> {
         let stop = Arc::new(AtomicU64::new(0));
         let stopped = Arc::clone(&stop);
+        let NewsQueue { news: queue, wake } = queue;
         let thread = std::thread::Builder::new()
             .name("flows".to_owned())
             .spawn(move || {
-                while let Some(batch) = next_batch(&queue.0, &stopped) {
+                while let Some(batch) = next_batch(&queue, &stopped) {
                     let mut flows = Vec::with_capacity(batch.len() * 2);
                     for news in &batch {
                         match news {
@@ -103,6 +115,7 @@ impl FlowThread {
                             }
                             News::Http(news) => flows.extend(teller.http(news)),
                             News::Kernel(event) => flows.extend(teller.kernel(event)),
+                            News::End => {}
                         }
                     }
                     let flows: Vec<_> = flows.into_iter().map(Arc::new).collect();
@@ -115,36 +128,37 @@ impl FlowThread {
                     ring.push(flows, clock::now());
                 }
             })?;
-        Ok(Self { stop, thread })
+        Ok(Self { stop, wake, thread })
     }
 
-    /// Tells what waits, and ends.
+    /// Tells what waits, and ends. Whoever brings news must have ended.
     pub(crate) fn stop(self) {
         self.stop.store(1, Ordering::Relaxed);
+        // If the queue is full nobody waits for it.
+        let _ = self.wake.try_send(News::End);
         let _ = self.thread.join();
     }
 }
 
-/// What came since; `None` once it was stopped and nothing comes any more.
+/// What came since; `None` once it was stopped and nothing is left.
 fn next_batch<T>(queue: &Receiver<T>, stopped: &AtomicU64) -> Option<Vec<T>> {
     const WAIT: Duration = Duration::from_millis(100);
-    let wait = if stopped.load(Ordering::Relaxed) == 0 {
-        WAIT
-    } else {
-        LAST_WORDS.min(WAIT)
-    };
+    let is_stopped = stopped.load(Ordering::Relaxed) != 0;
     let waiting: Vec<T> = queue.try_iter().take(BATCH_MAX).collect();
     if !waiting.is_empty() {
         return Some(waiting);
     }
-    match queue.recv_timeout(wait) {
+    if is_stopped {
+        return None;
+    }
+    match queue.recv_timeout(WAIT) {
         Ok(first) => {
             std::thread::sleep(GATHER);
             let more = queue.try_iter().take(BATCH_MAX - 1);
             Some(std::iter::once(first).chain(more).collect())
         }
-        Err(RecvTimeoutError::Timeout) if stopped.load(Ordering::Relaxed) == 0 => Some(Vec::new()),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        Err(RecvTimeoutError::Timeout) => Some(Vec::new()),
+        Err(RecvTimeoutError::Disconnected) => None,
     }
 }
 

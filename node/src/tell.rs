@@ -6,7 +6,6 @@ mod why;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bpf_redirect_common::{
@@ -518,6 +517,3 @@ fn turned(l4: L4) -> L4 {
 
 /// The reason of a denial that only the virtual address has.
 pub(crate) const AMBIGUOUS_SERVICE: &str = "ambiguous service";
-
-/// How long the queue of what is to be told may be waited for at the end.
-pub(crate) const LAST_WORDS: Duration = Duration::from_millis(300);

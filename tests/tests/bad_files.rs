@@ -143,7 +143,7 @@ fn an_endpoint_file_is_told_by_file_line_column_and_reason() {
             ":2:1: ",
             [
                 "endpoint default/bob",
-                "exactly one of netns, interface and cgroup",
+                "exactly one of netns, interface, cgroup and unit",
             ],
         ),
         (

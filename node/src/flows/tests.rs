@@ -114,8 +114,9 @@ fn offer(sink: &NewsSink, milliseconds: u64) -> (u64, u64) {
     (milliseconds * PER_MILLISECOND, slept)
 }
 
-/// In so many hand-overs, a few may meet the receiver just as it goes to sleep.
-const SLEEPS_MAX: u64 = 5;
+/// In so many hand-overs some meet the receiver just as it goes to sleep, more of them on a busy machine. One
+/// that waited for room would sleep in each of the thousands of milliseconds.
+const SLEEPS_MAX: u64 = 100;
 
 fn until(what: &str, is_it: impl Fn() -> bool) {
     let begun = clock::now();
@@ -186,7 +187,7 @@ fn nobody_waits_though_nobody_makes_flows_of_what_is_told() {
     let begun: Instant = clock::now();
     let (offered, slept) = offer(&sink, 1_000);
     assert!(slept <= SLEEPS_MAX, "it slept {slept} times");
-    let held = queue.0.try_iter().count();
+    let held = queue.news.try_iter().count();
     assert_eq!(held, NEWS_MAX);
     assert_eq!(sink.lost(), offered - held as u64);
     assert!(begun.elapsed() < Duration::from_secs(60));
