@@ -21,7 +21,8 @@ pub struct ExecStage {
     pub node: Node,
     /// Where the servers are.
     pub world: Workload,
-    /// Files of a test; `ca.pem` is the authority by which nginx is web.example.com.
+    /// Files of a test; `ca.pem` is the authority by which nginx is web.example.com; `server.pem` is what it shows,
+    /// with its key.
     pub dir: TempDir,
     /// Who calls namegate.
     caller: Caller,
@@ -89,6 +90,8 @@ impl ExecStage {
         };
         fs::set_permissions(stage.dir.path(), fs::Permissions::from_mode(0o777))?;
         fs::write(stage.dir.path().join("ca.pem"), authority.pem())?;
+        let server = issued.certificate + &issued.key;
+        fs::write(stage.dir.path().join("server.pem"), server)?;
         stage.resolve_by(&format!("nameserver {}\n", stage.world.v4))?;
         if caller == Caller::User {
             stage.show_binary()?;

@@ -11,7 +11,7 @@ use crate::command::{self, output, which};
 use crate::debian;
 
 /// Programs that the tests start, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 26] = [
+const PROGRAMS: [(&str, &str); 29] = [
     ("dig", "bind9-dnsutils"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
@@ -38,10 +38,13 @@ const PROGRAMS: [(&str, &str); 26] = [
     ("script", "bsdutils"),
     ("journalctl", "systemd"),
     ("chromium", "chromium"),
+    ("git", "git"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
 ];
 
 /// Files that programs of tests are made with, and the packages that have them.
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 6] = [
     ("/usr/include/ares.h", "libc-ares-dev"),
     (
         "/usr/lib/python3/dist-packages/grpc/__init__.py",
@@ -58,6 +61,10 @@ const FILES: [(&str, &str); 5] = [
     (
         "/usr/lib/python3/dist-packages/websockets/__init__.py",
         "python3-websockets",
+    ),
+    (
+        "/usr/lib/python3/dist-packages/pip/__init__.py",
+        "python3-pip",
     ),
 ];
 
