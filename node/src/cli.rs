@@ -22,6 +22,7 @@ mod policy;
 mod report;
 mod run;
 mod status;
+mod sysdump;
 mod top;
 
 use std::ffi::OsString;
@@ -87,6 +88,7 @@ enum Command {
     #[command(subcommand)]
     Config(config::Config),
     LogLevel(log_level::LogLevel),
+    Sysdump(sysdump::Sysdump),
     Completions(completions::Completions),
     Man(man::Man),
     /// Print the version.
@@ -200,6 +202,7 @@ impl Namegate {
             Command::Hold(hold) => hold.run(),
             Command::Config(config) => config.run(),
             Command::LogLevel(level) => level.run(),
+            Command::Sysdump(dump) => dump.run(),
             Command::Completions(completions) => completions.run(),
             Command::Man(man) => man.run(),
             Command::Version => print(&format!("namegate {}\n", env!("CARGO_PKG_VERSION"))),
@@ -272,6 +275,7 @@ mod tests {
             (&["detach"], "pins"),
             (&["config", "show"], "comments"),
             (&["log-level"], "running daemon"),
+            (&["sysdump"], "without secrets"),
         ] {
             let mut at = &mut command;
             for word in words {

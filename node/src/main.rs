@@ -43,6 +43,7 @@ mod settings;
 mod state;
 mod status;
 mod suggest;
+mod sysdump;
 mod tell;
 mod top;
 mod traffic;

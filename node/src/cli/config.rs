@@ -117,7 +117,7 @@ impl Show {
 }
 
 /// What `namegate run` would read with this file and these flags.
-fn read(file: Option<PathBuf>, flags: &[OsString]) -> Result<Layered, Trouble> {
+pub(super) fn read(file: Option<PathBuf>, flags: &[OsString]) -> Result<Layered, Trouble> {
     let mut args: Vec<OsString> = ["namegate", "run"].map(OsString::from).into();
     args.extend(flags.iter().cloned());
     if let Some(file) = file {
