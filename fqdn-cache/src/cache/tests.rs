@@ -69,6 +69,7 @@ fn what_ended_is_remembered_for_a_while() {
     cache.learn(&name(4), &until(10_000, [9])).unwrap();
     expire_all(&mut cache, 10_000);
     assert_eq!(cache.ended(address(1)), [(&one, at(9))]);
+    assert!(cache.ended(address(2)).is_empty());
 }
 
 #[test]
