@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate};
 
-use crate::sys::Mapping;
+use crate::sys::{Batch, Mapping};
 
 /// A file of fixed length in memory. It lives as long as somebody has it open or mapped.
 pub struct SharedFile {
@@ -122,6 +122,24 @@ impl SharedPart {
         if let Some(at) = self.place(at, octets.len()) {
             self.mapping.read(at, octets);
         }
+    }
+
+    /// A batch of datagrams at its begin, as an earlier process left it; `None` if it is too short.
+    pub(crate) fn batch(&self, size: (usize, usize)) -> Option<Batch> {
+        let at = self.place(0, Batch::octets(size.0, size.1))?;
+        Batch::mapped(&self.mapping, at, size)
+    }
+
+    /// Cuts it in two at an offset.
+    #[must_use]
+    pub fn split(self, at: usize) -> (Self, Self) {
+        let at = at.min(self.len);
+        let rest = Self {
+            mapping: Arc::clone(&self.mapping),
+            start: self.start + at,
+            len: self.len - at,
+        };
+        (Self { len: at, ..self }, rest)
     }
 
     fn place(&self, at: usize, len: usize) -> Option<usize> {

@@ -1,6 +1,7 @@
-//! The only unsafe code of this crate: `unshare`, a few socket options, `recvmmsg` and `sendmmsg`
-//! with the control messages that carry a datagram's own address and mark, the error queue, memory that
-//! is shared, descriptors that were passed.
+//! The only unsafe code of this crate: `unshare`, a few socket options, datagrams in batches, the error
+//! queue, memory that is shared, descriptors that were passed.
+
+mod batch;
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -9,7 +10,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use libc::{c_int, c_uint, c_void};
+use libc::{c_int, c_void};
+
+pub(crate) use batch::{Batch, Envelope};
 
 /// `SO_RCVMARK` (asm-generic/socket.h, Linux 5.19), which libc doesn't name for all targets.
 const SO_RCVMARK: c_int = 75;
@@ -17,10 +20,6 @@ const SO_RCVMARK: c_int = 75;
 const IPV6_TRANSPARENT: c_int = 75;
 /// `IP_BIND_ADDRESS_NO_PORT` (linux/in.h).
 const IP_BIND_ADDRESS_NO_PORT: c_int = 24;
-
-/// Room for two control messages: `in6_pktinfo` (20 bytes) and a mark (4 bytes), each behind a
-/// header of 16 and padded to 8.
-pub(crate) const CONTROL_LEN: usize = 64;
 
 /// Moves the calling thread into a network namespace of its own.
 pub(crate) fn unshare_network() -> io::Result<()> {
@@ -245,158 +244,6 @@ fn set_option(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io
     }
 }
 
-/// One datagram's addresses, as they stand in its control messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Envelope {
-    /// The other side.
-    pub(crate) peer: SocketAddrV6,
-    /// Our side: received, the destination address; sent, the source.
-    pub(crate) local: Ipv6Addr,
-    /// The mark; 0 if there was none.
-    pub(crate) mark: u32,
-}
-
-/// Storage for a batch; nothing in it moves after it was made.
-pub(crate) struct Batch {
-    headers: Vec<libc::mmsghdr>,
-    vectors: Vec<libc::iovec>,
-    peers: Vec<libc::sockaddr_in6>,
-    controls: Vec<[u64; CONTROL_LEN / 8]>,
-    buffers: Vec<u8>,
-    stride: usize,
-}
-
-// SAFETY: the raw pointers in headers and vectors point into the Vecs of the same value, whose heap
-// blocks don't move with it; nobody else holds them.
-unsafe impl Send for Batch {}
-
-impl Batch {
-    /// Room for `count` datagrams of `stride` bytes.
-    pub(crate) fn new(count: usize, stride: usize) -> Self {
-        // SAFETY: these C structs are valid when all zero.
-        let zero_peer: libc::sockaddr_in6 = unsafe { MaybeUninit::zeroed().assume_init() };
-        // SAFETY: as above.
-        let zero_header: libc::mmsghdr = unsafe { MaybeUninit::zeroed().assume_init() };
-        let mut batch = Self {
-            headers: vec![zero_header; count],
-            vectors: Vec::with_capacity(count),
-            peers: vec![zero_peer; count],
-            controls: vec![[0; CONTROL_LEN / 8]; count],
-            buffers: vec![0; count * stride],
-            stride,
-        };
-        for buffer in batch.buffers.chunks_exact_mut(stride) {
-            batch.vectors.push(libc::iovec {
-                iov_base: buffer.as_mut_ptr().cast(),
-                iov_len: stride,
-            });
-        }
-        let parts = batch
-            .vectors
-            .iter_mut()
-            .zip(&mut batch.peers)
-            .zip(&mut batch.controls);
-        for (header, ((vector, peer), control)) in batch.headers.iter_mut().zip(parts) {
-            header.msg_hdr.msg_iov = vector;
-            header.msg_hdr.msg_iovlen = 1;
-            header.msg_hdr.msg_name = (peer as *mut libc::sockaddr_in6).cast();
-            header.msg_hdr.msg_control = control.as_mut_ptr().cast();
-        }
-        batch
-    }
-
-    pub(crate) fn capacity(&self) -> usize {
-        self.headers.len()
-    }
-
-    /// Reads what is there, without waiting.
-    pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        for (header, vector) in self.headers.iter_mut().zip(&mut self.vectors) {
-            header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
-            header.msg_hdr.msg_controllen = CONTROL_LEN;
-            header.msg_hdr.msg_flags = 0;
-            vector.iov_len = self.stride;
-        }
-        let count = self.headers.len() as c_uint;
-        // SAFETY: each header points at a name, a vector and a control buffer of this batch, with
-        // their sizes set above.
-        let got = unsafe {
-            libc::recvmmsg(
-                fd.as_raw_fd(),
-                self.headers.as_mut_ptr(),
-                count,
-                libc::MSG_DONTWAIT,
-                std::ptr::null_mut(),
-            )
-        };
-        usize::try_from(got).map_err(|_| io::Error::last_os_error())
-    }
-
-    /// The `index`th datagram that was read: its addresses and its bytes, as many as fit; `None` if it
-    /// came without its own address.
-    pub(crate) fn received(&self, index: usize) -> Option<(Envelope, &[u8])> {
-        let header = self.headers.get(index)?;
-        let len = (header.msg_len as usize).min(self.stride);
-        if header.msg_hdr.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 || len > self.stride
-        {
-            return None;
-        }
-        let start = index * self.stride;
-        let bytes = self.buffers.get(start..start + len)?;
-        let peer = from_sockaddr(self.peers.get(index)?);
-        let (local, mark) = read_control(&header.msg_hdr)?;
-        Some((Envelope { peer, local, mark }, bytes))
-    }
-
-    /// Puts a datagram into place `index`; `false` if it is too long.
-    pub(crate) fn put(&mut self, index: usize, envelope: &Envelope, bytes: &[u8]) -> bool {
-        let start = index * self.stride;
-        let (Some(buffer), Some(vector), Some(peer), Some(header), Some(control)) = (
-            self.buffers.get_mut(start..start + self.stride),
-            self.vectors.get_mut(index),
-            self.peers.get_mut(index),
-            self.headers.get_mut(index),
-            self.controls.get_mut(index),
-        ) else {
-            return false;
-        };
-        let Some(target) = buffer.get_mut(..bytes.len()) else {
-            return false;
-        };
-        target.copy_from_slice(bytes);
-        vector.iov_len = bytes.len();
-        *peer = to_sockaddr(&envelope.peer);
-        header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
-        header.msg_hdr.msg_controllen = write_control(control, envelope);
-        header.msg_hdr.msg_flags = 0;
-        true
-    }
-
-    /// Sends `range` of what was put; gives how many went. An error is about the first of them.
-    pub(crate) fn send(
-        &mut self,
-        fd: BorrowedFd<'_>,
-        range: std::ops::Range<usize>,
-    ) -> io::Result<usize> {
-        let Some(headers) = self.headers.get_mut(range) else {
-            return Ok(0);
-        };
-        if headers.is_empty() {
-            return Ok(0);
-        }
-        // SAFETY: as in `receive`; the sizes were set by `put`.
-        let sent = unsafe {
-            libc::sendmmsg(
-                fd.as_raw_fd(),
-                headers.as_mut_ptr(),
-                headers.len() as c_uint,
-                libc::MSG_DONTWAIT,
-            )
-        };
-        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
-    }
-}
-
 /// Takes the oldest entry of a socket's error queue, without waiting: for whom the datagram was, and how
 /// many octets of it are in `buffer`.
 pub(crate) fn receive_error(
@@ -421,91 +268,6 @@ pub(crate) fn receive_error(
     match usize::try_from(got) {
         Ok(len) => Ok((from_sockaddr(&peer), len.min(buffer.len()))),
         Err(_) => Err(io::Error::last_os_error()),
-    }
-}
-
-fn read_control(header: &libc::msghdr) -> Option<(Ipv6Addr, u32)> {
-    let mut local = None;
-    let mut mark = 0;
-    // SAFETY: the kernel filled the control buffer and set its length; CMSG_* stay inside of it.
-    let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
-    while !message.is_null() {
-        // SAFETY: not null, and inside the control buffer.
-        let (level, kind, data) = unsafe {
-            (
-                (*message).cmsg_level,
-                (*message).cmsg_type,
-                libc::CMSG_DATA(message),
-            )
-        };
-        if level == libc::IPPROTO_IPV6 && kind == libc::IPV6_PKTINFO {
-            // SAFETY: the kernel put an in6_pktinfo there; it may be unaligned.
-            let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
-            local = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr));
-        } else if level == libc::SOL_SOCKET && kind == libc::SO_MARK {
-            // SAFETY: the kernel put a u32 there; it may be unaligned.
-            mark = unsafe { data.cast::<u32>().read_unaligned() };
-        }
-        // SAFETY: header and message belong together.
-        message = unsafe { libc::CMSG_NXTHDR(header, message) };
-    }
-    Some((local?, mark))
-}
-
-/// Writes source address and mark; gives the control length.
-fn write_control(control: &mut [u64; CONTROL_LEN / 8], envelope: &Envelope) -> usize {
-    *control = [0; CONTROL_LEN / 8];
-    let info = libc::in6_pktinfo {
-        ipi6_addr: libc::in6_addr {
-            s6_addr: envelope.local.octets(),
-        },
-        ipi6_ifindex: envelope.peer.scope_id(),
-    };
-    // SAFETY: a plain size computation.
-    let (info_space, mark_space) = unsafe {
-        (
-            libc::CMSG_SPACE(size_of_val(&info) as c_uint),
-            libc::CMSG_SPACE(size_of::<u32>() as c_uint),
-        )
-    };
-    let base = control.as_mut_ptr().cast::<u8>();
-    // SAFETY: both messages fit into CONTROL_LEN (40 + 24 bytes), and the buffer is aligned for a
-    // cmsghdr (u64).
-    unsafe {
-        let first = base.cast::<libc::cmsghdr>();
-        (*first).cmsg_level = libc::IPPROTO_IPV6;
-        (*first).cmsg_type = libc::IPV6_PKTINFO;
-        (*first).cmsg_len = libc::CMSG_LEN(size_of_val(&info) as c_uint) as usize;
-        libc::CMSG_DATA(first)
-            .cast::<libc::in6_pktinfo>()
-            .write_unaligned(info);
-    }
-    // Without one nothing is said: outside of the gate that takes a privilege.
-    if envelope.mark == 0 {
-        return info_space as usize;
-    }
-    // SAFETY: as above.
-    unsafe {
-        let second = base.add(info_space as usize).cast::<libc::cmsghdr>();
-        (*second).cmsg_level = libc::SOL_SOCKET;
-        (*second).cmsg_type = libc::SO_MARK;
-        (*second).cmsg_len = libc::CMSG_LEN(size_of::<u32>() as c_uint) as usize;
-        libc::CMSG_DATA(second)
-            .cast::<u32>()
-            .write_unaligned(envelope.mark);
-    }
-    (info_space + mark_space) as usize
-}
-
-fn to_sockaddr(address: &SocketAddrV6) -> libc::sockaddr_in6 {
-    libc::sockaddr_in6 {
-        sin6_family: libc::AF_INET6 as libc::sa_family_t,
-        sin6_port: address.port().to_be(),
-        sin6_flowinfo: 0,
-        sin6_addr: libc::in6_addr {
-            s6_addr: address.ip().octets(),
-        },
-        sin6_scope_id: address.scope_id(),
     }
 }
 

@@ -10,6 +10,7 @@ use rustix::net::{
     AddressFamily, SocketFlags, SocketType, bind, getsockname, ipproto, socket_with, sockopt,
 };
 
+use crate::shared::SharedPart;
 use crate::sys::{self, Batch, Envelope, Flag};
 
 /// The longest datagram that is read: any UDP payload.
@@ -145,13 +146,54 @@ impl AsFd for GateUdp {
 }
 
 /// A reusable batch for reading.
-pub struct Inbox(Batch);
+pub struct Inbox {
+    batch: Batch,
+    /// Where the batch is, if not on the heap.
+    memory: Option<SharedPart>,
+}
 
 impl Inbox {
     /// Room for `count` datagrams of at most `longest` bytes; longer ones are cut.
     #[must_use]
     pub fn new(count: usize, longest: usize) -> Self {
-        Self(Batch::new(count, longest))
+        Self {
+            batch: Batch::new(count, longest),
+            memory: None,
+        }
+    }
+
+    /// The same in shared memory, where the kernel puts what is read: a process that dies right after has
+    /// left it to the next one. `None` if it is shorter than [`Inbox::octets`].
+    #[must_use]
+    pub fn shared(memory: SharedPart, (count, longest): (usize, usize)) -> Option<Self> {
+        let batch = memory.batch((count, longest))?;
+        Some(Self {
+            batch,
+            memory: Some(memory),
+        })
+    }
+
+    /// Octets of shared memory that a batch takes.
+    #[must_use]
+    pub const fn octets(count: usize, longest: usize) -> usize {
+        Batch::octets(count, longest)
+    }
+
+    /// How many datagrams an earlier process had read here and not forgotten.
+    #[must_use]
+    pub fn unforgotten(&self) -> usize {
+        self.batch.unforgotten()
+    }
+
+    /// Has the next process find none of those that were read. They are not to be had any more.
+    pub fn forget(&mut self) {
+        self.batch.forget();
+    }
+
+    /// Gives the memory back.
+    #[must_use]
+    pub fn into_memory(self) -> Option<SharedPart> {
+        self.memory
     }
 
     /// Reads what is there; gives how many datagrams were read, and 0 where nothing waits.
@@ -159,7 +201,7 @@ impl Inbox {
     /// # Errors
     /// If the socket is broken.
     pub fn read(&mut self, socket: &GateUdp) -> io::Result<usize> {
-        match self.0.receive(socket.as_fd()) {
+        match self.batch.receive(socket.as_fd()) {
             Ok(count) => Ok(count),
             Err(error)
                 if matches!(
@@ -176,7 +218,7 @@ impl Inbox {
     /// The `index`th datagram; `None` if it was cut.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<Datagram<'_>> {
-        let (envelope, bytes) = self.0.received(index)?;
+        let (envelope, bytes) = self.batch.received(index)?;
         Some(Datagram {
             peer: SocketAddr::new(envelope.peer.ip().to_canonical(), envelope.peer.port()),
             local: envelope.local.to_canonical(),

@@ -33,9 +33,9 @@ use own::OWN_PORT;
 pub use own::{Own, OwnQuery};
 
 /// Datagrams that are read or sent by one system call.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 /// A query's buffer: one over 1,232 octets is refused, so what is cut off isn't missed.
-const QUERY_BUFFER: usize = 2_048;
+pub(super) const QUERY_BUFFER: usize = 2_048;
 /// Receive buffer of a listener: 20,000 waiting queries of 60 octets.
 const RECEIVE_BUFFER: i32 = 8 << 20;
 /// Keys of what epoll watches; members of the pool count from [`FIRST_MEMBER`].
@@ -225,10 +225,7 @@ impl<H: Host> UdpWorker<H> {
     /// # Errors
     /// If waiting fails; a socket's own errors are its datagram's.
     pub fn run(mut self, drain: Duration) -> io::Result<()> {
-        let mut inboxes = Inboxes {
-            queries: Inbox::new(BATCH, QUERY_BUFFER),
-            answers: Inbox::new(BATCH / 2, DATAGRAM_MAX),
-        };
+        let mut inboxes = self.inboxes();
         let link = |place| match place {
             Place::Gate => self.proxy.link,
             // By which link a link-local server is meant is not known here: nothing is sent to it.
@@ -298,6 +295,15 @@ impl<H: Host> UdpWorker<H> {
         }
     }
 
+    /// What is read into; queries where the next daemon finds them.
+    fn inboxes(&mut self) -> Inboxes {
+        let kept = self.waiting.as_mut().and_then(Waiting::inbox);
+        Inboxes {
+            queries: kept.unwrap_or_else(|| Inbox::new(BATCH, QUERY_BUFFER)),
+            answers: Inbox::new(BATCH / 2, DATAGRAM_MAX),
+        }
+    }
+
     fn wait_for(&self, ends_at: Option<Instant>) -> rustix::event::Timespec {
         let now = self.proxy.host.now();
         let more = match self.has_room() {
@@ -324,15 +330,6 @@ impl<H: Host> UdpWorker<H> {
         let Ok(count @ 1..) = queries.read(&self.listener) else {
             return 0;
         };
-        let now = self.proxy.host.now();
-        let uses = u32::try_from(count).unwrap_or(u32::MAX);
-        let Some(member) = self
-            .pool
-            .choose(uses, now, &self.watch)
-            .map(|member| member.id)
-        else {
-            return count;
-        };
         let read = |index| queries.get(index);
         if let Some(waiting) = &mut out.waiting {
             let now_ns = self.proxy.host.boot_ns();
@@ -340,9 +337,16 @@ impl<H: Host> UdpWorker<H> {
                 waiting.put(&datagram, now_ns);
             }
         }
+        let now = self.proxy.host.now();
+        let uses = u32::try_from(count).unwrap_or(u32::MAX);
+        let chosen = self.pool.choose(uses, now, &self.watch);
+        let Some(member) = chosen.map(|member| member.id) else {
+            return count;
+        };
         for datagram in (0..count).filter_map(read) {
             self.take_query(&datagram, (member, now), out);
         }
+        queries.forget();
         self.flush_upstream(member, now, out);
         self.flush_clients(out);
         count

@@ -2,17 +2,20 @@
 //! it again, so that a query is lost only if the answer is.
 //!
 //! A table of places in a part of a shared file. Where a query is, a hash of its client and id says; what
-//! finds no free place near there takes the first, whose query a crash then loses. Nothing else depends
-//! on the table: it decides nothing, and what is read from it is judged like any datagram.
+//! finds no free place near there takes the first, whose query a crash then loses. Behind the table is the
+//! inbox that the kernel reads a batch into: what a crash kept from being noted is found there. Nothing
+//! else depends on either: they decide nothing, and what is read from them is judged like any datagram.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use bpf_redirect_common::Mark;
-use transport::{Datagram, SharedFile, SharedPart};
+use transport::{Datagram, Inbox, SharedFile, SharedPart};
 
 use crate::limits::{WAITING_AGE_MAX, WAITING_OCTETS_MAX, WAITING_PER_WORKER_MAX};
+
+use super::udp::{BATCH, QUERY_BUFFER};
 
 /// Workers that have a part.
 const PARTS: usize = 16;
@@ -27,10 +30,12 @@ const BYTES: usize = 64;
 const PLACE: usize = BYTES + WAITING_OCTETS_MAX;
 /// Before the places: what says that they are laid out as here.
 const HEAD: usize = 64;
-const LAYOUT: u32 = 0x4e47_5101;
+const LAYOUT: u32 = 0x4e47_5102;
 /// When its worker last lived.
 const ALIVE: usize = 8;
-const PART: usize = HEAD + WAITING_PER_WORKER_MAX * PLACE;
+/// Behind the places.
+const INBOX: usize = HEAD + WAITING_PER_WORKER_MAX * PLACE;
+const PART: usize = (INBOX + Inbox::octets(BATCH, QUERY_BUFFER)).next_multiple_of(8);
 /// Places that are looked at for one that is free.
 const PROBES: usize = 8;
 
@@ -80,6 +85,8 @@ pub fn last_alive_ns(tables: &[Waiting]) -> u64 {
 /// The table of one worker. Before it is used, [`Waiting::take`] empties it.
 pub struct Waiting {
     part: SharedPart,
+    /// What its worker reads into, until it has it.
+    inbox: Option<SharedPart>,
     /// What is where, for this process: the key, and when it was read. 0 where a place is free.
     keys: Vec<(u64, u64)>,
     hasher: RandomState,
@@ -109,8 +116,10 @@ impl Kept {
 
 impl Waiting {
     fn new(part: SharedPart) -> Self {
+        let (part, inbox) = part.split(INBOX);
         Self {
             part,
+            inbox: Some(inbox),
             keys: vec![(0, 0); WAITING_PER_WORKER_MAX],
             hasher: RandomState::new(),
         }
@@ -133,6 +142,9 @@ impl Waiting {
             for index in 0..WAITING_PER_WORKER_MAX {
                 kept.extend(self.read(index, oldest));
             }
+            self.take_read(&mut kept, oldest);
+        } else {
+            self.take_read(&mut Vec::new(), u64::MAX);
         }
         for index in 0..WAITING_PER_WORKER_MAX {
             self.part.set_word(place(index) + LENGTH, 0);
@@ -140,6 +152,36 @@ impl Waiting {
         self.part.set_word(0, LAYOUT);
         kept.sort_by_key(|kept| kept.since_ns);
         kept
+    }
+
+    /// Takes out what was read and not noted, as read when the worker last lived.
+    fn take_read(&mut self, kept: &mut Vec<Kept>, oldest: u64) {
+        let since_ns = self.part.long(ALIVE);
+        let Some(mut inbox) = self.inbox() else {
+            return;
+        };
+        let noted = kept.len();
+        for datagram in (0..inbox.unforgotten()).filter_map(|index| inbox.get(index)) {
+            let is_noted = |one: &Kept| one.datagram() == datagram;
+            let is_old = since_ns < oldest;
+            if is_old || kept.iter().take(noted).any(is_noted) {
+                continue;
+            }
+            kept.push(Kept {
+                peer: datagram.peer,
+                local: datagram.local,
+                mark: datagram.mark,
+                since_ns,
+                bytes: datagram.bytes.to_vec(),
+            });
+        }
+        inbox.forget();
+        self.inbox = inbox.into_memory();
+    }
+
+    /// What its worker is to read into, once.
+    pub(super) fn inbox(&mut self) -> Option<Inbox> {
+        Inbox::shared(self.inbox.take()?, (BATCH, QUERY_BUFFER))
     }
 
     /// Whether no worker had it yet: then nothing is in it, and to look for it would only make the
@@ -252,6 +294,10 @@ fn age_max_ns() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use transport::{GateUdp, Outbox};
+
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
@@ -325,6 +371,45 @@ mod tests {
             ]
         );
         assert!(table.take(11 * SECOND).is_empty(), "once");
+    }
+
+    #[test]
+    fn what_was_read_and_not_noted_is_there_too_but_once() {
+        let localhost = Ipv4Addr::LOCALHOST.into();
+        let bind = || GateUdp::bind_on_node(SocketAddr::new(localhost, 0), 1 << 16).unwrap();
+        let (server, client) = (bind(), bind());
+        let to_server = |bytes| Datagram {
+            peer: SocketAddr::new(localhost, server.port()),
+            local: localhost,
+            mark: None,
+            bytes,
+        };
+        let from_client = |bytes| Datagram {
+            peer: SocketAddr::new(localhost, client.port()),
+            ..to_server(bytes)
+        };
+        let mut outbox = Outbox::new(BATCH, QUERY_BUFFER, 0);
+        let (file, mut table) = first();
+        let mut inbox = table.inbox().unwrap();
+        let first: &[&[u8]] = &[b"\x01\x01forgotten"];
+        let second: &[&[u8]] = &[b"\x01\x02noted", b"\x01\x03not"];
+        for batch in [first, second] {
+            inbox.forget();
+            for bytes in batch {
+                assert!(outbox.push(&to_server(bytes)));
+            }
+            outbox.flush(&client, |_, error| panic!("{error}"));
+            assert_eq!(inbox.read(&server).unwrap(), batch.len());
+        }
+        table.put(&inbox.get(0).unwrap(), 2 * SECOND);
+        drop((inbox, table));
+        let mut table = next(file.try_clone().unwrap());
+        let kept = table.take(2 * SECOND);
+        let datagrams: Vec<_> = kept.iter().map(Kept::datagram).collect();
+        let expected = [from_client(b"\x01\x03not"), from_client(b"\x01\x02noted")];
+        assert_eq!(datagrams, expected, "the one that was noted is younger");
+        drop(table);
+        assert!(next(file).take(2 * SECOND).is_empty(), "once");
     }
 
     #[test]
