@@ -4,6 +4,7 @@ mod config;
 mod dns_ports;
 mod links;
 mod listener;
+mod load;
 mod shift;
 mod trial;
 
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, HashOfMaps, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{Program, ProgramError, SchedClassifier};
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::{Ebpf, EbpfError};
 use bpf_redirect_common as common;
 use bpf_redirect_common::{
     Aggregation, Config, Counter, CtKey, CtValue, Drop, ServiceKey, ServiceValue, TRACE_SECS,
@@ -100,6 +101,7 @@ pub enum DatapathError {
 }
 
 pub use listener::Listening;
+pub use load::{Loader, SideLink};
 pub use trial::Timed;
 
 /// Programs and maps, loaded.
@@ -136,9 +138,29 @@ impl Datapath {
         mode: HookMode,
         pins: Option<Pins>,
     ) -> Result<Self, DatapathError> {
-        let config = config::fresh(side_link_ifindex);
-        Self::load_with(EbpfLoader::new().load(OBJECT)?, mode, (pins, config))
-            .and_then(Self::pin_maps)
+        Self::load_meanwhile(Loader::start(), (mode, pins), |side_link| {
+            side_link.set(side_link_ifindex)
+        })
+        .and_then(|(datapath, set)| set.map(|()| datapath))
+    }
+
+    /// The same, with the side link made and furnished meanwhile: the kernel takes most of the time to verify
+    /// the programs of endpoints, which nothing runs before they are attached.
+    ///
+    /// # Errors
+    /// If the kernel refuses a map or a program, or a pin is taken; what was made meanwhile is dropped.
+    pub fn load_meanwhile<T>(
+        loader: Loader,
+        (mode, pins): (HookMode, Option<Pins>),
+        make: impl FnOnce(&mut SideLink<'_>) -> T,
+    ) -> Result<(Self, T), DatapathError> {
+        let ebpf = loader.finish().load(OBJECT)?;
+        let mut datapath = Self::over(ebpf, mode, (pins, config::fresh(0)));
+        // Before anything is attached: links without maps could not be taken over.
+        datapath.pin_maps()?;
+        let made = load::all(&mut datapath, make)?;
+        datapath.pin_programs()?;
+        Ok((datapath, made))
     }
 
     /// Loads the committed object over the maps that an earlier run pinned, which [`inspect`] found
@@ -149,13 +171,13 @@ impl Datapath {
     ///
     /// [`inspect`]: crate::inspect
     pub fn take_over(
-        side_link_ifindex: u32,
-        mode: HookMode,
+        loader: Loader,
+        (side_link_ifindex, mode): (u32, HookMode),
         (pins, config): (Pins, Config),
     ) -> Result<Self, DatapathError> {
         let names = aya_obj::Object::parse(OBJECT)
             .map_err(|error| DatapathError::Load(EbpfError::ParseError(error)))?;
-        let mut loader = EbpfLoader::new();
+        let mut loader = loader.finish();
         for name in names.maps.keys().filter(|name| !is_own(name)) {
             loader.map_pin_path(name, pins.map(name));
         }
@@ -164,22 +186,15 @@ impl Datapath {
             side_link_ifindex,
             ..config
         };
-        let ebpf = loader.load(OBJECT)?;
-        Self::load_with(ebpf, mode, (Some(pins), config))
+        let mut datapath = Self::over(loader.load(OBJECT)?, mode, (Some(pins), config));
+        load::all(&mut datapath, |_| ())?;
+        datapath.write_config()?;
+        datapath.pin_programs()?;
+        Ok(datapath)
     }
 
-    fn load_with(
-        mut ebpf: Ebpf,
-        mode: HookMode,
-        (pins, config): (Option<Pins>, Config),
-    ) -> Result<Self, DatapathError> {
-        for name in PROGRAMS {
-            classifier(&mut ebpf, name)?
-                .load()
-                .map_err(|source| DatapathError::Program { name, source })?;
-        }
-        listener::load(&mut ebpf)?;
-        let mut datapath = Self {
+    fn over(ebpf: Ebpf, mode: HookMode, (pins, config): (Option<Pins>, Config)) -> Self {
+        Self {
             ebpf,
             mode,
             pins,
@@ -187,10 +202,7 @@ impl Datapath {
             links: BTreeSet::new(),
             journal: None,
             echoes: Arc::default(),
-        };
-        datapath.write_config()?;
-        datapath.pin_programs()?;
-        Ok(datapath)
+        }
     }
 
     /// Remembers the writes to come, those of tables that are opened from here on too.
@@ -410,14 +422,13 @@ impl Datapath {
     }
 
     fn write_config(&mut self) -> Result<(), DatapathError> {
-        let mut map: Array<MapData, [u8; size_of::<Config>()]> = self.open(common::CONFIG)?;
-        map.set(0, bytes(&self.config), 0)
-            .map_err(map_error(common::CONFIG))
+        let map = self.open(common::CONFIG)?;
+        write_config(map, &self.config)
     }
 
-    fn pin_maps(self) -> Result<Self, DatapathError> {
+    fn pin_maps(&self) -> Result<(), DatapathError> {
         let Some(pins) = &self.pins else {
-            return Ok(self);
+            return Ok(());
         };
         // The compiler's own read-only data (`.rodata…`) goes with the programs; a bpffs takes no dots.
         for (name, map) in self.ebpf.maps().filter(|(name, _)| !is_own(name)) {
@@ -425,7 +436,7 @@ impl Datapath {
             map.pin(&path)
                 .map_err(|source| DatapathError::Pin { path, source })?;
         }
-        Ok(self)
+        Ok(())
     }
 
     fn pin_programs(&mut self) -> Result<(), DatapathError> {
@@ -501,6 +512,13 @@ fn map_data(map: &Map) -> Option<&MapData> {
         return None;
     };
     Some(data)
+}
+
+type ConfigMap = Array<MapData, [u8; size_of::<Config>()]>;
+
+fn write_config(mut map: ConfigMap, config: &Config) -> Result<(), DatapathError> {
+    map.set(0, bytes(config), 0)
+        .map_err(map_error(common::CONFIG))
 }
 
 fn classifier<'a>(

@@ -24,7 +24,7 @@ mod takeover;
 
 pub use attach::{Attachment, Hook, HookMode, Seat, Standing, chain, is_ours, strangers};
 pub use cgroup::{Asker, Askers, CgroupAttachment, CgroupPlace};
-pub use datapath::{CounterValue, Datapath, DatapathError, Listening, Timed};
+pub use datapath::{CounterValue, Datapath, DatapathError, Listening, Loader, SideLink, Timed};
 pub use dump::{ENDPOINT, Field, Row};
 pub use endpoints::EndpointEntry;
 pub use events::EventReader;

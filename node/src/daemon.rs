@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use bpf_redirect::{Attachment, Datapath, HookMode, Journal, Pins};
+use bpf_redirect::{Attachment, Datapath, HookMode, Journal, Loader, Pins};
 use bpf_redirect_common::{Aggregation, CtKey, CtValue, EGRESS};
 use dnsproxy::StandIns;
 use flow::{Interface, Redaction};
@@ -174,6 +174,7 @@ impl Daemon {
     /// # Errors
     /// With an exit code where one is promised; what was made is taken away again.
     pub(crate) fn start(
+        loader: Loader,
         (setup, mut keeper): (Setup, Option<Keeper>),
         mut identities: Identities,
         remembered: Remembered,
@@ -189,32 +190,31 @@ impl Daemon {
         }
         let (news, queue) = news();
         let kernel = (pins, inherited.as_ref().and_then(|one| one.config));
-        let made = make(&setup, has_heir, (kernel, (&news, &mut keeper)), identities)?;
-        let (gate, (mut datapath, learner, (dns, http), side_link)) = made;
+        let proxies = (&news, &mut keeper);
+        let made = make(&setup, (loader, has_heir), (kernel, proxies), identities)?;
+        let (gate, (mut datapath, learner, (dns, http)), side_link) = made;
         let guards = Guards::inheriting(inherited, remembered);
         let journal = Arc::new(Journal::new(clock::boot_ns));
         datapath.keep_journal(Arc::clone(&journal));
         let teller = make_teller(&setup, &learner);
         let flow_ring = Arc::new(SharedRing::new(setup.flows_max, clock::now()));
         let made_with = (Arc::clone(&teller), Arc::clone(&flow_ring));
-        let metrics = setup.metrics.as_deref().map(Draft::new);
-        let counted = metrics.as_ref().map(|metrics| Arc::clone(&metrics.flows));
+        let draft = setup.metrics.as_deref().map(Draft::new);
+        let counted = draft.as_ref().map(|draft| Arc::clone(&draft.flows));
         let flow_thread = FlowThread::start(queue, made_with, (exporters.shared(), counted))?;
         let event_thread = EventThread::start(datapath.events()?, news.clone())?;
         if let Some(keeper) = &mut keeper {
             keeper.keep(dns.listeners()?);
         }
-        let metrics = metrics.map(|draft| {
-            let sources = Sources {
-                dns: Arc::clone(&dns.counters),
-                http: http.counters(),
-                learner: Arc::clone(&learner),
-                news: news.clone(),
-                ring: Arc::clone(&flow_ring),
-                exporters: exporters.shared(),
-            };
-            draft.finish(sources, setup.cilium_metrics)
-        });
+        let sources = || Sources {
+            dns: Arc::clone(&dns.counters),
+            http: http.counters(),
+            learner: Arc::clone(&learner),
+            news: news.clone(),
+            ring: Arc::clone(&flow_ring),
+            exporters: exporters.shared(),
+        };
+        let metrics = draft.map(|draft| draft.finish(sources(), setup.cilium_metrics));
         Ok(Self {
             host_addresses: setup.node_addresses()?,
             setup,

@@ -14,6 +14,7 @@ mod voice;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use bpf_redirect::Loader;
 use bpf_redirect_common::Aggregation;
 use fqdn_cache::Lifetimes;
 use policy::{Identities, Problem, Source};
@@ -65,6 +66,7 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
     }
     let instance = Instance::parse("demo").map_err(anyhow::Error::msg)?;
     let mut daemon = Daemon::start(
+        Loader::start(),
         (
             Setup {
                 instance,

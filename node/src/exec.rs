@@ -29,6 +29,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use bpf_redirect::Loader;
 use bpf_redirect_common::Aggregation;
 use flow::{Cursor, FieldMask, Filter, Redaction};
 use fqdn_cache::Lifetimes;
@@ -130,10 +131,15 @@ fn by_programs(
     (rules, around): (Rules, &Surroundings),
     called: Called,
 ) -> Result<u8> {
+    let loader = Loader::start();
     let sandbox = Sandbox::create().context("the command's network")?;
     let node = sandbox.node.clone();
     let guarded = || -> Result<u8> {
-        let daemon = guard(options, (rules, around), (&sandbox, called.outside))?;
+        let daemon = guard(
+            (loader, options),
+            (rules, around),
+            (&sandbox, called.outside),
+        )?;
         let orders = Orders::new(around, called.user.as_ref());
         let book = Book::open(options, around, &daemon.flow_ring);
         let start = (&orders, options.command.as_slice());
@@ -279,12 +285,17 @@ impl Book {
 
 /// Puts a daemon to the command's link, under the policies; on a thread in the node's namespace.
 fn guard(
-    options: &Options,
+    (loader, options): (Loader, &Options),
     (rules, around): (Rules, &Surroundings),
     (sandbox, outside): (&Sandbox, Outside),
 ) -> Result<Daemon> {
     let setup = setup(options, around, outside)?;
-    let mut daemon = Daemon::start((setup, None), Identities::new(), Remembered::default())?;
+    let mut daemon = Daemon::start(
+        loader,
+        (setup, None),
+        Identities::new(),
+        Remembered::default(),
+    )?;
     let roster = network::roster((options, &around.resolver), sandbox)?;
     daemon.set_policies(rules.set, Arc::default());
     daemon.set_roster(roster);

@@ -158,6 +158,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
 
 impl Service {
     fn start(options: Options) -> Result<Self> {
+        let kernel = bpf_redirect::Loader::start();
         let unusable = || {
             Exit::with(
                 BAD_CONFIG,
@@ -183,6 +184,7 @@ impl Service {
         })?;
         let keeper = Keeper::open(&options.setup.instance, options.manager.clone());
         let mut daemon = Daemon::start(
+            kernel,
             (options.setup.clone(), Some(keeper)),
             state.identities(),
             state.remembered(),

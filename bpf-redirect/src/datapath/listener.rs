@@ -2,10 +2,10 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
+use aya::Ebpf;
 use aya::maps::{MapData, SockMap};
-use aya::programs::SkLookup;
 use aya::programs::sk_lookup::SkLookupLink;
-use aya::{Ebpf, programs::ProgramError};
+use aya::programs::{Program, ProgramError, SkLookup};
 use bpf_redirect_common as common;
 
 use super::{Datapath, DatapathError, map_error};
@@ -18,8 +18,9 @@ pub struct Listening {
     _link: SkLookupLink,
 }
 
-pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
-    program(ebpf)?.load().map_err(failed)
+pub(super) fn load(program: &mut Program) -> Result<(), DatapathError> {
+    let program: &mut SkLookup = program.try_into().map_err(failed)?;
+    program.load().map_err(failed)
 }
 
 impl Datapath {

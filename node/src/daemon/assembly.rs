@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use bpf_redirect::{
-    Attachment, Datapath, DatapathError, Hook, HookMode, Inherited, PinError, Pins, inspect,
+    Attachment, Datapath, DatapathError, Hook, HookMode, Inherited, Loader, PinError, Pins, inspect,
 };
 use bpf_redirect_common::Config;
 use policy::{Compiler, Identities, Options, PolicySet};
@@ -22,24 +22,23 @@ use crate::learner::Learner;
 use crate::proxy::DnsThreads;
 use crate::tell::Teller;
 
-type Parts = (
-    Datapath,
-    SharedLearner,
-    (DnsThreads, HttpThreads),
-    Vec<Attachment>,
-);
+type Parts = (Datapath, SharedLearner, (DnsThreads, HttpThreads));
 
 /// What the side link carries: one program on the node's end, two on the gate's.
 pub(super) const SIDE_LINK_HOOKS: [Hook; 3] = [Hook::NodeEnd, Hook::GateIn, Hook::GateOut];
 
-pub(super) fn attach_side_link(datapath: &mut Datapath, gate: &Gate) -> Result<Vec<Attachment>> {
+/// Attaches them; how one is attached, the caller knows.
+pub(super) fn attach_side_link(
+    gate: &Gate,
+    mut attach: impl FnMut(Hook, (&str, u32)) -> Result<Attachment, DatapathError> + Send,
+) -> Result<Vec<Attachment>> {
     let node_end = (gate.node_end.name.as_str(), gate.node_end.index);
     let gate_end = (gate.gate_end.name.as_str(), gate.gate_end.index);
-    let mut side_link = vec![datapath.attach(Hook::NodeEnd, node_end)?];
+    let mut side_link = vec![attach(Hook::NodeEnd, node_end)?];
     let attached = gate.ns.run(|| -> Result<_, DatapathError> {
         Ok([
-            datapath.attach(Hook::GateIn, gate_end)?,
-            datapath.attach(Hook::GateOut, gate_end)?,
+            attach(Hook::GateIn, gate_end)?,
+            attach(Hook::GateOut, gate_end)?,
         ])
     })??;
     side_link.extend(attached);
@@ -54,18 +53,51 @@ type Proxies<'a> = (&'a NewsSink, &'a mut Option<Keeper>);
 /// run guards, which stays so.
 pub(super) fn make(
     setup: &Setup,
-    has_heir: bool,
+    (loader, has_heir): (Loader, bool),
     (kernel, proxies): (Kernel, Proxies<'_>),
     identities: Identities,
-) -> Result<(Gate, Parts)> {
-    let made = open_gate(setup, has_heir, proxies.1.as_ref()).and_then(|gate| {
-        let parts = build(setup, &gate, (kernel, proxies), identities)?;
-        Ok((gate, parts))
-    });
+) -> Result<(Gate, Parts, Vec<Attachment>)> {
+    let made = load(setup, (loader, has_heir), kernel, proxies.1.as_ref()).and_then(
+        |(gate, datapath, side_link)| {
+            let parts = build(setup, &gate, (datapath, proxies), identities)?;
+            Ok((gate, parts, side_link))
+        },
+    );
     if made.is_err() && !has_heir {
         let _ = take_away(&setup.instance, setup.pins.as_deref());
     }
     made
+}
+
+/// The gate, and the programs with those of its link in place.
+fn load(
+    setup: &Setup,
+    (loader, has_heir): (Loader, bool),
+    (pins, config): Kernel,
+    keeper: Option<&Keeper>,
+) -> Result<(Gate, Datapath, Vec<Attachment>)> {
+    let mode = setup.hook_mode.unwrap_or_else(HookMode::probe);
+    let pins = match (pins, config) {
+        (Some(pins), Some(config)) => {
+            let gate = open_gate(setup, has_heir, keeper)?;
+            let heritage = (pins, config);
+            // All of them, before the first takes the place of an earlier run's.
+            let mut datapath = Datapath::take_over(loader, (gate.node_end.index, mode), heritage)
+                .map_err(bpf_refused)?;
+            let side_link = attach_side_link(&gate, |hook, at| datapath.attach(hook, at))?;
+            return Ok((gate, datapath, side_link));
+        }
+        (pins, _) => pins,
+    };
+    let loaded = Datapath::load_meanwhile(loader, (mode, pins), |side| -> Result<_> {
+        let gate = open_gate(setup, has_heir, keeper)?;
+        side.set(gate.node_end.index)?;
+        let side_link = attach_side_link(&gate, |hook, at| side.attach(hook, at))?;
+        Ok((gate, side_link))
+    });
+    let (datapath, made) = loaded.map_err(bpf_refused)?;
+    let (gate, side_link) = made?;
+    Ok((gate, datapath, side_link))
 }
 
 /// The gate of an earlier run, else a new one.
@@ -101,16 +133,9 @@ fn is_free(gate: &Gate) -> Result<bool> {
 fn build(
     setup: &Setup,
     gate: &Gate,
-    ((pins, config), (news, keeper)): (Kernel, Proxies<'_>),
+    (mut datapath, (news, keeper)): (Datapath, Proxies<'_>),
     mut identities: Identities,
 ) -> Result<Parts> {
-    let node_end = gate.node_end.index;
-    let mode = setup.hook_mode.unwrap_or_else(HookMode::probe);
-    let mut datapath = match (pins, config) {
-        (Some(pins), Some(config)) => Datapath::take_over(node_end, mode, (pins, config)),
-        (pins, _) => Datapath::load(node_end, mode, pins),
-    }
-    .map_err(bpf_refused)?;
     datapath.set_aggregation(setup.aggregation)?;
     let (policies, cast) = (PolicySet::default(), policy::Cast::default());
     let inputs = (&policies, &cast, Options::default());
@@ -124,7 +149,6 @@ fn build(
             .with_scruples(setup.scruples.clone())
             .with_carriage(setup.carriage()),
     );
-    let side_link = attach_side_link(&mut datapath, gate)?;
     let own = (news.clone(), datapath.askers()?);
     let outside = setup.outside.as_ref();
     let with = (&learner, setup.dns, outside);
@@ -137,7 +161,7 @@ fn build(
     let ns = outside.map_or(&gate.ns, |outside| &outside.ns);
     let http = HttpThreads::start((gate, ns), &mut datapath, &learner, own)
         .context("the sockets for HTTP")?;
-    Ok((datapath, learner, (dns, http), side_link))
+    Ok((datapath, learner, (dns, http)))
 }
 
 /// Opens the pins, and what an earlier run of this instance left there to be taken over. What it attached

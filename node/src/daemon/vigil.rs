@@ -114,7 +114,8 @@ impl Daemon {
         self.side_link.clear();
         self.gate.mend(&self.setup.instance.side_link())?;
         self.datapath.set_side_link(self.gate.node_end.index)?;
-        let links = attach_side_link(&mut self.datapath, &self.gate)?;
+        let datapath = &mut self.datapath;
+        let links = attach_side_link(&self.gate, |hook, at| datapath.attach(hook, at))?;
         self.side_link = links.into_iter().map(Some).collect();
         self.guards.set_mtus(&self.gate);
         Ok(Some(what))

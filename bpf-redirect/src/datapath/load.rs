@@ -1,0 +1,142 @@
+//! The programs, loaded: those of endpoints by threads of their own. The kernel verifies each of them for
+//! longer than all others together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::thread::{self, JoinHandle, Scope, ScopedJoinHandle};
+
+use aya::EbpfLoader;
+use aya::programs::{Program, ProgramError, SchedClassifier};
+use bpf_redirect_common as common;
+use bpf_redirect_common::Config;
+
+use super::{ConfigMap, Datapath, DatapathError, listener, write_config};
+use crate::Pins;
+use crate::attach::{Attachment, Hook, HookMode, attach};
+use crate::object::{FROM_ENDPOINT, LISTEN, PROGRAMS, TO_ENDPOINT};
+
+/// What loads the programs, on its way. aya reads the types of the kernel for each, which none of our
+/// programs asks for: whoever starts early need not wait for that.
+pub struct Loader(Option<JoinHandle<EbpfLoader<'static>>>);
+
+impl Loader {
+    /// Starts to make one.
+    #[must_use]
+    pub fn start() -> Self {
+        let thread = thread::Builder::new().name("loader".to_owned());
+        Self(thread.spawn(loader).ok())
+    }
+
+    pub(super) fn finish(self) -> EbpfLoader<'static> {
+        let made = self.0.and_then(|thread| thread.join().ok());
+        made.unwrap_or_else(loader)
+    }
+}
+
+fn loader() -> EbpfLoader<'static> {
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    loader
+}
+
+/// The programs of the side link, while those of endpoints are being loaded.
+pub struct SideLink<'a> {
+    programs: BTreeMap<&'static str, &'a mut SchedClassifier>,
+    mode: HookMode,
+    pins: Option<&'a Pins>,
+    links: &'a mut BTreeSet<PathBuf>,
+    config: &'a mut Config,
+    map: Option<ConfigMap>,
+}
+
+impl SideLink<'_> {
+    /// Says where the side link is, once, before anything is attached.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set(&mut self, ifindex: u32) -> Result<(), DatapathError> {
+        self.config.side_link_ifindex = ifindex;
+        let map = self.map.take();
+        map.map_or(Ok(()), |map| write_config(map, self.config))
+    }
+
+    /// Attaches a program, as [`Datapath::attach`].
+    ///
+    /// # Errors
+    /// If the interface is gone or the kernel refuses.
+    pub fn attach(
+        &mut self,
+        hook: Hook,
+        (interface, ifindex): (&str, u32),
+    ) -> Result<Attachment, DatapathError> {
+        let name = hook.program();
+        let pins = self.pins;
+        let pin = pins.map(|pins| pins.attachment(self.mode, ifindex, name));
+        let program = self.programs.get_mut(name);
+        let program = program.ok_or(DatapathError::Missing(name))?;
+        let attachment = attach(program, (hook, self.mode), interface, pin.as_deref())?;
+        self.links.extend(pin);
+        Ok(attachment)
+    }
+}
+
+/// Loads all programs, and makes the side link meanwhile.
+pub(super) fn all<T>(
+    datapath: &mut Datapath,
+    make: impl FnOnce(&mut SideLink<'_>) -> T,
+) -> Result<T, DatapathError> {
+    let map = datapath.open(common::CONFIG)?;
+    let mut found: BTreeMap<&str, &mut Program> = datapath.ebpf.programs_mut().collect();
+    let mut take = |name| found.remove(name).ok_or(DatapathError::Missing(name));
+    let listen = take(LISTEN)?;
+    let mut programs = BTreeMap::new();
+    for name in PROGRAMS {
+        let program: &mut SchedClassifier = take(name)?.try_into().map_err(failed(name))?;
+        programs.insert(name, program);
+    }
+    thread::scope(|scope| {
+        let long = [FROM_ENDPOINT, TO_ENDPOINT].map(|name| (name, programs.remove(name)));
+        let [from, to] = long.map(|(name, program)| {
+            let program = program.ok_or(DatapathError::Missing(name));
+            move || load(scope, name, program?)
+        });
+        // The longest first, and the shorter one when there is nothing else to verify: two CPUs have enough
+        // to do then.
+        let from = from()?;
+        for (name, program) in &mut programs {
+            program.load().map_err(failed(name))?;
+        }
+        listener::load(listen)?;
+        let to = to()?;
+        let mut side_link = SideLink {
+            programs,
+            mode: datapath.mode,
+            pins: datapath.pins.as_ref(),
+            links: &mut datapath.links,
+            config: &mut datapath.config,
+            map: Some(map),
+        };
+        let made = make(&mut side_link);
+        for one in [from, to] {
+            // A panic goes on here.
+            one.join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        Ok(made)
+    })
+}
+
+/// Loads one in a thread of its own.
+fn load<'scope, 'env>(
+    scope: &'scope Scope<'scope, 'env>,
+    name: &'static str,
+    program: &'env mut SchedClassifier,
+) -> Result<ScopedJoinHandle<'scope, Result<(), DatapathError>>, DatapathError> {
+    let thread = thread::Builder::new().name("verify".to_owned());
+    let started = thread.spawn_scoped(scope, move || program.load().map_err(failed(name)));
+    started.map_err(|error| failed(name)(ProgramError::IOError(error)))
+}
+
+fn failed(name: &'static str) -> impl Fn(ProgramError) -> DatapathError {
+    move |source| DatapathError::Program { name, source }
+}
