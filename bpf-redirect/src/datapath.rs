@@ -25,6 +25,7 @@ use bpf_redirect_common::{
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::attach::{Hook, HookMode};
+use crate::batch;
 use crate::journal::{Act, NO_VALUE};
 use crate::object::{OBJECT, PROGRAMS, is_own};
 use crate::table::{bytes, gone_is_fine};
@@ -366,27 +367,25 @@ impl Datapath {
         mut is_over: impl FnMut(&CtKey, &CtValue) -> bool,
     ) -> Result<usize, DatapathError> {
         let failed = map_error(common::CT);
-        let mut table: HashMap<MapData, [u8; 44], [u8; 24]> = self.open(common::CT)?;
+        let table: HashMap<MapData, [u8; 44], [u8; 24]> = self.open(common::CT)?;
         let mut over = Vec::new();
         let mut left: BTreeMap<u32, u64> = BTreeMap::new();
-        for item in table.iter() {
-            // An entry that vanishes under the walk is over in any case.
-            let Ok((key, value)) = item else { continue };
-            let (Ok(flow), Ok(state)) = (
-                CtKey::read_from_bytes(&key),
-                CtValue::read_from_bytes(&value),
-            ) else {
-                continue;
+        let read = batch::read_all(&table, |key, value| {
+            let (Ok(flow), Ok(state)) =
+                (CtKey::read_from_bytes(key), CtValue::read_from_bytes(value))
+            else {
+                return;
             };
             if is_over(&flow, &state) {
-                over.push(key);
+                over.push(*key);
             } else {
                 *left.entry(flow.endpoint).or_default() += 1;
             }
-        }
-        for key in over {
-            gone_is_fine(table.remove(&key)).map_err(&failed)?;
-            self.note(common::CT, Act::Delete, (&key, NO_VALUE));
+        });
+        read.and_then(|()| batch::delete_all(&table, &over))
+            .map_err(|error| failed(MapError::IoError(error)))?;
+        for key in &over {
+            self.note(common::CT, Act::Delete, (key, NO_VALUE));
         }
         self.set_use(&left)?;
         Ok(usize::try_from(left.values().sum::<u64>()).unwrap_or(usize::MAX))
