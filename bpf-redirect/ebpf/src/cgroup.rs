@@ -22,7 +22,7 @@ use crate::{
     dns,
     endpoint::{Received, judged, received, remember, trace, trace_known},
     maps::{CG_ASKER, CG_ENDPOINT, CG_LISTEN, CG_SOCKET, CONFIG},
-    packet::{Fragment, Frame, Packet, TCP, TCP_SYN, UDP, load, parse_ip},
+    packet::{Fragment, Packet, TCP, TCP_SYN, UDP, load, parse_ip},
     tell::{self, Place, count},
 };
 
@@ -109,6 +109,7 @@ impl<const V6: bool> Call<V6> {
             fragment: Fragment::Whole,
             source_mac: [0; 6],
             destination_mac: [0; 6],
+            reserved: 0,
         }
     }
 }
@@ -239,10 +240,11 @@ fn is_listener(protocol: u8, address: Address, port: u16) -> bool {
 #[inline(always)]
 pub fn egress(ctx: &TcContext) -> Result<Action, Drop> {
     let place = Place { endpoint: endpoint()?, direction: EGRESS };
-    let packet = match parse_ip(ctx)? {
-        Frame::Neighbour => return neighbour(ctx),
-        Frame::Ip(packet) => packet,
-    };
+    let mut packet = Packet::NONE;
+    parse_ip(ctx, &mut packet)?;
+    if packet.is_neighbours() {
+        return neighbour(ctx);
+    }
     if is_listener(packet.protocol, packet.destination, packet.destination_port) {
         return ask(ctx, &place, &packet);
     }
@@ -280,10 +282,11 @@ pub fn egress(ctx: &TcContext) -> Result<Action, Drop> {
 #[inline(always)]
 pub fn ingress(ctx: &TcContext) -> Result<Action, Drop> {
     let place = Place { endpoint: endpoint()?, direction: INGRESS };
-    let packet = match parse_ip(ctx)? {
-        Frame::Neighbour => return Ok(Action::Pass),
-        Frame::Ip(packet) => packet,
-    };
+    let mut packet = Packet::NONE;
+    parse_ip(ctx, &mut packet)?;
+    if packet.is_neighbours() {
+        return Ok(Action::Pass);
+    }
     // SAFETY: the verifier knows `__sk_buff`.
     let came_by = unsafe { (*ctx.skb.skb).ifindex };
     if came_by == LOOPBACK && is_listener(packet.protocol, packet.source, packet.source_port) {

@@ -18,7 +18,8 @@ use crate::{
     },
 };
 
-/// A packet as one endpoint sees it.
+/// A packet as one endpoint sees it, without holes, as [`Packet`].
+#[repr(C)]
 pub struct Tuple {
     key: CtKey,
     flags: u8,
@@ -26,7 +27,11 @@ pub struct Tuple {
     opens: bool,
     /// Which way this packet goes.
     way: u8,
+    /// Always 0.
+    reserved: u8,
 }
+
+const _: () = assert!(size_of::<Tuple>() == 48);
 
 /// What is known of a packet's flow.
 pub struct Known {
@@ -67,6 +72,7 @@ impl Tuple {
             flags: packet.tcp_flags,
             opens: !matches!(packet.protocol, ICMP | ICMPV6) || asks(about),
             way,
+            reserved: 0,
         })
     }
 
@@ -83,29 +89,23 @@ impl Tuple {
         if self.opens_tcp() {
             return None;
         }
-        let value = CT.get_ptr_mut(&self.key)?;
-        // SAFETY: the entry lives until the program ends (RCU); racing CPUs lose a time stamp or a
-        // flag that the next packet writes again.
-        unsafe {
-            let is_reply = (*value).direction != self.way;
-            let is_due = self.is_due(value, config);
-            let is_first = self.note(value, is_reply);
-            let level = config.aggregation;
-            let is_news = (level >= LOW) | ((level != OFF) & (is_due | is_first));
-            Some(Known {
-                verdict: Verdict::from_number((*value).verdict),
-                identity: (*value).identity,
-                is_reply,
-                is_news,
-            })
+        let known = known_flow(self, config.aggregation, config.trace_ticks);
+        if known as u8 == NOT_KNOWN {
+            return None;
         }
+        Some(Known {
+            verdict: Verdict::from_number(known as u8),
+            identity: (known >> 32) as u32,
+            is_reply: known & IS_REPLY != 0,
+            is_news: known & IS_NEWS != 0,
+        })
     }
 
     /// Notes when the flow was seen, seldom; gives whether it is time to tell of this direction.
     #[inline(always)]
-    unsafe fn is_due(&self, value: *mut CtValue, config: &Config) -> bool {
+    unsafe fn is_due(&self, value: *mut CtValue, every: u32) -> bool {
         let way = usize::from(self.way == EGRESS);
-        // SAFETY: no arguments, no effects; of the entry see `known`.
+        // SAFETY: no arguments, no effects; of the entry see `known_flow`.
         unsafe {
             let ticks = bpf_jiffies64() as u32;
             let before = (*value).ticks[way];
@@ -114,7 +114,6 @@ impl Tuple {
             }
             (*value).last_seen = CtValue::seen_at(bpf_ktime_get_boot_ns());
             (*value).ticks[way] = ticks;
-            let every = config.trace_ticks;
             every != 0 && ticks / every != before / every
         }
     }
@@ -136,7 +135,7 @@ impl Tuple {
                 };
             }
         }
-        // SAFETY: see `known`.
+        // SAFETY: see `known_flow`.
         unsafe {
             let is_new = (*value).state & state != state || (*value).flags & flags != flags;
             if is_new {
@@ -189,36 +188,92 @@ impl Tuple {
         known.is_some_and(|known| known.verdict == Verdict::Redirect as u8 && known.direction == way)
     }
 
-    /// A full table, or a full share of the endpoint, refuses the new flow and evicts nothing. A function of
-    /// its own: a program has a stack of 512 octets.
-    #[inline(never)]
+    #[inline(always)]
     fn insert(&self, identity: u32, rule: u32, verdict: Verdict) -> Result<(), Drop> {
-        // SAFETY: no arguments, no effects.
-        let (now, ticks) = unsafe { (bpf_ktime_get_boot_ns(), bpf_jiffies64() as u32) };
-        let value = CtValue {
-            identity,
-            rule,
-            last_seen: CtValue::seen_at(now),
-            ticks: [ticks; 2],
-            verdict: verdict as u8,
-            state: 0,
-            direction: self.way,
-            flags: if self.key.protocol == TCP { self.marks() } else { 0 },
-        };
-        let used = used(self.key.endpoint)?;
-        let mut refusal = Drop::CtShareFull;
-        // SAFETY: the entry lives until the program ends (RCU); racing CPUs may count a few flows too
-        // few, until the next sweep.
-        if unsafe { *used } < CT_PER_ENDPOINT_MAX as u64 {
-            if CT.insert(&self.key, &value, BPF_NOEXIST.into()).is_ok() {
-                // SAFETY: the same.
-                unsafe { *used += 1 };
-                return Ok(());
-            }
-            refusal = Drop::CtInsertFailed;
+        match insert_flow(self, identity, rule, verdict as u32) {
+            INSERTED => Ok(()),
+            SHARE_FULL => Err(Drop::CtShareFull),
+            _ => Err(Drop::CtInsertFailed),
         }
-        // A flow that is there may be opened anew.
-        CT.insert(&self.key, &value, BPF_EXIST.into()).map_err(|_| refusal)
+    }
+}
+
+/// What no verdict is.
+const NOT_KNOWN: u8 = u8::MAX;
+/// Beside the verdict, and the identity from bit 32.
+const IS_REPLY: u64 = 1 << 8;
+const IS_NEWS: u64 = 1 << 9;
+
+/// What is known of a packet's flow, in one number, and a note that it lives.
+///
+/// This and [`insert_flow`] are functions that the verifier looks at by themselves, as `strongest` in
+/// `policy.rs`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn known_flow(tuple: *const Tuple, aggregation: u32, trace_ticks: u32) -> u64 {
+    // SAFETY: the verifier takes it for a whole tuple, or for nothing.
+    let Some(tuple) = (unsafe { tuple.as_ref() }) else {
+        return NOT_KNOWN.into();
+    };
+    let Some(value) = CT.get_ptr_mut(&tuple.key) else {
+        return NOT_KNOWN.into();
+    };
+    // SAFETY: the entry lives until the program ends (RCU); racing CPUs lose a time stamp or a flag that the
+    // next packet writes again.
+    unsafe {
+        let is_reply = (*value).direction != tuple.way;
+        let is_due = tuple.is_due(value, trace_ticks);
+        let is_first = tuple.note(value, is_reply);
+        let is_news = (aggregation >= LOW) | ((aggregation != OFF) & (is_due | is_first));
+        u64::from((*value).verdict)
+            | u64::from(is_reply) * IS_REPLY
+            | u64::from(is_news) * IS_NEWS
+            | u64::from((*value).identity) << 32
+    }
+}
+
+/// What [`insert_flow`] gives; 0 if the kernel refuses.
+const INSERTED: u32 = 1;
+const SHARE_FULL: u32 = 2;
+
+/// A full table, or a full share of the endpoint, refuses the new flow and evicts nothing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn insert_flow(tuple: *const Tuple, identity: u32, rule: u32, verdict: u32) -> u32 {
+    // SAFETY: as in `known_flow`.
+    let Some(tuple) = (unsafe { tuple.as_ref() }) else {
+        return 0;
+    };
+    // SAFETY: no arguments, no effects.
+    let (now, ticks) = unsafe { (bpf_ktime_get_boot_ns(), bpf_jiffies64() as u32) };
+    let value = CtValue {
+        identity,
+        rule,
+        last_seen: CtValue::seen_at(now),
+        ticks: [ticks; 2],
+        verdict: verdict as u8,
+        state: 0,
+        direction: tuple.way,
+        flags: if tuple.key.protocol == TCP { tuple.marks() } else { 0 },
+    };
+    let Ok(used) = used(tuple.key.endpoint) else {
+        return 0;
+    };
+    let mut refusal = SHARE_FULL;
+    // SAFETY: the entry lives until the program ends (RCU); racing CPUs may count a few flows too few, until
+    // the next sweep.
+    if unsafe { *used } < CT_PER_ENDPOINT_MAX as u64 {
+        if CT.insert(&tuple.key, &value, BPF_NOEXIST.into()).is_ok() {
+            // SAFETY: the same.
+            unsafe { *used += 1 };
+            return INSERTED;
+        }
+        refusal = 0;
+    }
+    // A flow that is there may be opened anew.
+    match CT.insert(&tuple.key, &value, BPF_EXIST.into()) {
+        Ok(()) => INSERTED,
+        Err(_) => refusal,
     }
 }
 

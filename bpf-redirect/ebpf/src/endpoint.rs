@@ -14,7 +14,7 @@ use crate::{
     hit,
     learned,
     maps::{CONFIG, EP_IF, SERVICES},
-    packet::{Fragment, Frame, ICMP, ICMPV6, Packet, Quoted, SCTP, TCP, UDP, parse, quoted},
+    packet::{Fragment, ICMP, ICMPV6, Packet, Quoted, SCTP, TCP, UDP, parse, quoted},
     policy::{Flow, Judgement, is_open, judge},
     sidelink,
     tell::{self, Place},
@@ -34,10 +34,11 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
     if endpoint.attaching != 0 || hit::passes_out(ctx.skb.skb, config, endpoint) {
         return Ok(Action::Pass);
     }
-    let packet = match parse(ctx)? {
-        Frame::Neighbour => return Ok(Action::Pass),
-        Frame::Ip(packet) => packet,
-    };
+    let mut packet = Packet::NONE;
+    parse(ctx, &mut packet)?;
+    if packet.is_neighbours() {
+        return Ok(Action::Pass);
+    }
     let place = Place {
         endpoint: endpoint.endpoint,
         direction: EGRESS,
@@ -57,13 +58,13 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         tell::traced(&place, &packet, 0, seen);
     }
     let tuple = Tuple::of(place.endpoint, EGRESS, &packet);
-    let mut may_reply = false;
+    let mut reply = None;
     if let Some(tuple) = &tuple {
         if let Some(known) = tuple.known(config) {
             let seen = (&place, &packet);
             match known.verdict {
                 // Whoever sends from a port of DNS, be it a late answer, would else open a way round the proxy.
-                Verdict::Allow if known.is_reply && asks_name(&packet) => may_reply = true,
+                Verdict::Allow if known.is_reply && asks_name(&packet) => reply = Some(known),
                 Verdict::Redirect if packet.fragment != Fragment::Whole => {
                     return Err(tell::dropped(&place, &packet, Drop::Fragment));
                 }
@@ -84,8 +85,10 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         return Ok(Action::Pass);
     }
     let (identity, judgement) = judged(&place, &packet, packet.destination)?;
-    if may_reply && judgement.verdict != Verdict::Redirect {
-        // Not traced: a program has a stack of 512 octets.
+    if let Some(known) = reply
+        && judgement.verdict != Verdict::Redirect
+    {
+        trace_known((&place, &packet), TracePoint::ToStack, &known);
         return Ok(Action::Pass);
     }
     match judgement.verdict {
@@ -150,10 +153,11 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
     if endpoint.attaching != 0 || hit::passes_in(ctx.skb.skb, config, endpoint) {
         return Ok(Action::Pass);
     }
-    let packet = match parse(ctx)? {
-        Frame::Neighbour => return Ok(Action::Pass),
-        Frame::Ip(packet) => packet,
-    };
+    let mut packet = Packet::NONE;
+    parse(ctx, &mut packet)?;
+    if packet.is_neighbours() {
+        return Ok(Action::Pass);
+    }
     let place = Place {
         endpoint: endpoint.endpoint,
         direction: INGRESS,

@@ -36,7 +36,9 @@ const ETH_VLAN: u16 = 0x8100;
 const ETH_QINQ: u16 = 0x88a8;
 
 /// What is known of an IP packet. Ports in network byte order; in an ICMP echo, the id is the port of
-/// who asks, and the request's type that of who answers.
+/// who asks, and the request's type that of who answers. Laid out without holes: a function that the verifier
+/// looks at by itself takes it as so many octets that are all known.
+#[repr(C)]
 pub struct Packet {
     pub source: Address,
     pub destination: Address,
@@ -50,6 +52,35 @@ pub struct Packet {
     pub fragment: Fragment,
     pub source_mac: [u8; 6],
     pub destination_mac: [u8; 6],
+    /// Always 0.
+    pub reserved: u16,
+}
+
+const _: () = assert!(size_of::<Packet>() == 56);
+
+impl Packet {
+    /// One that is not read yet.
+    pub const NONE: Self = Self {
+        source: Address::NONE,
+        destination: Address::NONE,
+        source_port: 0,
+        destination_port: 0,
+        icmp: 0,
+        protocol: 0,
+        tcp_flags: 0,
+        family: 0,
+        fragment: Fragment::Whole,
+        source_mac: [0; 6],
+        destination_mac: [0; 6],
+        reserved: 0,
+    };
+
+    /// Whether what was read is no packet that may be judged, but one that always passes: ARP, neighbour
+    /// discovery, multicast listener discovery.
+    #[inline(always)]
+    pub fn is_neighbours(&self) -> bool {
+        self.family == 0
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -61,13 +92,6 @@ pub enum Fragment {
     First,
     /// One without ports.
     Later,
-}
-
-/// A frame that may be judged, or one that always passes.
-pub enum Frame {
-    Ip(Packet),
-    /// ARP, neighbour discovery, multicast listener discovery.
-    Neighbour,
 }
 
 #[repr(C)]
@@ -101,37 +125,41 @@ struct Ipv6 {
     destination: Address,
 }
 
-/// Reads the frame.
-#[inline(always)]
-pub fn parse(ctx: &TcContext) -> Result<Frame, Drop> {
+/// Reads the frame. A function of its own, as [`parse_ip`]: a program has a stack of 512 octets.
+#[inline(never)]
+pub fn parse(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
     // SAFETY: the verifier knows `__sk_buff`; the field is plain.
     if unsafe { (*ctx.skb.skb).vlan_present } != 0 {
         return Err(Drop::Vlan);
     }
     let ethernet: Ethernet = load(ctx, 0).ok_or(Drop::InvalidPacket)?;
     match u16::from_be(ethernet.kind) {
-        ETH_IPV4 => parse_ipv4(ctx, &ethernet, ETH_LEN),
-        ETH_IPV6 => parse_ipv6(ctx, &ethernet, ETH_LEN),
-        ETH_ARP => Ok(Frame::Neighbour),
+        ETH_IPV4 => parse_ipv4(ctx, (&ethernet, ETH_LEN), packet),
+        ETH_IPV6 => parse_ipv6(ctx, (&ethernet, ETH_LEN), packet),
+        ETH_ARP => Ok(()),
         ETH_VLAN | ETH_QINQ => Err(Drop::Vlan),
         _ => Err(Drop::UnsupportedL3),
     }
 }
 
 /// Reads a packet that begins with its IP header, as a cgroup's hooks get it.
-#[inline(always)]
-pub fn parse_ip(ctx: &TcContext) -> Result<Frame, Drop> {
+#[inline(never)]
+pub fn parse_ip(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
     let none = Ethernet { destination: [0; 6], source: [0; 6], kind: 0 };
     let first: u8 = load(ctx, 0).ok_or(Drop::InvalidPacket)?;
     match first >> 4 {
-        4 => parse_ipv4(ctx, &none, 0),
-        6 => parse_ipv6(ctx, &none, 0),
+        4 => parse_ipv4(ctx, (&none, 0), packet),
+        6 => parse_ipv6(ctx, (&none, 0), packet),
         _ => Err(Drop::UnsupportedL3),
     }
 }
 
 #[inline(always)]
-fn parse_ipv4(ctx: &TcContext, ethernet: &Ethernet, start: u32) -> Result<Frame, Drop> {
+fn parse_ipv4(
+    ctx: &TcContext,
+    (ethernet, start): (&Ethernet, u32),
+    packet: &mut Packet,
+) -> Result<(), Drop> {
     let ip: Ipv4 = load(ctx, start).ok_or(Drop::InvalidPacket)?;
     let header = u32::from(ip.version_length & 0x0f) * 4;
     if ip.version_length >> 4 != 4 || header < 20 {
@@ -143,7 +171,7 @@ fn parse_ipv4(ctx: &TcContext, ethernet: &Ethernet, start: u32) -> Result<Frame,
         (0, _) => Fragment::First,
         (_, _) => Fragment::Later,
     };
-    let mut packet = Packet {
+    *packet = Packet {
         source: Address::from_ipv4_word(ip.source),
         destination: Address::from_ipv4_word(ip.destination),
         source_port: 0,
@@ -155,14 +183,19 @@ fn parse_ipv4(ctx: &TcContext, ethernet: &Ethernet, start: u32) -> Result<Frame,
         fragment,
         source_mac: ethernet.source,
         destination_mac: ethernet.destination,
+        reserved: 0,
     };
-    read_ports(ctx, start + header, &mut packet)?;
-    blur(ctx, &mut packet);
-    Ok(Frame::Ip(packet))
+    read_ports(ctx, start + header, packet)?;
+    blur(ctx, packet);
+    Ok(())
 }
 
 #[inline(always)]
-fn parse_ipv6(ctx: &TcContext, ethernet: &Ethernet, start: u32) -> Result<Frame, Drop> {
+fn parse_ipv6(
+    ctx: &TcContext,
+    (ethernet, start): (&Ethernet, u32),
+    packet: &mut Packet,
+) -> Result<(), Drop> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const AUTHENTICATION: u8 = 51;
@@ -211,7 +244,7 @@ fn parse_ipv6(ctx: &TcContext, ethernet: &Ethernet, start: u32) -> Result<Frame,
             at += (length + 1) * 8;
         }
     }
-    let mut packet = Packet {
+    *packet = Packet {
         source: ip.source,
         destination: ip.destination,
         source_port: 0,
@@ -223,17 +256,19 @@ fn parse_ipv6(ctx: &TcContext, ethernet: &Ethernet, start: u32) -> Result<Frame,
         fragment,
         source_mac: ethernet.source,
         destination_mac: ethernet.destination,
+        reserved: 0,
     };
     if next == ICMPV6 && fragment == Fragment::Whole {
         let kind: u8 = load(ctx, at).ok_or(Drop::TruncatedHeader)?;
         // Multicast listener discovery (RFC 2710, 3810) and neighbour discovery (RFC 4861).
         if matches!(kind, 130..=137 | 143) {
-            return Ok(Frame::Neighbour);
+            packet.family = 0;
+            return Ok(());
         }
     }
-    read_ports(ctx, at, &mut packet)?;
-    blur(ctx, &mut packet);
-    Ok(Frame::Ip(packet))
+    read_ports(ctx, at, packet)?;
+    blur(ctx, packet);
+    Ok(())
 }
 
 /// Changes nothing, but the verifier can't know: it would follow every packet that it can tell apart by

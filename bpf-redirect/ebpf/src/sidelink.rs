@@ -15,7 +15,7 @@ use crate::{
     conntrack::Tuple,
     dns,
     maps::{CONFIG, EP_ID, NEXT_HOP},
-    packet::{Fragment, Frame, Packet, TCP, UDP, load, parse},
+    packet::{Fragment, Packet, TCP, UDP, load, parse},
     refusal,
     tell::count,
     upstream,
@@ -123,10 +123,11 @@ pub fn deliver(ctx: &TcContext) -> Result<Action, Drop> {
             Ok(redirect(link.ifindex, 0))
         }
         Kind::Upstream => {
-            let packet = match parse(ctx)? {
-                Frame::Neighbour => return Err(Drop::BadUpstream),
-                Frame::Ip(packet) => packet,
-            };
+            let mut packet = Packet::NONE;
+            parse(ctx, &mut packet)?;
+            if packet.is_neighbours() {
+                return Err(Drop::BadUpstream);
+            }
             if packet.fragment != Fragment::Later {
                 upstream::remember(endpoint, &packet)?;
             }
@@ -143,7 +144,9 @@ pub fn deliver(ctx: &TcContext) -> Result<Action, Drop> {
 /// answers is the proxy's, from whichever port it came.
 #[inline(always)]
 fn remember_inbound(ctx: &TcContext, endpoint: u32) -> Result<(), Drop> {
-    let Frame::Ip(packet) = parse(ctx)? else {
+    let mut packet = Packet::NONE;
+    parse(ctx, &mut packet)?;
+    if packet.is_neighbours() {
         return Err(Drop::BadUpstream);
     };
     match Tuple::of(endpoint, INGRESS, &packet) {
@@ -176,7 +179,9 @@ pub fn enter_gate(ctx: &TcContext) -> Result<Action, Drop> {
         return refusal::answer(ctx, mark);
     }
     if mark.kind() == Kind::Upstream {
-        let Frame::Ip(packet) = parse(ctx)? else {
+        let mut packet = Packet::NONE;
+        parse(ctx, &mut packet)?;
+        if packet.is_neighbours() {
             return Err(Drop::BadUpstream);
         };
         let is_listener = match packet.protocol {
