@@ -255,7 +255,7 @@ fn upstream_flows_and_next_hops_forget_the_oldest() {
 /// enough. A program that reaches its number is looked at before the number is raised. An older verifier knows
 /// fewer states for equal and walks further: on Linux 6.1 [`WALKED_FURTHER_MAX`] times as far.
 const WALKED_MAX: [(Hook, u32); 5] = [
-    (Hook::FromEndpoint, 50_000),
+    (Hook::FromEndpoint, 30_000),
     (Hook::ToEndpoint, 50_000),
     (Hook::NodeEnd, 10_000),
     (Hook::GateIn, 5_000),

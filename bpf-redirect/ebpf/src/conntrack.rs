@@ -60,20 +60,23 @@ impl Tuple {
     /// fragments, ICMP errors).
     #[inline(always)]
     pub fn of(endpoint: u32, way: u8, packet: &Packet) -> Option<Self> {
-        let ports = (packet.source_port, packet.destination_port);
-        if packet.fragment == Fragment::Later || !has_flow(packet.protocol, ports) {
-            return None;
-        }
-        let source = (packet.source, packet.source_port);
-        let destination = (packet.destination, packet.destination_port);
-        let about = (packet.protocol, packet.icmp);
-        Some(Self {
-            key: key((endpoint, way), about, source, destination),
-            flags: packet.tcp_flags,
-            opens: !matches!(packet.protocol, ICMP | ICMPV6) || asks(about),
+        let mut tuple = Self {
+            key: CtKey {
+                endpoint,
+                local_port: 0,
+                peer_port: 0,
+                local: Address::NONE,
+                peer: Address::NONE,
+                protocol: 0,
+                asker: 0,
+                reserved: 0,
+            },
+            flags: 0,
+            opens: false,
             way,
             reserved: 0,
-        })
+        };
+        (tuple_of(packet, &mut tuple) != 0).then_some(tuple)
     }
 
     /// Whether this packet opens a TCP connection; it is always judged anew.
@@ -198,6 +201,30 @@ impl Tuple {
     }
 }
 
+/// Fills in the tuple of a packet of an endpoint that goes one way; gives 0 for what has no flow.
+///
+/// This and the next ones are functions that the verifier looks at by themselves, as `strongest` in
+/// `policy.rs`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tuple_of(packet: *const Packet, tuple: *mut Tuple) -> u32 {
+    // SAFETY: the verifier takes each for a whole one, or for nothing.
+    let (Some(packet), Some(tuple)) = (unsafe { (packet.as_ref(), tuple.as_mut()) }) else {
+        return 0;
+    };
+    let ports = (packet.source_port, packet.destination_port);
+    if packet.fragment == Fragment::Later || !has_flow(packet.protocol, ports) {
+        return 0;
+    }
+    let source = (packet.source, packet.source_port);
+    let destination = (packet.destination, packet.destination_port);
+    let about = (packet.protocol, packet.icmp);
+    tuple.key = key((tuple.key.endpoint, tuple.way), about, source, destination);
+    tuple.flags = packet.tcp_flags;
+    tuple.opens = !matches!(packet.protocol, ICMP | ICMPV6) || asks(about);
+    1
+}
+
 /// What no verdict is.
 const NOT_KNOWN: u8 = u8::MAX;
 /// Beside the verdict, and the identity from bit 32.
@@ -205,9 +232,6 @@ const IS_REPLY: u64 = 1 << 8;
 const IS_NEWS: u64 = 1 << 9;
 
 /// What is known of a packet's flow, in one number, and a note that it lives.
-///
-/// This and [`insert_flow`] are functions that the verifier looks at by themselves, as `strongest` in
-/// `policy.rs`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn known_flow(tuple: *const Tuple, aggregation: u32, trace_ticks: u32) -> u64 {

@@ -112,11 +112,23 @@ fn answered(endpoint: u32, packet: &Packet) -> UpstreamKey {
 /// Exact, and filled by [`remember`]: the workload's own flows are never taken for the proxy's.
 #[inline(always)]
 pub fn is_known(key: &UpstreamKey, protocol: u8) -> bool {
-    match protocol {
+    is_known_flow(key, protocol.into()) != 0
+}
+
+/// A function that the verifier looks at by itself, as `strongest` in `policy.rs`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn is_known_flow(key: *const UpstreamKey, protocol: u32) -> u32 {
+    // SAFETY: the verifier takes it for a whole key, or for nothing.
+    let Some(key) = (unsafe { key.as_ref() }) else {
+        return 0;
+    };
+    let is_known = match protocol as u8 {
         UDP => UP_UDP.get_ptr(key).is_some(),
         TCP => UP_TCP.get_ptr(key).is_some(),
         _ => false,
-    }
+    };
+    is_known.into()
 }
 
 /// Whether a first fragment is one of an answer; what it shares with the later ones is remembered. The
