@@ -9,15 +9,16 @@ dir=$(mktemp -d)
 mkdir "$dir/endpoints"
 printf 'name: client\nlabels: {app: client}\nnetns: %s\n' "$PERF_ENDPOINT_NETNS" >"$dir/endpoints/client.yaml"
 if [ "${READERS:-}" = stopped ]; then
-  (
+  # No children of the gate's: what they take themselves is not what the gate takes for them.
+  gate=$$ dir="$dir" namegate="$namegate" setsid --fork sh -c '
     until [ -S "$dir/hubble.sock" ]; do sleep 0.1; done
     "$namegate" observe --socket "$dir/namegate.sock" --follow >/dev/null & ours=$!
     /usr/bin/python3 tests/hubble/follow.py observer/proto "unix://$dir/hubble.sock" >"$dir/followed" & other=$!
     until grep -q following "$dir/followed"; do sleep 0.1; done
     kill -STOP $ours $other
-    tail --pid=$$ -f /dev/null # until the daemon has ended
+    tail --pid="$gate" -f /dev/null # until the daemon has ended
     kill -KILL $ours $other
-  ) &
+  '
 fi
 exec "$namegate" run --policy-dir "$PERF_POLICIES" --endpoint-dir "$dir/endpoints" \
   --state-dir "$dir/state" --socket "$dir/namegate.sock" --instance perf --log warn --detach-on-exit

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bpf_redirect::{EventReader, HookMode};
 use observer::MetricsForm;
@@ -16,6 +17,10 @@ use crate::daemon::Daemon;
 use crate::flows::{News, NewsSink};
 use crate::run::Service;
 use crate::{identities, learned, listed};
+
+/// How long the kernel's events gather, once one came after a rest. Of a connection there are several, each of
+/// which would else wake a thread. The ring holds more than 14,000.
+const EVENTS_GATHER: Duration = Duration::from_millis(5);
 
 /// The thread that reads the kernel's events.
 pub(crate) struct EventThread {
@@ -47,16 +52,21 @@ impl EventThread {
                         return;
                     }
                     let [_, stop] = &fds;
-                    if !stop.revents().is_empty() {
-                        return;
+                    let is_stopped = !stop.revents().is_empty();
+                    // Who waits for nothing is not woken: the kernel wakes a reader that has read all.
+                    if !is_stopped {
+                        std::thread::sleep(EVENTS_GATHER);
                     }
                     reader.drain(|event| news.tell(News::Kernel(*event)));
+                    if is_stopped {
+                        return;
+                    }
                 }
             })?;
         Ok(Self { stop, thread })
     }
 
-    /// Ends the thread.
+    /// Tells what waits, and ends the thread.
     pub(crate) fn stop(self) {
         let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
         let _ = self.thread.join();
