@@ -331,7 +331,9 @@ fn no_first_syn_is_lost_after_ten_thousand_fresh_answers() {
             &policy("alice", "[{matchPattern: '*.example.com'}]"),
         )
         .unwrap();
-    daemon.start(&[]).unwrap();
+    // An emulated machine needs longer to install than a client is let wait by default.
+    let wait = if patience() == 1 { "100ms" } else { "4s" };
+    daemon.start(&["--dns-install-wait", wait]).unwrap();
     let retransmitted = alice.kernel_count("Tcp", "RetransSegs").unwrap();
     let dropped = daemon.counter("policy-denied").unwrap();
 
