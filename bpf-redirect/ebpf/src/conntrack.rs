@@ -11,7 +11,7 @@ use bpf_redirect_common::{
 };
 
 use crate::{
-    maps::{CT, CT_USE},
+    maps::{CT, CT_USE, on_stack},
     packet::{
         ECHO, ECHO_V6, Fragment, ICMP, ICMPV6, Packet, Quoted, SCTP, TCP, TCP_ACK, TCP_FIN,
         TCP_RST, TCP_SYN, UDP, kind,
@@ -239,7 +239,8 @@ extern "C" fn known_flow(tuple: *const Tuple, aggregation: u32, trace_ticks: u32
     let Some(tuple) = (unsafe { tuple.as_ref() }) else {
         return NOT_KNOWN.into();
     };
-    let Some(value) = CT.get_ptr_mut(&tuple.key) else {
+    let key = on_stack(&tuple.key);
+    let Some(value) = CT.get_ptr_mut(&key) else {
         return NOT_KNOWN.into();
     };
     // SAFETY: the entry lives until the program ends (RCU); racing CPUs lose a time stamp or a flag that the
@@ -280,14 +281,15 @@ extern "C" fn insert_flow(tuple: *const Tuple, identity: u32, rule: u32, verdict
         direction: tuple.way,
         flags: if tuple.key.protocol == TCP { tuple.marks() } else { 0 },
     };
-    let Ok(used) = used(tuple.key.endpoint) else {
+    let key = on_stack(&tuple.key);
+    let Ok(used) = used(key.endpoint) else {
         return 0;
     };
     let mut refusal = SHARE_FULL;
     // SAFETY: the entry lives until the program ends (RCU); racing CPUs may count a few flows too few, until
     // the next sweep.
     if unsafe { *used } < CT_PER_ENDPOINT_MAX as u64 {
-        if CT.insert(&tuple.key, &value, BPF_NOEXIST.into()).is_ok() {
+        if CT.insert(&key, &value, BPF_NOEXIST.into()).is_ok() {
             // SAFETY: the same.
             unsafe { *used += 1 };
             return INSERTED;
@@ -295,7 +297,7 @@ extern "C" fn insert_flow(tuple: *const Tuple, identity: u32, rule: u32, verdict
         refusal = 0;
     }
     // A flow that is there may be opened anew.
-    match CT.insert(&tuple.key, &value, BPF_EXIST.into()) {
+    match CT.insert(&key, &value, BPF_EXIST.into()) {
         Ok(()) => INSERTED,
         Err(_) => refusal,
     }

@@ -4,7 +4,7 @@ use aya_ebpf::{helpers::generated::bpf_ktime_get_boot_ns, programs::TcContext};
 use bpf_redirect_common::{Drop, EGRESS, FRAGMENTS_AGE_NS_MAX, FragmentKey, UpstreamKey};
 
 use crate::{
-    maps::{UP_FRAGMENT, UP_TCP, UP_UDP},
+    maps::{UP_FRAGMENT, UP_TCP, UP_UDP, on_stack},
     packet::{
         Fragment, ICMP, ICMPV6, Packet, Quoted, TCP, TCP_ACK, TCP_SYN, UDP, fragment_id,
     },
@@ -123,9 +123,10 @@ extern "C" fn is_known_flow(key: *const UpstreamKey, protocol: u32) -> u32 {
     let Some(key) = (unsafe { key.as_ref() }) else {
         return 0;
     };
+    let key = on_stack(key);
     let is_known = match protocol as u8 {
-        UDP => UP_UDP.get_ptr(key).is_some(),
-        TCP => UP_TCP.get_ptr(key).is_some(),
+        UDP => UP_UDP.get_ptr(&key).is_some(),
+        TCP => UP_TCP.get_ptr(&key).is_some(),
         _ => false,
     };
     is_known.into()
