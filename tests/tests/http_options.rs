@@ -170,8 +170,10 @@ fn an_endpoint_has_as_many_connections_as_the_option_says() {
     for stream in &mut three {
         assert!(ask(stream, "/").starts_with("HTTP/1.1 200"));
     }
-    let mut fourth = web.connect(80).unwrap();
-    assert_eq!(ask(&mut fourth, "/"), "", "reset");
+    // The reset may be there before the call that connects has returned.
+    if let Ok(mut fourth) = web.connect(80) {
+        assert_eq!(ask(&mut fourth, "/"), "", "reset");
+    }
     let status = daemon.status().unwrap();
     assert_eq!(
         status["http"]["http_refused_total"]["too-many-connections"],
