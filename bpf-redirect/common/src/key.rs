@@ -136,6 +136,24 @@ pub struct CtKey {
     pub reserved: u16,
 }
 
+impl CtKey {
+    /// A key of an endpoint that says nothing else yet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(endpoint: u32) -> Self {
+        Self {
+            endpoint,
+            local_port: 0,
+            peer_port: 0,
+            local: Address::NONE,
+            peer: Address::NONE,
+            protocol: 0,
+            asker: 0,
+            reserved: 0,
+        }
+    }
+}
+
 /// Key of [`crate::CG_ASKER`]: a query as the DNS proxy on the node gets it.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -100,16 +100,11 @@ impl<const V6: bool> Call<V6> {
         Packet {
             source: if is_v4 { Address::from_ipv4_word(0) } else { Address::NONE },
             destination,
-            source_port: 0,
             destination_port: self.port,
-            icmp: 0,
             protocol: self.protocol,
             tcp_flags: if self.protocol == TCP { TCP_SYN } else { 0 },
             family: if is_v4 { 4 } else { 6 },
-            fragment: Fragment::Whole,
-            source_mac: [0; 6],
-            destination_mac: [0; 6],
-            reserved: 0,
+            ..Packet::NONE
         }
     }
 }

@@ -61,16 +61,7 @@ impl Tuple {
     #[inline(always)]
     pub fn of(endpoint: u32, way: u8, packet: &Packet) -> Option<Self> {
         let mut tuple = Self {
-            key: CtKey {
-                endpoint,
-                local_port: 0,
-                peer_port: 0,
-                local: Address::NONE,
-                peer: Address::NONE,
-                protocol: 0,
-                asker: 0,
-                reserved: 0,
-            },
+            key: CtKey::of(endpoint),
             flags: 0,
             opens: false,
             way,
@@ -282,7 +273,7 @@ extern "C" fn insert_flow(tuple: *const Tuple, identity: u32, rule: u32, verdict
         flags: if tuple.key.protocol == TCP { tuple.marks() } else { 0 },
     };
     let key = on_stack(&tuple.key);
-    let Ok(used) = used(key.endpoint) else {
+    let Some(used) = used(key.endpoint) else {
         return 0;
     };
     let mut refusal = SHARE_FULL;
@@ -305,13 +296,13 @@ extern "C" fn insert_flow(tuple: *const Tuple, identity: u32, rule: u32, verdict
 
 /// How many flows the endpoint has.
 #[inline(always)]
-fn used(endpoint: u32) -> Result<*mut u64, Drop> {
+fn used(endpoint: u32) -> Option<*mut u64> {
     if let Some(used) = CT_USE.get_ptr_mut(&endpoint) {
-        return Ok(used);
+        return Some(used);
     }
     // Another CPU may have been first.
     let _ = CT_USE.insert(&endpoint, &0, BPF_NOEXIST.into());
-    CT_USE.get_ptr_mut(&endpoint).ok_or(Drop::CtInsertFailed)
+    CT_USE.get_ptr_mut(&endpoint)
 }
 
 const OFF: u32 = Aggregation::Off as u32;

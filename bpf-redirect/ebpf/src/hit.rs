@@ -87,16 +87,7 @@ fn passes<const WAY: u8>(skb: *mut __sk_buff, config: &Config, endpoint: &Endpoi
         if WAY == EGRESS && mac != *own {
             return false;
         }
-        let mut key = CtKey {
-            endpoint: endpoint.endpoint,
-            local_port: 0,
-            peer_port: 0,
-            local: Address::NONE,
-            peer: Address::NONE,
-            protocol: 0,
-            asker: 0,
-            reserved: 0,
-        };
+        let mut key = CtKey::of(endpoint.endpoint);
         let at = data + ETH_LEN;
         if kind == ETH_IPV4 {
             let ip = &*(at as *const Ipv4);

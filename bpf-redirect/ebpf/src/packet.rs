@@ -174,16 +174,12 @@ fn parse_ipv4(
     *packet = Packet {
         source: Address::from_ipv4_word(ip.source),
         destination: Address::from_ipv4_word(ip.destination),
-        source_port: 0,
-        destination_port: 0,
-        icmp: 0,
         protocol: ip.protocol,
-        tcp_flags: 0,
         family: 4,
         fragment,
         source_mac: ethernet.source,
         destination_mac: ethernet.destination,
-        reserved: 0,
+        ..Packet::NONE
     };
     read_ports(ctx, start + header, packet)?;
     blur(ctx, packet);
@@ -247,16 +243,12 @@ fn parse_ipv6(
     *packet = Packet {
         source: ip.source,
         destination: ip.destination,
-        source_port: 0,
-        destination_port: 0,
-        icmp: 0,
         protocol: next,
-        tcp_flags: 0,
         family: 6,
         fragment,
         source_mac: ethernet.source,
         destination_mac: ethernet.destination,
-        reserved: 0,
+        ..Packet::NONE
     };
     if next == ICMPV6 && fragment == Fragment::Whole {
         let kind: u8 = load(ctx, at).ok_or(Drop::TruncatedHeader)?;

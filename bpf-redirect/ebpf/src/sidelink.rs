@@ -148,7 +148,7 @@ fn remember_inbound(ctx: &TcContext, endpoint: u32) -> Result<(), Drop> {
     parse(ctx, &mut packet)?;
     if packet.is_neighbours() {
         return Err(Drop::BadUpstream);
-    };
+    }
     match Tuple::of(endpoint, INGRESS, &packet) {
         Some(tuple) if tuple.opens_tcp() => tuple.remember_redirected(),
         Some(_) | None => Ok(()),
@@ -183,7 +183,7 @@ pub fn enter_gate(ctx: &TcContext) -> Result<Action, Drop> {
         parse(ctx, &mut packet)?;
         if packet.is_neighbours() {
             return Err(Drop::BadUpstream);
-        };
+        }
         let is_listener = match packet.protocol {
             UDP => dns::is_port(packet.destination_port),
             // At the other ports all that is redirected has one listener, which takes a server's leg too.
