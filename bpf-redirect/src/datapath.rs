@@ -421,8 +421,7 @@ impl Datapath {
     }
 
     fn write_config(&mut self) -> Result<(), DatapathError> {
-        let map = self.open(common::CONFIG)?;
-        write_config(map, &self.config)
+        write_config(&mut self.open(common::CONFIG)?, &self.config)
     }
 
     fn pin_maps(&self) -> Result<(), DatapathError> {
@@ -515,7 +514,7 @@ fn map_data(map: &Map) -> Option<&MapData> {
 
 type ConfigMap = Array<MapData, [u8; size_of::<Config>()]>;
 
-fn write_config(mut map: ConfigMap, config: &Config) -> Result<(), DatapathError> {
+fn write_config(map: &mut ConfigMap, config: &Config) -> Result<(), DatapathError> {
     map.set(0, bytes(config), 0)
         .map_err(map_error(common::CONFIG))
 }
@@ -525,9 +524,11 @@ fn classifier<'a>(
     name: &'static str,
 ) -> Result<&'a mut SchedClassifier, DatapathError> {
     let program = ebpf.program_mut(name).ok_or(DatapathError::Missing(name))?;
-    program
-        .try_into()
-        .map_err(|source| DatapathError::Program { name, source })
+    program.try_into().map_err(program_error(name))
+}
+
+fn program_error(name: &'static str) -> impl Fn(ProgramError) -> DatapathError {
+    move |source| DatapathError::Program { name, source }
 }
 
 pub(crate) fn map_error(name: &'static str) -> impl Fn(MapError) -> DatapathError {

@@ -16,6 +16,7 @@ use bpf_redirect_common::{
 };
 use zerocopy::{FromBytes, KnownLayout};
 
+use crate::batch;
 use crate::object::{OBJECT, is_own};
 use crate::{DatapathError, Pins};
 
@@ -174,13 +175,20 @@ fn read_config(pins: &Pins) -> Result<Config, DatapathError> {
     from_bytes(&config, common::CONFIG)
 }
 
-/// All entries of a pinned hash; what vanishes under the walk is left out.
+/// All entries of a pinned hash.
 fn pairs<K: aya::Pod, const V: usize>(
     pins: &Pins,
     name: &'static str,
 ) -> Result<Vec<(K, [u8; V])>, DatapathError> {
     let map: HashMap<MapData, K, [u8; V]> = open(pins, name)?;
-    Ok(map.iter().filter_map(Result::ok).collect())
+    let mut all = Vec::new();
+    batch::read_all(&map, |key, value| all.push((*key, *value))).map_err(|error| {
+        DatapathError::Map {
+            name,
+            source: MapError::IoError(error),
+        }
+    })?;
+    Ok(all)
 }
 
 fn from_bytes<T: FromBytes + KnownLayout>(

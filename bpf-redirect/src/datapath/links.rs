@@ -1,15 +1,31 @@
 //! Programs on interfaces.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+
+use aya::programs::SchedClassifier;
 
 use crate::attach::{
     Attachment, Hook, HookMode, Seat, Standing, attach, close, reopen, standing, standing_among,
 };
 use crate::filter;
 use crate::object::CLOSED;
-use crate::{DatapathError, PinError};
+use crate::{DatapathError, PinError, Pins};
 
 use super::{Datapath, classifier};
+
+/// Attaches a program, by a pin where there are pins, which is one of this run's from then on.
+pub(super) fn attach_kept(
+    program: &mut SchedClassifier,
+    (hook, mode): (Hook, HookMode),
+    (interface, ifindex): (&str, u32),
+    (pins, links): (Option<&Pins>, &mut BTreeSet<PathBuf>),
+) -> Result<Attachment, DatapathError> {
+    let pin = pins.map(|pins| pins.attachment(mode, ifindex, hook.program()));
+    let attachment = attach(program, (hook, mode), interface, pin.as_deref())?;
+    links.extend(pin);
+    Ok(attachment)
+}
 
 impl Datapath {
     /// Where what holds a program on an interface is pinned, or what says that a filter is ours.
@@ -27,11 +43,9 @@ impl Datapath {
         hook: Hook,
         (interface, ifindex): (&str, u32),
     ) -> Result<Attachment, DatapathError> {
-        let pin = self.pin_of(hook, ifindex);
         let program = classifier(&mut self.ebpf, hook.program())?;
-        let attachment = attach(program, (hook, self.mode), interface, pin.as_deref())?;
-        self.links.extend(pin);
-        Ok(attachment)
+        let kept = (self.pins.as_ref(), &mut self.links);
+        attach_kept(program, (hook, self.mode), (interface, ifindex), kept)
     }
 
     /// Where a program stands in the tcx chain of its hook, and whether it is there at all.

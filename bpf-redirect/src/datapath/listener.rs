@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, AsRawFd};
 use aya::Ebpf;
 use aya::maps::{MapData, SockMap};
 use aya::programs::sk_lookup::SkLookupLink;
-use aya::programs::{Program, ProgramError, SkLookup};
+use aya::programs::{Program, SkLookup};
 use bpf_redirect_common as common;
 
-use super::{Datapath, DatapathError, map_error};
+use super::{Datapath, DatapathError, map_error, program_error};
 use crate::object::LISTEN;
 
 /// A socket is found for the connections that are redirected to a namespace, as long as this lives: it
@@ -19,8 +19,8 @@ pub struct Listening {
 }
 
 pub(super) fn load(program: &mut Program) -> Result<(), DatapathError> {
-    let program: &mut SkLookup = program.try_into().map_err(failed)?;
-    program.load().map_err(failed)
+    let program: &mut SkLookup = program.try_into().map_err(program_error(LISTEN))?;
+    program.load().map_err(program_error(LISTEN))
 }
 
 impl Datapath {
@@ -36,8 +36,8 @@ impl Datapath {
         let mut map: SockMap<MapData> = self.open(common::LISTENER)?;
         map.set(0, socket, 0).map_err(map_error(common::LISTENER))?;
         let program = program(&mut self.ebpf)?;
-        let id = program.attach(gate).map_err(failed)?;
-        let _link = program.take_link(id).map_err(failed)?;
+        let id = program.attach(gate).map_err(program_error(LISTEN))?;
+        let _link = program.take_link(id).map_err(program_error(LISTEN))?;
         Ok(Listening { _link })
     }
 }
@@ -46,12 +46,5 @@ fn program(ebpf: &mut Ebpf) -> Result<&mut SkLookup, DatapathError> {
     let program = ebpf
         .program_mut(LISTEN)
         .ok_or(DatapathError::Missing(LISTEN))?;
-    program.try_into().map_err(failed)
-}
-
-fn failed(source: ProgramError) -> DatapathError {
-    DatapathError::Program {
-        name: LISTEN,
-        source,
-    }
+    program.try_into().map_err(program_error(LISTEN))
 }

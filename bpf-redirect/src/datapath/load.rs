@@ -12,9 +12,10 @@ use bpf_redirect_common as common;
 use bpf_redirect_common::Config;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
-use super::{ConfigMap, Datapath, DatapathError, listener, write_config};
+use super::links::attach_kept;
+use super::{ConfigMap, Datapath, DatapathError, listener, program_error, write_config};
 use crate::Pins;
-use crate::attach::{Attachment, Hook, HookMode, attach};
+use crate::attach::{Attachment, Hook, HookMode};
 use crate::object::{FROM_ENDPOINT, LISTEN, PROGRAMS, TO_ENDPOINT};
 
 /// What loads the programs.
@@ -63,37 +64,29 @@ pub struct SideLink<'a> {
     pins: Option<&'a Pins>,
     links: &'a mut BTreeSet<PathBuf>,
     config: &'a mut Config,
-    map: Option<ConfigMap>,
+    map: ConfigMap,
 }
 
 impl SideLink<'_> {
-    /// Says where the side link is, once, before anything is attached.
+    /// Says where the side link is, before anything is attached.
     ///
     /// # Errors
     /// If the kernel refuses.
     pub fn set(&mut self, ifindex: u32) -> Result<(), DatapathError> {
         self.config.side_link_ifindex = ifindex;
-        let map = self.map.take();
-        map.map_or(Ok(()), |map| write_config(map, self.config))
+        write_config(&mut self.map, self.config)
     }
 
     /// Attaches a program, as [`Datapath::attach`].
     ///
     /// # Errors
     /// If the interface is gone or the kernel refuses.
-    pub fn attach(
-        &mut self,
-        hook: Hook,
-        (interface, ifindex): (&str, u32),
-    ) -> Result<Attachment, DatapathError> {
+    pub fn attach(&mut self, hook: Hook, at: (&str, u32)) -> Result<Attachment, DatapathError> {
         let name = hook.program();
-        let pins = self.pins;
-        let pin = pins.map(|pins| pins.attachment(self.mode, ifindex, name));
         let program = self.programs.get_mut(name);
         let program = program.ok_or(DatapathError::Missing(name))?;
-        let attachment = attach(program, (hook, self.mode), interface, pin.as_deref())?;
-        self.links.extend(pin);
-        Ok(attachment)
+        let kept = (self.pins, &mut *self.links);
+        attach_kept(program, (hook, self.mode), at, kept)
     }
 }
 
@@ -106,32 +99,32 @@ pub(super) fn all<T>(
     let mut found: BTreeMap<&str, &mut Program> = datapath.ebpf.programs_mut().collect();
     let mut take = |name| found.remove(name).ok_or(DatapathError::Missing(name));
     let listen = take(LISTEN)?;
+    let mut take = |name| -> Result<&mut SchedClassifier, DatapathError> {
+        take(name)?.try_into().map_err(program_error(name))
+    };
+    let (from, to) = (take(FROM_ENDPOINT)?, take(TO_ENDPOINT)?);
     let mut programs = BTreeMap::new();
     for name in PROGRAMS {
-        let program: &mut SchedClassifier = take(name)?.try_into().map_err(failed(name))?;
-        programs.insert(name, program);
+        if ![FROM_ENDPOINT, TO_ENDPOINT].contains(&name) {
+            programs.insert(name, take(name)?);
+        }
     }
     thread::scope(|scope| {
-        let long = [FROM_ENDPOINT, TO_ENDPOINT].map(|name| (name, programs.remove(name)));
-        let [from, to] = long.map(|(name, program)| {
-            let program = program.ok_or(DatapathError::Missing(name));
-            move || load(scope, name, program?)
-        });
-        // The longest first, and the shorter one when there is nothing else to verify: two CPUs have enough
-        // to do then.
-        let from = from()?;
+        // One of the long ones first, and the other when there is nothing else to verify: two CPUs have
+        // enough to do then.
+        let from = load(scope, FROM_ENDPOINT, from)?;
         for (name, program) in &mut programs {
-            program.load().map_err(failed(name))?;
+            program.load().map_err(program_error(name))?;
         }
         listener::load(listen)?;
-        let to = to()?;
+        let to = load(scope, TO_ENDPOINT, to)?;
         let mut side_link = SideLink {
             programs,
             mode: datapath.mode,
             pins: datapath.pins.as_ref(),
             links: &mut datapath.links,
             config: &mut datapath.config,
-            map: Some(map),
+            map,
         };
         let made = make(&mut side_link);
         for one in [from, to] {
@@ -150,12 +143,8 @@ fn load<'scope, 'env>(
     program: &'env mut SchedClassifier,
 ) -> Result<ScopedJoinHandle<'scope, Result<(), DatapathError>>, DatapathError> {
     let thread = thread::Builder::new().name("verify".to_owned());
-    let started = thread.spawn_scoped(scope, move || program.load().map_err(failed(name)));
-    started.map_err(|error| failed(name)(ProgramError::IOError(error)))
-}
-
-fn failed(name: &'static str) -> impl Fn(ProgramError) -> DatapathError {
-    move |source| DatapathError::Program { name, source }
+    let started = thread.spawn_scoped(scope, move || program.load().map_err(program_error(name)));
+    started.map_err(|error| program_error(name)(ProgramError::IOError(error)))
 }
 
 #[cfg(test)]
