@@ -142,41 +142,45 @@ impl Waiting {
             for index in 0..WAITING_PER_WORKER_MAX {
                 kept.extend(self.read(index, oldest));
             }
-            self.take_read(&mut kept, oldest);
-        } else {
-            self.take_read(&mut Vec::new(), u64::MAX);
+            let not_noted = self.not_noted(&kept, oldest);
+            kept.extend(not_noted);
         }
         for index in 0..WAITING_PER_WORKER_MAX {
             self.part.set_word(place(index) + LENGTH, 0);
         }
+        self.with_inbox(Inbox::forget);
         self.part.set_word(0, LAYOUT);
         kept.sort_by_key(|kept| kept.since_ns);
         kept
     }
 
-    /// Takes out what was read and not noted, as read when the worker last lived.
-    fn take_read(&mut self, kept: &mut Vec<Kept>, oldest: u64) {
+    /// What was read and is not among what was noted, as read when the worker last lived.
+    fn not_noted(&mut self, noted: &[Kept], oldest: u64) -> Vec<Kept> {
         let since_ns = self.part.long(ALIVE);
-        let Some(mut inbox) = self.inbox() else {
-            return;
-        };
-        let noted = kept.len();
-        for datagram in (0..inbox.unforgotten()).filter_map(|index| inbox.get(index)) {
-            let is_noted = |one: &Kept| one.datagram() == datagram;
-            let is_old = since_ns < oldest;
-            if is_old || kept.iter().take(noted).any(is_noted) {
-                continue;
-            }
-            kept.push(Kept {
+        if since_ns < oldest {
+            return Vec::new();
+        }
+        let read = self.with_inbox(|inbox| {
+            let read = (0..inbox.unforgotten()).filter_map(|index| inbox.get(index));
+            let not_noted = read.filter(|one| noted.iter().all(|noted| noted.datagram() != *one));
+            let kept = not_noted.map(|datagram| Kept {
                 peer: datagram.peer,
                 local: datagram.local,
                 mark: datagram.mark,
                 since_ns,
                 bytes: datagram.bytes.to_vec(),
             });
-        }
-        inbox.forget();
+            kept.collect()
+        });
+        read.unwrap_or_default()
+    }
+
+    /// Does something with the inbox, as long as its worker doesn't have it.
+    fn with_inbox<T>(&mut self, act: impl FnOnce(&mut Inbox) -> T) -> Option<T> {
+        let mut inbox = self.inbox()?;
+        let done = act(&mut inbox);
         self.inbox = inbox.into_memory();
+        Some(done)
     }
 
     /// What its worker is to read into, once.
