@@ -312,6 +312,14 @@ fn an_answer_that_the_kernel_took_too_long_for_is_withheld_and_told() {
     assert_eq!(faults["install-timeout"], 1, "{faults}");
 }
 
+/// An emulated machine needs longer to install than an answer is held by default.
+fn patient() -> &'static [&'static str] {
+    match patience() {
+        1 => &[],
+        _ => &["--dns-install-wait", "4s"],
+    }
+}
+
 /// Law 1: each of 10,000 fresh names and addresses is connected to as soon as its answer is there; the
 /// kernel dropped nothing, and no workload had to send a SYN twice.
 #[test]
@@ -331,9 +339,7 @@ fn no_first_syn_is_lost_after_ten_thousand_fresh_answers() {
             &policy("alice", "[{matchPattern: '*.example.com'}]"),
         )
         .unwrap();
-    // An emulated machine needs longer to install than a client is let wait by default.
-    let wait = if patience() == 1 { "100ms" } else { "4s" };
-    daemon.start(&["--dns-install-wait", wait]).unwrap();
+    daemon.start(patient()).unwrap();
     let retransmitted = alice.kernel_count("Tcp", "RetransSegs").unwrap();
     let dropped = daemon.counter("policy-denied").unwrap();
 

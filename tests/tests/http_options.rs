@@ -171,8 +171,14 @@ fn an_endpoint_has_as_many_connections_as_the_option_says() {
         assert!(ask(stream, "/").starts_with("HTTP/1.1 200"));
     }
     // The reset may be there before the call that connects has returned.
-    if let Ok(mut fourth) = web.connect(80) {
-        assert_eq!(ask(&mut fourth, "/"), "", "reset");
+    match web.connect(80) {
+        Ok(mut fourth) => assert_eq!(ask(&mut fourth, "/"), "", "reset"),
+        Err(error) => {
+            let kind = error
+                .downcast_ref::<std::io::Error>()
+                .map(std::io::Error::kind);
+            assert_eq!(kind, Some(ErrorKind::ConnectionReset), "{error}");
+        }
     }
     let status = daemon.status().unwrap();
     assert_eq!(
