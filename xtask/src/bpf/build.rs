@@ -61,6 +61,9 @@ fn flags(paths: &Paths, toolchain: &Toolchain) -> Result<String> {
         format!("linker={}", toolchain.linker_path.display()),
         "-C".to_owned(),
         "link-arg=--btf".to_owned(),
+        // Else what is zeroed or copied is so octet by octet, in a loop that the verifier walks too.
+        "-C".to_owned(),
+        "link-arg=--disable-expand-memcpy-in-order".to_owned(),
         "-C".to_owned(),
         "debuginfo=2".to_owned(),
         format!("--remap-path-prefix={home}=/home"),
