@@ -5,7 +5,7 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::{helpers::generated::bpf_skb_load_bytes, programs::TcContext};
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes, programs::TcContext};
 use bpf_redirect_common::{Address, Drop, EXTENSION_HEADERS_MAX};
 
 pub const TCP: u8 = 6;
@@ -125,9 +125,61 @@ struct Ipv6 {
     destination: Address,
 }
 
-/// Reads the frame. A function of its own, as [`parse_ip`]: a program has a stack of 512 octets.
-#[inline(never)]
+/// Reads the frame.
+#[inline(always)]
 pub fn parse(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
+    reason_of(read_frame(ctx.skb.skb, packet))
+}
+
+/// Reads a packet that begins with its IP header, as a cgroup's hooks get it.
+#[inline(always)]
+pub fn parse_ip(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
+    reason_of(read_ip(ctx.skb.skb, packet))
+}
+
+/// A function that the verifier looks at by itself, as `strongest` in `policy.rs`. What it wrote the verifier
+/// takes for any octets: else it would follow every packet that it can tell apart by protocol, family and kind
+/// of fragment through all that comes after. 0, or the number of a [`Drop`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn read_frame(skb: *mut __sk_buff, packet: *mut Packet) -> u32 {
+    // SAFETY: the verifier takes it for a whole packet, or for nothing.
+    let Some(packet) = (unsafe { packet.as_mut() }) else {
+        return Drop::InvalidPacket as u32;
+    };
+    number_of(frame(&TcContext::new(skb), packet))
+}
+
+/// The same of a packet without a frame.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn read_ip(skb: *mut __sk_buff, packet: *mut Packet) -> u32 {
+    // SAFETY: as in `read_frame`.
+    let Some(packet) = (unsafe { packet.as_mut() }) else {
+        return Drop::InvalidPacket as u32;
+    };
+    number_of(ip(&TcContext::new(skb), packet))
+}
+
+#[inline(always)]
+fn number_of(read: Result<(), Drop>) -> u32 {
+    match read {
+        Ok(()) => 0,
+        Err(reason) => reason as u32,
+    }
+}
+
+#[inline(always)]
+fn reason_of(number: u32) -> Result<(), Drop> {
+    match number as u8 {
+        0 => Ok(()),
+        // SAFETY: made by `number_of`. Not matched one by one: the verifier would follow each.
+        reason => Err(unsafe { core::mem::transmute::<u8, Drop>(reason) }),
+    }
+}
+
+#[inline(always)]
+fn frame(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
     // SAFETY: the verifier knows `__sk_buff`; the field is plain.
     if unsafe { (*ctx.skb.skb).vlan_present } != 0 {
         return Err(Drop::Vlan);
@@ -142,9 +194,8 @@ pub fn parse(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
     }
 }
 
-/// Reads a packet that begins with its IP header, as a cgroup's hooks get it.
-#[inline(never)]
-pub fn parse_ip(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
+#[inline(always)]
+fn ip(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
     let none = Ethernet { destination: [0; 6], source: [0; 6], kind: 0 };
     let first: u8 = load(ctx, 0).ok_or(Drop::InvalidPacket)?;
     match first >> 4 {
@@ -181,9 +232,7 @@ fn parse_ipv4(
         destination_mac: ethernet.destination,
         ..Packet::NONE
     };
-    read_ports(ctx, start + header, packet)?;
-    blur(ctx, packet);
-    Ok(())
+    read_ports(ctx, start + header, packet)
 }
 
 #[inline(always)]
@@ -258,26 +307,7 @@ fn parse_ipv6(
             return Ok(());
         }
     }
-    read_ports(ctx, at, packet)?;
-    blur(ctx, packet);
-    Ok(())
-}
-
-/// Changes nothing, but the verifier can't know: it would follow every packet that it can tell apart by
-/// protocol, family and kind of fragment through all that comes after, a million instructions and more.
-#[inline(always)]
-fn blur(ctx: &TcContext, packet: &mut Packet) {
-    // SAFETY: the verifier knows `__sk_buff`. Volatile, so that the compiler doesn't know either.
-    let zero = unsafe { (&raw const (*ctx.skb.skb).vlan_present).read_volatile() };
-    let zero = zero as u8;
-    packet.protocol ^= zero;
-    packet.family ^= zero;
-    packet.tcp_flags ^= zero;
-    packet.icmp ^= u16::from(zero);
-    packet.source_port ^= u16::from(zero);
-    packet.destination_port ^= u16::from(zero);
-    // SAFETY: it is what it was: a packet with a tag is dropped before this.
-    packet.fragment = unsafe { core::mem::transmute::<u8, Fragment>(packet.fragment as u8 ^ zero) };
+    read_ports(ctx, at, packet)
 }
 
 /// Whether an IPv6 address stands for an IPv4 one.

@@ -1,6 +1,8 @@
 //! The proxy's own flows, which it has in the names of endpoints.
 
-use aya_ebpf::{helpers::generated::bpf_ktime_get_boot_ns, programs::TcContext};
+use aya_ebpf::{
+    bindings::__sk_buff, helpers::generated::bpf_ktime_get_boot_ns, programs::TcContext,
+};
 use bpf_redirect_common::{Drop, EGRESS, FRAGMENTS_AGE_NS_MAX, FragmentKey, UpstreamKey};
 
 use crate::{
@@ -66,17 +68,25 @@ pub fn is_for_proxy(
             quoted.is_some_and(|quoted| is_error(endpoint, packet, quoted))
         }
         Fragment::Whole => is_answer(endpoint, packet),
-        Fragment::First | Fragment::Later => is_part(ctx, endpoint, packet),
+        Fragment::First | Fragment::Later => is_part(ctx.skb.skb, endpoint, packet) != 0,
     }
 }
 
-/// Whether a fragment is of an answer. A function of its own: a program has a stack of 512 octets.
+/// Whether a fragment is of an answer. A function that the verifier looks at by itself, as `strongest` in
+/// `policy.rs`.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn is_part(ctx: &TcContext, endpoint: u32, packet: &Packet) -> bool {
-    match packet.fragment {
-        Fragment::First => begins_answer(ctx, endpoint, packet),
-        Fragment::Later | Fragment::Whole => continues_answer(ctx, endpoint, packet),
-    }
+extern "C" fn is_part(skb: *mut __sk_buff, endpoint: u32, packet: *const Packet) -> u32 {
+    // SAFETY: the verifier takes it for a whole packet, or for nothing.
+    let Some(packet) = (unsafe { packet.as_ref() }) else {
+        return 0;
+    };
+    let ctx = TcContext::new(skb);
+    let is_part = match packet.fragment {
+        Fragment::First => begins_answer(&ctx, endpoint, packet),
+        Fragment::Later | Fragment::Whole => continues_answer(&ctx, endpoint, packet),
+    };
+    is_part.into()
 }
 
 /// Whether somebody on the way, or the server, says that what the proxy sent didn't arrive.
