@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bpf_redirect_common::{Address, DNS_PORT};
+use bpf_redirect_common::Address;
 use dnsproxy::OwnQuery;
 use fqdn::Name;
 use fqdn_cache::Cache;
@@ -45,13 +45,16 @@ fn due(cache: &Cache, live: &BTreeSet<IpAddr>, now: Instant) -> BTreeSet<(IpAddr
 impl Daemon {
     /// Asks again for what is in use and ends soon. Gives how many queries were made.
     pub(crate) fn refresh(&self, live: &Live) -> usize {
-        let Some(own) = &self.dns.own else { return 0 };
         let mut asked = 0;
         for (endpoint, addresses) in live {
             let Some((server, names)) = self.due_of(*endpoint, addresses) else {
                 continue;
             };
             let Some(client) = self.client_of(*endpoint, server) else {
+                continue;
+            };
+            // Where no rule names its port any more, nobody listens.
+            let Some(own) = self.dns.own_at(server.port()) else {
                 continue;
             };
             for (name, qtype) in &names {
@@ -85,11 +88,7 @@ impl Daemon {
             };
             let due = due(&knowledge.cache, live, clock::now());
             let due: Vec<_> = due.into_iter().filter_map(with_identity).collect();
-            // The daemon's own queries go to port 53.
-            let server = knowledge
-                .taught_by
-                .filter(|server| server.port() == DNS_PORT)?;
-            Some((server, due))
+            Some((knowledge.taught_by?, due))
         })??;
         let is_named = |(identity, (name, _)): &(u32, Due)| {
             self.learner.with_identities(|identities| {

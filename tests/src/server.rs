@@ -248,7 +248,15 @@ impl Answers {
     /// # Errors
     /// If the port is taken.
     pub fn names(ns: &NetNs, ttl_secs: u32) -> Result<Self> {
-        Self::dns(ns, move |query| answer(query, ttl_secs))
+        Self::names_at(ns, 53, ttl_secs)
+    }
+
+    /// The same at another port.
+    ///
+    /// # Errors
+    /// If the port is taken.
+    pub fn names_at(ns: &NetNs, port: u16, ttl_secs: u32) -> Result<Self> {
+        Self::dns((ns, port), move |query| answer(query, ttl_secs))
     }
 
     /// The same; what it ever said ends within one second before `end`.
@@ -258,7 +266,7 @@ impl Answers {
     pub fn names_until(ns: &NetNs, end: Instant) -> Result<Self> {
         #[expect(clippy::disallowed_methods, reason = "a server outside of the gate")]
         let left = move || end.saturating_duration_since(Instant::now()).as_secs();
-        Self::dns(ns, move |query| {
+        Self::dns((ns, 53), move |query| {
             answer(query, u32::try_from(left()).unwrap_or(0))
         })
     }
@@ -268,7 +276,7 @@ impl Answers {
     /// # Errors
     /// If the port is taken.
     pub fn names_but(ns: &NetNs, label: &'static [u8], count: Arc<AtomicU64>) -> Result<Self> {
-        Self::dns(ns, move |query| {
+        Self::dns((ns, 53), move |query| {
             if query.windows(label.len()).any(|part| part == label) {
                 count.fetch_add(1, Ordering::Relaxed);
             }
@@ -277,13 +285,13 @@ impl Answers {
     }
 
     fn dns(
-        ns: &NetNs,
+        (ns, port): (&NetNs, u16),
         answer: impl Fn(&[u8]) -> Option<Vec<u8>> + Clone + Send + 'static,
     ) -> Result<Self> {
         let over_tcp = answer.clone();
-        let answers = Self::serve(ns, 53, move |query| answer(query).into_iter().collect())?;
+        let answers = Self::serve(ns, port, move |query| answer(query).into_iter().collect())?;
         let asked = Arc::clone(&answers.asked);
-        accept(ns, 53, Arc::clone(&answers.stop.0), move |stream| {
+        accept(ns, port, Arc::clone(&answers.stop.0), move |stream| {
             while let Some(query) = read_frame(stream) {
                 asked.fetch_add(1, Ordering::Relaxed);
                 if let Some(answer) = over_tcp(&query) {

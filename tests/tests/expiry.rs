@@ -471,18 +471,26 @@ impl Asking {
 /// One that nobody is connected to is not asked for, and none that only a pattern names.
 #[test]
 fn a_name_in_use_is_asked_for_again_before_it_ends() {
+    asked_again(53);
+}
+
+#[test]
+fn a_name_in_use_is_asked_for_again_at_the_port_at_which_it_was_asked() {
+    asked_again(5353);
+}
+
+fn asked_again(port: u16) {
     let node = Node::new().unwrap();
     let alice = node.workload("alice", 2).unwrap();
     let world = node.elsewhere().unwrap();
-    let names = Answers::names(&world.ns, 1).unwrap();
+    let names = Answers::names_at(&world.ns, port, 1).unwrap();
     let _echo = TcpEcho::serve(&world.ns, 443).unwrap();
     let mut daemon = Daemon::prepare(&node).unwrap();
     daemon.endpoint(&alice).unwrap();
     let opened =
         "[{matchName: n1.example.com}, {matchName: n2.example.com}, {matchPattern: 'n3.*.com'}]";
-    daemon
-        .policy("alice.yaml", &policy("alice", opened))
-        .unwrap();
+    let policy = policy("alice", opened).replace("port: '53'", &format!("port: '{port}'"));
+    daemon.policy("alice.yaml", &policy).unwrap();
     daemon
         .start(&[
             "--dns-refresh",
@@ -495,7 +503,8 @@ fn a_name_in_use_is_asked_for_again_before_it_ends() {
     let ends = Instant::now() + Duration::from_secs(25);
     for name in ["n1", "n2", "n3"] {
         let name = format!("{name}.example.com");
-        let told = alice.dig(world.v4.into(), &["+short", &name]).unwrap();
+        let words = ["-p", &port.to_string(), "+short", &name];
+        let told = alice.dig(world.v4.into(), &words).unwrap();
         assert!(told.starts_with("198.18.0."), "{told}");
     }
     let connect = |to: &str| {

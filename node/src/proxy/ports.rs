@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread::JoinHandle;
 
-use bpf_redirect_common::DNS_PORTS_MAX;
-use dnsproxy::{StopUdp, UdpWorker};
+use bpf_redirect_common::{DNS_PORT, DNS_PORTS_MAX};
+use dnsproxy::{Own, StopUdp, UdpWorker};
 
 use super::{DnsThreads, NodeHost, run_udp};
 
@@ -15,6 +15,7 @@ pub(super) struct Ports(BTreeMap<u16, Port>);
 
 struct Port {
     stop: StopUdp,
+    own: Own,
     /// Before it reads; then its thread.
     ready: Option<Box<UdpWorker<NodeHost>>>,
     thread: Option<JoinHandle<()>>,
@@ -41,6 +42,14 @@ impl Ports {
 }
 
 impl DnsThreads {
+    /// By which the daemon asks servers at a port in an endpoint's name.
+    pub(crate) fn own_at(&self, port: u16) -> Option<&Own> {
+        match port {
+            DNS_PORT => self.own.as_ref(),
+            _ => self.ports.0.get(&port).map(|port| &port.own),
+        }
+    }
+
     /// Opens the ports that aren't open yet: queries wait there until [`DnsThreads::serve`]. To be called
     /// before a policy is in force that names them. A port that can't be opened answers nobody, and is tried
     /// again; there are `DNS_PORTS_MAX` at most, as policy is refused with more.
@@ -54,6 +63,7 @@ impl DnsThreads {
                 Ok(worker) => {
                     let port_worker = Port {
                         stop: worker.stopper(),
+                        own: worker.own(),
                         ready: Some(Box::new(worker)),
                         thread: None,
                     };

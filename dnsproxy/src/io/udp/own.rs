@@ -18,7 +18,7 @@ use crate::io::waiting::Kept;
 use crate::limits::OWN_QUERIES_MAX;
 use crate::question::HEADER_OCTETS;
 
-/// Hands such queries to a worker of the gate.
+/// Hands such queries to a worker of the gate: what it asks, it asks at the port that it listens on.
 #[derive(Clone)]
 pub struct Own {
     queue: Arc<Mutex<VecDeque<Kept>>>,
@@ -32,7 +32,7 @@ pub struct OwnQuery<'a> {
     pub endpoint: EndpointId,
     /// From which of its addresses.
     pub client: IpAddr,
-    /// The server, at port 53.
+    /// The server; its port is the one that the worker listens on.
     pub server: IpAddr,
     /// For which name.
     pub name: &'a Name,
