@@ -41,6 +41,6 @@ pub use frames::{FrameError, Frames, write_frame};
 pub use io::host::{Host, Proxy, StandIns};
 pub use io::tcp::{Handover, TcpServer};
 pub use io::udp::{Own, OwnQuery, StopUdp, UdpWorker};
-pub use io::waiting::{Kept, Waiting, WaitingFile, last_alive_ns};
+pub use io::waiting::{Kept, Waiting, WaitingFile, last_alive_ns, once_each};
 pub use question::{Flags, HEADER_OCTETS, Header, RawQuestion, Rcode};
 pub use refuse::{DnssecOk, Ede, OwnAnswer, Repeated, write_answer, write_truncated};

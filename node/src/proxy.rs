@@ -13,7 +13,7 @@ use bpf_redirect_common::{DNS_PORT, Listeners};
 use dnsproxy::limits::WAITING_AGE_MAX;
 use dnsproxy::{
     Counters, Handover, Host, Kept, Learn, Lesson, NotInstalled, Own, Proxy, Settings, StopUdp,
-    TcpServer, Told, UdpWorker, Waiting, WaitingFile, last_alive_ns,
+    TcpServer, Told, UdpWorker, Waiting, WaitingFile, last_alive_ns, once_each,
 };
 use policy::{Denial, DnsPermit, EndpointId, L4Protocol, Question};
 use tokio_util::sync::CancellationToken;
@@ -93,14 +93,16 @@ pub(crate) struct DnsThreads {
     is_serving: bool,
     /// Where workers note what they have read, and what an earlier daemon's had.
     tables: Vec<Waiting>,
+    /// Those in which it stands until workers of this process have noted it in theirs.
+    left_tables: Vec<Waiting>,
     kept: Vec<Kept>,
     /// What the next daemon is to get, with its name.
     listeners: Vec<(&'static str, OwnedFd)>,
     stops: Vec<StopUdp>,
     stop_tcp: CancellationToken,
     threads: Vec<JoinHandle<()>>,
-    /// By which the daemon asks in an endpoint's name.
-    pub(crate) own: Option<Own>,
+    /// By which the daemon asks in an endpoint's name, at port 53.
+    own: Option<Own>,
     /// By which connections at other ports than 53 come in.
     pub(crate) handover: Option<Handover>,
     gate: NetNs,
@@ -244,6 +246,7 @@ impl DnsThreads {
             ready: Vec::new(),
             is_serving: false,
             tables: Vec::new(),
+            left_tables: Vec::new(),
             kept: Vec::new(),
             listeners: Vec::new(),
             stops: Vec::new(),
@@ -279,18 +282,40 @@ impl DnsThreads {
         Ok(())
     }
 
-    /// Takes what an earlier daemon had read and not answered. Until then it stands where the next one
-    /// finds it, should this one not come so far.
-    fn take_kept(&mut self) {
+    /// Looks what an earlier daemon had read and not answered. It stands where a next one finds it until
+    /// workers have noted it elsewhere; one that was killed meanwhile left it twice.
+    fn look_what_is_left(&mut self) {
         let now = clock::boot_ns();
-        let tables = self.tables.iter_mut();
-        self.kept = tables.flat_map(|table| table.take(now)).collect();
+        let workers = self.ready.iter();
+        let workers = workers.filter(|(_, _, ready)| matches!(ready, Ready::Udp(_)));
+        let needed = workers.count();
+        for mut table in std::mem::take(&mut self.tables) {
+            let kept = table.look(now);
+            if kept.is_empty() {
+                table.clear();
+                self.tables.push(table);
+            } else {
+                self.left_tables.push(table);
+                self.kept.extend(kept);
+            }
+        }
+        self.kept = once_each(std::mem::take(&mut self.kept));
+        while self.tables.len() < needed && self.clear_left() {}
         if !self.kept.is_empty() {
             tracing::info!(
                 queries = self.kept.len(),
                 "an earlier daemon had not answered all"
             );
         }
+    }
+
+    /// Makes one more table free for a worker.
+    fn clear_left(&mut self) -> bool {
+        let left = self.left_tables.pop().map(|mut table| {
+            table.clear();
+            self.tables.push(table);
+        });
+        left.is_some()
     }
 
     /// Listens on the node too, in the calling thread's namespace, for endpoints that are cgroups: on
@@ -402,7 +427,7 @@ impl DnsThreads {
     /// If a thread can't be made.
     pub(crate) fn serve(&mut self) -> std::io::Result<()> {
         if !std::mem::replace(&mut self.is_serving, true) {
-            self.take_kept();
+            self.look_what_is_left();
         }
         for (name, ns, ready) in std::mem::take(&mut self.ready) {
             match ready {
@@ -422,6 +447,7 @@ impl DnsThreads {
                 }
             }
         }
+        while self.clear_left() {}
         self.serve_ports()
     }
 

@@ -289,6 +289,56 @@ fn what_the_server_never_answered_is_asked_again() {
     panic!("of {TRIES} restarts none was quick");
 }
 
+/// A daemon may be killed at any time, also while it takes what the one before it had read.
+#[test]
+fn what_was_left_outlives_whoever_dies_while_he_takes_it() {
+    const QUERIES: u16 = 40;
+    let scene = Scene::new();
+    let mut daemon = scene.daemon();
+    daemon.start(&[]).unwrap();
+    let asked = || scene.names.asked.load(Ordering::Relaxed);
+    let mut is_tried = false;
+    for attempt in 0..u16::try_from(TRIES).unwrap() {
+        let (began, before) = (Instant::now(), asked());
+        let ask = |index| {
+            let id = attempt * QUERIES + index;
+            let socket = scene.client();
+            let mut silent = query(id);
+            silent.splice(12..15, *b"\x06silent");
+            socket.send(&silent).unwrap();
+            (id, socket)
+        };
+        let waiting: Vec<_> = (0..QUERIES).map(ask).collect();
+        while asked() < before + u64::from(QUERIES) && began.elapsed() < AWAY_MAX {
+            pause(1);
+        }
+        daemon.end_with("KILL").unwrap();
+        // A start takes some 300 ms: once or twice while it takes over, as late as it may be.
+        for step in 0..4 {
+            daemon.spawn(&[]).unwrap();
+            pause(100 + 50 * u64::from((attempt + step) % 8));
+            daemon.end_with("KILL").unwrap();
+        }
+        daemon.start(&[]).unwrap();
+        if began.elapsed() > AWAY_MAX {
+            continue; // nobody waits for so long
+        }
+        is_tried = true;
+        for (id, socket) in waiting {
+            let wait = Some(Duration::from_secs(20));
+            socket.set_read_timeout(wait).unwrap();
+            let mut answer = [0; 512];
+            socket.recv(&mut answer).unwrap();
+            let answered = (u16::from_be_bytes([answer[0], answer[1]]), answer[3] & 15);
+            assert_eq!(answered, (id, 2), "SERVFAIL, by the last daemon");
+        }
+        if attempt >= 8 {
+            break;
+        }
+    }
+    assert!(is_tried, "of {TRIES} attempts none was quick");
+}
+
 /// The process that keeps the sockets, by what status says of it.
 fn holder(daemon: &Daemon<'_>) -> String {
     let status = daemon.status().unwrap();

@@ -82,7 +82,16 @@ pub fn last_alive_ns(tables: &[Waiting]) -> u64 {
     known.map(|one| one.part.long(ALIVE)).max().unwrap_or(0)
 }
 
-/// The table of one worker. Before it is used, [`Waiting::take`] empties it.
+/// Each query once, the oldest first: a daemon that was killed while it took over left some in two tables.
+#[must_use]
+pub fn once_each(mut all: Vec<Kept>) -> Vec<Kept> {
+    all.sort_by(|a, b| (a.peer, a.local, &a.bytes).cmp(&(b.peer, b.local, &b.bytes)));
+    all.dedup_by(|a, b| a.datagram() == b.datagram());
+    all.sort_by_key(|kept| kept.since_ns);
+    all
+}
+
+/// The table of one worker. Before it is used, [`Waiting::clear`] empties it.
 pub struct Waiting {
     part: SharedPart,
     /// What its worker reads into, until it has it.
@@ -130,28 +139,31 @@ impl Waiting {
         self.part.set_long(ALIVE, now_ns);
     }
 
-    /// Takes out all that an earlier process left and that somebody may still wait for.
-    pub fn take(&mut self, now_ns: u64) -> Vec<Kept> {
-        let mut kept = Vec::new();
-        if self.is_untouched() {
-            self.part.set_word(0, LAYOUT);
-            return kept;
+    /// All that an earlier process left and that somebody may still wait for. It stays until
+    /// [`Waiting::clear`]: who asks it again notes it in another table first.
+    pub fn look(&mut self, now_ns: u64) -> Vec<Kept> {
+        if self.is_untouched() || self.part.word(0) != LAYOUT {
+            return Vec::new();
         }
-        if self.part.word(0) == LAYOUT {
-            let oldest = now_ns.saturating_sub(age_max_ns());
-            for index in 0..WAITING_PER_WORKER_MAX {
-                kept.extend(self.read(index, oldest));
-            }
-            let not_noted = self.not_noted(&kept, oldest);
-            kept.extend(not_noted);
-        }
-        for index in 0..WAITING_PER_WORKER_MAX {
-            self.part.set_word(place(index) + LENGTH, 0);
-        }
-        self.with_inbox(Inbox::forget);
-        self.part.set_word(0, LAYOUT);
-        kept.sort_by_key(|kept| kept.since_ns);
+        let oldest = now_ns.saturating_sub(age_max_ns());
+        let places = 0..WAITING_PER_WORKER_MAX;
+        let mut kept: Vec<_> = places
+            .filter_map(|index| self.read(index, oldest))
+            .collect();
+        let not_noted = self.not_noted(&kept, oldest);
+        kept.extend(not_noted);
         kept
+    }
+
+    /// Forgets all of it, for a worker of this process.
+    pub fn clear(&mut self) {
+        if !self.is_untouched() {
+            for index in 0..WAITING_PER_WORKER_MAX {
+                self.part.set_word(place(index) + LENGTH, 0);
+            }
+            self.with_inbox(Inbox::forget);
+        }
+        self.part.set_word(0, LAYOUT);
     }
 
     /// What was read and is not among what was noted, as read when the worker last lived.
@@ -328,7 +340,7 @@ mod tests {
         let file = WaitingFile::create().unwrap();
         let kept = file.descriptor().unwrap();
         let mut table = file.tables().swap_remove(0);
-        assert!(table.take(0).is_empty());
+        table.clear();
         table.live(SECOND);
         (kept, table)
     }
@@ -340,7 +352,8 @@ mod tests {
         let file = WaitingFile::create().unwrap();
         let held = std::fs::File::from(file.descriptor().unwrap());
         for mut table in file.tables() {
-            assert!(table.take(0).is_empty());
+            assert!(table.look(0).is_empty());
+            table.clear();
             table.live(SECOND);
         }
         let octets = std::os::unix::fs::MetadataExt::blocks(&held.metadata().unwrap()) * BLOCK;
@@ -348,7 +361,7 @@ mod tests {
         assert!(octets <= PARTS as u64 * PAGE, "{octets}");
         let mut tables = WaitingFile::adopt(held.into()).unwrap().tables();
         tables[0].put(&query(1, b"\x01\x02new"), SECOND);
-        assert_eq!(tables[0].take(SECOND).len(), 1);
+        assert_eq!(tables[0].look(SECOND).len(), 1);
     }
 
     #[test]
@@ -364,7 +377,9 @@ mod tests {
         drop(table);
         let mut table = next(file);
         assert_eq!(last_alive_ns(std::slice::from_ref(&table)), SECOND);
-        let kept = table.take(11 * SECOND);
+        let mut twice = table.look(11 * SECOND);
+        twice.extend(table.look(11 * SECOND));
+        let kept = once_each(twice);
         assert_eq!(kept[0].since_ns, 9 * SECOND);
         let datagrams: Vec<_> = kept.iter().map(Kept::datagram).collect();
         assert_eq!(
@@ -374,7 +389,9 @@ mod tests {
                 query(1_000, b"\x01\x02first")
             ]
         );
-        assert!(table.take(11 * SECOND).is_empty(), "once");
+        assert_eq!(table.look(11 * SECOND).len(), 2, "until it is cleared");
+        table.clear();
+        assert!(table.look(11 * SECOND).is_empty());
     }
 
     #[test]
@@ -408,12 +425,15 @@ mod tests {
         table.put(&inbox.get(0).unwrap(), 2 * SECOND);
         drop((inbox, table));
         let mut table = next(file.try_clone().unwrap());
-        let kept = table.take(2 * SECOND);
+        let kept = once_each(table.look(2 * SECOND));
         let datagrams: Vec<_> = kept.iter().map(Kept::datagram).collect();
         let expected = [from_client(b"\x01\x03not"), from_client(b"\x01\x02noted")];
         assert_eq!(datagrams, expected, "the one that was noted is younger");
         drop(table);
-        assert!(next(file).take(2 * SECOND).is_empty(), "once");
+        let mut table = next(file);
+        assert_eq!(table.look(2 * SECOND).len(), 2, "until it is cleared");
+        table.clear();
+        assert!(table.look(2 * SECOND).is_empty());
     }
 
     #[test]
@@ -422,7 +442,7 @@ mod tests {
         let bytes = [7; WAITING_OCTETS_MAX];
         table.put(&query(1, &bytes), SECOND);
         drop(table);
-        let kept = next(file).take(SECOND);
+        let kept = next(file).look(SECOND);
         assert_eq!(kept[0].datagram(), query(1, &bytes));
     }
 
@@ -439,7 +459,7 @@ mod tests {
             table.put(&query(54, &id), 60 * SECOND);
         }
         drop(table);
-        let kept = next(file).take(60 * SECOND).len();
+        let kept = next(file).look(60 * SECOND).len();
         assert!((900..=1_000).contains(&kept), "{kept}");
     }
 
@@ -451,10 +471,11 @@ mod tests {
         parts[0].write(0, &[0xff; PART]);
         drop(parts);
         let mut table = next(kept.try_clone().unwrap());
-        assert!(table.take(SECOND).is_empty());
+        assert!(table.look(SECOND).is_empty());
+        table.clear();
         table.put(&query(1, b"\x01\x02new"), SECOND);
         drop(table);
-        let kept = next(kept).take(SECOND);
+        let kept = next(kept).look(SECOND);
         assert_eq!(kept.len(), 1);
     }
 }
