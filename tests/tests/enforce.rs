@@ -329,7 +329,7 @@ fn no_first_syn_is_lost_after_ten_thousand_fresh_answers() {
     let node = Node::new().unwrap();
     let alice = node.workload("alice", 2).unwrap();
     let world = node.elsewhere().unwrap();
-    let names = Answers::names(&world.ns, 60).unwrap();
+    let names = Answers::names(&world.ns, 3_600).unwrap();
     let _sink = TcpSink::serve(&world.ns, 80).unwrap();
     let mut daemon = Daemon::prepare(&node).unwrap();
     daemon.endpoint(&alice).unwrap();
