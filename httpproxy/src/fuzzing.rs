@@ -7,12 +7,14 @@ use std::time::{Duration, Instant, SystemTime};
 use policy::http::{HttpPermit, Path, Request};
 
 use crate::core::buffer::Buffer;
+use crate::core::client_hello::second::{Follow, SecondHello};
 use crate::core::frames::{Side, Watch};
 use crate::core::framing::{BadBody, Body, Framing, Written};
 use crate::core::head::refusal::BadHead;
 use crate::core::head::request::RequestReader;
 use crate::core::head::response::{Asked, ResponseReader};
 use crate::core::target::{Target, read_target};
+use crate::limits::HELLO_WIRE_OCTETS_MAX;
 use crate::{
     ClientHello, ClientHelloReader, Connection, Denied, HelloState, Judge, Now, Origin, Scheme,
     Settings,
@@ -129,6 +131,9 @@ fn pass(bytes: &[u8], piece: usize) -> Result<(Vec<u8>, bool), BadBody> {
 pub fn client_hello(bytes: &[u8]) {
     let whole = hello(bytes, bytes.len().max(1));
     assert_eq!(whole, hello(bytes, 1));
+    if bytes.len() <= HELLO_WIRE_OCTETS_MAX {
+        assert_eq!(second(bytes, bytes.len().max(1)), second(bytes, 1));
+    }
     if let Some(Ok(hello)) = whole {
         let name = hello.server_name.unwrap_or_else(|| "a".to_owned());
         let is_fit = |byte: u8| {
@@ -136,6 +141,13 @@ pub fn client_hello(bytes: &[u8]) {
         };
         assert!(!name.is_empty() && name.bytes().all(is_fit) && !name.ends_with('.'));
     }
+}
+
+/// How the connection ends if these are said after a ClientHello.
+fn second(bytes: &[u8], piece: usize) -> Option<Follow> {
+    let mut second = SecondHello::new(None);
+    let mut all = bytes.chunks(piece).map(|bytes| second.push(bytes));
+    all.find(|follow| matches!(follow, Follow::Over | Follow::Cut))
 }
 
 fn hello(bytes: &[u8], piece: usize) -> Option<Result<ClientHello, String>> {

@@ -107,6 +107,15 @@ impl ClientHelloReader {
         self.state()
     }
 
+    /// Takes the next octets of the message itself, whose records somebody else reads.
+    fn push_message(&mut self, octets: &[u8]) -> HelloState<'_> {
+        if self.end.is_none() {
+            self.message.extend_from_slice(octets);
+            self.end = self.message_end();
+        }
+        self.state()
+    }
+
     /// How many octets a complete one took.
     pub(crate) const fn octets(&self) -> usize {
         self.wire_octets

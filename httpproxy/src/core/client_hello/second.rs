@@ -1,7 +1,7 @@
 //! A second ClientHello: after a HelloRetryRequest (RFC 8446 §4.1.4) a client says one more, and it
 //! must name the same server.
 
-use super::{BadHello, ClientHelloReader, HelloState};
+use super::{ClientHelloReader, HelloState};
 use crate::limits::HELLO_WIRE_OCTETS_MAX;
 
 /// Follows what a client says after its first ClientHello.
@@ -17,6 +17,8 @@ pub(crate) struct SecondHello {
     /// The beginning of the handshake message.
     start: Vec<u8>,
     octets: usize,
+    /// Of them those before its first record.
+    before: usize,
 }
 
 /// What is to be done with what was said.
@@ -36,6 +38,10 @@ const HANDSHAKE: u8 = 22;
 /// Change of cipher, which is said for show, an alert, and early data that the server doesn't take.
 const SKIPPED: [u8; 3] = [20, 21, 23];
 
+/// By which a ClientHello is known: its kind, a length that servers take (OpenSSL up to 131,396 octets) and its
+/// version. An encrypted message looks so once in a billion times.
+const SHAPE_OCTETS: usize = 6;
+
 impl SecondHello {
     pub(crate) fn new(server_name: Option<&str>) -> Self {
         Self {
@@ -45,14 +51,18 @@ impl SecondHello {
             left: 0,
             start: Vec::new(),
             octets: 0,
+            before: 0,
         }
     }
 
     /// Takes the next octets.
     pub(crate) fn push(&mut self, mut bytes: &[u8]) -> Follow {
-        self.octets += bytes.len();
         while let [first, ..] = bytes {
             let taken = match (self.left, self.head.is_empty()) {
+                // Nothing may stand between the records of one message (RFC 8446 §5.1).
+                (0, true) if *first != HANDSHAKE && self.start.len() == SHAPE_OCTETS => {
+                    return Follow::Cut;
+                }
                 (0, true) if *first != HANDSHAKE && !SKIPPED.contains(first) => {
                     return Follow::Over;
                 }
@@ -62,10 +72,13 @@ impl SecondHello {
                     Err(end) => return end,
                 },
             };
+            self.octets += taken;
             bytes = bytes.get(taken..).unwrap_or_default();
         }
-        let is_in_one = !self.start.is_empty() || self.head.first() == Some(&HANDSHAKE);
-        match is_in_one {
+        let has_begun = !self.start.is_empty();
+        match has_begun || self.head.first() == Some(&HANDSHAKE) {
+            // As the first one.
+            true if has_begun && self.octets - self.before > HELLO_WIRE_OCTETS_MAX => Follow::Cut,
             true => Follow::Hold,
             false if self.octets > HELLO_WIRE_OCTETS_MAX => Follow::Over,
             false => Follow::Pass,
@@ -100,26 +113,26 @@ impl SecondHello {
 
     /// Reads octets of a handshake record.
     fn read(&mut self, payload: &[u8]) -> Result<(), Follow> {
-        let wanted = 5_usize.saturating_sub(self.start.len());
+        if self.start.is_empty() {
+            self.before = self.octets;
+        }
+        let wanted = SHAPE_OCTETS.saturating_sub(self.start.len());
         self.start.extend(payload.iter().take(wanted));
-        // Another message: there was no HelloRetryRequest. Or what only looks like one, as an encrypted
-        // message does once in a while: the fifth octet is the version's first.
+        // Another message: there was no HelloRetryRequest. Or an encrypted one, which looks like anything.
         if !matches!(
             self.start[..],
-            [1] | [1, _] | [1, _, _] | [1, _, _, _] | [1, _, _, _, 3]
+            [1] | [1, 0..=2]
+                | [1, 0..=2, _]
+                | [1, 0..=2, _, _]
+                | [1, 0..=2, _, _, 3]
+                | [1, 0..=2, _, _, 3, 3]
         ) {
             return Err(Follow::Over);
         }
-        // Each piece as a record of its own: how the message is cut says nothing.
-        let length = u16::try_from(payload.len())
-            .unwrap_or_default()
-            .to_be_bytes();
-        self.reader.push(&[HANDSHAKE, 3, 3, length[0], length[1]]);
-        match self.reader.push(payload) {
+        match self.reader.push_message(payload) {
             HelloState::Incomplete => Ok(()),
             HelloState::Hello(hello) if hello.server_name == self.server_name => Err(Follow::Over),
-            // It goes beyond what is looked at.
-            HelloState::Malformed(BadHello::TooLong) => Err(Follow::Over),
+            HelloState::Malformed(_) if self.start.len() < SHAPE_OCTETS => Ok(()),
             HelloState::Hello(_) | HelloState::NotTls | HelloState::Malformed(_) => {
                 Err(Follow::Cut)
             }
@@ -175,6 +188,32 @@ mod tests {
         check(&Hello::default().one_record(), Follow::Cut);
         check(&hello(b"a.test").name(b"a.test").one_record(), Follow::Cut);
         check(&same[..same.len() - 1], Follow::Hold);
+    }
+
+    #[test]
+    fn however_long_it_is_and_in_whatever_pieces_it_comes_it_is_judged() {
+        let end_of = |said: &[u8], piece| {
+            let mut second = SecondHello::new(Some("a.test"));
+            let mut ends = said.chunks(piece).map(|octets| second.push(octets));
+            ends.find(|end| matches!(end, Follow::Over | Follow::Cut))
+        };
+        let long = |name: &[u8], octets| Hello::default().name(name).padded(octets);
+        for octets in [11_000, 60_000] {
+            for piece in [1, 7, 1_400] {
+                let same = long(b"a.test", octets).one_record();
+                assert_eq!(end_of(&same, piece), Some(Follow::Over), "{octets} {piece}");
+                let other = long(b"evil.test", octets).one_record();
+                assert_eq!(end_of(&other, piece), Some(Follow::Cut), "{octets} {piece}");
+            }
+        }
+        // Records of one octet: more than is read of the first one.
+        let many = records(&long(b"a.test", 20_000).message(), 1, [3, 3]);
+        assert_eq!(end_of(&many, 1_400), Some(Follow::Cut));
+        // It says that it is longer than the first one may be.
+        check(&[22, 3, 3, 0, 6, 1, 1, 0, 0, 3, 3], Follow::Cut);
+        // Another record within it.
+        let cut = records(&long(b"a.test", 0).message(), 7, [3, 3]);
+        check(&[&cut[..24], EARLY, &cut[24..]].concat(), Follow::Cut);
     }
 
     #[test]
