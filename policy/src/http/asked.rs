@@ -1,6 +1,7 @@
 //! One request before a list of rules.
 
 use std::borrow::Cow;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::headers::Edited;
 use super::index::Search;
@@ -104,12 +105,31 @@ impl<'q, 'a> Asked<'q, 'a> {
             None => !self.request.is_tunnel(),
             Some(word) => word.matches(self.request.method),
         };
+        // To a name it leads wherever the proxy behind it finds that: only a rule with hosts gives it.
+        let is_known = !self.request.is_tunnel()
+            || rule.host.is_some()
+            || self.request.host.is_some_and(is_address);
         is_method
+            && is_known
             && match (&rule.host, &self.host) {
                 (None, _) => true,
                 (Some(_), None) => false,
                 (Some(word), Some(host)) => host.matches(word),
             }
+    }
+}
+
+/// Whether a host, with a port or without, is an address in its usual form.
+fn is_address(host: &str) -> bool {
+    match host.strip_prefix('[') {
+        Some(inner) => {
+            let inner = inner.split_once(']').map(|(inner, _)| inner);
+            inner.is_some_and(|inner| inner.parse::<Ipv6Addr>().is_ok())
+        }
+        None => {
+            let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+            name.parse::<Ipv4Addr>().is_ok()
+        }
     }
 }
 

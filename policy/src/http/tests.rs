@@ -194,22 +194,28 @@ fn a_host_is_compared_without_case_and_own_port() {
 
 #[test]
 fn a_tunnel_is_given_by_rules_that_say_its_method_and_no_path() {
-    let asked = |rules: &HttpRules| {
+    let asked_for = |host, rules: &HttpRules| {
         let request = Request {
             method: "CONNECT",
             path: None,
-            host: Some("shop.test:443"),
+            host: Some(host),
             port: 443,
             headers: &[],
         };
         rules.judge(&request) != HttpVerdict::Denied
     };
+    let asked = |rules: &HttpRules| asked_for("shop.test:443", rules);
     assert!(!asked(&compile(&["- .*"])));
     assert!(!asked(&compile(&["GET"])));
     assert!(!asked(&compile(&[r"- - shop\.test"])));
     assert!(!asked(&compile(&["-"])), "an empty rule says no method");
-    assert!(asked(&compile(&[".*"])));
     assert!(asked(&compile(&[r"CONNECT - shop\.test"])));
+    let any = compile(&[".*"]);
+    assert!(asked_for("192.0.2.7:443", &any));
+    assert!(asked_for("[2001:db8::7]:443", &any));
+    for name in ["shop.test:443", "2130706433:443", "127.1:443", "[::g]:443"] {
+        assert!(!asked_for(name, &any), "{name}: no rule says its host");
+    }
 }
 
 /// The policy of the attack tables.

@@ -326,9 +326,14 @@ fn connect_is_given_by_its_own_rule_and_to_the_destination_alone() {
         }
         head_only
     };
-    assert!(ask("shop.test:8080", rules));
     assert!(ask("192.0.2.7:8080", rules));
+    let named = "[{method: CONNECT, host: 'shop[.]test'}]";
+    assert!(ask("shop.test:8080", named));
+    assert!(!ask("evil.test:8080", named));
+    for name in ["shop.test:8080", "2130706433:8080", "127.1:8080"] {
+        assert!(!ask(name, rules), "{name}: no rule says its host");
+    }
     assert!(!ask("192.0.2.8:8080", rules), "another address");
-    assert!(!ask("shop.test:443", rules), "another port");
+    assert!(!ask("shop.test:443", named), "another port");
     assert!(!ask("shop.test:8080", "[{}]"), "a rule without a method");
 }

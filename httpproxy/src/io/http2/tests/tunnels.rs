@@ -161,8 +161,13 @@ async fn connect_needs_a_rule_that_says_so_and_leads_only_where_the_connection_d
     let there = format!("shop.test:{PORT}");
     for (rules, authority, status) in [
         ("[{}]", &*there, "403"),
-        ("[{method: CONNECT}]", &there, "200"),
-        ("[{method: CONNECT}]", "shop.test:9", "403"),
+        ("[{method: CONNECT}]", &there, "403"),
+        ("[{method: CONNECT, host: 'shop[.]test'}]", &there, "200"),
+        (
+            "[{method: CONNECT, host: 'shop[.]test'}]",
+            "shop.test:9",
+            "403",
+        ),
         ("[{method: CONNECT}]", "shop.test", "400"),
     ] {
         let mut stage = Stage::new(rules).await;
