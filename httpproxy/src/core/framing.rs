@@ -344,7 +344,7 @@ impl Body {
 
 /// Whether a field may stand in a trailer section (RFC 9110 §6.5.1): nothing that says where a message
 /// ends, where it goes or who sends it.
-fn may_trail(kind: Kind, name: &[u8]) -> bool {
+pub(crate) fn may_trail(kind: Kind, name: &[u8]) -> bool {
     let is_never = |other: &&[u8]| name.eq_ignore_ascii_case(other);
     let never: [&[u8]; 7] = [
         b"authorization",

@@ -17,6 +17,7 @@ use super::answer::{Shape, date, escape, grpc_code};
 use super::exchange::shape_of;
 use super::forward::{edited, is_listed};
 use super::frames::Flaws;
+use super::framing::may_trail;
 use super::head::field::{Kind, kind_of};
 use super::head::refusal::BadHead;
 use super::head::request::is_grpc;
@@ -361,7 +362,7 @@ pub(crate) fn told_headers(headers: &HeaderMap) -> Vec<(String, String)> {
     )
 }
 
-/// Trailers as they are passed on: nothing that frames or routes a message. `None`: too many.
+/// Trailers as they are passed on: what may stand in those of HTTP/1 too. `None`: too many.
 pub(crate) fn trailers(mut trailers: HeaderMap) -> Option<HeaderMap> {
     let octets = trailers
         .iter()
@@ -371,10 +372,8 @@ pub(crate) fn trailers(mut trailers: HeaderMap) -> Option<HeaderMap> {
     }
     let names: Vec<HeaderName> = trailers.keys().cloned().collect();
     for name in names {
-        if !matches!(
-            kind_of(name.as_str().as_bytes()),
-            Kind::Other | Kind::ContentType
-        ) {
+        let octets = name.as_str().as_bytes();
+        if !may_trail(kind_of(octets), octets) {
             trailers.remove(name);
         }
     }
