@@ -121,6 +121,10 @@ pub enum Refusal {
     Silent,
     /// An HTTP/2 client that floods, or whose frames can't be read.
     Http2Abuse,
+    /// An HTTP/2 request whose fields can't be read: its stream alone ends.
+    Http2Request,
+    /// The server sent what nobody had asked for: both sides end.
+    Unasked,
     /// Too many connections.
     Full,
     /// The rules that end TLS have no certificate for the server that a client names.
@@ -139,7 +143,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::ServerName,
         Self::BadHello,
         Self::TlsForHttp,
@@ -147,6 +151,8 @@ impl Refusal {
         Self::ServerFirst,
         Self::Silent,
         Self::Http2Abuse,
+        Self::Http2Request,
+        Self::Unasked,
         Self::Full,
         Self::NoCertificate,
         Self::Alpn,
@@ -167,6 +173,8 @@ impl Refusal {
             Self::ServerFirst => "server-speaks-first",
             Self::Silent => "nothing-said-in-time",
             Self::Http2Abuse => "http2-abuse",
+            Self::Http2Request => "malformed-http2-request",
+            Self::Unasked => "server-sent-unasked",
             Self::Full => "too-many-connections",
             Self::NoCertificate => "no-certificate-for-server-name",
             Self::Alpn => "no-protocol-in-common",

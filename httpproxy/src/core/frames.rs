@@ -76,6 +76,10 @@ pub(crate) struct Watch {
     ticks: u32,
     /// Streams that a server has ended and nobody has forgotten.
     ended: BTreeSet<u32>,
+    /// Streams that the engine ended since their requests can't be read, and nobody told yet; and those that
+    /// somebody else is about to end in the same way, and tells.
+    malformed: u32,
+    told: u32,
     is_leaving: bool,
     abuse: Option<Abuse>,
 }
@@ -99,6 +103,8 @@ impl Watch {
             resets: 0,
             ticks: 0,
             ended: BTreeSet::new(),
+            malformed: 0,
+            told: 0,
             is_leaving: false,
             abuse: None,
         }
@@ -124,6 +130,24 @@ impl Watch {
     /// Notes that a frame of content went the other way, which may be answered.
     pub(crate) fn sent_data(&mut self) {
         self.justify(2);
+    }
+
+    /// Notes that a stream was ended as malformed.
+    pub(crate) fn sent_malformed(&mut self) {
+        match self.told.checked_sub(1) {
+            Some(told) => self.told = told,
+            None => self.malformed += 1,
+        }
+    }
+
+    /// Notes that one is about to be, which is told already.
+    pub(crate) fn is_told(&mut self) {
+        self.told += 1;
+    }
+
+    /// How many were that nobody told yet.
+    pub(crate) fn take_malformed(&mut self) -> u32 {
+        std::mem::take(&mut self.malformed)
     }
 
     /// Some time is over: [`TICK`] of it.

@@ -468,7 +468,7 @@ fn finish(stream: std::net::TcpStream) -> io::Result<Stream> {
     TcpStream::from_std(stream).map(Stream::plain)
 }
 
-fn tell_refused<H: Host>(
+pub(super) fn tell_refused<H: Host>(
     proxy: &Proxy<H>,
     redirected: Redirected,
     (refusal, server_name, remark): (Refusal, Option<String>, Option<String>),

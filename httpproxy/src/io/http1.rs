@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Instant;
 
-use super::connection::{Connection, End};
+use super::connection::{Connection, End, tell_refused};
 use super::detect::First;
 use super::host::Host;
 use super::lane::{Lane, Moving, Pipes};
@@ -14,7 +14,7 @@ use crate::core::exchange::{self, Leg, Way};
 use crate::core::record::{Fault, Told};
 use crate::core::step::{Now, Origin};
 use crate::limits::BODY_BULK_OCTETS_MIN;
-use crate::told::News;
+use crate::told::{News, Refusal};
 
 /// Whether the server has shown that it is the one that is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -320,6 +320,10 @@ impl<H: Host> Connection<H> {
                         Fault::Unreachable => Count::Unreachable,
                         Fault::Empty => Count::Empty,
                     });
+                    if matches!(fault, Fault::Unasked) {
+                        let refused = (Refusal::Unasked, None, None);
+                        tell_refused(&self.proxy, self.redirected, refused);
+                    }
                     continue;
                 }
             }

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, Redirected};
 use super::bound::Bound;
-use super::connection::{Connection, End};
+use super::connection::{Connection, End, tell_refused};
 use super::detect::First;
 use super::host::{Host, Proxy};
 use super::http1::Trusted;
@@ -189,10 +189,12 @@ where
             () = cut.cancelled() => break End::Reset,
             () = stop.cancelled(), if !session.is_draining => Happened::Leaving,
         };
+        session.tell_malformed();
         if let Some(end) = session.act(happened).await {
             break end;
         }
     };
+    session.tell_malformed();
     session.finish().await;
     end
 }
@@ -264,6 +266,15 @@ where
                     false => End::Refused(Refusal::Http2Abuse),
                 })
             }
+        }
+    }
+
+    /// Tells of requests that only the engine has seen.
+    fn tell_malformed(&self) {
+        let count = self.shared.client_frames.lock().take_malformed();
+        for _ in 0..count {
+            let refused = (Refusal::Http2Request, None, None);
+            tell_refused(&self.shared.proxy, self.shared.redirected, refused);
         }
     }
 

@@ -82,6 +82,7 @@ impl<H: Host> Exchange<H> {
             Asked::Malformed(record, BadHead::ManyLengths) => {
                 // Malformed as a message (RFC 9113 §8.1.1), not only as a request.
                 self.shared.tell_request(record);
+                self.shared.client_frames.lock().is_told();
                 self.respond.send_reset(Reason::PROTOCOL_ERROR);
             }
             Asked::Malformed(record, bad) => {
@@ -389,6 +390,9 @@ impl<H: Host> Running<H> {
     }
 
     fn reset_client(&mut self, reason: Reason) {
+        if reason == Reason::PROTOCOL_ERROR {
+            self.shared.client_frames.lock().is_told();
+        }
         match &mut self.down {
             Some(down) => down.reset(reason),
             None => self.respond.send_reset(reason),

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
+use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::super::tally::Counters;
@@ -86,7 +87,11 @@ impl<I> Watched<I> {
         };
         match (frame.kind, &*self.code) {
             (Kind::Reset, [a, b, c, d, ..]) => {
-                counters.http2_reset(u32::from_be_bytes([*a, *b, *c, *d]));
+                let code = u32::from_be_bytes([*a, *b, *c, *d]);
+                counters.http2_reset(code);
+                if code == u32::from(Reason::PROTOCOL_ERROR) {
+                    self.frames.lock().sent_malformed();
+                }
             }
             (Kind::GoAway, [_, _, _, _, a, b, c, d]) => {
                 counters.http2_goaway(u32::from_be_bytes([*a, *b, *c, *d]));

@@ -319,3 +319,25 @@ async fn each_request_is_told_once_and_no_secret_is() {
     assert_eq!(stage.counted("http_requests_total", "denied"), 1);
     assert_eq!(stage.counted("http_requests_total", "malformed"), 1);
 }
+
+/// Its own code never sees such a request; that somebody tries is told all the same, and once.
+#[tokio::test]
+async fn a_request_that_only_the_engine_has_seen_is_told() {
+    let mut stage = Stage::new(RULES).await;
+    stage.greet().await;
+    // This one it sees, and tells as a request.
+    let mut lengths = get("/public/a");
+    lengths.extend([("content-length", "0"), ("content-length", "0")]);
+    for (stream, fields) in [(1, get("/public/a b")), (3, lengths)] {
+        let bytes = headers(stream, END, &fields);
+        stage.client.say(&bytes).await;
+        assert_eq!(stage.client.await_kind(RST).await.unwrap().code(), 1);
+    }
+    // With the next that happens on the connection.
+    stage.client.say(&headers(5, END, &get("/denied"))).await;
+    stage.client.await_kind(HEADERS).await.unwrap();
+    let told = stage.told().await;
+    assert_eq!(told.len(), 3, "{told:?}");
+    let refused = std::mem::take(&mut *stage.proxy.host.refused.lock().unwrap());
+    assert_eq!(refused, [crate::Refusal::Http2Request]);
+}

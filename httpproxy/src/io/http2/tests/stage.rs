@@ -16,7 +16,7 @@ use crate::io::connection::End;
 use crate::io::http1::Trusted;
 use crate::io::http2::{Given, serve};
 use crate::testing::{Policies, pair};
-use crate::{Host, News, Party, Proxy, Redirected, Scope, Told};
+use crate::{Host, News, Party, Proxy, Redirected, Refusal, Scope, Told};
 
 pub(super) const PORT: u16 = 8080;
 
@@ -25,6 +25,7 @@ pub(super) struct Node {
     snapshot: Mutex<Arc<Snapshot>>,
     policies: Mutex<Policies>,
     pub(super) told: Arc<Mutex<Vec<Told>>>,
+    pub(super) refused: Mutex<Vec<Refusal>>,
 }
 
 impl Host for Node {
@@ -64,8 +65,10 @@ impl Host for Node {
     }
 
     fn tell(&self, news: News) {
-        if let News::Http(_, told) = news {
-            self.told.lock().unwrap().push(told);
+        match news {
+            News::Http(_, told) => self.told.lock().unwrap().push(told),
+            News::Refused(refused) => self.refused.lock().unwrap().push(refused.refusal),
+            News::Named(_) | News::Tunnel(_) => {}
         }
     }
 }
@@ -101,6 +104,7 @@ impl Stage {
             snapshot: Mutex::new(snapshot),
             policies: Mutex::new(policies),
             told: Arc::default(),
+            refused: Mutex::default(),
         };
         let proxy = Arc::new(Proxy::new(node, 0, settings));
         let (client, near) = pair().await;
