@@ -199,6 +199,7 @@ fn to_file(flows: &[Arc<Flow>]) -> Result<f64> {
             octets_max: u64::MAX,
             backups_max: None,
             compress: false,
+            agent_events: false,
         }),
         filter: Filter::default(),
         mask: FieldMask::ALL,

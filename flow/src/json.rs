@@ -505,7 +505,7 @@ impl Object<'_> {
         out.push(']');
     }
 
-    fn texts(&mut self, key: &str, items: &[Arc<str>]) {
+    pub(crate) fn texts(&mut self, key: &str, items: &[Arc<str>]) {
         self.list(key, items, |out, item| string(item, out));
     }
 

@@ -8,6 +8,7 @@
 //! crate of ours: whoever fills a `Flow` decides, here it is only told.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod dns;
 mod drop_reason;
 mod endpoint;
@@ -33,6 +34,7 @@ mod trace;
 mod uuid;
 mod verdict;
 
+pub use agent::{AgentEndpoint, AgentEvent};
 pub use dns::{Dns, NO_TTL, RecordType, rcode_text};
 pub use drop_reason::DropReason;
 pub use endpoint::{Endpoint, PolicyRef, Workload};

@@ -33,10 +33,15 @@ fn lines_that_are_no_events_are_refused() {
             "{text}"
         );
     }
-    assert_eq!(
-        Line::parse(r#"{"agent_event":{}}"#),
-        Err(ReadError::NotAnEvent)
-    );
+    assert_eq!(Line::parse(r#"{"x":{}}"#), Err(ReadError::NotAnEvent));
+    for (text, kind) in [
+        (r#"{"agent_event":{}}"#, "agent_event"),
+        (r#"{"agentEvent":{"type":"AGENT_STARTED"}}"#, "agent_event"),
+        (r#"{"node_status":{},"node_name":"n"}"#, "node_status"),
+    ] {
+        let error = Err(ReadError::OtherEvent { kind });
+        assert_eq!(Line::parse(text), error);
+    }
 }
 
 #[test]

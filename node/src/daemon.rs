@@ -229,7 +229,7 @@ impl Daemon {
             http,
             news,
             flow_ring,
-            agent: AgentNews::started(),
+            agent: AgentNews::started(exporters.shared()),
             journal,
             teller,
             event_thread,

@@ -35,7 +35,7 @@ pub(crate) struct Exporter {
     pub(crate) sink: Arc<FlowSink>,
 }
 
-/// All of them, as the thread of flows and the metrics see them.
+/// All of them, as the thread of flows, the metrics and who tells what the agent did see them.
 pub(crate) type SharedExporters = Arc<ArcSwap<Vec<Exporter>>>;
 
 /// The names of those that options name.
@@ -126,6 +126,7 @@ impl Entry {
                 octets_max: u64::from(self.file_max_size_mb) * OCTETS_PER_MB,
                 backups_max: Some(self.file_max_backups),
                 compress: self.file_compress,
+                agent_events: true,
             }),
             filter: Filter::new(&allow, &deny)?,
             mask: FieldMask::new(paths).context("fieldMask")?,

@@ -307,14 +307,14 @@ impl Own {
         page.counters(
             (
                 "namegate_exported_flows",
-                "Flows that arrived where they are told",
+                "Flows, and events of the agent in files, that arrived where they are told",
             ),
             figures(|one| one.written),
         )?;
         page.counters(
             (
                 "namegate_export_lost_flows",
-                "Flows that a file, a collector or the journal did not get",
+                "Flows, and events of the agent, that a file, a collector or the journal did not get",
             ),
             figures(|one| one.lost),
         )

@@ -15,7 +15,7 @@ pub const NAMESPACES_MAX: usize = 1024;
 /// Agent events that are kept; the oldest goes.
 pub const AGENT_EVENTS_MAX: usize = 1024;
 
-/// Flows that wait to be told to a file, a collector or the journal; more are lost, counted, and told there.
+/// Events that wait to be told to a file, a collector or the journal; more are lost, counted, and told there.
 pub const SINK_FLOWS_MAX: usize = 65_536;
 
 /// Octets of the log records that a collector is sent at once, unless one alone is longer; more are sent

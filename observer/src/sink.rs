@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use flow::{FieldMask, Filter, Flow, LostEvents, LostSource, Time};
+use flow::{AgentEvent, FieldMask, Filter, Flow, LostEvents, LostSource, Time};
 use tokio::sync::watch;
 
 use crate::limits::SINK_FLOWS_MAX;
@@ -34,7 +34,7 @@ pub struct Export {
     pub filter: Filter,
     /// Which fields of them.
     pub mask: FieldMask,
-    /// Flows that happened later are not told.
+    /// What happened later is not told.
     pub end: Option<Time>,
 }
 
@@ -60,6 +60,9 @@ pub struct FileTarget {
     pub backups_max: Option<usize>,
     /// Whether those are compressed.
     pub compress: bool,
+    /// Whether it gets what the agent did too, whatever flows are wanted. Neither a collector nor the journal
+    /// gets it.
+    pub agent_events: bool,
 }
 
 impl FileTarget {
@@ -82,14 +85,22 @@ impl Target {
 /// Where flows are told to, by a thread of its own.
 #[derive(Debug)]
 pub struct FlowSink {
-    queue: SyncSender<Arc<Flow>>,
+    queue: SyncSender<News>,
+    takes_agent_events: bool,
     place: String,
     figures: Arc<Figures>,
     stop: watch::Sender<bool>,
     thread: JoinHandle<()>,
 }
 
-/// What became of the flows of a sink.
+/// What waits to be told.
+#[derive(Debug)]
+enum News {
+    Flow(Arc<Flow>),
+    Agent(Time, Arc<AgentEvent>),
+}
+
+/// What became of the events of a sink.
 #[derive(Debug, Default)]
 struct Figures {
     written: AtomicU64,
@@ -100,12 +111,12 @@ struct Figures {
     fault: Mutex<Option<String>>,
 }
 
-/// What became of the flows of a sink.
+/// What became of the events of a sink.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SinkFigures {
-    /// Flows that arrived.
+    /// Events that arrived: flows, and what the agent did.
     pub written: u64,
-    /// Flows that did not: the queue was full, or the other side took them not.
+    /// Events that did not: the queue was full, or the other side took them not.
     pub lost: u64,
     /// Why nothing can be told at the moment.
     pub fault: Option<String>,
@@ -130,7 +141,11 @@ impl FlowSink {
     /// If the file can't be opened, or the thread not be made.
     pub fn start(export: Export, node_name: Arc<str>, now: fn() -> Time) -> io::Result<Self> {
         let place = export.to.place();
-        let (queue, flows) = sync_channel(SINK_FLOWS_MAX);
+        let takes_agent_events = match &export.to {
+            Target::File(file) => file.agent_events,
+            Target::Collector(_) | Target::Journal(_) => false,
+        };
+        let (queue, news) = sync_channel(SINK_FLOWS_MAX);
         let (stop, stopped) = watch::channel(false);
         let figures = Arc::<Figures>::default();
         let account = Account {
@@ -149,9 +164,10 @@ impl FlowSink {
         };
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || run(&flows, &export, &mut *outlet))?;
+            .spawn(move || run(&news, &export, &mut *outlet))?;
         Ok(Self {
             queue,
+            takes_agent_events,
             place,
             figures,
             stop,
@@ -161,7 +177,18 @@ impl FlowSink {
 
     /// Takes a flow, or counts it as lost.
     pub fn tell(&self, flow: &Arc<Flow>) {
-        if self.queue.try_send(Arc::clone(flow)).is_err() {
+        self.send(News::Flow(Arc::clone(flow)));
+    }
+
+    /// Takes what the agent did, or counts it as lost; a sink that wants none of it leaves it.
+    pub fn tell_agent(&self, time: Time, event: &Arc<AgentEvent>) {
+        if self.takes_agent_events {
+            self.send(News::Agent(time, Arc::clone(event)));
+        }
+    }
+
+    fn send(&self, news: News) {
+        if self.queue.try_send(news).is_err() {
             self.figures.lose(1);
         }
     }
@@ -172,7 +199,7 @@ impl FlowSink {
         &self.place
     }
 
-    /// What became of the flows.
+    /// What became of the events.
     #[must_use]
     pub fn figures(&self) -> SinkFigures {
         let fault = self.figures.fault.lock();
@@ -192,19 +219,23 @@ impl FlowSink {
     }
 }
 
-/// Flows that are taken from the queue before what there is is handed on.
+/// Events that are taken from the queue before what there is is handed on.
 const BATCH_MAX: usize = 512;
 
-fn run(flows: &Receiver<Arc<Flow>>, export: &Export, outlet: &mut dyn Outlet) {
-    let is_wanted = |flow: &Flow| {
-        let is_over = export.end.is_some_and(|end| flow.time > Some(end));
-        !is_over && export.filter.matches(flow)
-    };
-    while let Ok(first) = flows.recv() {
-        let more = flows.try_iter().take(BATCH_MAX);
-        for flow in std::iter::once(first).chain(more) {
-            if is_wanted(&flow) {
-                outlet.take(&flow);
+fn run(queue: &Receiver<News>, export: &Export, outlet: &mut dyn Outlet) {
+    let is_over = |time: Option<Time>| export.end.is_some_and(|end| time > Some(end));
+    while let Ok(first) = queue.recv() {
+        let more = queue.try_iter().take(BATCH_MAX);
+        for news in std::iter::once(first).chain(more) {
+            match news {
+                News::Flow(flow) if !is_over(flow.time) && export.filter.matches(&flow) => {
+                    outlet.take(&flow);
+                }
+                // Filters are about flows alone.
+                News::Agent(time, event) if !is_over(Some(time)) => {
+                    outlet.take_agent(time, &event);
+                }
+                News::Flow(_) | News::Agent(..) => {}
             }
         }
         outlet.flush();
@@ -215,6 +246,9 @@ fn run(flows: &Receiver<Arc<Flow>>, export: &Export, outlet: &mut dyn Outlet) {
 trait Outlet: Send {
     /// Takes a flow.
     fn take(&mut self, flow: &Flow);
+
+    /// Takes what the agent did; only from a sink that wants it.
+    fn take_agent(&mut self, _time: Time, _event: &AgentEvent) {}
 
     /// Hands on what was taken.
     fn flush(&mut self);

@@ -212,14 +212,36 @@ fn a_file_gets_the_flows_that_it_wants() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    assert_eq!(lines.len(), 1, "{text}");
+    let flows: Vec<_> = lines.iter().filter(|it| it["flow"].is_object()).collect();
+    assert_eq!(flows.len(), 1, "{text}");
     let expected = serde_json::json!({
         "verdict": "DROPPED",
         "l7": { "dns": { "query": "x.evil.test." } },
     });
-    assert_eq!(lines[0]["flow"], expected);
+    assert_eq!(flows[0]["flow"], expected);
+    // What the daemon itself did is there whatever flows are wanted, as another language reads it from the
+    // Observer.
+    let answers = stage.ask(&[&format!("unix://{}", daemon.path("hubble.sock").display())]);
+    let answers = String::from_utf8(answers.stdout).unwrap();
+    let told: Vec<Value> = answers
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|line: &Value| line["event"].is_object())
+        .collect();
+    let written: Vec<_> = lines
+        .iter()
+        .filter(|it| it["agent_event"].is_object())
+        .map(|it| serde_json::json!([it["agent_event"], it["node_name"], it["time"]]))
+        .collect();
+    let told: Vec<_> = told
+        .iter()
+        .map(|it| serde_json::json!([it["event"], it["node"], it["time"]]))
+        .collect();
+    assert!(told.len() > 4, "{answers}");
+    assert_eq!(written, told);
     let status = daemon.status().unwrap();
-    assert_eq!(status["flows"]["files"][0]["written"], 1, "{status:#}");
+    let file = &status["flows"]["files"][0];
+    assert_eq!(file["written"], lines.len(), "{status:#}");
     let wrong = [
         "run",
         "--flow-log",

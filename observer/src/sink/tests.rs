@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
-use flow::{DropReason, Event, FlowFilter, Line, Verdict};
+use flow::{AgentEvent, DropReason, Event, FlowFilter, Line, Verdict};
 
 use super::*;
 
@@ -16,6 +16,7 @@ fn file(path: &Path) -> FileTarget {
         octets_max: 1 << 20,
         backups_max: None,
         compress: false,
+        agent_events: false,
     }
 }
 
@@ -98,6 +99,52 @@ fn flows_that_are_wanted_are_in_the_file_at_the_end() {
 }
 
 #[test]
+fn a_file_has_what_the_agent_did_whatever_flows_are_wanted_and_until_the_end() {
+    let event = |revision| {
+        Arc::new(AgentEvent::PolicyUpdated {
+            labels: Vec::new(),
+            revision,
+            rule_count: 1,
+        })
+    };
+    for agent_events in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("flows.json");
+        let deny = FlowFilter {
+            verdict: vec![Verdict::Dropped],
+            ..FlowFilter::default()
+        };
+        let sink = start(Export {
+            filter: Filter::new(&[], &[deny]).unwrap(),
+            mask: FieldMask::new(["verdict"]).unwrap(),
+            end: Some(Time::from_unix_nanos(5)),
+            ..into(FileTarget {
+                agent_events,
+                ..file(&path)
+            })
+        });
+        for (nanos, revision) in [(5, 1), (6, 2), (4, 3)] {
+            sink.tell_agent(Time::from_unix_nanos(nanos), &event(revision));
+            sink.tell(&flow(133));
+        }
+        let figures = Arc::clone(&sink.figures);
+        sink.stop();
+        let mut expected = String::new();
+        for (nanos, revision) in [(5, 1), (4, 3)] {
+            let time = Time::from_unix_nanos(nanos);
+            event(revision).write_exporter_line("node", time, &mut expected);
+            expected.push('\n');
+        }
+        if !agent_events {
+            expected.clear();
+        }
+        assert_eq!(fs::read_to_string(path).unwrap(), expected);
+        let written = figures.written.load(Ordering::Relaxed);
+        assert_eq!(written, 2 * u64::from(agent_events));
+    }
+}
+
+#[test]
 fn a_full_file_is_put_aside_compressed_and_the_oldest_goes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("flows.json");
@@ -150,7 +197,7 @@ fn what_the_queue_cannot_hold_is_counted_and_told_in_the_file() {
     }
     let lost = sink.figures().lost;
     // One more, so that there is a line to tell it in.
-    while sink.queue.try_send(Arc::clone(&flow)).is_err() {
+    while sink.queue.try_send(News::Flow(Arc::clone(&flow))).is_err() {
         std::thread::sleep(Duration::from_millis(5));
     }
     sink.stop();
