@@ -45,7 +45,7 @@ pub use filter::{
 pub use flow::{Emitter, Event, FileInfo, Flow, Interface};
 pub use foreign::{Foreign, Service, Tunnel};
 pub use http::{Http, HttpHeader};
-pub use lost::{LostEvents, LostSource};
+pub use lost::{Losses, LostEvents, LostSource};
 pub use mask::{BadPath, FieldMask};
 pub use message::MessageKind;
 pub use packet::{BadMacAddr, Ethernet, Ip, L4, MacAddr, TcpFlags};

@@ -5,6 +5,7 @@ mod agent;
 mod assembly;
 mod departed;
 mod figures;
+mod losses;
 mod vigil;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +48,7 @@ use crate::tell::Teller;
 use agent::AgentNews;
 pub(crate) use assembly::make_teller;
 use assembly::{make, open_pins, start_exporters};
+use losses::ToldLosses;
 use departed::Departed;
 use vigil::Interference;
 pub(crate) use vigil::{filters, set_right};
@@ -134,6 +136,7 @@ pub(crate) struct Daemon {
     pub(crate) agent: AgentNews,
     /// The last writes to the maps.
     pub(crate) journal: Arc<Journal>,
+    losses: ToldLosses,
     teller: Arc<Teller>,
     event_thread: EventThread,
     flow_thread: FlowThread,
@@ -205,6 +208,7 @@ impl Daemon {
         let event_thread = EventThread::start(datapath.events()?, news.clone())?;
         if let Some(keeper) = &mut keeper {
             keeper.keep(dns.listeners()?);
+        let losses = ToldLosses::new(&datapath);
         }
         let sources = || Sources {
             dns: Arc::clone(&dns.counters),
@@ -235,6 +239,7 @@ impl Daemon {
             event_thread,
             flow_thread,
             exporters,
+            losses,
             metrics,
             gate,
             side_link: side_link.into_iter().map(Some).collect(),
@@ -493,6 +498,10 @@ impl Daemon {
         self.learner
             .with_identities(|identities| Remembered::new(clock::wall(), identities, endpoints))
     }
+        self.losses.tell(
+            (&self.datapath, &self.news),
+            (&self.flow_ring, &self.exporters.shared()),
+        );
 
     /// Ends the threads. Enforcement stays where it is pinned; with `detach` everything is taken away.
     ///

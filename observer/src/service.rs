@@ -114,9 +114,10 @@ impl<P> Flows<P> {
             };
             let is_end = batch.flows.is_empty();
             let wanted = self.reader.take(batch);
-            if let Some(lost) = self.reader.lost((self.node.now)()) {
-                self.ready.push_back(answer::lost(&lost, &self.node.name));
-            }
+            let lost = self.reader.lost((self.node.now)());
+            let name = &self.node.name;
+            self.ready
+                .extend(lost.iter().map(|lost| answer::lost(lost, name)));
             let mask = &self.mask;
             self.ready
                 .extend(wanted.iter().map(|flow| answer::flow(flow, mask)));

@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use flow::{AgentEvent, FieldMask, Filter, Flow, LostEvents, LostSource, Time};
+use flow::{AgentEvent, FieldMask, Filter, Flow, Losses, Time};
 use tokio::sync::watch;
 
 use crate::limits::SINK_FLOWS_MAX;
@@ -106,8 +106,8 @@ struct Figures {
     written: AtomicU64,
     /// All that were lost, for whichever reason.
     lost: AtomicU64,
-    /// Those that the other side wasn't told of yet.
-    untold: AtomicU64,
+    /// What the other side wasn't told of yet, what was lost before the sink too.
+    untold: Mutex<Losses>,
     fault: Mutex<Option<String>>,
 }
 
@@ -125,7 +125,13 @@ pub struct SinkFigures {
 impl Figures {
     fn lose(&self, count: u64) {
         self.lost.fetch_add(count, Ordering::Relaxed);
-        self.untold.fetch_add(count, Ordering::Relaxed);
+        let queue = count;
+        self.leave_untold(Losses { queue, kernel: 0 });
+    }
+
+    fn leave_untold(&self, more: Losses) {
+        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+        *untold = untold.and(more);
     }
 
     fn set_fault(&self, fault: Option<String>) {
@@ -185,6 +191,11 @@ impl FlowSink {
         if self.takes_agent_events {
             self.send(News::Agent(time, Arc::clone(event)));
         }
+    }
+
+    /// Takes that events were lost on their way to become flows. It is told with what is told next.
+    pub fn tell_lost(&self, lost: Losses) {
+        self.figures.leave_untold(lost);
     }
 
     fn send(&self, news: News) {
@@ -268,22 +279,19 @@ struct Account {
 }
 
 impl Account {
-    /// What is to be told of lost flows; whoever can't tell it gives it back.
-    fn take_untold(&self) -> Option<LostEvents> {
-        let count = self.figures.untold.swap(0, Ordering::Relaxed);
-        let lost = LostEvents {
-            source: LostSource::ObserverEventsQueue,
-            count,
-            cpu: None,
-            first: None,
-            last: None,
-        };
-        (count > 0).then_some(lost)
+    /// What is to be told of lost events; whoever can't tell it gives it back.
+    fn take_untold(&self) -> Losses {
+        let mut untold = self
+            .figures
+            .untold
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *untold)
     }
 
-    /// Gives back what would have been told of lost flows and was not.
-    fn leave_untold(&self, count: u64) {
-        self.figures.untold.fetch_add(count, Ordering::Relaxed);
+    /// Gives back what would have been told of lost events and was not.
+    fn leave_untold(&self, lost: Losses) {
+        self.figures.leave_untold(lost);
     }
 
     fn lose(&self, count: u64) {

@@ -19,6 +19,14 @@ impl Daemon {
         }
     }
 
+    /// Tells whoever gets flows what was lost on the way to them.
+    pub(crate) fn tell_losses(&mut self) {
+        self.losses.tell(
+            (&self.datapath, &self.news),
+            (&self.flow_ring, &self.exporters.shared()),
+        );
+    }
+
     /// How it is at this moment; `problems` are those of policy files and of endpoint files.
     pub(crate) fn figures(&self, problems: [usize; 2]) -> Figures {
         let snapshot = self.learner.snapshot();

@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use flow::{AgentEvent, Flow, Time};
+use flow::{AgentEvent, Flow, Losses, Time};
 
 use super::file::RotatingFile;
 use super::{Account, FileTarget, Outlet};
@@ -41,8 +41,8 @@ struct Chunk {
     text: String,
     /// Flows, and what the agent did.
     events: u64,
-    /// Lost flows that a line of these tells.
-    told: u64,
+    /// Lost events that lines of these tell.
+    told: Losses,
 }
 
 /// Octets that are written at once, unless one line is longer.
@@ -63,13 +63,13 @@ impl Lines {
         })
     }
 
-    /// Begins a chunk with a line that tells of what was lost, if something was.
+    /// Begins a chunk with lines that tell of what was lost, if something was.
     fn tell_lost(&mut self) {
-        if let Some(lost) = self.account.take_untold() {
+        self.chunk.told = self.account.take_untold();
+        for lost in self.chunk.told.events() {
             let now = Some((self.account.now)());
             lost.write_exporter_line(&self.account.node_name, now, &mut self.chunk.text);
             self.chunk.text.push('\n');
-            self.chunk.told = lost.count;
         }
     }
 
@@ -115,6 +115,6 @@ impl Outlet for Lines {
             }
         }
         self.chunk.text.clear();
-        (self.chunk.events, self.chunk.told) = (0, 0);
+        (self.chunk.events, self.chunk.told) = (0, Losses::default());
     }
 }

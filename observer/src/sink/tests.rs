@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
-use flow::{AgentEvent, DropReason, Event, FlowFilter, Line, Verdict};
+use flow::{AgentEvent, DropReason, Event, FlowFilter, Line, LostSource, Verdict};
 
 use super::*;
 
@@ -205,6 +205,33 @@ fn what_the_queue_cannot_hold_is_counted_and_told_in_the_file() {
     assert!(lost > 0, "the queue held everything");
     assert_eq!(told_lost, lost);
     assert_eq!(numbers.len() as u64 + lost, told as u64 + 1);
+}
+
+#[test]
+fn what_was_lost_before_the_sink_is_told_with_what_is_told_next_and_is_none_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flows.json");
+    let sink = start(into(file(&path)));
+    let lost = |kernel, queue| Losses { kernel, queue };
+    sink.tell_lost(lost(3, 0));
+    sink.tell_lost(lost(4, 5));
+    sink.tell(&flow(133));
+    let figures = Arc::clone(&sink.figures);
+    sink.stop();
+    assert_eq!(figures.lost.load(Ordering::Relaxed), 0);
+    let text = fs::read_to_string(path).unwrap();
+    let told: Vec<_> = text
+        .lines()
+        .filter_map(|line| match Line::parse(line).unwrap() {
+            Line::LostEvents { lost, .. } => Some((lost.source, lost.count)),
+            Line::Flow(_) => None,
+        })
+        .collect();
+    let expected = [
+        (LostSource::PerfEventRingBuffer, 7),
+        (LostSource::ObserverEventsQueue, 5),
+    ];
+    assert_eq!(told, expected);
 }
 
 /// `/dev/full` takes nothing; nobody waits for it, and all is counted.
