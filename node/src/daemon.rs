@@ -6,6 +6,7 @@ mod assembly;
 mod departed;
 mod figures;
 mod losses;
+mod sweep;
 mod vigil;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bpf_redirect::{Attachment, Datapath, HookMode, Journal, Loader, Pins};
-use bpf_redirect_common::{Aggregation, CtKey, CtValue, EGRESS};
+use bpf_redirect_common::Aggregation;
 use dnsproxy::StandIns;
 use flow::{Interface, Redaction};
 use fqdn_cache::Lifetimes;
@@ -37,10 +38,9 @@ use crate::http::HttpThreads;
 use crate::instance::{Instance, Lock};
 use crate::keeper::{self, Keeper};
 use crate::learner::Scruples;
-use crate::live::{Review, is_over};
-use crate::metrics::{Draft, Metrics, Sources};
+use crate::live::Review;
+use crate::metrics::{Draft, Metrics, PolicyTally, Sources};
 use crate::proxy::DnsThreads;
-use crate::refresh::Live;
 use crate::remembered::{KEPT_OCTETS_MAX, Remembered, remembered_names};
 use crate::status::EventThread;
 use crate::tell::Teller;
@@ -48,8 +48,8 @@ use crate::tell::Teller;
 use agent::AgentNews;
 pub(crate) use assembly::make_teller;
 use assembly::{make, open_pins, start_exporters};
-use losses::ToldLosses;
 use departed::Departed;
+use losses::ToldLosses;
 use vigil::Interference;
 pub(crate) use vigil::{filters, set_right};
 
@@ -136,8 +136,8 @@ pub(crate) struct Daemon {
     pub(crate) agent: AgentNews,
     /// The last writes to the maps.
     pub(crate) journal: Arc<Journal>,
-    losses: ToldLosses,
     teller: Arc<Teller>,
+    losses: ToldLosses,
     event_thread: EventThread,
     flow_thread: FlowThread,
     pub(crate) exporters: Exporters,
@@ -166,6 +166,10 @@ pub(crate) struct Daemon {
     pub(crate) flows: usize,
     /// Names that were asked for again.
     pub(crate) refreshed: usize,
+    /// At how many addresses an endpoint has connections that outlived their name, at the last sweep.
+    outlived: BTreeMap<EndpointId, usize>,
+    /// What is in force, in numbers, where somebody asks for them.
+    tally: PolicyTally,
     /// Endpoints whose series can still be read.
     departed: Departed,
 }
@@ -205,10 +209,10 @@ impl Daemon {
         let draft = setup.metrics.as_deref().map(Draft::new);
         let counted = draft.as_ref().map(|draft| Arc::clone(&draft.flows));
         let flow_thread = FlowThread::start(queue, made_with, (exporters.shared(), counted))?;
+        let losses = ToldLosses::new(&datapath);
         let event_thread = EventThread::start(datapath.events()?, news.clone())?;
         if let Some(keeper) = &mut keeper {
             keeper.keep(dns.listeners()?);
-        let losses = ToldLosses::new(&datapath);
         }
         let sources = || Sources {
             dns: Arc::clone(&dns.counters),
@@ -236,10 +240,10 @@ impl Daemon {
             agent: AgentNews::started(exporters.shared()),
             journal,
             teller,
+            losses,
             event_thread,
             flow_thread,
             exporters,
-            losses,
             metrics,
             gate,
             side_link: side_link.into_iter().map(Some).collect(),
@@ -252,6 +256,8 @@ impl Daemon {
             policy_count: 0,
             flows: 0,
             refreshed: 0,
+            outlived: BTreeMap::new(),
+            tally: PolicyTally::default(),
             departed: Departed::default(),
         })
     }
@@ -314,6 +320,9 @@ impl Daemon {
             .learner
             .with_identities(|identities| compiler.build(revision, inputs, identities))?;
         self.policy_count = self.policies.len();
+        if self.setup.cilium_metrics {
+            self.tally = PolicyTally::of(&snapshot);
+        }
         let (table, fronts) = (prefixes(&snapshot), services(&snapshot));
         let directory = Directory::new(&snapshot, &cast, &self.teller.directory());
         let links = self.guards.iter().filter_map(|(id, guarded)| {
@@ -423,30 +432,6 @@ impl Daemon {
         }
     }
 
-    /// Forgets the flows that are over.
-    pub(crate) fn sweep(&mut self) {
-        let now = clock::boot_ns();
-        let mut live = Live::new();
-        let is_over = |key: &CtKey, value: &CtValue| {
-            let is_over = is_over(key, value, now);
-            if self.setup.dns_refresh
-                && !is_over
-                && value.direction == EGRESS
-                && let Some(endpoint) = EndpointId::new(key.endpoint)
-            {
-                let peer = IpAddr::from(key.peer);
-                live.entry(endpoint).or_default().insert(peer);
-            }
-            is_over
-        };
-        let swept = self.datapath.sweep_flows(is_over);
-        self.refreshed += self.refresh(&live);
-        match swept {
-            Ok(left) => self.flows = left,
-            Err(error) => tracing::error!("the flow table can't be swept: {error}"),
-        }
-    }
-
     /// Forgets the flows that live on an allow that is gone: their next packet is judged as a new one.
     fn end_flows(&mut self) {
         let snapshot = self.learner.snapshot();
@@ -498,10 +483,6 @@ impl Daemon {
         self.learner
             .with_identities(|identities| Remembered::new(clock::wall(), identities, endpoints))
     }
-        self.losses.tell(
-            (&self.datapath, &self.news),
-            (&self.flow_ring, &self.exporters.shared()),
-        );
 
     /// Ends the threads. Enforcement stays where it is pinned; with `detach` everything is taken away.
     ///
@@ -518,6 +499,10 @@ impl Daemon {
         self.http.stop();
         self.event_thread.stop();
         self.flow_thread.stop();
+        self.losses.tell(
+            (&self.datapath, &self.news),
+            (&self.flow_ring, &self.exporters.shared()),
+        );
         // Whoever tells has ended; metrics only look.
         self.exporters.stop();
         if let Some(keeper) = self.keeper.as_mut().filter(|_| detach) {

@@ -45,7 +45,9 @@ impl Daemon {
                 [cache.name_count(), cache.address_count(), open]
             });
             let name = guarded.found.workload.full_name();
-            learned.push((name, counts.unwrap_or_default()));
+            let [names, addresses, open] = counts.unwrap_or_default();
+            let outlived = self.outlived.get(&id).copied().unwrap_or_default();
+            learned.push((name, [names, addresses, open, outlived]));
         }
         Figures {
             at: clock::now(),
@@ -55,6 +57,7 @@ impl Daemon {
             problems,
             endpoints,
             learned,
+            tally: self.tally.clone(),
             flows: self.flows,
             identities: (self.learner).with_identities(|identities| identities.local_count()),
             asked_again: self.refreshed,
