@@ -204,6 +204,7 @@ fn to_file(flows: &[Arc<Flow>]) -> Result<f64> {
         filter: Filter::default(),
         mask: FieldMask::ALL,
         end: None,
+        aggregate: None,
     };
     let sink = FlowSink::start(export, "node-1".into(), || Time::from_unix_nanos(0))?;
     let ring = SharedRing::new(FLOWS_MAX, now());

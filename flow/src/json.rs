@@ -27,6 +27,11 @@ impl Flow {
         Object::write(out, |object| self.write_fields(object));
     }
 
+    /// The same, with those fields alone that are wanted.
+    pub fn write_wanted_json(&self, mask: &FieldMask, out: &mut String) {
+        Object::write_wanted(out, mask, |object| self.write_fields(object));
+    }
+
     /// Appends the exporter's line, `{"flow":…,"node_name":…,"time":…}`, without a newline. It has at
     /// most [`LINE_OCTETS_MAX`] octets: lists of a longer one are cut and `policy_log` says so.
     pub fn write_exporter_line(&self, out: &mut String) {

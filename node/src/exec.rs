@@ -367,5 +367,6 @@ fn export(path: &Path) -> Result<Export> {
         filter: Filter::new(&[], &[]).map_err(|error| anyhow::anyhow!("{error}"))?,
         mask: FieldMask::new([]).map_err(|error| anyhow::anyhow!("{error}"))?,
         end: None,
+        aggregate: None,
     })
 }

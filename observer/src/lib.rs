@@ -27,4 +27,6 @@ pub use ring::{Figures, SharedRing};
 pub use scrape::{MetricsForm, MetricsServer, Pages};
 pub use serve::{ServeError, Server, Tls};
 pub use service::Node;
-pub use sink::{Collector, CollectorError, Export, FileTarget, FlowSink, SinkFigures, Target};
+pub use sink::{
+    Aggregate, Collector, CollectorError, Export, FileTarget, FlowSink, SinkFigures, Target,
+};

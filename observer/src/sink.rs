@@ -5,6 +5,7 @@
 
 mod facts;
 mod file;
+mod groups;
 mod journal;
 mod lines;
 mod otlp;
@@ -12,7 +13,7 @@ mod otlp;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -20,6 +21,8 @@ use flow::{AgentEvent, FieldMask, Filter, Flow, Losses, Time};
 use tokio::sync::watch;
 
 use crate::limits::SINK_FLOWS_MAX;
+pub use groups::Aggregate;
+use groups::Groups;
 use journal::Journal;
 use lines::Lines;
 use otlp::Otlp;
@@ -36,6 +39,8 @@ pub struct Export {
     pub mask: FieldMask,
     /// What happened later is not told.
     pub end: Option<Time>,
+    /// Where one flow stands for all that are alike.
+    pub aggregate: Option<Aggregate>,
 }
 
 /// Where flows go.
@@ -170,7 +175,7 @@ impl FlowSink {
         };
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || run(&news, &export, &mut *outlet))?;
+            .spawn(move || run(&news, (&export, now), &mut *outlet))?;
         Ok(Self {
             queue,
             takes_agent_events,
@@ -233,14 +238,23 @@ impl FlowSink {
 /// Events that are taken from the queue before what there is is handed on.
 const BATCH_MAX: usize = 512;
 
-fn run(queue: &Receiver<News>, export: &Export, outlet: &mut dyn Outlet) {
+fn run(queue: &Receiver<News>, (export, now): (&Export, fn() -> Time), outlet: &mut dyn Outlet) {
     let is_over = |time: Option<Time>| export.end.is_some_and(|end| time > Some(end));
-    while let Ok(first) = queue.recv() {
+    let mut groups = export.aggregate.as_ref().map(|by| Groups::new(by, now()));
+    loop {
+        let first = match &mut groups {
+            Some(groups) => queue.recv_timeout(groups.wait(now())),
+            None => queue.recv().map_err(RecvTimeoutError::from),
+        };
+        let is_end = matches!(first, Err(RecvTimeoutError::Disconnected));
         let more = queue.try_iter().take(BATCH_MAX);
-        for news in std::iter::once(first).chain(more) {
+        for news in first.into_iter().chain(more) {
             match news {
                 News::Flow(flow) if !is_over(flow.time) && export.filter.matches(&flow) => {
-                    outlet.take(&flow);
+                    match &mut groups {
+                        Some(groups) => groups.take(flow).iter().for_each(|one| outlet.take(one)),
+                        None => outlet.take(&flow),
+                    }
                 }
                 // Filters are about flows alone.
                 News::Agent(time, event) if !is_over(Some(time)) => {
@@ -249,7 +263,15 @@ fn run(queue: &Receiver<News>, export: &Export, outlet: &mut dyn Outlet) {
                 News::Flow(_) | News::Agent(..) => {}
             }
         }
+        if let Some(groups) = &mut groups
+            && (is_end || groups.wait(now()).is_zero())
+        {
+            groups.tell(now(), |flow| outlet.take(flow));
+        }
         outlet.flush();
+        if is_end {
+            return;
+        }
     }
 }
 

@@ -317,3 +317,56 @@ fn files_of_flows_come_and_go_with_the_file_that_names_them() {
     assert_eq!(output.status.code(), Some(78), "{said}");
     assert!(said.contains("/nowhere/x"), "{said}");
 }
+
+/// Of what is alike one line is written in each interval, with how often it was.
+#[test]
+fn a_file_that_counts_what_is_alike_counts_all_of_it() {
+    let stage = Stage::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (config, file) = (path("flowlogs.yaml"), path("counted.jsonl"));
+    let entry = "{name: counted, fieldAggregate: [verdict, l7.dns.query], aggregationInterval: 1s";
+    let only = "includeFilters: [{protocol: [dns], reply: [false]}]";
+    let text = format!(
+        "flowLogs:\n- {entry}, {only}, filePath: {}}}\n",
+        file.display()
+    );
+    fs::write(&config, text).unwrap();
+    let config = config.display().to_string();
+    let mut daemon = stage.daemon(&["--hubble-flowlogs-config-path", &config]);
+    let ask = |name: &str, times: usize| {
+        for _ in 0..times {
+            let _ = stage.client.dig(stage.dns.v4.into(), &["+short", name]);
+        }
+    };
+    ask("x.evil.test", 3);
+    ask("web.example.com", 2);
+    std::thread::sleep(Duration::from_millis(1_500));
+    let lines = || {
+        let text = fs::read_to_string(&file).unwrap();
+        let lines = text.lines().map(|line| line.parse::<Value>().unwrap());
+        let flows = lines.filter(|line| line["flow"].is_object());
+        flows
+            .map(|line| line["flow"].clone())
+            .collect::<Vec<Value>>()
+    };
+    assert!(!lines().is_empty(), "an interval is over");
+    // What is left at the end is written then.
+    ask("x.evil.test", 4);
+    assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
+    let of = |verdict: &str, name: &str| {
+        let told = lines()
+            .into_iter()
+            .filter(|flow| flow["verdict"] == verdict && flow["l7"]["dns"]["query"] == name);
+        let counts = told.map(|flow| {
+            assert_eq!(flow.as_object().unwrap().len(), 3, "{flow}");
+            flow["aggregate"]["egress_flow_count"].as_u64().unwrap()
+        });
+        counts.collect::<Vec<_>>()
+    };
+    let denied = of("DROPPED", "x.evil.test.");
+    assert_eq!(denied.iter().sum::<u64>(), 7, "{denied:?}");
+    assert!((2..=5).contains(&denied.len()), "{denied:?}");
+    let allowed = of("FORWARDED", "web.example.com.");
+    assert_eq!(allowed.iter().sum::<u64>(), 2, "{allowed:?}");
+}

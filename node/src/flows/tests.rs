@@ -154,6 +154,7 @@ fn whoever_tells_never_waits_and_each_event_is_told_or_counted_as_lost() {
     };
     let exporters = Exporters::start(vec![export], None, "node".into()).unwrap();
     let ring = Arc::new(SharedRing::new(4095, clock::now()));
+        aggregate: None,
     let (sink, queue) = news();
     let with = (Arc::new(teller()), Arc::clone(&ring));
     let thread = FlowThread::start(queue, with, (exporters.shared(), None)).unwrap();

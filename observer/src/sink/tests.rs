@@ -30,6 +30,7 @@ fn to(to: Target) -> Export {
         filter: Filter::default(),
         mask: FieldMask::ALL,
         end: None,
+        aggregate: None,
     }
 }
 

@@ -75,6 +75,7 @@ impl ExportOptions {
             filter: filter.clone(),
             mask: mask.clone(),
             end: None,
+            aggregate: None,
         };
         Ok(self.targets()?.into_iter().map(export).collect())
     }
