@@ -14,8 +14,8 @@ use bpf_redirect_common::{
 };
 use dnsproxy::{Answer, GateReason, Outcome, Told};
 use flow::{
-    AuthType, Direction, Dns, DropReason, Emitter, Endpoint, Event, Flow, Ip, L4, RecordType,
-    Redaction, TcpFlags, TracePoint, TraceReason, Uuid, Verdict,
+    AuthType, Direction, Dns, DropReason, Emitter, Endpoint, Ethernet, Event, Flow, Ip, L4,
+    MacAddr, RecordType, Redaction, TcpFlags, TracePoint, TraceReason, Uuid, Verdict,
 };
 use policy::{EndpointId, Identity, L4Protocol, RuleId};
 
@@ -202,6 +202,7 @@ impl Teller {
         if kind == EventKind::Trace {
             flow.interface = directory.interface(event.endpoint).cloned();
         }
+        flow.ethernet = ethernet(event);
         if event.family != 0 {
             flow.ip = Some(Ip::new(source, destination));
             let ports = [event.source_port, event.destination_port].map(u16::from_be);
@@ -381,6 +382,15 @@ fn traced(event: &KernelEvent) -> Event {
         point: TracePoint::from_number(event.matched),
         reason: TraceReason::from_number(event.reason.into()).unwrap_or_default(),
     }
+}
+
+/// The frame's two ends; none where there was no frame.
+fn ethernet(event: &KernelEvent) -> Option<Ethernet> {
+    let ends = (event.source_mac, event.destination_mac);
+    (ends != ([0; 6], [0; 6])).then_some(Ethernet {
+        source: MacAddr(ends.0),
+        destination: MacAddr(ends.1),
+    })
 }
 
 /// Whether a traced packet answers; `None` where nobody has asked.

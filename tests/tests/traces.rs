@@ -100,7 +100,23 @@ fn words(traces: &[Value], by: &str, version: &str) -> Vec<String> {
 fn a_connection_is_traced_as_it_begins_and_ends() {
     let stage = Stage::new();
     let traces = stage.traces(&[], "trace");
+    let mac = |workload: &Workload| {
+        let link = workload
+            .check("ip", &["-o", "link", "show", "eth0"])
+            .unwrap();
+        let mut words = link.split_whitespace();
+        words.find(|word| *word == "link/ether").unwrap();
+        words.next().unwrap().to_owned()
+    };
+    let macs = [&stage.client, &stage.server].map(mac);
     for flow in &traces {
+        // Both are at one bridge.
+        let ends = ["source", "destination"].map(|end| flow["ethernet"][end].as_str().unwrap());
+        let mut expected = [macs[0].as_str(), &macs[1]];
+        if flow["source"]["pod_name"] == "server" {
+            expected.reverse();
+        }
+        assert_eq!(ends, expected, "{flow}");
         assert_eq!(flow["event_type"]["type"], 4, "{flow}");
         assert_eq!(
             (&flow["verdict"], &flow["Type"]),

@@ -72,6 +72,9 @@ fn dropped() -> News {
         matched: 0,
         reason: 133,
         family: 4,
+        source_mac: [2, 0, 0, 0, 0, 1],
+        destination_mac: [2, 0, 0, 0, 0, 2],
+        reserved: 0,
     })
 }
 
@@ -151,10 +154,10 @@ fn whoever_tells_never_waits_and_each_event_is_told_or_counted_as_lost() {
         filter: Filter::default(),
         mask: FieldMask::ALL,
         end: None,
+        aggregate: None,
     };
     let exporters = Exporters::start(vec![export], None, "node".into()).unwrap();
     let ring = Arc::new(SharedRing::new(4095, clock::now()));
-        aggregate: None,
     let (sink, queue) = news();
     let with = (Arc::new(teller()), Arc::clone(&ring));
     let thread = FlowThread::start(queue, with, (exporters.shared(), None)).unwrap();
