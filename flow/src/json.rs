@@ -10,7 +10,7 @@ use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, PolicyRef};
 use crate::flow::{Event, Flow};
 use crate::foreign::{
-    CAPTURE_POINTS, Foreign, Names, Service, TUNNELS, Tunnel, XLATE_POINTS, name_of,
+    CAPTURE_POINTS, Foreign, Names, OtherL4, Service, TUNNELS, Tunnel, XLATE_POINTS, name_of,
 };
 use crate::http::Http;
 use crate::limits::LINE_OCTETS_MAX;
@@ -96,11 +96,13 @@ impl Flow {
         if let Some(ip) = self.ip {
             object.nested("IP", |object| ip_fields(ip, object));
         }
-        if let Some(l4) = self.l4 {
-            object.nested("l4", |object| l4_fields(l4, object));
-        }
         let none = Foreign::default();
         let foreign = self.foreign.as_deref().unwrap_or(&none);
+        match (self.l4, &foreign.other_l4) {
+            (Some(l4), _) => object.nested("l4", |object| l4_fields(l4, object)),
+            (None, Some(other)) => object.nested("l4", |object| other_l4_fields(other, object)),
+            (None, None) => {}
+        }
         if let Some(tunnel) = &foreign.tunnel {
             object.nested("tunnel", |object| tunnel_fields(tunnel, object));
         }
@@ -307,6 +309,24 @@ fn l4_fields(l4: L4, object: &mut Object<'_>) {
         L4::Icmpv6 { kind, code } => object.nested("ICMPv6", |object| {
             object.number("type", kind.into());
             object.number("code", code.into());
+        }),
+    }
+}
+
+fn other_l4_fields(l4: &OtherL4, object: &mut Object<'_>) {
+    match l4 {
+        OtherL4::Vrrp {
+            kind,
+            vrid,
+            priority,
+        } => object.nested("VRRP", |object| {
+            object.number("type", *kind);
+            object.number("vrid", *vrid);
+            object.number("priority", *priority);
+        }),
+        OtherL4::Igmp { kind, group } => object.nested("IGMP", |object| {
+            object.number("type", *kind);
+            object.text("group_address", group);
         }),
     }
 }

@@ -43,7 +43,7 @@ pub use filter::{
     PeerFilter,
 };
 pub use flow::{Emitter, Event, FileInfo, Flow, Interface};
-pub use foreign::{Foreign, Service, Tunnel};
+pub use foreign::{Foreign, OtherL4, Service, Tunnel};
 pub use http::{Http, HttpHeader};
 pub use lost::{Losses, LostEvents, LostSource};
 pub use mask::{BadPath, FieldMask};
