@@ -24,7 +24,7 @@ use flow::{Interface, Redaction};
 use fqdn_cache::Lifetimes;
 use httpproxy::tls::TlsSecrets;
 use observer::{Export, MetricChoice, SharedRing};
-use policy::{Compiler, EndpointId, Identities, Options, PolicySet, Problem};
+use policy::{Compiler, Identities, Options, PolicySet, Problem};
 use transport::{Gate, LinkError, NetNs, Netlink};
 
 use crate::clock;
@@ -49,7 +49,7 @@ use agent::AgentNews;
 pub(crate) use assembly::make_teller;
 use assembly::{make, open_pins, start_exporters};
 use departed::Departed;
-use losses::ToldLosses;
+use figures::Tallies;
 use vigil::Interference;
 pub(crate) use vigil::{filters, set_right};
 
@@ -137,7 +137,6 @@ pub(crate) struct Daemon {
     /// The last writes to the maps.
     pub(crate) journal: Arc<Journal>,
     teller: Arc<Teller>,
-    losses: ToldLosses,
     event_thread: EventThread,
     flow_thread: FlowThread,
     pub(crate) exporters: Exporters,
@@ -166,10 +165,8 @@ pub(crate) struct Daemon {
     pub(crate) flows: usize,
     /// Names that were asked for again.
     pub(crate) refreshed: usize,
-    /// At how many addresses an endpoint has connections that outlived their name, at the last sweep.
-    outlived: BTreeMap<EndpointId, usize>,
-    /// What is in force, in numbers, where somebody asks for them.
-    tally: PolicyTally,
+    /// What is counted for others to read.
+    tallies: Tallies,
     /// Endpoints whose series can still be read.
     departed: Departed,
 }
@@ -209,7 +206,6 @@ impl Daemon {
         let draft = setup.metrics.as_deref().map(Draft::new);
         let counted = draft.as_ref().map(|draft| Arc::clone(&draft.flows));
         let flow_thread = FlowThread::start(queue, made_with, (exporters.shared(), counted))?;
-        let losses = ToldLosses::new(&datapath);
         let event_thread = EventThread::start(datapath.events()?, news.clone())?;
         if let Some(keeper) = &mut keeper {
             keeper.keep(dns.listeners()?);
@@ -229,6 +225,7 @@ impl Daemon {
             _lock: lock,
             keeper,
             dns_ports: datapath.dns_ports()?,
+            tallies: Tallies::new(&datapath),
             datapath,
             learner,
             guards,
@@ -240,7 +237,6 @@ impl Daemon {
             agent: AgentNews::started(exporters.shared()),
             journal,
             teller,
-            losses,
             event_thread,
             flow_thread,
             exporters,
@@ -256,8 +252,6 @@ impl Daemon {
             policy_count: 0,
             flows: 0,
             refreshed: 0,
-            outlived: BTreeMap::new(),
-            tally: PolicyTally::default(),
             departed: Departed::default(),
         })
     }
@@ -321,7 +315,7 @@ impl Daemon {
             .with_identities(|identities| compiler.build(revision, inputs, identities))?;
         self.policy_count = self.policies.len();
         if self.setup.cilium_metrics {
-            self.tally = PolicyTally::of(&snapshot);
+            self.tallies.policy = PolicyTally::of(&snapshot);
         }
         let (table, fronts) = (prefixes(&snapshot), services(&snapshot));
         let directory = Directory::new(&snapshot, &cast, &self.teller.directory());
@@ -499,7 +493,7 @@ impl Daemon {
         self.http.stop();
         self.event_thread.stop();
         self.flow_thread.stop();
-        self.losses.tell(
+        self.tallies.losses.tell(
             (&self.datapath, &self.news),
             (&self.flow_ring, &self.exporters.shared()),
         );

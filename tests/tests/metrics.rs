@@ -348,7 +348,7 @@ fn scrapers_that_never_read_hold_up_no_query() {
     let stage = Stage::new();
     let _daemon = stage.daemon(&["--metrics-addr", ADDRESS, "--hubble-metrics", "dns:query"]);
     let connect = || {
-        let mut stream = std::net::TcpStream::connect(ADDRESS).unwrap();
+        let mut stream = TcpStream::connect(ADDRESS).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\n").unwrap(); // and no more
         stream
     };

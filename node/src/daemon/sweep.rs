@@ -1,6 +1,6 @@
 //! The flow table, looked through every now and then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bpf_redirect_common::{Address, CtKey, CtValue, EGRESS};
@@ -41,7 +41,7 @@ impl Daemon {
         };
         let swept = self.datapath.sweep_flows(is_over);
         self.refreshed += self.refresh(&live);
-        self.outlived = self.outlived_of(&named);
+        self.tallies.outlived = self.outlived_of(&named);
         match swept {
             Ok(left) => self.flows = left,
             Err(error) => tracing::error!("the flow table can't be swept: {error}"),
@@ -50,7 +50,7 @@ impl Daemon {
 
     /// At how many of these addresses each endpoint has connections that outlived the name which opened them.
     fn outlived_of(&self, named: &Live) -> BTreeMap<EndpointId, usize> {
-        let count = |(endpoint, peers): (&EndpointId, &std::collections::BTreeSet<IpAddr>)| {
+        let count = |(endpoint, peers): (&EndpointId, &BTreeSet<IpAddr>)| {
             let closed = self.learner.with_knowledge(*endpoint, |knowledge| {
                 let ledger = &knowledge.ledger;
                 let is_closed =
