@@ -199,10 +199,12 @@ fn to_file(flows: &[Arc<Flow>]) -> Result<f64> {
             octets_max: u64::MAX,
             backups_max: None,
             compress: false,
+            agent_events: false,
         }),
         filter: Filter::default(),
         mask: FieldMask::ALL,
         end: None,
+        aggregate: None,
     };
     let sink = FlowSink::start(export, "node-1".into(), || Time::from_unix_nanos(0))?;
     let ring = SharedRing::new(FLOWS_MAX, now());

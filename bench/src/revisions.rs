@@ -195,6 +195,7 @@ pub fn cast(apps: &[&str]) -> Result<Cast> {
                 name: format!("w{number}"),
                 labels,
                 ports: NamedPorts::new(),
+                owner: None,
             },
             audit: false,
             is_redirectable: true,

@@ -128,6 +128,7 @@ fn cast() -> Result<Cast> {
                 name: "a".to_owned(),
                 labels,
                 ports: policy::NamedPorts::new(),
+                owner: None,
             },
             audit: false,
             is_redirectable: true,

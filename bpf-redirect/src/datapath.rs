@@ -358,6 +358,17 @@ impl Datapath {
         Ok(values)
     }
 
+    /// How many events were lost since the ring was full, all programs and daemons of these maps together.
+    ///
+    /// # Errors
+    /// If the map can't be read.
+    pub fn events_lost(&self) -> Result<u64, DatapathError> {
+        let map: PerCpuArray<MapData, u64> = self.open(common::COUNTERS_MAP)?;
+        let slot = Counter::EventsLost as u32;
+        let cpus = map.get(&slot, 0).map_err(map_error(common::COUNTERS_MAP))?;
+        Ok(cpus.iter().sum())
+    }
+
     /// Forgets the flows for which `is_over` says so; gives how many are left.
     ///
     /// # Errors

@@ -851,6 +851,40 @@ fn an_icmp_event_names_type_and_code() {
 }
 
 #[test]
+fn events_tell_the_two_ends_of_the_frame() {
+    for server in [v4(3), v6(3)] {
+        let mut bench = guarded();
+        let mut events = bench.datapath.events().unwrap();
+        let allowed = out(server, TCP, 80);
+        let denied = out(server, TCP, 81);
+        let stranger = Packet {
+            source_mac: HOST_MAC,
+            ..allowed.clone()
+        };
+        check(&mut bench, Hook::FromEndpoint, &allowed, (NEXT, ""));
+        for (packet, why) in [
+            (&denied, "policy-denied"),
+            (&stranger, "invalid-source-mac"),
+        ] {
+            check(&mut bench, Hook::FromEndpoint, packet, (SHOT, why));
+        }
+        let mut seen = Vec::new();
+        events.drain(|event| {
+            seen.push((event.kind, event.source_mac, event.destination_mac));
+            assert_eq!(event.reserved, 0);
+        });
+        let to = allowed.destination_mac;
+        let expected = [
+            (1, WORKLOAD_MAC, to),
+            (1, WORKLOAD_MAC, to),
+            (2, WORKLOAD_MAC, to),
+            (2, HOST_MAC, to),
+        ];
+        assert_eq!(seen, expected);
+    }
+}
+
+#[test]
 fn events_tell_of_verdicts_and_drops_up_to_the_limit() {
     let mut bench = guarded();
     let mut events = bench.datapath.events().unwrap();

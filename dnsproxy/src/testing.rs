@@ -210,6 +210,7 @@ spec:
         name: "client".into(),
         labels: Labels::default(),
         ports: policy::NamedPorts::new(),
+        owner: None,
     };
     let cast = Cast {
         endpoints: vec![LocalEndpoint {

@@ -98,6 +98,7 @@ fn snapshot(endpoint: EndpointId, server: SocketAddr) -> Snapshot {
                 name: "client".into(),
                 labels: Labels::default(),
                 ports: NamedPorts::new(),
+                owner: None,
             },
             addresses: vec!["10.0.0.2".parse().unwrap()],
             audit: false,

@@ -28,8 +28,31 @@ pub struct Foreign {
     pub socket_cookie: u64,
     /// The socket's cgroup.
     pub cgroup_id: u64,
+    /// What the packet speaks, where only others tell it.
+    pub other_l4: Option<OtherL4>,
     /// How many flows this one stands for: inbound, outbound, of unknown direction.
     pub aggregate: Option<[u32; 3]>,
+}
+
+/// A protocol over IP that only other agents tell.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum OtherL4 {
+    /// Routers that stand in for each other.
+    Vrrp {
+        /// Its type.
+        kind: u32,
+        /// The virtual router.
+        vrid: u32,
+        /// Of the sender.
+        priority: u32,
+    },
+    /// Who wants which multicast.
+    Igmp {
+        /// Its type.
+        kind: u32,
+        /// The multicast address.
+        group: Arc<str>,
+    },
 }
 
 /// A service by its name.

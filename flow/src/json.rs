@@ -10,7 +10,7 @@ use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, PolicyRef};
 use crate::flow::{Event, Flow};
 use crate::foreign::{
-    CAPTURE_POINTS, Foreign, Names, Service, TUNNELS, Tunnel, XLATE_POINTS, name_of,
+    CAPTURE_POINTS, Foreign, Names, OtherL4, Service, TUNNELS, Tunnel, XLATE_POINTS, name_of,
 };
 use crate::http::Http;
 use crate::limits::LINE_OCTETS_MAX;
@@ -25,6 +25,11 @@ impl Flow {
     /// Appends the flow as a JSON object.
     pub fn write_json(&self, out: &mut String) {
         Object::write(out, |object| self.write_fields(object));
+    }
+
+    /// The same, with those fields alone that are wanted.
+    pub fn write_wanted_json(&self, mask: &FieldMask, out: &mut String) {
+        Object::write_wanted(out, mask, |object| self.write_fields(object));
     }
 
     /// Appends the exporter's line, `{"flow":…,"node_name":…,"time":…}`, without a newline. It has at
@@ -91,11 +96,13 @@ impl Flow {
         if let Some(ip) = self.ip {
             object.nested("IP", |object| ip_fields(ip, object));
         }
-        if let Some(l4) = self.l4 {
-            object.nested("l4", |object| l4_fields(l4, object));
-        }
         let none = Foreign::default();
         let foreign = self.foreign.as_deref().unwrap_or(&none);
+        match (self.l4, &foreign.other_l4) {
+            (Some(l4), _) => object.nested("l4", |object| l4_fields(l4, object)),
+            (None, Some(other)) => object.nested("l4", |object| other_l4_fields(other, object)),
+            (None, None) => {}
+        }
         if let Some(tunnel) = &foreign.tunnel {
             object.nested("tunnel", |object| tunnel_fields(tunnel, object));
         }
@@ -306,6 +313,24 @@ fn l4_fields(l4: L4, object: &mut Object<'_>) {
     }
 }
 
+fn other_l4_fields(l4: &OtherL4, object: &mut Object<'_>) {
+    match l4 {
+        OtherL4::Vrrp {
+            kind,
+            vrid,
+            priority,
+        } => object.nested("VRRP", |object| {
+            object.number("type", *kind);
+            object.number("vrid", *vrid);
+            object.number("priority", *priority);
+        }),
+        OtherL4::Igmp { kind, group } => object.nested("IGMP", |object| {
+            object.number("type", *kind);
+            object.text("group_address", group);
+        }),
+    }
+}
+
 fn endpoint_fields(endpoint: &Endpoint, object: &mut Object<'_>) {
     object.number("ID", endpoint.id);
     object.number("identity", endpoint.identity);
@@ -505,7 +530,7 @@ impl Object<'_> {
         out.push(']');
     }
 
-    fn texts(&mut self, key: &str, items: &[Arc<str>]) {
+    pub(crate) fn texts(&mut self, key: &str, items: &[Arc<str>]) {
         self.list(key, items, |out, item| string(item, out));
     }
 

@@ -8,6 +8,7 @@
 //! crate of ours: whoever fills a `Flow` decides, here it is only told.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod dns;
 mod drop_reason;
 mod endpoint;
@@ -33,6 +34,7 @@ mod trace;
 mod uuid;
 mod verdict;
 
+pub use agent::{AgentEndpoint, AgentEvent};
 pub use dns::{Dns, NO_TTL, RecordType, rcode_text};
 pub use drop_reason::DropReason;
 pub use endpoint::{Endpoint, PolicyRef, Workload};
@@ -41,9 +43,9 @@ pub use filter::{
     PeerFilter,
 };
 pub use flow::{Emitter, Event, FileInfo, Flow, Interface};
-pub use foreign::{Foreign, Service, Tunnel};
+pub use foreign::{Foreign, OtherL4, Service, Tunnel};
 pub use http::{Http, HttpHeader};
-pub use lost::{LostEvents, LostSource};
+pub use lost::{Losses, LostEvents, LostSource};
 pub use mask::{BadPath, FieldMask};
 pub use message::MessageKind;
 pub use packet::{BadMacAddr, Ethernet, Ip, L4, MacAddr, TcpFlags};

@@ -32,6 +32,51 @@ pub enum LostSource {
     HubbleRingBuffer,
 }
 
+/// How many events were lost before the ring, since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Losses {
+    /// Between kernel and daemon.
+    pub kernel: u64,
+    /// In the daemon, on their way to become flows.
+    pub queue: u64,
+}
+
+impl Losses {
+    /// What came on top of what was known before.
+    #[must_use]
+    pub const fn since(self, before: Self) -> Self {
+        Self {
+            kernel: self.kernel.saturating_sub(before.kernel),
+            queue: self.queue.saturating_sub(before.queue),
+        }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub const fn and(self, more: Self) -> Self {
+        Self {
+            kernel: self.kernel.saturating_add(more.kernel),
+            queue: self.queue.saturating_add(more.queue),
+        }
+    }
+
+    /// The same as events, those that there were.
+    pub fn events(self) -> impl Iterator<Item = LostEvents> {
+        let both = [
+            (LostSource::PerfEventRingBuffer, self.kernel),
+            (LostSource::ObserverEventsQueue, self.queue),
+        ];
+        let event = |(source, count)| LostEvents {
+            source,
+            count,
+            cpu: None,
+            first: None,
+            last: None,
+        };
+        both.into_iter().filter(|(_, count)| *count > 0).map(event)
+    }
+}
+
 impl LostSource {
     const ALL: [Self; 4] = [
         Self::Unknown,
@@ -75,6 +120,18 @@ impl LostEvents {
             first: None,
             last: None,
         }
+    }
+
+    /// The same as a count of what was lost before the ring; nothing where it was lost elsewhere.
+    #[must_use]
+    pub const fn to_losses(&self) -> Losses {
+        let (mut kernel, mut queue) = (0, 0);
+        match self.source {
+            LostSource::PerfEventRingBuffer => kernel = self.count,
+            LostSource::ObserverEventsQueue => queue = self.count,
+            LostSource::Unknown | LostSource::HubbleRingBuffer => {}
+        }
+        Losses { kernel, queue }
     }
 
     /// Appends the exporter's line, `{"lost_events":…,"node_name":…,"time":…}`, without a newline.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::filter::Filter;
 use crate::flow::Flow;
-use crate::lost::LostEvents;
+use crate::lost::{Losses, LostEvents};
 use crate::ring::{Batch, Cursor, Ring};
 use crate::time::Time;
 
@@ -44,6 +44,9 @@ pub struct Reader {
     left: Option<u64>,
     is_over: bool,
     lost: u64,
+    /// What was lost before the ring, as far as it was taken in; and of that what is still to be told.
+    before: Losses,
+    untold: Losses,
     told_at: Option<Instant>,
 }
 
@@ -82,6 +85,8 @@ impl Reader {
             query,
             is_over: false,
             lost: 0,
+            before: ring.losses(),
+            untold: Losses::default(),
             told_at: None,
         })
     }
@@ -108,6 +113,8 @@ impl Reader {
     pub fn take(&mut self, batch: Batch) -> Vec<Arc<Flow>> {
         self.cursor = batch.cursor;
         self.lost += batch.lost;
+        self.untold = self.untold.and(batch.before.since(self.before));
+        self.before = batch.before;
         let mut wanted = Vec::new();
         for flow in batch.flows {
             if self.is_over || self.query.is_past(&flow) {
@@ -126,17 +133,21 @@ impl Reader {
         wanted
     }
 
-    /// What was lost since this was last told, at most once in [`LOST_EVENTS_INTERVAL`]. Filters never
-    /// hide it.
-    pub fn lost(&mut self, now: Instant) -> Option<LostEvents> {
+    /// What was lost since this was last told, by where, at most once in [`LOST_EVENTS_INTERVAL`]. Filters never
+    /// hide it. Of what was lost before the ring, the reader is told what was lost since it began.
+    pub fn lost(&mut self, now: Instant) -> Vec<LostEvents> {
         let is_due = self
             .told_at
             .is_none_or(|at| now.saturating_duration_since(at) >= LOST_EVENTS_INTERVAL);
-        if self.lost == 0 || !is_due {
-            return None;
+        let is_nothing = self.lost == 0 && self.untold == Losses::default();
+        if is_nothing || !is_due {
+            return Vec::new();
         }
         self.told_at = Some(now);
-        Some(LostEvents::in_ring(std::mem::take(&mut self.lost)))
+        let in_ring = std::mem::take(&mut self.lost);
+        let in_ring = (in_ring > 0).then(|| LostEvents::in_ring(in_ring));
+        let before = std::mem::take(&mut self.untold).events();
+        before.chain(in_ring).collect()
     }
 }
 
@@ -147,5 +158,45 @@ fn begin(query: &Query, ring: &Ring) -> Cursor {
         (false, None) if query.follow && !has_number => ring.end(),
         (false, None) if !has_number => ring.start(),
         (false, None) => ring.place_of_last(query.number, |flow| query.wants(flow)),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a start for a made-up clock")]
+mod tests {
+    use super::*;
+    use crate::lost::LostSource;
+
+    #[test]
+    fn what_was_lost_before_the_ring_is_told_since_the_reader_began_once_a_second() {
+        let mut ring = Ring::new(4);
+        let lose = |ring: &mut Ring, kernel, queue| ring.lose(Losses { kernel, queue });
+        lose(&mut ring, 100, 100);
+        let query = Query {
+            follow: true,
+            ..Query::default()
+        };
+        let mut reader = Reader::new(query, &ring).unwrap();
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut told = |ring: &Ring, millis| {
+            let batch = ring.read_from(reader.cursor(), 8);
+            assert!(reader.take(batch).is_empty());
+            let lost = reader.lost(at(millis)).into_iter();
+            lost.map(|lost| (lost.source, lost.count))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told(&ring, 0), []);
+        lose(&mut ring, 3, 0);
+        let (kernel, queue) = (
+            LostSource::PerfEventRingBuffer,
+            LostSource::ObserverEventsQueue,
+        );
+        assert_eq!(told(&ring, 1), [(kernel, 3)]);
+        lose(&mut ring, 1, 2);
+        lose(&mut ring, 1, 0);
+        assert_eq!(told(&ring, 900), []);
+        assert_eq!(told(&ring, 1_001), [(kernel, 2), (queue, 2)]);
+        assert_eq!(told(&ring, 3_000), []);
     }
 }

@@ -50,7 +50,13 @@ pub enum ReadError {
         /// What the JSON reader says.
         problem: String,
     },
-    /// A JSON object without a flow and without lost events.
+    /// Another event of an exporter's: what an agent did, a node's state, debugging.
+    #[error("neither a flow nor lost events, but {kind}")]
+    OtherEvent {
+        /// Its key.
+        kind: &'static str,
+    },
+    /// A JSON object without any event.
     #[error("neither a flow nor lost events")]
     NotAnEvent,
     /// A field whose value makes no sense.
@@ -76,7 +82,7 @@ impl Line {
             return Ok(Self::Flow(Box::new(read_flow(&flow)?)));
         }
         let Some(lost) = line.object("lost_events")? else {
-            return Err(ReadError::NotAnEvent);
+            return Err(not_read(&line)?);
         };
         let names = (LostSource::from_name, LostSource::from_number);
         let lost = LostEvents {
@@ -104,6 +110,16 @@ impl Flow {
     pub fn from_json(text: &str) -> Result<Self, ReadError> {
         read_flow(&Fields::of(&json(text)?)?)
     }
+}
+
+/// Why a line has nothing to read.
+fn not_read(line: &Fields<'_>) -> Result<ReadError, ReadError> {
+    for kind in ["agent_event", "debug_event", "node_status"] {
+        if line.object(kind)?.is_some() {
+            return Ok(ReadError::OtherEvent { kind });
+        }
+    }
+    Ok(ReadError::NotAnEvent)
 }
 
 fn json(text: &str) -> Result<Value, ReadError> {

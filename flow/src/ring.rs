@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::flow::Flow;
 use crate::limits::RING_FLOWS_MAX;
+use crate::lost::Losses;
 
 /// The last flows, oldest first. Every flow has a place that never changes, so that a reader that was
 /// overtaken learns how many it missed.
@@ -14,6 +15,7 @@ pub struct Ring {
     flows_max: usize,
     /// Flows pushed since the start; the place of the next one.
     seen: u64,
+    before: Losses,
 }
 
 /// A reader's place: that of the next flow it has not read.
@@ -29,6 +31,8 @@ pub struct Batch {
     pub cursor: Cursor,
     /// Flows that went away between the reader's place and the first of these.
     pub lost: u64,
+    /// What was lost before the ring since the start.
+    pub before: Losses,
 }
 
 impl Default for Ring {
@@ -45,7 +49,19 @@ impl Ring {
             flows: VecDeque::new(),
             flows_max: flows_max.max(1),
             seen: 0,
+            before: Losses::default(),
         }
+    }
+
+    /// Events were lost that would have become flows of it.
+    pub fn lose(&mut self, more: Losses) {
+        self.before = self.before.and(more);
+    }
+
+    /// What was lost before it since the start.
+    #[must_use]
+    pub const fn losses(&self) -> Losses {
+        self.before
     }
 
     /// Adds a flow; beyond the bound the oldest goes.
@@ -94,6 +110,7 @@ impl Ring {
             cursor: Cursor(from.0 + flows.len() as u64),
             flows,
             lost,
+            before: self.before,
         }
     }
 

@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use flow::limits::LINE_OCTETS_MAX;
-use flow::{Direction, Dns, Event, Flow, L4, Line, ReadError, RecordType, TcpFlags, Verdict};
+use flow::{
+    Direction, Dns, Event, FieldMask, Filter, Flow, FlowFilter, L4, Line, ReadError, RecordType,
+    TcpFlags, Verdict,
+};
 use proptest::prelude::*;
 
 fn flow_of(text: &str) -> Flow {
@@ -33,10 +36,15 @@ fn lines_that_are_no_events_are_refused() {
             "{text}"
         );
     }
-    assert_eq!(
-        Line::parse(r#"{"agent_event":{}}"#),
-        Err(ReadError::NotAnEvent)
-    );
+    assert_eq!(Line::parse(r#"{"x":{}}"#), Err(ReadError::NotAnEvent));
+    for (text, kind) in [
+        (r#"{"agent_event":{}}"#, "agent_event"),
+        (r#"{"agentEvent":{"type":"AGENT_STARTED"}}"#, "agent_event"),
+        (r#"{"node_status":{},"node_name":"n"}"#, "node_status"),
+    ] {
+        let error = Err(ReadError::OtherEvent { kind });
+        assert_eq!(Line::parse(text), error);
+    }
 }
 
 #[test]
@@ -201,5 +209,49 @@ proptest! {
         let mut line = String::new();
         flow.write_exporter_line(&mut line);
         prop_assert!(line.len() <= LINE_OCTETS_MAX);
+    }
+}
+
+/// What only other agents tell of a packet is read, filtered by, masked and written again.
+#[test]
+fn transports_of_others_are_kept() {
+    for (protocol, l4, part) in [
+        (
+            "vrrp",
+            r#"{"VRRP":{"type":1,"vrid":7,"priority":100}}"#,
+            ("l4.VRRP.vrid", r#"{"l4":{"VRRP":{"vrid":7}}}"#),
+        ),
+        (
+            "igmp",
+            r#"{"IGMP":{"type":22,"group_address":"224.0.0.9"}}"#,
+            (
+                "l4.IGMP.group_address",
+                r#"{"l4":{"IGMP":{"group_address":"224.0.0.9"}}}"#,
+            ),
+        ),
+    ] {
+        let text = format!(
+            r#"{{"verdict":"DROPPED","l4":{l4},"source":{{}},"destination":{{}},"Type":"L3_L4","event_type":{{"type":1}},"Summary":"x"}}"#
+        );
+        let flow = Flow::from_json(&text).unwrap();
+        let mut written = String::new();
+        flow.write_json(&mut written);
+        assert_eq!(written, text);
+        for (other, is_it) in [
+            ("vrrp", protocol == "vrrp"),
+            ("igmp", protocol == "igmp"),
+            ("tcp", false),
+        ] {
+            let filter = FlowFilter {
+                protocol: vec![other.into()],
+                ..FlowFilter::default()
+            };
+            let filter = Filter::new(&[filter], &[]).unwrap();
+            assert_eq!(filter.matches(&flow), is_it, "{protocol} {other}");
+        }
+        let (path, expected) = part;
+        let mut masked = String::new();
+        flow.write_wanted_json(&FieldMask::new([path]).unwrap(), &mut masked);
+        assert_eq!(masked, expected);
     }
 }

@@ -73,6 +73,7 @@ fn inputs(egress: &str) -> (PolicySet, Cast, EndpointId) {
                 name: "w".into(),
                 labels: Labels::default(),
                 ports: NamedPorts::default(),
+                owner: None,
             },
             addresses: vec!["10.0.0.2".parse().unwrap()],
             audit: false,

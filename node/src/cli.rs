@@ -34,6 +34,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use layers::{Layered, Trouble, complete};
 use serde_json::Value;
 
+pub(crate) use run::parse_duration;
+
 use crate::control;
 use crate::exit;
 use crate::instance::Instance;

@@ -299,7 +299,7 @@ impl Desk {
             let is_end = batch.flows.is_empty();
             text.clear();
             let wanted = reader.take(batch);
-            if let Some(lost) = reader.lost(clock::now()) {
+            for lost in reader.lost(clock::now()) {
                 lost.write_exporter_line(&self.node_name, None, &mut text);
                 text.push('\n');
             }

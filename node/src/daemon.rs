@@ -5,6 +5,8 @@ mod agent;
 mod assembly;
 mod departed;
 mod figures;
+mod losses;
+mod sweep;
 mod vigil;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,13 +18,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bpf_redirect::{Attachment, Datapath, HookMode, Journal, Loader, Pins};
-use bpf_redirect_common::{Aggregation, CtKey, CtValue, EGRESS};
+use bpf_redirect_common::Aggregation;
 use dnsproxy::StandIns;
 use flow::{Interface, Redaction};
 use fqdn_cache::Lifetimes;
 use httpproxy::tls::TlsSecrets;
 use observer::{Export, MetricChoice, SharedRing};
-use policy::{Compiler, EndpointId, Identities, Options, PolicySet, Problem};
+use policy::{Compiler, Identities, Options, PolicySet, Problem};
 use transport::{Gate, LinkError, NetNs, Netlink};
 
 use crate::clock;
@@ -36,10 +38,9 @@ use crate::http::HttpThreads;
 use crate::instance::{Instance, Lock};
 use crate::keeper::{self, Keeper};
 use crate::learner::Scruples;
-use crate::live::{Review, is_over};
-use crate::metrics::{Draft, Metrics, Sources};
+use crate::live::Review;
+use crate::metrics::{Draft, Metrics, PolicyTally, Sources};
 use crate::proxy::DnsThreads;
-use crate::refresh::Live;
 use crate::remembered::{KEPT_OCTETS_MAX, Remembered, remembered_names};
 use crate::status::EventThread;
 use crate::tell::Teller;
@@ -48,6 +49,7 @@ use agent::AgentNews;
 pub(crate) use assembly::make_teller;
 use assembly::{make, open_pins, start_exporters};
 use departed::Departed;
+use figures::Tallies;
 use vigil::Interference;
 pub(crate) use vigil::{filters, set_right};
 
@@ -163,6 +165,8 @@ pub(crate) struct Daemon {
     pub(crate) flows: usize,
     /// Names that were asked for again.
     pub(crate) refreshed: usize,
+    /// What is counted for others to read.
+    tallies: Tallies,
     /// Endpoints whose series can still be read.
     departed: Departed,
 }
@@ -221,6 +225,7 @@ impl Daemon {
             _lock: lock,
             keeper,
             dns_ports: datapath.dns_ports()?,
+            tallies: Tallies::new(&datapath),
             datapath,
             learner,
             guards,
@@ -229,7 +234,7 @@ impl Daemon {
             http,
             news,
             flow_ring,
-            agent: AgentNews::started(),
+            agent: AgentNews::started(exporters.shared()),
             journal,
             teller,
             event_thread,
@@ -309,6 +314,9 @@ impl Daemon {
             .learner
             .with_identities(|identities| compiler.build(revision, inputs, identities))?;
         self.policy_count = self.policies.len();
+        if self.setup.cilium_metrics {
+            self.tallies.policy = PolicyTally::of(&snapshot);
+        }
         let (table, fronts) = (prefixes(&snapshot), services(&snapshot));
         let directory = Directory::new(&snapshot, &cast, &self.teller.directory());
         let links = self.guards.iter().filter_map(|(id, guarded)| {
@@ -418,30 +426,6 @@ impl Daemon {
         }
     }
 
-    /// Forgets the flows that are over.
-    pub(crate) fn sweep(&mut self) {
-        let now = clock::boot_ns();
-        let mut live = Live::new();
-        let is_over = |key: &CtKey, value: &CtValue| {
-            let is_over = is_over(key, value, now);
-            if self.setup.dns_refresh
-                && !is_over
-                && value.direction == EGRESS
-                && let Some(endpoint) = EndpointId::new(key.endpoint)
-            {
-                let peer = IpAddr::from(key.peer);
-                live.entry(endpoint).or_default().insert(peer);
-            }
-            is_over
-        };
-        let swept = self.datapath.sweep_flows(is_over);
-        self.refreshed += self.refresh(&live);
-        match swept {
-            Ok(left) => self.flows = left,
-            Err(error) => tracing::error!("the flow table can't be swept: {error}"),
-        }
-    }
-
     /// Forgets the flows that live on an allow that is gone: their next packet is judged as a new one.
     fn end_flows(&mut self) {
         let snapshot = self.learner.snapshot();
@@ -509,6 +493,10 @@ impl Daemon {
         self.http.stop();
         self.event_thread.stop();
         self.flow_thread.stop();
+        self.tallies.losses.tell(
+            (&self.datapath, &self.news),
+            (&self.flow_ring, &self.exporters.shared()),
+        );
         // Whoever tells has ended; metrics only look.
         self.exporters.stop();
         if let Some(keeper) = self.keeper.as_mut().filter(|_| detach) {

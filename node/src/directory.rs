@@ -52,11 +52,7 @@ impl Directory {
                 namespace: workload.namespace.as_str().into(),
                 labels: label_texts(&workload.full_labels()),
                 pod_name: workload.name.as_str().into(),
-                workloads: [Workload {
-                    name: workload.name.as_str().into(),
-                    kind: "Pod".into(),
-                }]
-                .into(),
+                workloads: [owner_of(workload)].into(),
                 ..Endpoint::default()
             });
             for ip in addresses {
@@ -115,6 +111,18 @@ impl Directory {
     /// The policy behind a rule.
     pub(crate) fn policies(&self, rule: RuleId) -> Vec<PolicyRef> {
         self.rules.get(&rule).cloned().into_iter().collect()
+    }
+}
+
+/// What a workload belongs to; what belongs to nothing is a pod of its own.
+fn owner_of(workload: &policy::Workload) -> Workload {
+    let (name, kind) = match &workload.owner {
+        Some(owner) => (&owner.name, owner.kind.as_str()),
+        None => (&workload.name, "Pod"),
+    };
+    Workload {
+        name: name.as_str().into(),
+        kind: kind.into(),
     }
 }
 

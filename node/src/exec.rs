@@ -362,9 +362,11 @@ fn export(path: &Path) -> Result<Export> {
             octets_max: u64::MAX,
             backups_max: None,
             compress: false,
+            agent_events: false,
         }),
         filter: Filter::new(&[], &[]).map_err(|error| anyhow::anyhow!("{error}"))?,
         mask: FieldMask::new([]).map_err(|error| anyhow::anyhow!("{error}"))?,
         end: None,
+        aggregate: None,
     })
 }

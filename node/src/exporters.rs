@@ -13,16 +13,19 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, ensure};
 use arc_swap::ArcSwap;
 use flow::{FieldMask, Filter, FlowFilter, Time};
-use observer::{Export, FileTarget, FlowSink, Target};
+use observer::{Aggregate, Export, FileTarget, FlowSink, Target};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::cli::parse_duration;
 use crate::clock;
 
 /// Files at once; a set with more is refused. Each has a thread and a queue.
 pub(crate) const EXPORTERS_MAX: usize = 32;
 /// Octets of the YAML file; a larger one is refused.
 const CONFIG_OCTETS_MAX: u64 = 1 << 20;
+/// How long flows may be counted before they are told; a longer interval is refused.
+const INTERVAL_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// Megabytes of a file, and files that are kept, where none are given.
 pub(crate) const FILE_MB: u32 = 10;
 pub(crate) const BACKUPS: usize = 5;
@@ -35,7 +38,7 @@ pub(crate) struct Exporter {
     pub(crate) sink: Arc<FlowSink>,
 }
 
-/// All of them, as the thread of flows and the metrics see them.
+/// All of them, as the thread of flows, the metrics and who tells what the agent did see them.
 pub(crate) type SharedExporters = Arc<ArcSwap<Vec<Exporter>>>;
 
 /// The names of those that options name.
@@ -94,6 +97,10 @@ struct Entry {
     file_compress: bool,
     #[serde(default)]
     end: Option<String>,
+    #[serde(default)]
+    field_aggregate: Vec<String>,
+    #[serde(default)]
+    aggregation_interval: Option<String>,
 }
 
 fn file_mb() -> u32 {
@@ -119,18 +126,47 @@ impl Entry {
             Time::from_rfc3339(text)
                 .with_context(|| format!("end: {text:?} is not a time (RFC 3339)"))
         });
-        let paths = self.field_mask.iter().map(String::as_str);
+        let aggregate = self.aggregate()?;
+        // Without a mask of its own one flow tells what is equal in all that it stands for.
+        let (fields, counts) = match &aggregate {
+            Some(_) if self.field_mask.is_empty() => (&self.field_aggregate, Some("aggregate")),
+            Some(_) => (&self.field_mask, Some("aggregate")),
+            None => (&self.field_mask, None),
+        };
+        let paths = fields.iter().map(String::as_str).chain(counts);
         Ok(Export {
             to: Target::File(FileTarget {
                 path: self.file_path.clone(),
                 octets_max: u64::from(self.file_max_size_mb) * OCTETS_PER_MB,
                 backups_max: Some(self.file_max_backups),
                 compress: self.file_compress,
+                agent_events: true,
             }),
             filter: Filter::new(&allow, &deny)?,
             mask: FieldMask::new(paths).context("fieldMask")?,
             end: end.transpose()?,
+            aggregate,
         })
+    }
+
+    fn aggregate(&self) -> Result<Option<Aggregate>> {
+        let interval = self.aggregation_interval.as_deref().map(parse_duration);
+        let interval = interval.transpose().map_err(anyhow::Error::msg);
+        let interval = interval.context("aggregationInterval")?.unwrap_or_default();
+        if self.field_aggregate.is_empty() && interval.is_zero() {
+            return Ok(None);
+        }
+        ensure!(
+            !self.field_aggregate.is_empty() && !interval.is_zero(),
+            "fieldAggregate and aggregationInterval: one says nothing without the other"
+        );
+        ensure!(
+            interval <= INTERVAL_MAX,
+            "aggregationInterval: at most {INTERVAL_MAX:?}"
+        );
+        let paths = self.field_aggregate.iter().map(String::as_str);
+        let fields = FieldMask::new(paths).context("fieldAggregate")?;
+        Ok(Some(Aggregate { fields, interval }))
     }
 }
 
@@ -449,6 +485,26 @@ mod tests {
             ),
             ("- {name: a, filePath: /x, end: tomorrow}", "is not a time"),
             ("- {name: a, filePath: /x, fileMaxSizeMb: 0}", "at least 1"),
+            (
+                "- {name: a, filePath: /x, fieldAggregate: [nope], aggregationInterval: 1s}",
+                "fieldAggregate",
+            ),
+            (
+                "- {name: a, filePath: /x, fieldAggregate: [verdict]}",
+                "without the other",
+            ),
+            (
+                "- {name: a, filePath: /x, aggregationInterval: 10s}",
+                "without the other",
+            ),
+            (
+                "- {name: a, filePath: /x, fieldAggregate: [verdict], aggregationInterval: soon}",
+                "is not a time",
+            ),
+            (
+                "- {name: a, filePath: /x, fieldAggregate: [verdict], aggregationInterval: 25h}",
+                "at most",
+            ),
             (many.as_str(), "32 are enough"),
         ] {
             let error = read(&format!("flowLogs:\n{entries}\n"), None).unwrap_err();

@@ -25,6 +25,7 @@ use crate::exporters::SharedExporters;
 use crate::flows::NewsSink;
 use crate::guard::SharedLearner;
 use crate::learner::Held;
+pub(crate) use cilium::PolicyTally;
 
 /// After how long without a sign of the main thread the daemon counts as ill. A large set of policies takes
 /// seconds to compile.
@@ -50,8 +51,11 @@ pub(crate) struct Figures {
     pub(crate) problems: [usize; 2],
     /// Endpoints that are attaching, ready and refused.
     pub(crate) endpoints: [usize; 3],
-    /// Of each endpoint: its name, names and addresses that it has learned, addresses that are open.
-    pub(crate) learned: Vec<(String, [usize; 3])>,
+    /// Of each endpoint: its name, names and addresses that it has learned, addresses that are open, and those
+    /// that are not, but have connections since the time when they were.
+    pub(crate) learned: Vec<(String, [usize; 4])>,
+    /// What is in force; only where Cilium's names are wanted.
+    pub(crate) tally: PolicyTally,
     /// Flows in the kernel's table at the last sweep.
     pub(crate) flows: usize,
     pub(crate) identities: usize,
@@ -72,6 +76,7 @@ impl Figures {
             problems: [0; 2],
             endpoints: [0; 3],
             learned: Vec::new(),
+            tally: PolicyTally::default(),
             flows: 0,
             identities: 0,
             asked_again: 0,
@@ -307,14 +312,14 @@ impl Own {
         page.counters(
             (
                 "namegate_exported_flows",
-                "Flows that arrived where they are told",
+                "Flows, and events of the agent in files, that arrived where they are told",
             ),
             figures(|one| one.written),
         )?;
         page.counters(
             (
                 "namegate_export_lost_flows",
-                "Flows that a file, a collector or the journal did not get",
+                "Flows, and events of the agent, that a file, a collector or the journal did not get",
             ),
             figures(|one| one.lost),
         )

@@ -51,6 +51,7 @@ impl Report {
                 self.denied.insert(pair, line.to_owned());
             }
             Ok(Line::LostEvents { lost, .. }) => self.lost += lost.count,
+            Err(flow::ReadError::OtherEvent { .. }) => {}
             Err(_) if line.trim().is_empty() => {}
             Err(_) => self.refuse(),
         }

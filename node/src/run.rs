@@ -339,6 +339,7 @@ impl Service {
         self.daemon.look_at_ports();
         self.daemon.exporters.look_again();
         self.daemon.forget_departed(clock::now());
+        self.daemon.tell_losses();
         self.publish();
         if ticks.is_multiple_of(TICKS_PER_SWEEP) {
             self.daemon.sweep();

@@ -19,7 +19,7 @@ use crate::run::Service;
 use crate::{identities, learned, listed};
 
 /// How long the kernel's events gather, once one came after a rest. Of a connection there are several, each of
-/// which would else wake a thread. The ring holds more than 14,000.
+/// which would else wake a thread. The ring holds more than 11,000.
 const EVENTS_GATHER: Duration = Duration::from_millis(5);
 
 /// The thread that reads the kernel's events.

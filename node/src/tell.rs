@@ -14,8 +14,8 @@ use bpf_redirect_common::{
 };
 use dnsproxy::{Answer, GateReason, Outcome, Told};
 use flow::{
-    AuthType, Direction, Dns, DropReason, Emitter, Endpoint, Event, Flow, Ip, L4, RecordType,
-    Redaction, TcpFlags, TracePoint, TraceReason, Uuid, Verdict,
+    AuthType, Direction, Dns, DropReason, Emitter, Endpoint, Ethernet, Event, FileInfo, Flow, Ip,
+    L4, MacAddr, RecordType, Redaction, TcpFlags, TracePoint, TraceReason, Uuid, Verdict,
 };
 use policy::{EndpointId, Identity, L4Protocol, RuleId};
 
@@ -30,6 +30,8 @@ pub(crate) struct Teller {
     directory: ArcSwap<Directory>,
     node_name: Arc<str>,
     emitter: Emitter,
+    /// The programs at a link that drop: what comes in to the workload, and what it sends.
+    programs: [Arc<str>; 2],
     /// What is not told of HTTP.
     redaction: Redaction,
 }
@@ -52,6 +54,7 @@ impl Teller {
                 name: "Namegate".into(),
                 version: env!("CARGO_PKG_VERSION").into(),
             },
+            programs: ["ng_to_ep", "ng_from_ep"].map(Into::into),
             redaction,
         }
     }
@@ -202,6 +205,10 @@ impl Teller {
         if kind == EventKind::Trace {
             flow.interface = directory.interface(event.endpoint).cloned();
         }
+        flow.ethernet = ethernet(event);
+        if kind == EventKind::Drop && flow.ethernet.is_some() {
+            flow.file = Some(self.program(is_egress));
+        }
         if event.family != 0 {
             flow.ip = Some(Ip::new(source, destination));
             let ports = [event.source_port, event.destination_port].map(u16::from_be);
@@ -217,6 +224,17 @@ impl Teller {
             (false, true) => flow.ingress_denied_by = policies,
         }
         Some(flow)
+    }
+
+    /// Which program at a workload's link dropped a packet. A line is not known: what the kernel would have to
+    /// tell for it is no less than the reason.
+    fn program(&self, is_egress: bool) -> FileInfo {
+        let [into, out_of] = &self.programs;
+        let name = if is_egress { out_of } else { into };
+        FileInfo {
+            name: Arc::clone(name),
+            line: 0,
+        }
     }
 
     /// Whether it was a service's address whose backends differ in what policy says.
@@ -381,6 +399,15 @@ fn traced(event: &KernelEvent) -> Event {
         point: TracePoint::from_number(event.matched),
         reason: TraceReason::from_number(event.reason.into()).unwrap_or_default(),
     }
+}
+
+/// The frame's two ends; none where there was no frame.
+fn ethernet(event: &KernelEvent) -> Option<Ethernet> {
+    let ends = (event.source_mac, event.destination_mac);
+    (ends != ([0; 6], [0; 6])).then_some(Ethernet {
+        source: MacAddr(ends.0),
+        destination: MacAddr(ends.1),
+    })
 }
 
 /// Whether a traced packet answers; `None` where nobody has asked.

@@ -1,8 +1,7 @@
 //! What a client is answered.
 
-use flow::{FieldMask, Flow, LostEvents, Time};
+use flow::{AgentEndpoint, AgentEvent, FieldMask, Flow, LostEvents, Time};
 
-use crate::agent::{AgentEndpoint, AgentEvent};
 use crate::convert;
 use crate::proto::flow as pb;
 use crate::proto::observer::get_flows_response::ResponseTypes;
@@ -28,11 +27,11 @@ pub(crate) fn lost(lost: &LostEvents, node_name: &str) -> GetFlowsResponse {
 
 /// Something that the agent did.
 pub(crate) fn agent_event(
-    (time, event): &(Time, AgentEvent),
+    (time, event): (Time, &AgentEvent),
     node_name: &str,
 ) -> GetAgentEventsResponse {
     use pb::agent_event::Notification;
-    let at = convert::time(*time);
+    let at = convert::time(time);
     let (kind, notification) = match event {
         AgentEvent::Started => (
             pb::AgentEventType::AgentStarted,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use flow::{
-    Direction, Endpoint, Event, FieldMask, Flow, Foreign, Ip, L4, LostEvents, MessageKind,
+    Direction, Endpoint, Event, FieldMask, Flow, Foreign, Ip, L4, LostEvents, MessageKind, OtherL4,
     PolicyRef, TcpFlags, Time, Workload,
 };
 
@@ -94,7 +94,11 @@ fn peers(flow: &Flow, foreign: &Foreign, mask: &FieldMask, message: &mut pb::Flo
         .and_then(|ip| wanted(mask, "IP", |mask| network(ip, mask)));
     message.l4 = flow
         .l4
-        .and_then(|l4| wanted(mask, "l4", |mask| transport(l4, mask)));
+        .and_then(|l4| wanted(mask, "l4", |mask| transport(l4, mask)))
+        .or_else(|| {
+            let other = foreign.other_l4.as_ref()?;
+            wanted(mask, "l4", |mask| other_transport(other, mask))
+        });
     message.tunnel = foreign.tunnel.as_ref().and_then(|tunnel| {
         wanted(mask, "tunnel", |mask| pb::Tunnel {
             protocol: or_zero(mask, "protocol", || number(tunnel.protocol)),
@@ -255,6 +259,31 @@ fn transport(l4: L4, mask: &FieldMask) -> pb::Layer4 {
             Protocol::IcmPv6(pb::IcmPv6 {
                 r#type: or_zero(mask, "type", || kind.into()),
                 code: or_zero(mask, "code", || code.into()),
+            })
+        }),
+    };
+    pb::Layer4 { protocol }
+}
+
+/// What only others tell.
+fn other_transport(l4: &OtherL4, mask: &FieldMask) -> pb::Layer4 {
+    use pb::layer4::Protocol;
+    let protocol = match l4 {
+        OtherL4::Vrrp {
+            kind,
+            vrid,
+            priority,
+        } => wanted(mask, "VRRP", |mask| {
+            Protocol::Vrrp(pb::Vrrp {
+                r#type: or_zero(mask, "type", || *kind),
+                vrid: or_zero(mask, "vrid", || *vrid),
+                priority: or_zero(mask, "priority", || *priority),
+            })
+        }),
+        OtherL4::Igmp { kind, group } => wanted(mask, "IGMP", |mask| {
+            Protocol::Igmp(pb::Igmp {
+                r#type: or_zero(mask, "type", || *kind),
+                group_address: or_zero(mask, "group_address", || group.to_string()),
             })
         }),
     };

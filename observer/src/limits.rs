@@ -15,8 +15,11 @@ pub const NAMESPACES_MAX: usize = 1024;
 /// Agent events that are kept; the oldest goes.
 pub const AGENT_EVENTS_MAX: usize = 1024;
 
-/// Flows that wait to be told to a file, a collector or the journal; more are lost, counted, and told there.
+/// Events that wait to be told to a file, a collector or the journal; more are lost, counted, and told there.
 pub const SINK_FLOWS_MAX: usize = 65_536;
+
+/// Groups of flows that are alike, which one file counts at once; a flow of a further one is told by itself.
+pub const GROUPS_MAX: usize = 8_192;
 
 /// Octets of the log records that a collector is sent at once, unless one alone is longer; more are sent
 /// apart. Collectors refuse messages of more than 4 MiB.

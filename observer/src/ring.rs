@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use flow::{Batch, Cursor, Flow, Query, QueryError, Reader, Ring};
+use flow::{Batch, Cursor, Flow, Losses, Query, QueryError, Reader, Ring};
 use tokio::sync::Notify;
 
 use crate::limits::NAMESPACES_MAX;
@@ -101,6 +101,13 @@ impl SharedRing {
         let second = now.saturating_duration_since(self.since).as_secs();
         state.rate.add(second, count);
         drop(state);
+        self.threads.notify_all();
+        self.tasks.notify_waiters();
+    }
+
+    /// Tells readers of events that were lost on their way here.
+    pub fn lose(&self, more: Losses) {
+        self.state().ring.lose(more);
         self.threads.notify_all();
         self.tasks.notify_waiters();
     }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use flow::{FieldMask, Query, Reader, Time};
+use flow::{AgentEvent, FieldMask, Query, Reader, Time};
 use futures_util::Stream;
 use futures_util::stream;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
-use crate::agent::{AgentEvent, AgentRing};
+use crate::agent::AgentRing;
 use crate::limits::STREAMS_MAX;
 use crate::proto::observer::observer_server::Observer;
 use crate::proto::observer::{
@@ -114,9 +114,10 @@ impl<P> Flows<P> {
             };
             let is_end = batch.flows.is_empty();
             let wanted = self.reader.take(batch);
-            if let Some(lost) = self.reader.lost((self.node.now)()) {
-                self.ready.push_back(answer::lost(&lost, &self.node.name));
-            }
+            let lost = self.reader.lost((self.node.now)());
+            let name = &self.node.name;
+            self.ready
+                .extend(lost.iter().map(|lost| answer::lost(lost, name)));
             let mask = &self.mask;
             self.ready
                 .extend(wanted.iter().map(|flow| answer::flow(flow, mask)));
@@ -132,19 +133,19 @@ struct AgentEvents<P> {
     follow: bool,
     until: Option<Time>,
     left: u64,
-    ready: VecDeque<(Time, AgentEvent)>,
+    ready: VecDeque<(Time, Arc<AgentEvent>)>,
     _place: P,
 }
 
 impl<P> AgentEvents<P> {
     async fn next(mut self) -> Option<(Result<GetAgentEventsResponse, Status>, Self)> {
         loop {
-            if let Some(event) = self.ready.pop_front() {
-                if self.left == 0 || self.until.is_some_and(|until| event.0 > until) {
+            if let Some((time, event)) = self.ready.pop_front() {
+                if self.left == 0 || self.until.is_some_and(|until| time > until) {
                     return None;
                 }
                 self.left -= 1;
-                let response = answer::agent_event(&event, &self.node.name);
+                let response = answer::agent_event((time, &event), &self.node.name);
                 return Some((Ok(response), self));
             }
             let agent = Arc::clone(&self.node.agent);

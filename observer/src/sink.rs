@@ -5,6 +5,7 @@
 
 mod facts;
 mod file;
+mod groups;
 mod journal;
 mod lines;
 mod otlp;
@@ -12,14 +13,16 @@ mod otlp;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use flow::{FieldMask, Filter, Flow, LostEvents, LostSource, Time};
+use flow::{AgentEvent, FieldMask, Filter, Flow, Losses, Time};
 use tokio::sync::watch;
 
 use crate::limits::SINK_FLOWS_MAX;
+pub use groups::Aggregate;
+use groups::Groups;
 use journal::Journal;
 use lines::Lines;
 use otlp::Otlp;
@@ -34,8 +37,10 @@ pub struct Export {
     pub filter: Filter,
     /// Which fields of them.
     pub mask: FieldMask,
-    /// Flows that happened later are not told.
+    /// What happened later is not told.
     pub end: Option<Time>,
+    /// Where one flow stands for all that are alike.
+    pub aggregate: Option<Aggregate>,
 }
 
 /// Where flows go.
@@ -60,6 +65,9 @@ pub struct FileTarget {
     pub backups_max: Option<usize>,
     /// Whether those are compressed.
     pub compress: bool,
+    /// Whether it gets what the agent did too, whatever flows are wanted. Neither a collector nor the journal
+    /// gets it.
+    pub agent_events: bool,
 }
 
 impl FileTarget {
@@ -82,30 +90,38 @@ impl Target {
 /// Where flows are told to, by a thread of its own.
 #[derive(Debug)]
 pub struct FlowSink {
-    queue: SyncSender<Arc<Flow>>,
+    queue: SyncSender<News>,
+    takes_agent_events: bool,
     place: String,
     figures: Arc<Figures>,
     stop: watch::Sender<bool>,
     thread: JoinHandle<()>,
 }
 
-/// What became of the flows of a sink.
+/// What waits to be told.
+#[derive(Debug)]
+enum News {
+    Flow(Arc<Flow>),
+    Agent(Time, Arc<AgentEvent>),
+}
+
+/// What became of the events of a sink.
 #[derive(Debug, Default)]
 struct Figures {
     written: AtomicU64,
     /// All that were lost, for whichever reason.
     lost: AtomicU64,
-    /// Those that the other side wasn't told of yet.
-    untold: AtomicU64,
+    /// What the other side wasn't told of yet, what was lost before the sink too.
+    untold: Mutex<Losses>,
     fault: Mutex<Option<String>>,
 }
 
-/// What became of the flows of a sink.
+/// What became of the events of a sink.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SinkFigures {
-    /// Flows that arrived.
+    /// Events that arrived: flows, and what the agent did.
     pub written: u64,
-    /// Flows that did not: the queue was full, or the other side took them not.
+    /// Events that did not: the queue was full, or the other side took them not.
     pub lost: u64,
     /// Why nothing can be told at the moment.
     pub fault: Option<String>,
@@ -114,7 +130,13 @@ pub struct SinkFigures {
 impl Figures {
     fn lose(&self, count: u64) {
         self.lost.fetch_add(count, Ordering::Relaxed);
-        self.untold.fetch_add(count, Ordering::Relaxed);
+        let queue = count;
+        self.leave_untold(Losses { queue, kernel: 0 });
+    }
+
+    fn leave_untold(&self, more: Losses) {
+        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+        *untold = untold.and(more);
     }
 
     fn set_fault(&self, fault: Option<String>) {
@@ -130,7 +152,11 @@ impl FlowSink {
     /// If the file can't be opened, or the thread not be made.
     pub fn start(export: Export, node_name: Arc<str>, now: fn() -> Time) -> io::Result<Self> {
         let place = export.to.place();
-        let (queue, flows) = sync_channel(SINK_FLOWS_MAX);
+        let takes_agent_events = match &export.to {
+            Target::File(file) => file.agent_events,
+            Target::Collector(_) | Target::Journal(_) => false,
+        };
+        let (queue, news) = sync_channel(SINK_FLOWS_MAX);
         let (stop, stopped) = watch::channel(false);
         let figures = Arc::<Figures>::default();
         let account = Account {
@@ -149,9 +175,10 @@ impl FlowSink {
         };
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || run(&flows, &export, &mut *outlet))?;
+            .spawn(move || run(&news, (&export, now), &mut *outlet))?;
         Ok(Self {
             queue,
+            takes_agent_events,
             place,
             figures,
             stop,
@@ -161,7 +188,23 @@ impl FlowSink {
 
     /// Takes a flow, or counts it as lost.
     pub fn tell(&self, flow: &Arc<Flow>) {
-        if self.queue.try_send(Arc::clone(flow)).is_err() {
+        self.send(News::Flow(Arc::clone(flow)));
+    }
+
+    /// Takes what the agent did, or counts it as lost; a sink that wants none of it leaves it.
+    pub fn tell_agent(&self, time: Time, event: &Arc<AgentEvent>) {
+        if self.takes_agent_events {
+            self.send(News::Agent(time, Arc::clone(event)));
+        }
+    }
+
+    /// Takes that events were lost on their way to become flows. It is told with what is told next.
+    pub fn tell_lost(&self, lost: Losses) {
+        self.figures.leave_untold(lost);
+    }
+
+    fn send(&self, news: News) {
+        if self.queue.try_send(news).is_err() {
             self.figures.lose(1);
         }
     }
@@ -172,7 +215,7 @@ impl FlowSink {
         &self.place
     }
 
-    /// What became of the flows.
+    /// What became of the events.
     #[must_use]
     pub fn figures(&self) -> SinkFigures {
         let fault = self.figures.fault.lock();
@@ -192,22 +235,43 @@ impl FlowSink {
     }
 }
 
-/// Flows that are taken from the queue before what there is is handed on.
+/// Events that are taken from the queue before what there is is handed on.
 const BATCH_MAX: usize = 512;
 
-fn run(flows: &Receiver<Arc<Flow>>, export: &Export, outlet: &mut dyn Outlet) {
-    let is_wanted = |flow: &Flow| {
-        let is_over = export.end.is_some_and(|end| flow.time > Some(end));
-        !is_over && export.filter.matches(flow)
-    };
-    while let Ok(first) = flows.recv() {
-        let more = flows.try_iter().take(BATCH_MAX);
-        for flow in std::iter::once(first).chain(more) {
-            if is_wanted(&flow) {
-                outlet.take(&flow);
+fn run(queue: &Receiver<News>, (export, now): (&Export, fn() -> Time), outlet: &mut dyn Outlet) {
+    let is_over = |time: Option<Time>| export.end.is_some_and(|end| time > Some(end));
+    let mut groups = export.aggregate.as_ref().map(|by| Groups::new(by, now()));
+    loop {
+        let first = match &mut groups {
+            Some(groups) => queue.recv_timeout(groups.wait(now())),
+            None => queue.recv().map_err(RecvTimeoutError::from),
+        };
+        let is_end = matches!(first, Err(RecvTimeoutError::Disconnected));
+        let more = queue.try_iter().take(BATCH_MAX);
+        for news in first.into_iter().chain(more) {
+            match news {
+                News::Flow(flow) if !is_over(flow.time) && export.filter.matches(&flow) => {
+                    match &mut groups {
+                        Some(groups) => groups.take(flow).iter().for_each(|one| outlet.take(one)),
+                        None => outlet.take(&flow),
+                    }
+                }
+                // Filters are about flows alone.
+                News::Agent(time, event) if !is_over(Some(time)) => {
+                    outlet.take_agent(time, &event);
+                }
+                News::Flow(_) | News::Agent(..) => {}
             }
         }
+        if let Some(groups) = &mut groups
+            && (is_end || groups.wait(now()).is_zero())
+        {
+            groups.tell(now(), |flow| outlet.take(flow));
+        }
         outlet.flush();
+        if is_end {
+            return;
+        }
     }
 }
 
@@ -215,6 +279,9 @@ fn run(flows: &Receiver<Arc<Flow>>, export: &Export, outlet: &mut dyn Outlet) {
 trait Outlet: Send {
     /// Takes a flow.
     fn take(&mut self, flow: &Flow);
+
+    /// Takes what the agent did; only from a sink that wants it.
+    fn take_agent(&mut self, _time: Time, _event: &AgentEvent) {}
 
     /// Hands on what was taken.
     fn flush(&mut self);
@@ -234,22 +301,19 @@ struct Account {
 }
 
 impl Account {
-    /// What is to be told of lost flows; whoever can't tell it gives it back.
-    fn take_untold(&self) -> Option<LostEvents> {
-        let count = self.figures.untold.swap(0, Ordering::Relaxed);
-        let lost = LostEvents {
-            source: LostSource::ObserverEventsQueue,
-            count,
-            cpu: None,
-            first: None,
-            last: None,
-        };
-        (count > 0).then_some(lost)
+    /// What is to be told of lost events; whoever can't tell it gives it back.
+    fn take_untold(&self) -> Losses {
+        let mut untold = self
+            .figures
+            .untold
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *untold)
     }
 
-    /// Gives back what would have been told of lost flows and was not.
-    fn leave_untold(&self, count: u64) {
-        self.figures.untold.fetch_add(count, Ordering::Relaxed);
+    /// Gives back what would have been told of lost events and was not.
+    fn leave_untold(&self, lost: Losses) {
+        self.figures.leave_untold(lost);
     }
 
     fn lose(&self, count: u64) {

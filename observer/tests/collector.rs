@@ -119,6 +119,7 @@ fn export(address: &str) -> Export {
         filter: Filter::default(),
         mask: FieldMask::ALL,
         end: None,
+        aggregate: None,
     }
 }
 

@@ -19,6 +19,7 @@ fn start(socket: &Path, mask: FieldMask) -> FlowSink {
         filter: Filter::default(),
         mask,
         end: None,
+        aggregate: None,
     };
     FlowSink::start(export, "node-1".into(), || Time::from_unix_nanos(9)).unwrap()
 }

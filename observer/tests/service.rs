@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flow::{DropReason, Event, Flow, Line, Printer, Time, Verdict};
+use flow::{AgentEvent, DropReason, Event, Flow, Line, Printer, Time, Verdict};
 use observer::limits::{FILTERS_MAX, STREAMS_MAX};
 use observer::proto::flow as pb;
 use observer::proto::observer::get_flows_response::ResponseTypes;
@@ -18,7 +18,7 @@ use observer::proto::observer::{
 };
 use observer::proto::peer::NotifyRequest;
 use observer::proto::peer::peer_client::PeerClient;
-use observer::{AgentEvent, AgentRing, Node, Server, SharedRing};
+use observer::{AgentRing, Node, Server, SharedRing};
 use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Status, Streaming};

@@ -17,6 +17,17 @@ pub struct Workload {
     pub labels: Labels,
     /// What it calls its ports.
     pub ports: NamedPorts,
+    /// What it belongs to, if that is known; no verdict depends on it.
+    pub owner: Option<Owner>,
+}
+
+/// What a workload belongs to, a Deployment for example.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The kind of that.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// Ports by the names that a workload gives them.

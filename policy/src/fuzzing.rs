@@ -130,6 +130,7 @@ fn cast() -> Cast {
                 name: format!("w{last}"),
                 labels,
                 ports: NamedPorts::from([("http".into(), (80, crate::L4Protocol::Tcp))]),
+                owner: None,
             },
             audit: false,
             is_redirectable: true,

@@ -36,7 +36,7 @@ mod verdict;
 
 pub use address::{AddressClass, METADATA, class_of, embedded_v4};
 pub use binding::{Bound, NameBinding, TlsDenied, TlsPermit};
-pub use cast::{Cast, Frontend, LocalEndpoint, NamedPorts, Peer, Service, Workload};
+pub use cast::{Cast, Frontend, LocalEndpoint, NamedPorts, Owner, Peer, Service, Workload};
 pub use describe::{RuleParts, RuleText, Samples};
 pub use dns::{Denial, DenialReason, DenyAnswer, DnsPermit, Question};
 pub use feature::Feature;

@@ -14,6 +14,7 @@ mod quic;
 mod selection;
 mod service;
 mod table;
+mod tally;
 mod tls;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -9,6 +9,7 @@ import sys
 import tempfile
 
 import grpc
+from google.protobuf.json_format import MessageToDict
 
 protocol, target, *certificates = sys.argv[1:]
 made = tempfile.TemporaryDirectory()
@@ -59,4 +60,6 @@ except grpc.RpcError as error:
     tell(refused=error.code().name, why=error.details())
 events = observer_pb2.GetAgentEventsRequest(number=100, first=True)
 for response in call("GetAgentEvents", events, observer_pb2.GetAgentEventsResponse, many=True):
-    tell(agent=flow_pb2.AgentEventType.Name(response.agent_event.type))
+    event = MessageToDict(response.agent_event, preserving_proto_field_name=True)
+    time = response.time.ToJsonString()
+    tell(agent=event["type"], event=event, node=response.node_name, time=time)

@@ -424,6 +424,10 @@ fn rules_of_prefixes_hold_and_a_child_is_part_of_it() {
             && line.contains("\"pod_name\":\"job\"")
     });
     assert!(told, "{flows}");
+    assert!(
+        !flows.contains("\"ethernet\""),
+        "there are no frames: {flows}"
+    );
 }
 
 #[test]

@@ -212,14 +212,36 @@ fn a_file_gets_the_flows_that_it_wants() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    assert_eq!(lines.len(), 1, "{text}");
+    let flows: Vec<_> = lines.iter().filter(|it| it["flow"].is_object()).collect();
+    assert_eq!(flows.len(), 1, "{text}");
     let expected = serde_json::json!({
         "verdict": "DROPPED",
         "l7": { "dns": { "query": "x.evil.test." } },
     });
-    assert_eq!(lines[0]["flow"], expected);
+    assert_eq!(flows[0]["flow"], expected);
+    // What the daemon itself did is there whatever flows are wanted, as another language reads it from the
+    // Observer.
+    let answers = stage.ask(&[&format!("unix://{}", daemon.path("hubble.sock").display())]);
+    let answers = String::from_utf8(answers.stdout).unwrap();
+    let told: Vec<Value> = answers
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|line: &Value| line["event"].is_object())
+        .collect();
+    let written: Vec<_> = lines
+        .iter()
+        .filter(|it| it["agent_event"].is_object())
+        .map(|it| serde_json::json!([it["agent_event"], it["node_name"], it["time"]]))
+        .collect();
+    let told: Vec<_> = told
+        .iter()
+        .map(|it| serde_json::json!([it["event"], it["node"], it["time"]]))
+        .collect();
+    assert!(told.len() > 4, "{answers}");
+    assert_eq!(written, told);
     let status = daemon.status().unwrap();
-    assert_eq!(status["flows"]["files"][0]["written"], 1, "{status:#}");
+    let file = &status["flows"]["files"][0];
+    assert_eq!(file["written"], lines.len(), "{status:#}");
     let wrong = [
         "run",
         "--flow-log",
@@ -294,4 +316,57 @@ fn files_of_flows_come_and_go_with_the_file_that_names_them() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(78), "{said}");
     assert!(said.contains("/nowhere/x"), "{said}");
+}
+
+/// Of what is alike one line is written in each interval, with how often it was.
+#[test]
+fn a_file_that_counts_what_is_alike_counts_all_of_it() {
+    let stage = Stage::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (config, file) = (path("flowlogs.yaml"), path("counted.jsonl"));
+    let entry = "{name: counted, fieldAggregate: [verdict, l7.dns.query], aggregationInterval: 1s";
+    let only = "includeFilters: [{protocol: [dns], reply: [false]}]";
+    let text = format!(
+        "flowLogs:\n- {entry}, {only}, filePath: {}}}\n",
+        file.display()
+    );
+    fs::write(&config, text).unwrap();
+    let config = config.display().to_string();
+    let mut daemon = stage.daemon(&["--hubble-flowlogs-config-path", &config]);
+    let ask = |name: &str, times: usize| {
+        for _ in 0..times {
+            let _ = stage.client.dig(stage.dns.v4.into(), &["+short", name]);
+        }
+    };
+    ask("x.evil.test", 3);
+    ask("web.example.com", 2);
+    std::thread::sleep(Duration::from_millis(1_500));
+    let lines = || {
+        let text = fs::read_to_string(&file).unwrap();
+        let lines = text.lines().map(|line| line.parse::<Value>().unwrap());
+        let flows = lines.filter(|line| line["flow"].is_object());
+        flows
+            .map(|line| line["flow"].clone())
+            .collect::<Vec<Value>>()
+    };
+    assert!(!lines().is_empty(), "an interval is over");
+    // What is left at the end is written then.
+    ask("x.evil.test", 4);
+    assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
+    let of = |verdict: &str, name: &str| {
+        let told = lines()
+            .into_iter()
+            .filter(|flow| flow["verdict"] == verdict && flow["l7"]["dns"]["query"] == name);
+        let counts = told.map(|flow| {
+            assert_eq!(flow.as_object().unwrap().len(), 3, "{flow}");
+            flow["aggregate"]["egress_flow_count"].as_u64().unwrap()
+        });
+        counts.collect::<Vec<_>>()
+    };
+    let denied = of("DROPPED", "x.evil.test.");
+    assert_eq!(denied.iter().sum::<u64>(), 7, "{denied:?}");
+    assert!((2..=5).contains(&denied.len()), "{denied:?}");
+    let allowed = of("FORWARDED", "web.example.com.");
+    assert_eq!(allowed.iter().sum::<u64>(), 2, "{allowed:?}");
 }

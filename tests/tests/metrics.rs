@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -194,10 +195,48 @@ fn names_and_requests_are_told_as_ciliums_agent_tells_them_where_that_is_wanted(
         r#"cilium_policy_l7_total{rule="denied",proxy_type="fqdn"} 1"#,
         r#"cilium_policy_l7_total{rule="denied",proxy_type="http"} 1"#,
         "cilium_proxy_datapath_update_timeout_total 0",
+        "cilium_fqdn_semaphore_rejected_total 0",
+        "cilium_fqdn_selectors 1",
+        r#"cilium_proxy_redirects{protocol="dns"} 2"#,
+        r#"cilium_proxy_redirects{protocol="http"} 1"#,
+        r#"cilium_proxy_redirects{protocol="tls"} 0"#,
     ] {
         assert!(text.lines().any(|line| line == sample), "{sample}\n{text}");
     }
     promtool(&["check", "metrics"], &text);
+}
+
+/// A connection lives on when its name's time is over, and counts among those that Cilium calls zombies.
+#[test]
+fn connections_that_outlive_their_name_are_counted() {
+    let web = Web::new().unwrap();
+    let _knot = Running::knot(&web.bob.ns, "web 1 IN A 198.18.0.1\n").unwrap();
+    let stage = Stage { web, _knot };
+    let mut daemon = Daemon::prepare(&stage.web.node).unwrap();
+    daemon.endpoint(&stage.web.alice).unwrap();
+    daemon
+        .policy("internet.yaml", &internet("alice", ""))
+        .unwrap();
+    let flags = ["--metrics-addr", ADDRESS, "--metrics-cilium-names"];
+    let short = ["--dns-ttl-floor", "0s", "--dns-ttl-grace", "0s"];
+    daemon.start(&[flags.as_slice(), &short].concat()).unwrap();
+    let alice = &stage.web.alice;
+    let bob = stage.web.bob.v4.into();
+    let answer = alice.dig(bob, &["+short", "web.example.com"]).unwrap();
+    assert_eq!(answer, "198.18.0.1\n");
+    let web: SocketAddr = "198.18.0.1:80".parse().unwrap();
+    let connect = || TcpStream::connect_timeout(&web, Duration::from_secs(5)).unwrap();
+    let connection = alice.ns.run(connect).unwrap();
+    let of = |count| {
+        format!("cilium_fqdn_alive_zombie_connections{{endpoint=\"default/alice\"}} {count}\n")
+    };
+    stage.scrape(&of(0));
+    // The flow table is looked through every ten seconds.
+    std::thread::sleep(Duration::from_secs(6));
+    stage.scrape(&of(1));
+    drop(connection);
+    std::thread::sleep(Duration::from_secs(6));
+    stage.scrape(&of(0));
 }
 
 /// The names of metrics in a scrape.
@@ -309,7 +348,7 @@ fn scrapers_that_never_read_hold_up_no_query() {
     let stage = Stage::new();
     let _daemon = stage.daemon(&["--metrics-addr", ADDRESS, "--hubble-metrics", "dns:query"]);
     let connect = || {
-        let mut stream = std::net::TcpStream::connect(ADDRESS).unwrap();
+        let mut stream = TcpStream::connect(ADDRESS).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\n").unwrap(); // and no more
         stream
     };

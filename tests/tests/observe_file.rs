@@ -156,7 +156,8 @@ fn only_the_fields_that_are_wanted_are_written() {
 #[test]
 fn what_is_no_event_is_told_and_left_out_and_too_long_a_line_ends_it() {
     let first = unnumbered(CASES).lines().next().unwrap().to_owned();
-    let flows = Flows::of(&format!("nope\n\n{{\"agent_event\":{{}}}}\n{first}\n"));
+    let event = "{\"agent_event\":{}}";
+    let flows = Flows::of(&format!("nope\n\n{event}\n{event}\n{first}\n"));
     let output = flows.observe(&[]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(output.stdout.iter().filter(|it| **it == b'\n').count(), 1);
@@ -165,6 +166,7 @@ fn what_is_no_event_is_told_and_left_out_and_too_long_a_line_ends_it() {
         said.contains(":1: left out") && said.contains(":3: left out"),
         "{said}"
     );
+    assert_eq!(said.lines().count(), 2, "{said}");
 
     let flows = Flows::of(&format!("{first}\n{}\n", "x".repeat(65_536)));
     let output = flows.observe(&[]);

@@ -9,13 +9,13 @@
 )]
 
 use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use namegate_tests::{Answers, Asker, Daemon, Node, patience, policy};
+use namegate_tests::{Answers, Asker, Daemon, Node, Workload, patience, policy};
 use serde_json::Value;
 
 /// Queries, each of which is two flows at least.
@@ -189,4 +189,78 @@ fn readers_that_are_stopped_hold_up_nobody_and_are_told_what_they_lost_to_the_fl
             "it was not stopped for long enough: {got} {lost}"
         );
     }
+}
+
+/// A daemon that stands still for longer than the kernel's ring holds: what was lost is told to a file and to those
+/// who follow, to the event.
+#[test]
+fn what_the_kernel_could_not_hand_over_is_told_to_files_and_readers() {
+    let node = Node::new().unwrap();
+    let all = [2, 3, 4].map(|number| node.workload(&format!("w{number}"), number).unwrap());
+    let mut daemon = Daemon::prepare(&node).unwrap();
+    for (at, one) in all.iter().enumerate() {
+        daemon.endpoint(one).unwrap();
+        let rules = policy(&one.name, "[{matchPattern: '*.example.com'}]");
+        daemon.policy(&format!("p{at}.yaml"), &rules).unwrap();
+    }
+    let file = daemon.path("flows.jsonl");
+    let path = file.display().to_string();
+    daemon.start(&["--flow-log", &path]).unwrap();
+    let (ours, other) = (follower(&node, &daemon), stranger(&node, &daemon));
+    until("it follows", || !other.lines().is_empty());
+
+    let signal = |signal: &str| {
+        let pid = daemon.pid().to_string();
+        let status = Command::new("kill").args([signal, &pid]).status();
+        assert!(status.unwrap().success());
+    };
+    let send = |one: &Workload, datagrams: usize| {
+        one.ns
+            .run(|| {
+                let socket = UdpSocket::bind((one.v4, 0)).unwrap();
+                for number in 0..datagrams {
+                    let _ = socket.send_to(b"x", "198.18.0.9:7");
+                    if number % 20 == 0 {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                }
+            })
+            .unwrap();
+    };
+    signal("-STOP");
+    std::thread::scope(|scope| {
+        for one in &all {
+            scope.spawn(|| send(one, 12_000));
+        }
+    });
+    signal("-CONT");
+    let lost = || {
+        let status = daemon.status().unwrap();
+        let lost = status["datapath"]["counters"]["events-lost"].as_u64();
+        assert_eq!(status["flows"]["lost"], 0, "{status:#}");
+        lost.unwrap_or(0)
+    };
+    until("something was lost", || lost() > 0);
+    // It is told every now and then, and in a file with what is told next.
+    let in_kernel = |text: &str| {
+        let lines = text.lines().map(|line| line.parse::<Value>().unwrap());
+        let lost = lines.filter(|line| line["lost_events"]["source"] == "PERF_EVENT_RING_BUFFER");
+        let count = |line: Value| {
+            let count = line["lost_events"]["num_events_lost"].as_str()?;
+            count.parse::<u64>().ok()
+        };
+        lost.filter_map(count).sum::<u64>()
+    };
+    until("all of it is told", || {
+        send(&all[0], 1);
+        let written = std::fs::read_to_string(&file).unwrap();
+        let whole = written.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let (followed, lost) = (ours.lines().join("\n"), lost());
+        in_kernel(whole) == lost && in_kernel(&followed) == lost
+    });
+    until("in another language too", || {
+        let line = other.lines().last().cloned().unwrap_or_default();
+        let line: Value = line.parse().unwrap_or_default();
+        line["in_kernel"].as_u64() == Some(lost())
+    });
 }

@@ -46,9 +46,12 @@ impl Stage {
     /// The traces of one connection by each family, under a level.
     fn traces(&self, args: &[&str], filter: &str) -> Vec<Value> {
         let mut daemon = Daemon::prepare(&self.node).unwrap();
-        for workload in [&self.client, &self.server] {
-            daemon.endpoint(workload).unwrap();
-        }
+        daemon.endpoint(&self.server).unwrap();
+        let client = format!(
+            "name: client\nlabels: {{app: client}}\nworkload: {{kind: Deployment, name: shop}}\nnetns: {}\n",
+            self.client.ns_path().display()
+        );
+        daemon.endpoint_file("client.yaml", &client).unwrap();
         daemon.policy("policy.yaml", POLICY).unwrap();
         daemon.start(args).unwrap();
         let _echo = TcpEcho::serve(&self.server.ns, PORT).unwrap();
@@ -100,7 +103,23 @@ fn words(traces: &[Value], by: &str, version: &str) -> Vec<String> {
 fn a_connection_is_traced_as_it_begins_and_ends() {
     let stage = Stage::new();
     let traces = stage.traces(&[], "trace");
+    let mac = |workload: &Workload| {
+        let link = workload
+            .check("ip", &["-o", "link", "show", "eth0"])
+            .unwrap();
+        let mut words = link.split_whitespace();
+        words.find(|word| *word == "link/ether").unwrap();
+        words.next().unwrap().to_owned()
+    };
+    let macs = [&stage.client, &stage.server].map(mac);
     for flow in &traces {
+        // Both are at one bridge.
+        let ends = ["source", "destination"].map(|end| flow["ethernet"][end].as_str().unwrap());
+        let mut expected = [macs[0].as_str(), &macs[1]];
+        if flow["source"]["pod_name"] == "server" {
+            expected.reverse();
+        }
+        assert_eq!(ends, expected, "{flow}");
         assert_eq!(flow["event_type"]["type"], 4, "{flow}");
         assert_eq!(
             (&flow["verdict"], &flow["Type"]),
@@ -123,6 +142,15 @@ fn a_connection_is_traced_as_it_begins_and_ends() {
         assert_eq!(is_reply, flow["trace_reason"] == "REPLY", "{flow}");
         let of_client = flow["source"]["pod_name"] == "client";
         assert_eq!(of_client, !is_reply, "{flow}");
+        // What each belongs to.
+        let mut owners = [("shop", "Deployment"), ("server", "Pod")];
+        if is_reply {
+            owners.reverse();
+        }
+        for (end, (name, kind)) in ["source", "destination"].iter().zip(owners) {
+            let expected = serde_json::json!([{"name": name, "kind": kind}]);
+            assert_eq!(flow[end]["workloads"], expected, "{flow}");
+        }
     }
     for version in ["IPv4", "IPv6"] {
         let told = words(&traces, "client", version);

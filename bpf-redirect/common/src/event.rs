@@ -140,6 +140,12 @@ pub struct Event {
     pub reason: u8,
     /// 4 or 6; 0 where the packet could not be parsed.
     pub family: u8,
+    /// Who sent the frame; zero where there is none, as in a cgroup.
+    pub source_mac: [u8; 6],
+    /// Whom the frame was for.
+    pub destination_mac: [u8; 6],
+    /// Always 0.
+    pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Event>() == 64);
+const _: () = assert!(size_of::<Event>() == 80);

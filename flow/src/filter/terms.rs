@@ -12,7 +12,7 @@ use super::pattern::{NamePattern, NodePattern, PodPattern};
 use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, Workload};
 use crate::flow::{Event, Flow, Interface};
-use crate::foreign::Service;
+use crate::foreign::{OtherL4, Service};
 use crate::packet::L4;
 use crate::verdict::Verdict;
 
@@ -399,8 +399,14 @@ enum Protocol {
     Icmpv6,
     Dns,
     Http,
+    Vrrp,
+    Igmp,
     /// One that no flow of this model has.
     Foreign,
+}
+
+fn other_l4(flow: &Flow) -> Option<&OtherL4> {
+    flow.foreign.as_deref()?.other_l4.as_ref()
 }
 
 impl Protocol {
@@ -414,7 +420,9 @@ impl Protocol {
             "icmpv6" => Self::Icmpv6,
             "dns" => Self::Dns,
             "http" => Self::Http,
-            "kafka" | "vrrp" | "igmp" => Self::Foreign,
+            "vrrp" => Self::Vrrp,
+            "igmp" => Self::Igmp,
+            "kafka" => Self::Foreign,
             _ => {
                 let known = "tcp, udp, icmp, icmpv4, icmpv6, sctp, vrrp, igmp, dns, http or kafka";
                 return Err(format!("unknown protocol: expected {known}"));
@@ -432,6 +440,8 @@ impl Protocol {
             Self::Icmpv6 => matches!(flow.l4, Some(L4::Icmpv6 { .. })),
             Self::Dns => flow.dns().is_some(),
             Self::Http => flow.http().is_some(),
+            Self::Vrrp => matches!(other_l4(flow), Some(OtherL4::Vrrp { .. })),
+            Self::Igmp => matches!(other_l4(flow), Some(OtherL4::Igmp { .. })),
             Self::Foreign => false,
         }
     }

@@ -3,7 +3,7 @@
 use super::fields::Fields;
 use super::{ReadError, read_ip, read_l4};
 use crate::foreign::{
-    CAPTURE_POINTS, Foreign, Names, Service, TUNNELS, Tunnel, XLATE_POINTS, number_of,
+    CAPTURE_POINTS, Foreign, Names, OtherL4, Service, TUNNELS, Tunnel, XLATE_POINTS, number_of,
 };
 
 /// None if none of them is set.
@@ -22,6 +22,11 @@ pub(super) fn read(object: &Fields<'_>) -> Result<Option<Foreign>, ReadError> {
         sock_xlate_point: point(object, "sock_xlate_point", XLATE_POINTS)?,
         socket_cookie: object.long("socket_cookie")?,
         cgroup_id: object.long("cgroup_id")?,
+        other_l4: object
+            .object("l4")?
+            .map(|it| other_l4(&it))
+            .transpose()?
+            .flatten(),
         aggregate: object
             .object("aggregate")?
             .map(|it| aggregate(&it))
@@ -37,6 +42,23 @@ fn service(object: &Fields<'_>, key: &'static str) -> Result<Option<Service>, Re
     Ok(Some(Service {
         name: service.text("name")?.into(),
         namespace: service.text("namespace")?.into(),
+    }))
+}
+
+fn other_l4(l4: &Fields<'_>) -> Result<Option<OtherL4>, ReadError> {
+    if let Some(vrrp) = l4.object("VRRP")? {
+        return Ok(Some(OtherL4::Vrrp {
+            kind: vrrp.number("type")?,
+            vrid: vrrp.number("vrid")?,
+            priority: vrrp.number("priority")?,
+        }));
+    }
+    let Some(igmp) = l4.object("IGMP")? else {
+        return Ok(None);
+    };
+    Ok(Some(OtherL4::Igmp {
+        kind: igmp.number("type")?,
+        group: igmp.text("group_address")?.into(),
     }))
 }
 

@@ -222,7 +222,7 @@ impl From<EnforcementMode> for policy::Mode {
 }
 
 /// A number with its unit: ms, s, m, h, d.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let split = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());

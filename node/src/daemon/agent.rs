@@ -4,25 +4,31 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use observer::{AgentEndpoint, AgentEvent, AgentRing};
+use flow::{AgentEndpoint, AgentEvent};
+use observer::AgentRing;
 use policy::EndpointId;
 
 use crate::clock;
+use crate::exporters::SharedExporters;
 use crate::guard::Guards;
 
 /// What was told.
 #[derive(Default)]
 pub(crate) struct AgentNews {
     ring: Arc<AgentRing>,
+    exporters: SharedExporters,
     endpoints: BTreeMap<EndpointId, AgentEndpoint>,
     /// Prefixes with their identities.
     prefixes: BTreeMap<(IpAddr, u8), u32>,
 }
 
 impl AgentNews {
-    /// The first thing that is told.
-    pub(super) fn started() -> Self {
-        let news = Self::default();
+    /// The first thing that is told; files get all that follows, too.
+    pub(super) fn started(exporters: SharedExporters) -> Self {
+        let news = Self {
+            exporters,
+            ..Self::default()
+        };
         news.tell(AgentEvent::Started);
         news
     }
@@ -113,7 +119,11 @@ impl AgentNews {
     }
 
     fn tell(&self, event: AgentEvent) {
-        self.ring.push(clock::time_of_day(clock::now()), event);
+        let (now, event) = (clock::time_of_day(clock::now()), Arc::new(event));
+        for exporter in self.exporters.load().iter() {
+            exporter.sink.tell_agent(now, &event);
+        }
+        self.ring.push(now, event);
     }
 }
 
@@ -138,7 +148,7 @@ mod tests {
             .read_from(0)
             .0
             .into_iter()
-            .map(|(_, event)| event)
+            .map(|(_, event)| AgentEvent::clone(&event))
             .collect();
         assert_eq!(
             told,

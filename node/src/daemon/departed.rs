@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use observer::AgentEndpoint;
+use flow::AgentEndpoint;
 
 /// How long the series of an endpoint that went can still be read, as with Hubble.
 const SERIES_OUTLIVE: Duration = Duration::from_secs(60);

@@ -1,12 +1,36 @@
 //! The daemon in numbers, for its metrics.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
+
+use bpf_redirect::Datapath;
+use policy::EndpointId;
 
 use crate::clock;
 use crate::guard::EndpointState;
-use crate::metrics::Figures;
+use crate::metrics::{Figures, PolicyTally};
 
 use super::Daemon;
+use super::losses::ToldLosses;
+
+/// What is counted for others to read.
+pub(super) struct Tallies {
+    pub(super) losses: ToldLosses,
+    /// At how many addresses an endpoint has connections that outlived their name, at the last sweep.
+    pub(super) outlived: BTreeMap<EndpointId, usize>,
+    /// What is in force, where somebody asks for it.
+    pub(super) policy: PolicyTally,
+}
+
+impl Tallies {
+    pub(super) fn new(datapath: &Datapath) -> Self {
+        Self {
+            losses: ToldLosses::new(datapath),
+            outlived: BTreeMap::new(),
+            policy: PolicyTally::default(),
+        }
+    }
+}
 
 impl Daemon {
     /// Takes away the series that name endpoints which went a while ago and did not come again.
@@ -17,6 +41,14 @@ impl Daemon {
                 metrics.forget(&gone.namespace, &gone.pod_name);
             }
         }
+    }
+
+    /// Tells whoever gets flows what was lost on the way to them.
+    pub(crate) fn tell_losses(&mut self) {
+        self.tallies.losses.tell(
+            (&self.datapath, &self.news),
+            (&self.flow_ring, &self.exporters.shared()),
+        );
     }
 
     /// How it is at this moment; `problems` are those of policy files and of endpoint files.
@@ -37,7 +69,9 @@ impl Daemon {
                 [cache.name_count(), cache.address_count(), open]
             });
             let name = guarded.found.workload.full_name();
-            learned.push((name, counts.unwrap_or_default()));
+            let [names, addresses, open] = counts.unwrap_or_default();
+            let outlived = self.tallies.outlived.get(&id).copied().unwrap_or_default();
+            learned.push((name, [names, addresses, open, outlived]));
         }
         Figures {
             at: clock::now(),
@@ -47,6 +81,7 @@ impl Daemon {
             problems,
             endpoints,
             learned,
+            tally: self.tallies.policy.clone(),
             flows: self.flows,
             identities: (self.learner).with_identities(|identities| identities.local_count()),
             asked_again: self.refreshed,

@@ -172,6 +172,7 @@ impl Stage {
                 name: pod.name.to_owned(),
                 labels,
                 ports: policy::NamedPorts::new(),
+                owner: None,
             };
             roster.found.push(Found {
                 workload,

@@ -182,6 +182,10 @@ impl Document {
             name: self.name.clone().unwrap_or_default(),
             labels: labels_of(&self.labels),
             ports: named_ports(&self.ports).unwrap_or_default(),
+            owner: self.workload.as_ref().map(|owner| policy::Owner {
+                kind: owner.kind.clone(),
+                name: owner.name.clone(),
+            }),
         }
     }
 

@@ -336,6 +336,8 @@ mod tests {
         assert!(first.audit);
         let port = first.workload.ports.get("http").unwrap();
         assert_eq!(*port, (8080, policy::L4Protocol::Tcp));
+        let owner = first.workload.owner.as_ref().unwrap();
+        assert_eq!((&*owner.kind, &*owner.name), ("Deployment", "a"));
         assert_eq!(cast.peers.len(), 1);
         assert_eq!(cast.services.first().unwrap().backends.len(), 1);
         // The daemon reads a netns itself.

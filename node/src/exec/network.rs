@@ -50,6 +50,7 @@ pub(super) fn command(options: &Options) -> Workload {
         name: name_of(options),
         labels: labels_of(&labels(options)),
         ports: NamedPorts::new(),
+        owner: None,
     }
 }
 
@@ -61,6 +62,7 @@ pub(super) fn server(resolver: &Resolver) -> Peer {
         name: "resolver".to_owned(),
         labels: labels_of(&BTreeMap::from([(key.to_owned(), value.to_owned())])),
         ports: NamedPorts::new(),
+        owner: None,
     };
     Peer {
         workload,

@@ -72,7 +72,44 @@ fn dropped() -> News {
         matched: 0,
         reason: 133,
         family: 4,
+        source_mac: [2, 0, 0, 0, 0, 1],
+        destination_mac: [2, 0, 0, 0, 0, 2],
+        reserved: 0,
     })
+}
+
+#[test]
+fn a_drop_tells_its_frame_and_its_program_and_one_without_a_frame_neither() {
+    let News::Kernel(event) = dropped() else {
+        panic!("no event")
+    };
+    let teller = teller();
+    let told = |event: &KernelEvent| {
+        let flow = teller.kernel(event).unwrap();
+        let ends = flow.ethernet.map(|it| (it.source.0, it.destination.0));
+        (
+            ends,
+            flow.file.map(|file| (file.name.to_string(), file.line)),
+        )
+    };
+    let ends = Some(([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]));
+    assert_eq!(told(&event), (ends, Some(("ng_from_ep".into(), 0))));
+    let inbound = KernelEvent {
+        direction: bpf_redirect_common::INGRESS,
+        ..event
+    };
+    assert_eq!(told(&inbound), (ends, Some(("ng_to_ep".into(), 0))));
+    let verdict = KernelEvent {
+        kind: EventKind::Verdict as u8,
+        ..event
+    };
+    assert_eq!(told(&verdict), (ends, None));
+    let in_cgroup = KernelEvent {
+        source_mac: [0; 6],
+        destination_mac: [0; 6],
+        ..event
+    };
+    assert_eq!(told(&in_cgroup), (None, None));
 }
 
 /// How often this thread has slept: nothing else counts here, not even that others had to run.
@@ -151,6 +188,7 @@ fn whoever_tells_never_waits_and_each_event_is_told_or_counted_as_lost() {
         filter: Filter::default(),
         mask: FieldMask::ALL,
         end: None,
+        aggregate: None,
     };
     let exporters = Exporters::start(vec![export], None, "node".into()).unwrap();
     let ring = Arc::new(SharedRing::new(4095, clock::now()));

@@ -153,5 +153,8 @@ fn event(
         matched: u8::try_from(decision.matched.number()).unwrap_or(Match::None as u8),
         reason,
         family: if server.is_ipv4() { 4 } else { 6 },
+        source_mac: [0; 6],
+        destination_mac: [0; 6],
+        reserved: 0,
     }
 }

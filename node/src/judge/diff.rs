@@ -80,6 +80,7 @@ fn made_up(samples: &Samples) -> Cast {
                 name: format!("({text})"),
                 labels: labels.clone(),
                 ports: policy::NamedPorts::new(),
+                owner: None,
             },
             addresses: Vec::new(),
             audit: false,

@@ -75,6 +75,7 @@ impl World {
                     name: word.to_owned(),
                     labels: [Label::reserved(word)].into_iter().collect(),
                     ports: policy::NamedPorts::new(),
+                    owner: None,
                 },
                 addresses: vec![spare_address(2, number)],
             });

@@ -250,6 +250,7 @@ fn cast() -> Cast {
             name: format!("a{id}"),
             labels: [Label::from_key("app", "a")].into_iter().collect(),
             ports: NamedPorts::new(),
+            owner: None,
         },
         audit: false,
         is_redirectable: true,

@@ -4,11 +4,40 @@
 use std::fmt;
 use std::sync::atomic::Ordering;
 
+use policy::{Proxy, Snapshot};
+
 use super::{Figures, Page, Sources};
+
+/// What is in force, in numbers.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct PolicyTally {
+    /// Different names and patterns of `toFQDNs`.
+    selectors: usize,
+    /// Ports that are led to a proxy, by what is spoken there.
+    redirects: Vec<(&'static str, usize)>,
+}
+
+impl PolicyTally {
+    /// Of a snapshot.
+    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+        let redirects = snapshot.redirects();
+        let count = |proxy: Proxy| redirects.get(&proxy).copied().unwrap_or_default();
+        let words = [
+            ("dns", Proxy::Dns),
+            ("http", Proxy::Http),
+            ("tls", Proxy::Tls),
+        ];
+        Self {
+            selectors: snapshot.name_selectors(),
+            redirects: words.map(|(word, proxy)| (word, count(proxy))).into(),
+        }
+    }
+}
 
 pub(super) fn page(sources: &Sources, page: &mut Page<'_>, figures: &Figures) -> fmt::Result {
     names(sources, page, figures)?;
     verdicts(sources, page)?;
+    in_force(page, &figures.tally)?;
     let counts = &sources.learner.counts;
     let help = "How long an answer was held for the datapath";
     let labels = [
@@ -20,15 +49,34 @@ pub(super) fn page(sources: &Sources, page: &mut Page<'_>, figures: &Figures) ->
         ("cilium_proxy_upstream_reply_seconds", help),
         (&labels, &counts.hold.read()),
     )?;
-    let dns = sources.dns.iter();
-    let late = dns.filter(|(_, reason, _)| *reason == "install-timeout");
-    page.counter(
+    for (fault, name, help) in [
         (
+            "install-timeout",
             "cilium_proxy_datapath_update_timeout",
             "Answers that were not in the datapath in time",
         ),
-        late.map(|(.., count)| count).sum(),
-    )
+        (
+            "outstanding",
+            "cilium_fqdn_semaphore_rejected",
+            "Queries beyond those that may wait at once",
+        ),
+    ] {
+        let dns = sources.dns.iter();
+        let of = dns.filter(|(metric, reason, _)| *metric == DNS_FAULTS && *reason == fault);
+        page.counter((name, help), of.map(|(.., count)| count).sum())?;
+    }
+    Ok(())
+}
+
+const DNS_FAULTS: &str = "dns_faults_total";
+
+fn in_force(page: &mut Page<'_>, tally: &PolicyTally) -> fmt::Result {
+    let help = "Different names and patterns of toFQDNs";
+    page.gauge(("cilium_fqdn_selectors", help), tally.selectors)?;
+    let rows = tally.redirects.iter();
+    let rows = rows.map(|(protocol, count)| ([("protocol", *protocol)], *count));
+    let help = "Ports of endpoints that are led to a proxy";
+    page.gauges(("cilium_proxy_redirects", help), rows)
 }
 
 fn names(sources: &Sources, page: &mut Page<'_>, figures: &Figures) -> fmt::Result {
@@ -42,6 +90,11 @@ fn names(sources: &Sources, page: &mut Page<'_>, figures: &Figures) -> fmt::Resu
             1,
             "cilium_fqdn_active_ips",
             "Addresses that an endpoint has learned",
+        ),
+        (
+            3,
+            "cilium_fqdn_alive_zombie_connections",
+            "Addresses that no name opens any more, to which connections live on",
         ),
     ] {
         let rows = figures.learned.iter().map(|(endpoint, counts)| {

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use flow::{Flow, LostEvents, Printer, Verdict};
+use flow::{Flow, Losses, LostEvents, Printer, Verdict};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -84,6 +84,7 @@ impl Journal {
         self.entry.begin(&line, WARNING, LOST_ID);
         self.entry
             .field("HUBBLE_LOST_EVENTS", &lost.count.to_string());
+        self.entry.field("HUBBLE_LOST_WHERE", lost.source.name());
     }
 
     /// Sends the entry. A journal that takes nothing is waited for; one that isn't there is not.
@@ -134,11 +135,15 @@ impl Outlet for Journal {
         if self.account.is_failing {
             return;
         }
-        if let Some(lost) = self.account.take_untold() {
+        let untold = self.account.take_untold();
+        let mut told = Losses::default();
+        for lost in untold.events() {
             self.write_lost(&lost);
             if self.send().is_err() {
-                self.account.leave_untold(lost.count);
+                self.account.leave_untold(untold.since(told));
+                return;
             }
+            told = told.and(lost.to_losses());
         }
     }
 }

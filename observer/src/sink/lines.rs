@@ -1,9 +1,9 @@
-//! Flows as lines of a file, as Hubble's exporter writes them.
+//! Events as lines of a file, as Hubble's exporter writes them.
 
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use flow::Flow;
+use flow::{AgentEvent, Flow, Losses, Time};
 
 use super::file::RotatingFile;
 use super::{Account, FileTarget, Outlet};
@@ -39,9 +39,10 @@ impl Way {
 #[derive(Default)]
 struct Chunk {
     text: String,
-    flows: u64,
-    /// Lost flows that a line of these tells.
-    told: u64,
+    /// Flows, and what the agent did.
+    events: u64,
+    /// Lost events that lines of these tell.
+    told: Losses,
 }
 
 /// Octets that are written at once, unless one line is longer.
@@ -62,21 +63,18 @@ impl Lines {
         })
     }
 
-    /// Begins a chunk with a line that tells of what was lost, if something was.
+    /// Begins a chunk with lines that tell of what was lost, if something was.
     fn tell_lost(&mut self) {
-        if let Some(lost) = self.account.take_untold() {
+        self.chunk.told = self.account.take_untold();
+        for lost in self.chunk.told.events() {
             let now = Some((self.account.now)());
             lost.write_exporter_line(&self.account.node_name, now, &mut self.chunk.text);
             self.chunk.text.push('\n');
-            self.chunk.told = lost.count;
         }
     }
-}
 
-impl Outlet for Lines {
-    fn take(&mut self, flow: &Flow) {
-        self.line.clear();
-        flow.write_wanted_line(&self.account.mask, &mut self.line);
+    /// Puts the line of an event into the chunk.
+    fn add_line(&mut self) {
         self.line.push('\n');
         let octets = self.chunk.text.len() + self.line.len();
         let room = CHUNK_OCTETS.min(self.octets_max);
@@ -87,7 +85,20 @@ impl Outlet for Lines {
             self.tell_lost();
         }
         self.chunk.text.push_str(&self.line);
-        self.chunk.flows += 1;
+        self.chunk.events += 1;
+        self.line.clear();
+    }
+}
+
+impl Outlet for Lines {
+    fn take(&mut self, flow: &Flow) {
+        flow.write_wanted_line(&self.account.mask, &mut self.line);
+        self.add_line();
+    }
+
+    fn take_agent(&mut self, time: Time, event: &AgentEvent) {
+        event.write_exporter_line(&self.account.node_name, time, &mut self.line);
+        self.add_line();
     }
 
     /// Writes the chunk. What isn't written is lost, and told in front of what is written next.
@@ -96,14 +107,14 @@ impl Outlet for Lines {
             return;
         }
         match self.to.write(self.chunk.text.as_bytes()) {
-            Ok(()) => self.account.arrived(self.chunk.flows),
+            Ok(()) => self.account.arrived(self.chunk.events),
             Err(error) => {
-                self.account.lose(self.chunk.flows);
+                self.account.lose(self.chunk.events);
                 self.account.leave_untold(self.chunk.told);
                 self.account.fail(error.to_string());
             }
         }
         self.chunk.text.clear();
-        (self.chunk.flows, self.chunk.told) = (0, 0);
+        (self.chunk.events, self.chunk.told) = (0, Losses::default());
     }
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use flow::{Flow, LostEvents, Printer, Time, Verdict};
+use flow::{Flow, Losses, LostEvents, Printer, Time, Verdict};
 use prost::Message as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -145,8 +145,8 @@ struct Batch {
     records: Vec<LogRecord>,
     octets: usize,
     flows: u64,
-    /// Lost flows that a record of these tells.
-    told: u64,
+    /// Lost events that records of these tell.
+    told: Losses,
 }
 
 impl Otlp {
@@ -192,7 +192,13 @@ impl Otlp {
         Printer::default().write_loss(lost, &mut line);
         let count = i64::try_from(lost.count).unwrap_or(i64::MAX);
         LogRecord {
-            attributes: vec![attribute(("hubble.lost_events", Fact::Number(count)))],
+            attributes: vec![
+                attribute(("hubble.lost_events", Fact::Number(count))),
+                attribute((
+                    "hubble.lost_where",
+                    Fact::Text(lost.source.name().to_owned()),
+                )),
+            ],
             event_name: "hubble.lost_events".to_owned(),
             ..self.said(line, true)
         }
@@ -278,11 +284,10 @@ impl Outlet for Otlp {
     }
 
     fn flush(&mut self) {
-        if let Some(lost) = self.account.take_untold() {
-            self.batch.told = lost.count;
-            let record = self.lost_record(&lost);
-            self.batch.records.insert(0, record);
-        }
+        self.batch.told = self.account.take_untold();
+        let told = self.batch.told.events();
+        let records: Vec<_> = told.map(|lost| self.lost_record(&lost)).collect();
+        self.batch.records.splice(0..0, records);
         let batch = std::mem::take(&mut self.batch);
         if batch.records.is_empty() {
             return;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
-use flow::{DropReason, Event, FlowFilter, Line, Verdict};
+use flow::{AgentEvent, DropReason, Event, FlowFilter, Line, LostSource, Verdict};
 
 use super::*;
 
@@ -16,6 +16,7 @@ fn file(path: &Path) -> FileTarget {
         octets_max: 1 << 20,
         backups_max: None,
         compress: false,
+        agent_events: false,
     }
 }
 
@@ -29,6 +30,7 @@ fn to(to: Target) -> Export {
         filter: Filter::default(),
         mask: FieldMask::ALL,
         end: None,
+        aggregate: None,
     }
 }
 
@@ -98,6 +100,52 @@ fn flows_that_are_wanted_are_in_the_file_at_the_end() {
 }
 
 #[test]
+fn a_file_has_what_the_agent_did_whatever_flows_are_wanted_and_until_the_end() {
+    let event = |revision| {
+        Arc::new(AgentEvent::PolicyUpdated {
+            labels: Vec::new(),
+            revision,
+            rule_count: 1,
+        })
+    };
+    for agent_events in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("flows.json");
+        let deny = FlowFilter {
+            verdict: vec![Verdict::Dropped],
+            ..FlowFilter::default()
+        };
+        let sink = start(Export {
+            filter: Filter::new(&[], &[deny]).unwrap(),
+            mask: FieldMask::new(["verdict"]).unwrap(),
+            end: Some(Time::from_unix_nanos(5)),
+            ..into(FileTarget {
+                agent_events,
+                ..file(&path)
+            })
+        });
+        for (nanos, revision) in [(5, 1), (6, 2), (4, 3)] {
+            sink.tell_agent(Time::from_unix_nanos(nanos), &event(revision));
+            sink.tell(&flow(133));
+        }
+        let figures = Arc::clone(&sink.figures);
+        sink.stop();
+        let mut expected = String::new();
+        for (nanos, revision) in [(5, 1), (4, 3)] {
+            let time = Time::from_unix_nanos(nanos);
+            event(revision).write_exporter_line("node", time, &mut expected);
+            expected.push('\n');
+        }
+        if !agent_events {
+            expected.clear();
+        }
+        assert_eq!(fs::read_to_string(path).unwrap(), expected);
+        let written = figures.written.load(Ordering::Relaxed);
+        assert_eq!(written, 2 * u64::from(agent_events));
+    }
+}
+
+#[test]
 fn a_full_file_is_put_aside_compressed_and_the_oldest_goes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("flows.json");
@@ -150,7 +198,7 @@ fn what_the_queue_cannot_hold_is_counted_and_told_in_the_file() {
     }
     let lost = sink.figures().lost;
     // One more, so that there is a line to tell it in.
-    while sink.queue.try_send(Arc::clone(&flow)).is_err() {
+    while sink.queue.try_send(News::Flow(Arc::clone(&flow))).is_err() {
         std::thread::sleep(Duration::from_millis(5));
     }
     sink.stop();
@@ -158,6 +206,33 @@ fn what_the_queue_cannot_hold_is_counted_and_told_in_the_file() {
     assert!(lost > 0, "the queue held everything");
     assert_eq!(told_lost, lost);
     assert_eq!(numbers.len() as u64 + lost, told as u64 + 1);
+}
+
+#[test]
+fn what_was_lost_before_the_sink_is_told_with_what_is_told_next_and_is_none_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flows.json");
+    let sink = start(into(file(&path)));
+    let lost = |kernel, queue| Losses { kernel, queue };
+    sink.tell_lost(lost(3, 0));
+    sink.tell_lost(lost(4, 5));
+    sink.tell(&flow(133));
+    let figures = Arc::clone(&sink.figures);
+    sink.stop();
+    assert_eq!(figures.lost.load(Ordering::Relaxed), 0);
+    let text = fs::read_to_string(path).unwrap();
+    let told: Vec<_> = text
+        .lines()
+        .filter_map(|line| match Line::parse(line).unwrap() {
+            Line::LostEvents { lost, .. } => Some((lost.source, lost.count)),
+            Line::Flow(_) => None,
+        })
+        .collect();
+    let expected = [
+        (LostSource::PerfEventRingBuffer, 7),
+        (LostSource::ObserverEventsQueue, 5),
+    ];
+    assert_eq!(told, expected);
 }
 
 /// `/dev/full` takes nothing; nobody waits for it, and all is counted.

@@ -56,6 +56,7 @@ pub(crate) fn workload(namespace: &str, name: &str, labels: &[(&str, &str)]) -> 
         name: name.to_owned(),
         labels: labels.collect(),
         ports: NamedPorts::new(),
+        owner: None,
     }
 }
 

@@ -5,18 +5,20 @@ use std::io::{self, BufRead, Read};
 use std::path::Path;
 
 use flow::limits::LINE_OCTETS_MAX;
-use flow::{Line, Query};
+use flow::{Line, Query, ReadError};
 
 use super::sink::Sink;
 use crate::cli::lines;
 
-/// Shows what is wanted of a file's lines. Those that are no events are told and left out.
+/// Shows what is wanted of a file's lines. Those that are no events are told and left out; of other events than
+/// flows, which an exporter writes too, the first alone is told.
 pub(super) fn read(path: &Path, query: Query, sink: &mut Sink) -> anyhow::Result<()> {
     let named = |error: io::Error| anyhow::anyhow!("{}: {error}", path.display());
     let mut input = lines::open(path).map_err(named)?;
     let mut choice = Choice::new(query);
     let limit = u64::try_from(LINE_OCTETS_MAX + 1).unwrap_or(u64::MAX);
     let mut text = Vec::new();
+    let mut has_told = false;
     for number in 1_u64.. {
         text.clear();
         let read = (&mut input).take(limit).read_until(b'\n', &mut text);
@@ -32,6 +34,7 @@ pub(super) fn read(path: &Path, query: Query, sink: &mut Sink) -> anyhow::Result
         match Line::parse(&line) {
             Ok(line) => choice.take(line, sink)?,
             Err(_) if line.trim().is_empty() => {}
+            Err(ReadError::OtherEvent { .. }) if std::mem::replace(&mut has_told, true) => {}
             Err(error) => anstream::eprintln!("{}:{number}: left out: {error}", path.display()),
         }
         if choice.is_over {

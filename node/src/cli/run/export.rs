@@ -16,7 +16,8 @@ const JOURNAL: &str = "/run/systemd/journal/socket";
 #[derive(Args)]
 #[command(next_help_heading = "Flows to a file, a collector of logs, the journal")]
 pub(super) struct ExportOptions {
-    /// Append flows to a file, as JSON lines like those of Hubble's exporter; `stdout` for standard output.
+    /// Append flows, and what the daemon did, to a file, as JSON lines like those of Hubble's exporter; `stdout` for
+    /// standard output.
     #[arg(long, value_name = "FILE", visible_alias = "flow-log")]
     hubble_export_file_path: Option<PathBuf>,
     /// Megabytes at which the file is put aside, under a name with the time.
@@ -46,7 +47,7 @@ pub(super) struct ExportOptions {
     /// Only these fields of each: time,verdict,source.pod_name …
     #[arg(long, value_name = "PATHS", value_delimiter = ',')]
     hubble_export_fieldmask: Vec<String>,
-    /// Append flows to the files that a YAML file names, each with filters and fields of its own; it is
+    /// Append flows, and what the daemon did, to the files that a YAML file names, each with filters and fields of its own; it is
     /// read again when it changes.
     #[arg(long, value_name = "FILE")]
     pub(super) hubble_flowlogs_config_path: Option<PathBuf>,
@@ -74,6 +75,7 @@ impl ExportOptions {
             filter: filter.clone(),
             mask: mask.clone(),
             end: None,
+            aggregate: None,
         };
         Ok(self.targets()?.into_iter().map(export).collect())
     }
@@ -85,6 +87,7 @@ impl ExportOptions {
                 octets_max: u64::from(self.hubble_export_file_max_size_mb) * OCTETS_PER_MB,
                 backups_max: Some(self.hubble_export_file_max_backups),
                 compress: self.hubble_export_file_compress,
+                agent_events: true,
             })
         });
         let authority = self.hubble_export_otlp_ca_file.as_deref();

@@ -120,3 +120,31 @@ fn who_is_asked_must_be_a_policy() {
     wrong.text = wrong.text.replace("'*'", "'a b'");
     assert!(!Loader::new().with_lookup(wrong).unwrap_err().is_empty());
 }
+
+#[test]
+fn what_is_in_force_is_counted_once() {
+    let port = |port: u16, rules: &str| {
+        format!("toPorts: [{{ports: [{{port: \"{port}\", protocol: TCP}}], {rules}}}]")
+    };
+    let dns = port(53, "rules: {dns: [{matchPattern: '*'}]}");
+    let http = port(80, "rules: {http: [{method: GET}]}");
+    let tls = port(443, "serverNames: [a.io]");
+    let names = "toFQDNs: [{matchName: a.io}, {matchPattern: '*.b.io'}]";
+    let scene = scene(&[
+        &format!("egress: [{{toEntities: [world], {dns}}}, {{{names}, {http}}}]"),
+        &format!("egress: [{{toEndpoints: [{{}}], {dns}}}, {{{names}, {tls}}}]"),
+        &format!("egress: [{{toFQDNs: [{{matchName: c.io}}]}}], ingress: [{{{http}}}]"),
+        // Of nobody who is here.
+        &format!(
+            "endpointSelector: {{matchLabels: {{app: x}}}}, egress: [{{toFQDNs: [{{matchName: d.io}}], {http}}}]"
+        ),
+    ]);
+    assert_eq!(scene.snapshot.name_selectors(), 3);
+    let redirects: Vec<_> = scene.snapshot.redirects().into_iter().collect();
+    let expected = [
+        (crate::Proxy::Dns, 1),
+        (crate::Proxy::Tls, 1),
+        (crate::Proxy::Http, 2),
+    ];
+    assert_eq!(redirects, expected);
+}
