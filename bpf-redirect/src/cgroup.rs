@@ -17,7 +17,7 @@ use zerocopy::FromBytes;
 use crate::datapath::{Datapath, map_error};
 use crate::journal::{Act, NO_VALUE};
 use crate::table::bytes;
-use crate::{DatapathError, PinError};
+use crate::{DatapathError, PinError, Pins};
 
 /// A cgroup to be guarded.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +57,27 @@ impl CgroupAttachment {
                 removed => removed.map_err(|source| PinError::Remove { path, source })?,
             }
         }
+        Ok(())
+    }
+
+    /// Pins the links of a datapath that has no pins: while one of its processes lives, a cgroup is judged,
+    /// whatever became of the process that attached.
+    ///
+    /// # Errors
+    /// If one can't be pinned; then all are off.
+    pub fn pin(&mut self, pins: &Pins, id: u64) -> Result<(), DatapathError> {
+        let pinned = |CgroupLink { program, link, .. }: CgroupLink| {
+            let pin = pins.cgroup_link(id, program);
+            let failed = |source| DatapathError::Pin {
+                path: pin.clone(),
+                source,
+            };
+            let link = link.pin(&pin).map_err(failed)?.into();
+            let pin = Some(pin);
+            Ok(CgroupLink { program, link, pin })
+        };
+        let links = std::mem::take(&mut self.links).into_iter();
+        self.links = links.map(pinned).collect::<Result<_, DatapathError>>()?;
         Ok(())
     }
 

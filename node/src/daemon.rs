@@ -91,6 +91,8 @@ pub(crate) struct Setup {
     pub(crate) dns: dnsproxy::Settings,
     /// Where this namespace has no way out: from where the proxies ask in its place.
     pub(crate) outside: Option<Outside>,
+    /// How traffic gets to where policy lets it.
+    pub(crate) carriage: Carriage,
 }
 
 /// The namespace from which servers are called for workloads that can't reach them, with its addresses.
@@ -102,14 +104,6 @@ pub(crate) struct Outside {
 }
 
 impl Setup {
-    /// How traffic gets to where policy lets it.
-    fn carriage(&self) -> Carriage {
-        match self.outside {
-            Some(_) => Carriage::ByProxy,
-            None => Carriage::Direct,
-        }
-    }
-
     /// The node's own addresses; the side link has none.
     pub(crate) fn node_addresses(&self) -> Result<Vec<IpAddr>> {
         match &self.outside {
@@ -408,7 +402,11 @@ impl Daemon {
             return Ok(());
         }
         let before = self.datapath.listeners()?;
-        let after = self.dns.listen_on_node(before)?;
+        let dns = &mut self.dns;
+        let after = match &self.setup.outside {
+            Some(outside) => outside.ns.run(|| dns.listen_on_node(before))?,
+            None => dns.listen_on_node(before),
+        }?;
         if let Some(keeper) = &mut self.keeper {
             keeper.keep(self.dns.listeners()?);
         }

@@ -93,6 +93,7 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
                 dns_refresh: false,
                 dns: dnsproxy::Settings::default(),
                 outside: None,
+                carriage: crate::datapath::Carriage::Direct,
             },
             None,
         ),

@@ -8,12 +8,15 @@
 //! Without privileges the command's process makes both namespaces in a user namespace, where no program can
 //! be loaded: rules of nft lead to sockets that it hands to this process. The same proxies serve them, and
 //! they judge a connection's address too.
+//!
+//! With `--net=host` the command stays in the machine's network, and is judged at its cgroup.
 
 mod account;
 mod command;
 mod cure;
 mod door;
 mod inside;
+mod job;
 mod network;
 mod rules;
 mod spliced;
@@ -38,6 +41,8 @@ use policy::{Identities, Mode, NameBinding, Quic};
 use transport::{NetNs, Sandbox};
 
 use crate::daemon::{Daemon, Outside, Setup};
+use crate::datapath::Carriage;
+use crate::endpoints::file::Roster;
 use crate::exit::{DENIED, EXEC_FAILED, Exit};
 use crate::guard::EndpointState;
 use crate::instance::Instance;
@@ -48,6 +53,7 @@ use account::Account;
 use command::{Running, Signals};
 use door::Door;
 pub(crate) use inside::{Orders, run as run_inside};
+use job::{Guarded, Job};
 use rules::Rules;
 use spliced::Spliced;
 use surroundings::Surroundings;
@@ -98,11 +104,11 @@ fn prepare_and_run(options: &Options) -> Result<ExitCode> {
     let way = options.way.unwrap_or_else(Way::probe);
     tracing::info!(mode = %way, "the command's network");
     way.check()?;
-    let rules = Rules::read(options)?;
+    let rules = Rules::read(options, way)?;
     let user = user::find(&options.user)?;
     let own = rustix::process::geteuid().as_raw();
     let uid = user.as_ref().map_or(own, |user| user.uid);
-    let around = Surroundings::look((&rules, uid))?;
+    let around = Surroundings::look((&rules, uid), way)?;
     let called = Called {
         user,
         signals: Signals::catch()?,
@@ -114,6 +120,7 @@ fn prepare_and_run(options: &Options) -> Result<ExitCode> {
     let code = match way {
         Way::Tc => by_programs(options, (rules, &around), called),
         Way::Splice => by_sockets(options, (&rules, &around), called),
+        Way::Cgroup => by_cgroup(options, (rules, &around), called),
     };
     code.map(ExitCode::from)
 }
@@ -135,18 +142,47 @@ fn by_programs(
     let sandbox = Sandbox::create().context("the command's network")?;
     let node = sandbox.node.clone();
     let guarded = || -> Result<u8> {
-        let daemon = guard(
-            (loader, options),
-            (rules, around),
-            (&sandbox, called.outside),
-        )?;
+        let setup = setup((options, Way::Tc), around, called.outside)?;
+        let roster = || network::roster((options, &around.resolver), &sandbox);
+        let daemon = guard(loader, (setup, rules), roster)?;
         let orders = Orders::new(around, called.user.as_ref());
-        let book = Book::open(options, around, &daemon.flow_ring);
+        let book = Book::open((options, Carriage::ByProxy), around, &daemon.flow_ring);
         let start = (&orders, options.command.as_slice());
         let running = Running::start(&sandbox.inside, start, called.signals)?;
         attend(options, running, (daemon, book))
     };
     node.run(guarded).context("the command's node")?
+}
+
+/// In the machine's own network. The daemon has a namespace of its own, in which there is nothing: what it
+/// would make on a node the machine doesn't get.
+fn by_cgroup(
+    options: &Options,
+    (rules, around): (Rules, &Surroundings),
+    called: Called,
+) -> Result<u8> {
+    let loader = Loader::start();
+    let job = Job::create()?;
+    let outside = called.outside.ns.clone();
+    let guarded = || -> Result<u8> {
+        let setup = setup((options, Way::Cgroup), around, called.outside)?;
+        let roster = || {
+            Ok(network::roster_on_host(
+                (options, &around.resolver),
+                job.site()?,
+            ))
+        };
+        let mut daemon = guard(loader, (setup, rules), roster)?;
+        job.pin(&mut daemon)?;
+        let orders = Orders::new(around, called.user.as_ref()).in_cgroup(&job.cgroup);
+        let book = Book::open((options, Carriage::Direct), around, &daemon.flow_ring);
+        let start = (&orders, options.command.as_slice());
+        let guarded = Guarded { daemon, job };
+        let running = Running::start(&outside, start, called.signals)?;
+        attend(options, running, (guarded, book))
+    };
+    let node = NetNs::create().context("a namespace for the proxies")?;
+    node.run(guarded).context("a namespace for the proxies")?
 }
 
 /// In a network that the command's process makes itself, guarded where its sockets are served.
@@ -160,7 +196,7 @@ fn by_sockets(
         return Err(Exit::with(EXEC_FAILED, said));
     }
     let outside = called.outside.ns.clone();
-    let setup = setup(options, around, called.outside)?;
+    let setup = setup((options, Way::Splice), around, called.outside)?;
     let door = Door::open()?;
     let orders = Orders::new(around, None).with_door(&door);
     let start = (&orders, options.command.as_slice());
@@ -172,7 +208,7 @@ fn by_sockets(
     };
     let guarded = Spliced::start(&setup, (options, rules, &around.resolver), listening);
     let guarded = guarded.inspect_err(|_| running.kill())?;
-    let book = Book::open(options, around, &guarded.flow_ring);
+    let book = Book::open((options, Carriage::ByProxy), around, &guarded.flow_ring);
     door::let_go(&stream)?;
     attend(options, running, (guarded, book))
 }
@@ -234,10 +270,15 @@ struct Book {
 }
 
 impl Book {
-    fn open(options: &Options, around: &Surroundings, ring: &Arc<SharedRing>) -> Self {
+    fn open(
+        (options, carriage): (&Options, Carriage),
+        around: &Surroundings,
+        ring: &Arc<SharedRing>,
+    ) -> Self {
         let learns = options.learn.is_some();
         Self {
-            account: Account::new(options.audit, learns, &around.resolver.text),
+            account: Account::new(options.audit, learns, &around.resolver.text)
+                .with_carriage(carriage),
             ring: Arc::clone(ring),
             cursor: ring.end(),
         }
@@ -283,36 +324,41 @@ impl Book {
     }
 }
 
-/// Puts a daemon to the command's link, under the policies; on a thread in the node's namespace.
+/// Puts a daemon to the command's link or cgroup, under the policies; on a thread in the node's namespace.
 fn guard(
-    (loader, options): (Loader, &Options),
-    (rules, around): (Rules, &Surroundings),
-    (sandbox, outside): (&Sandbox, Outside),
+    loader: Loader,
+    (setup, rules): (Setup, Rules),
+    roster: impl FnOnce() -> Result<Roster>,
 ) -> Result<Daemon> {
-    let setup = setup(options, around, outside)?;
     let mut daemon = Daemon::start(
         loader,
         (setup, None),
         Identities::new(),
         Remembered::default(),
     )?;
-    let roster = network::roster((options, &around.resolver), sandbox)?;
     daemon.set_policies(rules.set, Arc::default());
-    daemon.set_roster(roster);
+    daemon.set_roster(roster()?);
     daemon
         .enforce()
         .map_err(|problems| Exit::with(EXEC_FAILED, crate::judge::read::told(problems.iter())))?;
     for (_, guarded) in daemon.guards.iter() {
         match &guarded.state {
             EndpointState::Ready => {}
-            EndpointState::Attaching => anyhow::bail!("the command's link is not guarded"),
-            EndpointState::Refused(reason) => anyhow::bail!("the command's link: {reason}"),
+            EndpointState::Attaching => anyhow::bail!("the command is not guarded"),
+            EndpointState::Refused(reason) => {
+                anyhow::bail!("the command can't be guarded: {reason}")
+            }
         }
     }
     Ok(daemon)
 }
 
-fn setup(options: &Options, around: &Surroundings, outside: Outside) -> Result<Setup> {
+fn setup(
+    (options, way): (&Options, Way),
+    around: &Surroundings,
+    outside: Outside,
+) -> Result<Setup> {
+    let is_led = way != Way::Cgroup;
     Ok(Setup {
         instance: Instance::parse("exec").map_err(anyhow::Error::msg)?,
         pins: None,
@@ -331,10 +377,15 @@ fn setup(options: &Options, around: &Surroundings, outside: Outside) -> Result<S
         flows_max: flow::limits::RING_FLOWS_MAX,
         aggregation: Aggregation::Off,
         enforcement: policy::Options {
-            // What no rule selects is closed too.
-            mode: Mode::Always,
+            // What no rule selects is closed too. In the machine's network a policy of ours says so for what
+            // is sent; what comes is nobody's concern unless a rule is about it.
+            mode: if is_led { Mode::Always } else { Mode::Default },
             audit: options.audit,
-            name_binding: NameBinding::Enforce,
+            name_binding: if is_led {
+                NameBinding::Enforce
+            } else {
+                NameBinding::Off
+            },
             quic: Quic::Refuse,
             ..policy::Options::default()
         },
@@ -351,7 +402,17 @@ fn setup(options: &Options, around: &Surroundings, outside: Outside) -> Result<S
             ..dnsproxy::Settings::default()
         },
         outside: Some(outside),
+        carriage: if is_led {
+            Carriage::ByProxy
+        } else {
+            Carriage::Direct
+        },
     })
+}
+
+/// A line for whoever called; standard error may be closed.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "namegate: {line}");
 }
 
 /// A file of flows that is one command's: all of them, in one file.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bpf_redirect::{
     Attachment, CgroupAttachment, Datapath, DatapathError, EndpointEntry, Hook, Inherited, Ledger,
-    Table, strangers,
+    Pins, Table, strangers,
 };
 use policy::{Cast, EndpointId, LocalEndpoint, Peer, Service};
 use serde::Serialize;
@@ -361,6 +361,16 @@ impl Guards {
             }
         }
         seen
+    }
+
+    /// Pins the programs of every cgroup in a folder, for a datapath without pins.
+    pub(crate) fn pin_cgroups(&mut self, pins: &Pins) -> Result<(), DatapathError> {
+        self.by_id.values_mut().try_for_each(|guarded| {
+            match (&guarded.found.site, &mut guarded.cgroup) {
+                (Site::Cgroup(cgroup), Some(attachment)) => attachment.pin(pins, cgroup.id),
+                (Site::Cgroup(_) | Site::Link(_), _) => Ok(()),
+            }
+        })
     }
 
     /// Takes all programs off.

@@ -30,6 +30,14 @@ impl Cgroup {
         Self::at(name, mount()?.join(directory))
     }
 
+    /// Where all of them are.
+    ///
+    /// # Errors
+    /// If no hierarchy of version 2 is mounted.
+    pub fn root() -> Result<PathBuf> {
+        mount()
+    }
+
     /// One at this place.
     ///
     /// # Errors

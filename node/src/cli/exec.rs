@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::exec::{Options, Orders, Wanted, Way, run, run_inside};
@@ -62,9 +62,13 @@ pub(super) struct Exec {
     #[arg(long, value_name = "USER")]
     user: Option<String>,
     /// How its network is made: `tc` by BPF programs, as root; `splice` by a user namespace and nft, as
-    /// anybody [default: tc where the privileges are there, else splice].
+    /// anybody; `cgroup` not at all, see `--net` [default: tc where the privileges are there, else splice].
     #[arg(long, value_enum, value_name = "MODE")]
     mode: Option<Way>,
+    /// `host`: leave the command in this machine's own network, for programs that need it, and judge it at its
+    /// cgroup (`--mode cgroup`). Names in TLS and HTTP are not looked at then; only as root.
+    #[arg(long, value_enum, value_name = "NET", conflicts_with = "mode")]
+    net: Option<Net>,
     /// Tell what is done, on standard error.
     #[arg(short, long)]
     verbose: bool,
@@ -98,10 +102,22 @@ impl Exec {
             learn: self.learn,
             summary: self.summary,
             fail_on_deny: self.fail_on_deny,
-            way: self.mode,
+            way: match self.net {
+                Some(Net::Host) => Some(Way::Cgroup),
+                Some(Net::Own) | None => self.mode,
+            },
             command: self.command,
         })
     }
+}
+
+/// Whose network the command has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Net {
+    /// One of its own.
+    Own,
+    /// The machine's.
+    Host,
 }
 
 /// Under sudo, who called that.

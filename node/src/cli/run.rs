@@ -314,6 +314,7 @@ impl Run {
                 dns_refresh: self.dns.refresh(),
                 dns: self.dns.settings(self.audit),
                 outside: None,
+                carriage: crate::datapath::Carriage::Direct,
                 instance,
             },
         })

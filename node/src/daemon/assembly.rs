@@ -147,7 +147,7 @@ fn build(
         learner
             .with_install_wait(setup.install_wait)
             .with_scruples(setup.scruples.clone())
-            .with_carriage(setup.carriage()),
+            .with_carriage(setup.carriage),
     );
     let own = (news.clone(), datapath.askers()?);
     let outside = setup.outside.as_ref();

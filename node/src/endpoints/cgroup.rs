@@ -54,10 +54,7 @@ const SLICES_MAX: usize = 4_096;
 /// # Errors
 /// The reason why it isn't found.
 pub(super) fn of_unit(unit: &str) -> Result<PathBuf, String> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").map_err(|error| error.to_string())?;
-    let root =
-        mount_of(&mounts).ok_or("there are no cgroups of version 2 (no mount of cgroup2)")?;
-    let mut slices = vec![root];
+    let mut slices = vec![root()?];
     let mut seen = 0;
     while let Some(slice) = slices.pop() {
         let own = slice.join(unit);
@@ -78,6 +75,16 @@ pub(super) fn of_unit(unit: &str) -> Result<PathBuf, String> {
 }
 
 /// Where the hierarchy of version 2 is mounted.
+///
+/// # Errors
+/// Without one.
+pub(crate) fn root() -> Result<PathBuf, String> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").map_err(|error| error.to_string())?;
+    let root = mount_of(&mounts);
+    root.ok_or_else(|| "there are no cgroups of version 2 (no mount of cgroup2)".to_owned())
+}
+
+/// The first such mount.
 fn mount_of(mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let mut words = line.split(' ').skip(1);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use dnsproxy::Remark;
 use flow::{Event, Flow, L4, MessageKind, Verdict};
 
+use crate::datapath::Carriage;
 use crate::suggest::{Evidence, Line, Names, Scope};
 use crate::traffic::{Traffic, by_packet, is_told};
 
@@ -26,6 +27,8 @@ pub(super) struct Account {
     pub(super) left_out: u64,
     /// What a policy has to allow; only where somebody wants one.
     evidence: Option<Evidence>,
+    /// How what it may reach is reached.
+    pub(super) carriage: Carriage,
 }
 
 /// Something that policy denied.
@@ -67,8 +70,14 @@ impl Account {
             is_audit,
             search,
             evidence: learns.then(|| Evidence::new(Scope::default())),
+            carriage: Carriage::ByProxy,
             ..Self::default()
         }
+    }
+
+    /// The same where traffic goes by another way.
+    pub(super) fn with_carriage(self, carriage: Carriage) -> Self {
+        Self { carriage, ..self }
     }
 
     /// Takes a flow in.

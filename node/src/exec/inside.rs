@@ -10,7 +10,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change,
+    mount_remount, unmount,
 };
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
@@ -31,7 +32,8 @@ use crate::exit::{CANT_RUN, EXEC_FAILED, Exit, NOT_FOUND};
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Orders {
     parent: i32,
-    resolv_conf: String,
+    /// `None`: as it is.
+    resolv_conf: Option<String>,
     nsswitch: Option<String>,
     hidden: Vec<PathBuf>,
     /// How many descriptors it may have: this process took more.
@@ -39,18 +41,30 @@ pub(crate) struct Orders {
     pub(super) user: Option<User>,
     /// Where the sockets of its network are taken, which it makes itself; `None`: it is in it.
     door: Option<String>,
+    /// The cgroup in which it is judged; `None`: it has a network of its own.
+    cgroup: Option<PathBuf>,
 }
 
 impl Orders {
     pub(super) fn new(around: &Surroundings, user: Option<&User>) -> Self {
         Self {
             parent: rustix::process::getpid().as_raw_nonzero().get(),
-            resolv_conf: around.resolver.text.clone(),
+            resolv_conf: Some(around.resolver.text.clone()),
             nsswitch: around.nsswitch.clone(),
             hidden: around.hidden.clone(),
             descriptors: around.descriptors,
             user: user.cloned(),
             door: None,
+            cgroup: None,
+        }
+    }
+
+    /// The same for one that stays in the machine's network, in a cgroup.
+    pub(super) fn in_cgroup(self, cgroup: &Path) -> Self {
+        Self {
+            resolv_conf: None,
+            cgroup: Some(cgroup.to_owned()),
+            ..self
         }
     }
 
@@ -97,6 +111,10 @@ fn prepare(orders: &Orders) -> Result<()> {
         ..getrlimit(Resource::Nofile)
     };
     setrlimit(Resource::Nofile, limit)?;
+    if let Some(cgroup) = &orders.cgroup {
+        // Before it has a socket.
+        fs::write(cgroup.join("cgroup.procs"), "0").context("its cgroup")?;
+    }
     if let Some(door) = &orders.door {
         door::make_network(door)?;
     }
@@ -122,7 +140,29 @@ fn change_files(orders: &Orders) -> Result<()> {
     mount("tmpfs", stage, "tmpfs", flags, None).context("a place for them")?;
     let outcome = lay(orders, stage);
     unmount(stage, UnmountFlags::DETACH).context("their place")?;
-    outcome
+    outcome?;
+    match &orders.cgroup {
+        Some(_) => close_cgroups(&fs::read_to_string("/proc/self/mounts")?),
+        None => Ok(()),
+    }
+}
+
+/// Has nobody inside move to another cgroup, or take programs off.
+fn close_cgroups(mounts: &str) -> Result<()> {
+    let closed = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
+    for line in mounts.lines() {
+        let mut words = line.split(' ').skip(1);
+        let (Some(place), Some(kind)) = (words.next(), words.next()) else {
+            continue;
+        };
+        let outcome = match kind {
+            "cgroup2" => mount_remount(place, MountFlags::BIND | closed, ""),
+            "bpf" => mount("tmpfs", place, "tmpfs", closed, None),
+            _ => continue,
+        };
+        outcome.with_context(|| place.to_owned())?;
+    }
+    Ok(())
 }
 
 fn lay(orders: &Orders, stage: &Path) -> Result<()> {
@@ -131,10 +171,11 @@ fn lay(orders: &Orders, stage: &Path) -> Result<()> {
         fs::write(&file, text).with_context(|| name.to_owned())?;
         mount_bind(&file, place).with_context(|| place.display().to_string())
     };
-    match resolv_conf() {
-        Ok(place) => over("resolv.conf", &orders.resolv_conf, &place)?,
+    match (&orders.resolv_conf, resolv_conf()) {
+        (None, _) => {}
+        (Some(text), Ok(place)) => over("resolv.conf", text, &place)?,
         // Then libc asks 127.0.0.1, which is nobody inside.
-        Err(error) => {
+        (Some(_), Err(error)) => {
             let said = format!("namegate: /etc/resolv.conf: {error}: no names are resolved\n");
             let _ = io::stderr().write_all(said.as_bytes());
         }

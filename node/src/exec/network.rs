@@ -12,7 +12,7 @@ use super::Options;
 use super::rules::RESOLVER;
 use super::surroundings::Resolver;
 use crate::endpoints::file::Roster;
-use crate::endpoints::{Found, Site, labels_of, netns};
+use crate::endpoints::{Found, GuardedCgroup, Site, labels_of, netns};
 
 /// The namespace and name of the command, for policies and flows.
 const NAMESPACE: &str = "default";
@@ -30,17 +30,29 @@ pub(super) fn roster(
         sandbox.inside.as_fd().as_raw_fd()
     ));
     let link = netns::inspect(&path).map_err(anyhow::Error::msg)?;
-    Ok(Roster {
+    Ok(of_site(Site::Link(link), (options, resolver)))
+}
+
+/// Both, where the command is a cgroup.
+pub(super) fn roster_on_host(
+    (options, resolver): (&Options, &Resolver),
+    cgroup: GuardedCgroup,
+) -> Roster {
+    of_site(Site::Cgroup(cgroup), (options, resolver))
+}
+
+fn of_site(site: Site, (options, resolver): (&Options, &Resolver)) -> Roster {
+    Roster {
         found: vec![Found {
             workload: command(options),
-            site: Site::Link(link),
+            site,
             audit: false,
             file: "namegate exec".to_owned(),
             netns: None,
         }],
         peers: vec![server(resolver)],
         ..Roster::default()
-    })
+    }
 }
 
 /// The command.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use policy::{PolicySet, Problem, Source};
 use serde_json::{Value, json};
 
-use super::Options;
+use super::{Options, Way};
 use crate::exit::{EXEC_FAILED, Exit};
 use crate::files::TextFile;
 use crate::judge::read::{all_files, told};
@@ -31,11 +31,15 @@ impl Rules {
     ///
     /// # Errors
     /// If a file can't be read, or a policy has an error: each problem with its place.
-    pub(super) fn read(options: &Options) -> Result<Self> {
+    pub(super) fn read(options: &Options, way: Way) -> Result<Self> {
         let files = all_files(&options.policies).map_err(|error| Exit::with(EXEC_FAILED, error))?;
         let mut sources: Vec<Source> = files.into_iter().map(TextFile::into_source).collect();
-        sources.extend(of_allowed(&options.allow));
-        sources.extend(options.audit.then(of_audit));
+        sources.extend(of_allowed(&options.allow, way));
+        sources.extend(options.audit.then(|| of_audit(way)));
+        if way == Way::Cgroup {
+            let named: Vec<String> = sources.iter().map(|source| source.text.clone()).collect();
+            sources.push(of_host(&named));
+        }
         let loader = DnsServers::KubeDns.loader();
         let mut loader =
             loader.map_err(|problems| Exit::with(EXEC_FAILED, told(problems.iter())))?;
@@ -56,10 +60,13 @@ impl Rules {
 
     /// Whether a rule names exactly this address, not only a prefix that it is in.
     pub(super) fn name_address(&self, address: IpAddr) -> bool {
-        let prefix = IpNet::from(address).to_string();
-        let mut texts = self.sources.iter().map(|source| &source.text);
-        texts.any(|text| text.contains(&prefix))
+        let mut texts = self.sources.iter().map(|source| source.text.as_str());
+        texts.any(|text| names_address(text, address))
     }
+}
+
+fn names_address(text: &str, address: IpAddr) -> bool {
+    text.contains(&IpNet::from(address).to_string())
 }
 
 fn warn(problem: &Problem) {
@@ -67,7 +74,7 @@ fn warn(problem: &Problem) {
 }
 
 /// What `--allow` says as a policy.
-fn of_allowed(allowed: &[String]) -> Option<Source> {
+fn of_allowed(allowed: &[String], way: Way) -> Option<Source> {
     if allowed.is_empty() {
         return None;
     }
@@ -89,41 +96,59 @@ fn of_allowed(allowed: &[String]) -> Option<Source> {
         .collect();
     let mut egress = Vec::new();
     if !names.is_empty() {
-        egress.push(asked(&names));
+        egress.extend(asked(&names, way));
         egress.push(json!({ "toFQDNs": names }));
     }
     if !prefixes.is_empty() {
         egress.push(json!({ "toCIDR": prefixes }));
     }
-    Some(source(ALLOW, "allow", &egress))
+    Some(source((ALLOW, "allow"), (&egress, &[])))
 }
 
 /// By which questions come to be judged in an audit where no rule lets one through.
-fn of_audit() -> Source {
+fn of_audit(way: Way) -> Source {
     let nobody = [json!({ "matchName": "audit.namegate.invalid" })];
-    source("--audit", "audit", &[asked(&nobody)])
+    source(("--audit", "audit"), (&asked(&nobody, way), &[]))
 }
 
-/// That these names may be asked for.
-fn asked(names: &[Value]) -> Value {
+/// What holds in the machine's own network: what no rule allows is closed for what the command sends, whatever
+/// else is said, and so are metadata services, but for one whose own address a rule names.
+fn of_host(named: &[String]) -> Source {
+    let services = policy::METADATA.into_iter();
+    let closed = services.filter(|one| !named.iter().any(|text| names_address(text, *one)));
+    let closed: Vec<String> = closed.map(|one| IpNet::from(one).to_string()).collect();
+    let denied = match closed.is_empty() {
+        true => vec![],
+        false => vec![json!({ "toCIDR": closed })],
+    };
+    source(("--net=host", "host"), (&[json!({})], &denied))
+}
+
+/// That these names may be asked for. In the machine's own network the server may be the machine.
+fn asked(names: &[Value], way: Way) -> Vec<Value> {
     let (namespace, (key, value)) = RESOLVER;
-    json!({
-        "toEndpoints": [{ "matchLabels": {
-            "k8s:io.kubernetes.pod.namespace": namespace, key: value,
-        }}],
-        "toPorts": [{
-            "ports": [{ "port": "53", "protocol": "ANY" }],
-            "rules": { "dns": names },
-        }],
-    })
+    let ports = json!([{
+        "ports": [{ "port": "53", "protocol": "ANY" }],
+        "rules": { "dns": names },
+    }]);
+    let labels = json!({ "k8s:io.kubernetes.pod.namespace": namespace, key: value });
+    let server = json!({ "toEndpoints": [{ "matchLabels": labels }], "toPorts": ports });
+    match way {
+        Way::Cgroup => vec![server, json!({ "toEntities": ["host"], "toPorts": ports })],
+        Way::Tc | Way::Splice => vec![server],
+    }
 }
 
-fn source(path: &str, name: &str, egress: &[Value]) -> Source {
+fn source((path, name): (&str, &str), (egress, denied): (&[Value], &[Value])) -> Source {
+    let spec = match denied.is_empty() {
+        true => json!({ "endpointSelector": {}, "egress": egress }),
+        false => json!({ "endpointSelector": {}, "egress": egress, "egressDeny": denied }),
+    };
     let policy = json!({
         "apiVersion": "cilium.io/v2",
         "kind": "CiliumClusterwideNetworkPolicy",
         "metadata": { "name": name },
-        "spec": { "endpointSelector": {}, "egress": egress },
+        "spec": spec,
     });
     Source {
         path: path.to_owned(),
@@ -138,16 +163,35 @@ mod tests {
     #[test]
     fn what_is_allowed_is_a_policy_that_is_in_force() {
         let allowed = ["github.com", "*.github.com", "192.0.2.7", "2001:db8::/32"];
-        let source = of_allowed(&allowed.map(str::to_owned)).unwrap();
-        let loaded = policy::load(&[source]);
-        assert!(loaded.problems.is_empty(), "{:#?}", loaded.problems);
-        assert!(loaded.set.lacking(ENFORCED).is_empty());
-        assert!(of_allowed(&[]).is_none());
+        for way in [Way::Tc, Way::Cgroup] {
+            let source = of_allowed(&allowed.map(str::to_owned), way).unwrap();
+            let loaded = policy::load(&[source]);
+            assert!(loaded.problems.is_empty(), "{:#?}", loaded.problems);
+            assert!(loaded.set.lacking(ENFORCED).is_empty());
+            assert!(of_allowed(&[], way).is_none());
+        }
+    }
+
+    #[test]
+    fn in_the_machines_network_metadata_is_closed_unless_a_rule_names_it() {
+        let allowed = ["0.0.0.0/0", "169.254.169.254"].map(str::to_owned);
+        let all = of_allowed(&allowed[..1], Way::Cgroup).unwrap();
+        let own = of_allowed(&allowed, Way::Cgroup).unwrap();
+        let closed = of_host(&[all.text]);
+        assert!(
+            closed.text.contains("169.254.169.254/32"),
+            "{}",
+            closed.text
+        );
+        let open = of_host(&[own.text]);
+        assert!(!open.text.contains("169.254.169.254/32"), "{}", open.text);
+        assert!(open.text.contains("100.100.100.200/32"), "{}", open.text);
+        assert!(policy::load(&[closed, open]).problems.is_empty());
     }
 
     #[test]
     fn a_name_that_is_none_is_refused_with_its_place() {
-        let source = of_allowed(&["exa mple.com".to_owned()]).unwrap();
+        let source = of_allowed(&["exa mple.com".to_owned()], Way::Tc).unwrap();
         let loaded = policy::load(&[source]);
         assert!(loaded.has_errors());
         let problem = loaded.problems.first().unwrap().to_string();

@@ -13,6 +13,7 @@ use httpproxy::Closed;
 use rustix::process::{Resource, getrlimit};
 use transport::Netlink;
 
+use super::Way;
 use super::rules::Rules;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -81,7 +82,7 @@ impl Surroundings {
     ///
     /// # Errors
     /// If a file can't be read.
-    pub(super) fn look((rules, uid): (&Rules, u32)) -> Result<Self> {
+    pub(super) fn look((rules, uid): (&Rules, u32), way: Way) -> Result<Self> {
         let resolv_conf = read(RESOLV_CONF)?.unwrap_or_default();
         let nsswitch = read(NSSWITCH_CONF)?;
         let routes = fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();
@@ -91,7 +92,10 @@ impl Surroundings {
         let own = Netlink::open()?.addresses()?;
         let own: Vec<IpAddr> = own.into_iter().map(|(_, address)| address).collect();
         Ok(Self {
-            resolver: Resolver::of(&resolv_conf, &own),
+            resolver: match way {
+                Way::Cgroup => Resolver::as_they_are(&resolv_conf),
+                Way::Tc | Way::Splice => Resolver::of(&resolv_conf, &own),
+            },
             nsswitch: nsswitch.map(|text| without_go_betweens(&text)),
             hidden: hidden.filter(|path| path.exists()).collect(),
             has_ipv6: leads_anywhere(&routes),
@@ -157,6 +161,18 @@ impl Resolver {
         let lines = servers.map(|server| format!("nameserver {server}\n"));
         resolver.text = lines.collect::<String>() + &rest;
         resolver
+    }
+
+    /// In the machine's own network each means what it means there.
+    fn as_they_are(resolv_conf: &str) -> Self {
+        let own = Self::of(resolv_conf, &[]);
+        let stand_ins = &own.stand_ins;
+        let meant = |server: &IpAddr| stand_ins.get(server).map_or(*server, SocketAddr::ip);
+        Self {
+            text: resolv_conf.to_owned(),
+            servers: own.servers.iter().map(meant).collect(),
+            stand_ins: StandIns::new(),
+        }
     }
 
     fn add(&mut self, server: IpAddr, own: &[IpAddr]) {
@@ -251,6 +267,23 @@ mod tests {
         );
         let asked: Vec<_> = resolver.stand_ins.values().copied().collect();
         assert_eq!(asked, [SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 53)]);
+    }
+
+    #[test]
+    fn in_the_machines_network_servers_are_asked_by_their_own_addresses() {
+        let text = "search corp.example\nnameserver 127.0.0.53\nnameserver 0.0.0.0\nnameserver 192.0.2.53\n";
+        let resolver = Resolver::as_they_are(text);
+        let wanted = ["127.0.0.53", "127.0.0.1", "192.0.2.53"];
+        assert_eq!(
+            resolver.servers,
+            wanted.map(|one| one.parse::<IpAddr>().unwrap())
+        );
+        assert_eq!(
+            (resolver.text.as_str(), resolver.stand_ins.len()),
+            (text, 0)
+        );
+        let local: IpAddr = Ipv4Addr::LOCALHOST.into();
+        assert_eq!(Resolver::as_they_are("").servers, [local]);
     }
 
     #[test]

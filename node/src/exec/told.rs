@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use super::account::{Account, Denied};
+use crate::datapath::Carriage;
 
 /// Lines on standard error; the rest is counted.
 const LINES_MAX: usize = 20;
@@ -21,6 +22,7 @@ pub(super) enum Cure {
 
 /// What was denied, and what would allow it; empty where nothing was.
 pub(super) fn denials(account: &Account, (cure, is_audit): (Cure, bool)) -> String {
+    let carriage = account.carriage;
     let told = account.told();
     if told.is_empty() {
         return String::new();
@@ -40,7 +42,7 @@ pub(super) fn denials(account: &Account, (cure, is_audit): (Cure, bool)) -> Stri
     let width = width.max().unwrap_or_default();
     for (denied, count) in told.iter().take(LINES_MAX) {
         let times = if *count == 1 { "time " } else { "times" };
-        let cure = how_to_allow(denied, cure);
+        let cure = how_to_allow(denied, cure, carriage);
         let _ = writeln!(
             text,
             "  {:<width$}  {count:>4} {times}  {cure}",
@@ -75,7 +77,7 @@ fn plain(letter: char) -> char {
     if letter.is_control() { '?' } else { letter }
 }
 
-fn how_to_allow(denied: &Denied, cure: Cure) -> String {
+fn how_to_allow(denied: &Denied, cure: Cure, carriage: Carriage) -> String {
     match (denied, cure) {
         (Denied::Name(_), Cure::Options) => format!("--allow {}", quoted(&name(denied))),
         (Denied::Name(_), Cure::Rules) => {
@@ -87,7 +89,9 @@ fn how_to_allow(denied: &Denied, cure: Cure) -> String {
         (Denied::Request { method, .. }, _) => {
             format!("a rule for {method} in rules.http")
         }
-        (Denied::Address { how, .. }, _) if !how.ends_with("TCP") => {
+        (Denied::Address { how, .. }, _)
+            if carriage == Carriage::ByProxy && !how.ends_with("TCP") =>
+        {
             "nothing: only TCP and DNS are carried".to_owned()
         }
         (Denied::Address { ip, .. }, Cure::Options) => format!("--allow {ip}"),
@@ -127,7 +131,7 @@ pub(super) fn page(account: &Account, (command, is_audit): (&str, bool)) -> Stri
     if !told.is_empty() {
         let _ = writeln!(page, "| {word} | times | to allow |\n|---|---:|---|");
         for (denied, count) in told.iter().take(ROWS_MAX) {
-            let cure = how_to_allow(denied, Cure::Options);
+            let cure = how_to_allow(denied, Cure::Options, account.carriage);
             let _ = writeln!(
                 page,
                 "| {} | {count} | `{}` |",

@@ -9,13 +9,15 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::exit::{EXEC_FAILED, Exit};
 
-/// One of two ways.
+/// One of three ways.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Way {
     /// Programs of the kernel.
     Tc,
     /// Rules in a user namespace, and sockets.
     Splice,
+    /// None is made: programs of the kernel at a cgroup, in the machine's own network.
+    Cgroup,
 }
 
 /// What programs and network namespaces take.
@@ -41,11 +43,15 @@ impl Way {
     /// # Errors
     /// If a privilege is missing.
     pub(super) fn check(self) -> Result<()> {
-        if self == Self::Tc && !may_load_programs() {
-            let said = "--mode tc needs root: it makes network namespaces and loads BPF programs";
-            return Err(Exit::with(EXEC_FAILED, said));
+        let said = match self {
+            Self::Tc => "--mode tc needs root: it makes network namespaces and loads BPF programs",
+            Self::Cgroup => "--net=host needs root: it makes a cgroup and loads BPF programs",
+            Self::Splice => return Ok(()),
+        };
+        match may_load_programs() {
+            true => Ok(()),
+            false => Err(Exit::with(EXEC_FAILED, said)),
         }
-        Ok(())
     }
 }
 
@@ -61,6 +67,7 @@ impl fmt::Display for Way {
         f.write_str(match self {
             Self::Tc => "tc",
             Self::Splice => "splice",
+            Self::Cgroup => "cgroup",
         })
     }
 }
