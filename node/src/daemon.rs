@@ -37,7 +37,7 @@ use crate::guard::{Guards, SharedLearner};
 use crate::http::HttpThreads;
 use crate::instance::{Instance, Lock};
 use crate::keeper::{self, Keeper};
-use crate::learner::Scruples;
+use crate::learner::{Scruples, Terms};
 use crate::live::Review;
 use crate::metrics::{Draft, Metrics, PolicyTally, Sources};
 use crate::proxy::DnsThreads;
@@ -266,15 +266,18 @@ impl Daemon {
         self.secrets = secrets;
     }
 
-    /// Judges in another way from the next [`Daemon::enforce`] on.
-    pub(crate) fn set_enforcement(
-        &mut self,
-        mode: policy::Mode,
-        name_binding: policy::NameBinding,
-        quic: policy::Quic,
-    ) {
-        let enforcement = &mut self.setup.enforcement;
-        (enforcement.mode, enforcement.name_binding, enforcement.quic) = (mode, name_binding, quic);
+    /// Takes of other options what can change, from the next [`Daemon::enforce`] on: how it judges, how names
+    /// are asked, and what is learned.
+    pub(crate) fn take(&mut self, other: Setup) {
+        let setup = &mut self.setup;
+        setup.enforcement = other.enforcement;
+        setup.dns_refresh = other.dns_refresh;
+        self.dns.set_settings(other.dns);
+        self.learner.set_terms(Terms {
+            lifetimes: other.lifetimes,
+            install_wait: other.install_wait,
+            scruples: other.scruples,
+        });
     }
 
     /// Takes another roster, which comes under policy with [`Daemon::enforce`]. Says whether anything is

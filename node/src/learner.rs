@@ -41,14 +41,21 @@ pub(crate) struct Learner<T> {
     /// Taken inside an endpoint's lock, never the other way round, and for no system call: it is
     /// everybody's.
     identities: Mutex<Identities>,
-    lifetimes: Lifetimes,
-    /// How long an answer waits for the datapath.
-    install_wait: Duration,
-    /// What isn't learned, by the node's options.
-    scruples: Scruples,
+    terms: ArcSwap<Terms>,
     carriage: Carriage,
     clock: fn() -> Instant,
     pub(crate) counts: LearnCounts,
+}
+
+/// On which terms answers are learned; by options, which may change.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    /// How long an address is open.
+    pub(crate) lifetimes: Lifetimes,
+    /// How long an answer waits for the datapath.
+    pub(crate) install_wait: Duration,
+    /// What isn't learned.
+    pub(crate) scruples: Scruples,
 }
 
 /// What learning counts.
@@ -86,9 +93,11 @@ impl<T: Table> Learner<T> {
             snapshot: ArcSwap::from_pointee(snapshot),
             endpoints: DashMap::new(),
             identities: Mutex::new(identities),
-            lifetimes,
-            install_wait: INSTALL_WAIT,
-            scruples: Scruples::default(),
+            terms: ArcSwap::from_pointee(Terms {
+                lifetimes,
+                install_wait: INSTALL_WAIT,
+                scruples: Scruples::default(),
+            }),
             carriage: Carriage::default(),
             clock,
             counts: LearnCounts::default(),
@@ -97,15 +106,27 @@ impl<T: Table> Learner<T> {
 
     /// The same with answers that wait so long for the datapath.
     pub(crate) fn with_install_wait(self, install_wait: Duration) -> Self {
-        Self {
+        let terms = Terms {
             install_wait,
-            ..self
-        }
+            ..self.terms.load().as_ref().clone()
+        };
+        self.set_terms(terms);
+        self
+    }
+
+    /// Learns what comes on other terms.
+    pub(crate) fn set_terms(&self, terms: Terms) {
+        self.terms.store(Arc::new(terms));
     }
 
     /// The same with these scruples.
     pub(crate) fn with_scruples(self, scruples: Scruples) -> Self {
-        Self { scruples, ..self }
+        let terms = Terms {
+            scruples,
+            ..self.terms.load().as_ref().clone()
+        };
+        self.set_terms(terms);
+        self
     }
 
     /// The same where what passes is carried so.
@@ -195,7 +216,7 @@ impl<T: Table> Learner<T> {
         let held = (self.clock)().saturating_duration_since(began);
         self.counts.hold.note(held);
         // The writes stand; but the client must not think that this path is quick.
-        if opened.is_ok() && held > self.install_wait {
+        if opened.is_ok() && held > self.terms.load().install_wait {
             return Err(NotInstalled::Late);
         }
         opened
@@ -205,7 +226,7 @@ impl<T: Table> Learner<T> {
         let endpoint = lesson.endpoint;
         let knowledge = self.knowledge(endpoint).ok_or(NotInstalled::EndpointGone)?;
         let waited = (self.clock)().saturating_duration_since(began);
-        let left = self.install_wait.saturating_sub(waited);
+        let left = self.terms.load().install_wait.saturating_sub(waited);
         let mut knowledge = knowledge.try_lock_for(left).ok_or(NotInstalled::Late)?;
         if knowledge.is_gone {
             return Err(NotInstalled::EndpointGone);
@@ -219,7 +240,7 @@ impl<T: Table> Learner<T> {
             knowledge.taught_by = Some(lesson.server);
         }
         // What a rule names may be open even where the rest of the answer has no room.
-        for alias in self.scruples.aliases(&snapshot, lesson) {
+        for alias in self.terms.load().scruples.aliases(&snapshot, lesson) {
             knowledge.install(&scope, (alias, &addresses))?;
         }
         let taught = knowledge.install(&scope, (&lesson.name, &addresses))?;
@@ -284,18 +305,19 @@ impl<T: Table> Learner<T> {
         (now, lesson): (Instant, &Lesson),
     ) -> Result<Vec<(IpAddr, Instant)>, NotInstalled> {
         let asked = (lesson.endpoint, lesson.server, lesson.protocol);
-        if !self.scruples.trust(snapshot, asked) {
+        let terms = self.terms.load();
+        if !terms.scruples.trust(snapshot, asked) {
             count(&self.counts.untrusted_server, 1);
             return Ok(Vec::new());
         }
         let taught = lesson.addresses.iter();
-        let taught = taught.filter(|one| self.scruples.allow(snapshot, one.ip));
+        let taught = taught.filter(|one| terms.scruples.allow(snapshot, one.ip));
         let addresses: Vec<_> = taught
-            .map(|one| (one.ip, self.lifetimes.expiry(now, one.ttl_secs)))
+            .map(|one| (one.ip, terms.lifetimes.expiry(now, one.ttl_secs)))
             .collect();
         let unlearned = lesson.addresses.len() - addresses.len();
         count(&self.counts.unlearned, unlearned);
-        if unlearned > 0 && self.scruples.withholds {
+        if unlearned > 0 && terms.scruples.withholds {
             return Err(NotInstalled::Rebinding);
         }
         Ok(addresses)

@@ -451,6 +451,11 @@ impl DnsThreads {
         self.serve_ports()
     }
 
+    /// Asks and answers with other options from now on.
+    pub(crate) fn set_settings(&self, settings: Settings) {
+        self.proxy.set_settings(settings);
+    }
+
     /// Whether [`DnsThreads::listen_on_node`] was called.
     pub(crate) fn is_on_node(&self) -> bool {
         self.is_on_node

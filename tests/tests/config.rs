@@ -3,9 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test may die")]
 
 use std::fs;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use namegate_tests::{Daemon, Stage};
+use namegate_tests::{Daemon, Stage, policy};
 use serde_json::Value;
 
 const WEB: &str = "198.18.0.1:80";
@@ -176,4 +177,38 @@ fn how_much_is_logged_is_told_and_changed_by_the_socket() {
     let line = lines.find(|line| line.contains("policy in force")).unwrap();
     let line: Value = serde_json::from_str(line).unwrap();
     assert_eq!(line.get("level"), Some(&Value::from("INFO")));
+}
+
+#[test]
+fn what_is_audited_and_how_a_denial_is_answered_changes_without_a_restart() {
+    let stage = Stage::new().unwrap();
+    let mut daemon = stage
+        .daemon(&policy("alice", "[{matchName: web.example.com}]"))
+        .unwrap();
+    let config = write(&daemon, "config.yaml", "audit: false\n");
+    daemon.start(&["--config", &config]).unwrap();
+    let asked = || {
+        let server = IpAddr::V4(stage.world.v4);
+        let words = ["+tries=1", "+time=2", "a.evil.test"];
+        stage.alice.dig(server, &words).unwrap()
+    };
+    assert!(asked().contains("status: NXDOMAIN"), "{}", asked());
+    assert!(!stage.reaches(WEB).unwrap());
+
+    let text = "audit: false\ndns_deny_response: refused\nmetrics_addr: 127.0.0.1:1\n";
+    write(&daemon, "config.yaml", text);
+    reloaded(&daemon, |config| {
+        is_list(config, "waits_for_restart", &["metrics_addr"])
+    });
+    assert!(asked().contains("status: REFUSED"), "{}", asked());
+
+    write(&daemon, "config.yaml", "audit: true\n");
+    reloaded(&daemon, |config| is_list(config, "waits_for_restart", &[]));
+    assert!(stage.reaches(WEB).unwrap(), "all is only told");
+    write(&daemon, "config.yaml", "metrics_addr: 127.0.0.1:1\n");
+    reloaded(&daemon, |config| {
+        is_list(config, "waits_for_restart", &["metrics_addr"])
+    });
+    assert!(!stage.reaches(WEB).unwrap(), "and blocked again");
+    assert!(asked().contains("status: NXDOMAIN"), "{}", asked());
 }

@@ -110,11 +110,11 @@ impl<'a> Exchange<'a> {
 
     /// Acts on the verdict.
     pub fn judge(mut self, verdict: Result<DnsPermit, Denial>, step: &mut Step<'_>) -> Action<'a> {
-        let remark = Remark::of(self.question(), step.settings);
+        let remark = Remark::of(self.question(), &step.settings);
         if let Some(remark) = remark {
             self.record.remark(remark);
         }
-        let own = remark.and_then(|remark| remark.answer(step.settings));
+        let own = remark.and_then(|remark| remark.answer(&step.settings));
         let permit = match verdict {
             Ok(permit) => permit,
             // Who asks a resolver for itself is told that it is the only one, whatever names it may ask for.

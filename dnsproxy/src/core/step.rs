@@ -117,7 +117,7 @@ pub struct Step<'a> {
     /// The time, read by the shell.
     pub now: Instant,
     /// The options.
-    pub settings: &'a Settings,
+    pub settings: Settings,
     /// Where finished exchanges go.
     pub records: &'a Records,
     /// Where the step appends the bytes of what it sends; what is there already stays.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use bpf_redirect_common::DNS_PORT;
 use policy::{Denial, DnsPermit, EndpointId, L4Protocol, Question};
 
@@ -49,8 +50,8 @@ pub trait Host: Learn + Send + Sync + 'static {
 pub struct Proxy<H> {
     /// The node.
     pub host: H,
-    /// The options.
-    pub settings: Settings,
+    /// The options; each step takes them as they are when it begins.
+    settings: ArcSwap<Settings>,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// The node-wide account of what waits.
@@ -72,13 +73,18 @@ impl<H: Host> Proxy<H> {
     pub fn new(host: H, settings: Settings, link: u32) -> Self {
         Self {
             host,
-            settings,
+            settings: ArcSwap::from_pointee(settings),
             counters: Arc::new(Counters::default()),
             outstanding: Arc::new(Outstanding::default()),
             tunnels: Tunnels::default(),
             link,
             away: None,
         }
+    }
+
+    /// Goes on with other options.
+    pub fn set_settings(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
     }
 
     /// The same, but servers are asked from the node's address, whoever's the query is.
@@ -132,7 +138,7 @@ impl<H> Proxy<H> {
         out.clear();
         Step {
             now,
-            settings: &self.settings,
+            settings: **self.settings.load(),
             records,
             out,
         }

@@ -5,12 +5,31 @@ use serde_json::{Value, json};
 use super::{Options, Service};
 
 /// Keys of the configuration that change while the daemon runs; what else changes waits for the next start.
-pub(crate) const RELOADED: [&str; 6] = [
+pub(crate) const RELOADED: [&str; 25] = [
+    "audit",
     "detach_on_exit",
+    "dns_cname_match",
+    "dns_deny_response",
+    "dns_install_wait",
+    "dns_learn_private",
+    "dns_no_aaaa",
+    "dns_rebind",
+    "dns_refresh",
+    "dns_scrub",
+    "dns_servers",
+    "dns_strict_case",
+    "dns_trusted_servers",
+    "dns_ttl_ceiling",
+    "dns_ttl_floor",
+    "dns_ttl_grace",
+    "dns_tunnels",
+    "dns_upstream_timeout",
     "drain_timeout",
+    "encrypted_dns",
     "enforcement_mode",
     "log",
     "name_binding",
+    "nat64_prefix",
     "quic",
 ];
 
@@ -52,11 +71,22 @@ impl Service {
         // What a command said stays until the configuration says something else.
         if self.options.log != options.log {
             self.options.log.clone_from(&options.log);
-            self.set_log_level(options.log);
+            self.set_log_level(options.log.clone());
         }
-        let new = options.setup.enforcement;
-        self.daemon
-            .set_enforcement(new.mode, new.name_binding, new.quic);
+        if self.options.dns_servers != options.dns_servers {
+            match options.loader() {
+                Ok(loader) => {
+                    self.loader = loader;
+                    self.options.dns_servers = options.dns_servers;
+                }
+                Err(error) => self.config_problems.push(format!("dns_servers: {error:#}")),
+            }
+        }
+        // The policy that one of them stands for is read with the files.
+        let own = &mut self.options.setup;
+        own.dns = options.setup.dns;
+        own.scruples.clone_from(&options.setup.scruples);
+        self.daemon.take(options.setup);
     }
 
     pub(super) fn set_log_level(&mut self, level: String) -> Value {

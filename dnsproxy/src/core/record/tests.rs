@@ -103,7 +103,7 @@ fn a_refused_query_is_counted_and_told_if_its_question_was_read() {
         let mut out = Vec::new();
         let mut step = Step {
             now: start(),
-            settings: &settings,
+            settings,
             records: &records,
             out: &mut out,
         };
@@ -134,7 +134,7 @@ fn error_answers_beyond_the_limit_are_silent_and_counted() {
     for _ in 0..150 {
         let mut step = Step {
             now,
-            settings: &settings,
+            settings,
             records: &records,
             out: &mut out,
         };

@@ -5,6 +5,29 @@ use ipnet::IpNet;
 
 use super::*;
 
+/// Goes on with other scruples, as at a reload.
+fn change(scene: &Scene, change: impl FnOnce(&mut Scruples)) {
+    let mut terms = scene.learner.terms.load().as_ref().clone();
+    change(&mut terms.scruples);
+    scene.learner.set_terms(terms);
+}
+
+#[test]
+fn what_changes_holds_for_the_next_answer_and_what_was_learned_stays() {
+    let scene = Scene::new();
+    let learn = |address: &str| {
+        let address: IpAddr = address.parse().unwrap();
+        assert_eq!(scene.learn(&lesson(1, "x.example", &[address])), Ok(()));
+        scene.open_for(1, address).is_some()
+    };
+    assert!(learn("10.0.0.1"));
+    change(&scene, |own| own.refuses_private = true);
+    assert!(!learn("10.0.0.2"));
+    assert!(scene.open_for(1, "10.0.0.1".parse().unwrap()).is_some());
+    change(&scene, |own| own.refuses_private = false);
+    assert!(learn("10.0.0.2"));
+}
+
 #[test]
 fn neither_untrusted_servers_nor_unlearnable_addresses_open_anything() {
     let scene = Scene::new();
@@ -27,8 +50,8 @@ fn neither_untrusted_servers_nor_unlearnable_addresses_open_anything() {
 fn what_the_options_forbid_stays_closed_or_is_withheld() {
     let all = ["10.0.0.1", "100.64.0.1", "198.51.100.1"];
     let learned = |scruples: Scruples, addresses: &[&str]| {
-        let mut scene = Scene::new();
-        scene.learner.scruples = scruples;
+        let scene = Scene::new();
+        change(&scene, |own| *own = scruples);
         let addresses: Vec<IpAddr> = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
         let outcome = scene.learn(&lesson(1, "x.example", &addresses));
         let open = addresses
@@ -69,9 +92,9 @@ fn what_the_options_forbid_stays_closed_or_is_withheld() {
 fn if_servers_are_said_they_alone_teach() {
     let named = lesson(1, "x.example", &[ip(1)]);
     let learned = |trusted: &[&str], lesson: &Lesson| {
-        let mut scene = Scene::new();
+        let scene = Scene::new();
         let trusted = trusted.iter().map(|text| text.parse().unwrap());
-        scene.learner.scruples.trusted_servers = Some(trusted.collect());
+        change(&scene, |own| own.trusted_servers = Some(trusted.collect()));
         assert_eq!(scene.learn(lesson), Ok(()));
         let untrusted = scene.learner.counts.untrusted_server.load(SeqCst);
         (scene.open_for(1, ip(1)).is_some(), untrusted)
@@ -90,8 +113,8 @@ fn if_servers_are_said_they_alone_teach() {
 #[test]
 fn the_names_of_a_chain_open_its_addresses_where_that_is_wanted() {
     let asked = |learns_aliases: bool, aliases: &[&str]| {
-        let mut scene = Scene::new();
-        scene.learner.scruples.learns_aliases = learns_aliases;
+        let scene = Scene::new();
+        change(&scene, |own| own.learns_aliases = learns_aliases);
         let aliases = aliases.iter().map(|text| Name::from_text(text).unwrap());
         let lesson = Lesson {
             aliases: aliases.collect(),
@@ -110,8 +133,8 @@ fn the_names_of_a_chain_open_its_addresses_where_that_is_wanted() {
     assert_eq!(asked(false, &chain), (false, 1));
     assert_eq!(asked(true, &chain[..1]), (false, 1));
     // Only the chain of a server that teaches counts.
-    let mut scene = Scene::new();
-    scene.learner.scruples.learns_aliases = true;
+    let scene = Scene::new();
+    change(&scene, |own| own.learns_aliases = true);
     let mut lesson = lesson(1, "www.unnamed.example", &[ip(1)]);
     lesson.aliases = vec![Name::from_text("x.example").unwrap()];
     lesson.server = "203.0.113.53:53".parse().unwrap();

@@ -73,7 +73,7 @@ impl Bench {
         self.out.clear();
         let mut step = Step {
             now: self.now,
-            settings: &self.settings,
+            settings: self.settings,
             records: &self.records,
             out: &mut self.out,
         };

@@ -307,7 +307,7 @@ impl Life {
         self.out.clear();
         let mut step = Step {
             now: clock(),
-            settings: &self.settings,
+            settings: self.settings,
             records: &self.records,
             out: &mut self.out,
         };
