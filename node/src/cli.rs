@@ -103,16 +103,23 @@ struct Which {
     /// Name of the daemon, where several network namespaces of a machine have one each.
     #[arg(long, value_name = "NAME", default_value = "default", value_parser = Instance::parse)]
     instance: Instance,
-    /// Its control socket [default: /run/namegate/namegate.sock, or /run/namegate-NAME/…].
+    /// Its control socket [default: /run/namegate/namegate.sock, or /run/namegate-NAME/…; of a daemon that
+    /// runs already, what NAMEGATE_SOCKET or its configuration says].
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
 }
 
 impl Which {
+    /// The socket of a daemon that runs.
     fn socket(&self) -> PathBuf {
-        self.socket
-            .clone()
-            .unwrap_or_else(|| self.instance.socket())
+        let said = layers::socket(self, &|name| std::env::var_os(name));
+        said.unwrap_or_else(|| self.instance.socket())
+    }
+
+    /// The socket that a daemon is to have, whose words are complete.
+    fn own_socket(&self) -> PathBuf {
+        let own = self.socket.clone();
+        own.unwrap_or_else(|| self.instance.socket())
     }
 }
 

@@ -212,3 +212,35 @@ fn what_is_audited_and_how_a_denial_is_answered_changes_without_a_restart() {
     assert!(!stage.reaches(WEB).unwrap(), "and blocked again");
     assert!(asked().contains("status: NXDOMAIN"), "{}", asked());
 }
+
+#[test]
+fn who_asks_a_daemon_finds_it_by_its_configuration() {
+    let stage = Stage::new().unwrap();
+    let mut daemon = stage.daemon("").unwrap();
+    let socket = daemon.path("namegate.sock").display().to_string();
+    let config = write(&daemon, "config.yaml", &format!("socket: {socket}\n"));
+    daemon.start(&["--config", &config]).unwrap();
+    let binary = Daemon::binary().unwrap().display().to_string();
+    let said = |variables: &[&str], words: &[&str]| {
+        let all = [variables, &[&*binary], words].concat();
+        let output = stage.node.command("env").args(all).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
+    };
+    let own = format!("NAMEGATE_CONFIG={config}");
+    assert_eq!(
+        said(&[], &["status"]).0,
+        Some(1),
+        "there is no daemon where one is by default"
+    );
+    assert_eq!(said(&[&own], &["status"]).0, Some(0));
+    assert!(said(&[&own], &["endpoint", "list"]).1.contains("alice"));
+    let other = "NAMEGATE_SOCKET=/nowhere.sock";
+    assert_eq!(said(&[&own, other], &["status"]).0, Some(1));
+    assert_eq!(
+        said(&[&own, other], &["status", "--socket", &socket]).0,
+        Some(0)
+    );
+}

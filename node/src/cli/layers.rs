@@ -11,7 +11,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory as _};
 
-use super::Namegate;
+use super::{Namegate, Which};
 use crate::instance::Instance;
 use crate::settings::{self, Fault, Place, Setting, Values};
 
@@ -128,6 +128,24 @@ pub(super) fn complete(
         args,
         file,
     })
+}
+
+/// Where the socket of a daemon that runs is said to be: by a flag, by a variable, by the configuration that it
+/// was started with. One that can't be read says nothing: the daemon is asked all the same.
+pub(super) fn socket(which: &Which, environment: Environment<'_>) -> Option<PathBuf> {
+    let path = |key| environment(&variable(key)).map(PathBuf::from);
+    if let Some(socket) = which.socket.clone().or_else(|| path("socket")) {
+        return Some(socket);
+    }
+    let file = path(CONFIG).unwrap_or_else(|| which.instance.config());
+    let settings = settings::read(&file).ok()?;
+    let one = |key| match &settings.get(key)?.values {
+        Values::One(value) => Some(value.clone()),
+        Values::Unset | Values::List(_) => None,
+    };
+    let of_instance = || Instance::parse(&one("instance")?).ok();
+    let socket = one("socket").map(PathBuf::from);
+    socket.or_else(|| of_instance().map(|instance| instance.socket()))
 }
 
 /// The definition of `namegate run`.
@@ -328,6 +346,45 @@ mod tests {
         let origin = one.origin.to_string();
         let origin = origin.rsplit('/').next().unwrap().to_owned();
         (one.values.join(" "), origin)
+    }
+
+    #[test]
+    fn a_daemon_that_runs_is_found_by_flag_variable_and_configuration_in_this_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.yaml");
+        let found = |text: &str, variables: &[(&str, &str)], flag: Option<&str>| {
+            std::fs::write(&file, text).unwrap();
+            let which = Which {
+                instance: Instance::default(),
+                socket: flag.map(PathBuf::from),
+            };
+            socket(&which, &|name| {
+                let named = variables.iter().find(|(own, _)| *own == name);
+                let named = named.map(|(_, value)| OsString::from(value));
+                named.or_else(|| (name == "NAMEGATE_CONFIG").then(|| file.clone().into()))
+            })
+        };
+        let (text, variables) = ("socket: /c.sock\n", [("NAMEGATE_SOCKET", "/v.sock")]);
+        for (text, variables, flag, wanted) in [
+            (text, &variables[..], Some("/f.sock"), Some("/f.sock")),
+            (text, &variables, None, Some("/v.sock")),
+            (text, &[], None, Some("/c.sock")),
+            (
+                "instance: perf\n",
+                &[],
+                None,
+                Some("/run/namegate-perf/namegate.sock"),
+            ),
+            ("quic: allow\n", &[], None, None),
+            // A fault in it is the daemon's business.
+            ("socket: [\n", &[], None, None),
+        ] {
+            assert_eq!(
+                found(text, variables, flag),
+                wanted.map(PathBuf::from),
+                "{text}"
+            );
+        }
     }
 
     #[test]

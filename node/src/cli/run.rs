@@ -265,7 +265,7 @@ impl Run {
 
     fn options(self) -> anyhow::Result<Options> {
         let instance = self.which.instance.clone();
-        let socket = self.which.socket();
+        let socket = self.which.own_socket();
         let flows_max = self.hubble.flows_max();
         let redaction = self.redact.redaction();
         let flow_logs = self.export.hubble_flowlogs_config_path.clone();
