@@ -67,6 +67,8 @@ pub(crate) use way::Way;
 pub(crate) struct Options {
     /// Names, patterns, addresses and prefixes that it may reach.
     pub(crate) allow: Vec<String>,
+    /// Ports of this machine's loopback that it may reach.
+    pub(crate) host_ports: Vec<u16>,
     /// Files and folders of policies.
     pub(crate) policies: Vec<PathBuf>,
     /// Labels by which policies select it.
@@ -108,7 +110,7 @@ fn prepare_and_run(options: &Options) -> Result<ExitCode> {
     let user = user::find(&options.user)?;
     let own = rustix::process::geteuid().as_raw();
     let uid = user.as_ref().map_or(own, |user| user.uid);
-    let around = Surroundings::look((&rules, uid), way)?;
+    let around = Surroundings::look((&rules, uid), (&options.host_ports, way))?;
     let called = Called {
         user,
         signals: Signals::catch()?,

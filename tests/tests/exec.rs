@@ -360,6 +360,33 @@ fn a_local_resolver_is_asked_in_its_place_and_loopback_and_metadata_are_closed()
 }
 
 #[test]
+fn a_port_of_the_machines_loopback_is_reached_where_it_is_allowed() {
+    ExecStage::each(|stage| {
+        let _web = namegate_tests::Running::nginx(&stage.node.ns).unwrap();
+        let ask = "curl -s -o /dev/null -m 2 -w '%{http_code}\\n' http://169.254.1.1";
+        let script = format!("{ask}:8080/; {ask}:80/; {ask}:443/");
+        for (port, wanted) in [("8080", "200\n000\n000\n"), ("80", "000\n200\n000\n")] {
+            let words = ["--allow-host-port", port, "--", "sh", "-c", &script];
+            let output = stage.run(&words).unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(said, wanted, "{port}: {output:?}");
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(errors.contains("--allow-host-port 443\n"), "{errors}");
+        }
+        let output = stage
+            .run(&["--allow-host-port", "0", "--", "true"])
+            .unwrap();
+        assert_eq!(output.status.code(), Some(125), "{output:?}");
+        // A rule for the address alone opens none.
+        let output = stage
+            .run(&["--allow", "169.254.1.1", "--", "sh", "-c", &script])
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(said, "000\n000\n000\n", "{output:?}");
+    });
+}
+
+#[test]
 fn whatever_is_killed_nothing_stays_and_nothing_is_open() {
     ExecStage::each(|stage| {
         let before = (stage.node.fingerprint().unwrap(), links());

@@ -255,3 +255,15 @@ fn what_a_command_leaves_running_ends_with_it() {
     assert!(!runs(&said), "{said}{errors}");
     assert_eq!(left(&stage), [""; 0]);
 }
+
+#[test]
+fn a_port_of_the_machine_is_reached_where_it_is_allowed() {
+    let _beside = beside();
+    let stage = ExecStage::new().unwrap();
+    let _web = namegate_tests::Running::nginx(&stage.node.ns).unwrap();
+    let ask = "curl -s -o /dev/null -m 2 -w '%{http_code}\n' http://127.0.0.1";
+    let script = format!("{ask}:8080/; {ask}:80/");
+    let (_, said, errors) = shell(&stage, &["--allow-host-port", "8080"], &script);
+    assert_eq!(said, "200\n000\n", "{errors}");
+    assert!(errors.contains("--allow-host-port 80\n"), "{errors}");
+}

@@ -32,7 +32,7 @@ pub use passed::Passed;
 pub use pipe::{PIPE_OCTETS_MAX, Pipe};
 pub use private::{BRIDGE, HostLink, PrivateHost, PrivateNode};
 pub use refused::refuse_system_calls;
-pub use sandbox::{SANDBOX_V4, SANDBOX_V6, Sandbox, unshare_mounts};
+pub use sandbox::{SANDBOX_GATEWAY, SANDBOX_V4, SANDBOX_V6, Sandbox, unshare_mounts};
 pub use shared::{SharedFile, SharedPart};
 pub use splice::{
     Listening, SPLICE_ENDPOINT, SpliceError, enter_user, enter_user_network, open_splice,

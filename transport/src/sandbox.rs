@@ -17,11 +17,12 @@ pub const SANDBOX_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 2);
 /// The command's IPv6 address, of a prefix that was drawn once.
 pub const SANDBOX_V6: Ipv6Addr = Ipv6Addr::new(0xfd6e, 0x6761, 0x7465, 0, 0, 0, 0, 2);
 
+/// The command's gateway, by which it means the machine.
+pub const SANDBOX_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+
 /// Next hops that nobody has: without neighbour resolution none has to answer.
-const GATEWAYS: (Ipv4Addr, Ipv6Addr) = (
-    Ipv4Addr::new(169, 254, 1, 1),
-    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
-);
+const GATEWAYS: (Ipv4Addr, Ipv6Addr) =
+    (SANDBOX_GATEWAY, Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
 /// As the side link's: what is sent here goes no further as a packet.
 const MTU: u32 = 65_535;
 /// The node's end of the link.

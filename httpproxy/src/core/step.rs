@@ -1,6 +1,7 @@
 //! What a connection is given: settings, where it belongs, the time, and who judges.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -123,6 +124,8 @@ pub enum Source {
 pub struct Closed {
     /// Those of them that are open all the same.
     pub but: Vec<IpAddr>,
+    /// Servers that others are called for, whatever these are.
+    pub stand_ins: BTreeMap<SocketAddr, SocketAddr>,
 }
 
 impl Closed {
@@ -130,6 +133,15 @@ impl Closed {
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         policy::class_of(address).is_some() && !self.but.contains(&address)
+    }
+
+    /// Who is called where a client means `server`; nobody where that is closed.
+    #[must_use]
+    pub fn called_for(&self, server: SocketAddr) -> Option<SocketAddr> {
+        match self.stand_ins.get(&server) {
+            Some(other) => Some(*other),
+            None => (!self.contains(server.ip())).then_some(server),
+        }
     }
 }
 

@@ -442,10 +442,10 @@ fn connect<H: Host>(proxy: &Proxy<H>, redirected: &Redirected) -> io::Result<Str
         server,
     } = *redirected;
     if let Source::Node(closed) = &proxy.settings.source {
-        if closed.contains(server.ip()) {
+        let Some(called) = closed.called_for(server) else {
             return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        return finish(connect_on_node(server)?);
+        };
+        return finish(connect_on_node(called)?);
     }
     let kind = match direction {
         Direction::Egress => Kind::Upstream,

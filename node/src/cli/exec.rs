@@ -36,6 +36,10 @@ pub(super) struct Exec {
     /// Repeatable.
     #[arg(long, value_name = "NAME")]
     allow: Vec<String>,
+    /// A TCP port of this machine's loopback that it may reach: at 169.254.1.1, with `--net=host` at the machine's
+    /// own addresses. Repeatable.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    allow_host_port: Vec<u16>,
     /// Policies: a file, or all *.yaml of a folder. Repeatable. The server of names has the labels of
     /// kube-dns, so that a pod's policy fits.
     #[arg(long, value_name = "FILE|DIR")]
@@ -94,6 +98,7 @@ impl Exec {
             .map_err(|error| anyhow::anyhow!("logging: {error}"))?;
         run(&Options {
             allow: self.allow,
+            host_ports: self.allow_host_port,
             policies: self.policy,
             labels: self.label,
             audit: self.audit,

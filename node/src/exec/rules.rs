@@ -6,6 +6,7 @@ use anyhow::Result;
 use ipnet::IpNet;
 use policy::{PolicySet, Problem, Source};
 use serde_json::{Value, json};
+use transport::SANDBOX_GATEWAY;
 
 use super::{Options, Way};
 use crate::exit::{EXEC_FAILED, Exit};
@@ -35,6 +36,7 @@ impl Rules {
         let files = all_files(&options.policies).map_err(|error| Exit::with(EXEC_FAILED, error))?;
         let mut sources: Vec<Source> = files.into_iter().map(TextFile::into_source).collect();
         sources.extend(of_allowed(&options.allow, way));
+        sources.extend(of_ports(&options.host_ports, way));
         sources.extend(options.audit.then(|| of_audit(way)));
         if way == Way::Cgroup {
             let named: Vec<String> = sources.iter().map(|source| source.text.clone()).collect();
@@ -103,6 +105,24 @@ fn of_allowed(allowed: &[String], way: Way) -> Option<Source> {
         egress.push(json!({ "toCIDR": prefixes }));
     }
     Some(source((ALLOW, "allow"), (&egress, &[])))
+}
+
+/// What `--allow-host-port` says as a policy.
+fn of_ports(ports: &[u16], way: Way) -> Option<Source> {
+    if ports.is_empty() {
+        return None;
+    }
+    let ports: Vec<_> = ports
+        .iter()
+        .map(|port| json!({ "port": port.to_string(), "protocol": "TCP" }))
+        .collect();
+    let to_ports = json!([{ "ports": ports }]);
+    let machine = IpNet::from(IpAddr::from(SANDBOX_GATEWAY));
+    let rule = match way {
+        Way::Cgroup => json!({ "toEntities": ["host"], "toPorts": to_ports }),
+        Way::Tc | Way::Splice => json!({ "toCIDR": [machine], "toPorts": to_ports }),
+    };
+    Some(source(("--allow-host-port", "host-ports"), (&[rule], &[])))
 }
 
 /// By which questions come to be judged in an audit where no rule lets one through.

@@ -11,7 +11,7 @@ use bpf_redirect_common::DNS_PORT;
 use dnsproxy::StandIns;
 use httpproxy::Closed;
 use rustix::process::{Resource, getrlimit};
-use transport::Netlink;
+use transport::{Netlink, SANDBOX_GATEWAY};
 
 use super::Way;
 use super::rules::Rules;
@@ -82,7 +82,10 @@ impl Surroundings {
     ///
     /// # Errors
     /// If a file can't be read.
-    pub(super) fn look((rules, uid): (&Rules, u32), way: Way) -> Result<Self> {
+    pub(super) fn look(
+        (rules, uid): (&Rules, u32),
+        (host_ports, way): (&[u16], Way),
+    ) -> Result<Self> {
         let resolv_conf = read(RESOLV_CONF)?.unwrap_or_default();
         let nsswitch = read(NSSWITCH_CONF)?;
         let routes = fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();
@@ -100,7 +103,10 @@ impl Surroundings {
             hidden: hidden.filter(|path| path.exists()).collect(),
             has_ipv6: leads_anywhere(&routes),
             descriptors: getrlimit(Resource::Nofile).current,
-            closed: Closed { but: opened(rules) },
+            closed: Closed {
+                but: opened(rules),
+                stand_ins: host_ports.iter().map(|port| of_loopback(*port)).collect(),
+            },
         })
     }
 }
@@ -121,6 +127,12 @@ fn read(path: &str) -> Result<Option<String>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(anyhow::Error::new(error).context(path.to_owned())),
     }
+}
+
+/// By which address a port of the machine's loopback is meant, and where it is.
+fn of_loopback(port: u16) -> (SocketAddr, SocketAddr) {
+    let (meant, called) = (SANDBOX_GATEWAY.into(), Ipv4Addr::LOCALHOST.into());
+    (SocketAddr::new(meant, port), SocketAddr::new(called, port))
 }
 
 /// Metadata services, where a rule names just their address.

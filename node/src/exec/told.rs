@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::account::{Account, Denied};
 use crate::datapath::Carriage;
+use transport::SANDBOX_GATEWAY;
 
 /// Lines on standard error; the rest is counted.
 const LINES_MAX: usize = 20;
@@ -93,6 +94,12 @@ fn how_to_allow(denied: &Denied, cure: Cure, carriage: Carriage) -> String {
             if carriage == Carriage::ByProxy && !how.ends_with("TCP") =>
         {
             "nothing: only TCP and DNS are carried".to_owned()
+        }
+        (Denied::Address { ip, how }, Cure::Options)
+            if ip.is_loopback() || *ip == SANDBOX_GATEWAY =>
+        {
+            let port = how.split('/').next().unwrap_or_default();
+            format!("--allow-host-port {port}")
         }
         (Denied::Address { ip, .. }, Cure::Options) => format!("--allow {ip}"),
         (Denied::Address { ip, .. }, Cure::Rules) => {
