@@ -1,4 +1,4 @@
-//! What the repository does to itself: tidy, bpf, deb, proto, reference, test, vm.
+//! What the repository does to itself: tidy, bpf, deb, proto, reference, reproducible, test, vm.
 //!
 //! It knows files, cargo and the machine's programs; it links no crate of the product.
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@ mod deb;
 mod debian;
 mod proto;
 mod reference;
+mod reproducible;
 mod source;
 mod test;
 mod tidy;
@@ -41,6 +42,8 @@ enum Task {
     Proto(proto::Args),
     /// Make the committed page of the configuration's keys
     Reference,
+    /// Build the program twice, in two folders, and compare them octet by octet; this takes long
+    Reproducible(reproducible::Args),
     /// Check arrows between crates, file lengths, comments on dependencies and the like
     Tidy,
     /// Run all tests, as root
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
             Task::Deb(args) => deb::run(&args),
             Task::Proto(args) => proto::run(&args),
             Task::Reference => reference::run(),
+            Task::Reproducible(args) => reproducible::run(&args),
             Task::Tidy => tidy::run(),
             Task::Test(args) => test::run(&args),
             Task::Vm(args) => vm::run(&args),
