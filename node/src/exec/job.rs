@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -197,10 +197,12 @@ fn end(cgroup: &Path) -> io::Result<()> {
 
 /// Ends what runs in a cgroup and below, and waits for it.
 fn kill(cgroup: &Path) -> io::Result<()> {
-    match fs::write(cgroup.join("cgroup.kill"), "1") {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        written => written?,
-    }
+    let door = cgroup.join("cgroup.kill");
+    let door = fs::OpenOptions::new().write(true).open(door);
+    let Some(mut door) = door.map(Some).or_else(gone)? else {
+        return Ok(());
+    };
+    door.write_all(b"1")?;
     for _ in 0..END_STEPS {
         let events = fs::read_to_string(cgroup.join("cgroup.events"))?;
         if !events.lines().any(|line| line == "populated 1") {
