@@ -9,7 +9,7 @@
 #![expect(clippy::disallowed_methods, reason = "a workload's own sockets")]
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use namegate_tests::{Answers, Daemon, Node, Running, TcpSink, Workload, patience, policy};
@@ -306,6 +306,26 @@ fn answers_that_are_no_answers_are_not_released_and_teach_nothing() {
         rejected["id"].as_u64() >= Some(1) && rejected["question"].as_u64() >= Some(1),
         "{rejected}"
     );
+}
+
+/// More than a connection may have asked at a time: the rest waits for room, and no clock of the client's runs.
+#[test]
+fn a_client_that_pipelines_to_a_silent_server_is_answered() {
+    let stage = Stage::new();
+    let silent = stage.world.ns.run(|| TcpListener::bind(("::", 53)));
+    let _silent = silent.unwrap().unwrap();
+    let _daemon = stage.daemon();
+    let mut stream = stage.connect();
+    let wait = Duration::from_secs(30) * namegate_tests::patience();
+    stream.set_read_timeout(Some(wait)).unwrap();
+    let good = query("one.example.com", 1);
+    let of = |id: u16| framed(&[&id.to_be_bytes()[..], &good[2..]].concat());
+    let all: Vec<u8> = (0..100).flat_map(of).collect();
+    stream.write_all(&all).unwrap();
+    for _ in 0..100 {
+        let answer = read_frame(&mut stream).unwrap();
+        assert_eq!(rcode(&answer), 2);
+    }
 }
 
 #[test]

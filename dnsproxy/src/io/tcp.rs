@@ -370,9 +370,9 @@ impl<H: Host> Connection<H> {
                 return Some(End::Closed);
             }
         }
-        if !self.client.frames.is_amid() {
-            self.client.frame_since = None;
-        }
+        // What is whole and waits for room costs the client no time.
+        let runs = self.has_room() && self.client.frames.is_amid();
+        self.client.frame_since = runs.then(|| self.client.frame_since.unwrap_or(now));
         None
     }
 
