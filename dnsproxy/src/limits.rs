@@ -98,5 +98,8 @@ pub const TUNNEL_NAMES_MAX: usize = 300;
 pub const TUNNEL_OCTETS_MAX: usize = 20_000;
 /// How long new names under a pattern are denied that looks like a tunnel, where that is wanted.
 pub const TUNNEL_CLOSED: Duration = Duration::from_secs(600);
-/// Endpoints with their patterns that are watched at a time; one more is not, and counted.
+/// Patterns, by what they name, that are watched for one endpoint at a time. One more is denied where tunnels are,
+/// else not watched, and counted.
+pub const TUNNEL_WATCHED_PER_ENDPOINT_MAX: usize = 512;
+/// The same for all endpoints: beyond it whoever has most gives one up.
 pub const TUNNEL_WATCHED_MAX: usize = 4_096;

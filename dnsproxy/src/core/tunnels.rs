@@ -12,7 +12,8 @@ use fqdn::Name;
 use policy::{DnsPermit, EndpointId};
 
 use crate::limits::{
-    TUNNEL_CLOSED, TUNNEL_NAMES_MAX, TUNNEL_OCTETS_MAX, TUNNEL_WATCHED_MAX, TUNNEL_WINDOW,
+    TUNNEL_CLOSED, TUNNEL_NAMES_MAX, TUNNEL_OCTETS_MAX, TUNNEL_WATCHED_MAX,
+    TUNNEL_WATCHED_PER_ENDPOINT_MAX, TUNNEL_WINDOW,
 };
 
 /// From how many names on their letters are looked at.
@@ -42,16 +43,71 @@ pub enum Seen {
     Suspected,
     /// The endpoint's new names under the pattern are closed.
     Closed,
-    /// Too much is watched already: nobody looks at this one.
+    /// Too much of the endpoint's is watched already: nobody looks at this one.
     Unwatched,
 }
 
 /// The names of all endpoints in their last minute, by what their patterns name.
 #[derive(Debug, Default)]
 pub struct Tunnels {
-    /// By a hash of endpoint and suffix; that two have the same is less likely than a false alarm.
-    windows: Mutex<HashMap<u64, Window>>,
+    watched: Mutex<Watched>,
     hasher: RandomState,
+}
+
+/// The windows of each endpoint, by a hash of the suffix; that two have the same is less likely than a false
+/// alarm.
+#[derive(Debug, Default)]
+struct Watched {
+    by_endpoint: HashMap<EndpointId, HashMap<u64, Window>>,
+    count: usize,
+}
+
+impl Watched {
+    /// Makes room for one more window of an endpoint: those that are over go, and where the node watches as
+    /// many as it may, the oldest of whoever has most. `false` if that is this endpoint, or it has its share.
+    fn make_room(&mut self, endpoint: EndpointId, now: Instant) -> bool {
+        let own = self.by_endpoint.get(&endpoint).map_or(0, HashMap::len);
+        if own < TUNNEL_WATCHED_PER_ENDPOINT_MAX && self.count < TUNNEL_WATCHED_MAX {
+            return true;
+        }
+        for windows in self.by_endpoint.values_mut() {
+            windows.retain(|_, window| !window.is_over(now));
+        }
+        self.by_endpoint.retain(|_, windows| !windows.is_empty());
+        self.count = self.by_endpoint.values().map(HashMap::len).sum();
+        let own = self.by_endpoint.get(&endpoint).map_or(0, HashMap::len);
+        if own >= TUNNEL_WATCHED_PER_ENDPOINT_MAX {
+            return false;
+        }
+        if self.count < TUNNEL_WATCHED_MAX {
+            return true;
+        }
+        let most = self.by_endpoint.values_mut().max_by_key(|all| all.len());
+        let Some(most) = most.filter(|most| most.len() > own + 1) else {
+            return false;
+        };
+        // What is closed stays so if it can.
+        let oldest = most
+            .iter()
+            .min_by_key(|(_, it)| (it.is_suspected, it.began));
+        if let Some(oldest) = oldest.map(|(key, _)| *key) {
+            most.remove(&oldest);
+            self.count -= 1;
+        }
+        true
+    }
+
+    fn window(&mut self, (endpoint, key): (EndpointId, u64), now: Instant) -> Option<&mut Window> {
+        let is_there = |all: &HashMap<u64, Window>| all.contains_key(&key);
+        if !self.by_endpoint.get(&endpoint).is_some_and(is_there) {
+            if !self.make_room(endpoint, now) {
+                return None;
+            }
+            self.count += 1;
+        }
+        let windows = self.by_endpoint.entry(endpoint).or_default();
+        Some(windows.entry(key).or_insert_with(|| Window::new(now)))
+    }
 }
 
 /// A minute, from its first name on.
@@ -91,16 +147,16 @@ impl Tunnels {
         let Some((labels, front, suffix)) = split(name, kept) else {
             return Seen::Usual;
         };
-        let key = self.hasher.hash_one((endpoint, suffix));
+        let key = (endpoint, self.hasher.hash_one(suffix));
         let hash = self.hasher.hash_one(front);
-        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        if windows.len() >= TUNNEL_WATCHED_MAX && !windows.contains_key(&key) {
-            windows.retain(|_, window| !window.is_over(now));
-            if windows.len() >= TUNNEL_WATCHED_MAX {
-                return Seen::Unwatched;
-            }
-        }
-        let window = windows.entry(key).or_insert_with(|| Window::new(now));
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(window) = watched.window(key, now) else {
+            return match mode {
+                // Else it would be the way to be watched no more.
+                TunnelMode::Enforce => Seen::Closed,
+                TunnelMode::Off | TunnelMode::Report => Seen::Unwatched,
+            };
+        };
         if window.is_over(now) {
             window.begin_anew(now);
         }

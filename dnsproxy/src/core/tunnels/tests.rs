@@ -111,13 +111,40 @@ fn what_is_enforced_closes_new_names_for_ten_minutes() {
 }
 
 #[test]
-fn so_much_is_watched_and_no_more() {
+fn so_much_is_watched_of_one_endpoint_and_no_more() {
     let mut desk = Desk::new(TunnelMode::Report);
-    for n in 0..TUNNEL_WATCHED_MAX {
+    for n in 0..TUNNEL_WATCHED_PER_ENDPOINT_MAX {
         assert_eq!(desk.ask(&format!("x.n{n}.com")), Seen::Usual);
     }
     assert_eq!(desk.ask("x.more.com"), Seen::Unwatched);
+    desk.mode = TunnelMode::Enforce;
+    assert_eq!(
+        desk.ask("x.more.com"),
+        Seen::Closed,
+        "no way round the watch"
+    );
     assert_eq!(desk.ask("y.n1.com"), Seen::Usual);
+    assert_eq!(desk.ask_as(2, "x.more.com", 2), Seen::Usual, "another's");
     desk.now += TUNNEL_WINDOW;
     assert_eq!(desk.ask("x.more.com"), Seen::Usual);
+}
+
+#[test]
+fn where_all_is_watched_whoever_has_most_gives_one_up() {
+    let desk = Desk::new(TunnelMode::Enforce);
+    let full = u32::try_from(TUNNEL_WATCHED_MAX / TUNNEL_WATCHED_PER_ENDPOINT_MAX).unwrap();
+    for endpoint in 1..=full {
+        for n in 0..TUNNEL_WATCHED_PER_ENDPOINT_MAX {
+            let name = format!("x.n{n}.com");
+            assert_eq!(desk.ask_as(endpoint, &name, 2), Seen::Usual);
+        }
+    }
+    for n in 0..20 {
+        let name = format!("x.n{n}.com");
+        assert_eq!(desk.ask_as(full + 1, &name, 2), Seen::Usual);
+    }
+    let watched = desk.tunnels.watched.lock().unwrap();
+    let count = watched.by_endpoint.values().map(HashMap::len);
+    assert_eq!(count.sum::<usize>(), TUNNEL_WATCHED_MAX);
+    assert_eq!(watched.count, TUNNEL_WATCHED_MAX);
 }
