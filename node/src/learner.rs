@@ -311,7 +311,7 @@ impl<T: Table> Learner<T> {
             return Ok(Vec::new());
         }
         let taught = lesson.addresses.iter();
-        let taught = taught.filter(|one| terms.scruples.allow(snapshot, one.ip));
+        let taught = taught.filter(|one| terms.scruples.allow(snapshot, (lesson.endpoint, one.ip)));
         let addresses: Vec<_> = taught
             .map(|one| (one.ip, terms.lifetimes.expiry(now, one.ttl_secs)))
             .collect();
@@ -346,6 +346,7 @@ impl<T: Table> Learner<T> {
             snapshot,
             identities: &self.identities,
             carriage: self.carriage,
+            terms: self.terms.load(),
         }
     }
 }

@@ -27,6 +27,7 @@ use ipnet::IpNet;
 use crate::address::{AddressClass, Owned};
 use crate::dns::{Denial, DenialReason, DenyAnswer, DnsPermit, Question};
 use crate::prefix::PrefixTable;
+use crate::rule::Effect;
 use crate::rule::RuleOrigin;
 use crate::verdict::{Decision, Entry, EntryVerdict, FlowKey, decide};
 use crate::{
@@ -341,6 +342,18 @@ impl Snapshot {
         let prefixes = policy.prefixes.covering(address);
         let prefixes = prefixes.map(|(prefix, ())| prefix).collect();
         LabelSet::new(family, prefixes, selectors)
+    }
+
+    /// Whether an egress rule of the endpoint's policies denies an address of the world, at any port.
+    #[must_use]
+    pub fn denies_address(&self, endpoint: EndpointId, address: IpAddr) -> bool {
+        let Some(policy) = self.endpoints.get(&endpoint) else {
+            return false;
+        };
+        let labels = self.learned_labels(endpoint, std::iter::empty(), address);
+        let egress = policy.direction(Direction::Egress);
+        let items = egress.selecting_peer(PeerRef::Learned(&labels));
+        items.iter().any(|item| item.item().effect == Effect::Deny)
     }
 
     /// The verdict on a DNS question to a server.

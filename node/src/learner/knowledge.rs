@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::Guard;
 use bpf_redirect::{Change, InstallError, Installed, Ledger, Outcome, Table, TableError};
 use bpf_redirect_common::Address;
 use dnsproxy::NotInstalled;
@@ -13,6 +15,7 @@ use fqdn_cache::Cache;
 use parking_lot::Mutex;
 use policy::{EndpointId, Identities, Identity, Snapshot};
 
+use super::Terms;
 use crate::datapath::{Carriage, Entries, learned_entries, static_entries};
 use crate::remembered::Pair;
 
@@ -49,6 +52,7 @@ pub(super) struct Scope<'a> {
     /// Node-wide, and held for no system call.
     pub(super) identities: &'a Mutex<Identities>,
     pub(super) carriage: Carriage,
+    pub(super) terms: Guard<Arc<Terms>>,
 }
 
 /// What an answer did.
@@ -356,14 +360,21 @@ impl Scope<'_> {
 
 impl Wanted {
     /// What an address shall be under these names: with an identity if some name is selected by a
-    /// `toFQDNs` rule, else none of the datapath's business.
+    /// `toFQDNs` rule and it may be opened at all, else none of the datapath's business.
     fn derive(
         &mut self,
         scope: &Scope<'_>,
         (ip, names): (IpAddr, &mut dyn Iterator<Item = &Name>),
     ) -> Result<(), NotInstalled> {
         let labels = scope.snapshot.learned_labels(scope.endpoint, names, ip);
-        if labels.selectors().is_empty() {
+        // It may have become a workload's, the node's or a forbidden one since it was learned.
+        let may_be_open = || {
+            scope
+                .terms
+                .scruples
+                .allow(scope.snapshot, (scope.endpoint, ip))
+        };
+        if labels.selectors().is_empty() || !may_be_open() {
             self.close(ip);
             return Ok(());
         }

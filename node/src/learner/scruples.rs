@@ -61,18 +61,25 @@ impl Scruples {
         aliases.filter(is_named).collect::<Vec<_>>().into_iter()
     }
 
-    /// Whether an answer may open an address.
-    pub(super) fn allow(&self, snapshot: &Snapshot, address: IpAddr) -> bool {
+    /// Whether an answer may open an address to an endpoint.
+    pub(super) fn allow(
+        &self,
+        snapshot: &Snapshot,
+        (endpoint, address): (EndpointId, IpAddr),
+    ) -> bool {
         if snapshot.may_learn(address).is_err() || (self.refuses_private && is_private(address)) {
             return false;
         }
         let IpAddr::V6(v6) = address else {
             return true;
         };
-        // What a translator or a tunnel makes into IPv4 is judged as that too.
+        // What a translator or a tunnel makes into IPv4 is judged as that too, also by rules that deny: the
+        // kernel sees the IPv6 address alone.
         let known = embedded_v4(v6).into_iter().flatten();
-        let mut embedded = known.chain(self.translated(v6));
-        embedded.all(|v4| self.allow(snapshot, v4.into()))
+        let mut embedded = known.chain(self.translated(v6)).map(IpAddr::V4);
+        embedded.all(|v4| {
+            self.allow(snapshot, (endpoint, v4)) && !snapshot.denies_address(endpoint, v4)
+        })
     }
 
     /// The IPv4 address that a translator of this network makes of one.

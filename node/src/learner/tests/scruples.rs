@@ -13,8 +13,8 @@ fn change(scene: &Scene, change: impl FnOnce(&mut Scruples)) {
 }
 
 #[test]
-fn what_changes_holds_for_the_next_answer_and_what_was_learned_stays() {
-    let scene = Scene::new();
+fn what_changes_holds_for_the_next_answer_and_for_what_was_learned_with_the_next_revision() {
+    let mut scene = Scene::new();
     let learn = |address: &str| {
         let address: IpAddr = address.parse().unwrap();
         assert_eq!(scene.learn(&lesson(1, "x.example", &[address])), Ok(()));
@@ -23,9 +23,70 @@ fn what_changes_holds_for_the_next_answer_and_what_was_learned_stays() {
     assert!(learn("10.0.0.1"));
     change(&scene, |own| own.refuses_private = true);
     assert!(!learn("10.0.0.2"));
-    assert!(scene.open_for(1, "10.0.0.1".parse().unwrap()).is_some());
+    let first = "10.0.0.1".parse().unwrap();
+    assert!(scene.open_for(1, first).is_some());
+    scene.swap(POLICY);
+    scene.learner.reload(endpoint(1)).unwrap();
+    assert!(scene.open_for(1, first).is_none());
     change(&scene, |own| own.refuses_private = false);
-    assert!(learn("10.0.0.2"));
+    scene.swap(POLICY);
+    scene.learner.reload(endpoint(1)).unwrap();
+    assert!(
+        scene.open_for(1, first).is_some(),
+        "its name still stands for it"
+    );
+}
+
+/// A name may have pointed at it before it was anybody's.
+#[test]
+fn an_address_that_becomes_a_workloads_closes() {
+    let mut scene = Scene::new();
+    let address: IpAddr = "10.0.0.9".parse().unwrap();
+    assert_eq!(scene.learn(&lesson(1, "x.example", &[address])), Ok(()));
+    assert!(scene.open_for(1, address).is_some());
+    let compiler = &mut scene.compiler;
+    let next = scene.learner.with_identities(|identities| {
+        let mut cast = cast();
+        let mut third = cast.endpoints.last().unwrap().clone();
+        third.id = endpoint(3);
+        third.addresses = vec![address];
+        cast.endpoints.push(third);
+        let egress = format!("{}, {POLICY}", ask("10.4.0.53/32", "{matchPattern: '*'}"));
+        let loaded = read(&egress);
+        let input = (&loaded.set, &cast, Options::default());
+        compiler.build(2, input, identities).unwrap()
+    });
+    scene.learner.set_snapshot(next);
+    scene.learner.reload(endpoint(1)).unwrap();
+    assert!(scene.open_for(1, address).is_none());
+    assert_eq!(scene.learn(&lesson(1, "x.example", &[address])), Ok(()));
+    assert!(scene.open_for(1, address).is_none());
+}
+
+#[test]
+fn a_translated_address_is_closed_by_a_rule_that_denies_what_it_stands_for() {
+    let mut scene = Scene::new();
+    let path = "p.yaml".to_owned();
+    let text = format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p}}\nspec: {{endpointSelector: {{matchLabels: {{app: a}}}}, egress: [{}, {POLICY}], egressDeny: [{{toCIDR: [192.0.2.0/24]}}]}}\n",
+        ask("10.4.0.53/32", "{matchPattern: '*'}")
+    );
+    let loaded = policy::load(&[Source { path, text }]);
+    assert!(!loaded.has_errors(), "{:#?}", loaded.problems);
+    let compiler = &mut scene.compiler;
+    let next = scene.learner.with_identities(|identities| {
+        let input = (&loaded.set, &cast(), Options::default());
+        compiler.build(2, input, identities).unwrap()
+    });
+    scene.learner.set_snapshot(next);
+    for (address, is_open) in [
+        ("64:ff9b::192.0.2.1", false),
+        ("64:ff9b::198.51.100.1", true),
+    ] {
+        let address: IpAddr = address.parse().unwrap();
+        assert_eq!(scene.learn(&lesson(1, "x.example", &[address])), Ok(()));
+        assert_eq!(scene.open_for(1, address).is_some(), is_open, "{address}");
+    }
 }
 
 #[test]
