@@ -316,7 +316,7 @@ fn a_client_that_pipelines_to_a_silent_server_is_answered() {
     let _silent = silent.unwrap().unwrap();
     let _daemon = stage.daemon();
     let mut stream = stage.connect();
-    let wait = Duration::from_secs(30) * namegate_tests::patience();
+    let wait = Duration::from_secs(30) * patience();
     stream.set_read_timeout(Some(wait)).unwrap();
     let good = query("one.example.com", 1);
     let of = |id: u16| framed(&[&id.to_be_bytes()[..], &good[2..]].concat());
