@@ -17,6 +17,18 @@ use super::{Mapping, from_sockaddr};
 /// header of 16 and padded to 8.
 pub(crate) const CONTROL_LEN: usize = 64;
 
+/// Lengths of control messages and flags, which glibc and musl give types of their own.
+#[cfg(not(target_env = "musl"))]
+type ControlLen = usize;
+#[cfg(target_env = "musl")]
+type ControlLen = libc::socklen_t;
+#[cfg(not(target_env = "musl"))]
+type Flags = c_int;
+#[cfg(target_env = "musl")]
+type Flags = c_uint;
+
+const DONT_WAIT: Flags = libc::MSG_DONTWAIT as Flags;
+
 /// One datagram's addresses, as they stand in its control messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Envelope {
@@ -166,7 +178,7 @@ impl Batch {
             header.msg_iovlen = 1;
             header.msg_name = (peer as *mut libc::sockaddr_in6).cast();
             header.msg_control = control.as_mut_ptr().cast();
-            header.msg_controllen = header.msg_controllen.min(CONTROL_LEN);
+            header.msg_controllen = header.msg_controllen.min(CONTROL_LEN as ControlLen);
         }
         self
     }
@@ -180,7 +192,7 @@ impl Batch {
         for (header, vector) in self.headers.iter_mut().zip(self.vectors.iter_mut()) {
             header.msg_len = 0;
             header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
-            header.msg_hdr.msg_controllen = CONTROL_LEN;
+            header.msg_hdr.msg_controllen = CONTROL_LEN as ControlLen;
             header.msg_hdr.msg_flags = 0;
             vector.iov_len = self.stride;
         }
@@ -192,7 +204,7 @@ impl Batch {
                 fd.as_raw_fd(),
                 self.headers.as_mut_ptr(),
                 count,
-                libc::MSG_DONTWAIT,
+                DONT_WAIT,
                 std::ptr::null_mut(),
             )
         };
@@ -248,7 +260,7 @@ impl Batch {
         vector.iov_len = bytes.len();
         *peer = to_sockaddr(&envelope.peer);
         header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
-        header.msg_hdr.msg_controllen = write_control(control, envelope);
+        header.msg_hdr.msg_controllen = write_control(control, envelope) as ControlLen;
         header.msg_hdr.msg_flags = 0;
         true
     }
@@ -271,7 +283,7 @@ impl Batch {
                 fd.as_raw_fd(),
                 headers.as_mut_ptr(),
                 headers.len() as c_uint,
-                libc::MSG_DONTWAIT,
+                DONT_WAIT,
             )
         };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
@@ -302,7 +314,8 @@ fn read_control(header: &libc::msghdr) -> Option<(Ipv6Addr, u32)> {
             )
         };
         // SAFETY: a plain size computation.
-        let holds = |octets: usize| len >= unsafe { libc::CMSG_LEN(octets as c_uint) } as usize;
+        let holds =
+            |octets: usize| len >= unsafe { libc::CMSG_LEN(octets as c_uint) } as ControlLen;
         let is = |wanted: (c_int, c_int), octets| (level, kind) == wanted && holds(octets);
         if is(
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO),
@@ -344,7 +357,7 @@ fn write_control(control: &mut [u64; CONTROL_LEN / 8], envelope: &Envelope) -> u
         let first = base.cast::<libc::cmsghdr>();
         (*first).cmsg_level = libc::IPPROTO_IPV6;
         (*first).cmsg_type = libc::IPV6_PKTINFO;
-        (*first).cmsg_len = libc::CMSG_LEN(size_of_val(&info) as c_uint) as usize;
+        (*first).cmsg_len = libc::CMSG_LEN(size_of_val(&info) as c_uint) as ControlLen;
         libc::CMSG_DATA(first)
             .cast::<libc::in6_pktinfo>()
             .write_unaligned(info);
@@ -358,7 +371,7 @@ fn write_control(control: &mut [u64; CONTROL_LEN / 8], envelope: &Envelope) -> u
         let second = base.add(info_space as usize).cast::<libc::cmsghdr>();
         (*second).cmsg_level = libc::SOL_SOCKET;
         (*second).cmsg_type = libc::SO_MARK;
-        (*second).cmsg_len = libc::CMSG_LEN(size_of::<u32>() as c_uint) as usize;
+        (*second).cmsg_len = libc::CMSG_LEN(size_of::<u32>() as c_uint) as ControlLen;
         libc::CMSG_DATA(second)
             .cast::<u32>()
             .write_unaligned(envelope.mark);
