@@ -187,7 +187,6 @@ impl<H: Host> Connection<H> {
         redirected: Redirected,
     ) -> Result<(Option<Stream>, Place), Count> {
         let Some(place) = proxy.places.take(redirected.endpoint) else {
-            proxy.counters.refusal(Refusal::Full);
             tell_refused(proxy, redirected, (Refusal::Full, None, None));
             return Err(Count::Full);
         };
@@ -281,7 +280,6 @@ impl<H: Host> Connection<H> {
         &self,
         (refusal, server_name, remark): (Refusal, Option<String>, Option<String>),
     ) {
-        self.proxy.counters.refusal(refusal);
         // An error of TLS may hold as many names as a certificate has.
         let remark = remark.map(|text| bounded(text.as_bytes(), TOLD_VALUE_OCTETS_MAX));
         tell_refused(&self.proxy, self.redirected, (refusal, server_name, remark));
@@ -468,11 +466,13 @@ fn finish(stream: std::net::TcpStream) -> io::Result<Stream> {
     TcpStream::from_std(stream).map(Stream::plain)
 }
 
+/// Counts and tells a refusal.
 pub(super) fn tell_refused<H: Host>(
     proxy: &Proxy<H>,
     redirected: Redirected,
     (refusal, server_name, remark): (Refusal, Option<String>, Option<String>),
 ) {
+    proxy.counters.refusal(refusal);
     proxy.host.tell(News::Refused(Box::new(Refused {
         at: proxy.host.now(),
         redirected,

@@ -340,4 +340,6 @@ async fn a_request_that_only_the_engine_has_seen_is_told() {
     assert_eq!(told.len(), 3, "{told:?}");
     let refused = std::mem::take(&mut *stage.proxy.host.refused.lock().unwrap());
     assert_eq!(refused, [crate::Refusal::Http2Request]);
+    let word = crate::Refusal::Http2Request.word();
+    assert_eq!(stage.counted("http_refused_total", word), 1);
 }
