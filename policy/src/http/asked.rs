@@ -1,7 +1,7 @@
 //! One request before a list of rules.
 
 use std::borrow::Cow;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::SocketAddr;
 
 use super::headers::Edited;
 use super::index::Search;
@@ -108,7 +108,7 @@ impl<'q, 'a> Asked<'q, 'a> {
         // To a name it leads wherever the proxy behind it finds that: only a rule with hosts gives it.
         let is_known = !self.request.is_tunnel()
             || rule.host.is_some()
-            || self.request.host.is_some_and(is_address);
+            || (self.request.host).is_some_and(|host| host.parse::<SocketAddr>().is_ok());
         is_method
             && is_known
             && match (&rule.host, &self.host) {
@@ -116,20 +116,6 @@ impl<'q, 'a> Asked<'q, 'a> {
                 (Some(_), None) => false,
                 (Some(word), Some(host)) => host.matches(word),
             }
-    }
-}
-
-/// Whether a host, with a port or without, is an address in its usual form.
-fn is_address(host: &str) -> bool {
-    match host.strip_prefix('[') {
-        Some(inner) => {
-            let inner = inner.split_once(']').map(|(inner, _)| inner);
-            inner.is_some_and(|inner| inner.parse::<Ipv6Addr>().is_ok())
-        }
-        None => {
-            let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-            name.parse::<Ipv4Addr>().is_ok()
-        }
     }
 }
 
