@@ -66,14 +66,8 @@ impl Losses {
             (LostSource::PerfEventRingBuffer, self.kernel),
             (LostSource::ObserverEventsQueue, self.queue),
         ];
-        let event = |(source, count)| LostEvents {
-            source,
-            count,
-            cpu: None,
-            first: None,
-            last: None,
-        };
-        both.into_iter().filter(|(_, count)| *count > 0).map(event)
+        let lost = both.into_iter().filter(|(_, count)| *count > 0);
+        lost.map(|(source, count)| LostEvents::at(source, count))
     }
 }
 
@@ -113,8 +107,12 @@ impl LostEvents {
     /// Events that a reader of the ring missed.
     #[must_use]
     pub const fn in_ring(count: u64) -> Self {
+        Self::at(LostSource::HubbleRingBuffer, count)
+    }
+
+    const fn at(source: LostSource, count: u64) -> Self {
         Self {
-            source: LostSource::HubbleRingBuffer,
+            source,
             count,
             cpu: None,
             first: None,
