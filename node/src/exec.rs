@@ -148,7 +148,7 @@ fn by_programs(
         let roster = || network::roster((options, &around.resolver), &sandbox);
         let daemon = guard(loader, (setup, rules), roster)?;
         let orders = Orders::new(around, called.user.as_ref());
-        let book = Book::open((options, Carriage::ByProxy), around, &daemon.flow_ring);
+        let book = Book::open((options, Way::Tc), around, &daemon.flow_ring);
         let start = (&orders, options.command.as_slice());
         let running = Running::start(&sandbox.inside, start, called.signals)?;
         attend(options, running, (daemon, book))
@@ -177,7 +177,7 @@ fn by_cgroup(
         let mut daemon = guard(loader, (setup, rules), roster)?;
         job.pin(&mut daemon)?;
         let orders = Orders::new(around, called.user.as_ref()).in_cgroup(&job.cgroup);
-        let book = Book::open((options, Carriage::Direct), around, &daemon.flow_ring);
+        let book = Book::open((options, Way::Cgroup), around, &daemon.flow_ring);
         let start = (&orders, options.command.as_slice());
         let guarded = Guarded { daemon, job };
         let running = Running::start(&outside, start, called.signals)?;
@@ -210,7 +210,7 @@ fn by_sockets(
     };
     let guarded = Spliced::start(&setup, (options, rules, &around.resolver), listening);
     let guarded = guarded.inspect_err(|_| running.kill())?;
-    let book = Book::open((options, Carriage::ByProxy), around, &guarded.flow_ring);
+    let book = Book::open((options, Way::Splice), around, &guarded.flow_ring);
     door::let_go(&stream)?;
     attend(options, running, (guarded, book))
 }
@@ -273,14 +273,14 @@ struct Book {
 
 impl Book {
     fn open(
-        (options, carriage): (&Options, Carriage),
+        (options, way): (&Options, Way),
         around: &Surroundings,
         ring: &Arc<SharedRing>,
     ) -> Self {
         let learns = options.learn.is_some();
         Self {
             account: Account::new(options.audit, learns, &around.resolver.text)
-                .with_carriage(carriage),
+                .with_carriage(way.carriage()),
             ring: Arc::clone(ring),
             cursor: ring.end(),
         }
@@ -360,7 +360,14 @@ fn setup(
     around: &Surroundings,
     outside: Outside,
 ) -> Result<Setup> {
-    let is_led = way != Way::Cgroup;
+    let carriage = way.carriage();
+    // What no rule selects is closed too, and what rules let through is called by its name. In the machine's
+    // network no proxy looks at names, and a policy of ours closes what is sent; what comes is nobody's concern
+    // unless a rule is about it.
+    let (mode, name_binding) = match carriage {
+        Carriage::ByProxy => (Mode::Always, NameBinding::Enforce),
+        Carriage::Direct => (Mode::Default, NameBinding::Off),
+    };
     Ok(Setup {
         instance: Instance::parse("exec").map_err(anyhow::Error::msg)?,
         pins: None,
@@ -379,15 +386,9 @@ fn setup(
         flows_max: flow::limits::RING_FLOWS_MAX,
         aggregation: Aggregation::Off,
         enforcement: policy::Options {
-            // What no rule selects is closed too. In the machine's network a policy of ours says so for what
-            // is sent; what comes is nobody's concern unless a rule is about it.
-            mode: if is_led { Mode::Always } else { Mode::Default },
+            mode,
             audit: options.audit,
-            name_binding: if is_led {
-                NameBinding::Enforce
-            } else {
-                NameBinding::Off
-            },
+            name_binding,
             quic: Quic::Refuse,
             ..policy::Options::default()
         },
@@ -404,11 +405,7 @@ fn setup(
             ..dnsproxy::Settings::default()
         },
         outside: Some(outside),
-        carriage: if is_led {
-            Carriage::ByProxy
-        } else {
-            Carriage::Direct
-        },
+        carriage,
     })
 }
 

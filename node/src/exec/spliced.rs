@@ -14,7 +14,6 @@ use super::surroundings::Resolver;
 use super::{Guard, Options, Rules, network};
 use crate::clock;
 use crate::daemon::{Setup, make_teller, node_name};
-use crate::datapath::Carriage;
 use crate::directory::Directory;
 use crate::exit::{EXEC_FAILED, Exit};
 use crate::exporters::Exporters;
@@ -151,7 +150,7 @@ fn learn(
     let learner = Learner::new(snapshot, identities, setup.lifetimes, clock::now)
         .with_install_wait(setup.install_wait)
         .with_scruples(setup.scruples.clone())
-        .with_carriage(Carriage::ByProxy);
+        .with_carriage(setup.carriage);
     let learner: SharedLearner = Arc::new(learner);
     let teller = make_teller(setup, &learner);
     let snapshot = learner.snapshot();

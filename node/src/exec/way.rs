@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use rustix::thread::{CapabilitySet, capabilities};
 
+use crate::datapath::Carriage;
 use crate::exit::{EXEC_FAILED, Exit};
 
 /// One of three ways.
@@ -30,6 +31,14 @@ const NEEDED: CapabilitySet = CapabilitySet::SYS_ADMIN
 const FIRST_USER_NAMESPACE: &str = "user:[4026531837]";
 
 impl Way {
+    /// How what the command sends gets to where policy lets it.
+    pub(super) const fn carriage(self) -> Carriage {
+        match self {
+            Self::Tc | Self::Splice => Carriage::ByProxy,
+            Self::Cgroup => Carriage::Direct,
+        }
+    }
+
     /// By programs where this process may load them.
     pub(super) fn probe() -> Self {
         match may_load_programs() {
