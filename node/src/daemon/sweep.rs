@@ -30,11 +30,12 @@ impl Daemon {
             if refreshes {
                 live.entry(endpoint).or_default().insert(peer);
             }
-            let identity = Identity::from_number(value.identity);
             let is_closed = value.state & CtValue::CLOSED == CtValue::CLOSED;
-            let is_by_name =
-                identity.get() >= Identity::LOCAL_MIN && snapshot.labels_of(identity).is_none();
-            if counts && is_by_name && !is_closed {
+            let is_by_name = || {
+                let identity = Identity::from_number(value.identity);
+                identity.get() >= Identity::LOCAL_MIN && snapshot.labels_of(identity).is_none()
+            };
+            if counts && !is_closed && is_by_name() {
                 named.entry(endpoint).or_default().insert(peer);
             }
             is_over
