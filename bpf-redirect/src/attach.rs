@@ -26,7 +26,9 @@ pub enum Hook {
 }
 
 impl Hook {
-    pub(crate) fn program(self) -> &'static str {
+    /// The name of its program.
+    #[must_use]
+    pub fn program(self) -> &'static str {
         match self {
             Self::FromEndpoint => object::FROM_ENDPOINT,
             Self::ToEndpoint => object::TO_ENDPOINT,

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bpf_redirect::Hook;
 use bpf_redirect_common::{
     Address, EGRESS, Event as KernelEvent, EventKind, TracePoint as KernelPoint,
     TraceReason as KernelReason, Verdict as KernelVerdict,
@@ -54,7 +55,7 @@ impl Teller {
                 name: "Namegate".into(),
                 version: env!("CARGO_PKG_VERSION").into(),
             },
-            programs: ["ng_to_ep", "ng_from_ep"].map(Into::into),
+            programs: [Hook::ToEndpoint, Hook::FromEndpoint].map(|hook| hook.program().into()),
             redaction,
         }
     }
