@@ -51,6 +51,13 @@ pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// Where cargo keeps what it has fetched.
+pub(crate) fn cargo_home() -> Result<PathBuf> {
+    let of_user = || Some(PathBuf::from(variable("HOME")?).join(".cargo"));
+    let home = variable("CARGO_HOME").map(PathBuf::from).or_else(of_user);
+    home.context("neither CARGO_HOME nor HOME is set")
+}
+
 /// Runs a program with our output; an exit code other than 0 is an error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let name = shown(command);

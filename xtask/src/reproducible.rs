@@ -6,9 +6,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
-use crate::command::{self, output, root, run as run_command, target_dir, variable};
+use crate::command::{self, cargo_home, output, root, run as run_command, target_dir};
 
 /// What is built, and how.
 #[derive(clap::Args)]
@@ -99,11 +99,8 @@ fn build(folder: &Path, args: &Args) -> Result<PathBuf> {
 
 /// Has the compiler write no path of this machine: neither the folder nor where crates are kept.
 fn remapped(folder: &Path) -> Result<String> {
-    let home = || Some(PathBuf::from(variable("HOME")?).join(".cargo"));
-    let crates = variable("CARGO_HOME").map(PathBuf::from).or_else(home);
-    let crates = crates.context("neither CARGO_HOME nor HOME is set")?;
     let of = |path: &Path, shown: &str| format!("--remap-path-prefix={}={shown}", path.display());
-    Ok([of(folder, "/namegate"), of(&crates, "/cargo")].join(" "))
+    Ok([of(folder, "/namegate"), of(&cargo_home()?, "/cargo")].join(" "))
 }
 
 /// Where two programs differ first, if they do.

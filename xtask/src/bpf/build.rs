@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use super::toolchain::{RUSTC, STRIP, Toolchain};
 use super::{Paths, read};
-use crate::command::{self, run, variable};
+use crate::command::{self, cargo_home, run};
 
 /// The architecture.
 pub(super) const TARGET: &str = "bpfel-unknown-none";
@@ -52,9 +52,8 @@ pub(super) fn object(paths: &Paths, toolchain: &Toolchain) -> Result<Vec<u8>> {
 
 /// Compiler flags, in the form that lets paths hold spaces.
 fn flags(paths: &Paths, toolchain: &Toolchain) -> Result<String> {
-    let home = variable("CARGO_HOME")
-        .or_else(|| Some(format!("{}/.cargo", variable("HOME")?)))
-        .context("neither CARGO_HOME nor HOME is set")?;
+    let home = cargo_home()?;
+    let home = home.display();
     let root = paths.root.display();
     let mut flags = vec![
         "-C".to_owned(),
