@@ -87,13 +87,17 @@ impl Stage {
 
     /// The metrics once a sample is among them: flows and figures come a moment after what they tell.
     fn scrape(&self, awaited: &str) -> String {
+        self.scrape_within(awaited, Duration::from_secs(10))
+    }
+
+    fn scrape_within(&self, awaited: &str, limit: Duration) -> String {
         let begun = Instant::now();
         loop {
             let text = self.get("/metrics");
             if text.contains(awaited) {
                 return text;
             }
-            let is_late = begun.elapsed() > Duration::from_secs(10) * patience();
+            let is_late = begun.elapsed() > limit * patience();
             assert!(!is_late, "{awaited}\n{text}");
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -232,11 +236,10 @@ fn connections_that_outlive_their_name_are_counted() {
     };
     stage.scrape(&of(0));
     // The flow table is looked through every ten seconds.
-    std::thread::sleep(Duration::from_secs(6));
-    stage.scrape(&of(1));
+    let look = Duration::from_secs(16);
+    stage.scrape_within(&of(1), look);
     drop(connection);
-    std::thread::sleep(Duration::from_secs(6));
-    stage.scrape(&of(0));
+    stage.scrape_within(&of(0), look);
 }
 
 /// The names of metrics in a scrape.
