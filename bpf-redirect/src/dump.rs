@@ -13,8 +13,8 @@ use aya::maps::{Map, MapError};
 use bpf_redirect_common as common;
 use bpf_redirect_common::{
     Address, Aggregation, AskerKey, AskerValue, CgroupEndpoint, Config, Counter, CtKey, CtValue,
-    Drop, EGRESS, EndpointAddress, EndpointIf, EndpointLink, EventBudget, FragmentKey, Listeners,
-    NextHop, PolicyKey, PolicyValue, SocketServer, UpstreamKey, Verdict,
+    Drop, EGRESS, EndpointAddress, EndpointIf, EndpointLink, EventBudget, FirstFragment,
+    FragmentKey, Listeners, NextHop, PolicyKey, PolicyValue, SocketServer, UpstreamKey, Verdict,
 };
 use zerocopy::FromBytes;
 
@@ -123,7 +123,7 @@ impl Shape {
 }
 
 /// Every map of this version.
-pub(crate) const SHAPES: [Shape; 22] = [
+pub(crate) const SHAPES: [Shape; 24] = [
     Shape::new(
         common::CONFIG,
         (Some(pinned::single::<{ size_of::<Config>() }>), None),
@@ -164,7 +164,19 @@ pub(crate) const SHAPES: [Shape; 22] = [
         common::UP_FRAGMENT,
         hash!(FragmentKey => u64),
         fragment,
+        |value, now| Some(vec![("age_secs", secs_since(read(value)?, now))]),
+    ),
+    Shape::new(
+        common::FRAGMENT,
+        hash!(FragmentKey => FirstFragment),
+        fragment,
         first_fragment,
+    ),
+    Shape::new(
+        common::NEIGHBOUR,
+        hash!(EndpointAddress => u32),
+        endpoint_address,
+        |_, _| Some(Row::new()),
     ),
     Shape::new(common::CT, hash!(CtKey => CtValue), flow, flow_state),
     Shape::new(
@@ -385,7 +397,11 @@ fn fragment(bytes: &[u8]) -> Option<Row> {
 }
 
 fn first_fragment(bytes: &[u8], now: u64) -> Option<Row> {
-    Some(vec![("age_secs", secs_since(read(bytes)?, now))])
+    let FirstFragment { at, identity, .. } = read(bytes)?;
+    Some(vec![
+        ("identity", Field::Number(identity.into())),
+        ("age_secs", secs_since(at, now)),
+    ])
 }
 
 fn flow(bytes: &[u8]) -> Option<Row> {
@@ -745,6 +761,15 @@ mod tests {
             protocol: 17,
         };
         let hop = NextHop { mac, reserved: 0 };
+        let first = FirstFragment {
+            at: 88_000_000_000,
+            identity: 9,
+            reserved: 0,
+        };
+        let neighbour = EndpointAddress {
+            endpoint: 1,
+            address: address("fd00::1"),
+        };
         let budget = EventBudget {
             since: 88_000_000_000,
             told: 5,
@@ -767,6 +792,18 @@ mod tests {
                 part.as_bytes(),
                 89_000_000_000u64.as_bytes(),
                 "endpoint=1 source=9.9.9.9 destination=10.0.0.2 protocol=UDP id=77 age_secs=1",
+            ),
+            (
+                common::FRAGMENT,
+                part.as_bytes(),
+                first.as_bytes(),
+                "endpoint=1 source=9.9.9.9 destination=10.0.0.2 protocol=UDP id=77 identity=9 age_secs=2",
+            ),
+            (
+                common::NEIGHBOUR,
+                neighbour.as_bytes(),
+                1u32.as_bytes(),
+                "endpoint=1 address=fd00::1",
             ),
             (
                 common::EVENT_BUDGET,

@@ -44,6 +44,8 @@ pub struct Packet {
     pub fragment: u16,
     /// IPv4: the id.
     pub id: u16,
+    /// Routers it may pass still.
+    pub hop_limit: u8,
 }
 
 impl Packet {
@@ -66,6 +68,7 @@ impl Packet {
             extra_kind: 0,
             fragment: 0,
             id: 1,
+            hop_limit: 64,
         }
     }
 
@@ -117,6 +120,13 @@ impl Packet {
         self
     }
 
+    /// With this many routers to pass.
+    #[must_use]
+    pub fn hops(mut self, limit: u8) -> Self {
+        self.hop_limit = limit;
+        self
+    }
+
     /// The frame.
     ///
     /// # Panics
@@ -136,7 +146,7 @@ impl Packet {
                 frame.extend(((header + transport.len()) as u16).to_be_bytes());
                 frame.extend(self.id.to_be_bytes());
                 frame.extend(self.fragment.to_be_bytes());
-                frame.extend([64, self.protocol, 0, 0]);
+                frame.extend([self.hop_limit, self.protocol, 0, 0]);
                 frame.extend(source.octets());
                 frame.extend(destination.octets());
             }
@@ -147,7 +157,7 @@ impl Packet {
                     true => self.protocol,
                     false => self.extra_kind,
                 });
-                frame.push(64);
+                frame.push(self.hop_limit);
                 frame.extend(source.octets());
                 frame.extend(destination.octets());
             }

@@ -111,7 +111,7 @@ fn a_later_fragment_that_follows_no_first_one_is_judged_by_the_ingress_policy() 
         let (mut bench, answer) = asked(server, UDP);
         let [first, later] = fragments(&answer, 7);
         assert_eq!(sent_to(&mut bench, &later), SHOT, "before its first");
-        assert_eq!(bench.count("fragment"), 1);
+        assert_eq!(bench.count("fragment-not-found"), 1);
         assert_eq!(sent_to(&mut bench, &first), REDIRECT);
         assert_eq!(sent_to(&mut bench, &later), REDIRECT);
         let strangers = [

@@ -355,6 +355,28 @@ fn the_proxy_is_talked_to_by_a_servers_address_alone() {
     );
 }
 
+/// What comes in is answered without a rule; but what goes to a port of DNS may be a query.
+#[test]
+fn a_server_that_sends_first_opens_no_way_round_the_proxy() {
+    const OWN: &str = "203.0.113.1";
+    let stage = Stage::new().unwrap();
+    let job = Job::start(&stage, &policy("job", NAMES));
+    stage.node.nft("table inet hostile { chain input { type filter hook input priority 0; policy drop; udp dport 5353 accept; }\n}").unwrap();
+    for (port, expected) in [("53", "EPERM"), ("55", "ok")] {
+        let mut waiting = Talk::start(&job, &["hears", OWN, "5353"]);
+        assert_eq!(waiting.line(), "bound");
+        let sent = [SOCKETS, "raw_header", OWN, "5353", port];
+        let said = stage.world.check("python3", &sent).unwrap();
+        assert_eq!(said.trim(), "ok");
+        assert_eq!(waiting.line(), format!("{SERVER} {port}"));
+        let seen = seen_by(&stage.world, &format!("udp dst port {port}"), || {
+            assert_eq!(job.socket("raw_header", &[SERVER, port]), expected);
+            Ok(())
+        });
+        assert_eq!(seen.unwrap().is_empty(), expected != "ok", "{port}");
+    }
+}
+
 /// Beyond these bounds the least recently used entry is forgotten, and the newest always works.
 #[test]
 fn more_sockets_and_queries_than_are_remembered_forget_the_oldest() {

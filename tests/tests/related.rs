@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use namegate_tests::{Daemon, Node, Workload, patience};
+use namegate_tests::{Answers, Daemon, Node, Workload, patience};
 use transport::NetNs;
 
 const PORT: u16 = 8_080;
@@ -168,4 +168,55 @@ fn pings(from: &Workload, to: &Workload) -> bool {
     let to = to.v4.to_string();
     let output = from.output("ping", &["-c1", "-W1", &to]).unwrap();
     output.status.success()
+}
+
+/// Sends a datagram that no link takes whole, and gives whether it came back as it was.
+fn comes_back(from: &NetNs, to: SocketAddr) -> bool {
+    const OCTETS: usize = 4_000;
+    let ask = || {
+        let any: IpAddr = match to {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0)).unwrap();
+        let wait = Some(Duration::from_secs(1) * patience());
+        socket.set_read_timeout(wait).unwrap();
+        socket.send_to(&[7; OCTETS], to).unwrap();
+        let mut buffer = vec![0; 65_536];
+        socket.recv(&mut buffer).is_ok_and(|len| len == OCTETS)
+    };
+    from.run(ask).unwrap()
+}
+
+/// Only the first fragment has the port that a rule is about; in either direction, at either end.
+#[test]
+fn datagrams_in_fragments_pass_where_their_port_may_be_reached() {
+    let node = Node::new().unwrap();
+    let client = node.workload("client", 2).unwrap();
+    let server = node.workload("server", 3).unwrap();
+    let peer = node.workload("peer", 4).unwrap();
+    let world = node.elsewhere().unwrap();
+    let mut daemon = Daemon::prepare(&node).unwrap();
+    for (workload, file, policy) in [
+        (&client, "client.yaml", CLIENT),
+        (&server, "server.yaml", SERVER),
+    ] {
+        daemon.endpoint(workload).unwrap();
+        daemon.policy(file, policy).unwrap();
+    }
+    daemon.start(&[]).unwrap();
+    let _echoes = [
+        Answers::echo(&world.ns, PORT).unwrap(),
+        Answers::echo(&world.ns, PORT + 1).unwrap(),
+        Answers::echo(&server.ns, PORT).unwrap(),
+        Answers::echo(&server.ns, PORT + 1).unwrap(),
+    ];
+    for (from, to) in [(&client, &world), (&peer, &server)] {
+        for address in [IpAddr::from(to.v4), to.v6.into()] {
+            let at = |port| SocketAddr::new(address, port);
+            assert!(comes_back(&from.ns, at(PORT)), "{address}");
+            assert!(!comes_back(&from.ns, at(PORT + 1)), "{address}");
+        }
+    }
+    assert!(daemon.counter("fragment-not-found").unwrap() > 0);
 }

@@ -16,8 +16,6 @@ pub enum Drop {
     TruncatedHeader = 135,
     /// Neither IP nor ARP.
     UnsupportedL3 = 139,
-    /// A transport protocol that policy can't name, under enforced policy.
-    UnknownL4 = 142,
     /// The conntrack table is full: a new flow is refused, a live one is never evicted.
     CtInsertFailed = 155,
     /// IPv6 extension headers that can't be walked.
@@ -26,6 +24,10 @@ pub enum Drop {
     Fragment = 157,
     /// The interface has no endpoint, or the endpoint no policy map.
     NoConfiguration = 165,
+    /// A later fragment whose first one did not pass, or is forgotten, where no rule allows all ports.
+    FragmentNotFound = 175,
+    /// A message of neighbour discovery to somebody who never showed that he is on the link.
+    ForbiddenIcmpv6 = 176,
     /// A datagram where over TCP a name is needed, which no proxy reads in it. Its sender is told by ICMP.
     NameHidden = 180,
     /// A deny rule.
@@ -56,18 +58,19 @@ pub enum Drop {
 
 impl Drop {
     /// Every reason, with the word used in counters and logs.
-    pub const ALL: [(Self, &'static str); 24] = [
+    pub const ALL: [(Self, &'static str); 25] = [
         (Self::InvalidSourceMac, "invalid-source-mac"),
         (Self::InvalidSourceIp, "invalid-source-ip"),
         (Self::PolicyDenied, "policy-denied"),
         (Self::InvalidPacket, "invalid-packet"),
         (Self::TruncatedHeader, "truncated-header"),
         (Self::UnsupportedL3, "unsupported-l3"),
-        (Self::UnknownL4, "unknown-l4"),
         (Self::CtInsertFailed, "ct-insert-failed"),
         (Self::InvalidExtensionHeader, "invalid-extension-header"),
         (Self::Fragment, "fragment"),
         (Self::NoConfiguration, "no-configuration"),
+        (Self::FragmentNotFound, "fragment-not-found"),
+        (Self::ForbiddenIcmpv6, "forbidden-icmpv6-message"),
         (Self::NameHidden, "name-hidden"),
         (Self::PolicyDeny, "policy-deny"),
         (Self::Vlan, "vlan"),

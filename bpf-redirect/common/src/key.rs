@@ -58,7 +58,7 @@ impl From<Address> for core::net::IpAddr {
     }
 }
 
-/// Key of [`crate::LEARNED`] and [`crate::NEXT_HOP`]: an address as seen by one endpoint.
+/// Key of [`crate::LEARNED`], [`crate::NEXT_HOP`] and [`crate::NEIGHBOUR`]: an address as seen by one endpoint.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct EndpointAddress {
@@ -82,7 +82,7 @@ pub struct UpstreamKey {
     pub server: Address,
 }
 
-/// Key of [`crate::UP_FRAGMENT`]: what the fragments of one packet to an endpoint share.
+/// Key of [`crate::UP_FRAGMENT`] and [`crate::FRAGMENT`]: what the fragments of one packet share.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct FragmentKey {
@@ -92,7 +92,7 @@ pub struct FragmentKey {
     pub id: u32,
     /// Who sent it.
     pub source: Address,
-    /// Which address of the endpoint it is for.
+    /// Whom it is for.
     pub destination: Address,
     /// IPv4: the protocol. IPv6: 0, fragments may differ in it (RFC 8200 §4.5).
     pub protocol: u32,

@@ -23,6 +23,6 @@ pub use kind::{GATE_MAC, Kind, MAC_PREFIX, Mark, REFUSAL_MAC};
 pub use map::*;
 pub use value::{
     ADDRESSES_PER_ENDPOINT_MAX, AskerValue, CgroupEndpoint, Config, CtValue, EndpointIf,
-    EndpointLink, EventBudget, Listeners, Match, NextHop, PolicyValue, ServiceValue, SocketServer,
-    Verdict,
+    EndpointLink, EventBudget, FirstFragment, Listeners, Match, NextHop, PolicyValue, ServiceValue,
+    SocketServer, Verdict,
 };

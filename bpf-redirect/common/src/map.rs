@@ -1,7 +1,7 @@
 //! Names and sizes of the maps, and the constants that programs and user space agree on.
 
 /// Raised with every change of a key, a value or a meaning; pins of another layout are not taken.
-pub const LAYOUT_VERSION: u32 = 7;
+pub const LAYOUT_VERSION: u32 = 8;
 
 /// Direction: into the endpoint.
 pub const INGRESS: u8 = 0;
@@ -35,6 +35,11 @@ pub const UP_TCP: &str = "UP_TCP";
 /// Fragmented answers of upstream flows: [`crate::FragmentKey`] to when the first fragment came, in
 /// nanoseconds since boot.
 pub const UP_FRAGMENT: &str = "UP_FRAGMENT";
+/// First fragments that passed, either way: [`crate::FragmentKey`] to [`crate::FirstFragment`].
+pub const FRAGMENT: &str = "FRAGMENT";
+/// Who showed an endpoint by neighbour discovery that he is on its link: [`crate::EndpointAddress`] to a
+/// number of no meaning.
+pub const NEIGHBOUR: &str = "NEIGHBOUR";
 /// [`crate::CtKey`] to [`crate::CtValue`].
 pub const CT: &str = "CT";
 /// Endpoint to how many flows of [`CT`] are its own: counted up by the programs, set right by each sweep.
@@ -77,7 +82,12 @@ pub const UPSTREAM_UDP_MAX: usize = 65_536;
 pub const UPSTREAM_TCP_MAX: usize = 16_384;
 /// Answers that come in fragments at one time; the least recently used one loses what is still to come.
 pub const UPSTREAM_FRAGMENTS_MAX: usize = 4_096;
-/// How long later fragments may follow the first one; then they are no answer of the proxy's.
+/// Packets that pass in fragments at one time; of the least recently used one the later fragments are judged
+/// without ports.
+pub const FRAGMENTS_MAX: usize = 8_192;
+/// Addresses on the links of endpoints; of the least recently used one the endpoint asks its group again.
+pub const NEIGHBOURS_MAX: usize = 16_384;
+/// How long later fragments may follow the first one.
 pub const FRAGMENTS_AGE_NS_MAX: u64 = 2_000_000_000;
 /// Flows that were judged; beyond, a new flow is dropped.
 pub const CT_MAX: usize = 131_072;

@@ -64,6 +64,18 @@ pub struct NextHop {
     pub reserved: u16,
 }
 
+/// Value of [`crate::FRAGMENT`].
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FirstFragment {
+    /// When it passed, in nanoseconds since boot.
+    pub at: u64,
+    /// The peer's identity.
+    pub identity: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
 /// Value of [`crate::CT`]. With its key it fits into what the kernel takes for an entry of 24 octets.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -288,6 +300,7 @@ const _: () = {
     assert!(size_of::<EndpointIf>() == 144);
     assert!(size_of::<EndpointLink>() == 16);
     assert!(size_of::<NextHop>() == 8);
+    assert!(size_of::<FirstFragment>() == 16);
     assert!(size_of::<CtValue>() == 24);
     assert!(size_of::<PolicyValue>() == 8);
     assert!(size_of::<ServiceValue>() == 8);

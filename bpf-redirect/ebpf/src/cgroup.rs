@@ -20,8 +20,9 @@ use crate::{
     Action,
     conntrack::Tuple,
     dns,
-    endpoint::{Received, judged, received, remember, trace, trace_known},
+    endpoint::{Received, asks_name, judged, received, remember, trace, trace_known},
     maps::{CG_ASKER, CG_ENDPOINT, CG_LISTEN, CG_SOCKET, CONFIG},
+    neighbour,
     packet::{Fragment, Packet, TCP, TCP_SYN, UDP, load, parse_ip},
     tell::{self, Place, count},
 };
@@ -236,22 +237,33 @@ fn is_listener(protocol: u8, address: Address, port: u16) -> bool {
 pub fn egress(ctx: &TcContext) -> Result<Action, Drop> {
     let place = Place { endpoint: endpoint()?, direction: EGRESS };
     let mut packet = Packet::NONE;
-    parse_ip(ctx, &mut packet)?;
+    parse_ip(ctx, &mut packet).map_err(|reason| tell::dropped(&place, &packet, reason))?;
     if packet.is_neighbours() {
-        return neighbour(ctx);
+        // By a raw socket: nobody shows a socket that he is on a link.
+        neighbour::sent(&place, &mut packet)?;
+        return Ok(Action::Pass);
     }
     if is_listener(packet.protocol, packet.destination, packet.destination_port) {
         return ask(ctx, &place, &packet);
     }
     let config = CONFIG.get(0).ok_or(Drop::NoConfiguration)?;
     let tuple = Tuple::of(place.endpoint, EGRESS, &packet);
-    if let Some(tuple) = &tuple {
-        if let Some(known) = tuple.known(config) {
-            trace_known((&place, &packet), TracePoint::ToStack, &known);
+    let known = tuple.as_ref().and_then(|tuple| tuple.known(config));
+    let is_query = asks_name(&packet);
+    if let Some(known) = &known {
+        // As at an interface: what answers to a port of DNS may be a query all the same.
+        if !known.is_reply || !is_query {
+            trace_known((&place, &packet), TracePoint::ToStack, known);
             return Ok(Action::Pass);
         }
     }
     let (identity, judgement) = judged(&place, &packet, packet.destination)?;
+    if let Some(known) = &known
+        && judgement.verdict != Verdict::Redirect
+    {
+        trace_known((&place, &packet), TracePoint::ToStack, known);
+        return Ok(Action::Pass);
+    }
     match judgement.verdict {
         Verdict::Allow | Verdict::AuditUnmatched | Verdict::AuditDeny => {
             tell::judged(&place, &packet, identity, &judgement);
@@ -278,7 +290,7 @@ pub fn egress(ctx: &TcContext) -> Result<Action, Drop> {
 pub fn ingress(ctx: &TcContext) -> Result<Action, Drop> {
     let place = Place { endpoint: endpoint()?, direction: INGRESS };
     let mut packet = Packet::NONE;
-    parse_ip(ctx, &mut packet)?;
+    parse_ip(ctx, &mut packet).map_err(|reason| tell::dropped(&place, &packet, reason))?;
     if packet.is_neighbours() {
         return Ok(Action::Pass);
     }
@@ -290,7 +302,7 @@ pub fn ingress(ctx: &TcContext) -> Result<Action, Drop> {
     // Errors about a socket's flow are the kernel's: only raw sockets get them as packets.
     let config = CONFIG.get(0).ok_or(Drop::NoConfiguration)?;
     match received(config, &place, &packet, None)? {
-        Received::Pass => Ok(Action::Pass),
+        Received::Pass(_) => Ok(Action::Pass),
         // The proxy takes no connections in a cgroup's place.
         Received::Proxys | Received::ToProxy => Err(Drop::NotRedirected),
     }
@@ -344,19 +356,6 @@ fn payload(ctx: &TcContext, packet: &Packet) -> Result<u32, Drop> {
     match load::<u8>(ctx, IPV6_NEXT) {
         Some(UDP) => Ok(IPV6_LEN + UDP_LEN),
         _ => Err(Drop::InvalidExtensionHeader),
-    }
-}
-
-/// Neighbour and listener discovery by a raw socket: on its own link, as these are meant (RFC 4861, 3810).
-#[inline(always)]
-fn neighbour(ctx: &TcContext) -> Result<Action, Drop> {
-    const IPV6_DESTINATION: u32 = 24;
-    let first: [u16; 1] = load(ctx, IPV6_DESTINATION).ok_or(Drop::InvalidPacket)?;
-    let first = u16::from_be(first[0]);
-    // fe80::/10, ff00::/8
-    match first & 0xffc0 == 0xfe80 || first & 0xff00 == 0xff00 {
-        true => Ok(Action::Pass),
-        false => Err(Drop::PolicyDenied),
     }
 }
 

@@ -135,9 +135,21 @@ impl Tuple {
             if is_new {
                 (*value).state |= state;
                 (*value).flags |= flags;
+            } else if self.acknowledges()
+                && (*value).verdict == Verdict::Redirect as u8
+                && (*value).state & CtValue::ANSWERED == 0
+            {
+                // Nobody else says so: what the proxy sends to its clients passes by its mark.
+                (*value).state |= CtValue::ANSWERED;
             }
             is_new
         }
+    }
+
+    /// Whether the packet says that the other side answered.
+    #[inline(always)]
+    fn acknowledges(&self) -> bool {
+        self.key.protocol == TCP && self.flags & (TCP_SYN | TCP_ACK) == TCP_ACK
     }
 
     /// FIN, SYN and RST in the half of a byte that is this direction's.

@@ -11,9 +11,11 @@ use crate::{
     Action,
     conntrack::{self, Known, Tuple},
     dns,
+    fragments,
     hit,
     learned,
     maps::{CONFIG, EP_IF, SERVICES},
+    neighbour,
     packet::{Fragment, ICMP, ICMPV6, Packet, Quoted, SCTP, TCP, UDP, parse, quoted},
     policy::{Flow, Judgement, is_open, judge},
     sidelink,
@@ -34,17 +36,18 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
     if endpoint.attaching != 0 || hit::passes_out(ctx.skb.skb, config, endpoint) {
         return Ok(Action::Pass);
     }
-    let mut packet = Packet::NONE;
-    parse(ctx, &mut packet)?;
-    if packet.is_neighbours() {
-        return Ok(Action::Pass);
-    }
     let place = Place {
         endpoint: endpoint.endpoint,
         direction: EGRESS,
     };
+    let mut packet = Packet::NONE;
+    parse(ctx, &mut packet).map_err(|reason| tell::dropped(&place, &packet, reason))?;
     if packet.source_mac != endpoint.workload_mac {
         return Err(tell::dropped(&place, &packet, Drop::InvalidSourceMac));
+    }
+    if packet.is_neighbours() {
+        neighbour::sent(&place, &mut packet)?;
+        return Ok(Action::Pass);
     }
     if !is_own(endpoint, packet.source) {
         if asks_for_lease(&packet) {
@@ -75,10 +78,13 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
                 // Flows that pass are remembered as allowed.
                 _ => {
                     trace_known(seen, TracePoint::ToStack, &known);
-                    return Ok(Action::Pass);
+                    return Ok(pass(ctx, &place, &packet, known.identity));
                 }
             }
         }
+    } else if let Some(identity) = continued(ctx, &place, &packet) {
+        trace_part(config, (&place, &packet), identity, TracePoint::ToStack);
+        return Ok(Action::Pass);
     } else if let Some(identity) = related_out(endpoint, &packet, quoted(ctx, &packet)) {
         let seen = (TracePoint::ToStack, TraceReason::Related);
         trace(config, (&place, &packet), identity, seen);
@@ -89,7 +95,7 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         && judgement.verdict != Verdict::Redirect
     {
         trace_known((&place, &packet), TracePoint::ToStack, &known);
-        return Ok(Action::Pass);
+        return Ok(pass(ctx, &place, &packet, identity));
     }
     match judgement.verdict {
         Verdict::Allow | Verdict::AuditUnmatched | Verdict::AuditDeny => {
@@ -105,7 +111,7 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
             }
             let seen = (TracePoint::ToStack, TraceReason::New);
             trace(config, (&place, &packet), identity, seen);
-            Ok(Action::Pass)
+            Ok(pass(ctx, &place, &packet, identity))
         }
         Verdict::Redirect => {
             if packet.fragment != Fragment::Whole {
@@ -153,20 +159,21 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
     if endpoint.attaching != 0 || hit::passes_in(ctx.skb.skb, config, endpoint) {
         return Ok(Action::Pass);
     }
-    let mut packet = Packet::NONE;
-    parse(ctx, &mut packet)?;
-    if packet.is_neighbours() {
-        return Ok(Action::Pass);
-    }
     let place = Place {
         endpoint: endpoint.endpoint,
         direction: INGRESS,
     };
+    let mut packet = Packet::NONE;
+    parse(ctx, &mut packet).map_err(|reason| tell::dropped(&place, &packet, reason))?;
+    if packet.is_neighbours() {
+        neighbour::received(place.endpoint, &packet);
+        return Ok(Action::Pass);
+    }
     if !is_own(endpoint, packet.destination) {
         // Flooded by a bridge, or multicast.
         return match is_lease_offer(&packet) || is_open(place.endpoint, INGRESS) {
             true => Ok(Action::Pass),
-            false => Err(Drop::NotForEndpoint),
+            false => Err(tell::dropped(&place, &packet, Drop::NotForEndpoint)),
         };
     }
     let quoted = quoted(ctx, &packet);
@@ -174,9 +181,13 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         // Before conntrack and before the ingress policy: it was asked for by the proxy.
         return sidelink::to_gate(ctx, config, Kind::Upstream, place.endpoint);
     }
+    if let Some(identity) = continued(ctx, &place, &packet) {
+        trace_part(config, (&place, &packet), identity, TracePoint::ToEndpoint);
+        return Ok(Action::Pass);
+    }
     let related = related_in(endpoint, &packet, quoted);
     match received(config, &place, &packet, related)? {
-        Received::Pass => Ok(Action::Pass),
+        Received::Pass(identity) => Ok(pass(ctx, &place, &packet, identity)),
         Received::Proxys => sidelink::to_gate(ctx, config, Kind::Upstream, place.endpoint),
         Received::ToProxy => sidelink::to_proxy_inbound(ctx, config, place.endpoint, &packet),
     }
@@ -184,8 +195,8 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
 
 /// What becomes of a packet to an endpoint that isn't dropped.
 pub enum Received {
-    /// It may have it.
-    Pass,
+    /// It may have it, from a peer with this identity.
+    Pass(u32),
     /// It belongs to a flow of the proxy's.
     Proxys,
     /// It begins such a flow.
@@ -213,12 +224,12 @@ pub fn received(
                 return Ok(Received::Proxys);
             }
             trace_known((place, packet), TracePoint::ToEndpoint, &known);
-            return Ok(Received::Pass);
+            return Ok(Received::Pass(known.identity));
         }
-    } else if let Some(identity) = related {
+    } else if let Some(identity) = related.or_else(|| too_big(place, packet)) {
         let seen = (TracePoint::ToEndpoint, TraceReason::Related);
         trace(config, (place, packet), identity, seen);
-        return Ok(Received::Pass);
+        return Ok(Received::Pass(identity));
     }
     let (identity, judgement) = judged(place, packet, packet.source)?;
     match judgement.verdict {
@@ -231,7 +242,7 @@ pub fn received(
             }
             let seen = (TracePoint::ToEndpoint, TraceReason::New);
             trace(config, (place, packet), identity, seen);
-            Ok(Received::Pass)
+            Ok(Received::Pass(identity))
         }
         Verdict::Redirect => {
             if packet.fragment != Fragment::Whole {
@@ -251,6 +262,37 @@ pub fn received(
             tell::judged(place, packet, identity, &judgement);
             Err(judgement.reason(packet.fragment))
         }
+    }
+}
+
+/// Lets a packet pass, and those that follow it as parts of the same.
+#[inline(always)]
+fn pass(ctx: &TcContext, place: &Place, packet: &Packet, identity: u32) -> Action {
+    if packet.fragment == Fragment::First {
+        fragments::begin(ctx, place.endpoint, packet, identity);
+    }
+    Action::Pass
+}
+
+/// The identity of the peer, if this is a later fragment of what passed.
+#[inline(always)]
+fn continued(ctx: &TcContext, place: &Place, packet: &Packet) -> Option<u32> {
+    match packet.fragment {
+        Fragment::Later => fragments::follows(ctx, place.endpoint, packet),
+        Fragment::Whole | Fragment::First => None,
+    }
+}
+
+/// Tells of such a fragment, where all packets are told.
+#[inline(always)]
+fn trace_part(
+    config: &Config,
+    (place, packet): (&Place, &Packet),
+    identity: u32,
+    point: TracePoint,
+) {
+    if config.aggregation >= Aggregation::Low as u32 {
+        tell::traced(place, packet, identity, (point, TraceReason::Established));
     }
 }
 
@@ -295,6 +337,17 @@ fn related_in(endpoint: &EndpointIf, packet: &Packet, quoted: Option<Quoted>) ->
         return None;
     }
     conntrack::passing(endpoint.endpoint, EGRESS, &quoted)
+}
+
+/// Who says that a packet of the workload's is too big for the path, if this packet says so: it passes whatever it
+/// is about (policy has no word for it), since of what has no flow, as GRE, nothing else would tell of it.
+#[inline(always)]
+fn too_big(place: &Place, packet: &Packet) -> Option<u32> {
+    // RFC 1191 §4: type 3, code 4.
+    const TOO_BIG: u16 = 0x0304_u16.to_be();
+    let is_whole = packet.fragment == Fragment::Whole;
+    (packet.protocol == ICMP && packet.icmp == TOO_BIG && is_whole)
+        .then(|| learned::identity(place.endpoint, packet.source))
 }
 
 /// Whose identity the other side has, and what the endpoint's policy says of the packet.
@@ -376,7 +429,7 @@ fn policy_port(packet: &Packet) -> Option<u16> {
 
 /// Whether it may be a query over UDP; over TCP the one who began is known by the SYN.
 #[inline(always)]
-fn asks_name(packet: &Packet) -> bool {
+pub fn asks_name(packet: &Packet) -> bool {
     packet.protocol == UDP && dns::is_port(packet.destination_port)
 }
 

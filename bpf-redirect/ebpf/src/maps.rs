@@ -10,7 +10,8 @@ use bpf_redirect_common as common;
 use bpf_redirect_common::{
     Address, AskerKey, AskerValue, CG_ASKERS_MAX, CG_SOCKETS_MAX, CT_MAX, CgroupEndpoint, Config,
     CtKey, CtValue, DNS_PORTS_WORDS, ENDPOINTS_MAX, EVENT_RING_BYTES, EndpointAddress, EndpointIf, EndpointLink,
-    EventBudget, FragmentKey, LEARNED_MAX, Listeners, NEXT_HOPS_MAX, NextHop, POLICY_SLOTS,
+    EventBudget, FRAGMENTS_MAX, FirstFragment, FragmentKey, LEARNED_MAX, Listeners, NEIGHBOURS_MAX,
+    NEXT_HOPS_MAX, NextHop, POLICY_SLOTS,
     PREFIXES_MAX, PolicyKey, PolicyValue, SERVICES_MAX, ServiceKey, ServiceValue, SocketServer,
     UPSTREAM_FRAGMENTS_MAX, UPSTREAM_TCP_MAX, UPSTREAM_UDP_MAX, UpstreamKey,
 };
@@ -35,6 +36,10 @@ pub static UP_UDP: LruHashMap<UpstreamKey, u32, UPSTREAM_UDP_MAX> = LruHashMap::
 pub static UP_TCP: LruHashMap<UpstreamKey, u32, UPSTREAM_TCP_MAX> = LruHashMap::new();
 #[btf_map]
 pub static UP_FRAGMENT: LruHashMap<FragmentKey, u64, UPSTREAM_FRAGMENTS_MAX> = LruHashMap::new();
+#[btf_map]
+pub static FRAGMENT: LruHashMap<FragmentKey, FirstFragment, FRAGMENTS_MAX> = LruHashMap::new();
+#[btf_map]
+pub static NEIGHBOUR: LruHashMap<EndpointAddress, u32, NEIGHBOURS_MAX> = LruHashMap::new();
 #[btf_map]
 pub static CT: HashMap<CtKey, CtValue, CT_MAX, NO_PREALLOC> = HashMap::new();
 #[btf_map]

@@ -75,8 +75,8 @@ impl Packet {
         reserved: 0,
     };
 
-    /// Whether what was read is no packet that may be judged, but one that always passes: ARP, neighbour
-    /// discovery, multicast listener discovery.
+    /// Whether what was read is no packet that policy judges, but one by which hosts of a link find each other:
+    /// ARP, neighbour discovery, multicast listener discovery. Of the latter two its addresses are known.
     #[inline(always)]
     pub fn is_neighbours(&self) -> bool {
         self.family == 0
@@ -180,11 +180,13 @@ fn reason_of(number: u32) -> Result<(), Drop> {
 
 #[inline(always)]
 fn frame(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
+    let ethernet: Ethernet = load(ctx, 0).ok_or(Drop::InvalidPacket)?;
+    packet.source_mac = ethernet.source;
+    packet.destination_mac = ethernet.destination;
     // SAFETY: the verifier knows `__sk_buff`; the field is plain.
     if unsafe { (*ctx.skb.skb).vlan_present } != 0 {
         return Err(Drop::Vlan);
     }
-    let ethernet: Ethernet = load(ctx, 0).ok_or(Drop::InvalidPacket)?;
     match u16::from_be(ethernet.kind) {
         ETH_IPV4 => parse_ipv4(ctx, (&ethernet, ETH_LEN), packet),
         ETH_IPV6 => parse_ipv6(ctx, (&ethernet, ETH_LEN), packet),
@@ -300,14 +302,41 @@ fn parse_ipv6(
         ..Packet::NONE
     };
     if next == ICMPV6 && fragment == Fragment::Whole {
-        let kind: u8 = load(ctx, at).ok_or(Drop::TruncatedHeader)?;
-        // Multicast listener discovery (RFC 2710, 3810) and neighbour discovery (RFC 4861).
-        if matches!(kind, 130..=137 | 143) {
+        let words: [u16; 1] = load(ctx, at).ok_or(Drop::TruncatedHeader)?;
+        if is_of_link(&ip, kind(words[0])) {
+            packet.icmp = words[0];
             packet.family = 0;
             return Ok(());
         }
     }
     read_ports(ctx, at, packet)
+}
+
+/// Whether a message of ICMPv6 is one that hosts of a link have for each other. Listener discovery leaves no
+/// link (RFC 2710 §3, RFC 3810 §5), and neighbour discovery came over none (RFC 4861 §6.1, §7.1): others by
+/// these numbers are judged as all that may come from anywhere.
+#[inline(always)]
+fn is_of_link(ip: &Ipv6, kind: u8) -> bool {
+    let first = first_of(ip.destination);
+    let is_group = first & 0xff00 == 0xff00;
+    match kind {
+        130..=132 | 143 => ip.hop_limit == 1 && is_group,
+        133..=137 => ip.hop_limit == 255 && (!is_group || first & 0xff0f == 0xff02),
+        _ => false,
+    }
+}
+
+/// Whether what is sent to an address stays on the link, as [`is_of_link`] lets groups be: fe80::/10, ff00::/8.
+#[inline(always)]
+pub fn stays_on_link(address: Address) -> bool {
+    let first = first_of(address);
+    first & 0xffc0 == 0xfe80 || first & 0xff00 == 0xff00
+}
+
+/// The first 16 bits of an address.
+#[inline(always)]
+fn first_of(address: Address) -> u32 {
+    u32::from_be(address.0[0]) >> 16
 }
 
 /// Whether an IPv6 address stands for an IPv4 one.

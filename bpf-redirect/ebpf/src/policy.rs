@@ -187,7 +187,7 @@ impl Judgement {
             Verdict::Refuse => Drop::NameHidden,
             Verdict::FailAuthentication => Drop::AuthenticationRequired,
             // Entries for ports may allow the packet that it is a part of.
-            _ if fragment == Fragment::Later => Drop::Fragment,
+            _ if fragment == Fragment::Later => Drop::FragmentNotFound,
             _ => Drop::PolicyDenied,
         }
     }

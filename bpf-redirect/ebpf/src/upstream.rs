@@ -3,13 +3,12 @@
 use aya_ebpf::{
     bindings::__sk_buff, helpers::generated::bpf_ktime_get_boot_ns, programs::TcContext,
 };
-use bpf_redirect_common::{Drop, EGRESS, FRAGMENTS_AGE_NS_MAX, FragmentKey, UpstreamKey};
+use bpf_redirect_common::{Drop, EGRESS, FRAGMENTS_AGE_NS_MAX, UpstreamKey};
 
 use crate::{
+    fragments,
     maps::{UP_FRAGMENT, UP_TCP, UP_UDP, on_stack},
-    packet::{
-        Fragment, ICMP, ICMPV6, Packet, Quoted, TCP, TCP_ACK, TCP_SYN, UDP, fragment_id,
-    },
+    packet::{Fragment, ICMP, ICMPV6, Packet, Quoted, TCP, TCP_ACK, TCP_SYN, UDP},
 };
 
 /// Remembers the flow of a packet that the proxy sends in the endpoint's name.
@@ -146,7 +145,7 @@ extern "C" fn is_known_flow(key: *const UpstreamKey, protocol: u32) -> u32 {
 /// newest first fragment decides: a sender may use an id again.
 #[inline(always)]
 fn begins_answer(ctx: &TcContext, endpoint: u32, packet: &Packet) -> bool {
-    let Some(key) = fragment_key(ctx, endpoint, packet) else {
+    let Some(key) = fragments::key(ctx, endpoint, packet) else {
         return false;
     };
     if is_answer(endpoint, packet) {
@@ -166,7 +165,7 @@ fn begins_answer(ctx: &TcContext, endpoint: u32, packet: &Packet) -> bool {
 /// as any packet to the workload.
 #[inline(always)]
 fn continues_answer(ctx: &TcContext, endpoint: u32, packet: &Packet) -> bool {
-    let Some(key) = fragment_key(ctx, endpoint, packet) else {
+    let Some(key) = fragments::key(ctx, endpoint, packet) else {
         return false;
     };
     // SAFETY: the value is a word that is read once.
@@ -176,19 +175,4 @@ fn continues_answer(ctx: &TcContext, endpoint: u32, packet: &Packet) -> bool {
     // SAFETY: no arguments, no effects.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     now.wrapping_sub(*first) < FRAGMENTS_AGE_NS_MAX
-}
-
-#[inline(always)]
-fn fragment_key(ctx: &TcContext, endpoint: u32, packet: &Packet) -> Option<FragmentKey> {
-    Some(FragmentKey {
-        endpoint,
-        id: fragment_id(ctx, packet)?,
-        source: packet.source,
-        destination: packet.destination,
-        protocol: if packet.family == 4 {
-            u32::from(packet.protocol)
-        } else {
-            0
-        },
-    })
 }

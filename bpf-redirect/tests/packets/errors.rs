@@ -28,6 +28,7 @@ pub(crate) fn stories() -> Vec<Topic> {
             proxied(peer),
         ]);
     }
+    topics.push(too_big());
     topics
 }
 
@@ -233,7 +234,7 @@ fn quotes(peer: IpAddr) -> Topic {
         rows.push(to_it("itself a fragment", outer_part.clone(), DENIED));
         outer_part[20] = 0;
         outer_part[21] = 2;
-        let later = Unmatched(Drop::Fragment);
+        let later = Unmatched(Drop::FragmentNotFound);
         rows.push(to_it("itself a later fragment", outer_part, later));
     }
     // A quote of a quote: an error about an error is none about a flow.
@@ -241,6 +242,47 @@ fn quotes(peer: IpAddr) -> Topic {
     twice.protocol = if peer.is_ipv4() { ICMP } else { ICMPV6 };
     twice.ports = (40_000, kind.into());
     rows.push(to_it("about an error", icmp_error(&twice, kind), DENIED));
+    Topic::new(&one_port(), rows)
+}
+
+/// "Fragmentation needed" passes to the workload, whatever it is about: nothing else tells of a path that is too
+/// small for what has no flow.
+fn too_big() -> Topic {
+    let unknown = out(v4(PEER), 47, 0);
+    let with_code = |kind: u8, code: u8| {
+        let mut frame = icmp_error(&unknown, kind);
+        frame[14 + 20 + 1] = code;
+        frame
+    };
+    let mut rows = vec![to_it("fragmentation needed", with_code(3, 4), Quiet)];
+    for (kind, code) in [
+        (3, 0),
+        (3, 3),
+        (3, 5),
+        (3, 13),
+        (4, 4),
+        (5, 4),
+        (11, 4),
+        (12, 4),
+    ] {
+        rows.push(to_it(
+            format!("{kind}/{code}"),
+            with_code(kind, code),
+            DENIED,
+        ));
+    }
+    let mut elsewhere = with_code(3, 4);
+    elsewhere[33] = 77;
+    let not_its = Want::Drop(Drop::NotForEndpoint);
+    rows.push(to_it("to another one", elsewhere, not_its));
+    let mut own = with_code(3, 4);
+    own[..6].copy_from_slice(&GATEWAY_MAC);
+    own[6..12].copy_from_slice(&WORKLOAD_MAC);
+    own[26..30].copy_from_slice(&[10, 0, 0, 2]);
+    own[30..34].copy_from_slice(&[10, 0, 0, PEER]);
+    rows.push(raw("sent by the workload", own, DENIED));
+    let v6 = icmp_error(&out(v6(PEER.into()), 47, 0), 2);
+    rows.push(to_it("too big, by IPv6", v6, DENIED));
     Topic::new(&one_port(), rows)
 }
 

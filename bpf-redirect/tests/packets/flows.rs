@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use bpf_redirect::Hook;
-use bpf_redirect_common::{CtValue, Drop, Match, Verdict};
+use bpf_redirect_common::{CtValue, Drop, FRAGMENTS_AGE_NS_MAX, FRAGMENTS_MAX, Match, Verdict};
 
-use crate::common::{Bench, NEXT, Packet, WORKLOAD_MAC, out, v4, v6};
+use crate::common::{Bench, NEXT, Packet, SHOT, WORKLOAD_MAC, out, v4, v6};
 use crate::table::Want::{By, Quiet, ToProxy, Unmatched};
 use crate::table::*;
 
@@ -97,6 +97,34 @@ fn tcp_states_follow_the_flags() {
     }
 }
 
+/// The proxy's own segments pass by their mark: the workload's say that it answered.
+#[test]
+fn a_redirected_flow_counts_as_answered_with_the_first_segment_that_says_so() {
+    let entries = [
+        egress(SERVER, (TCP, 80, 16), (Verdict::Redirect, 1)),
+        egress(SERVER, (TCP, 443, 16), (Verdict::Allow, 2)),
+    ];
+    for (port, states) in [(80, [0, CtValue::ANSWERED]), (443, [0, 0])] {
+        let mut bench = Bench::with(&entries);
+        let prefixes = [(v4(PEER), 32, SERVER)];
+        bench.datapath.set_prefixes(&prefixes).unwrap();
+        let syn = server(TCP, port);
+        for (packet, state) in [(syn.clone(), 0), (syn.flags(ACK), 1)] {
+            let run = bench
+                .datapath
+                .try_packet(Hook::FromEndpoint, &packet.bytes(), 0);
+            run.unwrap();
+            let seen = std::cell::Cell::new(None);
+            let look = |_: &_, value: &CtValue| {
+                seen.set(Some(value.state));
+                false
+            };
+            bench.datapath.sweep_flows(look).unwrap();
+            assert_eq!(seen.get(), Some(states[state]), "{port}");
+        }
+    }
+}
+
 fn tcp_story(peer: IpAddr) -> Topic {
     let syn = out(peer, TCP, 80);
     let reply = syn.answer();
@@ -160,13 +188,7 @@ fn other_story() -> Topic {
                 &other.answer(),
                 DENIED,
             ));
-            let first = packet.clone().fragment(0x2000);
-            if packet.source.is_ipv4() {
-                rows.push(sent(format!("{what}: a first fragment"), &first, Quiet));
-                let later = packet.clone().fragment(0x0010);
-                let want = Unmatched(Drop::Fragment);
-                rows.push(sent(format!("{what}: a later one"), &later, want));
-            }
+            rows.extend(in_parts(&what, &packet));
         }
     }
     for (ping, rule) in [(server(ICMP, 8), 2), (server_v6(ICMPV6, 128), 3)] {
@@ -191,6 +213,81 @@ fn other_story() -> Topic {
     rows.push(sent("query by UDP", &server(UDP, 53), ToProxy));
     rows.push(sent("another", &server(UDP, 53), ToProxy));
     Topic::new(&entries, rows)
+}
+
+/// What a known flow has in fragments, both ways: the later ones pass where the first one did.
+fn in_parts(what: &str, packet: &Packet) -> Vec<Row> {
+    let lost = Unmatched(Drop::FragmentNotFound);
+    let mut rows = Vec::new();
+    // No part of a packet that another protocol had; IPv6 tells them apart by their number alone.
+    let from = if packet.protocol == UDP { 100 } else { 0 };
+    for (id, way, packet) in [
+        (1, sent as fn(_, &_, _) -> _, packet.clone()),
+        (2, received, packet.answer()),
+    ] {
+        let part = |id: u8, later| part_of(&packet, (from + id, later));
+        let (first, later) = (part(id, false), part(id, true));
+        rows.push(way(format!("{what}: {id} later, too early"), &later, lost));
+        rows.push(way(format!("{what}: {id} first"), &first, Quiet));
+        rows.push(way(format!("{what}: {id} later"), &later, Quiet));
+        let other = part(id + 10, true);
+        rows.push(way(format!("{what}: {id} of another"), &other, lost));
+        let mut stranger = packet.clone();
+        let peer = if packet.source.is_ipv4() {
+            v4(4)
+        } else {
+            v6(4)
+        };
+        match id {
+            1 => stranger.destination = peer,
+            _ => stranger.source = peer,
+        }
+        let stranger = part_of(&stranger, (from + id, true));
+        rows.push(way(format!("{what}: {id} of a stranger"), &stranger, lost));
+        // Its first one is denied, whatever else has this number.
+        let other = part_of(&packet.clone().with_port(9), (from + id + 20, false));
+        if id == 2 {
+            rows.push(way(format!("{what}: {id} denied"), &other, DENIED));
+            let later = part(id + 20, true);
+            rows.push(way(format!("{what}: {id} after it"), &later, lost));
+        }
+    }
+    rows
+}
+
+/// Beyond the bound the least recently used is forgotten, and after its time each is.
+#[test]
+fn fragments_are_remembered_for_a_while_and_so_many_at_a_time() {
+    let mut bench = Bench::with(&one_port());
+    let prefixes = [(v4(PEER), 32, SERVER)];
+    bench.datapath.set_prefixes(&prefixes).unwrap();
+    let mut run = |id: usize, field| {
+        let mut part = server(UDP, 80).fragment(field);
+        part.id = u16::try_from(id).unwrap();
+        let run = bench
+            .datapath
+            .try_packet(Hook::FromEndpoint, &part.bytes(), 0);
+        run.unwrap().0
+    };
+    for id in 0..FRAGMENTS_MAX + 1_024 {
+        assert_eq!(run(id, 0x2000), NEXT, "{id}");
+        assert_eq!(run(id, 0x0010), NEXT, "{id}");
+    }
+    assert_eq!(run(0, 0x0010), SHOT, "the oldest");
+    let newest = FRAGMENTS_MAX + 1_023;
+    std::thread::sleep(std::time::Duration::from_nanos(FRAGMENTS_AGE_NS_MAX));
+    assert_eq!(run(newest, 0x0010), SHOT, "the newest, too late");
+}
+
+/// A part of a packet, by its number, the first or a later one.
+fn part_of(packet: &Packet, (id, is_later): (u8, bool)) -> Packet {
+    let mut part = packet.clone();
+    part.id = id.into();
+    if packet.source.is_ipv4() {
+        return part.fragment(if is_later { 0x0010 } else { 0x2000 });
+    }
+    let offset = if is_later { 0x80 } else { 1 };
+    part.with(44, &[packet.protocol, 0, 0, offset, 0, 0, 0, id])
 }
 
 /// Replies that a rule for their own type allows: each is judged, and none is a flow, which the other

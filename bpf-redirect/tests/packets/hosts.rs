@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use bpf_redirect_common::{Drop, Verdict};
 
 use crate::common::{GATEWAY_MAC, HOST_MAC, Packet, v4, v6};
-use crate::table::Want::{Lost, Quiet};
+use crate::table::Want::Quiet;
 use crate::table::*;
 
 pub(crate) fn topics() -> Vec<Topic> {
@@ -62,22 +62,22 @@ fn leases() -> Topic {
         received(
             "offer from another port",
             &lease(v4(PEER), all, (66, 68)),
-            Lost(Drop::NotForEndpoint),
+            Want::Drop(Drop::NotForEndpoint),
         ),
         received(
             "offer to another port",
             &lease(v4(PEER), all, (67, 67)),
-            Lost(Drop::NotForEndpoint),
+            Want::Drop(Drop::NotForEndpoint),
         ),
         received(
             "offer in fragments",
             &lease(v4(PEER), all, (67, 68)).fragment(0x2000),
-            Lost(Drop::NotForEndpoint),
+            Want::Drop(Drop::NotForEndpoint),
         ),
         received(
             "the same ports by IPv6",
             &lease(v6(PEER.into()), v6(77), (67, 68)),
-            Lost(Drop::NotForEndpoint),
+            Want::Drop(Drop::NotForEndpoint),
         ),
         received(
             "offer to its own address",
@@ -165,7 +165,7 @@ fn mapped_addresses() -> Vec<Row> {
         let [source, destination]: [IpAddr; 2] =
             [source, destination].map(|text| text.parse().unwrap());
         let packet = Packet::new(source, destination, (TCP, 40_000, 80));
-        let want = Lost(Drop::InvalidPacket);
+        let want = Want::Drop(Drop::InvalidPacket);
         rows.push(sent(format!("{source} to {destination}"), &packet, want));
         let answer = received(format!("{destination} to {source}"), &packet.answer(), want);
         rows.push(answer);
@@ -201,7 +201,7 @@ fn flooded() -> Vec<Topic> {
         }
         rows
     };
-    let closed = Lost(Drop::NotForEndpoint);
+    let closed = Want::Drop(Drop::NotForEndpoint);
     let all = (0, 0, 0);
     [
         (vec![ingress(0, all, (Verdict::Allow, 0))], Quiet),

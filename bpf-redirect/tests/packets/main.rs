@@ -13,6 +13,7 @@ mod errors;
 mod flows;
 mod headers;
 mod hosts;
+mod link;
 mod policy;
 mod ports;
 mod table;
@@ -27,6 +28,7 @@ fn there_are_a_thousand_rows() {
         hosts::topics(),
         flows::stories(),
         errors::stories(),
+        link::stories(),
     ];
     let rows: usize = tables.iter().flatten().map(table::Topic::size).sum();
     assert!(rows >= 1_000, "{rows}");

@@ -37,11 +37,9 @@ pub(crate) enum Want {
     ToProxy,
     /// Dropped before policy is asked, and told.
     Drop(Drop),
-    /// Dropped and only counted: nobody knows whose it is.
-    Lost(Drop),
 }
 
-use Want::{By, Lost, Quiet, ToProxy, Unmatched};
+use Want::{By, Quiet, ToProxy, Unmatched};
 
 /// A packet and its end.
 pub(crate) struct Row {
@@ -232,7 +230,6 @@ impl Want {
         match self {
             Quiet => (NEXT, vec![], vec![]),
             ToProxy => (REDIRECT, to_proxy, vec![]),
-            Lost(reason) => (SHOT, vec![reason.word()], vec![]),
             Self::Drop(reason) => {
                 let event = drop(Verdict::Unmatched, Match::None, reason, 0);
                 (SHOT, vec![reason.word()], vec![event])

@@ -66,8 +66,8 @@ pub(super) struct Get {
 /// It remembers what it wrote to EP_IF, EP_ID, LEARNED, IPCACHE, SERVICES and
 /// POLICY, and what it took out of CT.
 /// A policy that is replaced is one line, with the number of its entries. What the kernel's programs
-/// write themselves isn't told: new flows in CT, CT_USE, NEXT_HOP, UP_UDP, UP_TCP, UP_FRAGMENT,
-/// EVENT_BUDGET, COUNTERS.
+/// write themselves isn't told: new flows in CT, CT_USE, NEXT_HOP, NEIGHBOUR, UP_UDP, UP_TCP,
+/// UP_FRAGMENT, FRAGMENT, EVENT_BUDGET, COUNTERS.
 #[derive(Args)]
 #[command(after_help = "Examples:
   namegate map events LEARNED -f

@@ -90,14 +90,16 @@ def raw_neighbour(address, port):
     """A neighbour solicitation (ICMPv6 type 135)."""
     links = [number for number, name in socket.if_nameindex() if name != "lo"]
     with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as made:
+        for hops in (socket.IPV6_UNICAST_HOPS, socket.IPV6_MULTICAST_HOPS):
+            made.setsockopt(socket.IPPROTO_IPV6, hops, 255)
         scope = links[0] if address.startswith("ff") else 0
         made.sendto(struct.pack("!BBHI", 135, 0, 0, 0) + bytes(16), (address, 0, 0, scope))
 
 
-def raw_header(address, port):
+def raw_header(address, port, source=5353):
     """A datagram, the IP header included."""
     payload = b"hello"
-    udp_head = struct.pack("!HHHH", 5353, port, 8 + len(payload), 0)
+    udp_head = struct.pack("!HHHH", int(source), port, 8 + len(payload), 0)
     body = udp_head + payload
     head = struct.pack(
         "!BBHHHBBH4s4s",
@@ -229,6 +231,15 @@ def peer(address, port):
 
 def peer_mapped(address, port):
     peer(mapped(address), port)
+
+
+def hears(address, port):
+    """Waits at an address and tells who sent something."""
+    with datagram(address) as made:
+        made.bind((address, port))
+        print("bound", flush=True)
+        print(name_of(made.recvfrom(100)[1]), flush=True)
+        sys.stdin.read()
 
 
 def hold(address, port):
