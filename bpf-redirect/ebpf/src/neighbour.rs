@@ -12,8 +12,7 @@ use crate::{
 /// What the workload sends: to its link, or to somebody who is on it. A router passes on what is sent to others.
 #[inline(always)]
 pub fn sent(place: &Place, packet: &mut Packet) -> Result<(), Drop> {
-    let is_arp = packet.protocol != ICMPV6;
-    if is_arp || stays_on_link(packet.destination) || is_on_link(place.endpoint, packet) {
+    if may_be_sent(place.endpoint, packet) != 0 {
         return Ok(());
     }
     packet.family = 6;
@@ -23,18 +22,36 @@ pub fn sent(place: &Place, packet: &mut Packet) -> Result<(), Drop> {
 /// Remembers who sends to the workload: no router passed it on, or it would have counted its hop.
 #[inline(always)]
 pub fn received(endpoint: u32, packet: &Packet) {
-    if packet.protocol != ICMPV6 || stays_on_link(packet.source) {
-        return;
-    }
-    let key = EndpointAddress { endpoint, address: packet.source };
-    if NEIGHBOUR.get_ptr(&key).is_none() {
-        // An LRU: not written, the workload's answer is dropped, and it is asked again.
-        let _ = NEIGHBOUR.insert(&key, &1, 0);
-    }
+    remember_sender(endpoint, packet);
 }
 
-#[inline(always)]
-fn is_on_link(endpoint: u32, packet: &Packet) -> bool {
+/// These are functions that the verifier looks at by themselves, as `strongest` in `policy.rs`, and with a stack
+/// of their own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn may_be_sent(endpoint: u32, packet: *const Packet) -> u32 {
+    // SAFETY: the verifier takes it for a whole packet, or for nothing.
+    let Some(packet) = (unsafe { packet.as_ref() }) else {
+        return 0;
+    };
+    let is_arp = packet.protocol != ICMPV6;
     let key = EndpointAddress { endpoint, address: packet.destination };
-    NEIGHBOUR.get_ptr(&key).is_some()
+    let may = is_arp || stays_on_link(packet.destination) || NEIGHBOUR.get_ptr(&key).is_some();
+    may.into()
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn remember_sender(endpoint: u32, packet: *const Packet) -> u32 {
+    // SAFETY: as in `may_be_sent`.
+    let Some(packet) = (unsafe { packet.as_ref() }) else {
+        return 0;
+    };
+    let key = EndpointAddress { endpoint, address: packet.source };
+    let is_arp = packet.protocol != ICMPV6;
+    if is_arp || stays_on_link(packet.source) || NEIGHBOUR.get_ptr(&key).is_some() {
+        return 0;
+    }
+    // An LRU: not written, the workload's answer is dropped, and it is asked again.
+    NEIGHBOUR.insert(&key, &1, 0).is_ok().into()
 }

@@ -125,13 +125,13 @@ struct Ipv6 {
     destination: Address,
 }
 
-/// Reads the frame.
+/// Reads the frame, over [`Packet::NONE`].
 #[inline(always)]
 pub fn parse(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
     reason_of(read_frame(ctx.skb.skb, packet))
 }
 
-/// Reads a packet that begins with its IP header, as a cgroup's hooks get it.
+/// The same of a packet that begins with its IP header, as a cgroup's hooks get it.
 #[inline(always)]
 pub fn parse_ip(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
     reason_of(read_ip(ctx.skb.skb, packet))
@@ -188,8 +188,8 @@ fn frame(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
         return Err(Drop::Vlan);
     }
     match u16::from_be(ethernet.kind) {
-        ETH_IPV4 => parse_ipv4(ctx, (&ethernet, ETH_LEN), packet),
-        ETH_IPV6 => parse_ipv6(ctx, (&ethernet, ETH_LEN), packet),
+        ETH_IPV4 => parse_ipv4(ctx, ETH_LEN, packet),
+        ETH_IPV6 => parse_ipv6(ctx, ETH_LEN, packet),
         ETH_ARP => Ok(()),
         ETH_VLAN | ETH_QINQ => Err(Drop::Vlan),
         _ => Err(Drop::UnsupportedL3),
@@ -198,21 +198,16 @@ fn frame(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
 
 #[inline(always)]
 fn ip(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
-    let none = Ethernet { destination: [0; 6], source: [0; 6], kind: 0 };
     let first: u8 = load(ctx, 0).ok_or(Drop::InvalidPacket)?;
     match first >> 4 {
-        4 => parse_ipv4(ctx, (&none, 0), packet),
-        6 => parse_ipv6(ctx, (&none, 0), packet),
+        4 => parse_ipv4(ctx, 0, packet),
+        6 => parse_ipv6(ctx, 0, packet),
         _ => Err(Drop::UnsupportedL3),
     }
 }
 
 #[inline(always)]
-fn parse_ipv4(
-    ctx: &TcContext,
-    (ethernet, start): (&Ethernet, u32),
-    packet: &mut Packet,
-) -> Result<(), Drop> {
+fn parse_ipv4(ctx: &TcContext, start: u32, packet: &mut Packet) -> Result<(), Drop> {
     let ip: Ipv4 = load(ctx, start).ok_or(Drop::InvalidPacket)?;
     let header = u32::from(ip.version_length & 0x0f) * 4;
     if ip.version_length >> 4 != 4 || header < 20 {
@@ -224,25 +219,16 @@ fn parse_ipv4(
         (0, _) => Fragment::First,
         (_, _) => Fragment::Later,
     };
-    *packet = Packet {
-        source: Address::from_ipv4_word(ip.source),
-        destination: Address::from_ipv4_word(ip.destination),
-        protocol: ip.protocol,
-        family: 4,
-        fragment,
-        source_mac: ethernet.source,
-        destination_mac: ethernet.destination,
-        ..Packet::NONE
-    };
+    packet.source = Address::from_ipv4_word(ip.source);
+    packet.destination = Address::from_ipv4_word(ip.destination);
+    packet.protocol = ip.protocol;
+    packet.family = 4;
+    packet.fragment = fragment;
     read_ports(ctx, start + header, packet)
 }
 
 #[inline(always)]
-fn parse_ipv6(
-    ctx: &TcContext,
-    (ethernet, start): (&Ethernet, u32),
-    packet: &mut Packet,
-) -> Result<(), Drop> {
+fn parse_ipv6(ctx: &TcContext, start: u32, packet: &mut Packet) -> Result<(), Drop> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const AUTHENTICATION: u8 = 51;
@@ -291,16 +277,11 @@ fn parse_ipv6(
             at += (length + 1) * 8;
         }
     }
-    *packet = Packet {
-        source: ip.source,
-        destination: ip.destination,
-        protocol: next,
-        family: 6,
-        fragment,
-        source_mac: ethernet.source,
-        destination_mac: ethernet.destination,
-        ..Packet::NONE
-    };
+    packet.source = ip.source;
+    packet.destination = ip.destination;
+    packet.protocol = next;
+    packet.family = 6;
+    packet.fragment = fragment;
     if next == ICMPV6 && fragment == Fragment::Whole {
         let words: [u16; 1] = load(ctx, at).ok_or(Drop::TruncatedHeader)?;
         if is_of_link(&ip, kind(words[0])) {
