@@ -387,7 +387,8 @@ fn setup(
         aggregation: Aggregation::Off,
         enforcement: policy::Options {
             mode,
-            audit: options.audit,
+            // There policies say it, so that one of ours can hold all the same.
+            audit: options.audit && carriage == Carriage::ByProxy,
             name_binding,
             quic: Quic::Refuse,
             ..policy::Options::default()

@@ -346,7 +346,44 @@ fn a_local_resolver_is_asked_in_its_place_and_loopback_and_metadata_are_closed()
             let said = String::from_utf8_lossy(&output.stdout);
             assert_eq!(said, "000\n000\n200\n", "{words:?}: {output:?}");
         }
+        // Nor because its address stands in a policy that doesn't let this command reach it.
+        let script = format!("{ask}169.254.169.254/");
+        let own = |rest: &str| {
+            format!(
+                "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: own}}\nspec:\n  \
+                 endpointSelector: {{matchLabels: {{app: sh}}}}\n  egress:\n  - {rest}\n"
+            )
+        };
+        let all = "toCIDRSet: [{cidr: 0.0.0.0/0}]";
+        let but = "toCIDRSet: [{cidr: 0.0.0.0/0, except: [169.254.169.254/32]}]";
+        let deny = "toCIDR: [0.0.0.0/0]\n  egressDeny: [{toCIDR: [169.254.169.254/32]}]";
+        let other = own("toCIDR: [169.254.169.254/32]").replace("app: sh", "app: other");
+        let of_other = format!(
+            "{}---\n{}",
+            own(all),
+            other.replace("name: own", "name: other")
+        );
+        let remark = format!("# 169.254.169.254/32 stays closed\n{}", own(all));
+        for text in [own(but), own(deny), of_other, remark] {
+            let file = stage.file("own.yaml", &text).unwrap();
+            for words in [&["--policy", &file][..], &["--policy", &file, "--audit"]] {
+                let words = [words, &["--", "sh", "-c", &script]].concat();
+                let output = stage.run(&words).unwrap();
+                let said = String::from_utf8_lossy(&output.stdout);
+                assert_eq!(said, "000\n", "{text}{words:?}: {output:?}");
+            }
+        }
         // But just that address may be named.
+        let text = own("toCIDRSet: [{cidr: 169.254.169.254/32}]");
+        let file = stage.file("own.yaml", &text).unwrap();
+        let output = stage
+            .run(&["--policy", &file, "--", "sh", "-c", &script])
+            .unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            "200\n",
+            "{output:?}"
+        );
         let script = format!("{ask}169.254.169.254/");
         let output = stage
             .run(&["--allow", "169.254.169.254", "--", "sh", "-c", &script])
