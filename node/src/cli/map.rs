@@ -25,7 +25,10 @@ pub(super) enum Map {
 /// Whose maps.
 #[derive(Args)]
 struct Pinned {
-    /// Where the pins are [default: /sys/fs/bpf/namegate].
+    /// The configuration of the daemon, as for `run`.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the pins are [default: as the configuration says].
     #[arg(long, value_name = "DIR")]
     bpf_dir: Option<PathBuf>,
     #[command(flatten)]
@@ -102,7 +105,8 @@ impl Map {
 impl Pinned {
     fn open(&self) -> anyhow::Result<PinnedMaps> {
         let dir = self.bpf_dir.clone();
-        let dir = dir.unwrap_or_else(|| self.ask.which.instance.bpf_dir());
+        let find = || self.ask.which.find(self.config.as_deref()).bpf_dir;
+        let dir = dir.unwrap_or_else(find);
         Ok(PinnedMaps::open(&dir)?)
     }
 

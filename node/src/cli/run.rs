@@ -30,6 +30,11 @@ use hubble::HubbleOptions;
 use metrics::MetricsOptions;
 use redact::RedactOptions;
 
+/// Where policies are, unless something else is said.
+pub(super) const POLICY_DIR: &str = "/etc/namegate/policies";
+/// The same of endpoint files.
+pub(super) const ENDPOINT_DIR: &str = "/etc/namegate/endpoints";
+
 /// Guard the endpoints of this node, in the foreground.
 ///
 /// Prints `ready` once every endpoint that it knows is attached and its policy in force. Folders are
@@ -50,10 +55,10 @@ pub(super) struct Run {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Folder of policy files (*.yaml); repeatable.
-    #[arg(long, value_name = "DIR", default_value = "/etc/namegate/policies")]
+    #[arg(long, value_name = "DIR", default_value = POLICY_DIR)]
     policy_dir: Vec<PathBuf>,
     /// Folder of endpoint files (*.yaml).
-    #[arg(long, value_name = "DIR", default_value = "/etc/namegate/endpoints")]
+    #[arg(long, value_name = "DIR", default_value = ENDPOINT_DIR)]
     endpoint_dir: PathBuf,
     /// Folder of the secrets that TLS contexts of policies name: DIR/NAMESPACE/NAME/tls.crt, tls.key,
     /// ca.crt. Keys must be readable by their owner alone. It is watched too.

@@ -29,6 +29,9 @@ ip -n job link set lo up
 printf 'name: job\nlabels: {app: job}\nnetns: /run/netns/job\n' >/etc/namegate/endpoints/job.yaml
 start() {
     namegate run >/root/said 2>/root/log &
+# Elsewhere than by default: what removes the package finds it all the same.
+pins=/sys/fs/bpf/elsewhere
+echo "bpf_dir: $pins" >/etc/namegate/config.d/pins.yaml
     daemon=$!
     for _ in $(seq 200); do
         grep -q ready /root/said && return
@@ -47,7 +50,7 @@ kill -TERM $daemon
 wait $daemon || fail "the daemon ended with $?"
 dpkg -i --force-confold /root/second.deb
 grep -q '^audit: true' /etc/namegate/config.yaml || fail "the configuration was overwritten"
-[ -d /sys/fs/bpf/namegate/links ] || fail "an upgrade took enforcement away"
+[ -d $pins/links ] || fail "an upgrade took enforcement away"
 start
 namegate status
 namegate endpoint list
@@ -56,7 +59,7 @@ echo "== remove"
 kill -TERM $daemon
 wait $daemon || fail "the daemon ended with $?"
 dpkg -r namegate
-[ ! -e /sys/fs/bpf/namegate ] || fail "pins are left"
+[ ! -e $pins ] || fail "pins are left"
 [ -z "$(ip -o link | grep -v 'lo:\|host0' || true)" ] || fail "links are left: $(ip -o link)"
 [ -f /etc/namegate/config.yaml ] || fail "a removal took the configuration"
 [ -d /var/lib/namegate ] || fail "a removal took what was learned"
@@ -64,8 +67,8 @@ dpkg -r namegate
 echo "== purge"
 dpkg -P namegate
 [ -f /etc/namegate/endpoints/job.yaml ] || fail "a purge took what the package did not bring"
-rm /etc/namegate/endpoints/job.yaml
-rmdir /etc/namegate/endpoints /etc/namegate
+rm /etc/namegate/endpoints/job.yaml /etc/namegate/config.d/pins.yaml
+rmdir /etc/namegate/endpoints /etc/namegate/config.d /etc/namegate
 left=$(find / -xdev -name '*namegate*' -not -path '/proc/*' -not -path '/var/log/*')
 [ -z "$left" ] || fail "left: $left"
 echo "== done"
