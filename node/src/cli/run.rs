@@ -104,7 +104,7 @@ pub(super) struct Run {
     export: ExportOptions,
     #[command(flatten)]
     redact: RedactOptions,
-    /// Take everything away at the end, instead of leaving enforcement in place.
+    /// Take everything away at the end, within two seconds, instead of leaving enforcement in place.
     #[arg(long)]
     detach_on_exit: bool,
     /// What is logged to standard error: error, warn, info, debug, trace, off, or a filter. `namegate log-level`
