@@ -183,6 +183,65 @@ fn signals_and_standard_streams_are_the_commands() {
     });
 }
 
+/// Runs what its words say on a terminal, waits for `up`, then presses Ctrl-C as often as the first word says;
+/// prints the exit code.
+const ON_A_TERMINAL: &str = r#"
+import os, pty, sys, time
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[2], sys.argv[2:])
+said = b""
+while b"up" not in said:
+    said += os.read(terminal, 4096)
+for _ in range(int(sys.argv[1])):
+    os.write(terminal, b"\x03")
+    time.sleep(0.2)
+try:
+    while os.read(terminal, 4096):
+        pass
+except OSError:
+    pass
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+#[test]
+fn one_interrupt_of_the_terminal_is_the_commands_and_a_second_soon_after_kills() {
+    ExecStage::each(|stage| {
+        let pressed = |times: &str, script: &str| {
+            let mut python = stage.call("timeout");
+            let python = python.args(["60", "python3", "-c", ON_A_TERMINAL, times]);
+            let command = python.args([&stage.binary, "exec", "--", "sh", "-c", script]);
+            let output = command.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success(), "{output:?}");
+            said
+        };
+        let waits = "while :; do sleep 0.05; done";
+        let once = format!("trap 'exit 5' INT; echo up; {waits}");
+        assert_eq!(pressed("1", &once), "5\n");
+        let deaf = format!("trap '' INT; echo up; {waits}");
+        assert_eq!(pressed("2", &deaf), "137\n");
+    });
+}
+
+#[test]
+fn where_the_machine_has_no_ipv6_that_is_said() {
+    ExecStage::each(|stage| {
+        const SAID: &str = "no IPv6: the machine has no route by it";
+        let said = || {
+            let output = stage.run(&["-v", "--", "true"]).unwrap();
+            String::from_utf8_lossy(&output.stderr).into_owned()
+        };
+        assert!(!said().contains(SAID), "{}", said());
+        for link in ["all", "default", "uplink"] {
+            let _ = stage
+                .node
+                .sysctl(&format!("net.ipv6.conf.{link}.disable_ipv6"), "1");
+        }
+        assert!(said().contains(SAID), "{}", said());
+    });
+}
+
 #[test]
 fn many_run_at_once_and_each_has_its_own_policy() {
     ExecStage::each(|stage| {
