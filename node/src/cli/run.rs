@@ -121,7 +121,7 @@ pub(super) struct Run {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
-    /// The journal's where standard error is the journal's, else text.
+    /// The journal's where standard error is the journal's, text on a terminal, else JSON.
     Auto,
     /// Lines for people.
     Text,
@@ -332,6 +332,7 @@ impl LogFormat {
         match self {
             Self::Json => Form::Json,
             Self::Auto if log::is_journal(&stream.to_string_lossy()) => Form::Journal,
+            Self::Auto if !std::io::IsTerminal::is_terminal(&std::io::stderr()) => Form::Json,
             Self::Auto | Self::Text => Form::Text,
         }
     }
