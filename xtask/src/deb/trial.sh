@@ -16,7 +16,9 @@ dpkg -i /root/first.deb
 namegate version
 namegate config check
 [ -f /lib/systemd/system/namegate.service ] || fail "no unit"
-[ -f /usr/share/man/man1/namegate.1.gz ] || fail "no manual"
+[ -f /usr/share/man/man1/namegate.1.gz ] && [ -f /usr/share/man/man5/namegate-config.5.gz ] || fail "no manual"
+schema=$(sed -n '1s/.*\$schema=//p' /etc/namegate/config.yaml)
+grep -q dns_ttl_floor "$schema" || fail "no schema at $schema"
 
 echo "== run, with one workload and no policy"
 ip netns add job
@@ -27,11 +29,11 @@ ip -n job addr add 10.0.0.2/24 dev eth0
 ip -n job link set eth0 up
 ip -n job link set lo up
 printf 'name: job\nlabels: {app: job}\nnetns: /run/netns/job\n' >/etc/namegate/endpoints/job.yaml
-start() {
-    namegate run >/root/said 2>/root/log &
 # Elsewhere than by default: what removes the package finds it all the same.
 pins=/sys/fs/bpf/elsewhere
 echo "bpf_dir: $pins" >/etc/namegate/config.d/pins.yaml
+start() {
+    namegate run >/root/said 2>/root/log &
     daemon=$!
     for _ in $(seq 200); do
         grep -q ready /root/said && return
