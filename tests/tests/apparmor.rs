@@ -1,7 +1,10 @@
 //! The profile for AppArmor, by its own parser.
 
 #![expect(clippy::unwrap_used, reason = "a test may die")]
-#![expect(clippy::print_stderr, reason = "what an older parser leaves out is said")]
+#![expect(
+    clippy::print_stderr,
+    reason = "what an older parser leaves out is said"
+)]
 
 use std::fs;
 use std::path::Path;

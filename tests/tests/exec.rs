@@ -356,16 +356,11 @@ fn an_audit_lets_all_pass_and_tells_what_would_be_denied() {
 #[test]
 fn a_local_resolver_is_asked_in_its_place_and_loopback_and_metadata_are_closed() {
     ExecStage::each(|stage| {
+        serve_metadata(stage);
         let (node, world) = (&stage.node, &stage.world);
         // Names come from the machine's own loopback, as from systemd-resolved.
         let _knot = namegate_tests::Running::knot(&node.ns, "web 60 IN A 198.18.0.1\nloop 60 IN A 127.0.0.1\nmetadata 60 IN A 169.254.169.254\nmachine 60 IN A 203.0.113.1\n").unwrap();
         let _web = namegate_tests::Running::nginx(&node.ns).unwrap();
-        world
-            .check("ip", &["addr", "add", "169.254.169.254/32", "dev", "lo"])
-            .unwrap();
-        let via = world.v4.to_string();
-        node.check("ip", &["route", "add", "169.254.169.254", "via", &via])
-            .unwrap();
         stage
             .resolve_by("nameserver 127.0.0.53\nsearch example.com\n")
             .unwrap();
@@ -405,7 +400,33 @@ fn a_local_resolver_is_asked_in_its_place_and_loopback_and_metadata_are_closed()
             let said = String::from_utf8_lossy(&output.stdout);
             assert_eq!(said, "000\n000\n200\n", "{words:?}: {output:?}");
         }
-        // Nor because its address stands in a policy that doesn't let this command reach it.
+        // But just that address may be named.
+        let script = format!("{ask}169.254.169.254/");
+        let output = stage
+            .run(&["--allow", "169.254.169.254", "--", "sh", "-c", &script])
+            .unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            "200\n",
+            "{output:?}"
+        );
+    });
+}
+
+/// Has a metadata service answer elsewhere, by a route of the machine's.
+fn serve_metadata(stage: &ExecStage) {
+    let address = ["addr", "add", "169.254.169.254/32", "dev", "lo"];
+    stage.world.check("ip", &address).unwrap();
+    let via = stage.world.v4.to_string();
+    let route = ["route", "add", "169.254.169.254", "via", &via];
+    stage.node.check("ip", &route).unwrap();
+}
+
+#[test]
+fn a_policy_that_only_mentions_a_metadata_service_does_not_open_it() {
+    ExecStage::each(|stage| {
+        serve_metadata(stage);
+        let ask = "curl -s -o /dev/null -m 2 -w '%{http_code}\\n' http://";
         let script = format!("{ask}169.254.169.254/");
         let own = |rest: &str| {
             format!(
@@ -432,20 +453,11 @@ fn a_local_resolver_is_asked_in_its_place_and_loopback_and_metadata_are_closed()
                 assert_eq!(said, "000\n", "{text}{words:?}: {output:?}");
             }
         }
-        // But just that address may be named.
+        // A rule for just that address does.
         let text = own("toCIDRSet: [{cidr: 169.254.169.254/32}]");
         let file = stage.file("own.yaml", &text).unwrap();
         let output = stage
             .run(&["--policy", &file, "--", "sh", "-c", &script])
-            .unwrap();
-        assert_eq!(
-            String::from_utf8_lossy(&output.stdout),
-            "200\n",
-            "{output:?}"
-        );
-        let script = format!("{ask}169.254.169.254/");
-        let output = stage
-            .run(&["--allow", "169.254.169.254", "--", "sh", "-c", &script])
             .unwrap();
         assert_eq!(
             String::from_utf8_lossy(&output.stdout),
