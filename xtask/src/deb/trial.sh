@@ -33,6 +33,7 @@ printf 'name: job\nlabels: {app: job}\nnetns: /run/netns/job\n' >/etc/namegate/e
 pins=/sys/fs/bpf/elsewhere
 echo "bpf_dir: $pins" >/etc/namegate/config.d/pins.yaml
 start() {
+    : >/root/said
     namegate run >/root/said 2>/root/log &
     daemon=$!
     for _ in $(seq 200); do
