@@ -173,6 +173,24 @@ impl Ask {
     }
 }
 
+/// How a list begins.
+#[derive(Args)]
+struct Headings {
+    /// Leave out the line of headings, for other programs.
+    #[arg(long)]
+    no_headers: bool,
+}
+
+impl Headings {
+    /// A table with its headings or without.
+    fn of(&self, table: String) -> String {
+        match (self.no_headers, table.split_once('\n')) {
+            (true, Some((_, rows))) => rows.to_owned(),
+            (_, _) => table,
+        }
+    }
+}
+
 /// What is listed under a key; nothing if it isn't there.
 fn list<'a>(answer: &'a Value, key: &str) -> &'a [Value] {
     let all = answer.get(key).and_then(Value::as_array);
@@ -295,6 +313,7 @@ mod tests {
             (&["policy", "validate"], "2 if something can't be read"),
             (&["policy", "learn"], "exporter's"),
             (&["fqdn", "cache", "list"], "toFQDNs"),
+            (&["fqdn", "selectors"], "toFQDNs"),
             (&["endpoint", "get"], "programs on its interface"),
             (&["identity", "list"], "keeps its number"),
             (&["map", "get"], "strongest verdict"),

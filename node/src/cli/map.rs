@@ -9,7 +9,7 @@ use bpf_redirect_common::{CT, EP_ID, EP_IF, IPCACHE, LEARNED, POLICY, SERVICES};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::{Ask, Output, Which, print};
+use super::{Ask, Headings, Output, Which, print};
 use crate::control::{Command, stream};
 use crate::exit::Exit;
 use crate::{clock, maps};
@@ -42,6 +42,8 @@ struct Pinned {
 pub(super) struct List {
     #[command(flatten)]
     pinned: Pinned,
+    #[command(flatten)]
+    headings: Headings,
 }
 
 /// Show the entries of a map in words: addresses, ports, protocols, verdicts, the numbers of
@@ -139,7 +141,7 @@ impl List {
                 let all: Vec<Value> = all.iter().map(maps::summary).collect();
                 print(&format!("{:#}\n", Value::Array(all)))
             }
-            Output::Text => print(&list(&all)),
+            Output::Text => print(&self.headings.of(list(&all))),
         }
     }
 }
