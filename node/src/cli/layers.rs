@@ -500,6 +500,13 @@ mod tests {
     }
 
     #[test]
+    fn a_key_may_have_the_other_name_of_its_flag() {
+        let settled = layered("hubble_socket: /h.sock\n", &[], "").unwrap();
+        let own = said(&settled, "hubble_socket_path");
+        assert_eq!(own, ("/h.sock".to_owned(), "config.yaml:1".to_owned()));
+    }
+
+    #[test]
     fn what_needs_another_key_says_which() {
         let told = layered("hubble_tls_cert_file: /c\n", &[], "").unwrap_err();
         assert!(told.contains("--hubble-listen-address"), "{told}");
