@@ -27,11 +27,11 @@ mod top;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use layers::{Layered, Trouble, complete};
+use layers::{Layered, Trouble, Whereabouts, complete};
 use serde_json::Value;
 
 pub(crate) use run::parse_duration;
@@ -100,7 +100,8 @@ enum Command {
 /// Which daemon is meant.
 #[derive(Args)]
 struct Which {
-    /// Name of the daemon, where several network namespaces of a machine have one each.
+    /// Name of the daemon, where several network namespaces of a machine have one each. Of one that runs
+    /// already, what NAMEGATE_INSTANCE or its configuration says goes before this default.
     #[arg(long, value_name = "NAME", default_value = "default", value_parser = Instance::parse)]
     instance: Instance,
     /// Its control socket [default: /run/namegate/namegate.sock, or /run/namegate-NAME/…; of a daemon that
@@ -112,8 +113,29 @@ struct Which {
 impl Which {
     /// The socket of a daemon that runs.
     fn socket(&self) -> PathBuf {
-        let said = layers::socket(self, &|name| std::env::var_os(name));
-        said.unwrap_or_else(|| self.instance.socket())
+        self.look(None).socket
+    }
+
+    /// Where the daemon is, whether it runs or not, by what its configuration says.
+    fn look(&self, config: Option<&Path>) -> Whereabouts {
+        layers::whereabouts((self, config), &|name| std::env::var_os(name))
+    }
+
+    /// The same for who goes by it: says so where it says nothing, since it can't be read.
+    fn find(&self, config: Option<&Path>) -> Whereabouts {
+        let found = self.look(config);
+        for fault in &found.faults {
+            let _ = writeln!(io::stderr(), "{fault}");
+        }
+        if !found.faults.is_empty() {
+            let _ = writeln!(
+                io::stderr(),
+                "namegate: the configuration can't be read; looking for instance {} at {}",
+                found.instance.name(),
+                found.bpf_dir.display()
+            );
+        }
+        found
     }
 
     /// The socket that a daemon is to have, whose words are complete.
@@ -147,6 +169,24 @@ impl Ask {
         match self.output {
             Output::Json => print(&format!("{answer:#}\n")),
             Output::Text => print(&text(answer)),
+        }
+    }
+}
+
+/// How a list begins.
+#[derive(Args)]
+struct Headings {
+    /// Leave out the line of headings, for other programs.
+    #[arg(long)]
+    no_headers: bool,
+}
+
+impl Headings {
+    /// A table with its headings or without.
+    fn of(&self, table: String) -> String {
+        match (self.no_headers, table.split_once('\n')) {
+            (true, Some((_, rows))) => rows.to_owned(),
+            (_, _) => table,
         }
     }
 }
@@ -273,6 +313,7 @@ mod tests {
             (&["policy", "validate"], "2 if something can't be read"),
             (&["policy", "learn"], "exporter's"),
             (&["fqdn", "cache", "list"], "toFQDNs"),
+            (&["fqdn", "selectors"], "toFQDNs"),
             (&["endpoint", "get"], "programs on its interface"),
             (&["identity", "list"], "keeps its number"),
             (&["map", "get"], "strongest verdict"),

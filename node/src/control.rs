@@ -45,6 +45,11 @@ pub(crate) enum Command {
         /// Of this endpoint alone, `NAMESPACE/NAME`.
         endpoint: Option<String>,
     },
+    /// The names and patterns of `toFQDNs`, with what they select now.
+    FqdnSelectors {
+        /// Of this endpoint alone, `NAMESPACE/NAME`.
+        endpoint: Option<String>,
+    },
     /// All metrics as text.
     Metrics,
     /// Forget what endpoints have learned.

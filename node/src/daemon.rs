@@ -515,38 +515,46 @@ impl Daemon {
 }
 
 /// Takes away all that an instance leaves on a node, whether its daemon lived or not. Without pins
-/// nothing of it outlives its daemon but the side link.
+/// nothing of it outlives its daemon but the side link. Says whether something was there.
 ///
 /// # Errors
 /// If something can't be removed, or a daemon uses it; the error names it.
-pub(crate) fn take_away(instance: &Instance, pins: Option<&Path>) -> Result<()> {
+pub(crate) fn take_away(instance: &Instance, pins: Option<&Path>) -> Result<bool> {
     let Some(dir) = pins else {
         return remove_side_link(instance);
     };
-    if let Some(pins) = Pins::find(dir)? {
+    let pins = Pins::find(dir)?;
+    let had_pins = pins.is_some();
+    if let Some(pins) = pins {
         pins.remove()?;
     }
-    keeper::end(instance);
-    remove_gate(instance)
+    let had_keeper = keeper::end(instance);
+    let had_gate = remove_gate(instance)?;
+    Ok(had_pins || had_keeper || had_gate)
 }
 
-/// The side link, and the gate with its pin.
-fn remove_gate(instance: &Instance) -> Result<()> {
-    remove_side_link(instance)?;
-    NetNs::unpin(&instance.gate_pin()).context("the gate's namespace")
+/// The side link, and the gate with its pin; whether one was there.
+fn remove_gate(instance: &Instance) -> Result<bool> {
+    let had_link = remove_side_link(instance)?;
+    let pin = instance.gate_pin();
+    let had_pin = pin.exists();
+    NetNs::unpin(&pin).context("the gate's namespace")?;
+    Ok(had_link || had_pin)
 }
 
-fn remove_side_link(instance: &Instance) -> Result<()> {
+fn remove_side_link(instance: &Instance) -> Result<bool> {
     let names = instance.side_link();
     let netlink = Netlink::open()?;
     let links = netlink.links()?;
-    if links.iter().any(|link| link.name == names.node) {
+    let was_there = links.iter().any(|link| link.name == names.node);
+    if was_there {
         // A clsact filter has no pin; it would go on sending into a link that is gone.
         for link in &links {
             bpf_redirect::remove_filters(&link.name);
         }
     }
-    Ok(Gate::remove(&names)?)
+    Gate::remove(&names)?;
+    Ok(was_there)
 }
 
 /// One daemon for each network namespace.

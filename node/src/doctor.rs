@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::control::{Command, call};
 use crate::instance::{Instance, holder_here};
+pub(crate) use machine::lacking_here;
 
 /// What is looked at.
 pub(crate) struct Patient {

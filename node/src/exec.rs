@@ -23,6 +23,7 @@ mod spliced;
 mod surroundings;
 mod told;
 mod user;
+mod veil;
 mod way;
 
 use std::fs;
@@ -108,9 +109,10 @@ fn prepare_and_run(options: &Options) -> Result<ExitCode> {
     way.check()?;
     let rules = Rules::read(options, way)?;
     let user = user::find(&options.user)?;
-    let own = rustix::process::geteuid().as_raw();
-    let uid = user.as_ref().map_or(own, |user| user.uid);
-    let around = Surroundings::look((&rules, uid), (&options.host_ports, way))?;
+    let around = Surroundings::look(&rules, (&options.host_ports, way))?;
+    if !around.has_ipv6 {
+        tracing::info!("no IPv6: the machine has no route by it, and names have no such addresses");
+    }
     let called = Called {
         user,
         signals: Signals::catch()?,
@@ -387,7 +389,8 @@ fn setup(
         aggregation: Aggregation::Off,
         enforcement: policy::Options {
             mode,
-            audit: options.audit,
+            // There policies say it, so that one of ours can hold all the same.
+            audit: options.audit && carriage == Carriage::ByProxy,
             name_binding,
             quic: Quic::Refuse,
             ..policy::Options::default()

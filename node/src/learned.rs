@@ -1,5 +1,6 @@
 //! What endpoints have learned, as a list for people and programs; and forgetting it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -48,6 +49,52 @@ pub(crate) fn list(daemon: &Daemon, endpoint: Option<&str>) -> Value {
         }
     }
     json!({ "names": names, "left_out": left_out })
+}
+
+/// The names and patterns of `toFQDNs` that are about one endpoint, `NAMESPACE/NAME`, or about all, each with the
+/// names and addresses that it selects now.
+pub(crate) fn selectors(daemon: &Daemon, endpoint: Option<&str>) -> Value {
+    let wanted = match wanted(daemon, endpoint) {
+        Ok(wanted) => wanted,
+        Err(error) => return json!({ "error": error }),
+    };
+    let snapshot = daemon.learner.snapshot();
+    let (mut selectors, mut listed, mut left_out) = (Vec::new(), 0, 0);
+    for (id, endpoint) in wanted {
+        let learned = daemon.learner.with_knowledge(id, |knowledge| {
+            let cache = &knowledge.cache;
+            let with_addresses =
+                |name: &fqdn::Name| (name.clone(), cache.addresses_of(name).collect());
+            let all = cache.names().map(with_addresses);
+            all.collect::<Vec<(fqdn::Name, Vec<IpAddr>)>>()
+        });
+        let learned = learned.unwrap_or_default();
+        for selector in snapshot.name_selectors_of(id) {
+            let selected = learned
+                .iter()
+                .filter(|(name, _)| selector.pattern.matches(name));
+            let names = selected.clone().count();
+            let addresses: BTreeSet<IpAddr> = selected
+                .flat_map(|(_, addresses)| addresses)
+                .copied()
+                .collect();
+            listed += 1 + addresses.len();
+            if listed > LISTED_MAX {
+                left_out += 1;
+                continue;
+            }
+            selectors.push(json!({
+                "endpoint": endpoint,
+                "selector": selector.text,
+                "names": names,
+                "addresses": addresses,
+                "policy": selector.rule.policy(),
+                "file": &*selector.rule.file,
+                "line": selector.rule.line,
+            }));
+        }
+    }
+    json!({ "selectors": selectors, "left_out": left_out })
 }
 
 /// Forgets what one endpoint has learned, or all; of the names that a pattern matches, or of all.

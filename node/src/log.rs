@@ -1,5 +1,7 @@
 //! What the daemon logs to standard error: in which form, and how much, which can change while it runs.
 
+mod json;
+
 use std::io::{self, Stderr, Write};
 use std::sync::OnceLock;
 
@@ -8,6 +10,8 @@ use tracing_subscriber::fmt::{MakeWriter, layer};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, reload};
+
+use crate::colour;
 
 /// The form of lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,14 +55,13 @@ pub(crate) fn is_journal(stream: &str) -> bool {
 pub(crate) fn start(level: &str, form: Form) -> anyhow::Result<()> {
     let (filter, switch) = reload::Layer::new(EnvFilter::try_new(level)?);
     let lines = layer().with_writer(io::stderr);
-    let is_terminal = io::IsTerminal::is_terminal(&io::stderr());
     let lines = match form {
-        Form::Text => lines.with_ansi(is_terminal).boxed(),
+        Form::Text => lines.with_ansi(colour::fits(&io::stderr())).boxed(),
         Form::Journal => {
             let lines = lines.without_time().with_ansi(false);
             lines.with_writer(Journal).boxed()
         }
-        Form::Json => lines.json().boxed(),
+        Form::Json => lines.with_ansi(false).event_format(json::Objects).boxed(),
     };
     let subscriber = tracing_subscriber::registry().with(filter).with(lines);
     let started = subscriber.try_init();
@@ -130,7 +133,35 @@ impl Write for JournalLine {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Seek as _};
+    use std::sync::Arc;
+
     use super::*;
+
+    #[test]
+    fn an_object_has_its_keys_in_order_and_every_value() {
+        let mut sheet = tempfile::tempfile().unwrap();
+        let lines = layer().with_writer(Arc::new(sheet.try_clone().unwrap()));
+        let lines = lines.with_ansi(false).event_format(json::Objects);
+        let subscriber = tracing_subscriber::registry().with(lines);
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(endpoint = 3, ratio = 0.5, why = ?"x\ny", ok = true, "say {}", "\"a\"");
+        });
+        let mut said = String::new();
+        sheet.seek(io::SeekFrom::Start(0)).unwrap();
+        sheet.read_to_string(&mut said).unwrap();
+        let (time, rest) = said.split_once("\",\"level\"").unwrap();
+        let time = time.strip_prefix("{\"ts\":\"").unwrap();
+        assert!(
+            flow::Time::from_rfc3339(time).is_some() && time.ends_with('Z'),
+            "{time}"
+        );
+        assert_eq!(
+            rest,
+            ":\"warn\",\"target\":\"namegate::log::tests\",\"msg\":\"say \\\"a\\\"\",\
+             \"endpoint\":3,\"ratio\":0.5,\"why\":\"\\\"x\\\\ny\\\"\",\"ok\":true}\n"
+        );
+    }
 
     #[test]
     fn a_level_or_a_filter_is_read_and_nothing_else() {

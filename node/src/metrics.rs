@@ -165,9 +165,11 @@ impl Metrics {
     /// What scrapers and probes are served.
     pub(crate) fn pages(&self) -> Pages {
         let (texts, figures) = (self.clone(), Arc::clone(&self.figures));
+        let of_ready = Arc::clone(&self.figures);
         Pages {
             metrics: Box::new(move |form| texts.text(form)),
             fault: Box::new(move || fault(&figures.load(), clock::now())),
+            unready: Box::new(move || unready(&of_ready.load())),
             refused: Arc::clone(&self.scrapers_refused),
         }
     }
@@ -177,6 +179,25 @@ fn fault(figures: &Figures, now: Instant) -> Option<String> {
     let age = now.saturating_duration_since(figures.at);
     let secs = age.as_secs();
     (age > SILENCE_MAX).then(|| format!("the main thread was last heard {secs} s ago"))
+}
+
+/// What keeps a daemon from guarding all that it is to guard, as `status` has it.
+fn unready(figures: &Figures) -> Option<String> {
+    let ([policies, files], [attaching, _, refused]) = (figures.problems, figures.endpoints);
+    if figures.revision == 0 {
+        return Some("no policy is in force yet".to_owned());
+    }
+    let lacks = [
+        (policies, "errors in policy files"),
+        (files, "faults in endpoint files"),
+        (refused, "endpoints that are refused"),
+        (attaching, "endpoints that are being attached"),
+    ];
+    let lacks = lacks.iter().filter(|(count, _)| *count > 0);
+    let told: Vec<String> = lacks
+        .map(|(count, what)| format!("{what}: {count}"))
+        .collect();
+    (!told.is_empty()).then(|| told.join(", "))
 }
 
 /// The metrics that are no flows'.

@@ -81,6 +81,9 @@ const KEEP_CHANGES_AFTER: Duration = Duration::from_secs(1);
 const KEEP_REFRESHES_AFTER: Duration = Duration::from_secs(10);
 /// How many ticks lie between two sweeps of the flow table.
 const TICKS_PER_SWEEP: u32 = 13;
+/// How long what is open may take to end where everything is taken away within two seconds of a signal: what
+/// then still lives has [`crate::serving::DRAIN`].
+const DETACH_DRAIN: Duration = Duration::from_millis(300);
 /// How often it is looked whether all has drained.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 
@@ -353,9 +356,13 @@ impl Service {
     /// Lets what is open come to its end; until when.
     fn drain(&self, now: Instant) -> Instant {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-        tracing::info!(at_most = ?self.options.drain, "HTTP connections come to their end");
+        let at_most = match self.options.detach_on_exit {
+            true => self.options.drain.min(DETACH_DRAIN),
+            false => self.options.drain,
+        };
+        tracing::info!(?at_most, "HTTP connections come to their end");
         self.daemon.http.drain();
-        now + self.options.drain
+        now + at_most
     }
 
     /// Waits until the folders are quiet, or have been busy for long enough, then reads them.

@@ -81,6 +81,9 @@ pub(crate) fn answer(service: &Service, command: &Command) -> Value {
         Command::Endpoint { endpoint } => listed::endpoint(&service.daemon, endpoint),
         Command::Identities { number } => identities::list(&service.daemon, *number),
         Command::FqdnCache { endpoint } => learned::list(&service.daemon, endpoint.as_deref()),
+        Command::FqdnSelectors { endpoint } => {
+            learned::selectors(&service.daemon, endpoint.as_deref())
+        }
         Command::Metrics => match &service.daemon.metrics {
             Some(metrics) => json!({ "metrics": metrics.text(MetricsForm::Prometheus) }),
             None => json!({ "error": "it was started without --metrics-addr" }),

@@ -65,6 +65,8 @@ pub struct Pages {
     pub metrics: Box<dyn Fn(MetricsForm) -> String + Send + Sync>,
     /// Why it is not well; none if it is.
     pub fault: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    /// Why it is not ready, though it may be well; none if it is.
+    pub unready: Box<dyn Fn() -> Option<String> + Send + Sync>,
     /// Scrapers that were turned away or cut off.
     pub refused: Arc<AtomicU64>,
 }
@@ -198,14 +200,19 @@ fn answer(pages: &Pages, request: &Request<Incoming>) -> Response<Full<Bytes>> {
             answer.headers_mut().insert(CONTENT_TYPE, form);
             answer
         }
-        "/healthz" => match (pages.fault)() {
-            None => text(StatusCode::OK, "ok\n".to_owned()),
-            Some(fault) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{fault}\n")),
-        },
+        "/healthz" => well((pages.fault)()),
+        "/readyz" => well((pages.fault)().or_else(|| (pages.unready)())),
         _ => text(
             StatusCode::NOT_FOUND,
-            "there are /metrics and /healthz\n".to_owned(),
+            "there are /metrics, /healthz and /readyz\n".to_owned(),
         ),
+    }
+}
+
+fn well(fault: Option<String>) -> Response<Full<Bytes>> {
+    match fault {
+        None => text(StatusCode::OK, "ok\n".to_owned()),
+        Some(fault) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{fault}\n")),
     }
 }
 

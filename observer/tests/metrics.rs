@@ -16,11 +16,13 @@ struct Stage {
     address: SocketAddr,
     refused: Arc<AtomicU64>,
     is_well: Arc<AtomicBool>,
+    is_ready: Arc<AtomicBool>,
 }
 
 impl Stage {
     fn new(octets: usize) -> Self {
         let (refused, is_well) = (Arc::<AtomicU64>::default(), Arc::new(AtomicBool::new(true)));
+        let is_ready = Arc::new(AtomicBool::new(true));
         let well = Arc::clone(&is_well);
         let pages = Pages {
             metrics: Box::new(move |form| match form {
@@ -30,6 +32,10 @@ impl Stage {
             fault: Box::new(move || {
                 let is_well = well.load(Ordering::Relaxed);
                 (!is_well).then(|| "the main thread is silent".to_owned())
+            }),
+            unready: Box::new({
+                let ready = Arc::clone(&is_ready);
+                move || (!ready.load(Ordering::Relaxed)).then(|| "one is refused".to_owned())
             }),
             refused: Arc::clone(&refused),
         };
@@ -47,6 +53,7 @@ impl Stage {
             address,
             refused,
             is_well,
+            is_ready,
         }
     }
 
@@ -86,6 +93,7 @@ fn metrics_health_and_nothing_else_are_served() {
     );
     assert!(text.ends_with("up 1\n# EOF\n"), "{text}");
     assert!(stage.get("/healthz").ends_with("ok\n"));
+    assert!(stage.get("/readyz").ends_with("ok\n"));
     assert!(stage.get("/").starts_with("HTTP/1.1 404"));
     let mut stream = stage.connect();
     stream
@@ -94,7 +102,15 @@ fn metrics_health_and_nothing_else_are_served() {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     assert!(text.starts_with("HTTP/1.1 405"), "{text}");
+    stage.is_ready.store(false, Ordering::Relaxed);
+    assert!(stage.get("/healthz").ends_with("ok\n"));
+    let text = stage.get("/readyz");
+    assert!(
+        text.starts_with("HTTP/1.1 503") && text.ends_with("refused\n"),
+        "{text}"
+    );
     stage.is_well.store(false, Ordering::Relaxed);
+    assert!(stage.get("/readyz").ends_with("silent\n"));
     let text = stage.get("/healthz");
     assert!(
         text.starts_with("HTTP/1.1 503") && text.ends_with("silent\n"),

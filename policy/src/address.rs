@@ -65,21 +65,23 @@ pub(crate) struct Owned {
     pub(crate) workloads: HashSet<IpAddr>,
 }
 
-/// Metadata services.
-pub const METADATA: [IpAddr; 4] = [
-    IpAddr::V4(METADATA_V4[0]),
-    IpAddr::V4(METADATA_V4[1]),
-    IpAddr::V4(METADATA_V4[2]),
-    IpAddr::V6(METADATA_V6),
+/// Metadata services, and those that hand out credentials to whoever asks from the machine.
+pub const METADATA: [IpAddr; 14] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), // nearly all clouds
+    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),   // AWS, credentials of an ECS task
+    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)),  // AWS, EKS Pod Identity
+    IpAddr::V4(Ipv4Addr::new(169, 254, 42, 42)),   // Scaleway
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)), // Alibaba
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),   // Azure, WireServer
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),     // Oracle Classic
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)), // AWS
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)), // AWS, EKS Pod Identity
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)), // Google
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42)), // Scaleway
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe)), // Oracle
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1)), // Akamai
+    IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe)), // OpenStack
 ];
-
-/// Those of IPv4, some outside the link-local range.
-const METADATA_V4: [Ipv4Addr; 3] = [
-    Ipv4Addr::new(169, 254, 169, 254),
-    Ipv4Addr::new(100, 100, 100, 200),
-    Ipv4Addr::new(168, 63, 129, 16),
-];
-const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 impl Owned {
     /// Whether an answer may open the address.
@@ -108,7 +110,7 @@ impl Owned {
 
 fn class_v4(address: Ipv4Addr) -> Option<AddressClass> {
     let [first, ..] = address.octets();
-    if METADATA_V4.contains(&address) {
+    if METADATA.contains(&IpAddr::V4(address)) {
         return Some(AddressClass::Metadata);
     }
     match first {
@@ -126,10 +128,10 @@ fn class_v6(address: Ipv6Addr) -> Option<AddressClass> {
         Some(AddressClass::Unspecified)
     } else if address.is_loopback() {
         Some(AddressClass::Loopback)
+    } else if METADATA.contains(&IpAddr::V6(address)) {
+        Some(AddressClass::Metadata)
     } else if address.is_unicast_link_local() {
         Some(AddressClass::LinkLocal)
-    } else if address == METADATA_V6 {
-        Some(AddressClass::Metadata)
     } else if address.is_multicast() {
         Some(AddressClass::Multicast)
     } else if address.to_ipv4_mapped().is_some() {
@@ -187,7 +189,12 @@ mod tests {
             ("127.0.0.1", "loopback"), ("127.9.9.9", "loopback"), ("::1", "loopback"),
             ("169.254.1.1", "link-local"), ("fe80::1", "link-local"), ("febf::1", "link-local"),
             ("169.254.169.254", "metadata"), ("fd00:ec2::254", "metadata"),
+            ("169.254.170.2", "metadata"), ("169.254.170.23", "metadata"), ("fd00:ec2::23", "metadata"),
+            ("fd20:ce::254", "metadata"), ("169.254.42.42", "metadata"), ("fd00:42::42", "metadata"),
+            ("fd00:c1::a9fe:a9fe", "metadata"), ("fd00:a9fe:a9fe::1", "metadata"),
+            ("fe80::a9fe:a9fe", "metadata"), ("192.0.0.192", "metadata"),
             ("100.100.100.200", "metadata"), ("168.63.129.16", "metadata"),
+            ("169.254.170.3", "link-local"), ("fd00:ec2::24", ""), ("192.0.0.191", ""),
             ("224.0.0.1", "multicast"), ("239.255.255.255", "multicast"), ("ff02::1", "multicast"),
             ("240.0.0.1", "reserved"), ("255.255.255.255", "reserved"),
             ("192.0.2.1", "node"), ("10.0.0.2", "in-cluster"), ("fd00::2", "in-cluster"),

@@ -51,8 +51,8 @@ pub use rule::{Policy, PolicyKind, PolicySet, RuleOrigin};
 pub use schema::SCHEMA;
 pub use selector::Selector;
 pub use snapshot::{
-    Compiler, Enforcement, HttpAccess, HttpDecision, Mode, Options, PeerRef, Quic, ServiceFrontend,
-    Snapshot, SniDecision, TlsRule,
+    Compiler, Enforcement, HttpAccess, HttpDecision, Mode, NameSelector, Options, PeerRef, Quic,
+    ServiceFrontend, Snapshot, SniDecision, TlsRule,
 };
 pub use sni::{BadSniPattern, SniPattern};
 pub use tls::{TlsContext, TlsLeg, TlsUse};

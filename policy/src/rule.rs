@@ -1,6 +1,7 @@
 //! What policy files say, checked and in the form that a snapshot is built from.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -40,6 +41,30 @@ impl PolicySet {
         })
     }
 
+    /// Whether a rule that lets a workload of these labels send names exactly this address: as a prefix of
+    /// that one address, not as one in which it lies.
+    #[must_use]
+    pub fn names_address(&self, labels: &Labels, address: IpAddr) -> bool {
+        let alone = CidrSelector {
+            prefix: IpNet::from(address),
+            except: Vec::new(),
+        };
+        let alone = PeerSelector::Cidr(alone);
+        self.items().any(|(_, rule, item)| {
+            let allows = item.direction == Direction::Egress
+                && item.effect == Effect::Allow
+                && !item.fails_authentication;
+            allows && rule.subject.selects(labels) && item.peer_list().contains(&alone)
+        })
+    }
+
+    /// Has all policies only tell what they deny, as the annotation for it does, but for those of one file.
+    pub fn audit_all_but(&mut self, file: &str) {
+        for policy in self.policies.iter_mut().filter(|one| &*one.file != file) {
+            Arc::make_mut(policy).audit = true;
+        }
+    }
+
     /// How many objects there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -54,7 +79,7 @@ impl PolicySet {
 }
 
 /// One policy object.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Policy {
     pub(crate) kind: PolicyKind,
     pub(crate) namespace: Option<String>,
@@ -123,7 +148,7 @@ impl fmt::Display for PolicyKind {
 }
 
 /// One `spec`: who it is about, and what they may do.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Rule {
     pub(crate) subject: Subject,
     /// All elements of `ingress`, `ingressDeny`, `egress` and `egressDeny`.

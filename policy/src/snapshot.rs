@@ -43,6 +43,7 @@ pub use l7::{HttpAccess, HttpDecision};
 use service::Frontends;
 pub use service::ServiceFrontend;
 use table::{Known, Table};
+pub use tally::NameSelector;
 pub use tls::{SniDecision, TlsRule};
 
 /// Whether endpoints are closed to what no rule allows.

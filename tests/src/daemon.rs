@@ -210,6 +210,8 @@ impl<'a> Daemon<'a> {
         let wait = (INSTALL_WAIT_MILLIS * patience()).min(INSTALL_WAIT_MILLIS_MAX);
         let wait = ["--dns-install-wait", &format!("{wait}ms")];
         let is_said = args.contains(&wait[0]);
+        let form = ["--log-format", "text"];
+        let has_form = args.contains(&form[0]);
         let mut child = command
             .arg("run")
             .arg("--policy-dir")
@@ -222,6 +224,7 @@ impl<'a> Daemon<'a> {
             .arg(self.path("namegate.sock"))
             .args(args)
             .args(wait.iter().filter(|_| !is_said))
+            .args(form.iter().filter(|_| !has_form))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -59,10 +59,10 @@ fn a_daemon_is_started_and_changed_by_its_configuration() {
     daemon.start(&["--config", &config]).unwrap();
     assert!(stage.reaches(WEB).unwrap(), "the drop-in's mode");
 
-    let other = "log: debug\nlog_format: json\n";
+    let other = "log: debug\nmetrics_addr: 127.0.0.1:1\n";
     write(&daemon, "config.d/10-open.yaml", other);
     reloaded(&daemon, |config| {
-        is_list(config, "waits_for_restart", &["log_format"])
+        is_list(config, "waits_for_restart", &["metrics_addr"])
     });
     let level = daemon.status().unwrap().get("log_level").cloned();
     assert_eq!(level, Some(Value::from("debug")));
@@ -176,7 +176,9 @@ fn how_much_is_logged_is_told_and_changed_by_the_socket() {
     let mut lines = said.lines();
     let line = lines.find(|line| line.contains("policy in force")).unwrap();
     let line: Value = serde_json::from_str(line).unwrap();
-    assert_eq!(line.get("level"), Some(&Value::from("INFO")));
+    assert_eq!(line.get("level"), Some(&Value::from("info")));
+    assert_eq!(line.get("msg"), Some(&Value::from("policy in force")));
+    assert!(line.get("ts").is_some() && line.get("target").is_some());
 }
 
 #[test]

@@ -183,6 +183,65 @@ fn signals_and_standard_streams_are_the_commands() {
     });
 }
 
+/// Runs what its words say on a terminal, waits for `up`, then presses Ctrl-C as often as the first word says;
+/// prints the exit code.
+const ON_A_TERMINAL: &str = r#"
+import os, pty, sys, time
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[2], sys.argv[2:])
+said = b""
+while b"up" not in said:
+    said += os.read(terminal, 4096)
+for _ in range(int(sys.argv[1])):
+    os.write(terminal, b"\x03")
+    time.sleep(0.2)
+try:
+    while os.read(terminal, 4096):
+        pass
+except OSError:
+    pass
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+#[test]
+fn one_interrupt_of_the_terminal_is_the_commands_and_a_second_soon_after_kills() {
+    ExecStage::each(|stage| {
+        let pressed = |times: &str, script: &str| {
+            let mut python = stage.call("timeout");
+            let python = python.args(["60", "python3", "-c", ON_A_TERMINAL, times]);
+            let command = python.args([&stage.binary, "exec", "--", "sh", "-c", script]);
+            let output = command.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success(), "{output:?}");
+            said
+        };
+        let waits = "while :; do sleep 0.05; done";
+        let once = format!("trap 'exit 5' INT; echo up; {waits}");
+        assert_eq!(pressed("1", &once), "5\n");
+        let deaf = format!("trap '' INT; echo up; {waits}");
+        assert_eq!(pressed("2", &deaf), "137\n");
+    });
+}
+
+#[test]
+fn where_the_machine_has_no_ipv6_that_is_said() {
+    ExecStage::each(|stage| {
+        const SAID: &str = "no IPv6: the machine has no route by it";
+        let said = || {
+            let output = stage.run(&["-v", "--", "true"]).unwrap();
+            String::from_utf8_lossy(&output.stderr).into_owned()
+        };
+        assert!(!said().contains(SAID), "{}", said());
+        for link in ["all", "default", "uplink"] {
+            let _ = stage
+                .node
+                .sysctl(&format!("net.ipv6.conf.{link}.disable_ipv6"), "1");
+        }
+        assert!(said().contains(SAID), "{}", said());
+    });
+}
+
 #[test]
 fn many_run_at_once_and_each_has_its_own_policy() {
     ExecStage::each(|stage| {
@@ -297,16 +356,11 @@ fn an_audit_lets_all_pass_and_tells_what_would_be_denied() {
 #[test]
 fn a_local_resolver_is_asked_in_its_place_and_loopback_and_metadata_are_closed() {
     ExecStage::each(|stage| {
+        serve_metadata(stage);
         let (node, world) = (&stage.node, &stage.world);
         // Names come from the machine's own loopback, as from systemd-resolved.
         let _knot = namegate_tests::Running::knot(&node.ns, "web 60 IN A 198.18.0.1\nloop 60 IN A 127.0.0.1\nmetadata 60 IN A 169.254.169.254\nmachine 60 IN A 203.0.113.1\n").unwrap();
         let _web = namegate_tests::Running::nginx(&node.ns).unwrap();
-        world
-            .check("ip", &["addr", "add", "169.254.169.254/32", "dev", "lo"])
-            .unwrap();
-        let via = world.v4.to_string();
-        node.check("ip", &["route", "add", "169.254.169.254", "via", &via])
-            .unwrap();
         stage
             .resolve_by("nameserver 127.0.0.53\nsearch example.com\n")
             .unwrap();
@@ -350,6 +404,60 @@ fn a_local_resolver_is_asked_in_its_place_and_loopback_and_metadata_are_closed()
         let script = format!("{ask}169.254.169.254/");
         let output = stage
             .run(&["--allow", "169.254.169.254", "--", "sh", "-c", &script])
+            .unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            "200\n",
+            "{output:?}"
+        );
+    });
+}
+
+/// Has a metadata service answer elsewhere, by a route of the machine's.
+fn serve_metadata(stage: &ExecStage) {
+    let address = ["addr", "add", "169.254.169.254/32", "dev", "lo"];
+    stage.world.check("ip", &address).unwrap();
+    let via = stage.world.v4.to_string();
+    let route = ["route", "add", "169.254.169.254", "via", &via];
+    stage.node.check("ip", &route).unwrap();
+}
+
+#[test]
+fn a_policy_that_only_mentions_a_metadata_service_does_not_open_it() {
+    ExecStage::each(|stage| {
+        serve_metadata(stage);
+        let ask = "curl -s -o /dev/null -m 2 -w '%{http_code}\\n' http://";
+        let script = format!("{ask}169.254.169.254/");
+        let own = |rest: &str| {
+            format!(
+                "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: own}}\nspec:\n  \
+                 endpointSelector: {{matchLabels: {{app: sh}}}}\n  egress:\n  - {rest}\n"
+            )
+        };
+        let all = "toCIDRSet: [{cidr: 0.0.0.0/0}]";
+        let but = "toCIDRSet: [{cidr: 0.0.0.0/0, except: [169.254.169.254/32]}]";
+        let deny = "toCIDR: [0.0.0.0/0]\n  egressDeny: [{toCIDR: [169.254.169.254/32]}]";
+        let other = own("toCIDR: [169.254.169.254/32]").replace("app: sh", "app: other");
+        let of_other = format!(
+            "{}---\n{}",
+            own(all),
+            other.replace("name: own", "name: other")
+        );
+        let remark = format!("# 169.254.169.254/32 stays closed\n{}", own(all));
+        for text in [own(but), own(deny), of_other, remark] {
+            let file = stage.file("own.yaml", &text).unwrap();
+            for words in [&["--policy", &file][..], &["--policy", &file, "--audit"]] {
+                let words = [words, &["--", "sh", "-c", &script]].concat();
+                let output = stage.run(&words).unwrap();
+                let said = String::from_utf8_lossy(&output.stdout);
+                assert_eq!(said, "000\n", "{text}{words:?}: {output:?}");
+            }
+        }
+        // A rule for just that address does.
+        let text = own("toCIDRSet: [{cidr: 169.254.169.254/32}]");
+        let file = stage.file("own.yaml", &text).unwrap();
+        let output = stage
+            .run(&["--policy", &file, "--", "sh", "-c", &script])
             .unwrap();
         assert_eq!(
             String::from_utf8_lossy(&output.stdout),

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may die")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::process::{Child, Command, Output, Stdio};
 
 use namegate_tests::{ExecStage, seen_by};
@@ -201,7 +201,7 @@ fn the_command_itself_has_no_privilege_and_no_go_between() {
          ip route flush table main 2>&1 | grep -c 'not permitted';
          mount -t tmpfs x /mnt 2>&1 | grep -c denied;
          nsenter -t 1 -n true 2>&1 | grep -ci 'denied\\|not permitted';
-         socat -u UNIX-CONNECT:{place} - 2>&1 | grep -c refused;
+         socat -u UNIX-CONNECT:{place} - 2>&1 | grep -c 'No such file';
          grep -c 'NoNewPrivs:.1' /proc/self/status;
          grep CapBnd /proc/self/status"
     );
@@ -230,4 +230,67 @@ fn the_command_itself_has_no_privilege_and_no_go_between() {
         lines.all(|line| line.ends_with("0000000000000000")),
         "{said}"
     );
+}
+
+/// What is mounted over a socket goes when its owner unlinks it, and over a folder when that is made anew.
+#[test]
+fn a_go_between_that_begins_anew_meanwhile_is_not_seen_either() {
+    ExecStage::each(|stage| {
+        let folder = "/run/avahi-daemon";
+        let places = [format!("{folder}/socket"), "/run/snapd.socket".to_owned()];
+        let check = |words: &[&str]| stage.node.check(words[0], &words[1..]).unwrap();
+        // Its own, as its mounts are.
+        check(&["mount", "-t", "tmpfs", "none", "/run"]);
+        let begin = || {
+            check(&["rm", "-rf", folder, &places[1]]);
+            check(&["mkdir", folder]);
+            let listeners = places.each_ref().map(|place| {
+                let words = [
+                    &format!("UNIX-LISTEN:{place},fork,mode=666"),
+                    "EXEC:echo resolved",
+                ];
+                Ends(stage.node.command("socat").args(words).spawn().unwrap())
+            });
+            for place in &places {
+                let wait = format!(
+                    "for i in $(seq 100); do test -S {place} && exit; sleep 0.02; done; exit 1"
+                );
+                check(&["sh", "-c", &wait]);
+            }
+            listeners
+        };
+        let ask = |place: &String| {
+            format!("socat -u UNIX-CONNECT:{place} - 2>&1 | grep -o 'resolved\\|No such file';")
+        };
+        let ask: String = places.iter().map(ask).collect();
+        let first = begin();
+        let mut command = stage
+            .command(&["--", "sh", "-c", &format!("{ask} read line; {ask}")])
+            .unwrap();
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut command = command.spawn().unwrap();
+        let mut lines = BufReader::new(command.stdout.take().unwrap()).lines();
+        for _ in &places {
+            assert_eq!(lines.next().unwrap().unwrap(), "No such file");
+        }
+        drop(first);
+        let second = begin();
+        assert_eq!(check(&["sh", "-c", &ask]), "resolved\nresolved\n");
+        command.stdin.take().unwrap().write_all(b"\n").unwrap();
+        for _ in &places {
+            assert_eq!(lines.next().unwrap().unwrap(), "No such file");
+        }
+        command.wait().unwrap();
+        drop(second);
+    });
+}
+
+/// A process that ends with the test.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

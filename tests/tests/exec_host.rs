@@ -106,6 +106,60 @@ fn an_allowed_name_is_reached_from_the_machines_network_and_nothing_else_is() {
 }
 
 #[test]
+fn metadata_services_are_closed_in_an_audit_too_and_where_a_policy_only_mentions_them() {
+    const SERVICES: [&str; 4] = [
+        "169.254.169.254",
+        "169.254.170.2",
+        "169.254.170.23",
+        "fd20:ce::254",
+    ];
+    let _beside = beside();
+    let stage = ExecStage::new().unwrap();
+    let (node, world) = (&stage.node, &stage.world);
+    for service in SERVICES {
+        let (family, via) = match service.contains(':') {
+            true => ("-6", world.v6.to_string()),
+            false => ("-4", world.v4.to_string()),
+        };
+        let words = [family, "addr", "add", service, "dev", "lo"];
+        world.check("ip", &words).unwrap();
+        let words = [family, "route", "add", service, "via", &via];
+        node.check("ip", &words).unwrap();
+    }
+    let all = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: all}\nspec:\n  \
+               endpointSelector: {}\n  egress:\n  - toCIDRSet: [{cidr: 0.0.0.0/0, except: [169.254.169.254/32]}]\n  \
+               - toCIDR: ['::/0']\n";
+    let file = stage.file("all.yaml", all).unwrap();
+    let try_all = |words: &[&str], services: &[&str]| {
+        let ask = |service: &&str| {
+            let service = match service.contains(':') {
+                true => format!("[{service}]"),
+                false => (*service).to_owned(),
+            };
+            format!("curl -s -o /dev/null -m 2 -w '%{{http_code}}\\n' 'http://{service}/'; ")
+        };
+        let script: String = services.iter().map(ask).collect();
+        let (_, said, errors) = shell(&stage, words, &script);
+        (said, errors)
+    };
+    let with_other = [&SERVICES[..], &["198.18.0.2"]].concat();
+    for words in [
+        &["--audit"][..],
+        &["--policy", &file],
+        &["--audit", "--policy", &file],
+    ] {
+        let (said, errors) = try_all(words, &with_other);
+        assert_eq!(said, "000\n000\n000\n000\n200\n", "{words:?}: {errors}");
+    }
+    for service in SERVICES {
+        for words in [&["--allow", service][..], &["--audit", "--allow", service]] {
+            let (said, errors) = try_all(words, &[service]);
+            assert_eq!(said, "200\n", "{words:?}: {errors}");
+        }
+    }
+}
+
+#[test]
 fn it_ends_as_its_command_does_and_tells_what_others_tell() {
     let _beside = beside();
     let stage = ExecStage::new().unwrap();

@@ -313,6 +313,32 @@ fn what_was_learned_is_listed_with_its_end() {
         text.contains("n1.example.com.") && text.contains("16777"),
         "{text}"
     );
+    let said = |words: &[&str]| {
+        let words = [words, &["--no-headers", "--socket", &socket]].concat();
+        let output = daemon.namegate(&words).unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let rows = said(&["fqdn", "cache", "list"]);
+    assert!(
+        text.ends_with(&rows) && !rows.contains("ENDPOINT"),
+        "{rows}"
+    );
+    let names = said(&["fqdn", "names"]);
+    let one = names
+        .lines()
+        .find(|line| line.starts_with("n1.example.com."));
+    let words: Vec<&str> = one.unwrap().split_whitespace().collect();
+    assert_eq!(words, ["n1.example.com.", "1", "198.18.0.1"], "{names}");
+    let selectors = said(&["fqdn", "selectors"]);
+    let of_one = selectors.lines().find(|line| line.contains(" 198.18.0.1 "));
+    let words: Vec<&str> = of_one.unwrap().split_whitespace().take(4).collect();
+    let wanted = ["default/alice", "n1.example.com", "1", "198.18.0.1"];
+    assert_eq!(words, wanted, "{selectors}");
+    assert!(
+        !selectors.contains("198.18.0.2"),
+        "no rule selects it: {selectors}"
+    );
+    assert!(said(&["endpoint", "list"]).contains("default/alice"));
     let nobody = [&list[..], &["--endpoint", "default/bob"]].concat();
     let output = daemon.namegate(&nobody).unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");

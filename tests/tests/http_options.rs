@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use httpproxy::limits::{CONNECT_WAIT_MAX, HEAD_WAIT, HELLO_WAIT_MAX};
-use namegate_tests::{Web, asked, observed, read_head};
+use namegate_tests::{Web, asked, observed, patience, read_head};
 
 fn ask(stream: &mut TcpStream, target: &str) -> String {
     let _ = write!(stream, "GET {target} HTTP/1.1\r\nHost: a.test\r\n\r\n");
@@ -329,6 +329,20 @@ fn the_drain_has_an_end() {
         begin.elapsed() < Duration::from_secs(1),
         "nothing to wait for"
     );
+}
+
+#[test]
+fn who_takes_everything_away_does_not_wait_for_tunnels() {
+    let web = Web::new().unwrap();
+    echo(&web, 9_000);
+    let options = ["--detach-on-exit"];
+    let mut daemon = web.egress_with(&asked(9_000, "{}"), &options).unwrap();
+    let mut held = tunnel(&web, 9_000);
+    let begin = Instant::now();
+    assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(2) * patience(), "{took:?}");
+    assert!(!is_open(&mut held));
 }
 
 fn resident_kib(pid: u32) -> u64 {

@@ -169,6 +169,50 @@ fn detach_works_without_a_daemon_and_with_nothing_to_take_away() {
 }
 
 #[test]
+fn what_a_configuration_moves_is_found_by_it_and_where_nothing_is_that_is_said() {
+    const PINS: &str = "/sys/fs/bpf/elsewhere";
+    let stage = Stage::new().unwrap();
+    let mut daemon = daemon(&stage);
+    let dirs = ["policies", "endpoints"].map(|name| daemon.path(name).display().to_string());
+    let text = format!(
+        "instance: moved\nbpf_dir: {PINS}\npolicy_dir: [{}]\nendpoint_dir: {}\n",
+        dirs[0], dirs[1]
+    );
+    let config = daemon.path("config.yaml");
+    std::fs::write(&config, text).unwrap();
+    let config = config.display().to_string();
+    daemon.start(&["--config", &config]).unwrap();
+    daemon.end_with("KILL").unwrap();
+    daemon.policy("bad.yaml", "kind: X\n").unwrap();
+
+    let run = |words: &[&str]| {
+        let output = daemon.namegate(words).unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), said)
+    };
+    let nothing = |instance: &str, pins: &str| {
+        let said = format!("nothing was there of instance {instance}, nor at {pins}\n");
+        (Some(0), said)
+    };
+    let with_config = |words: &[&'static str]| run(&[words, &["--config", &config]].concat());
+    assert_eq!(run(&["detach"]), nothing("default", "/sys/fs/bpf/namegate"));
+    assert_eq!(side_links(&stage), 1);
+    assert!(!stage.reaches("198.18.0.9:80").unwrap());
+
+    let (code, maps) = with_config(&["map", "list"]);
+    assert!(code == Some(0) && maps.contains(PINS), "{maps}");
+    let (code, findings) = with_config(&["doctor"]);
+    for told in ["bad.yaml", "left enforcement in place"] {
+        assert!(code == Some(1) && findings.contains(told), "{findings}");
+    }
+    let detached = with_config(&["detach"]);
+    assert_eq!(detached, (Some(0), "detached\n".to_owned()));
+    assert_eq!(side_links(&stage), 0);
+    assert!(stage.reaches("198.18.0.9:80").unwrap());
+    assert_eq!(with_config(&["detach"]), nothing("moved", PINS));
+}
+
+#[test]
 fn detach_on_exit_takes_two_seconds_at_most() {
     let stage = Stage::new().unwrap();
     let mut daemon = daemon(&stage);

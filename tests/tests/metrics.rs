@@ -90,6 +90,20 @@ impl Stage {
         self.scrape_within(awaited, Duration::from_secs(10))
     }
 
+    /// Waits until readiness is told so.
+    fn ready_as(&self, wanted: &str) {
+        let begun = Instant::now();
+        loop {
+            let said = self.get("/readyz");
+            if said == wanted {
+                return;
+            }
+            let is_late = begun.elapsed() > Duration::from_secs(10) * patience();
+            assert!(!is_late, "{said:?}, not {wanted:?}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     fn scrape_within(&self, awaited: &str, limit: Duration) -> String {
         let begun = Instant::now();
         loop {
@@ -183,6 +197,22 @@ fn a_scrape_has_what_happened_by_hubbles_names_and_by_ours() {
     let said = String::from_utf8(said.stdout).unwrap();
     assert!(names(&said).is_superset(&names(&text)), "{said}");
     everything_in_deploy_is_served(&names(&text));
+}
+
+#[test]
+fn it_is_ready_while_every_endpoint_is_guarded_and_every_file_in_force() {
+    let stage = Stage::new();
+    let daemon = stage.daemon(&["--metrics-addr", ADDRESS]);
+    stage.ready_as("ok\n");
+    daemon.policy("bad.yaml", "kind: X\n").unwrap();
+    stage.ready_as("errors in policy files: 1\n");
+    let gone = "name: gone\nnetns: /nowhere\n";
+    daemon.endpoint_file("gone.yaml", gone).unwrap();
+    stage.ready_as("errors in policy files: 1, endpoints that are refused: 1\n");
+    assert_eq!(stage.get("/healthz"), "ok\n");
+    std::fs::remove_file(daemon.path("endpoints/gone.yaml")).unwrap();
+    std::fs::remove_file(daemon.path("policies/bad.yaml")).unwrap();
+    stage.ready_as("ok\n");
 }
 
 #[test]

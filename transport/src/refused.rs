@@ -8,7 +8,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 /// What changes the kernel, the clock or the machine, looks into other processes, goes round the permissions
 /// of files, or has been the way of many into the kernel. Nothing of ours, and no library that we use, calls
 /// any; `execve` stays, for the process that holds the sockets.
-const REFUSED: [libc::c_long; 33] = [
+const REFUSED: [libc::c_long; 35] = [
     libc::SYS_acct,
     libc::SYS_add_key,
     libc::SYS_adjtimex,
@@ -22,6 +22,7 @@ const REFUSED: [libc::c_long; 33] = [
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
     libc::SYS_io_uring_setup,
+    libc::SYS_kcmp,
     libc::SYS_kexec_file_load,
     libc::SYS_kexec_load,
     libc::SYS_keyctl,
@@ -30,6 +31,7 @@ const REFUSED: [libc::c_long; 33] = [
     libc::SYS_open_by_handle_at,
     libc::SYS_perf_event_open,
     libc::SYS_personality,
+    libc::SYS_pidfd_getfd,
     libc::SYS_pivot_root,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
@@ -80,6 +82,11 @@ mod tests {
             rustix::thread::set_no_new_privs(true).unwrap();
             seccompiler::apply_filter(&filter().unwrap()).unwrap();
             assert_eq!(make(), Err(rustix::io::Errno::PERM));
+            let itself = rustix::process::getpid();
+            let own = rustix::process::pidfd_open(itself, rustix::process::PidfdFlags::empty());
+            let nothing = rustix::process::PidfdGetfdFlags::empty();
+            let got = rustix::process::pidfd_getfd(own.unwrap(), 0, nothing);
+            assert_eq!(got.err(), Some(rustix::io::Errno::PERM));
             std::fs::write(&path, "x").unwrap();
             unlink(&path).unwrap();
         });

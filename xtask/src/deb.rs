@@ -61,6 +61,11 @@ const COMPLETIONS: [(&str, &str); 3] = [
     ("zsh", "usr/share/zsh/vendor-completions/_namegate"),
     ("fish", "usr/share/fish/vendor_completions.d/namegate.fish"),
 ];
+/// What editors complete files by, and what says it.
+const SCHEMAS: [(&str, &str); 2] = [
+    ("config", "config.schema.json"),
+    ("policy", "policy.schema.json"),
+];
 /// What the trial does, in the new Debian.
 const TRIAL: &str = include_str!("deb/trial.sh");
 
@@ -151,6 +156,11 @@ fn fill(tree: &Path, binary: &Path) -> Result<()> {
         let script = said(&["completions", shell])?;
         put((script + "\n").as_bytes(), &tree.join(place), 0o644)?;
     }
+    for (command, name) in SCHEMAS {
+        let schema = said(&[command, "schema"])?;
+        let place = tree.join("usr/share/namegate").join(name);
+        put((schema + "\n").as_bytes(), &place, 0o644)?;
+    }
     let documents = tree.join("usr/share/doc/namegate");
     for name in DOCUMENTS {
         let base = Path::new(name).file_name().context(name)?;
@@ -176,13 +186,15 @@ fn fill(tree: &Path, binary: &Path) -> Result<()> {
 
 /// The manual pages; the daemon's has its place among those of administrators too.
 fn manual(tree: &Path, binary: &Path) -> Result<()> {
-    let pages = tree.join("usr/share/man/man1");
+    let pages = tree.join("usr/share/man");
     let dir = pages.display().to_string();
     run_command(Command::new(binary).args(["man", "--dir", &dir]))?;
-    for page in fs::read_dir(&pages)? {
-        let page = page?.path();
-        fs::set_permissions(&page, fs::Permissions::from_mode(0o644))?;
-        compress(&page)?;
+    for section in ["man1", "man5"] {
+        for page in fs::read_dir(pages.join(section))? {
+            let page = page?.path();
+            fs::set_permissions(&page, fs::Permissions::from_mode(0o644))?;
+            compress(&page)?;
+        }
     }
     let system = tree.join("usr/share/man/man8");
     fs::create_dir_all(&system)?;

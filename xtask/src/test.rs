@@ -11,7 +11,7 @@ use crate::command::{self, output, which};
 use crate::debian;
 
 /// Programs that the tests start, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 29] = [
+const PROGRAMS: [(&str, &str); 30] = [
     ("dig", "bind9-dnsutils"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
@@ -41,6 +41,7 @@ const PROGRAMS: [(&str, &str); 29] = [
     ("git", "git"),
     ("node", "nodejs"),
     ("npm", "npm"),
+    ("apparmor_parser", "apparmor"),
 ];
 
 /// Files that programs of tests are made with, and the packages that have them.

@@ -1,5 +1,7 @@
 //! `namegate config`: what a daemon would be started with, and from where each value is.
 
+mod schema;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -25,6 +27,7 @@ pub(super) enum Config {
     Show(Show),
     Template(Template),
     Reference(Reference),
+    Schema(Schema),
 }
 
 /// Read the configuration as `namegate run` would, and tell all that is wrong with it.
@@ -68,6 +71,15 @@ pub(super) struct Show {
   namegate config template > /etc/namegate/config.yaml")]
 pub(super) struct Template {}
 
+/// Print the JSON Schema of the configuration, for editors.
+#[derive(Args)]
+#[command(after_help = "Example:
+  namegate config schema > ~/.config/namegate.schema.json
+
+Then, at the top of the file, for editors with the YAML language server:
+  # yaml-language-server: $schema=/home/me/.config/namegate.schema.json")]
+pub(super) struct Schema {}
+
 /// Print the page of all keys, as Markdown: docs/configuration.md is this.
 #[derive(Args)]
 pub(super) struct Reference {}
@@ -79,6 +91,7 @@ impl Config {
             Self::Show(show) => show.run(),
             Self::Template(_) => print(&template()),
             Self::Reference(_) => print(&reference()),
+            Self::Schema(_) => print(&format!("{:#}\n", schema::schema())),
         }
     }
 }
@@ -176,7 +189,8 @@ const WIDTH: usize = 100;
 
 /// A file of comments alone.
 fn template() -> String {
-    let mut text = "# What `namegate run` does. Every key is here with its default; take the # away to change it.\n\
+    let mut text = "# yaml-language-server: $schema=/usr/share/namegate/config.schema.json\n\
+        # What `namegate run` does. Every key is here with its default; take the # away to change it.\n\
         # `namegate config check` tells what is wrong, SIGHUP (systemctl reload) has a daemon read it again.\n"
         .to_owned();
     for arg in keys(&layers::definition()) {
@@ -207,7 +221,7 @@ fn template() -> String {
 }
 
 /// What a key means, in one line.
-fn help_of(arg: &clap::Arg) -> String {
+pub(super) fn help_of(arg: &clap::Arg) -> String {
     let help = arg.get_long_help().or_else(|| arg.get_help());
     let help = help.map(ToString::to_string).unwrap_or_default();
     help.split_whitespace().collect::<Vec<&str>>().join(" ")
@@ -238,11 +252,16 @@ SIGHUP reads it again. These keys change while a daemon runs: LIVE.
 What else has changed waits for the next start; `namegate status` and the log name it.
 ";
 
+/// What there is to know of the configuration but its keys, as Markdown.
+pub(super) fn introduction() -> String {
+    let live: Vec<String> = RELOADED.iter().map(|key| format!("`{key}`")).collect();
+    INTRODUCTION.replace("LIVE", &live.join(", "))
+}
+
 /// The page of all keys.
 fn reference() -> String {
     let run = layers::definition();
-    let live: Vec<String> = RELOADED.iter().map(|key| format!("`{key}`")).collect();
-    let mut text = INTRODUCTION.replace("LIVE", &live.join(", "));
+    let mut text = introduction();
     let mut heading = None;
     for arg in keys(&run) {
         let own = arg.get_help_heading().unwrap_or("The daemon");

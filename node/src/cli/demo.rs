@@ -1,6 +1,5 @@
 //! `namegate demo`.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -43,7 +42,7 @@ impl Demo {
         let options = Options {
             step: self.step,
             keep: self.keep,
-            color: std::io::stdout().is_terminal(),
+            color: crate::colour::fits(&std::io::stdout()),
         };
         if self.keep && !is_to_stay() {
             return tell_and_leave(options);

@@ -14,12 +14,17 @@ use crate::instance::Lock;
 
 /// Take programs, links, pins and the gate away, whether a daemon runs or not. A running daemon ends.
 ///
-/// Afterwards the node is as it was before `namegate run`, and its workloads are not guarded.
+/// Afterwards the node is as it was before `namegate run`, and its workloads are not guarded. Exit code 0 if so,
+/// also where nothing was there, which it says; 1 if something is left.
 #[derive(Args)]
-#[command(after_help = "Example:
-  namegate detach")]
+#[command(after_help = "Examples:
+  namegate detach
+  namegate detach --instance nested")]
 pub(super) struct Detach {
-    /// Where the pins are [default: /sys/fs/bpf/namegate].
+    /// The configuration of the daemon, as for `run`.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the pins are [default: as the configuration says].
     #[arg(long, value_name = "DIR")]
     bpf_dir: Option<PathBuf>,
     #[command(flatten)]
@@ -35,17 +40,24 @@ impl Detach {
         if !rustix::process::geteuid().is_root() {
             return Err(Exit::with(NO_PERMISSION, "namegate detach needs root"));
         }
-        let was_running = call(&self.which.socket(), &Command::Detach).is_ok();
+        let found = self.which.find(self.config.as_deref());
+        let was_running = call(&found.socket, &Command::Detach).is_ok();
         let lock = if was_running {
             wait_for_end()?
         } else {
             take_lock()?
         };
-        let instance = self.which.instance.clone();
-        let pins = self.bpf_dir.unwrap_or_else(|| instance.bpf_dir());
-        take_away(&instance, Some(&pins))?;
+        let pins = self.bpf_dir.unwrap_or(found.bpf_dir);
+        let was_there = take_away(&found.instance, Some(&pins))? || was_running;
         drop(lock);
-        print("detached\n")
+        print(&match was_there {
+            true => "detached\n".to_owned(),
+            false => format!(
+                "nothing was there of instance {}, nor at {}\n",
+                found.instance.name(),
+                pins.display()
+            ),
+        })
     }
 }
 

@@ -18,15 +18,18 @@ use crate::doctor::{Finding, Patient, Status, examine};
   namegate doctor
   namegate doctor -o json | jq '.[] | select(.status != \"ok\")'")]
 pub(super) struct Doctor {
-    /// Folder of policy files, as for `run`; repeatable.
-    #[arg(long, value_name = "DIR", default_value = "/etc/namegate/policies")]
+    /// Folder of policy files, as for `run`; repeatable [default: as the configuration says].
+    #[arg(long, value_name = "DIR")]
     policy_dir: Vec<PathBuf>,
-    /// Folder of endpoint files, as for `run`.
-    #[arg(long, value_name = "DIR", default_value = "/etc/namegate/endpoints")]
-    endpoint_dir: PathBuf,
-    /// Where the pins are or would be [default: /sys/fs/bpf/namegate].
+    /// Folder of endpoint files, as for `run` [default: as the configuration says].
+    #[arg(long, value_name = "DIR")]
+    endpoint_dir: Option<PathBuf>,
+    /// Where the pins are or would be [default: as the configuration says].
     #[arg(long, value_name = "DIR")]
     bpf_dir: Option<PathBuf>,
+    /// The configuration of the daemon, as for `run`.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     which: Which,
     /// Form of the output.
@@ -36,13 +39,17 @@ pub(super) struct Doctor {
 
 impl Doctor {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let (socket, instance) = (self.which.socket(), self.which.instance);
+        let found = self.which.find(self.config.as_deref());
+        let policy_dirs = match self.policy_dir.is_empty() {
+            true => found.policy_dirs,
+            false => self.policy_dir,
+        };
         let findings = examine(&Patient {
-            socket,
-            bpf_dir: self.bpf_dir.unwrap_or_else(|| instance.bpf_dir()),
-            instance,
-            policy_dirs: self.policy_dir,
-            endpoint_dir: self.endpoint_dir,
+            socket: found.socket,
+            bpf_dir: self.bpf_dir.unwrap_or(found.bpf_dir),
+            instance: found.instance,
+            policy_dirs,
+            endpoint_dir: self.endpoint_dir.unwrap_or(found.endpoint_dir),
         });
         match self.output {
             Output::Json => print(&format!("{}\n", serde_json::to_string_pretty(&findings)?))?,

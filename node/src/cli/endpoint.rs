@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::{Ask, list};
+use super::{Ask, Headings, list};
 use crate::control::Command;
 use crate::maps::aligned;
 
@@ -25,6 +25,8 @@ pub(super) enum Endpoint {
 pub(super) struct List {
     #[command(flatten)]
     ask: Ask,
+    #[command(flatten)]
+    headings: Headings,
 }
 
 /// Show all that is known of one endpoint: its link, identity and labels, how far it is enforced, what
@@ -55,7 +57,8 @@ impl List {
         let answer = self.ask.call(&Command::Endpoints)?;
         let endpoints = answer.get("endpoints").cloned().unwrap_or_default();
         self.ask.show(&endpoints, |all| {
-            table(all.as_array().map_or(&[], Vec::as_slice))
+            let all = all.as_array().map_or(&[][..], Vec::as_slice);
+            self.headings.of(table(all))
         })
     }
 }

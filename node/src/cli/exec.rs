@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+use crate::colour;
 use crate::exec::{Options, Orders, Wanted, Way, run, run_inside};
 use crate::exit::{EXEC_FAILED, Exit};
 
@@ -89,11 +90,10 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
 impl Exec {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let level = if self.verbose { "info" } else { "error" };
-        let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
         tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::new(level))
             .with_writer(std::io::stderr)
-            .with_ansi(is_terminal)
+            .with_ansi(colour::fits(&std::io::stderr()))
             .try_init()
             .map_err(|error| anyhow::anyhow!("logging: {error}"))?;
         run(&Options {

@@ -1,20 +1,55 @@
 //! `namegate fqdn`.
 
-use std::fmt::Write;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Output, Which, print};
+use super::{Ask, Headings, Which, list, print};
 use crate::control::{Command, call};
 use crate::exit::{Exit, USAGE};
+use crate::maps::aligned;
 
 /// Names, and what endpoints learned of them.
 #[derive(Subcommand)]
 pub(super) enum Fqdn {
     #[command(subcommand)]
     Cache(Cache),
+    Names(Names),
+    Selectors(Selectors),
+}
+
+/// List the names that endpoints have learned, each once: how many endpoints know it, and its addresses.
+#[derive(Args)]
+#[command(after_help = "Example:
+  namegate fqdn names")]
+pub(super) struct Names {
+    #[command(flatten)]
+    of: Listed,
+}
+
+/// List the names and patterns of `toFQDNs`, each with the policy and the endpoint that it is about: how many
+/// learned names it matches now, and the addresses that it opens.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  namegate fqdn selectors
+  namegate fqdn selectors -o json | jq '.[] | select(.names == 0) | .selector'")]
+pub(super) struct Selectors {
+    #[command(flatten)]
+    of: Listed,
+}
+
+/// What is listed, and how.
+#[derive(Args)]
+struct Listed {
+    #[command(flatten)]
+    ask: Ask,
+    /// Of this endpoint alone.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    endpoint: Option<String>,
+    #[command(flatten)]
+    headings: Headings,
 }
 
 /// What endpoints have learned.
@@ -34,13 +69,7 @@ pub(super) enum Cache {
   namegate fqdn cache list -o json | jq '.[] | select(.name == \"ifconfig.me.\")'")]
 pub(super) struct List {
     #[command(flatten)]
-    which: Which,
-    /// Of this endpoint alone.
-    #[arg(long, value_name = "NAMESPACE/NAME")]
-    endpoint: Option<String>,
-    /// Form of the output.
-    #[arg(short, long, value_enum, default_value = "text")]
-    output: Output,
+    of: Listed,
 }
 
 /// Forget what endpoints have learned.
@@ -68,11 +97,60 @@ pub(super) struct Clean {
 
 impl Fqdn {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let Self::Cache(cache) = self;
-        match cache {
-            Cache::List(list) => list.run(),
-            Cache::Clean(clean) => clean.run(),
+        match self {
+            Self::Cache(Cache::List(list)) => list.of.show(&CACHE),
+            Self::Cache(Cache::Clean(clean)) => clean.run(),
+            Self::Names(names) => names.of.show(&NAMES),
+            Self::Selectors(selectors) => selectors.of.show(&SELECTORS),
         }
+    }
+}
+
+/// One of the lists: what the daemon is asked, what is made of its answer, and the lines of that.
+struct Kind {
+    ask: fn(Option<String>) -> Command,
+    /// In the answer.
+    key: &'static str,
+    make: fn(Value) -> Value,
+    head: &'static [&'static str],
+    rows: fn(&Value) -> Vec<Vec<String>>,
+}
+
+const CACHE: Kind = Kind {
+    ask: |endpoint| Command::FqdnCache { endpoint },
+    key: "names",
+    make: |names| names,
+    head: &["ENDPOINT", "NAME", "ADDRESS", "EXPIRES", "IDENTITY"],
+    rows: learned,
+};
+const NAMES: Kind = Kind {
+    make: by_name,
+    head: &["NAME", "ENDPOINTS", "ADDRESSES"],
+    rows: name,
+    ..CACHE
+};
+const SELECTORS: Kind = Kind {
+    ask: |endpoint| Command::FqdnSelectors { endpoint },
+    key: "selectors",
+    make: |selectors| selectors,
+    head: &["ENDPOINT", "SELECTOR", "NAMES", "ADDRESSES", "RULE"],
+    rows: selector,
+};
+
+impl Listed {
+    fn show(self, kind: &Kind) -> anyhow::Result<ExitCode> {
+        let answer = self.ask.call(&(kind.ask)(self.endpoint))?;
+        let left_out = answer.get("left_out").and_then(Value::as_u64).unwrap_or(0);
+        if left_out > 0 {
+            tell_left_out(left_out);
+        }
+        let all = (kind.make)(answer.get(kind.key).cloned().unwrap_or_default());
+        self.ask.show(&all, |all| {
+            let all = all.as_array().map_or(&[][..], Vec::as_slice);
+            let head = kind.head.iter().map(|word| (*word).to_owned());
+            let rows = all.iter().flat_map(kind.rows);
+            self.headings.of(aligned(head.collect(), rows))
+        })
     }
 }
 
@@ -92,68 +170,83 @@ impl Clean {
     }
 }
 
-impl List {
-    fn run(self) -> anyhow::Result<ExitCode> {
-        let endpoint = self.endpoint;
-        let answer = call(&self.which.socket(), &Command::FqdnCache { endpoint })?;
-        let names = answer.get("names").cloned().unwrap_or_default();
-        let left_out = answer.get("left_out").and_then(Value::as_u64).unwrap_or(0);
-        if left_out > 0 {
-            tell_left_out(left_out);
-        }
-        match self.output {
-            Output::Json => print(&format!("{names:#}\n")),
-            Output::Text => print(&table(names.as_array().map_or(&[], Vec::as_slice))),
-        }
-    }
-}
-
 /// Beside the data, which a program may read.
 fn tell_left_out(count: u64) {
     let _ = std::io::Write::write_all(
         &mut std::io::stderr(),
-        format!("namegate: {count} more addresses are left out; --endpoint lists fewer\n")
-            .as_bytes(),
+        format!("namegate: {count} more are left out; --endpoint lists fewer\n").as_bytes(),
     );
 }
 
-fn table(names: &[Value]) -> String {
-    let mut out = row(["ENDPOINT", "NAME", "ADDRESS", "EXPIRES", "IDENTITY"]);
-    for entry in names {
-        let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or("?");
-        let addresses = entry.get("addresses").and_then(Value::as_array);
-        for one in addresses.into_iter().flatten() {
-            let number = |key: &str| one.get(key).and_then(Value::as_u64);
-            let expires =
-                number("expires_secs").map_or_else(|| "-".into(), |left| format!("{left}s"));
-            let identity = number("identity").map_or_else(|| "-".into(), |id| id.to_string());
-            let address = one.get("address").and_then(Value::as_str).unwrap_or("?");
-            out.push_str(&row([
-                text("endpoint"),
-                text("name"),
-                address,
-                &expires,
-                &identity,
-            ]));
-        }
+fn text(of: &Value, key: &str) -> String {
+    let word = of.get(key).and_then(Value::as_str);
+    word.unwrap_or("?").to_owned()
+}
+
+fn number(of: &Value, key: &str) -> Option<u64> {
+    of.get(key).and_then(Value::as_u64)
+}
+
+/// Each address of a name.
+fn learned(name: &Value) -> Vec<Vec<String>> {
+    let row = |one: &Value| {
+        let or_dash = |word: Option<String>| word.unwrap_or_else(|| "-".to_owned());
+        let expires = number(one, "expires_secs").map(|left| format!("{left}s"));
+        let identity = number(one, "identity").map(|id| id.to_string());
+        vec![
+            text(name, "endpoint"),
+            text(name, "name"),
+            text(one, "address"),
+            or_dash(expires),
+            or_dash(identity),
+        ]
+    };
+    list(name, "addresses").iter().map(row).collect()
+}
+
+/// What endpoints have learned, by names.
+fn by_name(learned: Value) -> Value {
+    let mut all = BTreeMap::<String, (BTreeSet<String>, BTreeSet<String>)>::new();
+    for one in learned.as_array().into_iter().flatten() {
+        let (endpoints, addresses) = all.entry(text(one, "name")).or_default();
+        endpoints.insert(text(one, "endpoint"));
+        let own = list(one, "addresses").iter();
+        addresses.extend(own.map(|one| text(one, "address")));
     }
-    out
+    let all = all.into_iter().map(|(name, (endpoints, addresses))| {
+        json!({ "name": name, "endpoints": endpoints, "addresses": addresses })
+    });
+    all.collect()
 }
 
-fn row([endpoint, name, address, expires, identity]: [&str; 5]) -> String {
-    let mut line = String::new();
-    // Writing to a string can't fail.
-    let _ = writeln!(
-        line,
-        "{endpoint:<32} {name:<40} {address:<39} {expires:<8} {identity}"
-    );
-    line
+fn addresses(of: &Value) -> String {
+    let all = list(of, "addresses").iter().filter_map(Value::as_str);
+    match all.collect::<Vec<&str>>().join(" ") {
+        none if none.is_empty() => "-".to_owned(),
+        all => all,
+    }
+}
+
+fn name(one: &Value) -> Vec<Vec<String>> {
+    let endpoints = list(one, "endpoints").len().to_string();
+    vec![vec![text(one, "name"), endpoints, addresses(one)]]
+}
+
+fn selector(one: &Value) -> Vec<Vec<String>> {
+    let names = number(one, "names").unwrap_or(0).to_string();
+    let place = format!("{}:{}", text(one, "file"), number(one, "line").unwrap_or(0));
+    vec![vec![
+        text(one, "endpoint"),
+        text(one, "selector"),
+        names,
+        addresses(one),
+        format!("{} ({place})", text(one, "policy")),
+    ]]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn each_address_of_a_name_is_a_line() {
@@ -165,15 +258,10 @@ mod tests {
                 {"address": "2001:db8:1::1", "expires_secs": 3, "identity": null},
             ],
         }]);
-        let text = table(names.as_array().unwrap());
-        let words: Vec<Vec<&str>> = text
-            .lines()
-            .map(|line| line.split_whitespace().collect())
-            .collect();
+        let rows: Vec<Vec<String>> = names.as_array().unwrap().iter().flat_map(learned).collect();
         assert_eq!(
-            words,
+            rows,
             [
-                ["ENDPOINT", "NAME", "ADDRESS", "EXPIRES", "IDENTITY"],
                 [
                     "default/alice",
                     "web.example.com.",
@@ -190,5 +278,19 @@ mod tests {
                 ],
             ]
         );
+    }
+
+    #[test]
+    fn a_name_is_listed_once_with_all_that_know_it() {
+        let one = |endpoint: &str, addresses: &[&str]| {
+            let addresses = addresses.iter().map(|one| json!({ "address": one }));
+            json!({ "endpoint": endpoint, "name": "a.io.", "addresses": addresses.collect::<Value>() })
+        };
+        let names = by_name(json!([
+            one("d/x", &["192.0.2.1"]),
+            one("d/y", &["192.0.2.1", "192.0.2.2"])
+        ]));
+        let rows: Vec<Vec<String>> = names.as_array().unwrap().iter().flat_map(name).collect();
+        assert_eq!(rows, [["a.io.", "2", "192.0.2.1 192.0.2.2"]]);
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::Ask;
+use super::{Ask, Headings};
 use crate::control::Command;
 use crate::maps::aligned;
 
@@ -27,6 +27,8 @@ pub(super) enum Identity {
 pub(super) struct List {
     #[command(flatten)]
     ask: Ask,
+    #[command(flatten)]
+    headings: Headings,
 }
 
 /// Show one identity: its labels, the workloads and prefixes that have it, and the addresses that
@@ -55,8 +57,10 @@ impl List {
         let number = None;
         let answer = self.ask.call(&Command::Identities { number })?;
         let all = answer.get("identities").cloned().unwrap_or_default();
-        self.ask
-            .show(&all, |all| table(all.as_array().map_or(&[], Vec::as_slice)))
+        self.ask.show(&all, |all| {
+            let all = all.as_array().map_or(&[][..], Vec::as_slice);
+            self.headings.of(table(all))
+        })
     }
 }
 

@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory as _};
 
+use super::run::{ENDPOINT_DIR, POLICY_DIR};
 use super::{Namegate, Which};
 use crate::instance::Instance;
 use crate::settings::{self, Fault, Place, Setting, Values};
@@ -130,22 +131,59 @@ pub(super) fn complete(
     })
 }
 
-/// Where the socket of a daemon that runs is said to be: by a flag, by a variable, by the configuration that it
-/// was started with. One that can't be read says nothing: the daemon is asked all the same.
-pub(super) fn socket(which: &Which, environment: Environment<'_>) -> Option<PathBuf> {
+/// Where a daemon is whose command line isn't known, and what it is guided by.
+pub(super) struct Whereabouts {
+    pub(super) instance: Instance,
+    pub(super) socket: PathBuf,
+    pub(super) bpf_dir: PathBuf,
+    pub(super) policy_dirs: Vec<PathBuf>,
+    pub(super) endpoint_dir: PathBuf,
+    /// Why its configuration can't be read: then it says nothing here.
+    pub(super) faults: Vec<Fault>,
+}
+
+/// What is said by a flag, by a variable, by the configuration that the daemon was started with, in this order;
+/// `config` names that one.
+pub(super) fn whereabouts(
+    (which, config): (&Which, Option<&Path>),
+    environment: Environment<'_>,
+) -> Whereabouts {
     let path = |key| environment(&variable(key)).map(PathBuf::from);
-    if let Some(socket) = which.socket.clone().or_else(|| path("socket")) {
-        return Some(socket);
-    }
-    let file = path(CONFIG).unwrap_or_else(|| which.instance.config());
-    let settings = settings::read(&file).ok()?;
-    let one = |key| match &settings.get(key)?.values {
-        Values::One(value) => Some(value.clone()),
-        Values::Unset | Values::List(_) => None,
+    let file = config.map(Path::to_owned).or_else(|| path(CONFIG));
+    let file = file.unwrap_or_else(|| which.instance.config());
+    let (settings, faults) = match settings::read(&file) {
+        Ok(settings) => (settings, Vec::new()),
+        Err(faults) => (BTreeMap::new(), faults),
     };
+    let run = definition();
+    let said = |key: &str| {
+        let arg = keys(&run).find(|arg| arg.get_id() == key)?;
+        match beyond(arg, &settings, environment)?.0 {
+            Values::Unset => None,
+            Values::One(value) => Some(vec![value]),
+            Values::List(values) => Some(values),
+        }
+    };
+    let all = |key| Some(said(key)?.into_iter().map(PathBuf::from).collect());
+    let one = |key: &str| said(key)?.into_iter().next();
     let of_instance = || Instance::parse(&one("instance")?).ok();
-    let socket = one("socket").map(PathBuf::from);
-    socket.or_else(|| of_instance().map(|instance| instance.socket()))
+    let is_named = which.instance != Instance::default();
+    let instance = match is_named {
+        true => which.instance.clone(),
+        false => of_instance().unwrap_or_default(),
+    };
+    let socket = which.socket.clone();
+    let socket = socket.or_else(|| one("socket").map(PathBuf::from));
+    Whereabouts {
+        socket: socket.unwrap_or_else(|| instance.socket()),
+        bpf_dir: one("bpf_dir").map_or_else(|| instance.bpf_dir(), PathBuf::from),
+        policy_dirs: all("policy_dir").unwrap_or_else(|| vec![POLICY_DIR.into()]),
+        endpoint_dir: one("endpoint_dir")
+            .unwrap_or_else(|| ENDPOINT_DIR.to_owned())
+            .into(),
+        instance,
+        faults,
+    }
 }
 
 /// The definition of `namegate run`.
@@ -202,20 +240,27 @@ fn file_of(said: &ArgMatches, environment: Environment<'_>) -> (PathBuf, bool) {
 
 /// Keys that nothing knows.
 fn unknown(run: &Command, settings: &BTreeMap<String, Setting>) -> Vec<String> {
-    let known: Vec<&str> = keys(run).map(|arg| arg.get_id().as_str()).collect();
-    let strange = settings
-        .iter()
-        .filter(|(key, _)| !known.contains(&key.as_str()));
+    let known: Vec<String> = keys(run).flat_map(names_of).collect();
+    let strange = settings.iter().filter(|(key, _)| !known.contains(key));
     let told = strange.map(|(key, setting)| {
         let place = &setting.place;
         let meant = key.trim_start_matches('-').replace('-', "_");
-        let help = match known.contains(&meant.as_str()) {
+        let help = match known.contains(&meant) {
             true => format!("write {meant}"),
             false => "`namegate config show` lists all keys".to_owned(),
         };
         format!("{place}: error: unknown key {key:?}\n  help: {help}")
     });
     told.collect()
+}
+
+/// How a file may call a key: as its flag, or as that is called too.
+pub(super) fn names_of(arg: &Arg) -> Vec<String> {
+    let aliases = arg.get_visible_aliases().unwrap_or_default();
+    let aliases = aliases.into_iter().map(|alias| alias.replace('-', "_"));
+    std::iter::once(arg.get_id().to_string())
+        .chain(aliases)
+        .collect()
 }
 
 /// What environment and files say of a key.
@@ -234,7 +279,7 @@ fn beyond(
         };
         return Some((values, Origin::Environment(name)));
     }
-    let setting = settings.get(key)?;
+    let setting = names_of(arg).iter().find_map(|name| settings.get(name))?;
     let origin = Origin::File(setting.place.clone());
     (setting.values != Values::Unset).then(|| (setting.values.clone(), origin))
 }
@@ -358,33 +403,47 @@ mod tests {
                 instance: Instance::default(),
                 socket: flag.map(PathBuf::from),
             };
-            socket(&which, &|name| {
+            let environment = |name: &str| {
                 let named = variables.iter().find(|(own, _)| *own == name);
                 let named = named.map(|(_, value)| OsString::from(value));
                 named.or_else(|| (name == "NAMEGATE_CONFIG").then(|| file.clone().into()))
-            })
+            };
+            whereabouts((&which, None), &environment)
         };
+        let default = "/run/namegate/namegate.sock";
         let (text, variables) = ("socket: /c.sock\n", [("NAMEGATE_SOCKET", "/v.sock")]);
         for (text, variables, flag, wanted) in [
-            (text, &variables[..], Some("/f.sock"), Some("/f.sock")),
-            (text, &variables, None, Some("/v.sock")),
-            (text, &[], None, Some("/c.sock")),
+            (text, &variables[..], Some("/f.sock"), "/f.sock"),
+            (text, &variables, None, "/v.sock"),
+            (text, &[], None, "/c.sock"),
             (
                 "instance: perf\n",
                 &[],
                 None,
-                Some("/run/namegate-perf/namegate.sock"),
+                "/run/namegate-perf/namegate.sock",
             ),
-            ("quic: allow\n", &[], None, None),
+            ("quic: allow\n", &[], None, default),
             // A fault in it is the daemon's business.
-            ("socket: [\n", &[], None, None),
+            ("socket: [\n", &[], None, default),
         ] {
-            assert_eq!(
-                found(text, variables, flag),
-                wanted.map(PathBuf::from),
-                "{text}"
-            );
+            let found = found(text, variables, flag);
+            assert_eq!(found.socket, PathBuf::from(wanted), "{text}");
         }
+        let text = "instance: perf\npolicy_dir: [/p, /q]\n";
+        let all = found(text, &[("NAMEGATE_ENDPOINT_DIR", "/e")], None);
+        assert_eq!(all.instance.name(), "perf");
+        assert_eq!(all.bpf_dir, PathBuf::from("/sys/fs/bpf/namegate-perf"));
+        assert_eq!(all.policy_dirs, ["/p", "/q"].map(PathBuf::from));
+        assert_eq!(all.endpoint_dir, PathBuf::from("/e"));
+        assert_eq!(
+            found("bpf_dir: /b\n", &[], None).bpf_dir,
+            PathBuf::from("/b")
+        );
+        let broken = found("socket: [\n", &[], None);
+        assert_eq!(
+            (broken.faults.len(), broken.instance.name()),
+            (1, "default")
+        );
     }
 
     #[test]
@@ -438,6 +497,13 @@ mod tests {
         ] {
             assert!(told.contains(part), "{part} is not in:\n{told}");
         }
+    }
+
+    #[test]
+    fn a_key_may_have_the_other_name_of_its_flag() {
+        let settled = layered("hubble_socket: /h.sock\n", &[], "").unwrap();
+        let own = said(&settled, "hubble_socket_path");
+        assert_eq!(own, ("/h.sock".to_owned(), "config.yaml:1".to_owned()));
     }
 
     #[test]

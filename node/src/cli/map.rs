@@ -9,7 +9,7 @@ use bpf_redirect_common::{CT, EP_ID, EP_IF, IPCACHE, LEARNED, POLICY, SERVICES};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::{Ask, Output, Which, print};
+use super::{Ask, Headings, Output, Which, print};
 use crate::control::{Command, stream};
 use crate::exit::Exit;
 use crate::{clock, maps};
@@ -25,7 +25,10 @@ pub(super) enum Map {
 /// Whose maps.
 #[derive(Args)]
 struct Pinned {
-    /// Where the pins are [default: /sys/fs/bpf/namegate].
+    /// The configuration of the daemon, as for `run`.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the pins are [default: as the configuration says].
     #[arg(long, value_name = "DIR")]
     bpf_dir: Option<PathBuf>,
     #[command(flatten)]
@@ -39,6 +42,8 @@ struct Pinned {
 pub(super) struct List {
     #[command(flatten)]
     pinned: Pinned,
+    #[command(flatten)]
+    headings: Headings,
 }
 
 /// Show the entries of a map in words: addresses, ports, protocols, verdicts, the numbers of
@@ -102,7 +107,8 @@ impl Map {
 impl Pinned {
     fn open(&self) -> anyhow::Result<PinnedMaps> {
         let dir = self.bpf_dir.clone();
-        let dir = dir.unwrap_or_else(|| self.ask.which.instance.bpf_dir());
+        let find = || self.ask.which.find(self.config.as_deref()).bpf_dir;
+        let dir = dir.unwrap_or_else(find);
         Ok(PinnedMaps::open(&dir)?)
     }
 
@@ -135,7 +141,7 @@ impl List {
                 let all: Vec<Value> = all.iter().map(maps::summary).collect();
                 print(&format!("{:#}\n", Value::Array(all)))
             }
-            Output::Text => print(&list(&all)),
+            Output::Text => print(&self.headings.of(list(&all))),
         }
     }
 }

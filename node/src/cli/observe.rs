@@ -5,7 +5,7 @@ mod filters;
 mod sink;
 mod time;
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -16,6 +16,7 @@ use self::filters::Filters;
 use self::sink::{Sink, is_broken_pipe};
 use super::Which;
 use crate::clock;
+use crate::colour;
 use crate::control::{self, Command, stream};
 use crate::exit::Exit;
 
@@ -147,7 +148,7 @@ impl Observe {
             numeric: self.numeric,
             time_format: TimeFormat::from_name(&self.time_format),
             color: match self.color {
-                Color::Auto => io::stdout().is_terminal(),
+                Color::Auto => colour::fits(&io::stdout()),
                 Color::Always => true,
                 Color::Never => false,
             },

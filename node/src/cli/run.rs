@@ -30,6 +30,11 @@ use hubble::HubbleOptions;
 use metrics::MetricsOptions;
 use redact::RedactOptions;
 
+/// Where policies are, unless something else is said.
+pub(super) const POLICY_DIR: &str = "/etc/namegate/policies";
+/// The same of endpoint files.
+pub(super) const ENDPOINT_DIR: &str = "/etc/namegate/endpoints";
+
 /// Guard the endpoints of this node, in the foreground.
 ///
 /// Prints `ready` once every endpoint that it knows is attached and its policy in force. Folders are
@@ -50,10 +55,10 @@ pub(super) struct Run {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Folder of policy files (*.yaml); repeatable.
-    #[arg(long, value_name = "DIR", default_value = "/etc/namegate/policies")]
+    #[arg(long, value_name = "DIR", default_value = POLICY_DIR)]
     policy_dir: Vec<PathBuf>,
     /// Folder of endpoint files (*.yaml).
-    #[arg(long, value_name = "DIR", default_value = "/etc/namegate/endpoints")]
+    #[arg(long, value_name = "DIR", default_value = ENDPOINT_DIR)]
     endpoint_dir: PathBuf,
     /// Folder of the secrets that TLS contexts of policies name: DIR/NAMESPACE/NAME/tls.crt, tls.key,
     /// ca.crt. Keys must be readable by their owner alone. It is watched too.
@@ -99,7 +104,7 @@ pub(super) struct Run {
     export: ExportOptions,
     #[command(flatten)]
     redact: RedactOptions,
-    /// Take everything away at the end, instead of leaving enforcement in place.
+    /// Take everything away at the end, within two seconds, instead of leaving enforcement in place.
     #[arg(long)]
     detach_on_exit: bool,
     /// What is logged to standard error: error, warn, info, debug, trace, off, or a filter. `namegate log-level`
@@ -116,7 +121,7 @@ pub(super) struct Run {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
-    /// The journal's where standard error is the journal's, else text.
+    /// The journal's where standard error is the journal's, text on a terminal, else JSON.
     Auto,
     /// Lines for people.
     Text,
@@ -327,6 +332,7 @@ impl LogFormat {
         match self {
             Self::Json => Form::Json,
             Self::Auto if log::is_journal(&stream.to_string_lossy()) => Form::Journal,
+            Self::Auto if !std::io::IsTerminal::is_terminal(&std::io::stderr()) => Form::Json,
             Self::Auto | Self::Text => Form::Text,
         }
     }

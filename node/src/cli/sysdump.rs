@@ -138,23 +138,18 @@ impl Sysdump {
         for dir in of("endpoint_dir") {
             dump.add_folder("endpoints", dir, Kind::Other);
         }
-        let instance = self.which.instance.clone();
-        let bpf_dir = of("bpf_dir").first().map(PathBuf::from);
-        let bpf_dir = self
-            .bpf_dir
-            .clone()
-            .or(bpf_dir)
-            .unwrap_or_else(|| instance.bpf_dir());
-        let found = examine(&Patient {
-            socket: self.which.socket(),
+        let found = self.which.look(self.config.as_deref());
+        let bpf_dir = self.bpf_dir.clone().unwrap_or(found.bpf_dir);
+        let findings = examine(&Patient {
+            socket: found.socket,
             bpf_dir: bpf_dir.clone(),
-            instance,
-            policy_dirs: of("policy_dir").iter().map(PathBuf::from).collect(),
-            endpoint_dir: of("endpoint_dir").iter().map(PathBuf::from).collect(),
+            instance: found.instance,
+            policy_dirs: found.policy_dirs,
+            endpoint_dir: found.endpoint_dir,
         });
         dump.add(
             "doctor.json",
-            serde_json::to_string_pretty(&found).map_err(Into::into),
+            serde_json::to_string_pretty(&findings).map_err(Into::into),
         );
         if let Err(error) = add_maps(&bpf_dir, dump) {
             dump.errors.push(format!("maps: {error:#}"));
@@ -163,7 +158,7 @@ impl Sysdump {
 
     /// What the daemon says.
     fn add_answers(&self, dump: &mut Dump) {
-        let socket = self.which.socket();
+        let socket = self.which.look(self.config.as_deref()).socket;
         let ask = |command: &Command| control::call(&socket, command);
         let pretty = |answer: Value| format!("{answer:#}\n");
         for (name, command) in [

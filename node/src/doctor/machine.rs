@@ -40,13 +40,21 @@ fn effective(status: &str) -> u64 {
         .unwrap_or(0)
 }
 
+/// Which of them this process lacks.
+pub(crate) fn lacking_here() -> Vec<&'static str> {
+    let process = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    lacking(effective(&process))
+}
+
+fn lacking(effective: u64) -> Vec<&'static str> {
+    let needed = NEEDED.iter();
+    let lacking = needed.filter(|(_, bit)| effective >> bit & 1 == 0);
+    lacking.map(|(name, _)| *name).collect()
+}
+
 fn privileges(is_root: bool, effective: u64) -> Finding {
     const CHECK: &str = "privileges";
-    let lacking: Vec<&str> = NEEDED
-        .iter()
-        .filter(|(_, bit)| effective >> bit & 1 == 0)
-        .map(|(name, _)| *name)
-        .collect();
+    let lacking = lacking(effective);
     if !is_root {
         return Finding::fail(
             CHECK,

@@ -26,7 +26,7 @@ use crate::exit::{EXEC_FAILED, Exit};
 const SIGNALS: [i32; 8] = [
     SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH,
 ];
-/// Two interrupts within this time, each sent by a process, are meant.
+/// Two interrupts within this time kill.
 const TWICE: Duration = Duration::from_secs(1);
 /// How late an address may close after its end.
 const EXPIRY_STEP: Duration = Duration::from_millis(250);
@@ -180,17 +180,18 @@ impl Running {
     }
 
     fn pass_on(&mut self, origin: &Origin) {
-        if origin.cause == Cause::Kernel {
-            return;
-        }
         let now = clock::now();
-        let mut signal = Signal::from_named_raw(origin.signal);
-        if origin.signal == SIGINT {
-            let before = self.last_interrupt.replace(now);
-            if before.is_some_and(|before| now.saturating_duration_since(before) < TWICE) {
-                signal = Some(Signal::KILL);
-            }
-        }
+        let is_soon = |before: Instant| now.saturating_duration_since(before) < TWICE;
+        let before = match origin.signal {
+            SIGINT => self.last_interrupt.replace(now),
+            _ => None,
+        };
+        let signal = match before.is_some_and(is_soon) {
+            true => Some(Signal::KILL),
+            // The terminal's own reach the command without us.
+            false if origin.cause == Cause::Kernel => None,
+            false => Signal::from_named_raw(origin.signal),
+        };
         if let Some(signal) = signal {
             // It may be gone by now.
             let _ = pidfd_send_signal(&self.process, signal);

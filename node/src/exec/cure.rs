@@ -4,6 +4,7 @@ use std::fs;
 
 use transport::SpliceError;
 
+use super::way;
 use crate::exit::{EXEC_FAILED, Exit};
 
 /// Where a system says what it allows.
@@ -19,11 +20,25 @@ pub(super) fn explained(error: SpliceError) -> anyhow::Error {
         let text = fs::read_to_string(format!("/proc/sys/{knob}")).ok()?;
         text.trim().parse().ok()
     });
-    Exit::with(EXEC_FAILED, explain(&error, knobs))
+    let binary = std::env::current_exe().unwrap_or_default();
+    let here = Here {
+        privileges: way::privileges(),
+        binary: binary.display().to_string(),
+    };
+    Exit::with(EXEC_FAILED, explain(&error, (knobs, &here)))
 }
 
-fn explain(error: &SpliceError, [clone, apparmor, max]: [Option<u64>; 3]) -> String {
-    let says = |what: &str| format!("{error}: {what}; or run it as root");
+/// What a cure names of this process.
+struct Here {
+    privileges: String,
+    binary: String,
+}
+
+fn explain(
+    error: &SpliceError,
+    ([clone, apparmor, max], here): ([Option<u64>; 3], &Here),
+) -> String {
+    let says = |what: &str| format!("{error}: {what}; or {}", here.privileges);
     match error {
         SpliceError::UserNamespace(_) if max == Some(0) => {
             says("the system allows none, `sysctl user.max_user_namespaces=10000` does")
@@ -34,9 +49,12 @@ fn explain(error: &SpliceError, [clone, apparmor, max]: [Option<u64>; 3]) -> Str
         SpliceError::UserNamespace(source) if source.raw_os_error() == Some(ENOSPC) => {
             says("there are too many, see `sysctl user.max_user_namespaces`")
         }
-        SpliceError::UserNamespace(_) | SpliceError::Powerless(_) if apparmor == Some(1) => says(
-            "AppArmor forbids it to programs without a profile, `sysctl kernel.apparmor_restrict_unprivileged_userns=0` allows it to all",
-        ),
+        SpliceError::UserNamespace(_) | SpliceError::Powerless(_) if apparmor == Some(1) => {
+            says(&format!(
+                "AppArmor forbids it to programs without a profile: /etc/apparmor.d/namegate for {}, whose lines are in docs/install.md, allows it to this one, `sysctl kernel.apparmor_restrict_unprivileged_userns=0` to all",
+                here.binary
+            ))
+        }
         SpliceError::UserNamespace(_) => says(
             "a container's seccomp filter forbids it, likely; start it with --security-opt seccomp=unconfined",
         ),
@@ -86,12 +104,21 @@ mod tests {
                 "apparmor_restrict_unprivileged_userns=0",
             ),
             (
+                SpliceError::UserNamespace(eperm()),
+                [None, Some(1), Some(9)],
+                "/etc/apparmor.d/namegate for /home/me/.cargo/bin/namegate,",
+            ),
+            (
                 SpliceError::Nft("No such file".to_owned()),
                 [None; 3],
                 "nftables",
             ),
         ] {
-            let said = explain(&error, knobs);
+            let here = Here {
+                privileges: "run it as root".to_owned(),
+                binary: "/home/me/.cargo/bin/namegate".to_owned(),
+            };
+            let said = explain(&error, (knobs, &here));
             assert!(said.contains(cure), "{said}");
             assert_eq!(said.lines().count(), 1, "{said}");
         }

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::door::{self, Door};
 use super::surroundings::{Surroundings, nsswitch_conf, resolv_conf};
 use super::user::User;
+use super::veil;
 use crate::exit::{CANT_RUN, EXEC_FAILED, Exit, NOT_FOUND};
 
 /// What is to be done, from one process of ours to the next.
@@ -35,7 +36,6 @@ pub(crate) struct Orders {
     /// `None`: as it is.
     resolv_conf: Option<String>,
     nsswitch: Option<String>,
-    hidden: Vec<PathBuf>,
     /// How many descriptors it may have: this process took more.
     descriptors: Option<u64>,
     pub(super) user: Option<User>,
@@ -51,7 +51,6 @@ impl Orders {
             parent: rustix::process::getpid().as_raw_nonzero().get(),
             resolv_conf: Some(around.resolver.text.clone()),
             nsswitch: around.nsswitch.clone(),
-            hidden: around.hidden.clone(),
             descriptors: around.descriptors,
             user: user.cloned(),
             door: None,
@@ -166,6 +165,8 @@ fn close_cgroups(mounts: &str) -> Result<()> {
 }
 
 fn lay(orders: &Orders, stage: &Path) -> Result<()> {
+    // First: what follows may be in it.
+    veil::draw(&stage.join("run"))?;
     let over = |name: &str, text: &str, place: &Path| -> Result<()> {
         let file = stage.join(name);
         fs::write(&file, text).with_context(|| name.to_owned())?;
@@ -182,9 +183,6 @@ fn lay(orders: &Orders, stage: &Path) -> Result<()> {
     }
     if let (Some(text), Ok(place)) = (&orders.nsswitch, nsswitch_conf()) {
         over("nsswitch.conf", text, &place)?;
-    }
-    for place in &orders.hidden {
-        over("nobody", "", place)?;
     }
     Ok(())
 }

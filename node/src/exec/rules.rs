@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use ipnet::IpNet;
-use policy::{PolicySet, Problem, Source};
+use policy::{Labels, Loaded, PolicySet, Problem, Source};
 use serde_json::{Value, json};
 use transport::SANDBOX_GATEWAY;
 
-use super::{Options, Way};
+use super::{Options, Way, network};
 use crate::exit::{EXEC_FAILED, Exit};
 use crate::files::TextFile;
 use crate::judge::read::{all_files, told};
@@ -17,14 +17,16 @@ use crate::run::ENFORCED;
 
 /// The name that rules and problems have in place of a file's.
 pub(super) const ALLOW: &str = "--allow";
+/// The same of the rules that close metadata services in the machine's own network.
+const METADATA: &str = "--net=host: metadata services";
 /// By which policies know the server of names: as the cluster's is known, so that a pod's policy fits.
 pub(super) const RESOLVER: (&str, (&str, &str)) = ("kube-system", ("k8s-app", "kube-dns"));
 
 /// Policies that can be enforced.
 pub(super) struct Rules {
     pub(super) set: PolicySet,
-    /// The text of all of them.
-    sources: Vec<Source>,
+    /// Those of the command.
+    labels: Labels,
 }
 
 impl Rules {
@@ -38,37 +40,40 @@ impl Rules {
         sources.extend(of_allowed(&options.allow, way));
         sources.extend(of_ports(&options.host_ports, way));
         sources.extend(options.audit.then(|| of_audit(way)));
+        sources.extend((way == Way::Cgroup).then(of_host));
+        let labels = network::command(options).full_labels();
+        let mut loaded = load(&sources)?;
         if way == Way::Cgroup {
-            let named: Vec<String> = sources.iter().map(|source| source.text.clone()).collect();
-            sources.push(of_host(&named));
+            sources.extend(of_metadata(&loaded.set, &labels));
+            loaded = load(&sources)?;
+            if options.audit {
+                loaded.set.audit_all_but(METADATA);
+            }
         }
-        let loader = DnsServers::KubeDns.loader();
-        let mut loader =
-            loader.map_err(|problems| Exit::with(EXEC_FAILED, told(problems.iter())))?;
-        let mut loaded = loader.load(&sources);
-        loaded.problems.extend(loaded.set.lacking(ENFORCED));
-        let mut errors = loaded.problems.iter().filter(|problem| problem.is_error());
-        if errors.clone().next().is_some() {
-            return Err(Exit::with(EXEC_FAILED, told(&mut errors)));
-        }
-        for problem in loaded.problems.iter().filter(|problem| !problem.is_error()) {
-            warn(problem);
-        }
+        loaded.problems.iter().for_each(warn);
         Ok(Self {
             set: loaded.set,
-            sources,
+            labels,
         })
     }
 
-    /// Whether a rule names exactly this address, not only a prefix that it is in.
+    /// Whether a rule lets the command reach exactly this address, not only a prefix that it is in.
     pub(super) fn name_address(&self, address: IpAddr) -> bool {
-        let mut texts = self.sources.iter().map(|source| source.text.as_str());
-        texts.any(|text| names_address(text, address))
+        self.set.names_address(&self.labels, address)
     }
 }
 
-fn names_address(text: &str, address: IpAddr) -> bool {
-    text.contains(&IpNet::from(address).to_string())
+/// Loads policies; the problems that are left are warnings.
+fn load(sources: &[Source]) -> Result<Loaded> {
+    let loader = DnsServers::KubeDns.loader();
+    let mut loader = loader.map_err(|problems| Exit::with(EXEC_FAILED, told(problems.iter())))?;
+    let mut loaded = loader.load(sources);
+    loaded.problems.extend(loaded.set.lacking(ENFORCED));
+    let mut errors = loaded.problems.iter().filter(|problem| problem.is_error());
+    if errors.clone().next().is_some() {
+        return Err(Exit::with(EXEC_FAILED, told(&mut errors)));
+    }
+    Ok(loaded)
 }
 
 fn warn(problem: &Problem) {
@@ -104,7 +109,7 @@ fn of_allowed(allowed: &[String], way: Way) -> Option<Source> {
     if !prefixes.is_empty() {
         egress.push(json!({ "toCIDR": prefixes }));
     }
-    Some(source((ALLOW, "allow"), (&egress, &[])))
+    Some(source((ALLOW, "allow"), json!({ "egress": egress })))
 }
 
 /// What `--allow-host-port` says as a policy.
@@ -122,26 +127,33 @@ fn of_ports(ports: &[u16], way: Way) -> Option<Source> {
         Way::Cgroup => json!({ "toEntities": ["host"], "toPorts": to_ports }),
         Way::Tc | Way::Splice => json!({ "toCIDR": [machine], "toPorts": to_ports }),
     };
-    Some(source(("--allow-host-port", "host-ports"), (&[rule], &[])))
+    let spec = json!({ "egress": [rule] });
+    Some(source(("--allow-host-port", "host-ports"), spec))
 }
 
 /// By which questions come to be judged in an audit where no rule lets one through.
 fn of_audit(way: Way) -> Source {
     let nobody = [json!({ "matchName": "audit.namegate.invalid" })];
-    source(("--audit", "audit"), (&asked(&nobody, way), &[]))
+    let spec = json!({ "egress": asked(&nobody, way) });
+    source(("--audit", "audit"), spec)
 }
 
-/// What holds in the machine's own network: what no rule allows is closed for what the command sends, whatever
-/// else is said, and so are metadata services, but for one whose own address a rule names.
-fn of_host(named: &[String]) -> Source {
+/// What holds in the machine's own network: what no rule allows is closed for what the command sends.
+fn of_host() -> Source {
+    source(("--net=host", "host"), json!({ "egress": [{}] }))
+}
+
+/// Metadata services are closed there whatever else is said, in an audit too, but for one whose own address a
+/// rule names. It closes nothing else.
+fn of_metadata(set: &PolicySet, labels: &Labels) -> Option<Source> {
     let services = policy::METADATA.into_iter();
-    let closed = services.filter(|one| !named.iter().any(|text| names_address(text, *one)));
-    let closed: Vec<String> = closed.map(|one| IpNet::from(one).to_string()).collect();
-    let denied = match closed.is_empty() {
-        true => vec![],
-        false => vec![json!({ "toCIDR": closed })],
-    };
-    source(("--net=host", "host"), (&[json!({})], &denied))
+    let closed = services.filter(|one| !set.names_address(labels, *one));
+    let closed: Vec<IpNet> = closed.map(IpNet::from).collect();
+    let spec = json!({
+        "enableDefaultDeny": { "egress": false, "ingress": false },
+        "egressDeny": [{ "toCIDR": closed }],
+    });
+    (!closed.is_empty()).then(|| source((METADATA, "metadata"), spec))
 }
 
 /// That these names may be asked for. In the machine's own network the server may be the machine.
@@ -159,11 +171,11 @@ fn asked(names: &[Value], way: Way) -> Vec<Value> {
     }
 }
 
-fn source((path, name): (&str, &str), (egress, denied): (&[Value], &[Value])) -> Source {
-    let spec = match denied.is_empty() {
-        true => json!({ "endpointSelector": {}, "egress": egress }),
-        false => json!({ "endpointSelector": {}, "egress": egress, "egressDeny": denied }),
-    };
+/// A policy for everybody. `spec` without whom it is about.
+fn source((path, name): (&str, &str), mut spec: Value) -> Source {
+    if let Value::Object(spec) = &mut spec {
+        spec.insert("endpointSelector".to_owned(), json!({}));
+    }
     let policy = json!({
         "apiVersion": "cilium.io/v2",
         "kind": "CiliumClusterwideNetworkPolicy",
@@ -192,23 +204,69 @@ mod tests {
         }
     }
 
+    /// What closes metadata services where these policies hold too.
+    fn closing(texts: &[String]) -> String {
+        let sources = texts.iter().enumerate().map(|(number, text)| Source {
+            path: format!("{number}.yaml"),
+            text: text.clone(),
+        });
+        let loaded = load(&sources.collect::<Vec<_>>()).unwrap();
+        let labels = [("app", "curl"), ("io.kubernetes.pod.namespace", "default")];
+        let labels = labels.map(|(key, value)| policy::Label::from_key(key, value));
+        let labels: Labels = labels.into_iter().collect();
+        let closing = of_metadata(&loaded.set, &labels).unwrap();
+        assert!(!policy::load(std::slice::from_ref(&closing)).has_errors());
+        closing.text
+    }
+
     #[test]
-    fn in_the_machines_network_metadata_is_closed_unless_a_rule_names_it() {
+    fn in_the_machines_network_metadata_is_closed_unless_a_rule_lets_the_command_reach_it() {
         let allowed = ["0.0.0.0/0", "169.254.169.254"].map(str::to_owned);
-        let all = of_allowed(&allowed[..1], Way::Cgroup).unwrap();
-        let own = of_allowed(&allowed, Way::Cgroup).unwrap();
-        let closed = of_host(&[all.text]);
-        assert!(
-            closed.text.contains("169.254.169.254/32"),
-            "{}",
-            closed.text
-        );
-        let open = of_host(&[own.text]);
-        assert!(!open.text.contains("169.254.169.254/32"), "{}", open.text);
-        assert!(open.text.contains("100.100.100.200/32"), "{}", open.text);
-        for one in [closed, open] {
-            let loaded = policy::load(&[one]);
-            assert!(!loaded.has_errors(), "{:#?}", loaded.problems);
+        let all = of_allowed(&allowed[..1], Way::Cgroup).unwrap().text;
+        let own = of_allowed(&allowed, Way::Cgroup).unwrap().text;
+        assert!(!closing(&[own]).contains("169.254.169.254/32"));
+        let of = |app: &str, rest: &str| {
+            format!(
+                "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: one}}\n\
+                 spec:\n  endpointSelector: {{matchLabels: {{app: {app}}}}}\n{rest}\n"
+            )
+        };
+        let text = "169.254.169.254/32";
+        let set = |what: &str| format!("  egress: [{{toCIDRSet: [{what}]}}]");
+        for (rule, is_closed) in [
+            (
+                of("curl", &format!("  egress: [{{toCIDR: [{text}]}}]")),
+                false,
+            ),
+            (of("curl", &set(&format!("{{cidr: {text}}}"))), false),
+            (
+                of(
+                    "curl",
+                    &set(&format!("{{cidr: 169.254.0.0/16, except: [{text}]}}")),
+                ),
+                true,
+            ),
+            (
+                of("curl", &set(&format!("{{cidr: {text}, except: [{text}]}}"))),
+                true,
+            ),
+            (
+                of("curl", &format!("  egressDeny: [{{toCIDR: [{text}]}}]")),
+                true,
+            ),
+            (
+                of("curl", &format!("  ingress: [{{fromCIDR: [{text}]}}]")),
+                true,
+            ),
+            (of("curl", &format!("  egress: [{{}}] # not {text}")), true),
+            (
+                of("wget", &format!("  egress: [{{toCIDR: [{text}]}}]")),
+                true,
+            ),
+        ] {
+            let closed = closing(&[all.clone(), rule.clone()]);
+            assert_eq!(closed.contains(text), is_closed, "{rule}");
+            assert!(closed.contains("100.100.100.200/32"), "{closed}");
         }
     }
 

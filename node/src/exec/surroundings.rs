@@ -23,41 +23,12 @@ const SERVERS_MAX: usize = 3;
 /// Inside, servers that can't be asked by their own address are asked by these, beginning here.
 const STAND_INS_FROM: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 53);
 
-/// Sockets behind which somebody else resolves names, or opens connections, outside: inside nobody listens
-/// there.
-const GO_BETWEENS: [&str; 12] = [
-    "/run/nscd/socket",
-    "/run/systemd/resolve/io.systemd.Resolve",
-    "/run/systemd/resolve/io.systemd.Resolve.Monitor",
-    "/run/avahi-daemon/socket",
-    "/run/dbus/system_bus_socket",
-    "/run/systemd/private",
-    "/run/systemd/io.systemd.Manager",
-    "/run/docker.sock",
-    "/run/containerd/containerd.sock",
-    "/run/podman/podman.sock",
-    "/run/crio/crio.sock",
-    "/run/snapd.socket",
-];
-
-/// The same of a user, in the folder of what runs for it.
-const GO_BETWEENS_OF_USER: [&str; 6] = [
-    "bus",
-    "systemd/private",
-    "systemd/io.systemd.Manager",
-    "docker.sock",
-    "podman/podman.sock",
-    "at-spi/bus",
-];
-
 /// What was found.
 #[derive(Debug)]
 pub(super) struct Surroundings {
     pub(super) resolver: Resolver,
     /// The name service switch without those who ask others; `None`: as it is.
     pub(super) nsswitch: Option<String>,
-    /// Sockets that are there and must not be inside.
-    pub(super) hidden: Vec<PathBuf>,
     /// Whether there is a way anywhere by IPv6.
     pub(super) has_ipv6: bool,
     /// How many descriptors a process may have that was called as we were.
@@ -82,16 +53,10 @@ impl Surroundings {
     ///
     /// # Errors
     /// If a file can't be read.
-    pub(super) fn look(
-        (rules, uid): (&Rules, u32),
-        (host_ports, way): (&[u16], Way),
-    ) -> Result<Self> {
+    pub(super) fn look(rules: &Rules, (host_ports, way): (&[u16], Way)) -> Result<Self> {
         let resolv_conf = read(RESOLV_CONF)?.unwrap_or_default();
         let nsswitch = read(NSSWITCH_CONF)?;
         let routes = fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();
-        let own = GO_BETWEENS_OF_USER.iter();
-        let own = own.map(|name| PathBuf::from(format!("/run/user/{uid}/{name}")));
-        let hidden = GO_BETWEENS.iter().map(PathBuf::from).chain(own);
         let own = Netlink::open()?.addresses()?;
         let own: Vec<IpAddr> = own.into_iter().map(|(_, address)| address).collect();
         Ok(Self {
@@ -100,7 +65,6 @@ impl Surroundings {
                 Way::Tc | Way::Splice => Resolver::of(&resolv_conf, &own),
             },
             nsswitch: nsswitch.map(|text| without_go_betweens(&text)),
-            hidden: hidden.filter(|path| path.exists()).collect(),
             has_ipv6: leads_anywhere(&routes),
             descriptors: getrlimit(Resource::Nofile).current,
             closed: Closed {

@@ -138,16 +138,18 @@ impl Holder {
     }
 }
 
-/// Ends the process that holds for an instance, if there is one.
-pub(crate) fn end(instance: &Instance) {
-    if let Ok(socket) = call(&instance.holder()) {
-        let holder = Holder {
-            socket,
-            child: None,
-            pid: 0,
-        };
-        holder.end();
-    }
+/// Ends the process that holds for an instance, if there is one; whether there was.
+pub(crate) fn end(instance: &Instance) -> bool {
+    let Ok(socket) = call(&instance.holder()) else {
+        return false;
+    };
+    let holder = Holder {
+        socket,
+        child: None,
+        pid: 0,
+    };
+    holder.end();
+    true
 }
 
 fn call(path: &Path) -> io::Result<OwnedFd> {

@@ -2,12 +2,44 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fqdn::Pattern;
+
 use super::Snapshot;
 use super::item::L4Key;
 use crate::verdict::{EntryVerdict, Proxy};
-use crate::{Direction, EndpointId};
+use crate::{Direction, EndpointId, RuleOrigin};
+
+/// One name or pattern of `toFQDNs` that is about an endpoint.
+#[derive(Debug)]
+pub struct NameSelector<'a> {
+    /// As it is written.
+    pub text: &'a str,
+    /// What it stands for.
+    pub pattern: Pattern,
+    /// Its rule.
+    pub rule: &'a RuleOrigin,
+}
 
 impl Snapshot {
+    /// The names and patterns of `toFQDNs` that are about an endpoint, in the order of its rules.
+    pub fn name_selectors_of(
+        &self,
+        endpoint: EndpointId,
+    ) -> impl Iterator<Item = NameSelector<'_>> {
+        let items = self.endpoints.get(&endpoint).into_iter();
+        let items = items.flat_map(|policy| policy.egress.items.iter());
+        let lists = items.filter_map(|item| Some((item, item.item().names()?)));
+        lists.flat_map(|(item, list)| {
+            list.texts().filter_map(|text| {
+                Some(NameSelector {
+                    text,
+                    pattern: list.pattern(text)?,
+                    rule: &item.prepared.origin,
+                })
+            })
+        })
+    }
+
     /// Ports of endpoints that are led to a proxy, by which: those that rules judge by what is said there. A port
     /// counts once for each endpoint and direction.
     #[must_use]

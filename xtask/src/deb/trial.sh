@@ -16,7 +16,9 @@ dpkg -i /root/first.deb
 namegate version
 namegate config check
 [ -f /lib/systemd/system/namegate.service ] || fail "no unit"
-[ -f /usr/share/man/man1/namegate.1.gz ] || fail "no manual"
+[ -f /usr/share/man/man1/namegate.1.gz ] && [ -f /usr/share/man/man5/namegate-config.5.gz ] || fail "no manual"
+schema=$(sed -n '1s/.*\$schema=//p' /etc/namegate/config.yaml)
+grep -q dns_ttl_floor "$schema" || fail "no schema at $schema"
 
 echo "== run, with one workload and no policy"
 ip netns add job
@@ -27,7 +29,11 @@ ip -n job addr add 10.0.0.2/24 dev eth0
 ip -n job link set eth0 up
 ip -n job link set lo up
 printf 'name: job\nlabels: {app: job}\nnetns: /run/netns/job\n' >/etc/namegate/endpoints/job.yaml
+# Elsewhere than by default: what removes the package finds it all the same.
+pins=/sys/fs/bpf/elsewhere
+echo "bpf_dir: $pins" >/etc/namegate/config.d/pins.yaml
 start() {
+    : >/root/said
     namegate run >/root/said 2>/root/log &
     daemon=$!
     for _ in $(seq 200); do
@@ -47,7 +53,7 @@ kill -TERM $daemon
 wait $daemon || fail "the daemon ended with $?"
 dpkg -i --force-confold /root/second.deb
 grep -q '^audit: true' /etc/namegate/config.yaml || fail "the configuration was overwritten"
-[ -d /sys/fs/bpf/namegate/links ] || fail "an upgrade took enforcement away"
+[ -d $pins/links ] || fail "an upgrade took enforcement away"
 start
 namegate status
 namegate endpoint list
@@ -56,7 +62,7 @@ echo "== remove"
 kill -TERM $daemon
 wait $daemon || fail "the daemon ended with $?"
 dpkg -r namegate
-[ ! -e /sys/fs/bpf/namegate ] || fail "pins are left"
+[ ! -e $pins ] || fail "pins are left"
 [ -z "$(ip -o link | grep -v 'lo:\|host0' || true)" ] || fail "links are left: $(ip -o link)"
 [ -f /etc/namegate/config.yaml ] || fail "a removal took the configuration"
 [ -d /var/lib/namegate ] || fail "a removal took what was learned"
@@ -64,8 +70,8 @@ dpkg -r namegate
 echo "== purge"
 dpkg -P namegate
 [ -f /etc/namegate/endpoints/job.yaml ] || fail "a purge took what the package did not bring"
-rm /etc/namegate/endpoints/job.yaml
-rmdir /etc/namegate/endpoints /etc/namegate
+rm /etc/namegate/endpoints/job.yaml /etc/namegate/config.d/pins.yaml
+rmdir /etc/namegate/endpoints /etc/namegate/config.d /etc/namegate
 left=$(find / -xdev -name '*namegate*' -not -path '/proc/*' -not -path '/var/log/*')
 [ -z "$left" ] || fail "left: $left"
 echo "== done"

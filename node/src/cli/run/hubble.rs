@@ -13,7 +13,7 @@ use crate::observing::Observing;
 #[command(next_help_heading = "Flows for Hubble's tools")]
 pub(super) struct HubbleOptions {
     /// The unix socket of Hubble's Observer [default: hubble.sock beside the control socket].
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", visible_alias = "hubble-socket")]
     hubble_socket_path: Option<PathBuf>,
     /// Serve it on TCP too, for clients with a certificate: 0.0.0.0:4244.
     #[arg(long, value_name = "ADDRESS", requires_all = ["hubble_tls_cert_file", "hubble_tls_key_file", "hubble_tls_client_ca_files"])]

@@ -11,8 +11,8 @@ use crate::exit::{Exit, USAGE};
 #[derive(Args)]
 #[command(next_help_heading = "Metrics")]
 pub(super) struct MetricsOptions {
-    /// Serve metrics for Prometheus (/metrics) and health (/healthz) by HTTP: 127.0.0.1:9965. Whoever reaches
-    /// it may read it.
+    /// Serve metrics for Prometheus (/metrics), health (/healthz) and readiness (/readyz) by HTTP:
+    /// 127.0.0.1:9965. Whoever reaches it may read it.
     #[arg(long, value_name = "ADDRESS", visible_alias = "prometheus-serve-addr")]
     pub(super) metrics_addr: Option<SocketAddr>,
     /// Which metrics of flows, by blanks, each with its options: 'dns:query;ignoreAAAA drop:sourceContext=pod'.

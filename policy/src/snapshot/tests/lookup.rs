@@ -140,6 +140,17 @@ fn what_is_in_force_is_counted_once() {
         ),
     ]);
     assert_eq!(scene.snapshot.name_selectors(), 3);
+    let ids = scene.snapshot.endpoints.keys();
+    let mut told: Vec<String> = ids
+        .flat_map(|id| scene.snapshot.name_selectors_of(*id))
+        .map(|one| format!("{} {}", one.text, one.rule.name))
+        .collect();
+    told.sort();
+    assert_eq!(told.len(), 5, "{told:?}");
+    assert!(
+        told[0].starts_with("*.b.io ") && told[4].starts_with("c.io "),
+        "{told:?}"
+    );
     let redirects: Vec<_> = scene.snapshot.redirects().into_iter().collect();
     let expected = [
         (crate::Proxy::Dns, 1),
