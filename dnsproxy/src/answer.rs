@@ -132,6 +132,8 @@ pub struct LearnedAddr {
     pub ip: IpAddr,
     /// The least TTL of the chain that leads to it and of its own record.
     pub ttl_secs: u32,
+    /// How many of the answer's aliases, from the first on, the chain goes through until its record.
+    pub chain_len: u8,
 }
 
 /// The addresses of an answer; a few cost no allocation.
@@ -274,7 +276,7 @@ impl Section<'_> {
     fn addresses(&self, name: &[u8], chain: &[Link]) -> Result<Addresses, Invalid> {
         let mut addresses = Addresses::new();
         self.for_each(|owner, record| {
-            let Some(bound) = bound_of(owner.as_wire(), name, chain) else {
+            let Some((chain_len, bound)) = place_of(owner.as_wire(), name, chain) else {
                 return Ok(());
             };
             let ttl_secs = record.ttl_secs().min(bound);
@@ -282,7 +284,11 @@ impl Section<'_> {
                 if addresses.len() >= ADDRESSES_PER_ANSWER_MAX {
                     return Err(Invalid::TooMany);
                 }
-                addresses.push(LearnedAddr { ip, ttl_secs });
+                addresses.push(LearnedAddr {
+                    ip,
+                    ttl_secs,
+                    chain_len,
+                });
             }
             Ok(())
         })?;
@@ -369,15 +375,14 @@ fn follow(name: &[u8], aliases: &[Alias]) -> Option<(Name, u32)> {
     None
 }
 
-/// The TTL bound of a name on the chain; `None` if it is not on it.
-fn bound_of(owner: &[u8], name: &[u8], chain: &[Link]) -> Option<u32> {
+/// How many aliases lead to a name on the chain, and its TTL bound; `None` if it is not on it.
+fn place_of(owner: &[u8], name: &[u8], chain: &[Link]) -> Option<(u8, u32)> {
     if owner == name {
-        return Some(NO_BOUND);
+        return Some((0, NO_BOUND));
     }
-    chain
-        .iter()
-        .find(|link| link.name.as_wire() == owner)
-        .map(|link| link.ttl_secs)
+    let at = chain.iter().position(|link| link.name.as_wire() == owner)?;
+    let link = chain.get(at)?;
+    Some((u8::try_from(at + 1).ok()?, link.ttl_secs))
 }
 
 fn address(record: &Record<'_>) -> Option<IpAddr> {
@@ -452,7 +457,8 @@ fn read_param(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     is_whole.then_some((key, value, after))
 }
 
-/// Leaves each address once, with its smallest TTL (RFC 2181 §5.2), in the answer's order.
+/// Leaves each address once, with its smallest TTL (RFC 2181 §5.2) and its longest chain, in the answer's
+/// order.
 fn each_once(addresses: Addresses) -> Addresses {
     const FEW: usize = 16;
     let is_new = |(at, learned): (usize, &LearnedAddr)| {
@@ -462,27 +468,21 @@ fn each_once(addresses: Addresses) -> Addresses {
     if addresses.len() <= FEW && addresses.iter().enumerate().all(is_new) {
         return addresses;
     }
-    let mut order: Vec<(IpAddr, u32, usize)> = addresses
-        .iter()
-        .enumerate()
-        .map(|(index, learned)| (learned.ip, learned.ttl_secs, index))
-        .collect();
-    order.sort_unstable();
-    order.dedup_by(|later, kept| {
-        let is_same = later.0 == kept.0;
+    let mut order: Vec<(usize, LearnedAddr)> = addresses.iter().copied().enumerate().collect();
+    order.sort_unstable_by_key(|(index, learned)| (learned.ip, *index));
+    order.dedup_by(|(_, later), (_, kept)| {
+        let is_same = later.ip == kept.ip;
         if is_same {
-            kept.2 = kept.2.min(later.2);
+            kept.ttl_secs = kept.ttl_secs.min(later.ttl_secs);
+            kept.chain_len = kept.chain_len.max(later.chain_len);
         }
         is_same
     });
     if order.len() == addresses.len() {
         return addresses;
     }
-    order.sort_unstable_by_key(|(.., index)| *index);
-    order
-        .into_iter()
-        .map(|(ip, ttl_secs, _)| LearnedAddr { ip, ttl_secs })
-        .collect()
+    order.sort_unstable_by_key(|(index, _)| *index);
+    order.into_iter().map(|(_, learned)| learned).collect()
 }
 
 fn to_name(wire: &[u8]) -> Result<Name, Invalid> {

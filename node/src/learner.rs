@@ -246,8 +246,9 @@ impl<T: Table> Learner<T> {
             ..terms.lifetimes.given(began)
         };
         // What a rule names may be open even where the rest of the answer has no room.
-        for alias in terms.scruples.aliases(&snapshot, lesson) {
-            knowledge.install(&scope, (alias, &addresses, given))?;
+        for (at, alias) in terms.scruples.aliases(&snapshot, lesson) {
+            let through = behind(at, lesson, &addresses);
+            knowledge.install(&scope, (alias, &through, given))?;
         }
         let taught = knowledge.install(&scope, (&lesson.name, &addresses, given))?;
         self.tally(&taught);
@@ -355,6 +356,22 @@ impl<T: Table> Learner<T> {
             terms: self.terms.load(),
         }
     }
+}
+
+/// Those of a lesson's addresses to which the chain goes through its alias at this place. `addresses` are
+/// some of the lesson's, in its order.
+fn behind(
+    alias: usize,
+    lesson: &Lesson,
+    addresses: &[(IpAddr, Instant)],
+) -> Vec<(IpAddr, Instant)> {
+    let mut rest = addresses.iter().peekable();
+    let taught = lesson.addresses.iter().filter_map(|one| {
+        let known = rest.next_if(|(ip, _)| *ip == one.ip)?;
+        Some((usize::from(one.chain_len), *known))
+    });
+    let behind = taught.filter(|(chain_len, _)| *chain_len > alias);
+    behind.map(|(_, known)| known).collect()
 }
 
 fn count(counter: &AtomicU64, by: usize) {

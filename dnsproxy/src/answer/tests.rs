@@ -49,6 +49,29 @@ fn a_thousand_addresses_are_learned_and_one_more_is_too_many() {
     assert_eq!(reading, Err(Invalid::TooMany));
 }
 
+/// Whose address one is decides what opens it where aliases do too.
+#[test]
+fn each_address_says_how_far_down_the_chain_it_stands() {
+    let message = answer()
+        .cname("good.com", 9, "x")
+        .cname("x", 9, "y")
+        .address_of(&wire("y"), 9, "1.1.1.3")
+        .address_of(&wire("good.com"), 9, "1.1.1.1")
+        .address_of(&wire("x"), 9, "1.1.1.2")
+        .address_of(&wire("x"), 7, "1.1.1.1");
+    let reading = read_answer(&message.0).unwrap();
+    let told: Vec<_> = reading
+        .addresses
+        .iter()
+        .map(|one| (one.ip.to_string(), one.chain_len, one.ttl_secs))
+        .collect();
+    let expected = [("1.1.1.3", 2, 9), ("1.1.1.1", 1, 7), ("1.1.1.2", 1, 9)];
+    assert_eq!(
+        told,
+        expected.map(|(ip, len, ttl)| (ip.to_owned(), len, ttl))
+    );
+}
+
 #[test]
 fn aliases_are_told_in_the_order_of_the_chain() {
     let message = answer().cname("x", 1, "y").cname("good.com", 1, "x");

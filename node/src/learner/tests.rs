@@ -274,6 +274,7 @@ fn lesson(id: u32, name: &str, addresses: &[IpAddr]) -> Lesson {
             .map(|ip| LearnedAddr {
                 ip: *ip,
                 ttl_secs: 30,
+                chain_len: 0,
             })
             .collect(),
     }
