@@ -44,8 +44,7 @@ pub const UDP_UPSTREAM_WAIT_MAX: Duration = Duration::from_millis(4500);
 /// How long a query over TCP waits for its answer; then SERVFAIL.
 pub const TCP_UPSTREAM_WAIT_MAX: Duration = Duration::from_millis(9500);
 
-/// Error answers to malformed input, per second and endpoint (and per worker); the rest is silent
-/// and counted. A denial by policy never counts here.
+/// Error answers to malformed input, per second and endpoint; the rest is silent and counted. A denial by policy never counts here.
 pub const ERROR_ANSWERS_PER_SEC_MAX: u32 = 100;
 /// Endpoints of a node, as the datapath's map holds them. Beyond it: no error answer within that
 /// second, and no promise of a place among the outstanding when the node's limit is reached.

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use bpf_redirect_common::DNS_PORT;
 use policy::{Denial, DnsPermit, EndpointId, L4Protocol, Question};
 
-use crate::core::record::Records;
+use crate::core::record::{ErrorAnswers, Records};
 use crate::core::step::Step;
 use crate::core::tunnels::Tunnels;
 use crate::{Counters, Learn, Outstanding, Settings, Told};
@@ -58,6 +58,8 @@ pub struct Proxy<H> {
     pub outstanding: Arc<Outstanding>,
     /// What names under patterns look like.
     pub tunnels: Tunnels,
+    /// What each endpoint had of error answers.
+    pub(super) errors: ErrorAnswers,
     /// The gate's end of the side link: link-local addresses need a link.
     pub link: u32,
     /// Where servers are asked in the node's own name: whom they stand for.
@@ -77,6 +79,7 @@ impl<H: Host> Proxy<H> {
             counters: Arc::new(Counters::default()),
             outstanding: Arc::new(Outstanding::default()),
             tunnels: Tunnels::default(),
+            errors: ErrorAnswers::default(),
             link,
             away: None,
         }

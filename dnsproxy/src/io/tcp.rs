@@ -22,7 +22,7 @@ use super::side::Side;
 use super::way::{Asked, Asking, ask, settle};
 use crate::core::exchange::{Held, Upstream};
 use crate::core::pending::{Member, Pending};
-use crate::core::record::{ErrorAnswers, Outcome, Records};
+use crate::core::record::{Outcome, Records};
 use crate::core::release::Arrived;
 use crate::core::step::{Fault, Origin, Reply};
 use crate::limits::{
@@ -188,7 +188,6 @@ struct Connection<H: Host> {
     next_member: u64,
     pending: Pending,
     records: Records,
-    errors: ErrorAnswers,
     /// Malformed frames since the last good one.
     malformed: u8,
     scratch: Vec<u8>,
@@ -236,7 +235,6 @@ impl<H: Host> Connection<H> {
             origin,
             pending: Pending::new(Arc::clone(&proxy.outstanding)),
             records: Records::new(Arc::clone(&proxy.counters)),
-            errors: ErrorAnswers::default(),
             proxy: Arc::clone(proxy),
             connections: Arc::clone(connections),
             id,
@@ -351,7 +349,7 @@ impl<H: Host> Connection<H> {
                 message,
                 member,
                 pending: &mut self.pending,
-                errors: &mut self.errors,
+                errors: &self.proxy.errors,
                 tunnels: &self.proxy.tunnels,
             };
             let mut step = self.proxy.step(now, &self.records, &mut self.scratch);

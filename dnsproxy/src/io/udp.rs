@@ -25,7 +25,7 @@ use super::waiting::{Kept, Waiting};
 use super::way::{Asked, Asking, ask, settle};
 use crate::core::exchange::{Held, Upstream};
 use crate::core::pending::{Key, Member, Pending};
-use crate::core::record::{ErrorAnswers, Records, Told};
+use crate::core::record::{Records, Told};
 use crate::core::release::Arrived;
 use crate::core::step::{Fault, Origin, Reply};
 
@@ -71,7 +71,6 @@ pub struct UdpWorker<H: Host> {
     pool: Pool,
     pending: Pending,
     records: Records,
-    errors: ErrorAnswers,
     waiting: Option<Waiting>,
     /// What an earlier process had read and not answered.
     kept: VecDeque<Kept>,
@@ -186,7 +185,6 @@ impl<H: Host> UdpWorker<H> {
         Ok(Self {
             pending: Pending::new(Arc::clone(&proxy.outstanding)),
             records: Records::new(Arc::clone(&proxy.counters)),
-            errors: ErrorAnswers::default(),
             stop: StopUdp(Arc::new(stop)),
             proxy,
             place,
@@ -371,7 +369,7 @@ impl<H: Host> UdpWorker<H> {
             message: datagram.bytes,
             member,
             pending: &mut self.pending,
-            errors: &mut self.errors,
+            errors: &self.proxy.errors,
             tunnels: &self.proxy.tunnels,
         };
         let mut step = self.proxy.step(now, &self.records, &mut out.scratch);
