@@ -1,6 +1,7 @@
 //! An upstream answer: is it the one that we wait for, and which addresses does it teach?
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use fqdn::Name;
 use smallvec::SmallVec;
@@ -11,6 +12,7 @@ use crate::limits::{
 use crate::question::{
     HEADER_OCTETS, Header, NAME_OCTETS_MAX, RawQuestion, Rcode, TYPE_CLASS_OCTETS,
 };
+use crate::refuse::TYPE_OPT;
 use crate::walk::{Malformed, NameBuf, Record};
 use crate::words::words;
 
@@ -201,6 +203,36 @@ pub fn read_answer(bytes: &[u8]) -> Result<Answer, Invalid> {
     }
     answer.aliases = chain.into_iter().map(|link| link.name).collect();
     Ok(answer)
+}
+
+/// How long the server lets a connection be idle, if an answer says so (edns-tcp-keepalive, RFC 7828): in
+/// its OPT record, which stands behind all that is read here.
+pub(crate) fn keepalive(bytes: &[u8]) -> Option<Duration> {
+    const OPTION: u16 = 11;
+    const UNIT: Duration = Duration::from_millis(100);
+    let header = Header::read(bytes)?;
+    let before = usize::from(header.answers) + usize::from(header.authorities);
+    let mut at = RawQuestion::read(bytes).ok()?.end;
+    let mut owner = NameBuf::new();
+    for index in 0..before + usize::from(header.additionals) {
+        let record = Record::read(bytes, at, &mut owner).ok()?;
+        at = record.end;
+        if index < before || record.rtype != TYPE_OPT {
+            continue;
+        }
+        let mut rest = record.rdata;
+        while let Some(([c0, c1, l0, l1], behind)) = rest.split_first_chunk::<4>() {
+            let len = usize::from(u16::from_be_bytes([*l0, *l1]));
+            let (value, after) = behind.split_at_checked(len)?;
+            if u16::from_be_bytes([*c0, *c1]) == OPTION {
+                let units = <[u8; 2]>::try_from(value).ok()?;
+                return Some(UNIT * u32::from(u16::from_be_bytes(units)));
+            }
+            rest = after;
+        }
+        return None;
+    }
+    None
 }
 
 /// The answer section of a message.

@@ -1,4 +1,6 @@
-use super::{Answer, Invalid, LearnedAddr, Matched, Reject, Sent, matches, read_answer};
+use std::time::Duration;
+
+use super::{Answer, Invalid, LearnedAddr, Matched, Reject, Sent, keepalive, matches, read_answer};
 use crate::limits::ADDRESSES_PER_ANSWER_MAX;
 use crate::testing::{A, AAAA, Draft, IN, check_corpus, wire};
 
@@ -70,6 +72,27 @@ fn each_address_says_how_far_down_the_chain_it_stands() {
         told,
         expected.map(|(ip, len, ttl)| (ip.to_owned(), len, ttl))
     );
+}
+
+#[test]
+fn an_answer_may_say_how_long_its_connection_may_be_idle() {
+    let secs = |secs| Some(Duration::from_secs(secs));
+    let cookie = [0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8];
+    let behind = [&cookie[..], &[0, 11, 0, 2, 0, 50]].concat();
+    let rows: [(&str, &[u8], Option<Duration>); 6] = [
+        ("none", &[], None),
+        ("20 s", &[0, 11, 0, 2, 0, 200], secs(20)),
+        ("behind another option", &behind, secs(5)),
+        ("none said, as a client does", &[0, 11, 0, 0], None),
+        ("cut off", &[0, 11, 0, 2, 0], None),
+        ("another option", &cookie, None),
+    ];
+    for (case, options, expected) in rows {
+        let message = answer().address(60, "192.0.2.1").opt(1232, false, options);
+        assert_eq!(keepalive(&message.0), expected, "{case}");
+    }
+    let without = answer().address(60, "192.0.2.1");
+    assert_eq!(keepalive(&without.0), None);
 }
 
 #[test]
