@@ -1,9 +1,10 @@
 //! An upstream answer: is it the one that we wait for, and which addresses does it teach?
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use fqdn::Name;
+use fqdn::{Name, Spelled};
 use smallvec::SmallVec;
 
 use crate::limits::{
@@ -21,8 +22,8 @@ const TYPE_A: u16 = 1;
 const TYPE_CNAME: u16 = 5;
 pub(crate) const TYPE_AAAA: u16 = 28;
 const TYPE_DNAME: u16 = 39;
-const TYPE_SVCB: u16 = 64;
-const TYPE_HTTPS: u16 = 65;
+pub(crate) const TYPE_SVCB: u16 = 64;
+pub(crate) const TYPE_HTTPS: u16 = 65;
 /// The TTL of the question's own name: it bounds nothing.
 const NO_BOUND: u32 = u32::MAX;
 
@@ -136,6 +137,8 @@ pub struct LearnedAddr {
     pub ttl_secs: u32,
     /// How many of the answer's aliases, from the first on, the chain goes through until its record.
     pub chain_len: u8,
+    /// It stands in no address record, but is a hint in one for a service.
+    pub is_hint: bool,
 }
 
 /// The addresses of an answer; a few cost no allocation.
@@ -152,12 +155,29 @@ pub struct Answer {
     pub is_truncated: bool,
     /// The addresses of the question's name, each once; empty unless the rcode is NOERROR.
     pub addresses: Addresses,
-    /// The names that the chain of CNAMEs and DNAMEs adds, in its order.
-    pub aliases: Vec<Name>,
+    /// The names that the chain of CNAMEs and DNAMEs adds, in its order; whatever the rcode.
+    pub aliases: Vec<ChainName>,
     /// The type of each answer record, in its order, as far as they are told.
     pub record_types: RecordTypes,
     /// The least TTL among A, AAAA and CNAME records; `None` without one.
     pub ttl_secs: Option<u32>,
+}
+
+/// A name that a chain adds, and how the server spells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainName {
+    /// The name.
+    pub name: Name,
+    /// In wire form; absent where it has no capitals.
+    spelling: Option<Box<[u8]>>,
+}
+
+impl fmt::Display for ChainName {
+    /// As the server spells it; for text only.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let spelling = self.spelling.as_deref();
+        Spelled(spelling.unwrap_or(self.name.as_wire())).fmt(f)
+    }
 }
 
 impl Answer {
@@ -194,14 +214,16 @@ pub fn read_answer(bytes: &[u8]) -> Result<Answer, Invalid> {
         ttl_secs: survey.ttl_secs,
         ..Answer::bare(header.flags.rcode())
     };
-    if answer.rcode != Rcode::NO_ERROR {
-        return Ok(answer);
-    }
-    let chain = follow_all(question.name(), &survey.aliases)?;
-    if survey.has_addresses {
+    let chain = follow_all(question.name(), &survey.aliases);
+    // Of an answer without success nothing is learned: there the chain is only told.
+    let chain = match answer.rcode {
+        Rcode::NO_ERROR => chain?,
+        _ => chain.unwrap_or_default(),
+    };
+    if survey.has_addresses && answer.rcode == Rcode::NO_ERROR {
         answer.addresses = section.addresses(question.name(), &chain)?;
     }
-    answer.aliases = chain.into_iter().map(|link| link.name).collect();
+    answer.aliases = chain.into_iter().map(|link| link.alias).collect();
     Ok(answer)
 }
 
@@ -266,13 +288,13 @@ impl Survey {
 struct Alias {
     is_dname: bool,
     owner: Name,
-    target: Name,
+    target: ChainName,
     ttl_secs: u32,
 }
 
 /// A name that the chain adds, with the least TTL of the links that lead to it.
 struct Link {
-    name: Name,
+    alias: ChainName,
     ttl_secs: u32,
 }
 
@@ -312,7 +334,8 @@ impl Section<'_> {
                 return Ok(());
             };
             let ttl_secs = record.ttl_secs().min(bound);
-            for ip in address(record).into_iter().chain(hints(record)) {
+            let own = address(record).into_iter().map(|ip| (ip, false));
+            for (ip, is_hint) in own.chain(hints(record).map(|ip| (ip, true))) {
                 if addresses.len() >= ADDRESSES_PER_ANSWER_MAX {
                     return Err(Invalid::TooMany);
                 }
@@ -320,6 +343,7 @@ impl Section<'_> {
                     ip,
                     ttl_secs,
                     chain_len,
+                    is_hint,
                 });
             }
             Ok(())
@@ -347,14 +371,19 @@ impl Section<'_> {
 
 impl Alias {
     fn read(bytes: &[u8], owner: &NameBuf, record: &Record<'_>) -> Result<Self, Invalid> {
-        let mut target = NameBuf::new();
+        let mut target = NameBuf::spelled();
         if target.read(bytes, record.rdata_at)? != record.end {
             return Err(Invalid::Malformed);
         }
+        let name = to_name(target.as_wire())?;
+        let is_spelled = name.as_wire() != target.as_wire();
         Ok(Self {
             is_dname: record.rtype == TYPE_DNAME,
             owner: to_name(owner.as_wire())?,
-            target: to_name(target.as_wire())?,
+            target: ChainName {
+                name,
+                spelling: is_spelled.then(|| target.as_wire().into()),
+            },
             ttl_secs: record.ttl_secs(),
         })
     }
@@ -365,26 +394,27 @@ fn follow_all(name: &[u8], aliases: &[Alias]) -> Result<Vec<Link>, Invalid> {
     let mut chain: Vec<Link> = Vec::new();
     loop {
         let (current, bound) = chain.last().map_or((name, NO_BOUND), |link| {
-            (link.name.as_wire(), link.ttl_secs)
+            (link.alias.name.as_wire(), link.ttl_secs)
         });
         let Some((next, ttl_secs)) = follow(current, aliases) else {
             return Ok(chain);
         };
-        if next.as_wire() == name || chain.iter().any(|link| link.name == next) {
+        let is_next = |link: &Link| link.alias.name == next.name;
+        if next.name.as_wire() == name || chain.iter().any(is_next) {
             return Ok(chain);
         }
         if chain.len() >= CHAIN_NAMES_MAX {
             return Err(Invalid::Chain);
         }
         chain.push(Link {
-            name: next,
+            alias: next,
             ttl_secs: ttl_secs.min(bound),
         });
     }
 }
 
 /// Where one name leads: by its first CNAME, else by the closest DNAME above it (RFC 6672 §2.2).
-fn follow(name: &[u8], aliases: &[Alias]) -> Option<(Name, u32)> {
+fn follow(name: &[u8], aliases: &[Alias]) -> Option<(ChainName, u32)> {
     let cname = aliases
         .iter()
         .find(|alias| !alias.is_dname && alias.owner.as_wire() == name);
@@ -399,8 +429,12 @@ fn follow(name: &[u8], aliases: &[Alias]) -> Option<(Name, u32)> {
             .iter()
             .find(|alias| alias.is_dname && alias.owner.as_wire() == suffix);
         if let Some(dname) = dname {
-            let wire = [below, dname.target.as_wire()].concat();
-            let (next, _) = Name::from_wire(&wire).ok()?;
+            let target = dname.target.name.as_wire();
+            let (name, _) = Name::from_wire(&[below, target].concat()).ok()?;
+            let next = ChainName {
+                name,
+                spelling: None,
+            };
             return Some((next, dname.ttl_secs));
         }
     }
@@ -412,7 +446,9 @@ fn place_of(owner: &[u8], name: &[u8], chain: &[Link]) -> Option<(u8, u32)> {
     if owner == name {
         return Some((0, NO_BOUND));
     }
-    let at = chain.iter().position(|link| link.name.as_wire() == owner)?;
+    let at = chain
+        .iter()
+        .position(|link| link.alias.name.as_wire() == owner)?;
     let link = chain.get(at)?;
     Some((u8::try_from(at + 1).ok()?, link.ttl_secs))
 }
@@ -507,6 +543,7 @@ fn each_once(addresses: Addresses) -> Addresses {
         if is_same {
             kept.ttl_secs = kept.ttl_secs.min(later.ttl_secs);
             kept.chain_len = kept.chain_len.max(later.chain_len);
+            kept.is_hint &= later.is_hint;
         }
         is_same
     });

@@ -52,6 +52,8 @@ crate::words::words! {
         CaseChanged = "case-changed",
         /// An answer was too large for its client and became TC=1.
         CutForClient = "cut-for-client",
+        /// Keys of Encrypted Client Hello were taken out of an answer.
+        EchRemoved = "ech-removed",
         /// Names under a pattern looked like a tunnel.
         TunnelSuspected = "tunnel-suspected",
         /// So much was watched for tunnels that this question was not.

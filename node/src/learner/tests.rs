@@ -275,6 +275,7 @@ fn lesson(id: u32, name: &str, addresses: &[IpAddr]) -> Lesson {
                 ip: *ip,
                 ttl_secs: 30,
                 chain_len: 0,
+                is_hint: false,
             })
             .collect(),
     }

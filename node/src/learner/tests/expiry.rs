@@ -16,6 +16,7 @@ impl Scene {
                 ip: ip(*last),
                 ttl_secs: *ttl_secs,
                 chain_len: 0,
+                is_hint: false,
             })
             .collect();
         self.learn(&lesson).unwrap();
@@ -356,6 +357,7 @@ fn it_is_what_a_naive_model_says() {
                         ip: ip(*last),
                         ttl_secs: ttl,
                         chain_len: 0,
+                        is_hint: false,
                     });
                     lesson.addresses = addresses.collect();
                     if scene.learn(&lesson).is_ok() {
