@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::{Output, Which, print};
+use super::{Output, Which, list, print};
 use crate::control::{Command, call};
 use crate::exit::{Exit, USAGE};
 
@@ -24,10 +24,12 @@ pub(super) enum Cache {
     Clean(Clean),
 }
 
-/// List what endpoints have learned: names, addresses, the time that is left.
+/// List what endpoints have learned: names, addresses, the time that is left, who taught them and which rules
+/// they are open by.
 ///
 /// An address ends under each of its names by itself, and closes with the last of them. One without
-/// an identity was learned and opens nothing: no `toFQDNs` rule selects its names.
+/// an identity was learned and opens nothing: no `toFQDNs` rule selects its names. The server is the one
+/// that answered last; where an earlier daemon learned a name, it is not known until the next answer.
 #[derive(Args)]
 #[command(after_help = "Examples:
   namegate fqdn cache list --endpoint default/internal-client
@@ -118,34 +120,50 @@ fn tell_left_out(count: u64) {
 }
 
 fn table(names: &[Value]) -> String {
-    let mut out = row(["ENDPOINT", "NAME", "ADDRESS", "EXPIRES", "IDENTITY"]);
+    let mut out = row([
+        "ENDPOINT",
+        "NAME",
+        "ADDRESS",
+        "EXPIRES",
+        "IDENTITY",
+        "TAUGHT BY",
+        "RULES",
+    ]);
     for entry in names {
-        let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or("?");
-        let addresses = entry.get("addresses").and_then(Value::as_array);
-        for one in addresses.into_iter().flatten() {
+        let text = |key: &str| entry.get(key).and_then(Value::as_str);
+        let rules: Vec<&str> = list(entry, "rules")
+            .iter()
+            .filter_map(|rule| rule.get("place").and_then(Value::as_str))
+            .collect();
+        let rules = match rules.is_empty() {
+            true => "-".to_owned(),
+            false => rules.join(","),
+        };
+        for one in list(entry, "addresses") {
             let number = |key: &str| one.get(key).and_then(Value::as_u64);
             let expires =
                 number("expires_secs").map_or_else(|| "-".into(), |left| format!("{left}s"));
             let identity = number("identity").map_or_else(|| "-".into(), |id| id.to_string());
-            let address = one.get("address").and_then(Value::as_str).unwrap_or("?");
             out.push_str(&row([
-                text("endpoint"),
-                text("name"),
-                address,
+                text("endpoint").unwrap_or("?"),
+                text("name").unwrap_or("?"),
+                one.get("address").and_then(Value::as_str).unwrap_or("?"),
                 &expires,
                 &identity,
+                text("taught_by").unwrap_or("-"),
+                &rules,
             ]));
         }
     }
     out
 }
 
-fn row([endpoint, name, address, expires, identity]: [&str; 5]) -> String {
+fn row([endpoint, name, address, expires, identity, server, rules]: [&str; 7]) -> String {
     let mut line = String::new();
     // Writing to a string can't fail.
     let _ = writeln!(
         line,
-        "{endpoint:<32} {name:<40} {address:<39} {expires:<8} {identity}"
+        "{endpoint:<32} {name:<40} {address:<39} {expires:<8} {identity:<9} {server:<21} {rules}"
     );
     line
 }
@@ -160,10 +178,20 @@ mod tests {
         let names = json!([{
             "endpoint": "default/alice",
             "name": "web.example.com.",
+            "taught_by": "10.0.0.53:53",
+            "rules": [
+                {"policy": "CiliumNetworkPolicy default/web", "place": "web.yaml:9"},
+                {"policy": "CiliumNetworkPolicy default/all", "place": "all.yaml:3"},
+            ],
             "addresses": [
                 {"address": "198.18.0.1", "expires_secs": 29, "identity": 16_777_217},
-                {"address": "2001:db8:1::1", "expires_secs": 3, "identity": null},
             ],
+        }, {
+            "endpoint": "default/alice",
+            "name": "other.example.com.",
+            "taught_by": null,
+            "rules": [],
+            "addresses": [{"address": "2001:db8:1::1", "expires_secs": 3, "identity": null}],
         }]);
         let text = table(names.as_array().unwrap());
         let words: Vec<Vec<&str>> = text
@@ -173,20 +201,26 @@ mod tests {
         assert_eq!(
             words,
             [
-                ["ENDPOINT", "NAME", "ADDRESS", "EXPIRES", "IDENTITY"],
-                [
+                &[
+                    "ENDPOINT", "NAME", "ADDRESS", "EXPIRES", "IDENTITY", "TAUGHT", "BY", "RULES"
+                ][..],
+                &[
                     "default/alice",
                     "web.example.com.",
                     "198.18.0.1",
                     "29s",
-                    "16777217"
+                    "16777217",
+                    "10.0.0.53:53",
+                    "web.yaml:9,all.yaml:3",
                 ],
-                [
+                &[
                     "default/alice",
-                    "web.example.com.",
+                    "other.example.com.",
                     "2001:db8:1::1",
                     "3s",
-                    "-"
+                    "-",
+                    "-",
+                    "-",
                 ],
             ]
         );
