@@ -49,7 +49,8 @@ fn learn_firm(
     addresses: &[(IpAddr, Instant)],
 ) -> Result<Learned, Full> {
     let plan = cache.plan(name, addresses, given)?;
-    Ok(cache.commit(plan).unwrap())
+    let learned = cache.commit(plan);
+    Ok(learned.unwrap_or_else(|stale| panic!("{stale}")))
 }
 
 fn names_of(cache: &Cache, of: IpAddr) -> Vec<String> {
