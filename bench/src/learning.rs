@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use bpf_redirect::{Change, Ledger, Table, TableError};
 use bpf_redirect_common::{Address, EGRESS, PolicyKey, PolicyValue, Verdict};
 use fqdn::Name;
-use fqdn_cache::Cache;
+use fqdn_cache::{Cache, Given};
 use policy::{Entry, Identity};
 
 use crate::{Scene, subject};
@@ -101,7 +101,15 @@ impl Learning {
             snapshot,
             identities,
         } = scene;
-        let plan = cache.plan(name, addresses)?;
+        let end = addresses.iter().map(|(_, end)| *end).min();
+        let now = end.context("an answer without addresses")?;
+        // Nothing is firm: at a bound the oldest goes.
+        let given = Given {
+            now,
+            firm_until: now,
+            by: None,
+        };
+        let plan = cache.plan(name, addresses, given)?;
         let changed = plan.changes();
         let touched: Vec<IpAddr> = changed
             .fresh

@@ -1,8 +1,10 @@
 //! An upstream answer: is it the one that we wait for, and which addresses does it teach?
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
-use fqdn::Name;
+use fqdn::{Name, Spelled};
 use smallvec::SmallVec;
 
 use crate::limits::{
@@ -11,6 +13,7 @@ use crate::limits::{
 use crate::question::{
     HEADER_OCTETS, Header, NAME_OCTETS_MAX, RawQuestion, Rcode, TYPE_CLASS_OCTETS,
 };
+use crate::refuse::TYPE_OPT;
 use crate::walk::{Malformed, NameBuf, Record};
 use crate::words::words;
 
@@ -19,8 +22,8 @@ const TYPE_A: u16 = 1;
 const TYPE_CNAME: u16 = 5;
 pub(crate) const TYPE_AAAA: u16 = 28;
 const TYPE_DNAME: u16 = 39;
-const TYPE_SVCB: u16 = 64;
-const TYPE_HTTPS: u16 = 65;
+pub(crate) const TYPE_SVCB: u16 = 64;
+pub(crate) const TYPE_HTTPS: u16 = 65;
 /// The TTL of the question's own name: it bounds nothing.
 const NO_BOUND: u32 = u32::MAX;
 
@@ -132,6 +135,10 @@ pub struct LearnedAddr {
     pub ip: IpAddr,
     /// The least TTL of the chain that leads to it and of its own record.
     pub ttl_secs: u32,
+    /// How many of the answer's aliases, from the first on, the chain goes through until its record.
+    pub chain_len: u8,
+    /// It stands in no address record, but is a hint in one for a service.
+    pub is_hint: bool,
 }
 
 /// The addresses of an answer; a few cost no allocation.
@@ -148,12 +155,29 @@ pub struct Answer {
     pub is_truncated: bool,
     /// The addresses of the question's name, each once; empty unless the rcode is NOERROR.
     pub addresses: Addresses,
-    /// The names that the chain of CNAMEs and DNAMEs adds, in its order.
-    pub aliases: Vec<Name>,
+    /// The names that the chain of CNAMEs and DNAMEs adds, in its order; whatever the rcode.
+    pub aliases: Vec<ChainName>,
     /// The type of each answer record, in its order, as far as they are told.
     pub record_types: RecordTypes,
     /// The least TTL among A, AAAA and CNAME records; `None` without one.
     pub ttl_secs: Option<u32>,
+}
+
+/// A name that a chain adds, and how the server spells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainName {
+    /// The name.
+    pub name: Name,
+    /// In wire form; absent where it has no capitals.
+    spelling: Option<Box<[u8]>>,
+}
+
+impl fmt::Display for ChainName {
+    /// As the server spells it; for text only.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let spelling = self.spelling.as_deref();
+        Spelled(spelling.unwrap_or(self.name.as_wire())).fmt(f)
+    }
 }
 
 impl Answer {
@@ -190,15 +214,47 @@ pub fn read_answer(bytes: &[u8]) -> Result<Answer, Invalid> {
         ttl_secs: survey.ttl_secs,
         ..Answer::bare(header.flags.rcode())
     };
-    if answer.rcode != Rcode::NO_ERROR {
-        return Ok(answer);
-    }
-    let chain = follow_all(question.name(), &survey.aliases)?;
-    if survey.has_addresses {
+    let chain = follow_all(question.name(), &survey.aliases);
+    // Of an answer without success nothing is learned: there the chain is only told.
+    let chain = match answer.rcode {
+        Rcode::NO_ERROR => chain?,
+        _ => chain.unwrap_or_default(),
+    };
+    if survey.has_addresses && answer.rcode == Rcode::NO_ERROR {
         answer.addresses = section.addresses(question.name(), &chain)?;
     }
-    answer.aliases = chain.into_iter().map(|link| link.name).collect();
+    answer.aliases = chain.into_iter().map(|link| link.alias).collect();
     Ok(answer)
+}
+
+/// How long the server lets a connection be idle, if an answer says so (edns-tcp-keepalive, RFC 7828): in
+/// its OPT record, which stands behind all that is read here.
+pub(crate) fn keepalive(bytes: &[u8]) -> Option<Duration> {
+    const OPTION: u16 = 11;
+    const UNIT: Duration = Duration::from_millis(100);
+    let header = Header::read(bytes)?;
+    let before = usize::from(header.answers) + usize::from(header.authorities);
+    let mut at = RawQuestion::read(bytes).ok()?.end;
+    let mut owner = NameBuf::new();
+    for index in 0..before + usize::from(header.additionals) {
+        let record = Record::read(bytes, at, &mut owner).ok()?;
+        at = record.end;
+        if index < before || record.rtype != TYPE_OPT {
+            continue;
+        }
+        let mut rest = record.rdata;
+        while let Some(([c0, c1, l0, l1], behind)) = rest.split_first_chunk::<4>() {
+            let len = usize::from(u16::from_be_bytes([*l0, *l1]));
+            let (value, after) = behind.split_at_checked(len)?;
+            if u16::from_be_bytes([*c0, *c1]) == OPTION {
+                let units = <[u8; 2]>::try_from(value).ok()?;
+                return Some(UNIT * u32::from(u16::from_be_bytes(units)));
+            }
+            rest = after;
+        }
+        return None;
+    }
+    None
 }
 
 /// The answer section of a message.
@@ -232,13 +288,13 @@ impl Survey {
 struct Alias {
     is_dname: bool,
     owner: Name,
-    target: Name,
+    target: ChainName,
     ttl_secs: u32,
 }
 
 /// A name that the chain adds, with the least TTL of the links that lead to it.
 struct Link {
-    name: Name,
+    alias: ChainName,
     ttl_secs: u32,
 }
 
@@ -274,15 +330,21 @@ impl Section<'_> {
     fn addresses(&self, name: &[u8], chain: &[Link]) -> Result<Addresses, Invalid> {
         let mut addresses = Addresses::new();
         self.for_each(|owner, record| {
-            let Some(bound) = bound_of(owner.as_wire(), name, chain) else {
+            let Some((chain_len, bound)) = place_of(owner.as_wire(), name, chain) else {
                 return Ok(());
             };
             let ttl_secs = record.ttl_secs().min(bound);
-            for ip in address(record).into_iter().chain(hints(record)) {
+            let own = address(record).into_iter().map(|ip| (ip, false));
+            for (ip, is_hint) in own.chain(hints(record).map(|ip| (ip, true))) {
                 if addresses.len() >= ADDRESSES_PER_ANSWER_MAX {
                     return Err(Invalid::TooMany);
                 }
-                addresses.push(LearnedAddr { ip, ttl_secs });
+                addresses.push(LearnedAddr {
+                    ip,
+                    ttl_secs,
+                    chain_len,
+                    is_hint,
+                });
             }
             Ok(())
         })?;
@@ -309,14 +371,19 @@ impl Section<'_> {
 
 impl Alias {
     fn read(bytes: &[u8], owner: &NameBuf, record: &Record<'_>) -> Result<Self, Invalid> {
-        let mut target = NameBuf::new();
+        let mut target = NameBuf::spelled();
         if target.read(bytes, record.rdata_at)? != record.end {
             return Err(Invalid::Malformed);
         }
+        let name = to_name(target.as_wire())?;
+        let is_spelled = name.as_wire() != target.as_wire();
         Ok(Self {
             is_dname: record.rtype == TYPE_DNAME,
             owner: to_name(owner.as_wire())?,
-            target: to_name(target.as_wire())?,
+            target: ChainName {
+                name,
+                spelling: is_spelled.then(|| target.as_wire().into()),
+            },
             ttl_secs: record.ttl_secs(),
         })
     }
@@ -327,26 +394,27 @@ fn follow_all(name: &[u8], aliases: &[Alias]) -> Result<Vec<Link>, Invalid> {
     let mut chain: Vec<Link> = Vec::new();
     loop {
         let (current, bound) = chain.last().map_or((name, NO_BOUND), |link| {
-            (link.name.as_wire(), link.ttl_secs)
+            (link.alias.name.as_wire(), link.ttl_secs)
         });
         let Some((next, ttl_secs)) = follow(current, aliases) else {
             return Ok(chain);
         };
-        if next.as_wire() == name || chain.iter().any(|link| link.name == next) {
+        let is_next = |link: &Link| link.alias.name == next.name;
+        if next.name.as_wire() == name || chain.iter().any(is_next) {
             return Ok(chain);
         }
         if chain.len() >= CHAIN_NAMES_MAX {
             return Err(Invalid::Chain);
         }
         chain.push(Link {
-            name: next,
+            alias: next,
             ttl_secs: ttl_secs.min(bound),
         });
     }
 }
 
 /// Where one name leads: by its first CNAME, else by the closest DNAME above it (RFC 6672 §2.2).
-fn follow(name: &[u8], aliases: &[Alias]) -> Option<(Name, u32)> {
+fn follow(name: &[u8], aliases: &[Alias]) -> Option<(ChainName, u32)> {
     let cname = aliases
         .iter()
         .find(|alias| !alias.is_dname && alias.owner.as_wire() == name);
@@ -361,23 +429,28 @@ fn follow(name: &[u8], aliases: &[Alias]) -> Option<(Name, u32)> {
             .iter()
             .find(|alias| alias.is_dname && alias.owner.as_wire() == suffix);
         if let Some(dname) = dname {
-            let wire = [below, dname.target.as_wire()].concat();
-            let (next, _) = Name::from_wire(&wire).ok()?;
+            let target = dname.target.name.as_wire();
+            let (name, _) = Name::from_wire(&[below, target].concat()).ok()?;
+            let next = ChainName {
+                name,
+                spelling: None,
+            };
             return Some((next, dname.ttl_secs));
         }
     }
     None
 }
 
-/// The TTL bound of a name on the chain; `None` if it is not on it.
-fn bound_of(owner: &[u8], name: &[u8], chain: &[Link]) -> Option<u32> {
+/// How many aliases lead to a name on the chain, and its TTL bound; `None` if it is not on it.
+fn place_of(owner: &[u8], name: &[u8], chain: &[Link]) -> Option<(u8, u32)> {
     if owner == name {
-        return Some(NO_BOUND);
+        return Some((0, NO_BOUND));
     }
-    chain
+    let at = chain
         .iter()
-        .find(|link| link.name.as_wire() == owner)
-        .map(|link| link.ttl_secs)
+        .position(|link| link.alias.name.as_wire() == owner)?;
+    let link = chain.get(at)?;
+    Some((u8::try_from(at + 1).ok()?, link.ttl_secs))
 }
 
 fn address(record: &Record<'_>) -> Option<IpAddr> {
@@ -452,7 +525,8 @@ fn read_param(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     is_whole.then_some((key, value, after))
 }
 
-/// Leaves each address once, with its smallest TTL (RFC 2181 §5.2), in the answer's order.
+/// Leaves each address once, with its smallest TTL (RFC 2181 §5.2) and its longest chain, in the answer's
+/// order.
 fn each_once(addresses: Addresses) -> Addresses {
     const FEW: usize = 16;
     let is_new = |(at, learned): (usize, &LearnedAddr)| {
@@ -462,27 +536,22 @@ fn each_once(addresses: Addresses) -> Addresses {
     if addresses.len() <= FEW && addresses.iter().enumerate().all(is_new) {
         return addresses;
     }
-    let mut order: Vec<(IpAddr, u32, usize)> = addresses
-        .iter()
-        .enumerate()
-        .map(|(index, learned)| (learned.ip, learned.ttl_secs, index))
-        .collect();
-    order.sort_unstable();
-    order.dedup_by(|later, kept| {
-        let is_same = later.0 == kept.0;
+    let mut order: Vec<(usize, LearnedAddr)> = addresses.iter().copied().enumerate().collect();
+    order.sort_unstable_by_key(|(index, learned)| (learned.ip, *index));
+    order.dedup_by(|(_, later), (_, kept)| {
+        let is_same = later.ip == kept.ip;
         if is_same {
-            kept.2 = kept.2.min(later.2);
+            kept.ttl_secs = kept.ttl_secs.min(later.ttl_secs);
+            kept.chain_len = kept.chain_len.max(later.chain_len);
+            kept.is_hint &= later.is_hint;
         }
         is_same
     });
     if order.len() == addresses.len() {
         return addresses;
     }
-    order.sort_unstable_by_key(|(.., index)| *index);
-    order
-        .into_iter()
-        .map(|(ip, ttl_secs, _)| LearnedAddr { ip, ttl_secs })
-        .collect()
+    order.sort_unstable_by_key(|(index, _)| *index);
+    order.into_iter().map(|(_, learned)| learned).collect()
 }
 
 fn to_name(wire: &[u8]) -> Result<Name, Invalid> {

@@ -9,6 +9,7 @@
 
 mod answer;
 mod core;
+mod ech;
 mod frames;
 pub mod fuzzing;
 mod io;
@@ -21,8 +22,8 @@ mod walk;
 mod words;
 
 pub use answer::{
-    Addresses, Answer, Invalid, LearnedAddr, Matched, RecordTypes, Reject, Sent, matches,
-    read_answer,
+    Addresses, Answer, ChainName, Invalid, LearnedAddr, Matched, RecordTypes, Reject, Sent,
+    matches, read_answer,
 };
 pub use core::exchange::{Action, Exchange, Forward, Held, Upstream};
 pub use core::gates::{GateReason, Message, Opt, Query, Refusal, gate_query};
@@ -33,7 +34,7 @@ pub use core::pending::{Key, Member, Pending, Via};
 pub use core::record::{AllowedBy, Ending, ErrorAnswers, ExchangeRecord, Outcome, Records, Told};
 pub use core::release::{Arrived, Heard, Learned, Taught, Untaught, Withheld};
 pub use core::step::{
-    Case, DenyResponse, Encrypted, Fault, OnTimeout, Origin, Reply, Settings, Step,
+    Case, DenyResponse, Encrypted, Fault, Https, OnTimeout, Origin, Reply, Settings, Step,
 };
 pub use core::tally::{Counters, Quirk};
 pub use core::tunnels::{Seen, TunnelMode, Tunnels};

@@ -44,8 +44,7 @@ pub const UDP_UPSTREAM_WAIT_MAX: Duration = Duration::from_millis(4500);
 /// How long a query over TCP waits for its answer; then SERVFAIL.
 pub const TCP_UPSTREAM_WAIT_MAX: Duration = Duration::from_millis(9500);
 
-/// Error answers to malformed input, per second and endpoint (and per worker); the rest is silent
-/// and counted. A denial by policy never counts here.
+/// Error answers to malformed input, per second and endpoint; the rest is silent and counted. A denial by policy never counts here.
 pub const ERROR_ANSWERS_PER_SEC_MAX: u32 = 100;
 /// Endpoints of a node, as the datapath's map holds them. Beyond it: no error answer within that
 /// second, and no promise of a place among the outstanding when the node's limit is reached.
@@ -62,6 +61,10 @@ pub const TCP_OUTSTANDING_MAX: usize = 64;
 /// Malformed frames in a row on one TCP connection; then it is closed.
 pub const TCP_MALFORMED_MAX: u8 = 3;
 
+/// Messages that a server sends over one TCP connection and that answer nothing outstanding, since its last
+/// answer; then the connection is closed, and what waits on it is answered SERVFAIL.
+pub const TCP_REJECTED_MAX: u8 = 10;
+
 /// Upstream sockets of one worker; what is left to guess for somebody who saw one port.
 pub const POOL_MEMBERS: usize = 16;
 /// Queries through one upstream socket; then it is replaced.
@@ -72,8 +75,11 @@ pub const POOL_AGE_MAX: Duration = Duration::from_secs(10);
 /// TCP connections of one endpoint; then the oldest idle one is closed, and where none is idle the
 /// new one is refused.
 pub const TCP_CONNECTIONS_PER_ENDPOINT_MAX: usize = 64;
-/// How long a TCP connection may be without outstanding queries; then it is closed.
+/// How long a TCP connection may be without outstanding queries, where no server says another time; then it
+/// is closed.
 pub const TCP_IDLE_MAX: Duration = Duration::from_secs(30);
+/// The longest such time that a server may say (edns-tcp-keepalive, RFC 7828).
+pub const TCP_KEEPALIVE_MAX: Duration = Duration::from_secs(120);
 /// Octets that wait for a slow reader of a TCP connection; then it is closed.
 pub const TCP_UNREAD_OCTETS_MAX: usize = 256 << 10;
 

@@ -10,10 +10,11 @@ const FIXED_OCTETS: usize = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
-/// A lower-cased, uncompressed name on the stack; serves one message.
+/// An uncompressed name on the stack, lower-cased unless the spelling is wanted; serves one message.
 pub(crate) struct NameBuf {
     octets: [u8; NAME_OCTETS_MAX],
     len: usize,
+    keeps_case: bool,
     /// The pointer that the name in it was read from, if it was nothing but a pointer. The records
     /// of an answer mostly share one, and then need not be read again.
     pointer: Option<[u8; 2]>,
@@ -24,7 +25,16 @@ impl NameBuf {
         Self {
             octets: [0; NAME_OCTETS_MAX],
             len: 0,
+            keeps_case: false,
             pointer: None,
+        }
+    }
+
+    /// One that keeps names as they are spelt.
+    pub(crate) const fn spelled() -> Self {
+        Self {
+            keeps_case: true,
+            ..Self::new()
         }
     }
 
@@ -92,8 +102,9 @@ impl NameBuf {
             let label = message.get(at..next).ok_or(Malformed)?;
             let grown = self.len + label.len();
             let target = self.octets.get_mut(self.len..grown).ok_or(Malformed)?;
-            for (to, from) in target.iter_mut().zip(label) {
-                *to = from.to_ascii_lowercase();
+            target.copy_from_slice(label);
+            if !self.keeps_case {
+                target.make_ascii_lowercase();
             }
             self.len = grown;
             at = next;

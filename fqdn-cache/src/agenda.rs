@@ -12,6 +12,7 @@ pub(crate) struct Agenda<K> {
     terms: HashMap<K, Term>,
     /// One entry for each thing, never later than its end.
     listed: BTreeSet<(Instant, K)>,
+    scarcity: Option<Scarcity>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +21,23 @@ struct Term {
     end: Instant,
     /// Where the order has it: at its end, or before, if that was put off since.
     listed: Instant,
+    /// No bound takes it before; that too only moves forward.
+    firm: Instant,
+}
+
+/// How many things at most a bound may take until then: so that where too few are free, not each new
+/// thing costs a look at all.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scarcity {
+    pub(crate) free: usize,
+    pub(crate) until: Instant,
+}
+
+impl Scarcity {
+    /// Whether `count` can't be had by now.
+    pub(crate) fn forbids(self, count: usize, now: Instant) -> bool {
+        count > self.free && now < self.until
+    }
 }
 
 impl<K> Default for Agenda<K> {
@@ -27,6 +45,7 @@ impl<K> Default for Agenda<K> {
         Self {
             terms: HashMap::new(),
             listed: BTreeSet::new(),
+            scarcity: None,
         }
     }
 }
@@ -45,14 +64,22 @@ impl<K: Copy + Ord + Hash> Agenda<K> {
         self.terms.get(&key).map(|term| term.end)
     }
 
-    /// Lets a thing end then, or later if it does so already; says whether it is new.
-    pub(crate) fn put_off(&mut self, key: K, end: Instant) -> bool {
+    /// Until when no bound takes a thing.
+    pub(crate) fn firm_until(&self, key: K) -> Option<Instant> {
+        self.terms.get(&key).map(|term| term.firm)
+    }
+
+    /// Lets a thing end then, or later if it does so already, and be firm until then, or later; says
+    /// whether it is new.
+    pub(crate) fn put_off(&mut self, key: K, end: Instant, firm: Instant) -> bool {
         if let Some(term) = self.terms.get_mut(&key) {
             term.end = term.end.max(end);
+            term.firm = term.firm.max(firm);
             return false;
         }
+        self.scarcity = self.scarcity.filter(|scarcity| firm >= scarcity.until);
         let listed = end;
-        self.terms.insert(key, Term { end, listed });
+        self.terms.insert(key, Term { end, listed, firm });
         self.listed.insert((listed, key));
         true
     }
@@ -85,20 +112,41 @@ impl<K: Copy + Ord + Hash> Agenda<K> {
         None
     }
 
-    /// The `count` things that end first among those that are wanted.
-    pub(crate) fn soonest(&mut self, count: usize, is_wanted: impl Fn(K) -> bool) -> Vec<K> {
+    /// The `count` things that end first among those that are not firm and that are wanted; fewer, where
+    /// there are not so many.
+    pub(crate) fn soonest(
+        &mut self,
+        count: usize,
+        now: Instant,
+        is_wanted: impl Fn(K) -> bool,
+    ) -> Vec<K> {
         let mut found = Vec::new();
+        if self.scarcity.is_some_and(|one| one.forbids(count, now)) {
+            return found;
+        }
+        let mut free = 0;
+        let mut first_free: Option<Instant> = None;
         let mut passed = Bound::Unbounded;
         while found.len() < count {
             let next = self.listed.range((passed, Bound::Unbounded)).next();
             let Some((listed, key)) = next.copied() else {
+                self.scarcity = first_free.map(|until| Scarcity { free, until });
                 break;
             };
-            // One that is moved comes again further on.
-            if !self.put_right(listed, key) && is_wanted(key) {
-                found.push(key);
-            }
             passed = Bound::Excluded((listed, key));
+            // One that is moved comes again further on.
+            if self.put_right(listed, key) {
+                continue;
+            }
+            match self.firm_until(key).filter(|firm| *firm > now) {
+                Some(firm) => first_free = Some(first_free.map_or(firm, |first| first.min(firm))),
+                None => {
+                    free += 1;
+                    if is_wanted(key) {
+                        found.push(key);
+                    }
+                }
+            }
         }
         found
     }
@@ -134,23 +182,45 @@ mod tests {
         let at = |secs| start + Duration::from_secs(secs);
         let mut agenda = Agenda::default();
         for (key, end) in [(1, 10), (2, 20), (3, 30), (4, 5)] {
-            assert!(agenda.put_off(key, at(end)));
+            assert!(agenda.put_off(key, at(end), at(0)));
         }
-        assert!(!agenda.put_off(4, at(25)));
-        assert!(!agenda.put_off(3, at(1)), "never earlier");
+        assert!(!agenda.put_off(4, at(25), at(0)));
+        assert!(!agenda.put_off(3, at(1), at(0)), "never earlier");
         assert_eq!(agenda.first(), Some(at(5)), "no later than the end");
-        assert_eq!(agenda.soonest(3, |_| true), [1, 2, 4]);
+        assert_eq!(agenda.soonest(3, at(0), |_| true), [1, 2, 4]);
         assert_eq!(agenda.first(), Some(at(10)));
-        assert_eq!(agenda.soonest(9, |key| key != 2), [1, 4, 3]);
+        assert_eq!(agenda.soonest(9, at(0), |key| key != 2), [1, 4, 3]);
         assert!(agenda.remove(1) && !agenda.remove(1));
-        agenda.put_off(2, at(40));
+        agenda.put_off(2, at(40), at(0));
         let mut looks = 9;
         assert_eq!(agenda.first_ended(at(24), &mut looks), None);
         assert_eq!(looks, 8, "one look, at what was put off");
         assert_eq!(agenda.first_ended(at(25), &mut looks), Some(4));
-        agenda.put_off(4, at(90));
+        agenda.put_off(4, at(90), at(0));
         assert_eq!(agenda.first_ended(at(50), &mut 0), None);
         assert_eq!(agenda.first_ended(at(50), &mut 9), Some(3));
         assert_eq!((agenda.len(), agenda.listed.len()), (3, 3));
+    }
+    #[test]
+    fn what_is_firm_is_passed_over_and_not_looked_at_again_in_vain() {
+        let start = start();
+        let at = |secs| start + Duration::from_secs(secs);
+        let mut agenda = Agenda::default();
+        for (key, end, firm) in [(1, 10, 9), (2, 20, 5), (3, 30, 7)] {
+            agenda.put_off(key, at(end), at(firm));
+        }
+        assert_eq!(agenda.soonest(1, at(4), |_| true), [0; 0]);
+        let scarcity = agenda.scarcity.unwrap();
+        assert_eq!((scarcity.free, scarcity.until), (0, at(5)));
+        assert_eq!(agenda.soonest(2, at(5), |_| true), [2]);
+        assert_eq!(agenda.scarcity.unwrap().until, at(7));
+        assert_eq!(agenda.soonest(2, at(6), |_| panic!("a look")), [0; 0]);
+        assert_eq!(agenda.soonest(1, at(6), |_| true), [2], "there is one");
+        // One that may go earlier is seen.
+        agenda.put_off(4, at(40), at(0));
+        assert_eq!(agenda.soonest(2, at(6), |_| true), [2, 4]);
+        assert_eq!(agenda.soonest(9, at(9), |_| true), [1, 2, 3, 4]);
+        agenda.put_off(1, at(10), at(99));
+        assert_eq!(agenda.soonest(9, at(9), |_| true), [2, 3, 4]);
     }
 }

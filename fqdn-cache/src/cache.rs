@@ -1,16 +1,16 @@
 //! Names and addresses, many to many, bounded, each pair with its end.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use fqdn::Name;
 
-use crate::agenda::Agenda;
+use crate::agenda::{Agenda, Scarcity};
 use crate::ended::Ended;
 use crate::limits::Bounds;
-use crate::plan::{Full, Learned, Plan};
+use crate::plan::{Learned, Plan};
 use crate::slab::Slab;
 
 /// What one endpoint has learned.
@@ -39,6 +39,10 @@ pub(crate) struct NameSlot {
     pub(crate) name: Arc<Name>,
     /// In the order in which they were first learned.
     pub(crate) addresses: Vec<u32>,
+    /// Who gave its last answer; empty where that isn't known.
+    pub(crate) given_by: Option<SocketAddr>,
+    /// Of the addresses; there since the last time that too few could go.
+    pub(crate) scarcity: Option<Scarcity>,
 }
 
 #[derive(Debug)]
@@ -76,13 +80,18 @@ impl Cache {
             return Ok(plan.changes);
         };
         let name = self.name_slot(plan.name);
-        self.name_ends.put_off(name, last_end);
+        let firm = plan.given.firm_until;
+        if let Some(entry) = self.names.get_mut(name) {
+            entry.given_by = plan.given.by;
+        }
+        self.name_ends.put_off(name, last_end, firm);
         for (address, end) in plan.addresses {
             let address = self.address_slot(*address);
-            self.address_ends.put_off(address, *end);
-            if self.pairs.put_off((name, address), *end) {
+            self.address_ends.put_off(address, *end, firm);
+            if self.pairs.put_off((name, address), *end, firm) {
                 if let Some(entry) = self.names.get_mut(name) {
                     entry.addresses.push(address);
+                    entry.scarcity = entry.scarcity.filter(|one| firm >= one.until);
                 }
                 if let Some(entry) = self.addresses.get_mut(address) {
                     entry.names.push(name);
@@ -90,16 +99,6 @@ impl Cache {
             }
         }
         Ok(plan.changes)
-    }
-
-    /// [`Cache::plan`] and [`Cache::commit`] in one step.
-    ///
-    /// # Errors
-    /// As [`Cache::plan`].
-    pub fn learn(&mut self, name: &Name, addresses: &[(IpAddr, Instant)]) -> Result<Learned, Full> {
-        let plan = self.plan(name, addresses)?;
-        let changes = self.commit(plan);
-        Ok(changes.unwrap_or_default()) // nothing came between
     }
 
     /// Takes away what has ended, in the order in which it did, looking at no more than `at_most`
@@ -173,6 +172,13 @@ impl Cache {
         slots.filter_map(|slot| Some(self.addresses.get(*slot)?.address))
     }
 
+    /// Who gave the last answer for a name, where that is known.
+    #[must_use]
+    pub fn given_by(&self, name: &Name) -> Option<SocketAddr> {
+        let slot = self.by_name.get(name)?;
+        self.names.get(*slot)?.given_by
+    }
+
     /// When an address ends under a name.
     #[must_use]
     pub fn expiry(&self, name: &Name, address: IpAddr) -> Option<Instant> {
@@ -218,6 +224,8 @@ impl Cache {
         let slot = self.names.insert(NameSlot {
             name: Arc::clone(&shared),
             addresses: Vec::new(),
+            given_by: None,
+            scarcity: None,
         });
         self.by_name.insert(shared, slot);
         slot

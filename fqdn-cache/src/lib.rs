@@ -14,4 +14,4 @@ mod slab;
 
 pub use cache::{Cache, Stale};
 pub use lifetimes::Lifetimes;
-pub use plan::{Full, Learned, Plan};
+pub use plan::{Full, Given, Learned, Plan};

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::plan::Given;
+
 /// From a TTL to an end: clamped by floor and ceiling, and a little more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetimes {
@@ -32,6 +34,31 @@ impl Lifetimes {
         let life = ttl.max(self.floor).min(self.ceiling);
         let end = now.checked_add(life.saturating_add(self.grace));
         end.unwrap_or(now)
+    }
+
+    /// An answer of now, firm for the floor.
+    #[must_use]
+    pub fn given(&self, now: Instant) -> Given {
+        let until = now.checked_add(self.floor.min(self.ceiling));
+        Given {
+            now,
+            firm_until: until.unwrap_or(now),
+            by: None,
+        }
+    }
+
+    /// The same of some time ago, where all that is known is when it ends: firm as if its TTL was the floor,
+    /// and never longer than a new one.
+    #[must_use]
+    pub fn given_before(&self, now: Instant, end: Instant) -> Given {
+        let fresh = self.given(now);
+        Given {
+            firm_until: end
+                .checked_sub(self.grace)
+                .unwrap_or(now)
+                .min(fresh.firm_until),
+            ..fresh
+        }
     }
 }
 
@@ -65,6 +92,20 @@ mod tests {
         ];
         for (ttl_secs, expected) in rows {
             assert_eq!(life(ttl_secs), expected, "TTL {ttl_secs}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_firm_for_its_floor_and_what_is_old_for_what_is_left_of_it() {
+        let now = now();
+        let secs = Duration::from_secs;
+        let lifetimes = Lifetimes::default();
+        assert_eq!(lifetimes.given(now).firm_until, now + secs(60));
+        // Learned with a TTL of no more than the floor 50 s ago, and with a long one.
+        for (left, firm) in [(40, 20), (20, 0), (3_000, 70)] {
+            let until = lifetimes.given_before(now, now + secs(left)).firm_until;
+            let expected = now - secs(10) + secs(firm);
+            assert_eq!(until, expected, "{left} s left");
         }
     }
 

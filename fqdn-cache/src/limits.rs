@@ -1,13 +1,15 @@
-//! Every bound of this crate, and what happens beyond it.
+//! Every bound of this crate, and what happens beyond it: those go that end first, but none of an answer
+//! whose floor isn't over. Where these are all, the new answer is refused.
 
-/// Addresses of one name; beyond, those go that end first. An answer with more is refused.
-pub const ADDRESSES_PER_NAME_MAX: usize = 1_000;
-/// Names of one endpoint; beyond, the one that ends first goes.
-pub const NAMES_MAX: usize = 10_000;
-/// Addresses of one endpoint; beyond, those go that end first.
+/// Addresses of one name, so many that one whose answers each bring others of ten thousand has room for
+/// all (Cilium's figure of a thousand is full within seconds there). An answer with more is refused.
+pub const ADDRESSES_PER_NAME_MAX: usize = 10_000;
+/// Names of one endpoint: 300 new ones a second under the default floor.
+pub const NAMES_MAX: usize = 20_000;
+/// Addresses of one endpoint.
 pub const ADDRESSES_MAX: usize = 20_000;
-/// Names' addresses of one endpoint, about 100 octets each; beyond, those go that end first. Without
-/// it ten thousand names on the same thousand addresses would be ten million.
+/// Names' addresses of one endpoint, about 100 octets each. Without it ten thousand
+/// names on the same thousand addresses would be ten million.
 pub const PAIRS_MAX: usize = 100_000;
 
 /// Names' addresses that are remembered beyond their end; beyond, those are forgotten that ended first.

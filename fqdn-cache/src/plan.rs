@@ -1,12 +1,25 @@
 //! What an answer changes, worked out before anything is changed.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use fqdn::Name;
 
+use crate::agenda::Scarcity;
 use crate::cache::{Cache, Pair};
+
+/// When and by whom an answer was given, and how firm it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// When.
+    pub now: Instant,
+    /// No bound takes away before what the answer names: the end of the floor, within which whoever was
+    /// answered connects.
+    pub firm_until: Instant,
+    /// Which server gave it, where that is known.
+    pub by: Option<SocketAddr>,
+}
 
 /// What an answer changes; [`Cache::commit`] makes it so. Until then the cache knows what it knew, so
 /// a kernel that refuses the addresses costs nothing.
@@ -14,6 +27,7 @@ use crate::cache::{Cache, Pair};
 pub struct Plan<'a> {
     pub(crate) name: &'a Name,
     pub(crate) addresses: &'a [(IpAddr, Instant)],
+    pub(crate) given: Given,
     pub(crate) changes: Learned,
     /// Pairs that go, in order.
     pub(crate) dropped: BTreeSet<Pair>,
@@ -29,14 +43,20 @@ pub struct Learned {
     pub evicted: Vec<IpAddr>,
 }
 
-/// An answer with more addresses than a name may have.
+/// An answer for which there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{count} addresses in one answer; a name has at most {max}")]
-pub struct Full {
-    /// How many there were.
-    pub count: usize,
-    /// How many there may be.
-    pub max: usize,
+pub enum Full {
+    /// It has more addresses than a name may have.
+    #[error("{count} addresses in one answer; a name has at most {max}")]
+    Answer {
+        /// How many there were.
+        count: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// A bound is reached, and too few of what others were answered is old enough to go.
+    #[error("a bound is reached, and what is there was answered too lately to go")]
+    Firm,
 }
 
 impl Learned {
@@ -80,19 +100,21 @@ impl Cache {
     /// off, allocates nothing. `self` changes only in the order in which ends are looked at.
     ///
     /// # Errors
-    /// If the answer has more addresses than a name may have.
+    /// If the answer has more addresses than a name may have, or a bound is reached and nothing may go.
     pub fn plan<'a>(
         &mut self,
         name: &'a Name,
         addresses: &'a [(IpAddr, Instant)],
+        given: Given,
     ) -> Result<Plan<'a>, Full> {
         let (count, max) = (addresses.len(), self.bounds.addresses_per_name);
         if count > max {
-            return Err(Full { count, max });
+            return Err(Full::Answer { count, max });
         }
         let mut plan = Plan {
             name,
             addresses,
+            given,
             changes: Learned::default(),
             dropped: BTreeSet::new(),
             made_at: self.changes,
@@ -108,61 +130,88 @@ impl Cache {
             }
         }
         if !plan.changes.fresh.is_empty() {
-            self.make_room(own, &mut plan);
+            self.make_room(own, &mut plan)?;
         }
         Ok(plan)
     }
 
-    /// Drops what is beyond the bounds; what the answer itself names stays.
-    fn make_room(&mut self, own: Option<u32>, plan: &mut Plan<'_>) {
+    /// Drops what is beyond the bounds; what the answer itself names stays, and what is firm.
+    fn make_room(&mut self, own: Option<u32>, plan: &mut Plan<'_>) -> Result<(), Full> {
         let answer: BTreeSet<u32> = plan
             .addresses
             .iter()
             .filter_map(|(address, _)| self.by_address.get(address).copied())
             .collect();
         match own {
-            Some(own) => self.room_in_name(own, &answer, plan),
-            None => self.room_for_name(plan),
+            Some(own) => self.room_in_name(own, &answer, plan)?,
+            None => self.room_for_name(plan)?,
         }
-        self.room_for_addresses(&answer, plan);
-        self.room_for_pairs(own, &answer, plan);
+        self.room_for_addresses(&answer, plan)?;
+        self.room_for_pairs(own, &answer, plan)?;
         plan.changes.evicted = self.losing(plan);
+        Ok(())
     }
 
     /// Makes room among the addresses of a known name.
-    fn room_in_name(&self, own: u32, answer: &BTreeSet<u32>, plan: &mut Plan<'_>) {
-        let Some(entry) = self.names.get(own) else {
-            return;
+    fn room_in_name(
+        &mut self,
+        own: u32,
+        answer: &BTreeSet<u32>,
+        plan: &mut Plan<'_>,
+    ) -> Result<(), Full> {
+        let now = plan.given.now;
+        let Some(entry) = self.names.get_mut(own) else {
+            return Ok(());
         };
         let after = entry.addresses.len() + plan.changes.fresh.len();
         let excess = after.saturating_sub(self.bounds.addresses_per_name);
         if excess == 0 {
-            return;
+            return Ok(());
         }
-        let others = entry.addresses.iter().filter(|slot| !answer.contains(slot));
-        let mut others: Vec<(Option<Instant>, u32)> = others
-            .map(|slot| (self.pairs.end_of((own, *slot)), *slot))
+        if entry.scarcity.is_some_and(|one| one.forbids(excess, now)) {
+            return Err(Full::Firm);
+        }
+        let pairs = &self.pairs;
+        let firm_until = |slot: &u32| pairs.firm_until((own, *slot));
+        let firm = entry.addresses.iter().filter_map(firm_until);
+        let first_free = firm.filter(|firm| *firm > now).min();
+        let is_free = |slot: &&u32| firm_until(slot).is_none_or(|firm| firm <= now);
+        let free = entry.addresses.iter().filter(is_free);
+        let count = free.clone().count();
+        let mut others: Vec<(Option<Instant>, u32)> = free
+            .filter(|slot| !answer.contains(slot))
+            .map(|slot| (pairs.end_of((own, *slot)), *slot))
             .collect();
-        others.sort_by_key(|(end, _)| *end);
+        if others.len() < excess {
+            entry.scarcity = first_free.map(|until| Scarcity { free: count, until });
+            return Err(Full::Firm);
+        }
+        others.select_nth_unstable(excess - 1);
         let soonest = others.iter().take(excess);
         plan.dropped.extend(soonest.map(|(_, slot)| (own, *slot)));
+        Ok(())
     }
 
     /// Makes room for one more name.
-    fn room_for_name(&mut self, plan: &mut Plan<'_>) {
+    fn room_for_name(&mut self, plan: &mut Plan<'_>) -> Result<(), Full> {
         if self.by_name.len() < self.bounds.names {
-            return;
+            return Ok(());
         }
-        for slot in self.name_ends.soonest(1, |_| true) {
-            let addresses = self.names.get(slot).map(|entry| entry.addresses.iter());
-            let addresses = addresses.into_iter().flatten();
-            plan.dropped
-                .extend(addresses.map(|address| (slot, *address)));
-        }
+        let soonest = self.name_ends.soonest(1, plan.given.now, |_| true);
+        let slot = *soonest.first().ok_or(Full::Firm)?;
+        let addresses = self.names.get(slot).map(|entry| entry.addresses.iter());
+        let addresses = addresses.into_iter().flatten();
+        plan.dropped
+            .extend(addresses.map(|address| (slot, *address)));
+        Ok(())
     }
 
     /// Makes room for the addresses of the answer that are new.
-    fn room_for_addresses(&mut self, answer: &BTreeSet<u32>, plan: &mut Plan<'_>) {
+    fn room_for_addresses(
+        &mut self,
+        answer: &BTreeSet<u32>,
+        plan: &mut Plan<'_>,
+    ) -> Result<(), Full> {
         let new = plan.changes.fresh.iter();
         let new = new
             .filter(|address| !self.by_address.contains_key(address))
@@ -171,23 +220,37 @@ impl Cache {
         let after = self.by_address.len() + new;
         let excess = after.saturating_sub(freed.len() + self.bounds.addresses);
         let is_other = |slot| !freed.contains(&slot) && !answer.contains(&slot);
-        for slot in self.address_ends.soonest(excess, is_other) {
+        let soonest = self.address_ends.soonest(excess, plan.given.now, is_other);
+        if soonest.len() < excess {
+            return Err(Full::Firm);
+        }
+        for slot in soonest {
             let names = self.addresses.get(slot).map(|entry| entry.names.iter());
             let names = names.into_iter().flatten();
             plan.dropped.extend(names.map(|name| (*name, slot)));
         }
+        Ok(())
     }
 
     /// Makes room for the answer's pairs that are new.
-    fn room_for_pairs(&mut self, own: Option<u32>, answer: &BTreeSet<u32>, plan: &mut Plan<'_>) {
+    fn room_for_pairs(
+        &mut self,
+        own: Option<u32>,
+        answer: &BTreeSet<u32>,
+        plan: &mut Plan<'_>,
+    ) -> Result<(), Full> {
         let after = self.pairs.len() + plan.changes.fresh.len();
         let excess = after.saturating_sub(plan.dropped.len() + self.bounds.pairs);
         let is_other = |pair: Pair| {
             let is_answer = Some(pair.0) == own && answer.contains(&pair.1);
             !is_answer && !plan.dropped.contains(&pair)
         };
-        let soonest = self.pairs.soonest(excess, is_other);
+        let soonest = self.pairs.soonest(excess, plan.given.now, is_other);
+        if soonest.len() < excess {
+            return Err(Full::Firm);
+        }
         plan.dropped.extend(soonest);
+        Ok(())
     }
 
     /// The addresses outside the answer that lose all their names so far.

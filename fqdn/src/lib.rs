@@ -11,6 +11,6 @@ mod name;
 mod pattern;
 mod pattern_set;
 
-pub use name::{LABEL_OCTETS_MAX, NAME_OCTETS_MAX, Name, NameError};
+pub use name::{LABEL_OCTETS_MAX, NAME_OCTETS_MAX, Name, NameError, Spelled};
 pub use pattern::{Everything, PATTERN_TEXT_MAX, Pattern, PatternError};
 pub use pattern_set::PatternSet;

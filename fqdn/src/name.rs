@@ -219,23 +219,43 @@ fn unescape(bytes: &mut std::str::Bytes<'_>) -> Result<u8, NameError> {
 impl fmt::Display for Name {
     /// Presentation form with the trailing dot; for text only, never for matching.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_root() {
-            return f.write_str(".");
-        }
-        for label in self.labels() {
-            for byte in label {
-                match byte {
-                    b'.' | b'\\' => write!(f, "\\{}", char::from(*byte))?,
-                    b'"' | b';' | b'@' | b'$' | b'(' | b')' | 0..=0x20 | 0x7F.. => {
-                        write!(f, "\\{byte:03}")?;
-                    }
-                    plain => write!(f, "{}", char::from(*plain))?,
-                }
-            }
-            f.write_str(".")?;
-        }
-        Ok(())
+        Spelled(&self.0).fmt(f)
     }
+}
+
+/// A name in wire form, uncompressed, as somebody spelt it: for text only, in which its capitals are told.
+#[derive(Clone, Copy)]
+pub struct Spelled<'a>(pub &'a [u8]);
+
+impl fmt::Display for Spelled<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        let mut is_root = true;
+        while let Some((len, behind)) = rest.split_first()
+            && *len != 0
+        {
+            let Some((label, after)) = behind.split_at_checked(usize::from(*len)) else {
+                return Ok(());
+            };
+            write_label(label, f)?;
+            (rest, is_root) = (after, false);
+        }
+        if is_root { f.write_str(".") } else { Ok(()) }
+    }
+}
+
+/// Writes a label and its dot.
+fn write_label(label: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for byte in label {
+        match byte {
+            b'.' | b'\\' => write!(f, "\\{}", char::from(*byte))?,
+            b'"' | b';' | b'@' | b'$' | b'(' | b')' | 0..=0x20 | 0x7F.. => {
+                write!(f, "\\{byte:03}")?;
+            }
+            plain => write!(f, "{}", char::from(*plain))?,
+        }
+    }
+    f.write_str(".")
 }
 
 impl fmt::Debug for Name {

@@ -1,7 +1,7 @@
 //! What endpoints have learned, as a list for people and programs; and forgetting it.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use bpf_redirect_common::Address;
@@ -18,6 +18,10 @@ const LISTED_MAX: usize = 200_000;
 /// A name and what it opens.
 struct Entry {
     name: String,
+    /// The server that gave its last answer; `None` where an earlier daemon learned it.
+    taught_by: Option<SocketAddr>,
+    /// The rules whose `toFQDNs` name it, as `policy` and `file:line`.
+    rules: Vec<(String, String)>,
     addresses: Vec<Opened>,
 }
 
@@ -131,6 +135,13 @@ fn wanted(daemon: &Daemon, endpoint: Option<&str>) -> Result<Vec<(EndpointId, St
 
 /// Copied under the endpoint's lock, so that it is held shortly; in the order of the names.
 fn entries(daemon: &Daemon, endpoint: EndpointId) -> Vec<Entry> {
+    let snapshot = daemon.learner.snapshot();
+    let rules = |name: &fqdn::Name| -> Vec<_> {
+        let rules = snapshot.rules_naming(endpoint, name);
+        rules
+            .map(|rule| (rule.policy(), format!("{}:{}", rule.file, rule.line)))
+            .collect()
+    };
     let copied = daemon.learner.with_knowledge(endpoint, |knowledge| {
         let (cache, ledger) = (&knowledge.cache, &knowledge.ledger);
         let opened = |name: &fqdn::Name, ip| Opened {
@@ -140,6 +151,8 @@ fn entries(daemon: &Daemon, endpoint: EndpointId) -> Vec<Entry> {
         };
         let entry = |name: &fqdn::Name| Entry {
             name: name.to_string(),
+            taught_by: cache.given_by(name),
+            rules: rules(name),
             addresses: cache
                 .addresses_of(name)
                 .map(|ip| opened(name, ip))
@@ -161,9 +174,13 @@ fn shown(endpoint: &str, entry: &Entry, now: Instant) -> Value {
             "identity": opened.identity,
         })
     });
+    let rules = entry.rules.iter();
+    let rules = rules.map(|(policy, place)| json!({ "policy": policy, "place": place }));
     json!({
         "endpoint": endpoint,
         "name": entry.name,
+        "taught_by": entry.taught_by,
+        "rules": rules.collect::<Vec<_>>(),
         "addresses": addresses.collect::<Vec<_>>(),
     })
 }

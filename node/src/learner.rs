@@ -15,7 +15,7 @@ use bpf_redirect::{Installed, Table, TableError};
 use dashmap::DashMap;
 use dnsproxy::{Lesson, NotInstalled};
 use fqdn::Name;
-use fqdn_cache::Lifetimes;
+use fqdn_cache::{Given, Lifetimes};
 use parking_lot::{Mutex, MutexGuard};
 use policy::{EndpointId, Identities, Identity, Snapshot};
 
@@ -174,7 +174,11 @@ impl<T: Table> Learner<T> {
         heritage: &Heritage,
     ) -> Result<(), TableError> {
         self.remove(endpoint);
-        let knowledge = Knowledge::inherit(table, heritage, &mut self.identities.lock());
+        let knowledge = Knowledge::inherit(
+            table,
+            (heritage, (self.clock)(), self.terms.load().lifetimes),
+            &mut self.identities.lock(),
+        );
         self.endpoints
             .insert(endpoint, Arc::new(Mutex::new(knowledge)));
         self.reload(endpoint)
@@ -236,14 +240,17 @@ impl<T: Table> Learner<T> {
         let scope = self.scope(endpoint, &snapshot);
         knowledge.follow(&scope)?;
         let addresses = self.learnable(&snapshot, (began, lesson))?;
-        if !addresses.is_empty() {
-            knowledge.taught_by = Some(lesson.server);
-        }
+        let terms = self.terms.load();
+        let given = Given {
+            by: Some(lesson.server),
+            ..terms.lifetimes.given(began)
+        };
         // What a rule names may be open even where the rest of the answer has no room.
-        for alias in self.terms.load().scruples.aliases(&snapshot, lesson) {
-            knowledge.install(&scope, (alias, &addresses))?;
+        for (at, alias) in terms.scruples.aliases(&snapshot, lesson) {
+            let through = behind(at, lesson, &addresses);
+            knowledge.install(&scope, (alias, &through, given))?;
         }
-        let taught = knowledge.install(&scope, (&lesson.name, &addresses))?;
+        let taught = knowledge.install(&scope, (&lesson.name, &addresses, given))?;
         self.tally(&taught);
         Ok(taught.installed)
     }
@@ -295,7 +302,7 @@ impl<T: Table> Learner<T> {
     }
 
     /// The addresses of a lesson that its server may teach, and that may be opened at all, each with
-    /// its end.
+    /// its end, in the lesson's order.
     ///
     /// # Errors
     /// If there are others, and such an answer is to be withheld.
@@ -349,6 +356,22 @@ impl<T: Table> Learner<T> {
             terms: self.terms.load(),
         }
     }
+}
+
+/// Those of a lesson's addresses to which the chain goes through its alias at this place. `addresses` are
+/// some of the lesson's, in its order.
+fn behind(
+    alias: usize,
+    lesson: &Lesson,
+    addresses: &[(IpAddr, Instant)],
+) -> Vec<(IpAddr, Instant)> {
+    let mut rest = addresses.iter().peekable();
+    let taught = lesson.addresses.iter().filter_map(|one| {
+        let known = rest.next_if(|(ip, _)| *ip == one.ip)?;
+        Some((usize::from(one.chain_len), *known))
+    });
+    let behind = taught.filter(|(chain_len, _)| *chain_len > alias);
+    behind.map(|(_, known)| known).collect()
 }
 
 fn count(counter: &AtomicU64, by: usize) {

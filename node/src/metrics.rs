@@ -364,7 +364,13 @@ impl Own {
         let rows = [
             ("ct-share", figures.kernel_count("ct-share-full")),
             ("ct-table", figures.kernel_count("ct-insert-failed")),
+            ("dns-buffers", dns("buffer-full")),
+            (
+                "dns-connections",
+                dns("connection-refused") + dns("connection-replaced"),
+            ),
             ("dns-error-answers", dns("error-answer-left-out")),
+            ("dns-not-noted", dns("not-noted")),
             ("dns-told", dns("told-lost")),
             ("event-budget", figures.kernel_count("events-limited")),
             ("event-ring", figures.kernel_count("events-lost")),
@@ -372,6 +378,7 @@ impl Own {
             ("flow-queue", self.sources.news.lost()),
             ("flow-ring", self.sources.ring.overtaken()),
             ("fqdn-cache", learned.load(Ordering::Relaxed)),
+            ("fqdn-cache-full", dns("too-many")),
             ("http-connections", http("full")),
             ("metric-series", self.counted.folded()),
             ("scrapers", self.scrapers_refused.load(Ordering::Relaxed)),

@@ -47,17 +47,14 @@ impl Daemon {
     pub(crate) fn refresh(&self, live: &Live) -> usize {
         let mut asked = 0;
         for (endpoint, addresses) in live {
-            let Some((server, names)) = self.due_of(*endpoint, addresses) else {
-                continue;
-            };
-            let Some(client) = self.client_of(*endpoint, server) else {
-                continue;
-            };
-            // Where no rule names its port any more, nobody listens.
-            let Some(own) = self.dns.own_at(server.port()) else {
-                continue;
-            };
-            for (name, qtype) in &names {
+            for (server, (name, qtype)) in &self.due_of(*endpoint, addresses) {
+                let Some(client) = self.client_of(*endpoint, *server) else {
+                    continue;
+                };
+                // Where no rule names its port any more, nobody listens.
+                let Some(own) = self.dns.own_at(server.port()) else {
+                    continue;
+                };
                 let query = OwnQuery {
                     endpoint: *endpoint,
                     client,
@@ -74,31 +71,27 @@ impl Daemon {
         asked
     }
 
-    /// The server that taught an endpoint last, and what is to be asked of it: names that a rule names
-    /// whole. Names under a pattern are too many, and may be anybody's.
-    fn due_of(
-        &self,
-        endpoint: EndpointId,
-        live: &BTreeSet<IpAddr>,
-    ) -> Option<(SocketAddr, BTreeSet<Due>)> {
-        let (server, due) = self.learner.with_knowledge(endpoint, |knowledge| {
-            let with_identity = |(ip, due)| {
+    /// What is to be asked, each of the server that taught it: names that a rule names whole. Names under a
+    /// pattern are too many, and may be anybody's.
+    fn due_of(&self, endpoint: EndpointId, live: &BTreeSet<IpAddr>) -> BTreeSet<(SocketAddr, Due)> {
+        let due = self.learner.with_knowledge(endpoint, |knowledge| {
+            let in_full = |(ip, due): (IpAddr, Due)| {
                 let identity = knowledge.ledger.identity_of(Address::from(ip))?;
-                Some((identity, due))
+                let server = knowledge.cache.given_by(&due.0)?;
+                Some((identity, (server, due)))
             };
             let due = due(&knowledge.cache, live, clock::now());
-            let due: Vec<_> = due.into_iter().filter_map(with_identity).collect();
-            Some((knowledge.taught_by?, due))
-        })??;
-        let is_named = |(identity, (name, _)): &(u32, Due)| {
+            due.into_iter().filter_map(in_full).collect::<Vec<_>>()
+        });
+        let is_named = |(identity, (_, (name, _))): &(u32, (SocketAddr, Due))| {
             self.learner.with_identities(|identities| {
                 let labels = identities.labels_of(Identity::from_number(*identity));
                 let mut selectors = labels.into_iter().flat_map(|labels| labels.selectors());
                 selectors.any(|one| Name::from_text(one).is_ok_and(|one| one == *name))
             })
         };
-        let named = due.into_iter().filter(is_named).map(|(_, due)| due);
-        Some((server, named.collect()))
+        let named = due.into_iter().flatten().filter(is_named);
+        named.map(|(_, due)| due).collect()
     }
 
     /// From which of its addresses an endpoint asks a server.
@@ -112,6 +105,8 @@ impl Daemon {
 
 #[cfg(test)]
 mod tests {
+    use fqdn_cache::Lifetimes;
+
     use super::*;
 
     #[test]
@@ -128,7 +123,10 @@ mod tests {
         ] {
             let name = Name::from_text(name).unwrap();
             let end = now + Duration::from_secs(secs);
-            cache.learn(&name, &[(ip(address), end)]).unwrap();
+            let given = Lifetimes::default().given(now);
+            let addresses = [(ip(address), end)];
+            let plan = cache.plan(&name, &addresses, given).unwrap();
+            cache.commit(plan).unwrap();
         }
         let live = ["192.0.2.1", "2001:db8::1", "192.0.2.2", "192.0.2.9"];
         let live = live.map(ip).into_iter().collect();

@@ -154,6 +154,8 @@ fn since_epoch(time: SystemTime) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use fqdn_cache::Lifetimes;
+
     use super::*;
     use crate::clock;
 
@@ -208,7 +210,9 @@ mod tests {
                     (address.parse().unwrap(), now + Duration::from_secs(86_400))
                 })
                 .collect();
-            cache.learn(&name, &addresses).unwrap();
+            let given = Lifetimes::default().given(now);
+            let plan = cache.plan(&name, &addresses, given).unwrap();
+            cache.commit(plan).unwrap();
         }
         let mut room = KEPT_OCTETS_MAX;
         let names = remembered_names(&cache, now, &mut room);

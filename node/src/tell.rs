@@ -441,13 +441,14 @@ fn proxy_port(event: &KernelEvent) -> u16 {
 
 fn answered((query, qtype): (Arc<str>, RecordType), answer: &Answer) -> Dns {
     let response = Dns::response(query, qtype, u32::from(answer.rcode.get()));
+    let ips = answer.addresses.iter().filter(|learned| !learned.is_hint);
     Dns {
-        ips: answer.addresses.iter().map(|learned| learned.ip).collect(),
+        ips: ips.map(|learned| learned.ip).collect(),
         ttl: answer.ttl_secs.unwrap_or(response.ttl),
         cnames: answer
             .aliases
             .iter()
-            .map(|name| name.to_string().into())
+            .map(|alias| alias.to_string().into())
             .collect(),
         rrtypes: answer
             .record_types

@@ -345,6 +345,18 @@ impl Snapshot {
         LabelSet::new(family, prefixes, selectors)
     }
 
+    /// The endpoint's rules whose `toFQDNs` have a name that stands for this one: what opens its addresses.
+    pub fn rules_naming(
+        &self,
+        endpoint: EndpointId,
+        name: &Name,
+    ) -> impl Iterator<Item = &RuleOrigin> {
+        let policy = self.endpoints.get(&endpoint);
+        let rules = policy.map(|policy| policy.rules_naming(name));
+        let rules = rules.into_iter().flatten();
+        rules.filter_map(|rule| self.rule(rule))
+    }
+
     /// Whether an egress rule of the endpoint's policies denies an address of the world, at any port.
     #[must_use]
     pub fn denies_address(&self, endpoint: EndpointId, address: IpAddr) -> bool {

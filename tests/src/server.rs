@@ -65,7 +65,29 @@ impl Running {
                 .spawn()
                 .context("knotd")
         })??;
-        let running = Self { child, _dir: dir };
+        Self { child, _dir: dir }.answering(ns, "knotd")
+    }
+
+    /// A program that answers for names, in a namespace, with its files in a folder of its own: `AT` in its
+    /// words and files is that folder. It is there once it says that `ns.example.com` is 192.0.2.53.
+    ///
+    /// # Errors
+    /// If it isn't there or doesn't start.
+    pub fn name_server(ns: &NetNs, words: &[&str], conf: &str) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let at = dir.path().display().to_string();
+        fs::write(dir.path().join("conf"), conf.replace("AT", &at))?;
+        let (program, words) = words.split_first().context("no program")?;
+        let words = words.iter().map(|word| word.replace("AT", &at));
+        let mut command = Command::new(program);
+        command.args(words).stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let child = ns.run(|| command.spawn().context((*program).to_owned()))??;
+        Self { child, _dir: dir }.answering(ns, program)
+    }
+
+    /// The same, once it answers.
+    fn answering(self, ns: &NetNs, program: &str) -> Result<Self> {
         for _ in 0..200 {
             let asked = crate::in_ns(
                 ns,
@@ -78,11 +100,11 @@ impl Running {
                 ]),
             )?;
             if asked.stdout.starts_with(b"192.0.2.53") {
-                return Ok(running);
+                return Ok(self);
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        bail!("knotd doesn't answer")
+        bail!("{program} doesn't answer")
     }
 
     /// nginx in a namespace, with HTTP on port 80 and 8080 of every address, HTTP/2 without TLS on 8082,

@@ -104,6 +104,35 @@ fn what_a_chain_leads_to_opens_where_that_is_wanted() {
     assert!(reaches(&alice, addr("198.18.0.1:80")));
 }
 
+/// An answer with an address of the question's own name beside an alias that a rule names: that one address
+/// is not the alias's.
+#[test]
+fn an_alias_opens_only_what_stands_behind_it() {
+    let node = Node::new().unwrap();
+    let alice = node.workload("alice", 2).unwrap();
+    let world = node.elsewhere().unwrap();
+    let mixed = |query: &[u8]| {
+        let mut out = query.get(..2).unwrap().to_vec();
+        out.extend([0x84, 0, 0, 1, 0, 3, 0, 0, 0, 0]);
+        out.extend(b"\x03far\x07example\x03com\0\0\x01\0\x01");
+        out.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc6\x12\0\x02");
+        // `far` is an alias of `web`, which stands from octet 57 on.
+        out.extend(b"\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x06\x03web\xc0\x10");
+        out.extend(b"\xc0\x3d\0\x01\0\x01\0\0\0\x3c\0\x04\xc6\x12\0\x01");
+        vec![out]
+    };
+    let _server = Answers::serve(&world.ns, 53, mixed).unwrap();
+    let _web = TcpSink::serve(&world.ns, 80).unwrap();
+    let mut daemon = Daemon::prepare(&node).unwrap();
+    daemon.endpoint(&alice).unwrap();
+    daemon.policy("alice.yaml", &policy("alice", WEB)).unwrap();
+    daemon.start(&["--dns-cname-match"]).unwrap();
+    let told = alice.dig(world.v4.into(), &["+short", "far.example.com"]);
+    assert!(told.unwrap().contains("198.18.0.2"));
+    assert!(reaches(&alice, addr("198.18.0.1:80")), "web's");
+    assert!(!reaches(&alice, addr("198.18.0.2:80")), "far's own");
+}
+
 /// A denial leaves nothing behind: the same segment passes when it comes again. And TTL 0 doesn't mean that a
 /// program must hurry.
 #[test]

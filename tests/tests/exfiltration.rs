@@ -198,6 +198,23 @@ fn names_of_encrypted_dns_are_answered_here_and_its_port_is_closed() {
             Ok(())
         })
         .unwrap();
+        // A resolver's address, at the port of DNS over HTTPS and at another one.
+        let denied = || daemon.counter("policy-deny").unwrap();
+        let before = denied();
+        let send = |port: u16, count: usize| {
+            let socket = socket(&pair.client, 0);
+            for _ in 0..count {
+                let to = SocketAddr::new("9.9.9.9".parse().unwrap(), port);
+                pair.client
+                    .ns
+                    .run(|| socket.send_to(b"x", to))
+                    .unwrap()
+                    .unwrap();
+            }
+        };
+        send(443, 3);
+        send(444, 5);
+        assert_eq!(denied() - before, if blocks { 3 } else { 0 }, "{how}");
         assert!(!seen.contains("resolver.arpa"), "{seen}");
         assert_eq!(seen.contains("dns.google"), !blocks, "{seen}");
         assert_eq!(seen.contains(".853:"), !blocks, "{seen}");
@@ -205,6 +222,36 @@ fn names_of_encrypted_dns_are_answered_here_and_its_port_is_closed() {
         assert_eq!(remarks["canary"], 2, "{remarks}");
         assert_eq!(remarks["encrypted-resolver"], 2, "{remarks}");
         assert_eq!(remarks["resolver-discovery"], 1, "{remarks}");
+        assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
+        assert!(daemon.namegate(&["detach"]).unwrap().status.success());
+    }
+}
+
+#[test]
+fn the_key_that_hides_names_of_tls_is_taken_out_or_its_record_is_not_there() {
+    let pair = Pair::new();
+    let zone = format!("{WWW}www 60 IN HTTPS 1 . alpn=h2 ech=AAAA ipv4hint=198.18.0.1\n");
+    let _knot = Running::knot(&pair.dns.ns, &zone).unwrap();
+    let policy = names("{matchPattern: '*.example.com'}");
+    for (how, ech, record) in [
+        ("pass", true, true),
+        ("no-ech", false, true),
+        ("nodata", false, false),
+    ] {
+        let mut daemon = pair.daemon(&policy, &["--dns-https", how]);
+        for way in ["+notcp", "+tcp"] {
+            let answer = pair.dig(&[way, "www.example.com", "HTTPS"]);
+            assert!(answer.contains("status: NOERROR"), "{how} {answer}");
+            assert_eq!(answer.contains("ech=AAAA"), ech, "{how} {answer}");
+            assert_eq!(answer.contains("ipv4hint=198.18.0.1"), record, "{answer}");
+            assert_eq!(answer.contains("EDE: 17 (Filtered)"), !record, "{answer}");
+        }
+        let counted = &daemon.status().unwrap()["dns"];
+        let count = |family: &str, word: &str| counted[family][word].as_u64().unwrap_or(0);
+        let removed = count("dns_quirks_total", "ech-removed");
+        assert_eq!(removed, if record && !ech { 2 } else { 0 }, "{how}");
+        let answered = count("dns_remarks_total", "no-https");
+        assert_eq!(answered, if record { 0 } else { 2 }, "{how}");
         assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
         assert!(daemon.namegate(&["detach"]).unwrap().status.success());
     }

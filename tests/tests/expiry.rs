@@ -304,6 +304,15 @@ fn what_was_learned_is_listed_with_its_end() {
     assert!(address(0)["identity"].as_u64().unwrap() >= 16_777_216);
     assert_eq!(address(1)["address"], "198.18.0.2");
     assert!(address(1)["identity"].is_null(), "no rule selects it");
+    // Who taught it, and what opens it.
+    let server = format!("{}:53", world.v4);
+    assert_eq!(names[0]["taught_by"], server.as_str(), "{names:#}");
+    let rules = names[0]["rules"].as_array().unwrap();
+    assert_eq!(rules.len(), 1, "{names:#}");
+    let (policy, place) = (&rules[0]["policy"], rules[0]["place"].as_str().unwrap());
+    assert_eq!(policy, "CiliumNetworkPolicy default/alice", "{names:#}");
+    assert!(place.contains("alice.yaml:"), "{place}");
+    assert_eq!(names[1]["rules"], serde_json::json!([]), "{names:#}");
 
     let socket = daemon.path("namegate.sock").display().to_string();
     let list = ["fqdn", "cache", "list", "--socket", &socket];
@@ -312,6 +321,14 @@ fn what_was_learned_is_listed_with_its_end() {
     assert!(
         text.contains("n1.example.com.") && text.contains("16777"),
         "{text}"
+    );
+    let line = text
+        .lines()
+        .find(|line| line.contains(" n1.example"))
+        .unwrap();
+    assert!(
+        line.contains(&server) && line.contains("alice.yaml:"),
+        "{line}"
     );
     let said = |words: &[&str]| {
         let words = [words, &["--no-headers", "--socket", &socket]].concat();

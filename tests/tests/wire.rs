@@ -332,7 +332,7 @@ fn a_client_that_pipelines_to_a_silent_server_is_answered() {
 fn connections_are_pipelined_patient_and_bounded() {
     let stage = Stage::new();
     let _knot = Running::knot(&stage.world.ns, "* 60 IN A 198.18.0.7\n").unwrap();
-    let _daemon = stage.daemon();
+    let daemon = stage.daemon();
     let good = query("one.example.com", 1);
 
     // Two frames in one segment, one of them denied; then a half-close: both are answered.
@@ -404,6 +404,10 @@ fn connections_are_pipelined_patient_and_bounded() {
         "{:?}",
         began.elapsed()
     );
+    let counted = &daemon.status().unwrap()["dns"];
+    assert_eq!(counted["dns_malformed_total"]["short"], 2);
+    assert_eq!(counted["dns_quirks_total"]["frames-malformed"], 1);
+    assert_eq!(counted["dns_quirks_total"]["frame-slow"], 1);
 }
 
 #[test]

@@ -131,6 +131,30 @@ pub(crate) fn namespace_of(fd: BorrowedFd<'_>) -> io::Result<u64> {
     }
 }
 
+/// Words of `SO_MEMINFO` (linux/sock_diag.h); the last one counts datagrams that found the buffer full, as
+/// `SO_RXQ_OVFL` tells with each datagram that found room.
+const MEMINFO_WORDS: usize = 9;
+
+/// How many datagrams a socket has lost, since it had no room for them.
+pub(crate) fn dropped(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut words = [0u32; MEMINFO_WORDS];
+    let mut len = size_of_val(&words) as libc::socklen_t;
+    // SAFETY: words and len live until the call returns, and len is words' size.
+    let code = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            words.as_mut_ptr().cast::<c_void>(),
+            &raw mut len,
+        )
+    };
+    if code != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(words[MEMINFO_WORDS - 1])
+}
+
 /// Takes the descriptors 3 to 2 + `count`, which whoever started this process passed to it. Only the
 /// first call gives any; one that isn't open is left out.
 pub(crate) fn take_passed(count: usize) -> Vec<Option<OwnedFd>> {

@@ -126,6 +126,14 @@ impl GateUdp {
         }
     }
 
+    /// How many datagrams found the receive buffer full since the socket was made.
+    ///
+    /// # Errors
+    /// If the kernel doesn't say.
+    pub fn dropped(&self) -> io::Result<u32> {
+        sys::dropped(self.socket.as_fd())
+    }
+
     /// The port that it is bound to.
     #[must_use]
     pub fn port(&self) -> u16 {

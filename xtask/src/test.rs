@@ -11,7 +11,7 @@ use crate::command::{self, output, which};
 use crate::debian;
 
 /// Programs that the tests start, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 30] = [
+const PROGRAMS: [(&str, &str); 33] = [
     ("dig", "bind9-dnsutils"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
@@ -29,6 +29,9 @@ const PROGRAMS: [(&str, &str); 30] = [
     ("iptables-nft", "iptables"),
     ("iptables-legacy", "iptables"),
     ("dnsmasq", "dnsmasq-base"),
+    ("nsd", "nsd"),
+    ("unbound", "unbound"),
+    ("dnsperf", "dnsperf"),
     ("python3", "python3"),
     ("cc", "gcc"),
     ("wrk", "wrk"),

@@ -1,4 +1,6 @@
-use super::{Answer, Invalid, LearnedAddr, Matched, Reject, Sent, matches, read_answer};
+use std::time::Duration;
+
+use super::{Answer, Invalid, LearnedAddr, Matched, Reject, Sent, keepalive, matches, read_answer};
 use crate::limits::ADDRESSES_PER_ANSWER_MAX;
 use crate::testing::{A, AAAA, Draft, IN, check_corpus, wire};
 
@@ -47,6 +49,106 @@ fn a_thousand_addresses_are_learned_and_one_more_is_too_many() {
     assert_eq!(reading.addresses.len(), ADDRESSES_PER_ANSWER_MAX);
     let reading = read_answer(&addresses(ADDRESSES_PER_ANSWER_MAX + 1).0);
     assert_eq!(reading, Err(Invalid::TooMany));
+}
+
+/// Whose address one is decides what opens it where aliases do too.
+#[test]
+fn each_address_says_how_far_down_the_chain_it_stands() {
+    let message = answer()
+        .cname("good.com", 9, "x")
+        .cname("x", 9, "y")
+        .address_of(&wire("y"), 9, "1.1.1.3")
+        .address_of(&wire("good.com"), 9, "1.1.1.1")
+        .address_of(&wire("x"), 9, "1.1.1.2")
+        .address_of(&wire("x"), 7, "1.1.1.1");
+    let reading = read_answer(&message.0).unwrap();
+    let told: Vec<_> = reading
+        .addresses
+        .iter()
+        .map(|one| (one.ip.to_string(), one.chain_len, one.ttl_secs))
+        .collect();
+    let expected = [("1.1.1.3", 2, 9), ("1.1.1.1", 1, 7), ("1.1.1.2", 1, 9)];
+    assert_eq!(
+        told,
+        expected.map(|(ip, len, ttl)| (ip.to_owned(), len, ttl))
+    );
+}
+
+/// A client may connect to what a record for a service hints at; it is no address of the name for that.
+#[test]
+fn a_hint_is_told_from_an_address() {
+    const HTTPS: u16 = 65;
+    let hints = b"\0\x01\0\0\x04\0\x08\x01\x01\x01\x01\x01\x01\x01\x02";
+    let own = wire("good.com");
+    let hinted = |message: Draft| message.record(&own, HTTPS, 9, hints);
+    let told = |message: &Draft| -> Vec<(String, bool)> {
+        let reading = read_answer(&message.0).unwrap();
+        let all = reading.addresses.iter();
+        all.map(|one| (one.ip.to_string(), one.is_hint)).collect()
+    };
+    let both = [("1.1.1.1".to_owned(), true), ("1.1.1.2".to_owned(), true)];
+    assert_eq!(told(&hinted(answer())), both);
+    let either = [
+        hinted(answer().address(9, "1.1.1.2")),
+        hinted(answer()).address(9, "1.1.1.2"),
+    ];
+    for message in either {
+        let mut all = told(&message);
+        all.sort();
+        assert_eq!(
+            all,
+            [("1.1.1.1".to_owned(), true), ("1.1.1.2".to_owned(), false)]
+        );
+    }
+}
+
+#[test]
+fn a_chain_is_told_as_it_is_spelt_and_without_success_too() {
+    let chain = answer().cname("GOOD.com", 9, "Edge.Example.NET").cname(
+        "edge.example.net",
+        9,
+        "last.example.net",
+    );
+    for flags in [0x8180, 0x8183] {
+        let reading = read_answer(&chain.clone().with(2, flags).0).unwrap();
+        let told: Vec<String> = reading.aliases.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            ["Edge.Example.NET.", "last.example.net."],
+            "{flags:x}"
+        );
+        let names = reading.aliases.iter().map(|alias| alias.name.to_string());
+        assert!(names.eq(["edge.example.net.", "last.example.net."]));
+    }
+    // A chain that is too long is no reason to withhold a failure.
+    let name = |at: usize| format!("n{at}");
+    let long = (0..20).fold(answer().cname("good.com", 9, "n0"), |message, at| {
+        message.cname(&name(at), 9, &name(at + 1))
+    });
+    assert_eq!(read_answer(&long.0), Err(Invalid::Chain));
+    let failed = read_answer(&long.with(2, 0x8183).0).unwrap();
+    assert!(failed.aliases.is_empty());
+}
+
+#[test]
+fn an_answer_may_say_how_long_its_connection_may_be_idle() {
+    let secs = |secs| Some(Duration::from_secs(secs));
+    let cookie = [0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8];
+    let behind = [&cookie[..], &[0, 11, 0, 2, 0, 50]].concat();
+    let rows: [(&str, &[u8], Option<Duration>); 6] = [
+        ("none", &[], None),
+        ("20 s", &[0, 11, 0, 2, 0, 200], secs(20)),
+        ("behind another option", &behind, secs(5)),
+        ("none said, as a client does", &[0, 11, 0, 0], None),
+        ("cut off", &[0, 11, 0, 2, 0], None),
+        ("another option", &cookie, None),
+    ];
+    for (case, options, expected) in rows {
+        let message = answer().address(60, "192.0.2.1").opt(1232, false, options);
+        assert_eq!(keepalive(&message.0), expected, "{case}");
+    }
+    let without = answer().address(60, "192.0.2.1");
+    assert_eq!(keepalive(&without.0), None);
 }
 
 #[test]

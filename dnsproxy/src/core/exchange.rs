@@ -464,7 +464,7 @@ impl Refusal<'_> {
     pub fn conclude(
         self,
         origin: Origin,
-        limit: &mut ErrorAnswers,
+        limit: &ErrorAnswers,
         step: &mut Step<'_>,
     ) -> Option<Reply> {
         let counters = step.records.counters();

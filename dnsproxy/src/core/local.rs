@@ -3,8 +3,8 @@
 
 use policy::Question;
 
-use super::step::{Encrypted, Settings};
-use crate::answer::TYPE_AAAA;
+use super::step::{Encrypted, Https, Settings};
+use crate::answer::{TYPE_AAAA, TYPE_HTTPS, TYPE_SVCB};
 use crate::question::Rcode;
 use crate::refuse::{Ede, OwnAnswer};
 use crate::words::words;
@@ -14,6 +14,8 @@ words! {
     pub enum Remark {
         /// The option says that there are no IPv6 addresses.
         NoAaaa = "no-aaaa",
+        /// The option says that there are no HTTPS and SVCB records.
+        NoHttps = "no-https",
         /// A client asks whether it may use encrypted DNS (or Apple's relay) by itself.
         Canary = "canary",
         /// A client asks its resolver for an encrypted one (RFC 9462).
@@ -80,15 +82,18 @@ impl Remark {
                 return Some(Self::EncryptedResolver);
             }
         }
-        let is_refused = settings.no_aaaa && question.qtype == TYPE_AAAA;
-        is_refused.then_some(Self::NoAaaa)
+        match question.qtype {
+            TYPE_AAAA => settings.no_aaaa.then_some(Self::NoAaaa),
+            TYPE_SVCB | TYPE_HTTPS => (settings.https == Https::NoData).then_some(Self::NoHttps),
+            _ => None,
+        }
     }
 
     /// What is answered here to a question that policy allows; `None` lets it go on.
     pub(super) fn answer(self, settings: &Settings) -> Option<OwnAnswer> {
         let rcode = match self {
             // Of one name both kinds of address have the same rcode, or resolvers give up.
-            Self::NoAaaa | Self::Discovery => Rcode::NO_ERROR,
+            Self::NoAaaa | Self::NoHttps | Self::Discovery => Rcode::NO_ERROR,
             // Found once the question is allowed; answered only where it is closed.
             Self::TunnelSuspected => return None,
             Self::Canary | Self::EncryptedResolver => match settings.encrypted {

@@ -259,26 +259,28 @@ impl Drop for ExchangeRecord {
     }
 }
 
-/// Limits error answers to malformed input, per endpoint and second. One for each worker.
+/// Limits error answers to malformed input, per endpoint and second: one for all workers and connections. A
+/// query that is well formed doesn't come here.
 #[derive(Debug, Default)]
 pub struct ErrorAnswers {
     /// When each endpoint's second began, and its error answers since.
-    seconds: HashMap<EndpointId, (Instant, u32)>,
+    seconds: Mutex<HashMap<EndpointId, (Instant, u32)>>,
 }
 
 impl ErrorAnswers {
     /// Whether one more error answer may go to the endpoint; if so it is counted.
-    pub fn admit(&mut self, now: Instant, endpoint: EndpointId) -> bool {
+    pub fn admit(&self, now: Instant, endpoint: EndpointId) -> bool {
         let second = Duration::from_secs(1);
         let is_over = |began: Instant| now.saturating_duration_since(began) >= second;
         let max = ENDPOINTS_MAX as usize;
-        if self.seconds.len() >= max && !self.seconds.contains_key(&endpoint) {
-            self.seconds.retain(|_, (began, _)| !is_over(*began));
-            if self.seconds.len() >= max {
+        let mut seconds = self.seconds.lock().unwrap_or_else(PoisonError::into_inner);
+        if seconds.len() >= max && !seconds.contains_key(&endpoint) {
+            seconds.retain(|_, (began, _)| !is_over(*began));
+            if seconds.len() >= max {
                 return false;
             }
         }
-        let (began, answers) = self.seconds.entry(endpoint).or_insert((now, 0));
+        let (began, answers) = seconds.entry(endpoint).or_insert((now, 0));
         if is_over(*began) {
             (*began, *answers) = (now, 0);
         }

@@ -9,11 +9,12 @@ use super::exchange::{Held, overwrite, withheld};
 use super::learn::{Learn, Lesson, NotInstalled};
 use super::pending::{Key, Member, Pending};
 use super::record::Outcome;
-use super::step::{Case, Fault, Reply, Step};
+use super::step::{Case, Fault, Https, Reply, Step};
 use super::tally::Quirk;
 use crate::answer::{
     Answer, Invalid, Matched, Reject, Sent, matches, read_answer, read_answer_header,
 };
+use crate::ech;
 use crate::limits::{REJECTED_PER_EXCHANGE_MAX, UDP_PAYLOAD_OCTETS_MAX};
 use crate::question::Header;
 use crate::refuse::{OwnAnswer, Repeated, write_answer, write_truncated};
@@ -193,12 +194,13 @@ impl<'a> Untaught<'a> {
     #[must_use = "the client waits"]
     pub fn learn<L: Learn>(self, now: Instant, learner: &L) -> Learned<'a, L::Installed> {
         let origin = self.held.origin();
+        let aliases = self.answer.aliases.iter();
         let lesson = Lesson {
             endpoint: origin.endpoint,
             server: origin.server,
             protocol: origin.protocol,
             name: self.held.question().name.clone(),
-            aliases: self.answer.aliases.clone(),
+            aliases: aliases.map(|alias| alias.name.clone()).collect(),
             addresses: self.answer.addresses.clone(),
         };
         match learner.learn(now, lesson) {
@@ -241,7 +243,8 @@ impl Withheld {
     }
 }
 
-/// Appends the server's bytes with the client's id, or TC=1 where they are too many for it.
+/// Appends the server's bytes with the client's id (and without what an option takes out of them), or TC=1
+/// where they are too many for it.
 /// `_proof` is why this is allowed: what was installed, or that there was nothing to learn.
 fn release<P>(heard: (Held, &[u8], Answer), _proof: &P, step: &mut Step<'_>) -> Reply {
     let (held, bytes, mut answer) = heard;
@@ -256,7 +259,11 @@ fn release<P>(heard: (Held, &[u8], Answer), _proof: &P, step: &mut Step<'_>) -> 
         let start = step.out.len();
         step.out.extend_from_slice(bytes);
         overwrite(step.out, start, held.client_id());
-        held.restore_question(step.out.get_mut(start..).unwrap_or_default());
+        let reply = step.out.get_mut(start..).unwrap_or_default();
+        held.restore_question(reply);
+        if step.settings.https == Https::NoEch && ech::remove(reply) > 0 {
+            step.records.counters().quirk(Quirk::EchRemoved);
+        }
     } else {
         step.records.counters().quirk(Quirk::CutForClient);
         write_truncated(&held.repeated(), answer.rcode, step.out);

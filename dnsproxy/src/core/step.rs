@@ -43,6 +43,8 @@ pub struct Settings {
     pub scrub: bool,
     /// Whether questions for IPv6 addresses are answered that there are none.
     pub no_aaaa: bool,
+    /// What becomes of HTTPS and SVCB records.
+    pub https: Https,
     /// What becomes of names by which clients find encrypted DNS.
     pub encrypted: Encrypted,
     /// What is done about names that look like data.
@@ -60,6 +62,7 @@ impl Default for Settings {
             case: Case::Any,
             scrub: false,
             no_aaaa: false,
+            https: Https::Pass,
             encrypted: Encrypted::Allow,
             tunnels: TunnelMode::Report,
         }
@@ -79,6 +82,18 @@ pub enum DenyResponse {
     NoData,
     /// Nothing.
     Drop,
+}
+
+/// What becomes of HTTPS and SVCB records (RFC 9460), by which a client learns the key to hide the name that it
+/// connects to (Encrypted Client Hello).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Https {
+    /// They pass.
+    Pass,
+    /// They pass without that key: a signature of theirs doesn't fit any more.
+    NoEch,
+    /// There are none.
+    NoData,
 }
 
 /// What becomes of names by which clients find encrypted DNS: those of public resolvers, and those that ask

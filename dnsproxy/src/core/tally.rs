@@ -18,8 +18,12 @@ impl<const N: usize> Tally<N> {
     }
 
     fn add(&self, index: usize) {
+        self.add_many(index, 1);
+    }
+
+    fn add_many(&self, index: usize, many: u64) {
         if let Some(count) = self.0.get(index) {
-            count.fetch_add(1, Ordering::Relaxed);
+            count.fetch_add(many, Ordering::Relaxed);
         }
     }
 
@@ -48,12 +52,34 @@ crate::words::words! {
         CaseChanged = "case-changed",
         /// An answer was too large for its client and became TC=1.
         CutForClient = "cut-for-client",
+        /// Keys of Encrypted Client Hello were taken out of an answer.
+        EchRemoved = "ech-removed",
         /// Names under a pattern looked like a tunnel.
         TunnelSuspected = "tunnel-suspected",
         /// So much was watched for tunnels that this question was not.
         TunnelUnwatched = "tunnel-unwatched",
         /// A finished exchange found the queue of the told full.
         ToldLost = "told-lost",
+        /// A datagram found a socket's buffer full.
+        BufferFull = "buffer-full",
+        /// A datagram or a connection bore nobody's mark.
+        Unmarked = "unmarked",
+        /// What waited in a listener that nobody read for longer was thrown away.
+        Stale = "stale",
+        /// A query had no place among those that the next daemon finds, or took another's.
+        NotNoted = "not-noted",
+        /// A connection was refused: the endpoint had its share, and none was idle.
+        ConnectionRefused = "connection-refused",
+        /// An idle connection was closed to make room for a new one.
+        ConnectionReplaced = "connection-replaced",
+        /// A connection was closed: a frame took too long.
+        FrameSlow = "frame-slow",
+        /// A connection was closed: too many frames in a row were malformed.
+        FramesMalformed = "frames-malformed",
+        /// A connection was closed: its client doesn't read.
+        ReaderSlow = "reader-slow",
+        /// A connection to a server was closed: too much of what it said answered nothing.
+        ServerBabbles = "server-babbles",
     }
 }
 
@@ -94,6 +120,11 @@ impl Counters {
     /// Counts an oddity.
     pub(crate) fn quirk(&self, quirk: Quirk) {
         self.quirks.add(quirk as usize);
+    }
+
+    /// Counts an oddity that many times.
+    pub(crate) fn quirks(&self, quirk: Quirk, many: u64) {
+        self.quirks.add_many(quirk as usize, many);
     }
 
     /// Counts a question that is remarkable, whatever became of it.

@@ -8,6 +8,8 @@ use std::time::Instant;
 use policy::EndpointId;
 use tokio_util::sync::CancellationToken;
 
+use crate::Counters;
+use crate::core::tally::Quirk;
 use crate::limits::TCP_CONNECTIONS_PER_ENDPOINT_MAX;
 
 /// Who has how many connections open, and how an idle one is told to close.
@@ -25,12 +27,17 @@ struct Open {
 }
 
 impl Connections {
-    /// Takes a place. The oldest idle connection makes room; `None` if none is idle.
+    /// Takes a place. The oldest idle connection makes room; `None` if none is idle. Both are counted.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "whose connection, when, how it is closed, and what counts"
+    )]
     pub(super) fn admit(
         &self,
         endpoint: EndpointId,
         now: Instant,
         close: CancellationToken,
+        counters: &Counters,
     ) -> Option<u64> {
         let mut all = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let open = all.entry(endpoint).or_default();
@@ -39,7 +46,11 @@ impl Connections {
                 .iter()
                 .enumerate()
                 .filter_map(|(place, one)| Some((one.idle_since?, place)));
-            let (_, place) = idle.min()?;
+            let Some((_, place)) = idle.min() else {
+                counters.quirk(Quirk::ConnectionRefused);
+                return None;
+            };
+            counters.quirk(Quirk::ConnectionReplaced);
             open.swap_remove(place).close.cancel();
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -87,25 +98,35 @@ mod tests {
     #[test]
     fn the_oldest_idle_connection_makes_room_and_without_one_the_new_one_is_refused() {
         let (connections, now) = (Connections::default(), start());
+        let counters = Counters::default();
         let endpoint = EndpointId::new(5).unwrap();
         let closes: Vec<CancellationToken> = (0..TCP_CONNECTIONS_PER_ENDPOINT_MAX)
             .map(|_| CancellationToken::new())
             .collect();
         let ids: Vec<u64> = closes
             .iter()
-            .map(|close| connections.admit(endpoint, now, close.clone()).unwrap())
+            .map(|close| {
+                connections
+                    .admit(endpoint, now, close.clone(), &counters)
+                    .unwrap()
+            })
             .collect();
         for id in &ids {
             connections.set_idle(endpoint, *id, None);
         }
         assert_eq!(
-            connections.admit(endpoint, now, CancellationToken::new()),
+            connections.admit(endpoint, now, CancellationToken::new(), &counters),
             None,
             "all are busy"
         );
         assert!(
             connections
-                .admit(EndpointId::new(6).unwrap(), now, CancellationToken::new())
+                .admit(
+                    EndpointId::new(6).unwrap(),
+                    now,
+                    CancellationToken::new(),
+                    &counters
+                )
                 .is_some()
         );
 
@@ -117,7 +138,7 @@ mod tests {
         connections.set_idle(endpoint, ids[7], Some(now));
         assert!(
             connections
-                .admit(endpoint, now, CancellationToken::new())
+                .admit(endpoint, now, CancellationToken::new(), &counters)
                 .is_some()
         );
         let closed: Vec<usize> = (0..closes.len())
@@ -125,10 +146,17 @@ mod tests {
             .collect();
         assert_eq!(closed, [7], "idle for longest");
 
+        let counted = counters.iter().filter(|(.., value)| *value > 0);
+        let counted: Vec<_> = counted.map(|(_, word, value)| (word, value)).collect();
+        assert_eq!(
+            counted,
+            [("connection-refused", 1), ("connection-replaced", 1)]
+        );
+
         connections.remove(endpoint, ids[0]);
         assert!(
             connections
-                .admit(endpoint, now, CancellationToken::new())
+                .admit(endpoint, now, CancellationToken::new(), &counters)
                 .is_some(),
             "a place is free"
         );

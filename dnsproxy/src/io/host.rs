@@ -1,6 +1,6 @@
 //! What the shell is given by whoever runs it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use bpf_redirect_common::DNS_PORT;
 use policy::{Denial, DnsPermit, EndpointId, L4Protocol, Question};
 
-use crate::core::record::Records;
+use crate::core::record::{ErrorAnswers, Records};
 use crate::core::step::Step;
 use crate::core::tunnels::Tunnels;
 use crate::{Counters, Learn, Outstanding, Settings, Told};
@@ -58,6 +58,10 @@ pub struct Proxy<H> {
     pub outstanding: Arc<Outstanding>,
     /// What names under patterns look like.
     pub tunnels: Tunnels,
+    /// What each endpoint had of error answers.
+    pub(super) errors: ErrorAnswers,
+    /// Ports at which the gate listens, or is about to: no socket for servers has one.
+    pub(super) reserved: Reserved,
     /// The gate's end of the side link: link-local addresses need a link.
     pub link: u32,
     /// Where servers are asked in the node's own name: whom they stand for.
@@ -77,6 +81,8 @@ impl<H: Host> Proxy<H> {
             counters: Arc::new(Counters::default()),
             outstanding: Arc::new(Outstanding::default()),
             tunnels: Tunnels::default(),
+            errors: ErrorAnswers::default(),
+            reserved: Reserved::default(),
             link,
             away: None,
         }
@@ -87,6 +93,12 @@ impl<H: Host> Proxy<H> {
         self.settings.store(Arc::new(settings));
     }
 
+    /// Keeps these ports of the gate free for listeners. A socket for servers that has one gives it up once
+    /// its queries are over.
+    pub fn reserve(&self, ports: BTreeSet<u16>) {
+        self.reserved.store(Arc::new(ports));
+    }
+
     /// The same, but servers are asked from the node's address, whoever's the query is.
     #[must_use]
     pub fn asking_from_node(mut self, stand_ins: StandIns) -> Self {
@@ -94,6 +106,9 @@ impl<H: Host> Proxy<H> {
         self
     }
 }
+
+/// Ports that are kept free; shared with the pools.
+pub(super) type Reserved = Arc<ArcSwap<BTreeSet<u16>>>;
 
 /// Where a worker's sockets are, and so whose address servers see.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

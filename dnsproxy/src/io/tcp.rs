@@ -20,13 +20,19 @@ use super::connections::Connections;
 use super::host::{Host, Place, Proxy};
 use super::side::Side;
 use super::way::{Asked, Asking, ask, settle};
+use crate::Counters;
+use crate::answer::{Reject, keepalive};
 use crate::core::exchange::{Held, Upstream};
+use crate::core::gates::GateReason;
 use crate::core::pending::{Member, Pending};
-use crate::core::record::{ErrorAnswers, Outcome, Records};
-use crate::core::release::Arrived;
+use crate::core::record::{Outcome, Records};
+use crate::core::release::{Arrived, Heard};
 use crate::core::step::{Fault, Origin, Reply};
+use crate::core::tally::Quirk;
+use crate::frames::FrameError;
 use crate::limits::{
-    TCP_FRAME_WAIT_MAX, TCP_IDLE_MAX, TCP_MALFORMED_MAX, TCP_OUTSTANDING_MAX, TCP_UNREAD_OCTETS_MAX,
+    TCP_FRAME_WAIT_MAX, TCP_IDLE_MAX, TCP_KEEPALIVE_MAX, TCP_MALFORMED_MAX, TCP_OUTSTANDING_MAX,
+    TCP_REJECTED_MAX, TCP_UNREAD_OCTETS_MAX,
 };
 
 /// Connections that wait to be accepted.
@@ -38,12 +44,14 @@ const HANDED_MAX: usize = 1_024;
 /// By which connections for names get here that another listener accepted: at ports other than 53 one
 /// listener takes all that is redirected.
 #[derive(Clone, Debug)]
-pub struct Handover(mpsc::Sender<std::net::TcpStream>);
+pub struct Handover(mpsc::Sender<std::net::TcpStream>, Arc<Counters>);
 
 impl Handover {
-    /// Hands a client's connection over. If too many wait, it is closed.
+    /// Hands a client's connection over. If too many wait, it is closed, and counted.
     pub fn give(&self, client: std::net::TcpStream) {
-        let _ = self.0.try_send(client);
+        if self.0.try_send(client).is_err() {
+            self.1.quirk(Quirk::ConnectionRefused);
+        }
     }
 }
 
@@ -109,13 +117,14 @@ impl<H: Host> TcpServer<H> {
 
     fn with(proxy: Arc<Proxy<H>>, place: Place, listener: GateListener) -> Self {
         let (give, handed) = mpsc::channel(HANDED_MAX);
+        let counters = Arc::clone(&proxy.counters);
         Self {
             proxy,
             place,
             listener: listener.into_std(),
             connections: Arc::default(),
             handed,
-            handover: Handover(give),
+            handover: Handover(give, counters),
         }
     }
 
@@ -159,6 +168,7 @@ impl<H: Host> TcpServer<H> {
                 continue;
             };
             let Some(origin) = origin(&self.proxy, self.place, &stream) else {
+                self.proxy.counters.quirk(Quirk::Unmarked);
                 continue;
             };
             let shared = (&self.proxy, &self.connections);
@@ -188,7 +198,8 @@ struct Connection<H: Host> {
     next_member: u64,
     pending: Pending,
     records: Records,
-    errors: ErrorAnswers,
+    /// How long it may be idle: as the server said last, if it did.
+    idle_max: Duration,
     /// Malformed frames since the last good one.
     malformed: u8,
     scratch: Vec<u8>,
@@ -202,6 +213,8 @@ struct Server {
     member: Member,
     /// Whether the kernel has connected it.
     is_up: bool,
+    /// Messages that answered nothing, since its last answer.
+    rejected: u8,
 }
 
 /// A connection's task may be dropped unfinished, by the end of its runtime: what waits then is told as
@@ -230,13 +243,14 @@ impl<H: Host> Connection<H> {
         stop: &CancellationToken,
     ) -> Option<Self> {
         let close = CancellationToken::new();
-        let id = connections.admit(origin.endpoint, proxy.host.now(), close.clone())?;
+        let (now, counters) = (proxy.host.now(), &proxy.counters);
+        let id = connections.admit(origin.endpoint, now, close.clone(), counters)?;
         Some(Self {
             place,
             origin,
             pending: Pending::new(Arc::clone(&proxy.outstanding)),
             records: Records::new(Arc::clone(&proxy.counters)),
-            errors: ErrorAnswers::default(),
+            idle_max: TCP_IDLE_MAX,
             proxy: Arc::clone(proxy),
             connections: Arc::clone(connections),
             id,
@@ -286,7 +300,7 @@ impl<H: Host> Connection<H> {
                 self.client
                     .frame_since
                     .map(|since| since + TCP_FRAME_WAIT_MAX),
-                idle_since.map(|since| since + TCP_IDLE_MAX),
+                idle_since.map(|since| since + self.idle_max),
             ];
             let next = deadlines.into_iter().flatten().min();
             let wait = next.map_or(TCP_IDLE_MAX, |at| at.saturating_duration_since(now));
@@ -300,12 +314,12 @@ impl<H: Host> Connection<H> {
                 () = stop.cancelled(), if !stop.is_cancelled() => {}
             }
             let now = self.proxy.host.now();
-            if self
-                .client
-                .frame_since
-                .is_some_and(|since| now >= since + TCP_FRAME_WAIT_MAX)
-                || idle_since.is_some_and(|since| now >= since + TCP_IDLE_MAX)
-            {
+            let frame_since = self.client.frame_since;
+            if frame_since.is_some_and(|since| now >= since + TCP_FRAME_WAIT_MAX) {
+                self.proxy.counters.quirk(Quirk::FrameSlow);
+                return End::Closed;
+            }
+            if idle_since.is_some_and(|since| now >= since + self.idle_max) {
                 return End::Closed;
             }
         }
@@ -330,7 +344,11 @@ impl<H: Host> Connection<H> {
         if self.client.write().is_err() {
             return Some(End::ClientGone);
         }
-        (self.client.unwritten.len() > TCP_UNREAD_OCTETS_MAX).then_some(End::Closed)
+        if self.client.unwritten.len() > TCP_UNREAD_OCTETS_MAX {
+            self.proxy.counters.quirk(Quirk::ReaderSlow);
+            return Some(End::Closed);
+        }
+        None
     }
 
     fn has_room(&self) -> bool {
@@ -344,14 +362,18 @@ impl<H: Host> Connection<H> {
             let message = match self.client.frames.next_message() {
                 Ok(Some(message)) => message,
                 Ok(None) => break,
-                Err(_) => return Some(End::Closed),
+                Err(FrameError::Short(_)) => {
+                    self.proxy.counters.gate(GateReason::Short);
+                    return Some(End::Closed);
+                }
+                Err(FrameError::Overfull) => return Some(End::Closed),
             };
             let asking = Asking {
                 origin: self.origin,
                 message,
                 member,
                 pending: &mut self.pending,
-                errors: &mut self.errors,
+                errors: &self.proxy.errors,
                 tunnels: &self.proxy.tunnels,
             };
             let mut step = self.proxy.step(now, &self.records, &mut self.scratch);
@@ -366,6 +388,7 @@ impl<H: Host> Connection<H> {
                 Asked::Send(upstream) => self.send(upstream, now),
             }
             if self.malformed >= TCP_MALFORMED_MAX {
+                self.proxy.counters.quirk(Quirk::FramesMalformed);
                 let _ = self.client.write();
                 return Some(End::Closed);
             }
@@ -399,9 +422,10 @@ impl<H: Host> Connection<H> {
                         side,
                         member: upstream.key.member,
                         is_up: false,
+                        rejected: 0,
                     });
                 }
-                Err(_) => return self.fail_upstream(now),
+                Err(_) => return self.fail_upstream(Fault::Unreachable, now),
             }
         }
         if let Some(server) = &mut self.server {
@@ -424,21 +448,21 @@ impl<H: Host> Connection<H> {
             match server.side.stream.take_error() {
                 Ok(None) if server.side.stream.peer_addr().is_ok() => server.is_up = true,
                 Ok(None) => return,
-                Ok(Some(_)) | Err(_) => return self.fail_upstream(now),
+                Ok(Some(_)) | Err(_) => return self.fail_upstream(Fault::Unreachable, now),
             }
         }
         if server.side.write().is_err() {
-            self.fail_upstream(now);
+            self.fail_upstream(Fault::Unreachable, now);
         }
     }
 
     /// The upstream connection is gone: each query that waits gets its answer; the client stays.
-    fn fail_upstream(&mut self, now: Instant) {
+    fn fail_upstream(&mut self, fault: Fault, now: Instant) {
         let member = self.member();
         self.server = None;
         self.next_member = member.0 + 1;
         while let Some(held) = self.pending.take_from(member) {
-            self.fail(held, Fault::Unreachable, now);
+            self.fail(held, fault, now);
         }
     }
 
@@ -451,7 +475,7 @@ impl<H: Host> Connection<H> {
             return;
         }
         if server.side.read(now).is_err() {
-            return self.fail_upstream(now);
+            return self.fail_upstream(Fault::Unreachable, now);
         }
         loop {
             let Some(server) = &mut self.server else {
@@ -460,7 +484,11 @@ impl<H: Host> Connection<H> {
             let message = match server.side.frames.next_message() {
                 Ok(Some(message)) => message,
                 Ok(None) => break,
-                Err(_) => return self.fail_upstream(now),
+                Err(FrameError::Short(_)) => {
+                    self.proxy.counters.reject(Reject::Short);
+                    return self.fail_upstream(Fault::Unreachable, now);
+                }
+                Err(FrameError::Overfull) => return self.fail_upstream(Fault::Unreachable, now),
             };
             let arrived = Arrived {
                 member: server.member,
@@ -469,10 +497,21 @@ impl<H: Host> Connection<H> {
                 endpoint: None,
                 bytes: message,
             };
+            let said = keepalive(message);
             // Not the batch's: each answer is timed for itself, as over UDP.
             let now = self.proxy.host.now();
             let mut step = self.proxy.step(now, &self.records, &mut self.scratch);
             let heard = self.pending.hear(&arrived, &mut step);
+            if matches!(heard, Heard::Ignored(_)) {
+                server.rejected += 1;
+                if server.rejected >= TCP_REJECTED_MAX {
+                    self.proxy.counters.quirk(Quirk::ServerBabbles);
+                    return self.fail_upstream(Fault::Guessing, now);
+                }
+                continue;
+            }
+            server.rejected = 0;
+            self.idle_max = said.map_or(self.idle_max, idle_for);
             let reply = settle(heard, &self.proxy.host, &mut step);
             self.put(reply);
         }
@@ -481,7 +520,7 @@ impl<H: Host> Connection<H> {
             .as_ref()
             .is_some_and(|server| server.side.at_end)
         {
-            self.fail_upstream(now);
+            self.fail_upstream(Fault::Unreachable, now);
         }
     }
 
@@ -492,6 +531,12 @@ impl<H: Host> Connection<H> {
             self.proxy.host.tell(told);
         }
     }
+}
+
+/// How long a connection may be idle where the server says so. One that wants none is given a second: what
+/// was answered is to be read.
+fn idle_for(said: Duration) -> Duration {
+    said.clamp(Duration::from_secs(1), TCP_KEEPALIVE_MAX)
 }
 
 /// Waits for the server: until it is connected, then for its answers, and for room to write.

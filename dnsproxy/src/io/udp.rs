@@ -5,6 +5,7 @@
 
 mod backlog;
 mod own;
+mod upkeep;
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,12 +26,14 @@ use super::waiting::{Kept, Waiting};
 use super::way::{Asked, Asking, ask, settle};
 use crate::core::exchange::{Held, Upstream};
 use crate::core::pending::{Key, Member, Pending};
-use crate::core::record::{ErrorAnswers, Records, Told};
+use crate::core::record::{Records, Told};
 use crate::core::release::Arrived;
 use crate::core::step::{Fault, Origin, Reply};
+use crate::core::tally::Quirk;
 
 use own::OWN_PORT;
 pub use own::{Own, OwnQuery};
+use upkeep::Upkeep;
 
 /// Datagrams that are read or sent by one system call.
 pub(super) const BATCH: usize = 64;
@@ -71,7 +74,6 @@ pub struct UdpWorker<H: Host> {
     pool: Pool,
     pending: Pending,
     records: Records,
-    errors: ErrorAnswers,
     waiting: Option<Waiting>,
     /// What an earlier process had read and not answered.
     kept: VecDeque<Kept>,
@@ -81,6 +83,7 @@ pub struct UdpWorker<H: Host> {
     own: Own,
     watch: OwnedFd,
     stop: StopUdp,
+    upkeep: Upkeep,
 }
 
 /// What is read, apart from the worker so that it can lend itself meanwhile.
@@ -182,11 +185,11 @@ impl<H: Host> UdpWorker<H> {
         let data = epoll::EventData::new_u64(OWN);
         epoll::add(&watch, own.waker(), data, epoll::EventFlags::IN)?;
         let leaves = proxy.leaves_from(place);
-        let pool = Pool::open((leaves, FIRST_MEMBER), proxy.host.now(), &watch)?;
+        let reserved = Arc::clone(&proxy.reserved);
+        let pool = Pool::open((leaves, FIRST_MEMBER, reserved), proxy.host.now(), &watch)?;
         Ok(Self {
             pending: Pending::new(Arc::clone(&proxy.outstanding)),
             records: Records::new(Arc::clone(&proxy.counters)),
-            errors: ErrorAnswers::default(),
             stop: StopUdp(Arc::new(stop)),
             proxy,
             place,
@@ -199,6 +202,7 @@ impl<H: Host> UdpWorker<H> {
             kept: VecDeque::new(),
             catching_up: None,
             own,
+            upkeep: Upkeep::default(),
         })
     }
 
@@ -283,6 +287,7 @@ impl<H: Host> UdpWorker<H> {
                 }
             }
             self.expire(&mut out);
+            self.keep_up();
             self.tell(&mut out);
             if let Some(end) = ends_at
                 && (self.pending.is_empty() || self.proxy.host.now() >= end)
@@ -304,27 +309,6 @@ impl<H: Host> UdpWorker<H> {
         }
     }
 
-    fn wait_for(&self, ends_at: Option<Instant>) -> rustix::event::Timespec {
-        let now = self.proxy.host.now();
-        let more = match self.has_room() {
-            true => self.catching_up.map(|_| now),
-            false => self.catching_up,
-        };
-        let next = [self.pending.next_deadline(), ends_at, more]
-            .into_iter()
-            .flatten()
-            .min();
-        let wait = next.map_or(IDLE_WAIT, |at| {
-            at.saturating_duration_since(now).min(IDLE_WAIT)
-        });
-        // A millisecond more, so that a deadline has passed when we wake for it.
-        let wait = wait + Duration::from_millis(1);
-        rustix::event::Timespec {
-            tv_sec: wait.as_secs().cast_signed(),
-            tv_nsec: i64::from(wait.subsec_nanos()),
-        }
-    }
-
     /// Reads one batch of queries, judges each, and sends what may go. Says how many there were.
     fn read_queries(&mut self, queries: &mut Inbox, out: &mut Outgoing) -> usize {
         let Ok(count @ 1..) = queries.read(&self.listener) else {
@@ -333,9 +317,12 @@ impl<H: Host> UdpWorker<H> {
         let read = |index| queries.get(index);
         if let Some(waiting) = &mut out.waiting {
             let now_ns = self.proxy.host.boot_ns();
-            for datagram in (0..count).filter_map(read) {
-                waiting.put(&datagram, now_ns);
-            }
+            let not_noted = (0..count)
+                .filter_map(read)
+                .filter(|datagram| !waiting.put(datagram, now_ns))
+                .count();
+            let counters = &self.proxy.counters;
+            counters.quirks(Quirk::NotNoted, not_noted as u64);
         }
         let now = self.proxy.host.now();
         let uses = u32::try_from(count).unwrap_or(u32::MAX);
@@ -364,6 +351,7 @@ impl<H: Host> UdpWorker<H> {
             Place::Node => self.origin_on_node(datagram),
         };
         let Some(origin) = origin else {
+            self.proxy.counters.quirk(Quirk::Unmarked);
             return out.forget(datagram.peer, datagram.bytes);
         };
         let asking = Asking {
@@ -371,7 +359,7 @@ impl<H: Host> UdpWorker<H> {
             message: datagram.bytes,
             member,
             pending: &mut self.pending,
-            errors: &mut self.errors,
+            errors: &self.proxy.errors,
             tunnels: &self.proxy.tunnels,
         };
         let mut step = self.proxy.step(now, &self.records, &mut out.scratch);
@@ -499,20 +487,6 @@ impl<H: Host> UdpWorker<H> {
         }
     }
 
-    /// Answers what waited too long.
-    fn expire(&mut self, out: &mut Outgoing) {
-        let now = self.proxy.host.now();
-        while let Some(held) = self.pending.expire(now) {
-            let mut step = self.proxy.step(now, &self.records, &mut out.scratch);
-            let reply = held.time_out(&mut step);
-            self.push_reply(reply, out);
-        }
-        self.flush_clients(out);
-        let pending = &self.pending;
-        self.pool
-            .close_retired(now, |member| pending.len_of(member) > 0);
-    }
-
     /// Adds a reply; a full outbox is sent first.
     fn push_reply(&self, reply: Option<Reply>, out: &mut Outgoing) {
         let Some(reply) = reply else { return };
@@ -567,13 +541,6 @@ impl<H: Host> UdpWorker<H> {
             server,
             protocol,
         })
-    }
-
-    fn tell(&self, out: &mut Outgoing) {
-        self.records.drain(&mut out.told);
-        for told in out.told.drain(..) {
-            self.proxy.host.tell(told);
-        }
     }
 }
 

@@ -231,21 +231,22 @@ impl Waiting {
         })
     }
 
-    /// Notes a query that was read then, before anything is done with it. One that is too long is not
-    /// noted.
-    pub(crate) fn put(&mut self, query: &Datagram<'_>, now_ns: u64) {
-        let Ok(len) = u32::try_from(query.bytes.len()) else {
-            return;
-        };
+    /// Notes a query that was read then, before anything is done with it. Says whether each that is to be
+    /// noted is: one that is too long is not, and one that finds no free place takes another's.
+    #[must_use]
+    pub(crate) fn put(&mut self, query: &Datagram<'_>, now_ns: u64) -> bool {
+        // What is too short for an id gets no answer.
         let Some(key) = self.key(query.peer, query.bytes) else {
-            return;
+            return true;
         };
-        if query.bytes.len() > WAITING_OCTETS_MAX {
-            return;
-        }
+        let len = u32::try_from(query.bytes.len());
+        let Some(len) = len.ok().filter(|_| query.bytes.len() <= WAITING_OCTETS_MAX) else {
+            return false;
+        };
         let stale = now_ns.saturating_sub(age_max_ns());
         let is_free = |(there, since): (u64, u64)| there == 0 || there == key || since < stale;
-        let index = self.find(key, is_free).unwrap_or_else(|| home(key));
+        let free = self.find(key, is_free);
+        let index = free.unwrap_or_else(|| home(key));
         let at = place(index);
         let part = &mut self.part;
         // A crash in between finds it free.
@@ -260,6 +261,7 @@ impl Waiting {
         if let Some(place) = self.keys.get_mut(index) {
             *place = (key, now_ns);
         }
+        free.is_some()
     }
 
     /// Forgets a query: its answer, whose first two octets are its id, is on its way, or there is none.
@@ -360,18 +362,19 @@ mod tests {
         // The page of each head.
         assert!(octets <= PARTS as u64 * PAGE, "{octets}");
         let mut tables = WaitingFile::adopt(held.into()).unwrap().tables();
-        tables[0].put(&query(1, b"\x01\x02new"), SECOND);
+        assert!(tables[0].put(&query(1, b"\x01\x02new"), SECOND));
         assert_eq!(tables[0].look(SECOND).len(), 1);
     }
 
     #[test]
     fn what_was_not_answered_is_there_for_the_next_one_as_it_came() {
         let (file, mut table) = first();
-        table.put(&query(1_000, b"\x01\x02first"), 10 * SECOND);
-        table.put(&query(1_001, b"\x01\x02second"), 9 * SECOND);
-        table.put(&query(1_000, b"\x01\x03answered"), 10 * SECOND);
-        table.put(&query(1_002, b"\x01\x02too old"), SECOND);
-        table.put(&query(1_003, &[1; WAITING_OCTETS_MAX + 1]), 10 * SECOND);
+        assert!(table.put(&query(1_000, b"\x01\x02first"), 10 * SECOND));
+        assert!(table.put(&query(1_001, b"\x01\x02second"), 9 * SECOND));
+        assert!(table.put(&query(1_000, b"\x01\x03answered"), 10 * SECOND));
+        assert!(table.put(&query(1_002, b"\x01\x02too old"), SECOND));
+        let long = [1; WAITING_OCTETS_MAX + 1];
+        assert!(!table.put(&query(1_003, &long), 10 * SECOND));
         table.remove(peer(1_000), b"\x01\x03its answer");
         table.remove(peer(1_000), b"\x01\x04of nobody");
         drop(table);
@@ -422,7 +425,7 @@ mod tests {
             outbox.flush(&client, |_, error| panic!("{error}"));
             assert_eq!(inbox.read(&server).unwrap(), batch.len());
         }
-        table.put(&inbox.get(0).unwrap(), 2 * SECOND);
+        assert!(table.put(&inbox.get(0).unwrap(), 2 * SECOND));
         drop((inbox, table));
         let mut table = next(file.try_clone().unwrap());
         let kept = once_each(table.look(2 * SECOND));
@@ -440,7 +443,7 @@ mod tests {
     fn the_longest_that_is_kept_is_kept_whole() {
         let (file, mut table) = first();
         let bytes = [7; WAITING_OCTETS_MAX];
-        table.put(&query(1, &bytes), SECOND);
+        assert!(table.put(&query(1, &bytes), SECOND));
         drop(table);
         let kept = next(file).look(SECOND);
         assert_eq!(kept[0].datagram(), query(1, &bytes));
@@ -450,13 +453,14 @@ mod tests {
     fn a_full_table_loses_others_and_no_more_and_old_ones_make_room() {
         let (file, mut table) = first();
         let ids = (0..=u16::MAX).map(u16::to_be_bytes);
-        for id in ids.clone() {
-            table.put(&query(53, &id), SECOND);
-        }
+        let noted = ids.clone().map(|id| table.put(&query(53, &id), SECOND));
+        let noted = noted.filter(|noted| *noted).count();
+        // Each that took another's place is told.
         let full = table.keys.iter().filter(|(key, _)| *key != 0).count();
         assert!(full > WAITING_PER_WORKER_MAX * 9 / 10, "{full}");
+        assert_eq!(noted, full);
         for id in ids.clone().take(1_000) {
-            table.put(&query(54, &id), 60 * SECOND);
+            let _ = table.put(&query(54, &id), 60 * SECOND);
         }
         drop(table);
         let kept = next(file).look(60 * SECOND).len();
@@ -473,7 +477,7 @@ mod tests {
         let mut table = next(kept.try_clone().unwrap());
         assert!(table.look(SECOND).is_empty());
         table.clear();
-        table.put(&query(1, b"\x01\x02new"), SECOND);
+        assert!(table.put(&query(1, b"\x01\x02new"), SECOND));
         drop(table);
         let kept = next(kept).look(SECOND);
         assert_eq!(kept.len(), 1);

@@ -19,7 +19,7 @@ pub(super) struct Asking<'a> {
     /// Who sends it on, if it may go.
     pub(super) member: Member,
     pub(super) pending: &'a mut Pending,
-    pub(super) errors: &'a mut ErrorAnswers,
+    pub(super) errors: &'a ErrorAnswers,
     pub(super) tunnels: &'a Tunnels,
 }
 

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limits::{ADDRESSES_MAX, ADDRESSES_PER_NAME_MAX, ENDED_MAX, NAMES_MAX, PAIRS_MAX};
+use crate::plan::{Full, Given};
 
 fn name(index: usize) -> Name {
     Name::from_text(&format!("n{index}.example.com")).unwrap()
@@ -28,6 +29,30 @@ fn until(secs: usize, indices: impl IntoIterator<Item = usize>) -> Vec<(IpAddr, 
     indices.map(|index| (address(index), at(secs))).collect()
 }
 
+/// Of an answer that anything may push out, and that may push out anything.
+fn loose() -> Given {
+    Given {
+        now: at(0),
+        firm_until: at(0),
+        by: None,
+    }
+}
+
+fn learn(cache: &mut Cache, name: &Name, addresses: &[(IpAddr, Instant)]) -> Result<Learned, Full> {
+    learn_firm(cache, loose(), name, addresses)
+}
+
+fn learn_firm(
+    cache: &mut Cache,
+    given: Given,
+    name: &Name,
+    addresses: &[(IpAddr, Instant)],
+) -> Result<Learned, Full> {
+    let plan = cache.plan(name, addresses, given)?;
+    let learned = cache.commit(plan);
+    Ok(learned.unwrap_or_else(|stale| panic!("{stale}")))
+}
+
 fn names_of(cache: &Cache, of: IpAddr) -> Vec<String> {
     cache.names_of(of).map(ToString::to_string).collect()
 }
@@ -44,9 +69,9 @@ fn expire_all(cache: &mut Cache, secs: usize) -> Vec<IpAddr> {
 #[test]
 fn what_ended_is_remembered_for_a_while() {
     let mut cache = Cache::new();
-    cache.learn(&name(1), &until(3, [1])).unwrap();
-    cache.learn(&name(2), &until(5, [1, 2])).unwrap();
-    cache.learn(&name(3), &until(5, [3])).unwrap();
+    learn(&mut cache, &name(1), &until(3, [1])).unwrap();
+    learn(&mut cache, &name(2), &until(5, [1, 2])).unwrap();
+    learn(&mut cache, &name(3), &until(5, [3])).unwrap();
     assert!(cache.ended(address(1)).is_empty());
     cache.forget(&name(3));
     expire_all(&mut cache, 5);
@@ -55,18 +80,18 @@ fn what_ended_is_remembered_for_a_while() {
     assert_eq!(cache.ended(address(2)), [(&two, at(5))]);
     assert!(cache.ended(address(3)).is_empty(), "it was forgotten");
     // The last end counts; the name is told once.
-    cache.learn(&name(1), &until(9, [1])).unwrap();
+    learn(&mut cache, &name(1), &until(9, [1])).unwrap();
     expire_all(&mut cache, 9);
     assert_eq!(cache.ended(address(1)), [(&one, at(9)), (&two, at(5))]);
     // The bound takes the oldest away: two pairs of the first name, two of the second.
     for index in 0..ENDED_MAX - 3 {
-        cache.learn(&name(4), &until(10 + index, [9])).unwrap();
+        learn(&mut cache, &name(4), &until(10 + index, [9])).unwrap();
         expire_all(&mut cache, 10 + index);
     }
     assert_eq!(cache.ended(address(1)), [(&one, at(9)), (&two, at(5))]);
-    cache.learn(&name(4), &until(9_999, [9])).unwrap();
+    learn(&mut cache, &name(4), &until(9_999, [9])).unwrap();
     expire_all(&mut cache, 9_999);
-    cache.learn(&name(4), &until(10_000, [9])).unwrap();
+    learn(&mut cache, &name(4), &until(10_000, [9])).unwrap();
     expire_all(&mut cache, 10_000);
     assert_eq!(cache.ended(address(1)), [(&one, at(9))]);
     assert!(cache.ended(address(2)).is_empty());
@@ -75,15 +100,15 @@ fn what_ended_is_remembered_for_a_while() {
 #[test]
 fn a_name_that_is_forgotten_leaves_what_others_gave() {
     let mut cache = Cache::new();
-    cache.learn(&name(1), &until(30, [1, 2])).unwrap();
-    cache.learn(&name(2), &until(60, [2, 3])).unwrap();
+    learn(&mut cache, &name(1), &until(30, [1, 2])).unwrap();
+    learn(&mut cache, &name(2), &until(60, [2, 3])).unwrap();
     assert!(cache.forget(&name(9)).is_empty());
     assert_eq!(cache.forget(&name(1)), [address(1), address(2)]);
     check(&cache);
     assert_eq!((cache.name_count(), cache.address_count()), (1, 2));
     assert_eq!(names_of(&cache, address(2)), ["n2.example.com."]);
     assert!(expire_all(&mut cache, 30).is_empty());
-    cache.learn(&name(1), &until(90, [1])).unwrap();
+    learn(&mut cache, &name(1), &until(90, [1])).unwrap();
     assert_eq!(cache.expiry(&name(1), address(1)), Some(at(90)));
     check(&cache);
 }
@@ -110,9 +135,9 @@ fn check(cache: &Cache) {
 fn a_name_has_addresses_and_an_address_names() {
     let mut cache = Cache::new();
     let (one, two) = (name(1), name(2));
-    let learned = cache.learn(&one, &until(9, [1, 2, 1])).unwrap();
+    let learned = learn(&mut cache, &one, &until(9, [1, 2, 1])).unwrap();
     assert_eq!(learned.fresh, [address(1), address(2)]);
-    let learned = cache.learn(&two, &until(9, [2, 3])).unwrap();
+    let learned = learn(&mut cache, &two, &until(9, [2, 3])).unwrap();
     assert_eq!(learned.fresh, [address(2), address(3)]);
     assert!(learned.evicted.is_empty());
     assert_eq!(
@@ -129,8 +154,8 @@ fn a_name_has_addresses_and_an_address_names() {
         ),
         (2, 3, 4)
     );
-    assert!(cache.learn(&two, &[]).unwrap().is_empty());
-    assert!(cache.learn(&name(3), &[]).unwrap().is_empty());
+    assert!(learn(&mut cache, &two, &[]).unwrap().is_empty());
+    assert!(learn(&mut cache, &name(3), &[]).unwrap().is_empty());
     assert_eq!(cache.name_count(), 2);
     check(&cache);
 }
@@ -138,10 +163,10 @@ fn a_name_has_addresses_and_an_address_names() {
 #[test]
 fn a_refresh_puts_the_end_off_and_nothing_else() {
     let mut cache = Cache::new();
-    cache.learn(&name(1), &until(10, 0..2)).unwrap();
+    learn(&mut cache, &name(1), &until(10, 0..2)).unwrap();
     let (refresh, shorter) = (until(20, 0..1), until(5, 0..2));
     for (answer, ends) in [(refresh, [20, 10]), (shorter, [20, 10])] {
-        let learned = cache.learn(&name(1), &answer).unwrap();
+        let learned = learn(&mut cache, &name(1), &answer).unwrap();
         assert!(learned.is_empty());
         let capacities = (learned.fresh.capacity(), learned.evicted.capacity());
         assert_eq!(capacities, (0, 0));
@@ -160,7 +185,7 @@ fn a_refresh_puts_the_end_off_and_nothing_else() {
 fn an_address_twice_in_one_answer_ends_with_the_later() {
     let mut cache = Cache::new();
     let twice = [(address(1), at(7)), (address(1), at(5))];
-    cache.learn(&name(1), &twice).unwrap();
+    learn(&mut cache, &name(1), &twice).unwrap();
     assert_eq!(cache.expiry(&name(1), address(1)), Some(at(7)));
     check(&cache);
 }
@@ -168,8 +193,8 @@ fn an_address_twice_in_one_answer_ends_with_the_later() {
 #[test]
 fn an_address_outlives_the_first_of_its_names() {
     let mut cache = Cache::new();
-    cache.learn(&name(1), &until(10, [1, 2])).unwrap();
-    cache.learn(&name(2), &until(20, [1])).unwrap();
+    learn(&mut cache, &name(1), &until(10, [1, 2])).unwrap();
+    learn(&mut cache, &name(2), &until(20, [1])).unwrap();
     assert_eq!(cache.expire(at(10), 9), [address(1), address(2)]);
     assert_eq!(names_of(&cache, address(1)), ["n2.example.com."]);
     assert_eq!(names_of(&cache, address(2)), [""; 0]);
@@ -182,12 +207,12 @@ fn ten_thousand_end_in_bounded_steps() {
     let mut cache = Cache::new();
     for index in 0..20 {
         let own = 500 * index..500 * (index + 1);
-        cache.learn(&name(index), &until(10, own)).unwrap();
+        learn(&mut cache, &name(index), &until(10, own)).unwrap();
     }
     // Half of them were seen again: a look each, and no more until they end.
     for index in 0..10 {
         let own = 500 * index..500 * (index + 1);
-        cache.learn(&name(index), &until(30, own)).unwrap();
+        learn(&mut cache, &name(index), &until(30, own)).unwrap();
     }
     let steps = |cache: &mut Cache, secs| {
         let mut steps = Vec::new();
@@ -207,9 +232,9 @@ fn ten_thousand_end_in_bounded_steps() {
 fn a_plan_alone_changes_nothing_and_grows_stale() {
     let mut cache = Cache::new();
     let (one, two) = (name(1), name(2));
-    cache.learn(&one, &until(9, [1])).unwrap();
+    learn(&mut cache, &one, &until(9, [1])).unwrap();
     let answer = until(9, [1, 2]);
-    let failed = cache.plan(&two, &answer).unwrap();
+    let failed = cache.plan(&two, &answer, loose()).unwrap();
     assert_eq!(failed.changes().fresh, [address(1), address(2)]);
     let after: Vec<&Name> = failed.names_after(&cache, address(1)).collect();
     assert_eq!(after, [&one, &two]);
@@ -217,10 +242,10 @@ fn a_plan_alone_changes_nothing_and_grows_stale() {
     drop(failed);
     assert_eq!(names_of(&cache, address(1)), ["n1.example.com."]);
     assert_eq!(cache.address_count(), 1);
-    let stale = cache.plan(&two, &answer).unwrap();
-    cache.learn(&one, &until(9, [1])).unwrap();
+    let stale = cache.plan(&two, &answer, loose()).unwrap();
+    learn(&mut cache, &one, &until(9, [1])).unwrap();
     assert_eq!(cache.commit(stale), Err(Stale));
-    let stale = cache.plan(&two, &answer).unwrap();
+    let stale = cache.plan(&two, &answer, loose()).unwrap();
     assert_eq!(cache.expire(at(9), 9), [address(1)]);
     assert_eq!(cache.commit(stale), Err(Stale));
     assert_eq!(cache.name_count(), 0);
@@ -233,21 +258,24 @@ fn a_name_with_too_many_addresses_loses_those_that_end_first() {
     let own = name(0);
     let ends = (0..ADDRESSES_PER_NAME_MAX).map(|index| (address(index), at(100 + index)));
     let full: Vec<_> = ends.collect();
-    cache.learn(&own, &full).unwrap();
-    cache.learn(&name(1), &until(900, [1])).unwrap();
+    learn(&mut cache, &own, &full).unwrap();
+    learn(&mut cache, &name(1), &until(900, [1])).unwrap();
     // What the answer names stays, also where it ends first.
-    let extra = until(50, [5000, 5001, 0]);
-    let plan = cache.plan(&own, &extra).unwrap();
+    let extra = until(50, [50_000, 50_001, 0]);
+    let plan = cache.plan(&own, &extra, loose()).unwrap();
     assert!(plan.names_after(&cache, address(1)).eq([&name(1)]));
     assert!(plan.names_after(&cache, address(2)).next().is_none());
     let learned = cache.commit(plan).unwrap();
-    assert_eq!(learned.fresh, [address(5000), address(5001)]);
+    assert_eq!(learned.fresh, [address(50_000), address(50_001)]);
     assert_eq!(learned.evicted, [address(1), address(2)]);
     assert_eq!(names_of(&cache, address(1)), ["n1.example.com."]);
     assert_eq!(cache.addresses_of(&own).count(), ADDRESSES_PER_NAME_MAX);
     let too_many = until(99, 0..ADDRESSES_PER_NAME_MAX + 1);
     let (count, max) = (too_many.len(), ADDRESSES_PER_NAME_MAX);
-    assert_eq!(cache.learn(&own, &too_many), Err(Full { count, max }));
+    assert_eq!(
+        learn(&mut cache, &own, &too_many),
+        Err(Full::Answer { count, max })
+    );
     check(&cache);
 }
 
@@ -256,17 +284,17 @@ fn one_name_too_many_takes_the_one_away_that_ends_first() {
     let mut cache = Cache::new();
     for index in 0..NAMES_MAX {
         let own = until(100 + index, [index / 2]);
-        cache.learn(&name(index), &own).unwrap();
+        learn(&mut cache, &name(index), &own).unwrap();
     }
-    cache.learn(&name(0), &until(90_000, [0])).unwrap();
-    let more = cache.learn(&name(NAMES_MAX), &until(90_000, [0])).unwrap();
+    learn(&mut cache, &name(0), &until(90_000, [0])).unwrap();
+    let more = learn(&mut cache, &name(NAMES_MAX), &until(90_000, [0])).unwrap();
     assert_eq!(more.fresh, [address(0)], "it lost n1 and got another");
     assert!(more.evicted.is_empty());
     assert_eq!(
         names_of(&cache, address(0)),
-        ["n0.example.com.", "n10000.example.com."]
+        ["n0.example.com.", "n20000.example.com."]
     );
-    let more = cache.learn(&name(NAMES_MAX + 1), &until(90_000, [0]));
+    let more = learn(&mut cache, &name(NAMES_MAX + 1), &until(90_000, [0]));
     assert_eq!(more.unwrap().evicted, [address(1)]);
     assert_eq!(names_of(&cache, address(1)), ["n3.example.com."]);
     assert_eq!(cache.name_count(), NAMES_MAX);
@@ -279,12 +307,12 @@ fn one_address_too_many_takes_the_one_away_that_ends_first() {
     for index in 0..ADDRESSES_MAX / 500 {
         let own = 500 * index..500 * (index + 1);
         let own: Vec<_> = own.map(|one| (address(one), at(100 + one))).collect();
-        cache.learn(&name(index), &own).unwrap();
+        learn(&mut cache, &name(index), &own).unwrap();
     }
-    cache.learn(&name(1), &until(90_000, [2])).unwrap();
-    cache.learn(&name(0), &until(90_000, [0])).unwrap();
+    learn(&mut cache, &name(1), &until(90_000, [2])).unwrap();
+    learn(&mut cache, &name(0), &until(90_000, [0])).unwrap();
     let answer = until(50, [1, 90_000, 90_001]);
-    let learned = cache.learn(&name(99), &answer).unwrap();
+    let learned = learn(&mut cache, &name(99), &answer).unwrap();
     assert_eq!(
         learned.fresh,
         [address(1), address(90_000), address(90_001)]
@@ -300,10 +328,10 @@ fn many_names_on_the_same_addresses_are_bounded_too() {
     let rounds = PAIRS_MAX / ADDRESSES_PER_NAME_MAX;
     for index in 0..rounds {
         let all = until(100 + index, 0..ADDRESSES_PER_NAME_MAX);
-        cache.learn(&name(index), &all).unwrap();
+        learn(&mut cache, &name(index), &all).unwrap();
     }
     assert_eq!(cache.pair_count(), PAIRS_MAX);
-    let learned = cache.learn(&name(rounds), &until(50, [1, 2, 90_000]));
+    let learned = learn(&mut cache, &name(rounds), &until(50, [1, 2, 90_000]));
     let learned = learned.unwrap();
     assert_eq!(learned.fresh, [address(1), address(2), address(90_000)]);
     let first = names_of(&cache, address(3));
@@ -317,11 +345,102 @@ fn ever_new_names_leave_the_size_as_it_is() {
     let mut cache = Cache::new();
     for index in 0..3 * NAMES_MAX {
         let own = until(index, [index, index + 1]);
-        cache.learn(&name(index), &own).unwrap();
+        learn(&mut cache, &name(index), &own).unwrap();
     }
     assert_eq!(cache.name_count(), NAMES_MAX);
     assert!(cache.names.slot_count() <= NAMES_MAX + 1);
     assert!(cache.addresses.slot_count() <= ADDRESSES_MAX + 2);
+    check(&cache);
+}
+
+/// Which names are known, at most bounds of 4 addresses of a name, 3 names, 5 addresses and 7 pairs.
+fn small() -> Cache {
+    let bounds = Bounds {
+        addresses_per_name: 4,
+        names: 3,
+        addresses: 5,
+        pairs: 7,
+    };
+    Cache {
+        bounds,
+        ..Cache::default()
+    }
+}
+
+#[test]
+fn no_bound_takes_what_was_answered_within_its_floor() {
+    let firm = |now: usize| Given {
+        now: at(now),
+        firm_until: at(now + 60),
+        by: None,
+    };
+    // Each bound in turn: what is there at 0 s, what comes at 59 s, and at 60 s.
+    type Answer<'a> = (usize, &'a [usize]);
+    let rows: [(&[Answer<'_>], Answer<'_>, &[usize]); 4] = [
+        (&[(1, &[1, 2, 3, 4])], (1, &[5]), &[1]),
+        (&[(1, &[1]), (2, &[2]), (3, &[3])], (4, &[1]), &[]),
+        (&[(1, &[1, 2, 3]), (2, &[4, 5])], (2, &[6]), &[1]),
+        (&[(1, &[1, 2, 3, 4]), (2, &[1, 2, 3])], (2, &[4]), &[1]),
+    ];
+    for (before, (of, answer), evicted) in rows {
+        let mut cache = small();
+        for (of, answer) in before {
+            let answer = until(90, answer.iter().copied());
+            learn_firm(&mut cache, firm(0), &name(*of), &answer).unwrap();
+        }
+        let known = relation(&cache);
+        let answer = until(150, answer.iter().copied());
+        for _ in 0..2 {
+            let refused = learn_firm(&mut cache, firm(59), &name(of), &answer);
+            assert_eq!(refused, Err(Full::Firm), "{before:?}");
+        }
+        assert_eq!(relation(&cache), known, "nothing changed");
+        // What is there already has room.
+        let (first, own) = before[0];
+        let again = until(90, own.iter().copied());
+        let again = learn_firm(&mut cache, firm(0), &name(first), &again);
+        assert!(again.unwrap().is_empty());
+        let learned = learn_firm(&mut cache, firm(60), &name(of), &answer).unwrap();
+        let evicted: Vec<IpAddr> = evicted.iter().map(|one| address(*one)).collect();
+        assert_eq!(learned.evicted, evicted, "{before:?}");
+        check(&cache);
+    }
+}
+
+/// Thirty answers a second, each eight others of ten thousand addresses: none of them goes within its floor.
+#[test]
+fn a_name_with_ten_thousand_addresses_keeps_each_for_its_floor() {
+    const ANSWERS_PER_SEC: usize = 30;
+    let mut cache = Cache::new();
+    let own = name(0);
+    let mut seed = 1u32;
+    let mut answered: BTreeMap<IpAddr, usize> = BTreeMap::new();
+    for index in 0..200 * ANSWERS_PER_SEC {
+        let now = index / ANSWERS_PER_SEC;
+        let picks = (0..8).map(|_| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            address((seed >> 8) as usize % 10_000)
+        });
+        let answer: Vec<_> = picks.map(|one| (one, at(now + 90))).collect();
+        let firm = Given {
+            now: at(now),
+            firm_until: at(now + 60),
+            by: None,
+        };
+        expire_all(&mut cache, now);
+        learn_firm(&mut cache, firm, &own, &answer).unwrap();
+        answered.extend(answer.iter().map(|(one, _)| (*one, now)));
+        if index % 500 == 0 {
+            for (one, then) in &answered {
+                let is_open = cache.expiry(&own, *one).is_some();
+                assert!(
+                    is_open || now - then >= 60,
+                    "{one} was answered at {then}, it is {now}"
+                );
+            }
+        }
+    }
+    assert!(cache.address_count() > 7_000, "{}", cache.address_count());
     check(&cache);
 }
 
@@ -358,7 +477,7 @@ proptest! {
             match step {
                 Step::Learn(of, answer) => {
                     let lesson: Vec<_> = answer.iter().map(|(one, ttl)| (address(*one), at(now + ttl))).collect();
-                    let learned = cache.learn(&name(of), &lesson).unwrap();
+                    let learned = learn(&mut cache, &name(of), &lesson).unwrap();
                     let mut fresh: Vec<IpAddr> = Vec::new();
                     for (one, ttl) in answer {
                         if !model.contains_key(&(one, of)) {
@@ -394,19 +513,26 @@ proptest! {
         }
     }
 
-    /// At the bounds an answer gets its place, and what changed by that is said, no more and no less.
+    /// At the bounds an answer gets its place if something may go, and what changed by that is said, no more
+    /// and no less.
     #[test]
-    fn what_bounds_take_is_told(steps in steps()) {
-        let bounds = Bounds { addresses_per_name: 4, names: 3, addresses: 5, pairs: 7 };
-        let mut cache = Cache { bounds, ..Cache::default() };
+    fn what_bounds_take_is_told_and_is_not_firm(steps in steps(), floor in 0..9usize) {
+        let mut cache = small();
         let mut now = 0;
+        // When each pair was last answered.
+        let mut answered: BTreeMap<(String, IpAddr), usize> = BTreeMap::new();
         for step in steps {
             let before = relation(&cache);
             let (told, answer) = match step {
                 Step::Learn(of, answer) => {
                     let lesson: Vec<_> = answer.iter().map(|(one, ttl)| (address(*one), at(now + ttl))).collect();
                     let own = name(of);
-                    let plan = cache.plan(&own, &lesson).unwrap();
+                    let firm = Given { now: at(now), firm_until: at(now + floor), by: None };
+                    let Ok(plan) = cache.plan(&own, &lesson, firm) else {
+                        prop_assert!(floor > 0, "something may always go");
+                        prop_assert_eq!(relation(&cache), before);
+                        continue;
+                    };
                     let changed = plan.changes().clone();
                     let changed: Vec<IpAddr> = changed.fresh.into_iter().chain(changed.evicted).collect();
                     let after: BTreeMap<IpAddr, Vec<String>> = changed.iter().map(|one| {
@@ -418,6 +544,13 @@ proptest! {
                     }
                     for (one, end) in &lesson {
                         prop_assert!(cache.expiry(&name(of), *one) >= Some(*end));
+                        answered.insert((own.to_string(), *one), now);
+                    }
+                    for (one, names) in &before {
+                        for lost in names.iter().filter(|of| !names_of(&cache, *one).contains(of)) {
+                            let then = answered[&(lost.clone(), *one)];
+                            prop_assert!(then + floor <= now, "{lost} {one}, answered at {then}, went at {now}");
+                        }
                     }
                     (changed, lesson)
                 }

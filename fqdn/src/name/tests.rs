@@ -39,6 +39,20 @@ fn text_shows_the_labels_of_the_wire() {
 }
 
 #[test]
+fn a_spelling_keeps_its_capitals_and_is_escaped_all_the_same() {
+    let rows: [(&[&[u8]], &str); 3] = [
+        (&[b"GOOD", b"CoM"], "GOOD.CoM."),
+        (&[b"Www.X", b"\x01"], "Www\\.X.\\001."),
+        (&[], "."),
+    ];
+    for (labels, text) in rows {
+        assert_eq!(Spelled(&wire(labels)).to_string(), text);
+    }
+    // What is cut off is told as far as it goes.
+    assert_eq!(Spelled(b"\x01a\x05b").to_string(), "a.");
+}
+
+#[test]
 fn a_dot_inside_a_label_is_not_a_boundary() {
     let good = Name::from_text("good.com").unwrap();
     let one_label = Name::from_wire(&wire(&[b"good.com"])).unwrap().0;

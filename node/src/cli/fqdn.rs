@@ -59,10 +59,12 @@ pub(super) enum Cache {
     Clean(Clean),
 }
 
-/// List what endpoints have learned: names, addresses, the time that is left.
+/// List what endpoints have learned: names, addresses, the time that is left, who taught them and which rules
+/// they are open by.
 ///
 /// An address ends under each of its names by itself, and closes with the last of them. One without
-/// an identity was learned and opens nothing: no `toFQDNs` rule selects its names.
+/// an identity was learned and opens nothing: no `toFQDNs` rule selects its names. The server is the one
+/// that answered last; where an earlier daemon learned a name, it is not known until the next answer.
 #[derive(Args)]
 #[command(after_help = "Examples:
   namegate fqdn cache list --endpoint default/internal-client
@@ -120,7 +122,15 @@ const CACHE: Kind = Kind {
     ask: |endpoint| Command::FqdnCache { endpoint },
     key: "names",
     make: |names| names,
-    head: &["ENDPOINT", "NAME", "ADDRESS", "EXPIRES", "IDENTITY"],
+    head: &[
+        "ENDPOINT",
+        "NAME",
+        "ADDRESS",
+        "EXPIRES",
+        "IDENTITY",
+        "TAUGHT BY",
+        "RULES",
+    ],
     rows: learned,
 };
 const NAMES: Kind = Kind {
@@ -189,16 +199,21 @@ fn number(of: &Value, key: &str) -> Option<u64> {
 
 /// Each address of a name.
 fn learned(name: &Value) -> Vec<Vec<String>> {
+    let rules = list(name, "rules").iter();
+    let places: Vec<String> = rules.map(|rule| text(rule, "place")).collect();
     let row = |one: &Value| {
         let or_dash = |word: Option<String>| word.unwrap_or_else(|| "-".to_owned());
         let expires = number(one, "expires_secs").map(|left| format!("{left}s"));
         let identity = number(one, "identity").map(|id| id.to_string());
+        let server = name.get("taught_by").and_then(Value::as_str);
         vec![
             text(name, "endpoint"),
             text(name, "name"),
             text(one, "address"),
             or_dash(expires),
             or_dash(identity),
+            or_dash(server.map(str::to_owned)),
+            or_dash((!places.is_empty()).then(|| places.join(","))),
         ]
     };
     list(name, "addresses").iter().map(row).collect()
@@ -253,10 +268,20 @@ mod tests {
         let names = json!([{
             "endpoint": "default/alice",
             "name": "web.example.com.",
+            "taught_by": "10.0.0.53:53",
+            "rules": [
+                {"policy": "CiliumNetworkPolicy default/web", "place": "web.yaml:9"},
+                {"policy": "CiliumNetworkPolicy default/all", "place": "all.yaml:3"},
+            ],
             "addresses": [
                 {"address": "198.18.0.1", "expires_secs": 29, "identity": 16_777_217},
-                {"address": "2001:db8:1::1", "expires_secs": 3, "identity": null},
             ],
+        }, {
+            "endpoint": "default/alice",
+            "name": "other.example.com.",
+            "taught_by": null,
+            "rules": [],
+            "addresses": [{"address": "2001:db8:1::1", "expires_secs": 3, "identity": null}],
         }]);
         let rows: Vec<Vec<String>> = names.as_array().unwrap().iter().flat_map(learned).collect();
         assert_eq!(
@@ -267,14 +292,18 @@ mod tests {
                     "web.example.com.",
                     "198.18.0.1",
                     "29s",
-                    "16777217"
+                    "16777217",
+                    "10.0.0.53:53",
+                    "web.yaml:9,all.yaml:3",
                 ],
                 [
                     "default/alice",
-                    "web.example.com.",
+                    "other.example.com.",
                     "2001:db8:1::1",
                     "3s",
-                    "-"
+                    "-",
+                    "-",
+                    "-",
                 ],
             ]
         );

@@ -2,7 +2,7 @@
 //! it happens under the endpoint's lock.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use bpf_redirect::{Change, InstallError, Installed, Ledger, Outcome, Table, Tabl
 use bpf_redirect_common::Address;
 use dnsproxy::NotInstalled;
 use fqdn::Name;
-use fqdn_cache::Cache;
+use fqdn_cache::{Cache, Given, Lifetimes};
 use parking_lot::Mutex;
 use policy::{EndpointId, Identities, Identity, Snapshot};
 
@@ -30,8 +30,6 @@ pub(crate) struct Knowledge<T> {
     /// Addresses to which the kernel doesn't give the identity that their names call for: no answer
     /// proves them open before they are written again, whatever the cache says.
     pub(super) unsettled: BTreeSet<IpAddr>,
-    /// The server that it learned from last.
-    pub(crate) taught_by: Option<SocketAddr>,
     /// Taken out while others still wait for its lock: nothing may be written any more.
     pub(super) is_gone: bool,
 }
@@ -90,16 +88,17 @@ struct Wanted {
 impl<T: Table> Knowledge<T> {
     /// What is left of an earlier run, if there was one. All its addresses count as not settled: the
     /// next [`Knowledge::reload`] gives each what its names call for.
-    pub(super) fn inherit(table: T, heritage: &Heritage, identities: &mut Identities) -> Self {
+    pub(super) fn inherit(
+        table: T,
+        (heritage, now, lifetimes): (&Heritage, Instant, Lifetimes),
+        identities: &mut Identities,
+    ) -> Self {
         let mut cache = Cache::new();
-        let mut by_name: BTreeMap<&Name, Vec<(IpAddr, Instant)>> = BTreeMap::new();
         for pair in &heritage.pairs {
-            let addresses = by_name.entry(&pair.name).or_default();
-            addresses.push((pair.address, pair.end));
-        }
-        for (name, addresses) in by_name {
             // What has no room, or is stale, is not known.
-            let plan = cache.plan(name, &addresses);
+            let address = [(pair.address, pair.end)];
+            let given = lifetimes.given_before(now, pair.end);
+            let plan = cache.plan(&pair.name, &address, given);
             let _ = plan.map(|plan| cache.commit(plan));
         }
         let numbers: BTreeSet<u32> = heritage
@@ -119,7 +118,6 @@ impl<T: Table> Knowledge<T> {
                 .map(|(address, _)| address.into())
                 .collect(),
             ledger: Ledger::inherit(table, addresses),
-            taught_by: None,
             followed: None,
             refused: None,
             is_gone: false,
@@ -195,11 +193,11 @@ impl<T: Table> Knowledge<T> {
     pub(super) fn install(
         &mut self,
         scope: &Scope<'_>,
-        (name, addresses): (&Name, &[(IpAddr, Instant)]),
+        (name, addresses, given): (&Name, &[(IpAddr, Instant)], Given),
     ) -> Result<Taught, NotInstalled> {
         let plan = self
             .cache
-            .plan(name, addresses)
+            .plan(name, addresses, given)
             .map_err(|_| NotInstalled::TooMany)?;
         let changed = plan.changes();
         let mut touched: Vec<IpAddr> = changed.fresh.clone();

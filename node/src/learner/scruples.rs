@@ -45,20 +45,24 @@ impl Scruples {
             && snapshot.judges_dns(endpoint, server, protocol)
     }
 
-    /// The names of a lesson's chain that open its addresses too: those that a rule names.
+    /// The names of a lesson's chain that open addresses too, each with its place in it: those that a rule
+    /// names. They open what the chain leads to through them, and nothing before.
     pub(super) fn aliases<'a>(
         &self,
         snapshot: &Snapshot,
         lesson: &'a Lesson,
-    ) -> impl Iterator<Item = &'a Name> {
-        let is_named = |alias: &&Name| {
+    ) -> Vec<(usize, &'a Name)> {
+        let is_named = |(_, alias): &(usize, &Name)| {
             let names = std::iter::once(*alias);
             let address = Ipv4Addr::UNSPECIFIED.into();
             let labels = snapshot.learned_labels(lesson.endpoint, names, address);
             !labels.selectors().is_empty()
         };
-        let aliases = lesson.aliases.iter().filter(|_| self.learns_aliases);
-        aliases.filter(is_named).collect::<Vec<_>>().into_iter()
+        if !self.learns_aliases {
+            return Vec::new();
+        }
+        let aliases = lesson.aliases.iter().enumerate();
+        aliases.filter(is_named).collect()
     }
 
     /// Whether an answer may open an address to an endpoint.

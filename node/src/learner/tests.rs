@@ -274,6 +274,8 @@ fn lesson(id: u32, name: &str, addresses: &[IpAddr]) -> Lesson {
             .map(|ip| LearnedAddr {
                 ip: *ip,
                 ttl_secs: 30,
+                chain_len: 0,
+                is_hint: false,
             })
             .collect(),
     }
@@ -566,6 +568,34 @@ fn an_answer_with_too_many_addresses_is_refused() {
     let answer: Vec<IpAddr> = many(over);
     let refused = scene.learn(&lesson(1, "x.example", &answer));
     assert_eq!(refused, Err(NotInstalled::TooMany));
+}
+
+/// A name whose answers bring ever other addresses is withheld rather than one that was answered just now
+/// be closed.
+#[test]
+fn what_was_answered_within_its_floor_stays_open_though_a_bound_is_reached() {
+    const MAX: usize = fqdn_cache::limits::ADDRESSES_PER_NAME_MAX;
+    let scene = Scene::new();
+    let all = many(MAX + 8);
+    let (full, more) = all.split_at(MAX);
+    for answer in full.chunks(1_000) {
+        scene.learn(&lesson(1, "x.example", answer)).unwrap();
+    }
+    let is_open = |ip: &IpAddr| scene.open_for(1, *ip).is_some();
+    pass(Duration::from_secs(59));
+    let refused = scene.learn(&lesson(1, "x.example", more));
+    assert_eq!(refused, Err(NotInstalled::TooMany));
+    assert!(full.iter().all(is_open) && !more.iter().any(is_open));
+    scene.learn(&lesson(1, "x.example", &full[..8])).unwrap();
+    pass(Duration::from_secs(1));
+    scene.learn(&lesson(1, "x.example", more)).unwrap();
+    assert!(more.iter().all(is_open) && full[..8].iter().all(is_open));
+    let closed = full.iter().filter(|ip| !is_open(ip)).count();
+    assert_eq!(
+        closed, 8,
+        "as many as came, and none that was answered again"
+    );
+    assert_eq!(scene.learner.counts.evicted.load(SeqCst), 8);
 }
 
 #[test]

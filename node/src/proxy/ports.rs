@@ -54,6 +54,8 @@ impl DnsThreads {
     /// before a policy is in force that names them. A port that can't be opened answers nobody, and is tried
     /// again; there are `DNS_PORTS_MAX` at most, as policy is refused with more.
     pub(crate) fn open_ports(&mut self, ports: &BTreeSet<u16>) {
+        self.proxy
+            .reserve(self.ports.0.keys().chain(ports).copied().collect());
         let missing = ports
             .iter()
             .filter(|port| !self.ports.0.contains_key(*port));
@@ -69,7 +71,7 @@ impl DnsThreads {
                     };
                     self.ports.0.insert(port, port_worker);
                 }
-                // A socket for upstream may have it for some seconds yet.
+                // A socket for upstream may have it until its queries are over.
                 Err(error) => tracing::error!("names are asked in vain at port {port}: {error}"),
             }
         }
@@ -85,6 +87,7 @@ impl DnsThreads {
         let all = std::mem::take(&mut self.ports.0).into_iter();
         let (kept, closed) = all.partition(|(port, _)| wanted.contains(port));
         self.ports.0 = kept;
+        self.proxy.reserve(wanted.clone());
         let closed: BTreeMap<u16, Port> = closed;
         // Their threads end by themselves, after what they wait for.
         closed.into_values().for_each(|port| drop(port.stop()));

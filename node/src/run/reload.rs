@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 use super::{Options, Service};
 
 /// Keys of the configuration that change while the daemon runs; what else changes waits for the next start.
-pub(crate) const RELOADED: [&str; 25] = [
+pub(crate) const RELOADED: [&str; 26] = [
     "audit",
     "detach_on_exit",
     "dns_cname_match",
     "dns_deny_response",
+    "dns_https",
     "dns_install_wait",
     "dns_learn_private",
     "dns_no_aaaa",

@@ -14,7 +14,7 @@ use crate::cast::NamedPorts;
 use crate::names::NameLists;
 use crate::prefix::PrefixTable;
 use crate::verdict::Entry;
-use crate::{Direction, Identity, LabelSet};
+use crate::{Direction, Identity, LabelSet, RuleId};
 
 /// What a set of rules says.
 #[derive(Debug)]
@@ -100,10 +100,25 @@ impl EndpointPolicy {
     /// Whether `toFQDNs` that are about a port of TCP have a name that stands for this one.
     pub(super) fn may_be_named(&self, name: &Name, port: u16) -> bool {
         self.names.any_match(name, |list| {
-            let index = usize::try_from(list).ok();
-            let item = index.and_then(|index| self.egress.items.get(*self.named_items.get(index)?));
-            item.is_some_and(|item| item.is_about_tcp(port, &[]))
+            self.named_item(list)
+                .is_some_and(|item| item.is_about_tcp(port, &[]))
         })
+    }
+
+    /// The rules whose `toFQDNs` have a name that stands for this one.
+    pub(super) fn rules_naming(&self, name: &Name) -> BTreeSet<RuleId> {
+        let mut rules = BTreeSet::new();
+        self.names.any_match(name, |list| {
+            rules.extend(self.named_item(list).map(CompiledItem::id));
+            false
+        });
+        rules
+    }
+
+    /// The item of a list of `toFQDNs`.
+    fn named_item(&self, list: u32) -> Option<&CompiledItem> {
+        let index = usize::try_from(list).ok()?;
+        self.egress.items.get(*self.named_items.get(index)?)
     }
 
     /// The egress items whose `toFQDNs` a label set has.

@@ -66,7 +66,7 @@ fn the_queue_of_the_told_is_bounded_and_losses_are_counted() {
 
 #[test]
 fn error_answers_are_limited_per_endpoint_and_second() {
-    let mut limit = ErrorAnswers::default();
+    let limit = ErrorAnswers::default();
     let now = start();
     for _ in 0..ERROR_ANSWERS_PER_SEC_MAX {
         assert!(limit.admit(now, endpoint(1)));
@@ -79,7 +79,7 @@ fn error_answers_are_limited_per_endpoint_and_second() {
 
 #[test]
 fn endpoints_with_error_answers_are_bounded() {
-    let mut limit = ErrorAnswers::default();
+    let limit = ErrorAnswers::default();
     let now = start();
     let max = ENDPOINTS_MAX;
     assert!((1..=max).all(|number| limit.admit(now, endpoint(number))));
@@ -98,7 +98,7 @@ fn a_refused_query_is_counted_and_told_if_its_question_was_read() {
         (silent, false, false),
     ];
     let (records, settings) = (records(), Settings::default());
-    let mut limit = ErrorAnswers::default();
+    let limit = ErrorAnswers::default();
     for (message, is_answered, is_told) in rows {
         let mut out = Vec::new();
         let mut step = Step {
@@ -108,7 +108,7 @@ fn a_refused_query_is_counted_and_told_if_its_question_was_read() {
             out: &mut out,
         };
         let refusal = gate_query(&message.0, L4Protocol::Udp).unwrap_err();
-        let reply = refusal.conclude(origin(), &mut limit, &mut step);
+        let reply = refusal.conclude(origin(), &limit, &mut step);
         assert_eq!(
             (reply.is_some(), out.is_empty()),
             (is_answered, !is_answered)
@@ -128,7 +128,7 @@ fn a_refused_query_is_counted_and_told_if_its_question_was_read() {
 fn error_answers_beyond_the_limit_are_silent_and_counted() {
     let message = Draft::query(7, "good.com", A).with(4, 2);
     let (records, settings, now) = (records(), Settings::default(), start());
-    let mut limit = ErrorAnswers::default();
+    let limit = ErrorAnswers::default();
     let mut out = Vec::new();
     let mut answered = 0;
     for _ in 0..150 {
@@ -139,7 +139,7 @@ fn error_answers_beyond_the_limit_are_silent_and_counted() {
             out: &mut out,
         };
         let refusal = gate_query(&message.0, L4Protocol::Udp).unwrap_err();
-        answered += u32::from(refusal.conclude(origin(), &mut limit, &mut step).is_some());
+        answered += u32::from(refusal.conclude(origin(), &limit, &mut step).is_some());
     }
     assert_eq!(answered, ERROR_ANSWERS_PER_SEC_MAX);
     assert_eq!(counted(&records, "dns_quirks_total"), 50);

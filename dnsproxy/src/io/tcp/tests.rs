@@ -78,59 +78,201 @@ fn frames(messages: impl IntoIterator<Item = Draft>) -> Vec<u8> {
     messages.into_iter().flat_map(frame).collect()
 }
 
+/// A server of the proxy's on a thread, and the socket that it asks.
+struct Stage {
+    proxy: Arc<Proxy<Node>>,
+    upstream: std::net::TcpListener,
+    port: u16,
+    stop: CancellationToken,
+    serving: std::thread::JoinHandle<()>,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let upstream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let node = Node {
+            server: upstream.local_addr().unwrap(),
+            start: Instant::now(),
+            millis: AtomicU64::new(0),
+            waits: Mutex::default(),
+        };
+        let proxy = Arc::new(Proxy::new(node, Settings::default(), 1));
+        let server = TcpServer::open_on_node(Arc::clone(&proxy), "127.0.0.1:0".parse().unwrap());
+        let server = server.unwrap();
+        let port = server.port().unwrap();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let serving = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime
+                .block_on(server.run(stopped, Duration::from_secs(1)))
+                .unwrap();
+        });
+        Self {
+            proxy,
+            upstream,
+            port,
+            stop,
+            serving,
+        }
+    }
+
+    fn connect(&self) -> std::net::TcpStream {
+        let stream = std::net::TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn pass(&self, millis: u64) {
+        self.proxy.host.millis.fetch_add(millis, Ordering::Relaxed);
+    }
+
+    fn count(&self, family: &str, word: &str) -> u64 {
+        let mut all = self.proxy.counters.iter();
+        let found = all.find(|(name, reason, _)| *name == family && *reason == word);
+        found.unwrap().2
+    }
+
+    fn end(self) {
+        self.stop.cancel();
+        self.serving.join().unwrap();
+    }
+}
+
+/// How long a test waits for what will come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn query(id: u16) -> Draft {
+    Draft::query(id, "good.com", A)
+}
+
+fn is_closed(stream: &mut std::net::TcpStream) -> bool {
+    matches!(stream.read(&mut [0]), Ok(0) | Err(_))
+}
+
 /// Answers that come together wait for each other; that is no reason to withhold the later ones.
 #[test]
 fn each_answer_of_a_batch_has_the_datapaths_time_for_itself() {
     const COUNT: u16 = 5;
-    let upstream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let node = Node {
-        server: upstream.local_addr().unwrap(),
-        start: Instant::now(),
-        millis: AtomicU64::new(0),
-        waits: Mutex::default(),
-    };
-    let proxy = Arc::new(Proxy::new(node, Settings::default(), 1));
-    let server = TcpServer::open_on_node(Arc::clone(&proxy), "127.0.0.1:0".parse().unwrap());
-    let server = server.unwrap();
-    let port = server.port().unwrap();
-    let stop = CancellationToken::new();
-    let stopped = stop.clone();
-    let serving = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime
-            .block_on(server.run(stopped, Duration::from_secs(1)))
-            .unwrap();
-    });
-    let answering = std::thread::spawn(move || {
-        let (mut stream, _) = upstream.accept().unwrap();
-        let ids = (0..COUNT).map(|_| {
-            let query = read_frame(&mut stream);
-            u16::from_be_bytes([query[0], query[1]])
-        });
-        let ids: Vec<u16> = ids.collect();
-        let answer = |id| Draft::answer(id, "good.com", A).address(60, "192.0.2.1");
-        stream
-            .write_all(&frames(ids.into_iter().map(answer)))
-            .unwrap();
-        // Until the proxy is done with it.
-        let _ = stream.read(&mut [0]);
-    });
-    let mut client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-    let query = |id| Draft::query(id, "good.com", A);
+    let stage = Stage::new();
+    let mut client = stage.connect();
     client.write_all(&frames((0..COUNT).map(query))).unwrap();
+    let (mut stream, _) = stage.upstream.accept().unwrap();
+    let ids = (0..COUNT).map(|_| {
+        let query = read_frame(&mut stream);
+        u16::from_be_bytes([query[0], query[1]])
+    });
+    let ids: Vec<u16> = ids.collect();
+    let answer = |id| Draft::answer(id, "good.com", A).address(60, "192.0.2.1");
+    let answers = frames(ids.into_iter().map(answer));
+    stream.write_all(&answers).unwrap();
     for _ in 0..COUNT {
         let answer = read_frame(&mut client);
         assert_eq!(answer[3] & 0x0f, 0, "{answer:?}");
     }
     assert_eq!(
-        *proxy.host.waits.lock().unwrap(),
+        *stage.proxy.host.waits.lock().unwrap(),
         [LEARNING; COUNT as usize]
     );
     drop(client);
-    stop.cancel();
-    serving.join().unwrap();
-    answering.join().unwrap();
+    stage.end();
+}
+
+#[test]
+fn error_answers_are_limited_for_all_connections_of_an_endpoint_together() {
+    let stage = Stage::new();
+    let mut answered = 0;
+    // Three malformed frames close a connection: so many that one limit each would be no limit.
+    for _ in 0..50 {
+        let mut client = stage.connect();
+        let malformed = (0..3).map(|id| query(id).with(4, 2));
+        client.write_all(&frames(malformed)).unwrap();
+        let mut octets = Vec::new();
+        let _ = client.read_to_end(&mut octets);
+        answered += octets.len() / (2 + 12);
+    }
+    assert_eq!(answered, 100);
+    assert_eq!(stage.count("dns_quirks_total", "error-answer-left-out"), 50);
+    assert_eq!(stage.count("dns_quirks_total", "frames-malformed"), 50);
+    stage.end();
+}
+
+#[test]
+fn a_frame_without_a_message_closes_and_is_counted() {
+    let stage = Stage::new();
+    for bytes in [&[0, 0][..], &[0, 5, 1, 2, 3, 4, 5]] {
+        let mut client = stage.connect();
+        client.write_all(bytes).unwrap();
+        assert!(is_closed(&mut client));
+    }
+    assert_eq!(stage.count("dns_malformed_total", "short"), 2);
+    stage.end();
+}
+
+#[test]
+fn a_server_that_says_ten_things_that_answer_nothing_is_closed_and_the_client_stays() {
+    let stage = Stage::new();
+    let mut client = stage.connect();
+    for turn in 0..2 {
+        client.write_all(&frames([query(7)])).unwrap();
+        let (mut stream, _) = stage.upstream.accept().unwrap();
+        let asked = read_frame(&mut stream);
+        let id = u16::from_be_bytes([asked[0], asked[1]]);
+        let wrong = || Draft::answer(id.wrapping_add(1), "good.com", A);
+        let right = || Draft::answer(id, "good.com", A);
+        // Nine are borne; an answer begins the count anew.
+        stream.write_all(&frames((0..9).map(|_| wrong()))).unwrap();
+        stream.write_all(&frames([right()])).unwrap();
+        assert_eq!(read_frame(&mut client)[3] & 0x0f, 0, "turn {turn}");
+        client.write_all(&frames([query(8)])).unwrap();
+        let asked = read_frame(&mut stream);
+        let id = u16::from_be_bytes([asked[0], asked[1]]);
+        let wrong = || Draft::answer(id.wrapping_add(1), "good.com", A);
+        stream.write_all(&frames((0..9).map(|_| wrong()))).unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
+        assert!(client.read(&mut [0]).is_err(), "it waits");
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&frames([wrong()])).unwrap();
+        assert_eq!(read_frame(&mut client)[3] & 0x0f, 2, "SERVFAIL");
+        assert!(is_closed(&mut stream));
+    }
+    assert_eq!(stage.count("dns_quirks_total", "server-babbles"), 2);
+    assert_eq!(stage.count("dns_upstream_rejected_total", "id"), 38);
+    assert_eq!(stage.count("dns_faults_total", "guessing"), 2);
+    drop(client);
+    stage.end();
+}
+
+#[test]
+fn a_connection_is_idle_as_long_as_its_server_says() {
+    let secs = Duration::from_secs;
+    assert_eq!(
+        [secs(0), secs(50), secs(6_553)].map(idle_for),
+        [secs(1), secs(50), secs(120)]
+    );
+    let stage = Stage::new();
+    let mut client = stage.connect();
+    client.write_all(&frames([query(7)])).unwrap();
+    let (mut stream, _) = stage.upstream.accept().unwrap();
+    let asked = read_frame(&mut stream);
+    let id = u16::from_be_bytes([asked[0], asked[1]]);
+    let answer = Draft::answer(id, "good.com", A).opt(1232, false, &[0, 11, 0, 2, 0, 10]);
+    stream.write_all(&frames([answer.clone()])).unwrap();
+    let told = read_frame(&mut client);
+    assert_eq!(told[2..], answer.0[2..], "passed untouched");
+    client
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
+    let mut passed = Duration::ZERO;
+    while client.read(&mut [0]).is_err() {
+        stage.pass(200);
+        passed += Duration::from_millis(200);
+        assert!(passed < secs(20), "without a word it is 30 s");
+    }
+    stage.end();
 }

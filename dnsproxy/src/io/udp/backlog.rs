@@ -9,6 +9,7 @@ use rustix::event::epoll;
 use transport::Inbox;
 
 use super::{BATCH, Outgoing, QUERY_BUFFER, UdpWorker, hear};
+use crate::core::tally::Quirk;
 use crate::io::host::{Host, Place};
 use crate::io::waiting::{Kept, Waiting};
 use crate::limits::STALE_DATAGRAMS_MAX;
@@ -44,7 +45,9 @@ impl<H: Host> UdpWorker<H> {
     pub fn ask_again(&mut self, kept: Kept) {
         if let Some(waiting) = &mut self.waiting {
             waiting.live(self.proxy.host.boot_ns());
-            waiting.put(&kept.datagram(), kept.since_ns);
+            if !waiting.put(&kept.datagram(), kept.since_ns) {
+                self.proxy.counters.quirk(Quirk::NotNoted);
+            }
         }
         if self.catching_up.is_none() {
             let _ = epoll::delete(&self.watch, self.listener.as_fd());
@@ -57,9 +60,11 @@ impl<H: Host> UdpWorker<H> {
     pub fn forget_stale(&mut self) {
         let mut stale = Inbox::new(BATCH, QUERY_BUFFER);
         for _ in 0..STALE_DATAGRAMS_MAX / BATCH {
-            if !matches!(stale.read(&self.listener), Ok(1..)) {
+            let Ok(count @ 1..) = stale.read(&self.listener) else {
                 return;
-            }
+            };
+            let counters = &self.proxy.counters;
+            counters.quirks(Quirk::Stale, count as u64);
         }
     }
 

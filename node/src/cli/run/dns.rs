@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use dnsproxy::{Case, DenyResponse, Encrypted, OnTimeout, Settings, TunnelMode};
+use dnsproxy::{Case, DenyResponse, Encrypted, Https, OnTimeout, Settings, TunnelMode};
 use fqdn_cache::Lifetimes;
 use ipnet::{IpNet, Ipv6Net};
 
@@ -71,7 +71,10 @@ pub(super) struct DnsOptions {
     /// Answer questions for AAAA records that there are none, of every name that may be asked.
     #[arg(long)]
     dns_no_aaaa: bool,
-    /// What becomes of names and ports of encrypted DNS, which nobody can judge.
+    /// What becomes of HTTPS and SVCB records, which bring the key to hide the name of a TLS connection (ECH).
+    #[arg(long, value_enum, default_value = "pass", value_name = "HOW")]
+    dns_https: HttpsWord,
+    /// What becomes of names, ports and known addresses of encrypted DNS, which nobody can judge.
     #[arg(long, value_enum, default_value = "allow", value_name = "HOW")]
     encrypted_dns: EncryptedWord,
     /// What is done where many, long or random names under one pattern look like data.
@@ -141,12 +144,24 @@ enum DenyWord {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum HttpsWord {
+    /// They pass.
+    Pass,
+    /// They pass without that key. A resolver of the workload's that checks signatures takes them no more.
+    NoEch,
+    /// Questions for them are answered that there are none: TLS shows its names, and nothing is altered.
+    #[value(name = "nodata")]
+    NoData,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum EncryptedWord {
     /// Judged by policy alone.
     Allow,
-    /// The same, and flows with the names of known resolvers, canary names and port 853 say so.
+    /// The same, and flows with the names of known resolvers, canary names, port 853 and, at port 443, known
+    /// resolvers' addresses say so.
     Report,
-    /// Those names don't exist, and port 853 is denied.
+    /// Those names don't exist, and those ports are denied.
     Block,
 }
 
@@ -233,6 +248,11 @@ impl DnsOptions {
             },
             scrub: self.dns_scrub,
             no_aaaa: self.dns_no_aaaa,
+            https: match self.dns_https {
+                HttpsWord::Pass => Https::Pass,
+                HttpsWord::NoEch => Https::NoEch,
+                HttpsWord::NoData => Https::NoData,
+            },
             encrypted: match self.encrypted_dns {
                 EncryptedWord::Allow => Encrypted::Allow,
                 EncryptedWord::Block if !audit => Encrypted::Block,
@@ -339,6 +359,12 @@ mod tests {
         assert_eq!(usual.tunnels, TunnelMode::Report);
         let set = read(&["--dns-scrub", "--dns-no-aaaa"]).unwrap();
         assert!(set.scrub && set.no_aaaa);
+        let https = |word| read(&["--dns-https", word]).map(|set| set.https);
+        assert_eq!(usual.https, Https::Pass);
+        assert_eq!(https("pass").unwrap(), Https::Pass);
+        assert_eq!(https("no-ech").unwrap(), Https::NoEch);
+        assert_eq!(https("nodata").unwrap(), Https::NoData);
+        assert!(https("drop").is_err());
         let set = read(&["--encrypted-dns", "block", "--dns-tunnels", "enforce"]).unwrap();
         assert_eq!(set.encrypted, Encrypted::Block);
         assert_eq!(set.tunnels, TunnelMode::Enforce);

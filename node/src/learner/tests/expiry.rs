@@ -15,6 +15,8 @@ impl Scene {
             .map(|(last, ttl_secs)| LearnedAddr {
                 ip: ip(*last),
                 ttl_secs: *ttl_secs,
+                chain_len: 0,
+                is_hint: false,
             })
             .collect();
         self.learn(&lesson).unwrap();
@@ -354,6 +356,8 @@ fn it_is_what_a_naive_model_says() {
                     let addresses = answer.iter().map(|last| LearnedAddr {
                         ip: ip(*last),
                         ttl_secs: ttl,
+                        chain_len: 0,
+                        is_hint: false,
                     });
                     lesson.addresses = addresses.collect();
                     if scene.learn(&lesson).is_ok() {

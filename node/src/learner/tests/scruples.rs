@@ -177,10 +177,9 @@ fn the_names_of_a_chain_open_its_addresses_where_that_is_wanted() {
         let scene = Scene::new();
         change(&scene, |own| own.learns_aliases = learns_aliases);
         let aliases = aliases.iter().map(|text| Name::from_text(text).unwrap());
-        let lesson = Lesson {
-            aliases: aliases.collect(),
-            ..lesson(1, "www.unnamed.example", &[ip(1)])
-        };
+        let mut lesson = lesson(1, "www.unnamed.example", &[ip(1)]);
+        lesson.aliases = aliases.collect();
+        lesson.addresses[0].chain_len = u8::try_from(lesson.aliases.len()).unwrap();
         assert_eq!(scene.learn(&lesson), Ok(()));
         let names = scene.look(1, |knowledge| knowledge.cache.name_count());
         (scene.open_for(1, ip(1)).is_some(), names)
@@ -198,7 +197,26 @@ fn the_names_of_a_chain_open_its_addresses_where_that_is_wanted() {
     change(&scene, |own| own.learns_aliases = true);
     let mut lesson = lesson(1, "www.unnamed.example", &[ip(1)]);
     lesson.aliases = vec![Name::from_text("x.example").unwrap()];
+    lesson.addresses[0].chain_len = 1;
     lesson.server = "203.0.113.53:53".parse().unwrap();
     assert_eq!(scene.learn(&lesson), Ok(()));
     assert!(scene.open_for(1, ip(1)).is_none());
+}
+
+/// An answer may have records before an alias, and behind it: the alias speaks for what it leads to alone.
+#[test]
+fn an_alias_opens_what_the_chain_leads_to_through_it_and_nothing_else() {
+    let scene = Scene::new();
+    change(&scene, |own| own.learns_aliases = true);
+    let mut lesson = lesson(1, "www.unnamed.example", &[ip(1), ip(2), ip(3), ip(4)]);
+    let aliases = ["edge.unnamed.example", "x.example", "last.unnamed.example"];
+    lesson.aliases = aliases.map(|text| Name::from_text(text).unwrap()).into();
+    for (learned, chain_len) in lesson.addresses.iter_mut().zip([2, 0, 3, 1]) {
+        learned.chain_len = chain_len;
+    }
+    // One that may not be learned stands between the others, and shifts nothing.
+    lesson.addresses[1].ip = "127.0.0.1".parse().unwrap();
+    assert_eq!(scene.learn(&lesson), Ok(()));
+    let open = [1, 2, 3, 4].map(|last| scene.open(last).is_some());
+    assert_eq!(open, [true, false, true, false]);
 }
