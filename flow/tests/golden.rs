@@ -349,3 +349,33 @@ fn flags(fields: &Value) -> TcpFlags {
         })
     })
 }
+
+/// What is in a file may not steer the terminal that shows it, in whichever form and column.
+#[test]
+fn no_form_prints_an_escape_of_an_event() {
+    let bad = "a\x1b]0;x\x07\rb";
+    let event = Event::Dns(Dns::request(bad.into(), RecordType::Number(1)));
+    let mut flow = Flow {
+        node_name: bad.into(),
+        ip: Some(Ip::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into())),
+        destination_names: vec![bad.into()],
+        ..Flow::new(event, Verdict::Forwarded)
+    };
+    flow.source.pod_name = bad.into();
+    flow.source.namespace = bad.into();
+    let printer = Printer {
+        node_name: true,
+        policy_names: true,
+        ..Printer::default()
+    };
+    let (mut compact, mut dict, mut rows) = (String::new(), String::new(), String::new());
+    printer.write(&flow, &mut compact);
+    printer.write_dict(&flow, &mut dict);
+    let mut table = Table::new(printer);
+    table.push(&flow);
+    table.write(&mut rows);
+    for text in [compact, dict, rows] {
+        assert!(text.contains("^[]0;x"), "{text:?}");
+        assert!(!text.contains(['\x1b', '\r']), "{text:?}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Printer, destination, source, write_type};
+use super::{Printer, destination, escape, source, write_type};
 use crate::flow::Flow;
 use crate::lost::LostEvents;
 use crate::time::Time;
@@ -47,7 +47,7 @@ impl Printer {
         };
         let mut cells = vec![("TIMESTAMP", text(&|out| self.write_time(flow.time, out)))];
         if self.node_name {
-            cells.push(("NODE", flow.node_name.to_string()));
+            cells.push(("NODE", text(&|out| escape(&flow.node_name, out))));
         }
         cells.extend([
             ("SOURCE", text(&|out| self.write_host(&source(flow), out))),
