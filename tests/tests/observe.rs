@@ -295,6 +295,34 @@ fn flags_choose_among_the_flows() {
     assert_eq!(json.len(), all.len());
 }
 
+/// A time says how far to go, so the default number says nothing.
+#[test]
+fn until_a_time_all_flows_are_shown_that_are_there() {
+    let stage = Stage::new();
+    let daemon = stage.daemon();
+    for number in 0..12 {
+        stage.asks(&stage.client, &format!("n{number}.example.com"));
+    }
+    let all = lines_with(&daemon, &["--last", "1000", "-o", "json"], "\"n11.");
+    assert!(all.len() > 20, "{}", all.len());
+    let later = lines(&daemon, &["--until", "2100-01-01T00:00:00Z", "-o", "json"]);
+    assert_eq!(later, all);
+    // The first that is later is the end: what the kernel and the proxy tell is in no strict order.
+    let time = |line: &String| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        line["time"].as_str().unwrap().to_owned()
+    };
+    let until = time(&all[2]);
+    let bare = |time: &str| time.trim_end_matches('Z').to_owned();
+    let is_early = |line: &&String| bare(&time(line)) <= bare(&until);
+    let early: Vec<String> = all.iter().take_while(is_early).cloned().collect();
+    assert!(!early.is_empty() && early.len() < 20, "{early:?}");
+    assert_eq!(lines(&daemon, &["--until", &until, "-o", "json"]), early);
+    let two = ["--until", &until, "--last", "2", "-o", "json"];
+    assert_eq!(lines(&daemon, &two), [""; 0], "the last two are later");
+    assert_eq!(lines(&daemon, &["-o", "json"]), all[all.len() - 20..]);
+}
+
 #[test]
 fn what_cannot_be_done_ends_with_one() {
     let stage = Stage::new();

@@ -122,6 +122,20 @@ fn each_set_of_flags_shows_what_hubble_shows() {
     }
 }
 
+/// The file of several nodes is in no order: what is later is left out, and what follows it is not.
+#[test]
+fn what_is_too_late_in_a_file_is_no_end() {
+    let text = unnumbered(CASES);
+    let lines: Vec<_> = text.lines().take(3).collect();
+    let flows = Flows::of(&format!("{}\n{}\n{}\n", lines[2], lines[0], lines[1]));
+    let until = ["--until", "2026-03-05T09:07:03Z"];
+    let shown = flows.shows(&until);
+    assert_eq!(shown.lines().count(), 2, "{shown}");
+    assert!(!shown.contains("dns-response"), "{shown}");
+    let first = flows.shows(&[&until[..], &["--first", "1"]].concat());
+    assert_eq!(first.lines().next(), shown.lines().next());
+}
+
 #[test]
 fn wrong_flags_end_with_one_and_say_which() {
     let flows = Flows::of(&unnumbered(CASES));

@@ -36,7 +36,8 @@ pub(super) struct Observe {
     /// Go on with the flows that come.
     #[arg(short, long)]
     follow: bool,
-    /// At most this many of the flows that are there, the newest [default: 20, or 0 with --follow].
+    /// At most this many of the flows that are there, the newest [default: 20, or all with --follow,
+    /// --since, --until and --input-file].
     #[arg(long, value_name = "N")]
     last: Option<u64>,
     /// At most this many of the flows that are there, the oldest.
@@ -170,7 +171,8 @@ impl Observe {
 
     fn number(&self) -> u64 {
         let is_file = self.input_file.is_some();
-        let is_open = is_file || self.all || self.follow || self.since.is_some();
+        let is_timed = self.since.is_some() || self.until.is_some();
+        let is_open = is_file || self.all || self.follow || is_timed;
         let default = if is_open { 0 } else { LAST_DEFAULT };
         self.first.or(self.last).unwrap_or(default)
     }

@@ -69,8 +69,8 @@ impl Choice {
 
     fn take(&mut self, line: Line, sink: &mut Sink) -> anyhow::Result<()> {
         if let Line::Flow(flow) = &line {
-            self.is_over = self.query.is_past(flow);
-            if self.is_over || !self.query.wants(flow) {
+            // Lines of several nodes are not in order: what is later is no end, as it is for a node's ring.
+            if self.query.is_past(flow) || !self.query.wants(flow) {
                 return Ok(());
             }
             self.flows += 1;
