@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bpf_redirect::Hook;
 use bpf_redirect_common::{
-    Address, EGRESS, Event as KernelEvent, EventKind, TracePoint as KernelPoint,
+    Address, Drop, EGRESS, Event as KernelEvent, EventKind, TracePoint as KernelPoint,
     TraceReason as KernelReason, Verdict as KernelVerdict,
 };
 use dnsproxy::{Answer, GateReason, Outcome, Told};
@@ -43,6 +43,8 @@ const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 const SCTP: u8 = 132;
 const SERVFAIL: u32 = 2;
+/// Hubble's reason of a packet for a proxy that has no socket for it.
+const SOCKET_LOOKUP_FAILED: u8 = 178;
 
 impl Teller {
     /// A teller for a node of this name.
@@ -371,7 +373,7 @@ struct Peers {
 
 /// What an event tells of, and how that went.
 fn what_of(event: &KernelEvent, kind: EventKind) -> (Event, Verdict) {
-    let reason = DropReason::from_number(event.reason);
+    let reason = drop_reason(event.reason);
     match kind {
         EventKind::Trace => (traced(event), Verdict::Forwarded),
         EventKind::Drop => (Event::Drop { reason }, Verdict::Dropped),
@@ -393,6 +395,17 @@ fn what_of(event: &KernelEvent, kind: EventKind) -> (Event, Verdict) {
             (what, verdict)
         }
     }
+}
+
+/// Hubble's reason for one of ours that it has no number for. Our own counters keep them apart.
+fn drop_reason(number: u8) -> DropReason {
+    DropReason::from_number(match Drop::from_number(number) {
+        // A flow that can't be remembered, whichever bound is hit.
+        Some(Drop::CtShareFull) => Drop::CtInsertFailed as u8,
+        // No socket of a proxy takes it.
+        Some(Drop::NotRedirected) => SOCKET_LOOKUP_FAILED,
+        _ => number,
+    })
 }
 
 fn traced(event: &KernelEvent) -> Event {
