@@ -98,7 +98,10 @@ fn each_flag_set_shows_what_hubble_shows() {
         assert_eq!(written(&ours_allow), read(allow), "{line}");
         assert_eq!(written(&ours_deny), read(deny), "{line}");
         let mut reader = Reader::new(query(line), &ring).unwrap();
-        let ours = reader.take(ring.read_from(reader.cursor(), usize::MAX));
+        let ours = reader.take(
+            ring.read_from(reader.cursor(), usize::MAX),
+            Time::from_unix_nanos(0),
+        );
         let ours: Vec<u32> = ours.iter().map(|flow| number_of(&flows, flow)).collect();
         let shown = shown.split(',').filter_map(|it| it.parse().ok());
         // Lost events are not filtered, and not counted.

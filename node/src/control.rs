@@ -298,9 +298,16 @@ impl Desk {
             let batch = self.ring.wait_from(reader.cursor(), wait);
             let is_end = batch.flows.is_empty();
             text.clear();
-            let wanted = reader.take(batch);
-            for lost in reader.lost(clock::now()) {
-                lost.write_exporter_line(&self.node_name, None, &mut text);
+            let now = clock::now();
+            let time = clock::time_of_day(now);
+            let wanted = reader.take(batch, time);
+            let is_done = reader.is_over() || (is_end && !reader.follows());
+            let lost = match is_done {
+                true => reader.rest_lost(),
+                false => reader.lost(now),
+            };
+            for lost in lost {
+                lost.write_exporter_line(&self.node_name, Some(time), &mut text);
                 text.push('\n');
             }
             for flow in wanted {
@@ -308,7 +315,6 @@ impl Desk {
                 text.push('\n');
             }
             stream.write_all(text.as_bytes())?;
-            let is_done = reader.is_over() || (is_end && !reader.follows());
             if is_done || is_gone(stream) {
                 return Ok(());
             }

@@ -570,7 +570,11 @@ pub(crate) fn node_name() -> String {
         .into_owned()
 }
 
-fn own_addresses() -> Result<Vec<IpAddr>, LinkError> {
+/// The addresses of the network namespace, sorted.
+///
+/// # Errors
+/// If the kernel refuses to tell them.
+pub(crate) fn own_addresses() -> Result<Vec<IpAddr>, LinkError> {
     let mut addresses: Vec<IpAddr> = Netlink::open()?
         .addresses()?
         .into_iter()

@@ -1,5 +1,7 @@
 //! The thread on which flows are served to those who watch.
 
+mod addresses;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -53,13 +55,15 @@ impl ObserverThread {
             agent,
             exact_masks: ways.exact_masks,
             now: clock::now,
+            time_of_day: || clock::time_of_day(clock::now()),
+            addresses: addresses::of_node,
         };
         let mut servers = vec![Server::unix(node.clone(), &ways.socket)?];
         if let Some((address, tls)) = &ways.tcp {
             servers.push(Server::tcp(node, *address, tls)?);
         }
         for server in &servers {
-            tracing::info!(address = server.address(), "flows can be watched");
+            tracing::info!(address = %server.address(), "flows can be watched");
         }
         let metrics = ways.metrics.zip(pages);
         let metrics = metrics.map(|(address, pages)| MetricsServer::open(address, pages));

@@ -16,11 +16,11 @@ pub(crate) fn flow(flow: &Flow, mask: &FieldMask) -> GetFlowsResponse {
     }
 }
 
-/// Lost events.
-pub(crate) fn lost(lost: &LostEvents, node_name: &str) -> GetFlowsResponse {
+/// Lost events, told at this time.
+pub(crate) fn lost((time, lost): (Time, &LostEvents), node_name: &str) -> GetFlowsResponse {
     GetFlowsResponse {
         node_name: node_name.to_owned(),
-        time: None,
+        time: Some(convert::time(time)),
         response_types: Some(ResponseTypes::LostEvents(convert::lost(lost))),
     }
 }

@@ -26,7 +26,7 @@ pub use metrics::{BadChoice, DEFAULT_METRICS, FlowMetrics, MetricChoice};
 pub use ring::{Figures, SharedRing};
 pub use scrape::{MetricsForm, MetricsServer, Pages};
 pub use serve::{ServeError, Server, Tls};
-pub use service::Node;
+pub use service::{Node, NodeAddresses};
 pub use sink::{
     Aggregate, Collector, CollectorError, Export, FileTarget, FlowSink, SinkFigures, Target,
 };

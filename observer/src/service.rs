@@ -1,6 +1,8 @@
 //! Hubble's Observer service over the rings of a node.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,23 +45,81 @@ pub struct Node {
     pub exact_masks: bool,
     /// The clock.
     pub now: fn() -> Instant,
+    /// The time of day.
+    pub time_of_day: fn() -> Time,
+    /// By which addresses others know the node: asked where what is listened at is all of them.
+    pub addresses: fn() -> NodeAddresses,
+}
+
+/// The addresses of a node by which others know it, as far as it has such.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct NodeAddresses {
+    /// Of IPv4.
+    pub v4: Option<Ipv4Addr>,
+    /// Of IPv6.
+    pub v6: Option<Ipv6Addr>,
 }
 
 /// The service, for one way in.
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
     pub(crate) node: Node,
-    /// Where others reach it; empty for a socket of this node alone.
-    pub(crate) address: String,
+    pub(crate) place: Place,
     /// The name in its certificate, where there is one.
     pub(crate) server_name: Option<String>,
     pub(crate) streams: Arc<AtomicUsize>,
 }
 
-/// A stream's place among [`STREAMS_MAX`]; free again when it ends.
-struct Place(Arc<AtomicUsize>);
+/// Where it listens.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// At a socket of this node alone, by its URL.
+    Unix(String),
+    /// At an address.
+    Tcp {
+        /// Which one, or all of them.
+        address: SocketAddr,
+        /// Whether all addresses of IPv6 are not those of IPv4 too.
+        only_v6: bool,
+    },
+}
 
-impl Drop for Place {
+impl Place {
+    /// Where others reach it: an address of the node, where it listens at all of them. The bare socket
+    /// where the node has none.
+    fn reached(&self, addresses: fn() -> NodeAddresses) -> String {
+        let (address, only_v6) = match self {
+            Self::Unix(url) => return url.clone(),
+            Self::Tcp { address, only_v6 } => (*address, *only_v6),
+        };
+        if !address.ip().is_unspecified() {
+            return address.to_string();
+        }
+        let NodeAddresses { v4, v6 } = addresses();
+        let (v4, v6) = (v4.map(IpAddr::from), v6.map(IpAddr::from));
+        let own = match address {
+            SocketAddr::V4(_) => v4,
+            SocketAddr::V6(_) if only_v6 => v6,
+            SocketAddr::V6(_) => v4.or(v6),
+        };
+        let ip = own.unwrap_or(address.ip());
+        SocketAddr::new(ip, address.port()).to_string()
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(url) => f.write_str(url),
+            Self::Tcp { address, .. } => address.fmt(f),
+        }
+    }
+}
+
+/// A stream's seat among [`STREAMS_MAX`]; free again when it ends.
+struct Seat(Arc<AtomicUsize>);
+
+impl Drop for Seat {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -68,13 +128,18 @@ impl Drop for Place {
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Service {
-    pub(crate) fn place(&self) -> Result<impl Send + 'static, Status> {
-        let place = Place(Arc::clone(&self.streams));
+    /// Where others reach it.
+    pub(crate) fn address(&self) -> String {
+        self.place.reached(self.node.addresses)
+    }
+
+    pub(crate) fn seat(&self) -> Result<impl Send + 'static, Status> {
+        let seat = Seat(Arc::clone(&self.streams));
         if self.streams.fetch_add(1, Ordering::Relaxed) >= STREAMS_MAX {
             let text = format!("{STREAMS_MAX} streams are open already");
             return Err(Status::resource_exhausted(text));
         }
-        Ok(place)
+        Ok(seat)
     }
 
     /// An answer with what the stock command looks for in its head.
@@ -95,7 +160,7 @@ struct Flows<P> {
     mask: FieldMask,
     ready: VecDeque<GetFlowsResponse>,
     is_done: bool,
-    _place: P,
+    _seat: P,
 }
 
 impl<P> Flows<P> {
@@ -113,15 +178,19 @@ impl<P> Flows<P> {
                 false => self.node.flows.read_from(cursor),
             };
             let is_end = batch.flows.is_empty();
-            let wanted = self.reader.take(batch);
-            let lost = self.reader.lost((self.node.now)());
+            let time = (self.node.time_of_day)();
+            let wanted = self.reader.take(batch, time);
+            self.is_done = self.reader.is_over() || (is_end && !self.reader.follows());
+            let lost = match self.is_done {
+                true => self.reader.rest_lost(),
+                false => self.reader.lost((self.node.now)()),
+            };
             let name = &self.node.name;
             self.ready
-                .extend(lost.iter().map(|lost| answer::lost(lost, name)));
+                .extend(lost.iter().map(|lost| answer::lost((time, lost), name)));
             let mask = &self.mask;
             self.ready
                 .extend(wanted.iter().map(|flow| answer::flow(flow, mask)));
-            self.is_done = self.reader.is_over() || (is_end && !self.reader.follows());
         }
     }
 }
@@ -134,7 +203,7 @@ struct AgentEvents<P> {
     until: Option<Time>,
     left: u64,
     ready: VecDeque<(Time, Arc<AgentEvent>)>,
-    _place: P,
+    _seat: P,
 }
 
 impl<P> AgentEvents<P> {
@@ -189,7 +258,7 @@ impl Observer for Service {
             mask,
             ready: VecDeque::new(),
             is_done: false,
-            _place: self.place()?,
+            _seat: self.seat()?,
         };
         Ok(self.answer(Box::pin(stream::unfold(flows, Flows::next))))
     }
@@ -224,7 +293,7 @@ impl Observer for Service {
             until: request.until.as_ref().map(question::time),
             left: if is_open { u64::MAX } else { request.number },
             ready: events.into(),
-            _place: self.place()?,
+            _seat: self.seat()?,
         };
         Ok(self.answer(Box::pin(stream::unfold(events, AgentEvents::next))))
     }
@@ -244,7 +313,7 @@ impl Observer for Service {
         let node = NodeMessage {
             name: self.node.name.to_string(),
             version: self.node.version.to_string(),
-            address: self.address.clone(),
+            address: self.address(),
             state: NodeState::NodeConnected as i32,
             tls: Some(Tls {
                 enabled: self.server_name.is_some(),

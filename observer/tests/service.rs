@@ -18,10 +18,13 @@ use observer::proto::observer::{
 };
 use observer::proto::peer::NotifyRequest;
 use observer::proto::peer::peer_client::PeerClient;
-use observer::{AgentRing, Node, Server, SharedRing};
+use observer::{AgentRing, Node, NodeAddresses, Server, SharedRing};
 use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Status, Streaming};
+
+/// The time of day there, in nanoseconds since 1970.
+const TOLD: i128 = 1_700_000_000_000_000_005;
 
 /// A server on a socket of its own.
 struct Stage {
@@ -46,6 +49,8 @@ impl Stage {
             agent: Arc::new(AgentRing::default()),
             exact_masks,
             now: Instant::now,
+            time_of_day: || Time::from_unix_nanos(TOLD),
+            addresses: NodeAddresses::default,
         };
         let server = Server::unix(node.clone(), &socket).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -571,11 +576,17 @@ async fn a_follower_gets_what_comes_and_one_that_is_overtaken_is_told_how_much_i
     let (mut got, mut lost) = (0, 0);
     while got + lost < seen {
         let answer = tokio::time::timeout(Duration::from_secs(10), stopped.message()).await;
-        match answer.unwrap().unwrap().unwrap().response_types.unwrap() {
+        let answer = answer.unwrap().unwrap().unwrap();
+        let told_at = answer.time.as_ref().map(|at| (at.seconds, at.nanos));
+        match answer.response_types.unwrap() {
             ResponseTypes::Flow(_) => got += 1,
             ResponseTypes::LostEvents(event) => {
                 assert_eq!(event.source, pb::LostEventSource::HubbleRingBuffer as i32);
                 lost += event.num_events_lost;
+                let told = (1_700_000_000, 5);
+                assert_eq!(told_at, Some(told));
+                let found = [event.first, event.last].map(|at| at.map(|at| (at.seconds, at.nanos)));
+                assert_eq!(found, [Some(told); 2]);
             }
             ResponseTypes::NodeStatus(_) => unreachable!("there is no relay"),
         }
