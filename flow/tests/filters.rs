@@ -201,3 +201,32 @@ fn pod_without_namespace_is_looked_for_in_the_namespaces_given() {
     let with_slash = flags("--pod shop/cart").unwrap();
     assert_eq!(in_shop.filters(), with_slash.filters());
 }
+
+/// As Cilium's options and the stock command's have them.
+#[test]
+fn several_filters_stand_in_one_text() {
+    let (dropped, errors) = (r#"{"verdict":["DROPPED"]}"#, r#"{"verdict":["ERROR"]}"#);
+    for (text, count) in [
+        (String::new(), 0),
+        (" ".to_owned(), 0),
+        (dropped.to_owned(), 1),
+        (format!("{dropped} {errors}"), 2),
+        (format!("{dropped}\n\t{errors}{dropped}"), 3),
+    ] {
+        let filters = FlowFilter::all_from_json(&text).unwrap();
+        assert_eq!(filters.len(), count, "{text}");
+        let mut flags = FilterFlags::default();
+        flags.allow_json(&text).unwrap();
+        flags.deny_json(&text).unwrap();
+        assert_eq!(flags.filters(), (filters.clone(), filters), "{text}");
+    }
+    for wrong in [
+        format!("{dropped},{errors}"),
+        format!("{dropped} {{"),
+        format!("{dropped} 7"),
+        format!("{dropped} {{\"nope\":1}}"),
+    ] {
+        let error = FlowFilter::all_from_json(&wrong).unwrap_err();
+        assert!(matches!(error, FilterError::BadJson { .. }), "{error}");
+    }
+}
