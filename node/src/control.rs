@@ -145,6 +145,7 @@ impl Server {
         path: &Path,
         wake: Sender<Wake>,
         (ring, journal): (Arc<SharedRing>, Arc<Journal>),
+        node_name: Arc<str>,
     ) -> anyhow::Result<Self> {
         let failed =
             |error: io::Error| anyhow::anyhow!("control socket {}: {error}", path.display());
@@ -159,7 +160,6 @@ impl Server {
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        let node_name = crate::daemon::node_name().into();
         let desk = Desk {
             wake,
             ring,

@@ -28,6 +28,7 @@ use policy::{Compiler, Identities, Options, PolicySet, Problem};
 use transport::{Gate, LinkError, NetNs, Netlink};
 
 use crate::clock;
+use crate::cluster::Cluster;
 use crate::datapath::{Carriage, prefixes, services};
 use crate::directory::Directory;
 use crate::endpoints::file::Roster;
@@ -57,6 +58,8 @@ pub(crate) use vigil::{filters, set_right};
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     pub(crate) instance: Instance,
+    /// The cluster that flows tell.
+    pub(crate) cluster: Cluster,
     /// Where programs, maps, links and the gate outlive the process; `None`: they end with it.
     pub(crate) pins: Option<PathBuf>,
     /// `None`: what the kernel has.
@@ -315,7 +318,8 @@ impl Daemon {
             self.tallies.policy = PolicyTally::of(&snapshot);
         }
         let (table, fronts) = (prefixes(&snapshot), services(&snapshot));
-        let directory = Directory::new(&snapshot, &cast, &self.teller.directory());
+        let before = self.teller.directory();
+        let directory = Directory::new(&snapshot, (&cast, &self.setup.cluster), &before);
         let links = self.guards.iter().filter_map(|(id, guarded)| {
             let link = guarded.found.link()?;
             let (index, name) = (link.ifindex, link.name.as_str().into());
@@ -560,14 +564,6 @@ fn take_lock() -> Result<Lock> {
             "{who} guards this network namespace already; one Namegate is enough for all of it"
         )
     })
-}
-
-/// The node's name in events.
-pub(crate) fn node_name() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned()
 }
 
 /// The addresses of the network namespace, sorted.

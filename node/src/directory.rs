@@ -7,6 +7,8 @@ use std::sync::Arc;
 use flow::{Endpoint, Interface, PolicyRef, Workload};
 use policy::{Cast, Identity, Labels, RuleId, RuleOrigin, Snapshot};
 
+use crate::cluster::Cluster;
+
 /// Rules of earlier snapshots that are still remembered: a late event may name one.
 const RULES_MAX: usize = 20_000;
 
@@ -24,7 +26,11 @@ pub(crate) struct Directory {
 
 impl Directory {
     /// The directory of a snapshot; rules of `before` stay known.
-    pub(crate) fn new(snapshot: &Snapshot, cast: &Cast, before: &Self) -> Self {
+    pub(crate) fn new(
+        snapshot: &Snapshot,
+        (cast, cluster): (&Cast, &Cluster),
+        before: &Self,
+    ) -> Self {
         let mut directory = Self {
             rules: before.rules.clone(),
             ..Self::default()
@@ -49,11 +55,11 @@ impl Directory {
             let endpoint = Arc::new(Endpoint {
                 id,
                 identity: identity.map_or(0, Identity::get),
+                cluster_name: Arc::clone(cluster.name()),
                 namespace: workload.namespace.as_str().into(),
                 labels: label_texts(&workload.full_labels()),
                 pod_name: workload.name.as_str().into(),
                 workloads: [owner_of(workload)].into(),
-                ..Endpoint::default()
             });
             for ip in addresses {
                 directory

@@ -3,6 +3,7 @@
 
 mod cli;
 mod clock;
+mod cluster;
 mod control;
 mod daemon;
 mod datapath;

@@ -15,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 use transport::NetNs;
 
 use crate::clock;
-use crate::daemon::node_name;
 use crate::serving;
 
 /// By which ways flows may be watched.
 #[derive(Clone, Debug)]
 pub(crate) struct Observing {
+    /// The node's name.
+    pub(crate) node_name: Arc<str>,
     /// The unix socket.
     pub(crate) socket: PathBuf,
     /// The address on TCP, with its certificates.
@@ -49,7 +50,7 @@ impl ObserverThread {
         pages: Option<Pages>,
     ) -> Result<Self> {
         let node = Node {
-            name: node_name().into(),
+            name: ways.node_name,
             version: env!("CARGO_PKG_VERSION").into(),
             flows,
             agent,

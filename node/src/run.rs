@@ -131,6 +131,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
             Arc::clone(&service.daemon.flow_ring),
             Arc::clone(&service.daemon.journal),
         ),
+        Arc::clone(&service.options.observing.node_name),
     )?;
     let observer = ObserverThread::start(
         service.options.observing.clone(),

@@ -48,11 +48,11 @@ const SOCKET_LOOKUP_FAILED: u8 = 178;
 
 impl Teller {
     /// A teller for a node of this name.
-    pub(crate) fn new(learner: SharedLearner, node_name: &str, redaction: Redaction) -> Self {
+    pub(crate) fn new(learner: SharedLearner, node_name: Arc<str>, redaction: Redaction) -> Self {
         Self {
             learner,
             directory: ArcSwap::default(),
-            node_name: node_name.into(),
+            node_name,
             emitter: Emitter {
                 name: "Namegate".into(),
                 version: env!("CARGO_PKG_VERSION").into(),

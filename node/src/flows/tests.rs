@@ -50,7 +50,7 @@ fn teller() -> Teller {
     let inputs = (&policies, &cast, Options::default());
     let nothing = Compiler::new().build(0, inputs, &mut identities).unwrap();
     let learner = Learner::new(nothing, identities, Lifetimes::default(), clock::now);
-    Teller::new(Arc::new(learner), "node", flow::Redaction::default())
+    Teller::new(Arc::new(learner), "node".into(), flow::Redaction::default())
 }
 
 /// A denied packet.
