@@ -230,3 +230,34 @@ fn several_filters_stand_in_one_text() {
         assert!(matches!(error, FilterError::BadJson { .. }), "{error}");
     }
 }
+
+/// A sub type that must match does so whatever the type, also where any will do.
+#[test]
+fn a_sub_type_counts_though_any_type_will_do() {
+    let drop = r#"{"event_type":{"type":1,"sub_type":133}}"#;
+    let verdict = r#"{"event_type":{"type":5}}"#;
+    let to_proxy = r#"{"event_type":{"type":4,"sub_type":1}}"#;
+    let flows = [drop, verdict, to_proxy].map(|text| Flow::from_json(text).unwrap());
+    for (filter, expected) in [
+        (r#"{}"#, [true, true, true]),
+        (r#"{"sub_type":133}"#, [true, true, true]),
+        (
+            r#"{"match_sub_type":true,"sub_type":133}"#,
+            [true, false, false],
+        ),
+        (r#"{"match_sub_type":true}"#, [false, true, false]),
+        (
+            r#"{"type":4,"match_sub_type":true,"sub_type":1}"#,
+            [false, false, true],
+        ),
+        (
+            r#"{"type":1,"match_sub_type":true,"sub_type":1}"#,
+            [false; 3],
+        ),
+    ] {
+        let filter = format!(r#"{{"event_type":[{filter}]}}"#);
+        let filter = FlowFilter::from_json(&filter).unwrap();
+        let filter = Filter::new(&[filter], &[]).unwrap();
+        assert_eq!(flows.each_ref().map(|flow| filter.matches(flow)), expected);
+    }
+}
