@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::packet::{Ip, L4};
 
-/// The fields of Hubble's flow that no event of ours has. All are empty unless an agent set them.
+/// The fields of Hubble's flow that no event of ours has, but for services. All are empty unless an agent set them.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Foreign {
     /// `key=value` of the node.

@@ -1,11 +1,11 @@
 //! Who is behind an address, for events: one place that knows labels, names and rules.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use flow::{Endpoint, Interface, PolicyRef, Workload};
-use policy::{Cast, Identity, Labels, RuleId, RuleOrigin, Snapshot};
+use flow::{Endpoint, Interface, PolicyRef, Service, Workload};
+use policy::{Cast, Identity, L4Protocol, Labels, RuleId, RuleOrigin, Snapshot};
 
 use crate::cluster::Cluster;
 
@@ -22,6 +22,8 @@ pub(crate) struct Directory {
     logs: BTreeMap<RuleId, Arc<str>>,
     /// The host side of endpoints' links.
     interfaces: HashMap<u32, Interface>,
+    /// Services by their virtual addresses.
+    services: HashMap<(SocketAddr, L4Protocol), Service>,
 }
 
 impl Directory {
@@ -71,6 +73,17 @@ impl Directory {
                 directory.by_id.insert(id, endpoint);
             }
         }
+        for service in &cast.services {
+            let named = Service {
+                name: service.name.as_str().into(),
+                namespace: service.namespace.as_str().into(),
+            };
+            for one in &service.frontends {
+                let place = (SocketAddr::new(one.vip, one.port), one.protocol);
+                let place = directory.services.entry(place);
+                place.or_insert_with(|| named.clone());
+            }
+        }
         for (rule, origin) in snapshot.rules() {
             directory
                 .rules
@@ -97,6 +110,11 @@ impl Directory {
     /// The host side of an endpoint's link.
     pub(crate) fn interface(&self, id: u32) -> Option<&Interface> {
         self.interfaces.get(&id)
+    }
+
+    /// The service whose virtual address it is.
+    pub(crate) fn service(&self, at: SocketAddr, protocol: L4Protocol) -> Option<&Service> {
+        self.services.get(&(at, protocol))
     }
 
     /// An endpoint of this node.

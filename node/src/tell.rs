@@ -2,6 +2,7 @@
 //! happened. One exchange record in, one or two flows out.
 
 mod http;
+mod services;
 mod why;
 
 use std::net::{IpAddr, SocketAddr};
@@ -153,13 +154,13 @@ impl Teller {
         let allowed_by = told
             .allowed_by
             .map(|by| self.directory.load().policies(by.rule));
-        Flow {
+        self.with_services(Flow {
             ip: Some(Ip::new(client.ip(), server.ip())),
             l4: l4(protocol, (client.port(), server.port()), None),
             traffic_direction: Direction::Egress,
             egress_allowed_by: allowed_by.unwrap_or_default(),
             ..self.between(peers, Flow::new(Event::Dns(dns), verdict))
-        }
+        })
     }
 
     /// The flow of one event of the kernel; `None` for one of a kind that isn't known.
@@ -226,7 +227,7 @@ impl Teller {
             (false, false) => flow.ingress_allowed_by = policies,
             (false, true) => flow.ingress_denied_by = policies,
         }
-        Some(flow)
+        Some(self.with_services(flow))
     }
 
     /// Which program at a workload's link dropped a packet. A line is not known: what the kernel would have to
@@ -515,6 +516,7 @@ fn l4(
 /// The flow of an answer, made of the request's: the server is the source of its answer.
 fn answering(request: Flow) -> Flow {
     Flow {
+        foreign: request.foreign.map(services::turned_round),
         is_reply: Some(true),
         ip: request.ip.map(|ip| Ip::new(ip.destination, ip.source)),
         l4: request.l4.map(turned),

@@ -324,7 +324,7 @@ impl Teller {
     /// Fills in what is the same for all flows of a connection, from its client to its server.
     fn of_connection(&self, redirected: &Redirected, peers: &Peers, flow: Flow) -> Flow {
         let (client, server) = (redirected.client, redirected.server);
-        Flow {
+        self.with_services(Flow {
             ip: Some(Ip::new(client.ip(), server.ip())),
             l4: l4(TCP, (client.port(), server.port()), None),
             traffic_direction: match redirected.direction {
@@ -332,7 +332,7 @@ impl Teller {
                 policy::Direction::Ingress => Direction::Ingress,
             },
             ..self.between(peers, flow)
-        }
+        })
     }
 }
 
