@@ -355,9 +355,8 @@ impl Daemon {
             self.guards.drop_inheritance(&mut self.datapath);
         }
         self.agent.addresses(&table);
-        let gone = self
-            .agent
-            .enforced(revision, self.policy_count, &self.guards);
+        let rules = self.policies.rule_count();
+        let gone = self.agent.enforced(revision, rules, &self.guards);
         self.departed.add(clock::now(), gone);
         // Not before there is a policy to judge by, and before it what an earlier run had learned is known:
         // until then queries wait.

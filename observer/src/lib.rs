@@ -21,7 +21,7 @@ mod serve;
 mod service;
 mod sink;
 
-pub use agent::AgentRing;
+pub use agent::{AgentQuery, AgentReader, AgentRing};
 pub use metrics::{BadChoice, DEFAULT_METRICS, FlowMetrics, MetricChoice};
 pub use ring::{Figures, SharedRing};
 pub use scrape::{MetricsForm, MetricsServer, Pages};

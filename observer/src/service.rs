@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use flow::{AgentEvent, FieldMask, Query, Reader, Time};
+use flow::{AgentEvent, Query, Reader, Time};
 use futures_util::Stream;
 use futures_util::stream;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
-use crate::agent::AgentRing;
+use crate::agent::{AgentQuery, AgentReader, AgentRing};
 use crate::limits::STREAMS_MAX;
 use crate::proto::observer::observer_server::Observer;
 use crate::proto::observer::{
@@ -24,6 +24,7 @@ use crate::proto::observer::{
     ServerStatusResponse, Tls,
 };
 use crate::proto::relay::NodeState;
+use crate::question::Wanted;
 use crate::ring::SharedRing;
 use crate::{answer, question};
 
@@ -157,7 +158,7 @@ impl Service {
 struct Flows<P> {
     node: Node,
     reader: Reader,
-    mask: FieldMask,
+    wanted: Wanted,
     ready: VecDeque<GetFlowsResponse>,
     is_done: bool,
     _seat: P,
@@ -188,9 +189,9 @@ impl<P> Flows<P> {
             let name = &self.node.name;
             self.ready
                 .extend(lost.iter().map(|lost| answer::lost((time, lost), name)));
-            let mask = &self.mask;
+            let asked = &self.wanted;
             self.ready
-                .extend(wanted.iter().map(|flow| answer::flow(flow, mask)));
+                .extend(wanted.iter().map(|flow| answer::flow(flow, asked)));
         }
     }
 }
@@ -198,10 +199,7 @@ impl<P> Flows<P> {
 /// A client's way through the agent's events.
 struct AgentEvents<P> {
     node: Node,
-    place: u64,
-    follow: bool,
-    until: Option<Time>,
-    left: u64,
+    reader: AgentReader,
     ready: VecDeque<(Time, Arc<AgentEvent>)>,
     _seat: P,
 }
@@ -210,24 +208,19 @@ impl<P> AgentEvents<P> {
     async fn next(mut self) -> Option<(Result<GetAgentEventsResponse, Status>, Self)> {
         loop {
             if let Some((time, event)) = self.ready.pop_front() {
-                if self.left == 0 || self.until.is_some_and(|until| time > until) {
-                    return None;
-                }
-                self.left -= 1;
                 let response = answer::agent_event((time, &event), &self.node.name);
                 return Some((Ok(response), self));
+            }
+            if self.reader.is_over() {
+                return None;
             }
             let agent = Arc::clone(&self.node.agent);
             let more = agent.more.notified();
             tokio::pin!(more);
+            // From here on, no event is missed.
             more.as_mut().enable();
-            let (events, place) = agent.read_from(self.place);
-            self.place = place;
-            self.ready.extend(events);
-            if self.ready.is_empty() {
-                if !self.follow {
-                    return None;
-                }
+            self.ready.extend(self.reader.take(&agent));
+            if self.ready.is_empty() && !self.reader.is_over() {
                 more.await;
             }
         }
@@ -245,7 +238,7 @@ impl Observer for Service {
         request: Request<GetFlowsRequest>,
     ) -> Result<Response<Self::GetFlowsStream>, Status> {
         let request = request.into_inner();
-        let mask = question::mask(&request, self.node.exact_masks)?;
+        let wanted = question::wanted(&request, self.node.exact_masks)?;
         let query: Query = question::query(&request)?;
         let reader = self
             .node
@@ -255,7 +248,7 @@ impl Observer for Service {
         let flows = Flows {
             node: self.node.clone(),
             reader,
-            mask,
+            wanted,
             ready: VecDeque::new(),
             is_done: false,
             _seat: self.seat()?,
@@ -268,31 +261,18 @@ impl Observer for Service {
         request: Request<GetAgentEventsRequest>,
     ) -> Result<Response<Self::GetAgentEventsStream>, Status> {
         let request = request.into_inner();
-        if request.first && request.follow {
-            let text = "first cannot be specified with follow";
-            return Err(Status::invalid_argument(text));
-        }
-        let since = request.since.as_ref().map(question::time);
-        let (mut events, place) = self.node.agent.read_from(0);
-        events.retain(|(time, _)| since.is_none_or(|since| *time >= since));
-        let number = usize::try_from(request.number).unwrap_or(usize::MAX);
-        if !request.first && since.is_none() {
-            let all = if number == 0 && !request.follow {
-                usize::MAX
-            } else {
-                number
-            };
-            let skipped = events.len().saturating_sub(all);
-            events.drain(..skipped);
-        }
-        let is_open = request.follow || request.number == 0;
+        let query = AgentQuery {
+            number: request.number,
+            first: request.first,
+            follow: request.follow,
+            since: request.since.as_ref().map(question::time),
+            until: request.until.as_ref().map(question::time),
+        };
+        let reader = AgentReader::new(query);
         let events = AgentEvents {
             node: self.node.clone(),
-            place,
-            follow: request.follow,
-            until: request.until.as_ref().map(question::time),
-            left: if is_open { u64::MAX } else { request.number },
-            ready: events.into(),
+            reader: reader.map_err(|error| Status::invalid_argument(error.to_string()))?,
+            ready: VecDeque::new(),
             _seat: self.seat()?,
         };
         Ok(self.answer(Box::pin(stream::unfold(events, AgentEvents::next))))

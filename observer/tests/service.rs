@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flow::{AgentEvent, DropReason, Event, Flow, Line, Printer, Time, Verdict};
+use flow::{AgentEvent, DropReason, Event, Flow, Line, PolicyRef, Printer, Time, Verdict};
 use observer::limits::{FILTERS_MAX, STREAMS_MAX};
 use observer::proto::flow as pb;
 use observer::proto::observer::get_flows_response::ResponseTypes;
@@ -462,6 +462,28 @@ async fn a_mask_is_obeyed_to_the_letter_but_for_the_one_of_the_stock_command() {
     let flow = flow_of(&answers[0]).unwrap();
     assert_eq!(flow.traffic_direction, pb::TrafficDirection::Egress as i32);
     assert!(flow.uuid.is_empty() && flow.source.as_ref().unwrap().labels.is_empty());
+    // Of policies what is printed, and no labels.
+    let policy = PolicyRef {
+        name: "no-smtp".into(),
+        kind: "CiliumNetworkPolicy".into(),
+        labels: ["k8s:io.cilium.k8s.policy.name=no-smtp".into()].into(),
+        ..PolicyRef::default()
+    };
+    let flow = Flow {
+        egress_denied_by: vec![policy],
+        ..denied()
+    };
+    stage.node.flows.push([flow], Instant::now());
+    for (mask, has_labels) in [(stock, false), ("egress_denied_by", true)] {
+        let last = GetFlowsRequest {
+            first: false,
+            ..ask(mask)
+        };
+        let answers = stage.ask(last).await.unwrap();
+        let policies = &flow_of(&answers[0]).unwrap().egress_denied_by;
+        assert!(!policies[0].name.is_empty() && !policies[0].kind.is_empty());
+        assert_eq!(!policies[0].labels.is_empty(), has_labels, "{policies:?}");
+    }
     let fewer = stock.strip_suffix(",ip_trace_id").unwrap();
     let answers = stage.ask(ask(fewer)).await.unwrap();
     assert_eq!(flow_of(&answers[0]).unwrap().traffic_direction, 0);
