@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bpf_redirect::{Journal, JournalCursor};
 use flow::{Filter, FlowFilter, Query, Reader, Time};
-use observer::SharedRing;
+use observer::{AgentQuery, AgentReader, AgentRing, SharedRing};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -70,6 +70,8 @@ pub(crate) enum Command {
     },
     /// The flows: those that are there, and those to come.
     Observe(Observe),
+    /// What the daemon did, in the same form; there are no filters.
+    AgentEvents(Observe),
 }
 
 /// Which flows are wanted, as [`Query`] has it. The answer is a stream of Hubble's exporter lines.
@@ -128,6 +130,7 @@ pub(crate) struct Server {
 struct Desk {
     wake: Sender<Wake>,
     ring: Arc<SharedRing>,
+    agent: Arc<AgentRing>,
     journal: Arc<Journal>,
     node_name: Arc<str>,
     open: Arc<AtomicUsize>,
@@ -144,7 +147,7 @@ impl Server {
     pub(crate) fn start(
         path: &Path,
         wake: Sender<Wake>,
-        (ring, journal): (Arc<SharedRing>, Arc<Journal>),
+        (ring, agent, journal): (Arc<SharedRing>, Arc<AgentRing>, Arc<Journal>),
         node_name: Arc<str>,
     ) -> anyhow::Result<Self> {
         let failed =
@@ -163,6 +166,7 @@ impl Server {
         let desk = Desk {
             wake,
             ring,
+            agent,
             journal,
             node_name,
             open: Arc::default(),
@@ -230,6 +234,10 @@ impl Desk {
                 Ok(reader) => return self.stream_flows(stream, reader),
                 Err(error) => serde_json::json!({"error": error.to_string()}),
             },
+            Ok(Command::AgentEvents(observe)) => match observe.agent_reader() {
+                Ok(reader) => return self.stream_agent(stream, (reader, observe.follow)),
+                Err(error) => serde_json::json!({"error": error.to_string()}),
+            },
             Ok(Command::MapEvents { map, follow }) => {
                 return self.stream_writes(stream, (map.as_deref(), follow));
             }
@@ -281,6 +289,29 @@ impl Desk {
         }
     }
 
+    /// Writes what the daemon did until all is written or, where it is followed, until the client goes.
+    fn stream_agent(
+        &self,
+        mut stream: &UnixStream,
+        (mut reader, follow): (AgentReader, bool),
+    ) -> io::Result<()> {
+        if follow {
+            stream.set_write_timeout(None)?;
+        }
+        loop {
+            let mut text = String::new();
+            for (time, event) in reader.take(&self.agent) {
+                event.write_exporter_line(&self.node_name, time, &mut text);
+                text.push('\n');
+            }
+            stream.write_all(text.as_bytes())?;
+            if reader.is_over() || is_gone(stream) {
+                return Ok(());
+            }
+            std::thread::sleep(WRITES_WAIT);
+        }
+    }
+
     /// Writes flows until all are written or, where they are followed, until the client goes. A slow
     /// client loses flows, is told how many, and holds up nobody.
     fn stream_flows(&self, mut stream: &UnixStream, mut reader: Reader) -> io::Result<()> {
@@ -322,7 +353,7 @@ impl Desk {
     }
 }
 
-/// How often the journal of writes is looked at for a follower.
+/// How often the journal of writes, and what the daemon did, is looked at for a follower.
 const WRITES_WAIT: Duration = Duration::from_millis(200);
 
 /// How often a follower's connection is looked at while nothing happens.
@@ -339,6 +370,24 @@ fn is_gone(stream: &UnixStream) -> bool {
 }
 
 impl Observe {
+    /// Of what the daemon did, what it asks.
+    ///
+    /// # Errors
+    /// What is wrong with a time, or makes no sense.
+    fn agent_reader(&self) -> anyhow::Result<AgentReader> {
+        anyhow::ensure!(
+            self.allow.is_empty() && self.deny.is_empty(),
+            "filters are about flows alone"
+        );
+        Ok(AgentReader::new(AgentQuery {
+            number: self.number,
+            first: self.first,
+            follow: self.follow,
+            since: time(self.since.as_deref())?,
+            until: time(self.until.as_deref())?,
+        })?)
+    }
+
     /// What it asks.
     ///
     /// # Errors
@@ -348,19 +397,20 @@ impl Observe {
             let read = |value: &Value| FlowFilter::from_json(&value.to_string());
             values.iter().map(read).collect::<Result<Vec<_>, _>>()
         };
-        let time = |text: &Option<String>| match text {
-            Some(text) => Time::from_rfc3339(text).context("not a time").map(Some),
-            None => Ok(None),
-        };
         Ok(Query {
             number: self.number,
             first: self.first,
             follow: self.follow,
-            since: time(&self.since)?,
-            until: time(&self.until)?,
+            since: time(self.since.as_deref())?,
+            until: time(self.until.as_deref())?,
             filter: Filter::new(&filters(&self.allow)?, &filters(&self.deny)?)?,
         })
     }
+}
+
+fn time(text: Option<&str>) -> anyhow::Result<Option<Time>> {
+    let time = text.map(|text| Time::from_rfc3339(text).context("not a time"));
+    time.transpose()
 }
 
 /// Filters as they go into an [`Observe`].

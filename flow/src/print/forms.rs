@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{Printer, destination, escape, source, write_type};
+use crate::agent::AgentLine;
 use crate::flow::Flow;
 use crate::lost::LostEvents;
 use crate::time::Time;
@@ -28,6 +29,11 @@ impl Printer {
         let mut cells = self.lost_cells(lost, time);
         cells.retain(|(key, _)| *key != "DESTINATION");
         self.write_pairs(cells, out);
+    }
+
+    /// Appends what an agent did in the same form.
+    pub fn write_dict_agent(&self, line: &AgentLine, out: &mut String) {
+        self.write_pairs(self.agent_cells(line), out);
     }
 
     fn write_pairs(&self, cells: Vec<(&str, String)>, out: &mut String) {
@@ -95,13 +101,28 @@ impl Table {
             "VERDICT",
             "SUMMARY",
         ];
-        let shown = keys
-            .into_iter()
-            .filter(|key| printer.node_name || *key != "NODE");
+        Self::headed(printer, &keys)
+    }
+
+    /// A table of what agents did, with its heading.
+    #[must_use]
+    pub fn of_agents(printer: Printer) -> Self {
+        let keys = ["TIMESTAMP", "NODE", "TYPE", "DETAILS"];
+        Self::headed(printer, &keys)
+    }
+
+    fn headed(printer: Printer, keys: &[&str]) -> Self {
+        let is_shown = |key: &&&str| printer.node_name || **key != "NODE";
+        let shown = keys.iter().filter(is_shown);
         Self {
             printer,
-            rows: vec![shown.map(str::to_owned).collect()],
+            rows: vec![shown.map(|key| (*key).to_owned()).collect()],
         }
+    }
+
+    /// Adds what an agent did.
+    pub fn push_agent(&mut self, line: &AgentLine) {
+        self.add(self.printer.agent_cells(line));
     }
 
     /// Adds a flow.
