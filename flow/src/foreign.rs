@@ -104,6 +104,7 @@ pub(crate) const XLATE_POINTS: Names = &[
 
 /// What a printer says for a point where a socket's address was translated.
 pub(crate) const XLATE_WORDS: Names = &[
+    (0, "SOCK_XLATE_POINT_UNKNOWN"),
     (1, "pre-xlate-fwd"),
     (2, "post-xlate-fwd"),
     (3, "pre-xlate-rev"),

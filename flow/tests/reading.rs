@@ -198,6 +198,19 @@ proptest! {
         prop_assert_eq!(read.summary(), flow.summary());
     }
 
+    /// Names, URLs and methods are what a client or a server writes.
+    #[test]
+    fn our_own_line_holds_no_control_character(octets in proptest::collection::vec(any::<u8>(), 0..40)) {
+        let label: String = octets.iter().map(|octet| match octet {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' => char::from(*octet).to_string(),
+            octet => format!("\\{octet:03}"),
+        }).collect();
+        let mut dns = Dns::response(format!("{label}.").into(), RecordType::Number(5), 0);
+        dns.cnames = vec![format!("{label}.").into()];
+        let flow = Flow::new(Event::Dns(dns), Verdict::Forwarded);
+        prop_assert!(!flow.summary().contains(char::is_control), "{:?}", flow.summary());
+    }
+
     #[test]
     fn worst_answers_stay_within_the_bound(cnames in 0usize..400, ips in 0usize..400, names in 0usize..60) {
         let mut dns = Dns::response(worst_name().into(), RecordType::Number(1), 0);
