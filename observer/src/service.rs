@@ -103,7 +103,7 @@ impl Place {
             SocketAddr::V6(_) if only_v6 => v6,
             SocketAddr::V6(_) => v4.or(v6),
         };
-        let ip = own.unwrap_or(address.ip());
+        let ip = own.unwrap_or_else(|| address.ip());
         SocketAddr::new(ip, address.port()).to_string()
     }
 }
