@@ -15,7 +15,9 @@ use flow::{
 use observer::proto::observer::GetFlowsRequest;
 use observer::proto::observer::get_flows_response::ResponseTypes;
 use observer::proto::observer::observer_client::ObserverClient;
-use observer::{AgentRing, Export, FileTarget, FlowSink, Node, Server, SharedRing, Target};
+use observer::{
+    AgentRing, Export, FileTarget, FlowSink, Node, NodeAddresses, Server, SharedRing, Target,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 use tonic::transport::Endpoint;
@@ -235,6 +237,8 @@ fn serve(ring: &Arc<SharedRing>, socket: &Path) -> Result<()> {
         agent: Arc::new(AgentRing::default()),
         exact_masks: false,
         now,
+        time_of_day: || Time::from_unix_nanos(0),
+        addresses: NodeAddresses::default,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

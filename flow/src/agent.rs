@@ -55,6 +55,17 @@ pub struct AgentEndpoint {
     pub namespace: Arc<str>,
 }
 
+/// A line of an exporter's, about what an agent did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AgentLine {
+    /// What it did.
+    pub event: AgentEvent,
+    /// The node that tells it.
+    pub node_name: Arc<str>,
+    /// When.
+    pub time: Option<Time>,
+}
+
 impl AgentEvent {
     /// Its kind's name in JSON.
     #[must_use]
@@ -126,7 +137,7 @@ impl AgentEvent {
     }
 
     /// The identity that a prefix had.
-    const fn old_identity(&self) -> Option<u32> {
+    pub(crate) const fn old_identity(&self) -> Option<u32> {
         match self {
             Self::IpcacheUpserted { old_identity, .. } => *old_identity,
             Self::Started

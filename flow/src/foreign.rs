@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::packet::{Ip, L4};
 
-/// The fields of Hubble's flow that no event of ours has. All are empty unless an agent set them.
+/// The fields of Hubble's flow that no event of ours has, but for services. All are empty unless an agent set them.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Foreign {
     /// `key=value` of the node.
@@ -104,6 +104,7 @@ pub(crate) const XLATE_POINTS: Names = &[
 
 /// What a printer says for a point where a socket's address was translated.
 pub(crate) const XLATE_WORDS: Names = &[
+    (0, "SOCK_XLATE_POINT_UNKNOWN"),
     (1, "pre-xlate-fwd"),
     (2, "post-xlate-fwd"),
     (3, "pre-xlate-rev"),

@@ -39,7 +39,7 @@ impl FieldMask {
     }
 
     fn add(&mut self, path: &str) -> Option<()> {
-        let mut kind = Kind::Flow;
+        let mut kind = Kind::FLOW;
         let mut mask = self;
         let mut words = path.split('.').peekable();
         while let Some(word) = words.next() {
@@ -82,7 +82,7 @@ impl FieldMask {
 
 /// The kinds of messages that a path goes through.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Flow,
     Emitter,
     Pair,
@@ -112,8 +112,12 @@ enum Kind {
 }
 
 impl Kind {
+    /// What a path begins in.
+    pub(crate) const FLOW: Self = Self::Flow;
+
+    /// The fields of a message, each with what is in it.
     #[expect(clippy::too_many_lines, reason = "one line for each field")]
-    fn fields(self) -> &'static [(&'static str, Self)] {
+    pub(crate) fn fields(self) -> &'static [(&'static str, Self)] {
         match self {
             Self::Flow => &[
                 ("time", Self::End),

@@ -1,5 +1,6 @@
 //! The lines that `hubble observe` prints, in each of its forms.
 
+mod beside;
 mod forms;
 
 pub use self::forms::Table;

@@ -47,6 +47,8 @@ pub struct Reader {
     /// What was lost before the ring, as far as it was taken in; and of that what is still to be told.
     before: Losses,
     untold: Losses,
+    /// When it was first and last found that something was lost that is still to be told.
+    found: Option<(Time, Time)>,
     told_at: Option<Instant>,
 }
 
@@ -87,6 +89,7 @@ impl Reader {
             lost: 0,
             before: ring.losses(),
             untold: Losses::default(),
+            found: None,
             told_at: None,
         })
     }
@@ -109,10 +112,14 @@ impl Reader {
         self.is_over
     }
 
-    /// Takes what was read at its cursor, and gives what is wanted of it.
-    pub fn take(&mut self, batch: Batch) -> Vec<Arc<Flow>> {
+    /// Takes what was read at its cursor at this time of day, and gives what is wanted of it.
+    pub fn take(&mut self, batch: Batch, at: Time) -> Vec<Arc<Flow>> {
         self.cursor = batch.cursor;
         self.lost += batch.lost;
+        if batch.lost > 0 || batch.before != self.before {
+            let first = self.found.map_or(at, |(first, _)| first);
+            self.found = Some((first, at));
+        }
         self.untold = self.untold.and(batch.before.since(self.before));
         self.before = batch.before;
         let mut wanted = Vec::new();
@@ -144,10 +151,21 @@ impl Reader {
             return Vec::new();
         }
         self.told_at = Some(now);
+        self.rest_lost()
+    }
+
+    /// The same at the end, whenever it was last told.
+    pub fn rest_lost(&mut self) -> Vec<LostEvents> {
         let in_ring = std::mem::take(&mut self.lost);
         let in_ring = (in_ring > 0).then(|| LostEvents::in_ring(in_ring));
         let before = std::mem::take(&mut self.untold).events();
-        before.chain(in_ring).collect()
+        let (first, last) = self.found.take().unzip();
+        let found = |lost: LostEvents| LostEvents {
+            first,
+            last,
+            ..lost
+        };
+        before.chain(in_ring).map(found).collect()
     }
 }
 
@@ -181,10 +199,15 @@ mod tests {
         let at = |millis| start + Duration::from_millis(millis);
         let mut told = |ring: &Ring, millis| {
             let batch = ring.read_from(reader.cursor(), 8);
-            assert!(reader.take(batch).is_empty());
+            let time = Time::from_unix_nanos(i128::from(millis));
+            assert!(reader.take(batch, time).is_empty());
             let lost = reader.lost(at(millis)).into_iter();
-            lost.map(|lost| (lost.source, lost.count))
-                .collect::<Vec<_>>()
+            let millis = |time: Option<Time>| time.unwrap().unix_nanos();
+            lost.map(|lost| {
+                let found = (millis(lost.first), millis(lost.last));
+                (lost.source, lost.count, found)
+            })
+            .collect::<Vec<_>>()
         };
         assert_eq!(told(&ring, 0), []);
         lose(&mut ring, 3, 0);
@@ -192,11 +215,39 @@ mod tests {
             LostSource::PerfEventRingBuffer,
             LostSource::ObserverEventsQueue,
         );
-        assert_eq!(told(&ring, 1), [(kernel, 3)]);
+        assert_eq!(told(&ring, 1), [(kernel, 3, (1, 1))]);
         lose(&mut ring, 1, 2);
+        assert_eq!(told(&ring, 500), []);
         lose(&mut ring, 1, 0);
         assert_eq!(told(&ring, 900), []);
-        assert_eq!(told(&ring, 1_001), [(kernel, 2), (queue, 2)]);
+        let found = (500, 900);
+        assert_eq!(told(&ring, 1_001), [(kernel, 2, found), (queue, 2, found)]);
         assert_eq!(told(&ring, 3_000), []);
+    }
+
+    #[test]
+    fn a_reader_that_ends_is_told_of_what_it_lost_since_it_was_told_last() {
+        let mut ring = Ring::new(1);
+        let flow = || {
+            let reason = crate::DropReason::POLICY_DENIED;
+            Flow::new(crate::Event::Drop { reason }, crate::Verdict::Dropped)
+        };
+        ring.push(flow());
+        let mut reader = Reader::new(Query::default(), &ring).unwrap();
+        let now = Instant::now();
+        let mut counts = Vec::new();
+        for round in 1..=2 {
+            (0..round + 1).for_each(|_| ring.push(flow()));
+            let batch = ring.read_from(reader.cursor(), 8);
+            let wanted = reader.take(batch, Time::from_unix_nanos(round));
+            assert_eq!(wanted.len(), 1);
+            counts.push(reader.lost(now).iter().map(|lost| lost.count).sum::<u64>());
+        }
+        assert_eq!(counts, [2, 0], "once a second");
+        let rest = reader.rest_lost();
+        assert_eq!(rest.len(), 1, "{rest:?}");
+        assert_eq!(rest[0].count, 2);
+        assert_eq!(rest[0].first, Some(Time::from_unix_nanos(2)));
+        assert_eq!(reader.rest_lost(), []);
     }
 }

@@ -3,8 +3,10 @@
 //! As tolerant as protobuf's JSON: keys as declared or in lower camel case, enums by name or number,
 //! numbers as strings, unknown keys skipped, unknown names of enums taken as the zero value.
 
+mod agent;
 mod fields;
 mod foreign;
+mod unknown;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use serde_json::Value;
 
 use self::fields::Fields;
 pub(crate) use self::fields::unsigned;
+use crate::agent::AgentLine;
 use crate::dns::{Dns, RecordType};
 use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, PolicyRef, Workload};
@@ -20,6 +23,7 @@ use crate::flow::{Emitter, Event, FileInfo, Flow, Interface};
 use crate::http::{Http, HttpHeader};
 use crate::lost::{LostEvents, LostSource};
 use crate::message::MessageKind;
+use crate::node_status::{NodeChange, NodeStatus};
 use crate::packet::{Ethernet, Ip, L4, TcpFlags};
 use crate::time::Time;
 use crate::trace::{TracePoint, TraceReason};
@@ -76,13 +80,25 @@ impl Line {
     ///
     /// See [`ReadError`].
     pub fn parse(text: &str) -> Result<Self, ReadError> {
+        Self::read(&Fields::of(&json(text)?)?)
+    }
+
+    /// The same, with the path of the first field that no event has; none if all are known.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReadError`].
+    pub fn parse_and_look(text: &str) -> Result<(Self, Option<String>), ReadError> {
         let value = json(text)?;
-        let line = Fields::of(&value)?;
+        Ok((Self::read(&Fields::of(&value)?)?, unknown::first(&value)))
+    }
+
+    fn read(line: &Fields<'_>) -> Result<Self, ReadError> {
         if let Some(flow) = line.object("flow")? {
             return Ok(Self::Flow(Box::new(read_flow(&flow)?)));
         }
         let Some(lost) = line.object("lost_events")? else {
-            return Err(not_read(&line)?);
+            return Err(not_read(line)?);
         };
         let names = (LostSource::from_name, LostSource::from_number);
         let lost = LostEvents {
@@ -97,6 +113,47 @@ impl Line {
             lost,
             node_name,
             time,
+        })
+    }
+}
+
+impl NodeStatus {
+    /// Reads the line in which a relay tells of nodes.
+    ///
+    /// # Errors
+    ///
+    /// Another line; see [`ReadError`].
+    pub fn parse(text: &str) -> Result<Self, ReadError> {
+        let value = json(text)?;
+        let line = Fields::of(&value)?;
+        let status = line.object("node_status")?.ok_or(ReadError::NotAnEvent)?;
+        Ok(Self {
+            change: status.enumerated(
+                "state_change",
+                (NodeChange::from_name, NodeChange::from_number),
+            )?,
+            nodes: status.texts("node_names")?,
+            message: status.text("message")?.into(),
+            node_name: line.text("node_name")?.into(),
+            time: line.time("time")?,
+        })
+    }
+}
+
+impl AgentLine {
+    /// Reads what [`AgentEvent::write_exporter_line`] wrote.
+    ///
+    /// # Errors
+    ///
+    /// Another line, or an event that no agent of ours tells; see [`ReadError`].
+    pub fn parse(text: &str) -> Result<Self, ReadError> {
+        let value = json(text)?;
+        let line = Fields::of(&value)?;
+        let event = line.object("agent_event")?.ok_or(ReadError::NotAnEvent)?;
+        Ok(Self {
+            event: agent::read(&event)?,
+            node_name: line.text("node_name")?.into(),
+            time: line.time("time")?,
         })
     }
 }

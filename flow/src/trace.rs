@@ -5,7 +5,7 @@
 pub struct TracePoint(u8);
 
 /// Names in print, by number.
-const POINTS: [&str; 12] = [
+const POINTS: [&str; 14] = [
     "to-endpoint",
     "to-proxy",
     "to-host",
@@ -18,6 +18,8 @@ const POINTS: [&str; 12] = [
     "from-overlay",
     "from-network",
     "to-network",
+    "from-crypto",
+    "to-crypto",
 ];
 
 impl TracePoint {
@@ -92,15 +94,27 @@ pub enum TraceReason {
     Reply,
     /// An ICMP error about it.
     Related,
+    /// It begins anew; only other agents tell it, and those that follow.
+    Reopened,
+    /// It goes into SRv6.
+    Srv6Encap,
+    /// It comes out of SRv6.
+    Srv6Decap,
+    /// It goes into an overlay that is encrypted.
+    EncryptOverlay,
 }
 
 impl TraceReason {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 9] = [
         Self::Unknown,
         Self::New,
         Self::Established,
         Self::Reply,
         Self::Related,
+        Self::Reopened,
+        Self::Srv6Encap,
+        Self::Srv6Decap,
+        Self::EncryptOverlay,
     ];
 
     /// The name in JSON.
@@ -112,6 +126,10 @@ impl TraceReason {
             Self::Established => "ESTABLISHED",
             Self::Reply => "REPLY",
             Self::Related => "RELATED",
+            Self::Reopened => "REOPENED",
+            Self::Srv6Encap => "SRV6_ENCAP",
+            Self::Srv6Decap => "SRV6_DECAP",
+            Self::EncryptOverlay => "ENCRYPT_OVERLAY",
         }
     }
 

@@ -98,7 +98,10 @@ fn each_flag_set_shows_what_hubble_shows() {
         assert_eq!(written(&ours_allow), read(allow), "{line}");
         assert_eq!(written(&ours_deny), read(deny), "{line}");
         let mut reader = Reader::new(query(line), &ring).unwrap();
-        let ours = reader.take(ring.read_from(reader.cursor(), usize::MAX));
+        let ours = reader.take(
+            ring.read_from(reader.cursor(), usize::MAX),
+            Time::from_unix_nanos(0),
+        );
         let ours: Vec<u32> = ours.iter().map(|flow| number_of(&flows, flow)).collect();
         let shown = shown.split(',').filter_map(|it| it.parse().ok());
         // Lost events are not filtered, and not counted.
@@ -197,4 +200,64 @@ fn pod_without_namespace_is_looked_for_in_the_namespaces_given() {
     let in_shop = flags("--pod cart --namespace shop").unwrap();
     let with_slash = flags("--pod shop/cart").unwrap();
     assert_eq!(in_shop.filters(), with_slash.filters());
+}
+
+/// As Cilium's options and the stock command's have them.
+#[test]
+fn several_filters_stand_in_one_text() {
+    let (dropped, errors) = (r#"{"verdict":["DROPPED"]}"#, r#"{"verdict":["ERROR"]}"#);
+    for (text, count) in [
+        (String::new(), 0),
+        (" ".to_owned(), 0),
+        (dropped.to_owned(), 1),
+        (format!("{dropped} {errors}"), 2),
+        (format!("{dropped}\n\t{errors}{dropped}"), 3),
+    ] {
+        let filters = FlowFilter::all_from_json(&text).unwrap();
+        assert_eq!(filters.len(), count, "{text}");
+        let mut flags = FilterFlags::default();
+        flags.allow_json(&text).unwrap();
+        flags.deny_json(&text).unwrap();
+        assert_eq!(flags.filters(), (filters.clone(), filters), "{text}");
+    }
+    for wrong in [
+        format!("{dropped},{errors}"),
+        format!("{dropped} {{"),
+        format!("{dropped} 7"),
+        format!("{dropped} {{\"nope\":1}}"),
+    ] {
+        let error = FlowFilter::all_from_json(&wrong).unwrap_err();
+        assert!(matches!(error, FilterError::BadJson { .. }), "{error}");
+    }
+}
+
+/// A sub type that must match does so whatever the type, also where any will do.
+#[test]
+fn a_sub_type_counts_though_any_type_will_do() {
+    let drop = r#"{"event_type":{"type":1,"sub_type":133}}"#;
+    let verdict = r#"{"event_type":{"type":5}}"#;
+    let to_proxy = r#"{"event_type":{"type":4,"sub_type":1}}"#;
+    let flows = [drop, verdict, to_proxy].map(|text| Flow::from_json(text).unwrap());
+    for (filter, expected) in [
+        (r#"{}"#, [true, true, true]),
+        (r#"{"sub_type":133}"#, [true, true, true]),
+        (
+            r#"{"match_sub_type":true,"sub_type":133}"#,
+            [true, false, false],
+        ),
+        (r#"{"match_sub_type":true}"#, [false, true, false]),
+        (
+            r#"{"type":4,"match_sub_type":true,"sub_type":1}"#,
+            [false, false, true],
+        ),
+        (
+            r#"{"type":1,"match_sub_type":true,"sub_type":1}"#,
+            [false; 3],
+        ),
+    ] {
+        let filter = format!(r#"{{"event_type":[{filter}]}}"#);
+        let filter = FlowFilter::from_json(&filter).unwrap();
+        let filter = Filter::new(&[filter], &[]).unwrap();
+        assert_eq!(flows.each_ref().map(|flow| filter.matches(flow)), expected);
+    }
 }

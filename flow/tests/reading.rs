@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use flow::limits::LINE_OCTETS_MAX;
 use flow::{
-    Direction, Dns, Event, FieldMask, Filter, Flow, FlowFilter, L4, Line, ReadError, RecordType,
-    TcpFlags, Verdict,
+    AgentEndpoint, AgentEvent, AgentLine, Direction, Dns, Event, FieldMask, Filter, Flow,
+    FlowFilter, L4, Line, NodeStatus, Printer, ReadError, RecordType, TcpFlags, Time, Verdict,
 };
 use proptest::prelude::*;
 
@@ -198,6 +198,19 @@ proptest! {
         prop_assert_eq!(read.summary(), flow.summary());
     }
 
+    /// Names, URLs and methods are what a client or a server writes.
+    #[test]
+    fn our_own_line_holds_no_control_character(octets in proptest::collection::vec(any::<u8>(), 0..40)) {
+        let label: String = octets.iter().map(|octet| match octet {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' => char::from(*octet).to_string(),
+            octet => format!("\\{octet:03}"),
+        }).collect();
+        let mut dns = Dns::response(format!("{label}.").into(), RecordType::Number(5), 0);
+        dns.cnames = vec![format!("{label}.").into()];
+        let flow = Flow::new(Event::Dns(dns), Verdict::Forwarded);
+        prop_assert!(!flow.summary().contains(char::is_control), "{:?}", flow.summary());
+    }
+
     #[test]
     fn worst_answers_stay_within_the_bound(cnames in 0usize..400, ips in 0usize..400, names in 0usize..60) {
         let mut dns = Dns::response(worst_name().into(), RecordType::Number(1), 0);
@@ -254,4 +267,155 @@ fn transports_of_others_are_kept() {
         flow.write_wanted_json(&FieldMask::new([path]).unwrap(), &mut masked);
         assert_eq!(masked, expected);
     }
+}
+
+#[test]
+fn what_only_newer_agents_trace_keeps_its_name() {
+    for (number, point) in [(12, "FROM_CRYPTO"), (13, "TO_CRYPTO")] {
+        for reason in ["REOPENED", "SRV6_ENCAP", "SRV6_DECAP", "ENCRYPT_OVERLAY"] {
+            let text = format!(
+                r#"{{"verdict":"FORWARDED","source":{{}},"destination":{{}},"Type":"L3_L4","event_type":{{"type":4,"sub_type":{number}}},"trace_observation_point":"{point}","trace_reason":"{reason}"}}"#
+            );
+            let (flow, mut written) = (flow_of(&text), String::new());
+            flow.write_json(&mut written);
+            assert_eq!(written, text);
+            let mut line = String::new();
+            Printer::default().write_event(&flow, &mut line);
+            let name = point.to_lowercase().replace('_', "-");
+            assert!(line.contains(&name), "{line}");
+        }
+    }
+}
+
+#[test]
+fn the_first_field_that_no_event_has_is_found() {
+    for (text, unknown) in [
+        (
+            r#"{"flow":{"time":null,"l7":{"dns":{"qtypes":["A"]}}},"nodeName":"n"}"#,
+            None,
+        ),
+        (
+            r#"{"flow":{"isReply":true,"source":{"podName":"x","labels":["a"]}}}"#,
+            None,
+        ),
+        (
+            r#"{"flow":{"extensions":{"x":1},"egress_denied_by":[{"x":1}]}}"#,
+            None,
+        ),
+        (r#"{"lost_events":{"x":1}}"#, None),
+        (r#"{"flow":{},"cluster":"x"}"#, Some("cluster")),
+        (r#"{"flow":{"ext_error":7}}"#, Some("flow.ext_error")),
+        (
+            r#"{"flow":{"l4":{"SCTP":{"chunk":1}}}}"#,
+            Some("flow.l4.SCTP.chunk"),
+        ),
+    ] {
+        let (_, found) = Line::parse_and_look(text).unwrap();
+        assert_eq!(found.as_deref(), unknown, "{text}");
+    }
+    for line in include_str!("data/cases.txt").lines() {
+        let (_, case) = line.split_once('\t').unwrap();
+        let (_, found) = Line::parse_and_look(case).unwrap();
+        assert_eq!(found, None, "{line}");
+    }
+}
+
+/// As the stock command prints them.
+#[test]
+fn what_a_relay_tells_of_nodes_is_a_line() {
+    let line = |state: &str, nodes: &[String], message: &str| {
+        let names = serde_json::to_string(nodes).unwrap();
+        let text = format!(
+            r#"{{"node_status":{{"state_change":"{state}","node_names":{names},"message":"{message}"}},"node_name":"relay","time":"2026-03-05T09:07:01.5Z"}}"#
+        );
+        let mut line = String::new();
+        let status = NodeStatus::parse(&text).unwrap();
+        Printer::default().write_node_status(&status, &mut line);
+        line.strip_prefix("Mar  5 09:07:01.500 [relay]: ")
+            .unwrap()
+            .to_owned()
+    };
+    let two = ["b".to_owned(), "a\u{1b}[2J".to_owned()];
+    for (state, expected) in [
+        ("NODE_UNAVAILABLE", "2 nodes are unavailable: b, a^[[2J"),
+        ("NODE_CONNECTED", "Receiving flows from 2 nodes: b, a^[[2J"),
+        ("NODE_GONE", "2 nodes removed from cluster: b, a^[[2J"),
+        ("NODE_ERROR", "Error \"no \\n way\" on 2 nodes: b, a^[[2J"),
+    ] {
+        assert_eq!(line(state, &two, "no \\n way"), expected);
+    }
+    let many: Vec<_> = (0..20).map(|number| format!("node-{number:02}")).collect();
+    let expected =
+        "20 nodes are unavailable: node-00, node-01, node-02, node-03, node-04 (and 15 more)";
+    assert_eq!(line("NODE_UNAVAILABLE", &many, ""), expected);
+    let long = ["x".repeat(80), "y".to_owned()];
+    let expected = format!("2 nodes are unavailable: {} (and 1 more)", long[0]);
+    assert_eq!(line("NODE_UNAVAILABLE", &long, ""), expected);
+    assert!(NodeStatus::parse(r#"{"flow":{}}"#).is_err());
+}
+
+#[test]
+fn what_an_agent_did_is_read_back_and_is_a_line() {
+    let endpoint = AgentEndpoint {
+        id: 7,
+        labels: vec!["k8s:app=a".into()],
+        pod_name: "shop-1".into(),
+        namespace: "default".into(),
+    };
+    let upserted = |old_identity| AgentEvent::IpcacheUpserted {
+        cidr: "10.0.0.0/24".to_owned(),
+        identity: 9,
+        old_identity,
+    };
+    let updated = AgentEvent::PolicyUpdated {
+        labels: vec!["a".into(), "b".into()],
+        revision: 7,
+        rule_count: 3,
+    };
+    for (event, expected) in [
+        (
+            AgentEvent::Started,
+            "AGENT_STARTED (start time: Jan  1 00:00:01.500)",
+        ),
+        (
+            updated,
+            "POLICY_UPDATED (labels: [a,b], revision: 7, count: 3)",
+        ),
+        (
+            AgentEvent::EndpointCreated(endpoint.clone()),
+            "ENDPOINT_CREATED (id: 7, namespace: default, pod name: shop-1)",
+        ),
+        (
+            AgentEvent::EndpointDeleted(AgentEndpoint::default()),
+            "ENDPOINT_DELETED (id: 0)",
+        ),
+        (
+            upserted(Some(0)),
+            "IPCACHE_UPSERTED (cidr: 10.0.0.0/24, identity: 9, old identity: 0, encrypt key: 0)",
+        ),
+        (
+            upserted(None),
+            "IPCACHE_UPSERTED (cidr: 10.0.0.0/24, identity: 9, encrypt key: 0)",
+        ),
+        (
+            AgentEvent::IpcacheDeleted {
+                cidr: "::/0".to_owned(),
+                identity: 10,
+            },
+            "IPCACHE_DELETED (cidr: ::/0, identity: 10, encrypt key: 0)",
+        ),
+    ] {
+        let time = Time::from_unix_nanos(1_500_000_000);
+        let (mut text, mut line) = (String::new(), String::new());
+        event.write_exporter_line("node-1", time, &mut text);
+        let read = AgentLine::parse(&text).unwrap();
+        assert_eq!((&read.event, read.time), (&event, Some(time)), "{text}");
+        let printer = Printer {
+            node_name: true,
+            ..Printer::default()
+        };
+        printer.write_agent(&read, &mut line);
+        assert_eq!(line, format!("Jan  1 00:00:01.500 [node-1]: {expected}"));
+    }
+    assert!(AgentLine::parse(r#"{"agent_event":{"type":"SERVICE_DELETED"}}"#).is_err());
 }

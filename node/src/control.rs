@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bpf_redirect::{Journal, JournalCursor};
 use flow::{Filter, FlowFilter, Query, Reader, Time};
-use observer::SharedRing;
+use observer::{AgentQuery, AgentReader, AgentRing, SharedRing};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -75,6 +75,8 @@ pub(crate) enum Command {
     },
     /// The flows: those that are there, and those to come.
     Observe(Observe),
+    /// What the daemon did, in the same form; there are no filters.
+    AgentEvents(Observe),
 }
 
 /// Which flows are wanted, as [`Query`] has it. The answer is a stream of Hubble's exporter lines.
@@ -133,6 +135,7 @@ pub(crate) struct Server {
 struct Desk {
     wake: Sender<Wake>,
     ring: Arc<SharedRing>,
+    agent: Arc<AgentRing>,
     journal: Arc<Journal>,
     node_name: Arc<str>,
     open: Arc<AtomicUsize>,
@@ -149,7 +152,8 @@ impl Server {
     pub(crate) fn start(
         path: &Path,
         wake: Sender<Wake>,
-        (ring, journal): (Arc<SharedRing>, Arc<Journal>),
+        (ring, agent, journal): (Arc<SharedRing>, Arc<AgentRing>, Arc<Journal>),
+        node_name: Arc<str>,
     ) -> anyhow::Result<Self> {
         let failed =
             |error: io::Error| anyhow::anyhow!("control socket {}: {error}", path.display());
@@ -164,10 +168,10 @@ impl Server {
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        let node_name = crate::daemon::node_name().into();
         let desk = Desk {
             wake,
             ring,
+            agent,
             journal,
             node_name,
             open: Arc::default(),
@@ -235,6 +239,10 @@ impl Desk {
                 Ok(reader) => return self.stream_flows(stream, reader),
                 Err(error) => serde_json::json!({"error": error.to_string()}),
             },
+            Ok(Command::AgentEvents(observe)) => match observe.agent_reader() {
+                Ok(reader) => return self.stream_agent(stream, (reader, observe.follow)),
+                Err(error) => serde_json::json!({"error": error.to_string()}),
+            },
             Ok(Command::MapEvents { map, follow }) => {
                 return self.stream_writes(stream, (map.as_deref(), follow));
             }
@@ -286,6 +294,29 @@ impl Desk {
         }
     }
 
+    /// Writes what the daemon did until all is written or, where it is followed, until the client goes.
+    fn stream_agent(
+        &self,
+        mut stream: &UnixStream,
+        (mut reader, follow): (AgentReader, bool),
+    ) -> io::Result<()> {
+        if follow {
+            stream.set_write_timeout(None)?;
+        }
+        loop {
+            let mut text = String::new();
+            for (time, event) in reader.take(&self.agent) {
+                event.write_exporter_line(&self.node_name, time, &mut text);
+                text.push('\n');
+            }
+            stream.write_all(text.as_bytes())?;
+            if reader.is_over() || is_gone(stream) {
+                return Ok(());
+            }
+            std::thread::sleep(WRITES_WAIT);
+        }
+    }
+
     /// Writes flows until all are written or, where they are followed, until the client goes. A slow
     /// client loses flows, is told how many, and holds up nobody.
     fn stream_flows(&self, mut stream: &UnixStream, mut reader: Reader) -> io::Result<()> {
@@ -303,9 +334,16 @@ impl Desk {
             let batch = self.ring.wait_from(reader.cursor(), wait);
             let is_end = batch.flows.is_empty();
             text.clear();
-            let wanted = reader.take(batch);
-            for lost in reader.lost(clock::now()) {
-                lost.write_exporter_line(&self.node_name, None, &mut text);
+            let now = clock::now();
+            let time = clock::time_of_day(now);
+            let wanted = reader.take(batch, time);
+            let is_done = reader.is_over() || (is_end && !reader.follows());
+            let lost = match is_done {
+                true => reader.rest_lost(),
+                false => reader.lost(now),
+            };
+            for lost in lost {
+                lost.write_exporter_line(&self.node_name, Some(time), &mut text);
                 text.push('\n');
             }
             for flow in wanted {
@@ -313,7 +351,6 @@ impl Desk {
                 text.push('\n');
             }
             stream.write_all(text.as_bytes())?;
-            let is_done = reader.is_over() || (is_end && !reader.follows());
             if is_done || is_gone(stream) {
                 return Ok(());
             }
@@ -321,7 +358,7 @@ impl Desk {
     }
 }
 
-/// How often the journal of writes is looked at for a follower.
+/// How often the journal of writes, and what the daemon did, is looked at for a follower.
 const WRITES_WAIT: Duration = Duration::from_millis(200);
 
 /// How often a follower's connection is looked at while nothing happens.
@@ -338,6 +375,24 @@ fn is_gone(stream: &UnixStream) -> bool {
 }
 
 impl Observe {
+    /// Of what the daemon did, what it asks.
+    ///
+    /// # Errors
+    /// What is wrong with a time, or makes no sense.
+    fn agent_reader(&self) -> anyhow::Result<AgentReader> {
+        anyhow::ensure!(
+            self.allow.is_empty() && self.deny.is_empty(),
+            "filters are about flows alone"
+        );
+        Ok(AgentReader::new(AgentQuery {
+            number: self.number,
+            first: self.first,
+            follow: self.follow,
+            since: time(self.since.as_deref())?,
+            until: time(self.until.as_deref())?,
+        })?)
+    }
+
     /// What it asks.
     ///
     /// # Errors
@@ -347,19 +402,20 @@ impl Observe {
             let read = |value: &Value| FlowFilter::from_json(&value.to_string());
             values.iter().map(read).collect::<Result<Vec<_>, _>>()
         };
-        let time = |text: &Option<String>| match text {
-            Some(text) => Time::from_rfc3339(text).context("not a time").map(Some),
-            None => Ok(None),
-        };
         Ok(Query {
             number: self.number,
             first: self.first,
             follow: self.follow,
-            since: time(&self.since)?,
-            until: time(&self.until)?,
+            since: time(self.since.as_deref())?,
+            until: time(self.until.as_deref())?,
             filter: Filter::new(&filters(&self.allow)?, &filters(&self.deny)?)?,
         })
     }
+}
+
+fn time(text: Option<&str>) -> anyhow::Result<Option<Time>> {
+    let time = text.map(|text| Time::from_rfc3339(text).context("not a time"));
+    time.transpose()
 }
 
 /// Filters as they go into an [`Observe`].

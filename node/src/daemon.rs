@@ -28,6 +28,7 @@ use policy::{Compiler, Identities, Options, PolicySet, Problem};
 use transport::{Gate, LinkError, NetNs, Netlink};
 
 use crate::clock;
+use crate::cluster::Cluster;
 use crate::datapath::{Carriage, prefixes, services};
 use crate::directory::Directory;
 use crate::endpoints::file::Roster;
@@ -57,6 +58,8 @@ pub(crate) use vigil::{filters, set_right};
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     pub(crate) instance: Instance,
+    /// The cluster that flows tell.
+    pub(crate) cluster: Cluster,
     /// Where programs, maps, links and the gate outlive the process; `None`: they end with it.
     pub(crate) pins: Option<PathBuf>,
     /// `None`: what the kernel has.
@@ -315,7 +318,8 @@ impl Daemon {
             self.tallies.policy = PolicyTally::of(&snapshot);
         }
         let (table, fronts) = (prefixes(&snapshot), services(&snapshot));
-        let directory = Directory::new(&snapshot, &cast, &self.teller.directory());
+        let before = self.teller.directory();
+        let directory = Directory::new(&snapshot, (&cast, &self.setup.cluster), &before);
         let links = self.guards.iter().filter_map(|(id, guarded)| {
             let link = guarded.found.link()?;
             let (index, name) = (link.ifindex, link.name.as_str().into());
@@ -351,9 +355,8 @@ impl Daemon {
             self.guards.drop_inheritance(&mut self.datapath);
         }
         self.agent.addresses(&table);
-        let gone = self
-            .agent
-            .enforced(revision, self.policy_count, &self.guards);
+        let rules = self.policies.rule_count();
+        let gone = self.agent.enforced(revision, rules, &self.guards);
         self.departed.add(clock::now(), gone);
         // Not before there is a policy to judge by, and before it what an earlier run had learned is known:
         // until then queries wait.
@@ -570,15 +573,11 @@ fn take_lock() -> Result<Lock> {
     })
 }
 
-/// The node's name in events.
-pub(crate) fn node_name() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned()
-}
-
-fn own_addresses() -> Result<Vec<IpAddr>, LinkError> {
+/// The addresses of the network namespace, sorted.
+///
+/// # Errors
+/// If the kernel refuses to tell them.
+pub(crate) fn own_addresses() -> Result<Vec<IpAddr>, LinkError> {
     let mut addresses: Vec<IpAddr> = Netlink::open()?
         .addresses()?
         .into_iter()

@@ -19,6 +19,7 @@ use bpf_redirect_common::Aggregation;
 use fqdn_cache::Lifetimes;
 use policy::{Identities, Problem, Source};
 
+use crate::cluster::Cluster;
 use crate::daemon::{Daemon, Setup};
 use crate::exit::{Exit, NO_PERMISSION};
 use crate::instance::Instance;
@@ -70,6 +71,7 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
         (
             Setup {
                 instance,
+                cluster: Cluster::default(),
                 pins: None,
                 hook_mode: None,
                 exports: Vec::new(),

@@ -1,11 +1,13 @@
 //! Who is behind an address, for events: one place that knows labels, names and rules.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use flow::{Endpoint, Interface, PolicyRef, Workload};
-use policy::{Cast, Identity, Labels, RuleId, RuleOrigin, Snapshot};
+use flow::{Endpoint, Interface, PolicyRef, Service, Workload};
+use policy::{Cast, Identity, L4Protocol, Labels, RuleId, RuleOrigin, Snapshot};
+
+use crate::cluster::Cluster;
 
 /// Rules of earlier snapshots that are still remembered: a late event may name one.
 const RULES_MAX: usize = 20_000;
@@ -20,11 +22,17 @@ pub(crate) struct Directory {
     logs: BTreeMap<RuleId, Arc<str>>,
     /// The host side of endpoints' links.
     interfaces: HashMap<u32, Interface>,
+    /// Services by their virtual addresses.
+    services: HashMap<(SocketAddr, L4Protocol), Service>,
 }
 
 impl Directory {
     /// The directory of a snapshot; rules of `before` stay known.
-    pub(crate) fn new(snapshot: &Snapshot, cast: &Cast, before: &Self) -> Self {
+    pub(crate) fn new(
+        snapshot: &Snapshot,
+        (cast, cluster): (&Cast, &Cluster),
+        before: &Self,
+    ) -> Self {
         let mut directory = Self {
             rules: before.rules.clone(),
             ..Self::default()
@@ -49,11 +57,11 @@ impl Directory {
             let endpoint = Arc::new(Endpoint {
                 id,
                 identity: identity.map_or(0, Identity::get),
+                cluster_name: Arc::clone(cluster.name()),
                 namespace: workload.namespace.as_str().into(),
                 labels: label_texts(&workload.full_labels()),
                 pod_name: workload.name.as_str().into(),
                 workloads: [owner_of(workload)].into(),
-                ..Endpoint::default()
             });
             for ip in addresses {
                 directory
@@ -63,6 +71,17 @@ impl Directory {
             }
             if id != 0 {
                 directory.by_id.insert(id, endpoint);
+            }
+        }
+        for service in &cast.services {
+            let named = Service {
+                name: service.name.as_str().into(),
+                namespace: service.namespace.as_str().into(),
+            };
+            for one in &service.frontends {
+                let place = (SocketAddr::new(one.vip, one.port), one.protocol);
+                let place = directory.services.entry(place);
+                place.or_insert_with(|| named.clone());
             }
         }
         for (rule, origin) in snapshot.rules() {
@@ -91,6 +110,11 @@ impl Directory {
     /// The host side of an endpoint's link.
     pub(crate) fn interface(&self, id: u32) -> Option<&Interface> {
         self.interfaces.get(&id)
+    }
+
+    /// The service whose virtual address it is.
+    pub(crate) fn service(&self, at: SocketAddr, protocol: L4Protocol) -> Option<&Service> {
+        self.services.get(&(at, protocol))
     }
 
     /// An endpoint of this node.

@@ -41,6 +41,7 @@ use observer::{Export, FileTarget, SharedRing, Target};
 use policy::{Identities, Mode, NameBinding, Quic};
 use transport::{NetNs, Sandbox};
 
+use crate::cluster::Cluster;
 use crate::daemon::{Daemon, Outside, Setup};
 use crate::datapath::Carriage;
 use crate::endpoints::file::Roster;
@@ -372,6 +373,7 @@ fn setup(
     };
     Ok(Setup {
         instance: Instance::parse("exec").map_err(anyhow::Error::msg)?,
+        cluster: Cluster::default(),
         pins: None,
         hook_mode: None,
         exports: options

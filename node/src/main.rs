@@ -3,6 +3,7 @@
 
 mod cli;
 mod clock;
+mod cluster;
 mod colour;
 mod control;
 mod daemon;

@@ -1,5 +1,7 @@
 //! The thread on which flows are served to those who watch.
 
+mod addresses;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 use transport::NetNs;
 
 use crate::clock;
-use crate::daemon::node_name;
 use crate::serving;
 
 /// By which ways flows may be watched.
 #[derive(Clone, Debug)]
 pub(crate) struct Observing {
+    /// The node's name.
+    pub(crate) node_name: Arc<str>,
     /// The unix socket.
     pub(crate) socket: PathBuf,
     /// The address on TCP, with its certificates.
@@ -47,19 +50,21 @@ impl ObserverThread {
         pages: Option<Pages>,
     ) -> Result<Self> {
         let node = Node {
-            name: node_name().into(),
+            name: ways.node_name,
             version: env!("CARGO_PKG_VERSION").into(),
             flows,
             agent,
             exact_masks: ways.exact_masks,
             now: clock::now,
+            time_of_day: || clock::time_of_day(clock::now()),
+            addresses: addresses::of_node,
         };
         let mut servers = vec![Server::unix(node.clone(), &ways.socket)?];
         if let Some((address, tls)) = &ways.tcp {
             servers.push(Server::tcp(node, *address, tls)?);
         }
         for server in &servers {
-            tracing::info!(address = server.address(), "flows can be watched");
+            tracing::info!(address = %server.address(), "flows can be watched");
         }
         let metrics = ways.metrics.zip(pages);
         let metrics = metrics.map(|(address, pages)| MetricsServer::open(address, pages));

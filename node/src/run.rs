@@ -132,8 +132,10 @@ pub(crate) fn run(options: Options) -> Result<()> {
         wake.clone(),
         (
             Arc::clone(&service.daemon.flow_ring),
+            service.daemon.agent.ring(),
             Arc::clone(&service.daemon.journal),
         ),
+        Arc::clone(&service.options.observing.node_name),
     )?;
     let observer = ObserverThread::start(
         service.options.observing.clone(),

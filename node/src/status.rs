@@ -96,7 +96,9 @@ pub(crate) fn answer(service: &Service, command: &Command) -> Value {
         Command::LogLevel { level: Some(_) } => json!({ "error": "it is a change" }),
         Command::Detach => json!({ "detaching": true }),
         // Answered by its own connection; it never gets here.
-        Command::Observe(_) | Command::MapEvents { .. } => json!({ "error": "it is a stream" }),
+        Command::Observe(_) | Command::AgentEvents(_) | Command::MapEvents { .. } => {
+            json!({ "error": "it is a stream" })
+        }
     }
 }
 

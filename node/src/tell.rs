@@ -2,6 +2,7 @@
 //! happened. One exchange record in, one or two flows out.
 
 mod http;
+mod services;
 mod why;
 
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bpf_redirect::Hook;
 use bpf_redirect_common::{
-    Address, EGRESS, Event as KernelEvent, EventKind, TracePoint as KernelPoint,
+    Address, Drop, EGRESS, Event as KernelEvent, EventKind, TracePoint as KernelPoint,
     TraceReason as KernelReason, Verdict as KernelVerdict,
 };
 use dnsproxy::{Answer, GateReason, Outcome, Told};
@@ -43,14 +44,16 @@ const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 const SCTP: u8 = 132;
 const SERVFAIL: u32 = 2;
+/// Hubble's reason of a packet for a proxy that has no socket for it.
+const SOCKET_LOOKUP_FAILED: u8 = 178;
 
 impl Teller {
     /// A teller for a node of this name.
-    pub(crate) fn new(learner: SharedLearner, node_name: &str, redaction: Redaction) -> Self {
+    pub(crate) fn new(learner: SharedLearner, node_name: Arc<str>, redaction: Redaction) -> Self {
         Self {
             learner,
             directory: ArcSwap::default(),
-            node_name: node_name.into(),
+            node_name,
             emitter: Emitter {
                 name: "Namegate".into(),
                 version: env!("CARGO_PKG_VERSION").into(),
@@ -151,13 +154,13 @@ impl Teller {
         let allowed_by = told
             .allowed_by
             .map(|by| self.directory.load().policies(by.rule));
-        Flow {
+        self.with_services(Flow {
             ip: Some(Ip::new(client.ip(), server.ip())),
             l4: l4(protocol, (client.port(), server.port()), None),
             traffic_direction: Direction::Egress,
             egress_allowed_by: allowed_by.unwrap_or_default(),
             ..self.between(peers, Flow::new(Event::Dns(dns), verdict))
-        }
+        })
     }
 
     /// The flow of one event of the kernel; `None` for one of a kind that isn't known.
@@ -224,7 +227,7 @@ impl Teller {
             (false, false) => flow.ingress_allowed_by = policies,
             (false, true) => flow.ingress_denied_by = policies,
         }
-        Some(flow)
+        Some(self.with_services(flow))
     }
 
     /// Which program at a workload's link dropped a packet. A line is not known: what the kernel would have to
@@ -371,7 +374,7 @@ struct Peers {
 
 /// What an event tells of, and how that went.
 fn what_of(event: &KernelEvent, kind: EventKind) -> (Event, Verdict) {
-    let reason = DropReason::from_number(event.reason);
+    let reason = drop_reason(event.reason);
     match kind {
         EventKind::Trace => (traced(event), Verdict::Forwarded),
         EventKind::Drop => (Event::Drop { reason }, Verdict::Dropped),
@@ -393,6 +396,17 @@ fn what_of(event: &KernelEvent, kind: EventKind) -> (Event, Verdict) {
             (what, verdict)
         }
     }
+}
+
+/// Hubble's reason for one of ours that it has no number for. Our own counters keep them apart.
+fn drop_reason(number: u8) -> DropReason {
+    DropReason::from_number(match Drop::from_number(number) {
+        // A flow that can't be remembered, whichever bound is hit.
+        Some(Drop::CtShareFull) => Drop::CtInsertFailed as u8,
+        // No socket of a proxy takes it.
+        Some(Drop::NotRedirected) => SOCKET_LOOKUP_FAILED,
+        _ => number,
+    })
 }
 
 fn traced(event: &KernelEvent) -> Event {
@@ -503,6 +517,7 @@ fn l4(
 /// The flow of an answer, made of the request's: the server is the source of its answer.
 fn answering(request: Flow) -> Flow {
     Flow {
+        foreign: request.foreign.map(services::turned_round),
         is_reply: Some(true),
         ip: request.ip.map(|ip| Ip::new(ip.destination, ip.source)),
         l4: request.l4.map(turned),

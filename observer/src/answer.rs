@@ -1,26 +1,38 @@
 //! What a client is answered.
 
-use flow::{AgentEndpoint, AgentEvent, FieldMask, Flow, LostEvents, Time};
+use flow::{AgentEndpoint, AgentEvent, Flow, LostEvents, Time};
 
 use crate::convert;
 use crate::proto::flow as pb;
 use crate::proto::observer::get_flows_response::ResponseTypes;
 use crate::proto::observer::{GetAgentEventsResponse, GetFlowsResponse};
+use crate::question::Wanted;
 
 /// A flow. Node and time stand beside it whatever the mask wants.
-pub(crate) fn flow(flow: &Flow, mask: &FieldMask) -> GetFlowsResponse {
+pub(crate) fn flow(flow: &Flow, wanted: &Wanted) -> GetFlowsResponse {
+    let mut message = convert::flow(flow, &wanted.mask);
+    if wanted.bare_policies {
+        let lists = [
+            &mut message.egress_allowed_by,
+            &mut message.ingress_allowed_by,
+            &mut message.egress_denied_by,
+            &mut message.ingress_denied_by,
+        ];
+        let policies = lists.into_iter().flatten();
+        policies.for_each(|policy| policy.labels.clear());
+    }
     GetFlowsResponse {
         node_name: flow.node_name.to_string(),
         time: flow.time.map(convert::time),
-        response_types: Some(ResponseTypes::Flow(convert::flow(flow, mask))),
+        response_types: Some(ResponseTypes::Flow(message)),
     }
 }
 
-/// Lost events.
-pub(crate) fn lost(lost: &LostEvents, node_name: &str) -> GetFlowsResponse {
+/// Lost events, told at this time.
+pub(crate) fn lost((time, lost): (Time, &LostEvents), node_name: &str) -> GetFlowsResponse {
     GetFlowsResponse {
         node_name: node_name.to_owned(),
-        time: None,
+        time: Some(convert::time(time)),
         response_types: Some(ResponseTypes::LostEvents(convert::lost(lost))),
     }
 }

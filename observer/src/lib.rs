@@ -21,12 +21,12 @@ mod serve;
 mod service;
 mod sink;
 
-pub use agent::AgentRing;
+pub use agent::{AgentQuery, AgentReader, AgentRing};
 pub use metrics::{BadChoice, DEFAULT_METRICS, FlowMetrics, MetricChoice};
 pub use ring::{Figures, SharedRing};
 pub use scrape::{MetricsForm, MetricsServer, Pages};
 pub use serve::{ServeError, Server, Tls};
-pub use service::Node;
+pub use service::{Node, NodeAddresses};
 pub use sink::{
     Aggregate, Collector, CollectorError, Export, FileTarget, FlowSink, SinkFigures, Target,
 };

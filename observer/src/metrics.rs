@@ -276,14 +276,17 @@ impl WorldCounts {
         }
         let is_counted = match flow.verdict == Verdict::Dropped {
             true => self.any_drop || flow.drop_reason() == Some(DropReason::POLICY_DENIED),
-            false => flow.is_reply == Some(false),
+            // Of a reply it is the client's port that would be counted.
+            false => flow.is_reply != Some(true),
         };
         let flags = match l4 {
-            L4::Tcp { flags, .. } => Some(flags.unwrap_or_default()),
-            L4::Udp { .. } | L4::Sctp { .. } | L4::Icmpv4 { .. } | L4::Icmpv6 { .. } => None,
+            L4::Tcp { flags, .. } => flags.unwrap_or_default(),
+            L4::Udp { .. } | L4::Sctp { .. } | L4::Icmpv4 { .. } | L4::Icmpv6 { .. } => {
+                TcpFlags::default()
+            }
         };
-        let is_later = flags.is_some_and(|flags| !flags.contains(TcpFlags::SYN));
-        if !is_counted || self.syn_only && is_later {
+        let opens = flags.contains(TcpFlags::SYN) && flow.is_reply != Some(true);
+        if !is_counted || self.syn_only && !opens {
             return;
         }
         let port = match l4.ports() {

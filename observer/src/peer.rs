@@ -18,10 +18,10 @@ impl Peer for Service {
         &self,
         _request: Request<NotifyRequest>,
     ) -> Result<Response<Self::NotifyStream>, Status> {
-        let place = self.place()?;
+        let seat = self.seat()?;
         let added = ChangeNotification {
             name: self.node.name.to_string(),
-            address: self.address.clone(),
+            address: self.address(),
             r#type: ChangeNotificationType::PeerAdded as i32,
             tls: self
                 .server_name
@@ -29,7 +29,7 @@ impl Peer for Service {
                 .map(|server_name| Tls { server_name }),
         };
         let open = stream::pending().map(move |never| {
-            let _ = &place;
+            let _ = &seat;
             never
         });
         let all = stream::iter([Ok(added)]).chain(open);

@@ -82,20 +82,27 @@ pub(crate) fn query(request: &GetFlowsRequest) -> Result<Query, Status> {
     })
 }
 
+/// What is wanted of each flow.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    /// Which fields.
+    pub(crate) mask: FieldMask,
+    /// Whether policies are told without their labels, which no printer shows.
+    pub(crate) bare_policies: bool,
+}
+
 /// The mask of a request. The one that the stock command always sends gets what it prints besides, unless
 /// every mask is to be `exact`.
-pub(crate) fn mask(request: &GetFlowsRequest, exact: bool) -> Result<FieldMask, Status> {
-    let Some(mask) = &request.field_mask else {
-        return Ok(FieldMask::ALL);
-    };
-    let paths = || mask.paths.iter().map(String::as_str);
+pub(crate) fn wanted(request: &GetFlowsRequest, exact: bool) -> Result<Wanted, Status> {
+    let paths = request.field_mask.iter().flat_map(|mask| &mask.paths);
+    let paths = || paths.clone().map(String::as_str);
     let asked = FieldMask::new(paths()).map_err(wrong)?;
-    match FieldMask::new(STOCK_MASK) {
-        Ok(stock) if stock == asked && !exact => {
-            FieldMask::new(paths().chain(PRINTED_TOO)).map_err(wrong)
-        }
-        _ => Ok(asked),
-    }
+    let is_stock = FieldMask::new(STOCK_MASK).is_ok_and(|stock| stock == asked) && !exact;
+    let printed = PRINTED_TOO.into_iter().filter(|_| is_stock);
+    Ok(Wanted {
+        mask: FieldMask::new(paths().chain(printed)).map_err(wrong)?,
+        bare_policies: is_stock,
+    })
 }
 
 /// A point in time as the protocol has it.

@@ -44,6 +44,8 @@ struct Rate {
     counts: [u64; RATE_SECS as usize],
     /// The second of the last count.
     at: u64,
+    /// That of the first one.
+    first: Option<u64>,
 }
 
 /// What a ring holds, and has held.
@@ -57,7 +59,7 @@ pub struct Figures {
     pub seen: u64,
     /// How long ago the start was.
     pub uptime: Duration,
-    /// Flows per second, over the last minute or since the start.
+    /// Flows per second, over the last minute or since the first.
     pub rate: f64,
 }
 
@@ -71,6 +73,7 @@ impl SharedRing {
                 rate: Rate {
                     counts: [0; RATE_SECS as usize],
                     at: 0,
+                    first: None,
                 },
                 namespaces: BTreeMap::new(),
             }),
@@ -219,16 +222,18 @@ impl State {
 impl Rate {
     fn add(&mut self, second: u64, count: u64) {
         self.turn_to(second);
+        self.first.get_or_insert(second);
         if let Some(slot) = self.slot(second) {
             *slot += count;
         }
     }
 
-    /// Flows per second up to this one.
+    /// Flows per second up to this one, over the time since the oldest that counts.
     fn of(&mut self, second: u64) -> f64 {
         self.turn_to(second);
         let sum: u64 = self.counts.iter().sum();
-        let age = second.clamp(1, RATE_SECS);
+        let age = second.saturating_sub(self.first.unwrap_or(second));
+        let age = age.clamp(1, RATE_SECS);
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
         let rate = sum as f64 / age as f64;
         rate
@@ -269,16 +274,16 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_of_the_last_minute_or_since_the_start() {
+    fn the_rate_is_of_the_last_minute_or_since_the_first() {
         let start = Instant::now();
         let at = |secs| start + Duration::from_secs(secs);
         let ring = SharedRing::new(8, start);
         ring.push((0..20).map(|_| flow("a")), at(2));
         let figures = ring.figures(at(10));
         assert_eq!((figures.flows, figures.flows_max, figures.seen), (8, 8, 20));
-        assert!((figures.rate - 2.0).abs() < 1e-9, "{figures:?}");
+        assert!((figures.rate - 20.0 / 8.0).abs() < 1e-9, "{figures:?}");
         ring.push((0..60).map(|_| flow("a")), at(61));
-        assert!((ring.figures(at(61)).rate - 80.0 / 60.0).abs() < 1e-9);
+        assert!((ring.figures(at(61)).rate - 80.0 / 59.0).abs() < 1e-9);
         assert!((ring.figures(at(62)).rate - 1.0).abs() < 1e-9);
         assert!(ring.figures(at(500)).rate.abs() < 1e-9);
     }

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::net::sockopt::ipv6_v6only;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::service::Routes;
@@ -17,7 +18,7 @@ use tonic_health::ServingStatus;
 use crate::limits::REQUEST_OCTETS_MAX;
 use crate::proto::observer::observer_server::ObserverServer;
 use crate::proto::peer::peer_server::PeerServer;
-use crate::service::{Node, Service};
+use crate::service::{Node, Place, Service};
 
 /// What the stock command asks the health service for; not the name of the protocol's package.
 const HEALTH_NAME: &str = "hubble.server.Observer";
@@ -95,7 +96,7 @@ impl Server {
             socket: Socket::Unix(listen(path).map_err(failed)?),
             service: Service {
                 node,
-                address: format!("unix://{}", path.display()),
+                place: Place::Unix(format!("unix://{}", path.display())),
                 server_name: None,
                 streams: Arc::default(),
             },
@@ -125,21 +126,25 @@ impl Server {
         let listener = std::net::TcpListener::bind(address).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
+        let only_v6 = bound.is_ipv6() && ipv6_v6only(&listener).is_ok_and(|only| only);
         Ok(Self {
             socket: Socket::Tcp(listener, Box::new(config)),
             service: Service {
                 node,
-                address: bound.to_string(),
+                place: Place::Tcp {
+                    address: bound,
+                    only_v6,
+                },
                 server_name: Some(tls.server_name.clone()),
                 streams: Arc::default(),
             },
         })
     }
 
-    /// Where it is reached.
+    /// Where it listens.
     #[must_use]
-    pub fn address(&self) -> &str {
-        &self.service.address
+    pub fn address(&self) -> String {
+        self.service.place.to_string()
     }
 
     /// Serves until `stop`; streams that are open then end.

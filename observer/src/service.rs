@@ -1,18 +1,20 @@
 //! Hubble's Observer service over the rings of a node.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use flow::{AgentEvent, FieldMask, Query, Reader, Time};
+use flow::{AgentEvent, Query, Reader, Time};
 use futures_util::Stream;
 use futures_util::stream;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
-use crate::agent::AgentRing;
+use crate::agent::{AgentQuery, AgentReader, AgentRing};
 use crate::limits::STREAMS_MAX;
 use crate::proto::observer::observer_server::Observer;
 use crate::proto::observer::{
@@ -22,6 +24,7 @@ use crate::proto::observer::{
     ServerStatusResponse, Tls,
 };
 use crate::proto::relay::NodeState;
+use crate::question::Wanted;
 use crate::ring::SharedRing;
 use crate::{answer, question};
 
@@ -43,23 +46,81 @@ pub struct Node {
     pub exact_masks: bool,
     /// The clock.
     pub now: fn() -> Instant,
+    /// The time of day.
+    pub time_of_day: fn() -> Time,
+    /// By which addresses others know the node: asked where what is listened at is all of them.
+    pub addresses: fn() -> NodeAddresses,
+}
+
+/// The addresses of a node by which others know it, as far as it has such.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct NodeAddresses {
+    /// Of IPv4.
+    pub v4: Option<Ipv4Addr>,
+    /// Of IPv6.
+    pub v6: Option<Ipv6Addr>,
 }
 
 /// The service, for one way in.
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
     pub(crate) node: Node,
-    /// Where others reach it; empty for a socket of this node alone.
-    pub(crate) address: String,
+    pub(crate) place: Place,
     /// The name in its certificate, where there is one.
     pub(crate) server_name: Option<String>,
     pub(crate) streams: Arc<AtomicUsize>,
 }
 
-/// A stream's place among [`STREAMS_MAX`]; free again when it ends.
-struct Place(Arc<AtomicUsize>);
+/// Where it listens.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// At a socket of this node alone, by its URL.
+    Unix(String),
+    /// At an address.
+    Tcp {
+        /// Which one, or all of them.
+        address: SocketAddr,
+        /// Whether all addresses of IPv6 are not those of IPv4 too.
+        only_v6: bool,
+    },
+}
 
-impl Drop for Place {
+impl Place {
+    /// Where others reach it: an address of the node, where it listens at all of them. The bare socket
+    /// where the node has none.
+    fn reached(&self, addresses: fn() -> NodeAddresses) -> String {
+        let (address, only_v6) = match self {
+            Self::Unix(url) => return url.clone(),
+            Self::Tcp { address, only_v6 } => (*address, *only_v6),
+        };
+        if !address.ip().is_unspecified() {
+            return address.to_string();
+        }
+        let NodeAddresses { v4, v6 } = addresses();
+        let (v4, v6) = (v4.map(IpAddr::from), v6.map(IpAddr::from));
+        let own = match address {
+            SocketAddr::V4(_) => v4,
+            SocketAddr::V6(_) if only_v6 => v6,
+            SocketAddr::V6(_) => v4.or(v6),
+        };
+        let ip = own.unwrap_or_else(|| address.ip());
+        SocketAddr::new(ip, address.port()).to_string()
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(url) => f.write_str(url),
+            Self::Tcp { address, .. } => address.fmt(f),
+        }
+    }
+}
+
+/// A stream's seat among [`STREAMS_MAX`]; free again when it ends.
+struct Seat(Arc<AtomicUsize>);
+
+impl Drop for Seat {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -68,13 +129,18 @@ impl Drop for Place {
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Service {
-    pub(crate) fn place(&self) -> Result<impl Send + 'static, Status> {
-        let place = Place(Arc::clone(&self.streams));
+    /// Where others reach it.
+    pub(crate) fn address(&self) -> String {
+        self.place.reached(self.node.addresses)
+    }
+
+    pub(crate) fn seat(&self) -> Result<impl Send + 'static, Status> {
+        let seat = Seat(Arc::clone(&self.streams));
         if self.streams.fetch_add(1, Ordering::Relaxed) >= STREAMS_MAX {
             let text = format!("{STREAMS_MAX} streams are open already");
             return Err(Status::resource_exhausted(text));
         }
-        Ok(place)
+        Ok(seat)
     }
 
     /// An answer with what the stock command looks for in its head.
@@ -92,10 +158,10 @@ impl Service {
 struct Flows<P> {
     node: Node,
     reader: Reader,
-    mask: FieldMask,
+    wanted: Wanted,
     ready: VecDeque<GetFlowsResponse>,
     is_done: bool,
-    _place: P,
+    _seat: P,
 }
 
 impl<P> Flows<P> {
@@ -113,15 +179,19 @@ impl<P> Flows<P> {
                 false => self.node.flows.read_from(cursor),
             };
             let is_end = batch.flows.is_empty();
-            let wanted = self.reader.take(batch);
-            let lost = self.reader.lost((self.node.now)());
+            let time = (self.node.time_of_day)();
+            let wanted = self.reader.take(batch, time);
+            self.is_done = self.reader.is_over() || (is_end && !self.reader.follows());
+            let lost = match self.is_done {
+                true => self.reader.rest_lost(),
+                false => self.reader.lost((self.node.now)()),
+            };
             let name = &self.node.name;
             self.ready
-                .extend(lost.iter().map(|lost| answer::lost(lost, name)));
-            let mask = &self.mask;
+                .extend(lost.iter().map(|lost| answer::lost((time, lost), name)));
+            let asked = &self.wanted;
             self.ready
-                .extend(wanted.iter().map(|flow| answer::flow(flow, mask)));
-            self.is_done = self.reader.is_over() || (is_end && !self.reader.follows());
+                .extend(wanted.iter().map(|flow| answer::flow(flow, asked)));
         }
     }
 }
@@ -129,36 +199,28 @@ impl<P> Flows<P> {
 /// A client's way through the agent's events.
 struct AgentEvents<P> {
     node: Node,
-    place: u64,
-    follow: bool,
-    until: Option<Time>,
-    left: u64,
+    reader: AgentReader,
     ready: VecDeque<(Time, Arc<AgentEvent>)>,
-    _place: P,
+    _seat: P,
 }
 
 impl<P> AgentEvents<P> {
     async fn next(mut self) -> Option<(Result<GetAgentEventsResponse, Status>, Self)> {
         loop {
             if let Some((time, event)) = self.ready.pop_front() {
-                if self.left == 0 || self.until.is_some_and(|until| time > until) {
-                    return None;
-                }
-                self.left -= 1;
                 let response = answer::agent_event((time, &event), &self.node.name);
                 return Some((Ok(response), self));
+            }
+            if self.reader.is_over() {
+                return None;
             }
             let agent = Arc::clone(&self.node.agent);
             let more = agent.more.notified();
             tokio::pin!(more);
+            // From here on, no event is missed.
             more.as_mut().enable();
-            let (events, place) = agent.read_from(self.place);
-            self.place = place;
-            self.ready.extend(events);
-            if self.ready.is_empty() {
-                if !self.follow {
-                    return None;
-                }
+            self.ready.extend(self.reader.take(&agent));
+            if self.ready.is_empty() && !self.reader.is_over() {
                 more.await;
             }
         }
@@ -176,7 +238,7 @@ impl Observer for Service {
         request: Request<GetFlowsRequest>,
     ) -> Result<Response<Self::GetFlowsStream>, Status> {
         let request = request.into_inner();
-        let mask = question::mask(&request, self.node.exact_masks)?;
+        let wanted = question::wanted(&request, self.node.exact_masks)?;
         let query: Query = question::query(&request)?;
         let reader = self
             .node
@@ -186,10 +248,10 @@ impl Observer for Service {
         let flows = Flows {
             node: self.node.clone(),
             reader,
-            mask,
+            wanted,
             ready: VecDeque::new(),
             is_done: false,
-            _place: self.place()?,
+            _seat: self.seat()?,
         };
         Ok(self.answer(Box::pin(stream::unfold(flows, Flows::next))))
     }
@@ -199,32 +261,19 @@ impl Observer for Service {
         request: Request<GetAgentEventsRequest>,
     ) -> Result<Response<Self::GetAgentEventsStream>, Status> {
         let request = request.into_inner();
-        if request.first && request.follow {
-            let text = "first cannot be specified with follow";
-            return Err(Status::invalid_argument(text));
-        }
-        let since = request.since.as_ref().map(question::time);
-        let (mut events, place) = self.node.agent.read_from(0);
-        events.retain(|(time, _)| since.is_none_or(|since| *time >= since));
-        let number = usize::try_from(request.number).unwrap_or(usize::MAX);
-        if !request.first && since.is_none() {
-            let all = if number == 0 && !request.follow {
-                usize::MAX
-            } else {
-                number
-            };
-            let skipped = events.len().saturating_sub(all);
-            events.drain(..skipped);
-        }
-        let is_open = request.follow || request.number == 0;
+        let query = AgentQuery {
+            number: request.number,
+            first: request.first,
+            follow: request.follow,
+            since: request.since.as_ref().map(question::time),
+            until: request.until.as_ref().map(question::time),
+        };
+        let reader = AgentReader::new(query);
         let events = AgentEvents {
             node: self.node.clone(),
-            place,
-            follow: request.follow,
-            until: request.until.as_ref().map(question::time),
-            left: if is_open { u64::MAX } else { request.number },
-            ready: events.into(),
-            _place: self.place()?,
+            reader: reader.map_err(|error| Status::invalid_argument(error.to_string()))?,
+            ready: VecDeque::new(),
+            _seat: self.seat()?,
         };
         Ok(self.answer(Box::pin(stream::unfold(events, AgentEvents::next))))
     }
@@ -244,7 +293,7 @@ impl Observer for Service {
         let node = NodeMessage {
             name: self.node.name.to_string(),
             version: self.node.version.to_string(),
-            address: self.address.clone(),
+            address: self.address(),
             state: NodeState::NodeConnected as i32,
             tls: Some(Tls {
                 enabled: self.server_name.is_some(),

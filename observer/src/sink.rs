@@ -103,6 +103,8 @@ pub struct FlowSink {
 enum News {
     Flow(Arc<Flow>),
     Agent(Time, Arc<AgentEvent>),
+    /// That something was lost before it could wait here.
+    Lost,
 }
 
 /// What became of the events of a sink.
@@ -198,9 +200,11 @@ impl FlowSink {
         }
     }
 
-    /// Takes that events were lost on their way to become flows. It is told with what is told next.
+    /// Takes that events were lost on their way to become flows. It is told in front of what is told next, or alone.
     pub fn tell_lost(&self, lost: Losses) {
         self.figures.leave_untold(lost);
+        // Whoever is behind a full queue looks soon.
+        let _ = self.queue.try_send(News::Lost);
     }
 
     fn send(&self, news: News) {
@@ -260,7 +264,7 @@ fn run(queue: &Receiver<News>, (export, now): (&Export, fn() -> Time), outlet: &
                 News::Agent(time, event) if !is_over(Some(time)) => {
                     outlet.take_agent(time, &event);
                 }
-                News::Flow(_) | News::Agent(..) => {}
+                News::Flow(_) | News::Agent(..) | News::Lost => {}
             }
         }
         if let Some(groups) = &mut groups

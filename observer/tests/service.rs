@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flow::{AgentEvent, DropReason, Event, Flow, Line, Printer, Time, Verdict};
+use flow::{AgentEvent, DropReason, Event, Flow, Line, PolicyRef, Printer, Time, Verdict};
 use observer::limits::{FILTERS_MAX, STREAMS_MAX};
 use observer::proto::flow as pb;
 use observer::proto::observer::get_flows_response::ResponseTypes;
@@ -18,10 +18,13 @@ use observer::proto::observer::{
 };
 use observer::proto::peer::NotifyRequest;
 use observer::proto::peer::peer_client::PeerClient;
-use observer::{AgentRing, Node, Server, SharedRing};
+use observer::{AgentRing, Node, NodeAddresses, Server, SharedRing};
 use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Status, Streaming};
+
+/// The time of day there, in nanoseconds since 1970.
+const TOLD: i128 = 1_700_000_000_000_000_005;
 
 /// A server on a socket of its own.
 struct Stage {
@@ -46,6 +49,8 @@ impl Stage {
             agent: Arc::new(AgentRing::default()),
             exact_masks,
             now: Instant::now,
+            time_of_day: || Time::from_unix_nanos(TOLD),
+            addresses: NodeAddresses::default,
         };
         let server = Server::unix(node.clone(), &socket).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -457,6 +462,28 @@ async fn a_mask_is_obeyed_to_the_letter_but_for_the_one_of_the_stock_command() {
     let flow = flow_of(&answers[0]).unwrap();
     assert_eq!(flow.traffic_direction, pb::TrafficDirection::Egress as i32);
     assert!(flow.uuid.is_empty() && flow.source.as_ref().unwrap().labels.is_empty());
+    // Of policies what is printed, and no labels.
+    let policy = PolicyRef {
+        name: "no-smtp".into(),
+        kind: "CiliumNetworkPolicy".into(),
+        labels: ["k8s:io.cilium.k8s.policy.name=no-smtp".into()].into(),
+        ..PolicyRef::default()
+    };
+    let flow = Flow {
+        egress_denied_by: vec![policy],
+        ..denied()
+    };
+    stage.node.flows.push([flow], Instant::now());
+    for (mask, has_labels) in [(stock, false), ("egress_denied_by", true)] {
+        let last = GetFlowsRequest {
+            first: false,
+            ..ask(mask)
+        };
+        let answers = stage.ask(last).await.unwrap();
+        let policies = &flow_of(&answers[0]).unwrap().egress_denied_by;
+        assert!(!policies[0].name.is_empty() && !policies[0].kind.is_empty());
+        assert_eq!(!policies[0].labels.is_empty(), has_labels, "{policies:?}");
+    }
     let fewer = stock.strip_suffix(",ip_trace_id").unwrap();
     let answers = stage.ask(ask(fewer)).await.unwrap();
     assert_eq!(flow_of(&answers[0]).unwrap().traffic_direction, 0);
@@ -571,11 +598,17 @@ async fn a_follower_gets_what_comes_and_one_that_is_overtaken_is_told_how_much_i
     let (mut got, mut lost) = (0, 0);
     while got + lost < seen {
         let answer = tokio::time::timeout(Duration::from_secs(10), stopped.message()).await;
-        match answer.unwrap().unwrap().unwrap().response_types.unwrap() {
+        let answer = answer.unwrap().unwrap().unwrap();
+        let told_at = answer.time.as_ref().map(|at| (at.seconds, at.nanos));
+        match answer.response_types.unwrap() {
             ResponseTypes::Flow(_) => got += 1,
             ResponseTypes::LostEvents(event) => {
                 assert_eq!(event.source, pb::LostEventSource::HubbleRingBuffer as i32);
                 lost += event.num_events_lost;
+                let told = (1_700_000_000, 5);
+                assert_eq!(told_at, Some(told));
+                let found = [event.first, event.last].map(|at| at.map(|at| (at.seconds, at.nanos)));
+                assert_eq!(found, [Some(told); 2]);
             }
             ResponseTypes::NodeStatus(_) => unreachable!("there is no relay"),
         }

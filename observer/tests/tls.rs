@@ -9,9 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use flow::Time;
 use observer::proto::observer::observer_client::ObserverClient;
 use observer::proto::observer::{GetNodesRequest, ServerStatusRequest};
-use observer::{AgentRing, Node, ServeError, Server, SharedRing, Tls};
+use observer::proto::peer::NotifyRequest;
+use observer::proto::peer::peer_client::PeerClient;
+use observer::{AgentRing, Node, NodeAddresses, ServeError, Server, SharedRing, Tls};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
@@ -48,6 +51,11 @@ fn node() -> Node {
         agent: Arc::new(AgentRing::default()),
         exact_masks: false,
         now: Instant::now,
+        time_of_day: || Time::from_unix_nanos(0),
+        addresses: || NodeAddresses {
+            v4: Some([192, 0, 2, 7].into()),
+            v6: Some("2001:db8::7".parse().unwrap()),
+        },
     }
 }
 
@@ -87,7 +95,7 @@ async fn only_clients_of_the_authority_come_in() {
     let (authority, other) = (Authority::new(), Authority::new());
     let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let server = Server::tcp(node(), anywhere, &files(folder.path(), &authority)).unwrap();
-    let address = server.address().to_owned();
+    let address = server.address();
     tokio::spawn(server.run(std::future::pending()));
 
     let good = connect(&address, &authority, Some(authority.issue("client")));
@@ -112,6 +120,50 @@ async fn only_clients_of_the_authority_come_in() {
             Err(_) => true,
         };
         assert!(refused, "a stranger came in");
+    }
+}
+
+/// A relay dials what it is told, so that is never the address that stands for all.
+#[tokio::test]
+async fn who_listens_at_all_addresses_tells_one_by_which_it_is_reached() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let nowhere = || Node {
+        addresses: NodeAddresses::default,
+        ..node()
+    };
+    let only_v6 = || Node {
+        addresses: || NodeAddresses {
+            v6: Some("2001:db8::7".parse().unwrap()),
+            ..NodeAddresses::default()
+        },
+        ..node()
+    };
+    for (node, listens, dialled, expected) in [
+        (node(), "127.0.0.1", "127.0.0.1", "127.0.0.1:"),
+        (node(), "0.0.0.0", "127.0.0.1", "192.0.2.7:"),
+        (node(), "[::]", "[::1]", "192.0.2.7:"),
+        (only_v6(), "[::]", "[::1]", "[2001:db8::7]:"),
+        (only_v6(), "0.0.0.0", "127.0.0.1", "0.0.0.0:"),
+        (nowhere(), "[::]", "[::1]", "[::]:"),
+    ] {
+        let address: SocketAddr = format!("{listens}:0").parse().unwrap();
+        let server = Server::tcp(node, address, &files(folder.path(), &authority)).unwrap();
+        let bound: SocketAddr = server.address().parse().unwrap();
+        let expected = format!("{expected}{}", bound.port());
+        tokio::spawn(server.run(std::future::pending()));
+        let dialled = format!("{dialled}:{}", bound.port());
+        let identity = Some(authority.issue("client"));
+        let channel = connect(&dialled, &authority, identity).await.unwrap();
+        let mut observer = ObserverClient::new(channel.clone());
+        let nodes = observer.get_nodes(GetNodesRequest {}).await.unwrap();
+        let nodes = nodes.into_inner().nodes;
+        assert_eq!(nodes[0].address, expected, "{listens}");
+        let mut peers = PeerClient::new(channel);
+        let mut peers = peers.notify(NotifyRequest {}).await.unwrap().into_inner();
+        let peer = peers.message().await.unwrap().unwrap();
+        assert_eq!(peer.address, expected, "{listens}");
+        assert_eq!(peer.tls.unwrap().server_name, NAME);
     }
 }
 

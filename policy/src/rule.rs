@@ -71,6 +71,12 @@ impl PolicySet {
         self.policies.len()
     }
 
+    /// How many rules they have, which are Cilium's: one for each `spec` and each of `specs`.
+    #[must_use]
+    pub fn rule_count(&self) -> usize {
+        self.iter().map(|policy| policy.rules.len()).sum()
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

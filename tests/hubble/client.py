@@ -42,6 +42,8 @@ def tell(**what):
 
 status = call("ServerStatus", observer_pb2.ServerStatusRequest(), observer_pb2.ServerStatusResponse)
 tell(status={"max_flows": status.max_flows, "has_flows": status.num_flows > 0})
+nodes = call("GetNodes", observer_pb2.GetNodesRequest(), observer_pb2.GetNodesResponse)
+tell(node_address=nodes.nodes[0].address)
 filters = {
     "denied names": flow_pb2.FlowFilter(verdict=[flow_pb2.DROPPED], protocol=["dns"]),
     "answers": flow_pb2.FlowFilter(protocol=["dns"], reply=[True]),

@@ -224,6 +224,7 @@ fn tls_must_be_to_a_name_that_the_rules_allow() {
             serde_json::json!(["ok.example.com"])
         );
         assert_eq!(flow["drop_reason_desc"], "POLICY_DENIED");
+        assert!(flow["is_reply"].is_null(), "{flow}");
         assert_eq!(flow["l4"]["TCP"]["destination_port"], 443);
         let log = flow["policy_log"].as_array().unwrap();
         assert!(
@@ -240,6 +241,7 @@ fn tls_must_be_to_a_name_that_the_rules_allow() {
     let two = with_remark(&forwarded, "sni-not-learned: two.example.com");
     assert_eq!(two.len(), 1, "{forwarded:#?}");
     assert_eq!(two[0]["egress_allowed_by"][0]["name"], "alice");
+    assert_eq!(two[0]["is_reply"], false);
     assert_eq!(counted(&daemon, "http_refused_total", "sni-not-allowed"), 3);
     assert_eq!(counted(&daemon, "http_name_binding_total", "allowed"), 6);
     assert_eq!(
@@ -339,6 +341,11 @@ fn audit_lets_all_of_it_pass_and_says_so() {
         let flows = with_remark(&audited, remark);
         assert_eq!(flows.len(), 1, "{remark} {audited:#?}");
         assert_eq!(flows[0]["destination_names"][0], "ok.example.com");
+        assert_eq!(flows[0]["egress_denied_by"][0]["name"], "alice");
+        assert_eq!(flows[0]["is_reply"], false);
+        for unset in ["drop_reason_desc", "egress_allowed_by"] {
+            assert!(flows[0][unset].is_null(), "{unset}: {}", flows[0]);
+        }
         assert_eq!(
             with_remark(&audited, "name-binding: audit").len(),
             audited.len()

@@ -175,10 +175,12 @@ fn over_tcp_both_sides_show_a_certificate() {
         [&authority, &certificate, &key].map(|it| it.to_str().unwrap());
     let address = "127.0.0.1:4244";
     let daemon = stage.daemon(&[
+        "--cluster-name",
+        "prod",
         "--hubble-event-buffer-capacity",
         "1023",
         "--hubble-listen-address",
-        address,
+        "0.0.0.0:4244",
         "--hubble-tls-cert-file",
         certificate,
         "--hubble-tls-key-file",
@@ -187,7 +189,38 @@ fn over_tcp_both_sides_show_a_certificate() {
         authority,
     ]);
     stage.play();
-    check(&stage.ask(&[address, authority, certificate, key, NAME]));
+    let output = stage.ask(&[address, authority, certificate, key, NAME]);
+    check(&output);
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let lines = lines.lines().map(|line| line.parse::<Value>().unwrap());
+    let lines: Vec<Value> = lines.collect();
+    let node = lines.iter().find_map(|line| line.get("node_address"));
+    // Neither the one that stands for all of them, nor the bridge's: the one by which it goes to the outside.
+    assert_eq!(node.unwrap(), "203.0.113.1:4244");
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let name = Value::from(format!("prod/{}", host.trim()));
+    for line in lines.iter().filter(|line| line["event"].is_object()) {
+        assert_eq!(line["node"], name, "{line}");
+    }
+    let socket = daemon.path("namegate.sock").display().to_string();
+    let observe = ["observe", "--socket", &socket, "-o", "json", "--all"];
+    let of = |flags: &[&str]| {
+        let output = daemon.namegate(&[&observe[..], flags].concat()).unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let flows = text.lines().map(|line| line.parse::<Value>().unwrap());
+        flows.collect::<Vec<Value>>()
+    };
+    for line in of(&["--pod", "client"]) {
+        let told = [&line["node_name"], &line["flow"]["node_name"]];
+        assert_eq!(told, [&name; 2], "{line}");
+        let ends = [&line["flow"]["source"], &line["flow"]["destination"]];
+        let client = ends.iter().find(|end| end["pod_name"] == "client");
+        assert_eq!(client.unwrap()["cluster_name"], "prod", "{line}");
+    }
+    assert!(!of(&["--cluster", "prod", "--node-name", "prod/"]).is_empty());
+    assert!(of(&["--cluster", "default"]).is_empty());
+    assert!(of(&["--node-name", "default/"]).is_empty());
     let stranger = stage.ask(&[address]);
     assert!(!stranger.status.success(), "{stranger:?}");
     drop(daemon);
@@ -202,7 +235,7 @@ fn a_file_gets_the_flows_that_it_wants() {
         "--hubble-export-file-path",
         file.to_str().unwrap(),
         "--hubble-export-allowlist",
-        r#"{"verdict":["DROPPED"],"protocol":["dns"]}"#,
+        r#"{"verdict":["DROPPED"],"protocol":["dns"]} {"uuid":["00000000-0000-4000-8000-000000000000"]}"#,
         "--hubble-export-fieldmask",
         "verdict,l7.dns.query",
     ]);

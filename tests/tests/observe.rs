@@ -295,6 +295,73 @@ fn flags_choose_among_the_flows() {
     assert_eq!(json.len(), all.len());
 }
 
+/// A time says how far to go, so the default number says nothing.
+#[test]
+fn until_a_time_all_flows_are_shown_that_are_there() {
+    let stage = Stage::new();
+    let daemon = stage.daemon();
+    for number in 0..12 {
+        stage.asks(&stage.client, &format!("n{number}.example.com"));
+    }
+    let all = lines_with(&daemon, &["--last", "1000", "-o", "json"], "\"n11.");
+    assert!(all.len() > 20, "{}", all.len());
+    let later = lines(&daemon, &["--until", "2100-01-01T00:00:00Z", "-o", "json"]);
+    assert_eq!(later, all);
+    // The first that is later is the end: what the kernel and the proxy tell is in no strict order.
+    let time = |line: &String| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        line["time"].as_str().unwrap().to_owned()
+    };
+    let until = time(&all[2]);
+    let bare = |time: &str| time.trim_end_matches('Z').to_owned();
+    let is_early = |line: &&String| bare(&time(line)) <= bare(&until);
+    let early: Vec<String> = all.iter().take_while(is_early).cloned().collect();
+    assert!(!early.is_empty() && early.len() < 20, "{early:?}");
+    assert_eq!(lines(&daemon, &["--until", &until, "-o", "json"]), early);
+    let two = ["--until", &until, "--last", "2", "-o", "json"];
+    assert_eq!(lines(&daemon, &two), [""; 0], "the last two are later");
+    assert_eq!(lines(&daemon, &["-o", "json"]), all[all.len() - 20..]);
+}
+
+#[test]
+fn what_the_daemon_did_is_shown_and_followed() {
+    let stage = Stage::new();
+    let daemon = stage.daemon();
+    let events = |flags: &[&str]| lines(&daemon, &[&["agent-events"], flags].concat());
+    let all = events(&["--all"]);
+    let has = |wanted: &str| all.iter().any(|line| line.contains(wanted));
+    for wanted in [
+        ": AGENT_STARTED (start time: ",
+        ": POLICY_UPDATED (labels: [], revision: ",
+        ", namespace: default, pod name: internal-client)",
+        ": IPCACHE_UPSERTED (cidr: 0.0.0.0/0, identity: 9, encrypt key: 0)",
+    ] {
+        assert!(has(wanted), "{wanted}: {all:#?}");
+    }
+    assert_eq!(events(&["--last", "2"]), all[all.len() - 2..]);
+    assert_eq!(events(&["--first", "1"]), all[..1]);
+    assert_eq!(events(&[]), all[all.len().saturating_sub(20)..]);
+    assert_eq!(events(&["--until", "2000-01-01"]), [""; 0]);
+    let json = events(&["--first", "1", "-o", "json"]);
+    let json: Value = serde_json::from_str(&json[0]).unwrap();
+    assert_eq!(json["agent_event"]["type"], "AGENT_STARTED", "{json}");
+    let table = events(&["--all", "-o", "table"]);
+    assert_eq!(table.len(), all.len() + 1);
+    let output = observe(&daemon, &["agent-events", "--pod", "x"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+
+    let follower = Follower::start(&stage, &daemon, &["agent-events"]);
+    std::thread::sleep(Duration::from_millis(500));
+    // Rules are counted, of which a policy may have several.
+    let rule = "{endpointSelector: {matchLabels: {app: productpage}}, egress: [{}]}";
+    let policy = format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: three}}\nspecs: [{rule}, {rule}, {rule}]\n"
+    );
+    daemon.policy("story.yaml", &policy).unwrap();
+    let mut told = std::iter::from_fn(|| follower.lines.recv_timeout(PATIENCE).ok());
+    assert!(told.any(|line| line.contains("POLICY_UPDATED") && line.ends_with("count: 3)")));
+}
+
 #[test]
 fn what_cannot_be_done_ends_with_one() {
     let stage = Stage::new();

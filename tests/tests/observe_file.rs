@@ -122,6 +122,20 @@ fn each_set_of_flags_shows_what_hubble_shows() {
     }
 }
 
+/// The file of several nodes is in no order: what is later is left out, and what follows it is not.
+#[test]
+fn what_is_too_late_in_a_file_is_no_end() {
+    let text = unnumbered(CASES);
+    let lines: Vec<_> = text.lines().take(3).collect();
+    let flows = Flows::of(&format!("{}\n{}\n{}\n", lines[2], lines[0], lines[1]));
+    let until = ["--until", "2026-03-05T09:07:03Z"];
+    let shown = flows.shows(&until);
+    assert_eq!(shown.lines().count(), 2, "{shown}");
+    assert!(!shown.contains("dns-response"), "{shown}");
+    let first = flows.shows(&[&until[..], &["--first", "1"]].concat());
+    assert_eq!(first.lines().next(), shown.lines().next());
+}
+
 #[test]
 fn wrong_flags_end_with_one_and_say_which() {
     let flows = Flows::of(&unnumbered(CASES));
@@ -176,6 +190,90 @@ fn what_is_no_event_is_told_and_left_out_and_too_long_a_line_ends_it() {
         said.contains(":2: a line of more than 65535 octets"),
         "{said}"
     );
+}
+
+/// Flags that people have in their fingers though they change little.
+#[test]
+fn flags_of_the_stock_command_are_taken() {
+    let flows = Flows::of(&unnumbered(CASES));
+    let shown = |flags: &str| flows.shows(&flags.split(' ').collect::<Vec<_>>());
+    let all = flows.shows(&[]);
+    assert_eq!(all.lines().count(), 72);
+    assert_eq!(shown("--ip-translation=false"), shown("--numeric"));
+    assert_ne!(shown("--numeric"), all);
+    for same in [
+        "--ip-translation",
+        "--ip-translation=true",
+        "flows",
+        "--last 0",
+        "--first 0",
+        "-D",
+        "-s",
+    ] {
+        assert_eq!(shown(same), all, "{same}");
+    }
+    let since = ["--since", "Thu, 05 Mar 2026 09:08:05 +0000"];
+    let expected = shown("--since 2026-03-05T09:08:05Z");
+    assert_eq!(flows.shows(&since), expected);
+    assert_eq!(expected.lines().count(), 8);
+    assert_eq!(
+        shown("--since 2026-03-05T09:08Z"),
+        shown("--since 2026-03-05T09:08:00Z")
+    );
+    let raw = shown("--verdict DROPPED --not --protocol dns --print-raw-filters");
+    let expected = "allowlist:\n    - '{\"verdict\":[\"DROPPED\"]}'\ndenylist:\n    - '{\"protocol\":[\"dns\"]}'\n";
+    assert_eq!(raw, expected);
+    let output = flows.observe(&["agent-events"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+/// What is said beside the flows: once, and with -s not at all.
+#[test]
+fn of_what_is_unknown_one_field_is_told_and_of_nodes_what_is_wrong() {
+    let first = unnumbered(CASES).lines().next().unwrap().to_owned();
+    let newer = first.replacen(
+        "{\"flow\":{",
+        "{\"flow\":{\"ext_error\":7,\"ext_more\":8,",
+        1,
+    );
+    let status = |state: &str| {
+        format!(
+            "{{\"node_status\":{{\"state_change\":\"{state}\",\"node_names\":[\"b\",\"a\"]}},\"node_name\":\"relay\",\"time\":\"2026-03-05T09:07:01Z\"}}"
+        )
+    };
+    let nodes = [
+        status("NODE_UNAVAILABLE"),
+        status("NODE_CONNECTED"),
+        status("NODE_GONE"),
+    ];
+    let flows = Flows::of(&format!(
+        "{first}\n{newer}\n{newer}\n{}\n",
+        nodes.join("\n")
+    ));
+    let said = |flags: &[&str]| {
+        let output = flows.observe(flags);
+        assert!(output.status.success(), "{output:?}");
+        let shown = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<_> = shown.lines().collect();
+        assert_eq!((lines.len(), lines[0]), (3, lines[1]), "{shown}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        said.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let usual = said(&[]);
+    assert_eq!(usual.len(), 2, "{usual:?}");
+    assert!(
+        usual[0].contains(":2: unknown field \"flow.ext_error\""),
+        "{usual:?}"
+    );
+    let unavailable = "Mar  5 09:07:01.000 [relay]: 2 nodes are unavailable: b, a";
+    assert_eq!(usual[1], unavailable);
+    let all = said(&["-D"]);
+    assert_eq!(all.len(), 4, "{all:?}");
+    assert!(all[2].ends_with("Receiving flows from 2 nodes: b, a"));
+    assert!(all[3].ends_with("2 nodes removed from cluster: b, a"));
+    assert!(said(&["-s", "-D"]).is_empty());
+    // Nothing of the golden data is unknown.
+    assert!(Flows::of(&unnumbered(CASES)).observe(&[]).stderr.is_empty());
 }
 
 #[test]

@@ -119,10 +119,26 @@ fn a_virtual_address_is_judged_as_its_backends() {
     assert!(!reaches(&stage, "10.96.0.40:80"), "nobody stands behind it");
     assert!(!reaches(&stage, "10.96.0.20:81"), "no port of the service");
     // Hubble's reason, and ours beside it where only some of the backends are the matter.
-    for (vip, reason) in [("10.96.0.30", true), ("10.96.0.40", false)] {
-        let log = denial_of(&daemon, vip)["policy_log"].take();
+    for (vip, name, reason) in [("10.96.0.30", "both", true), ("10.96.0.40", "none", false)] {
+        let mut denial = denial_of(&daemon, vip);
+        let service = serde_json::json!({"name": name, "namespace": "default"});
+        assert_eq!(denial["destination_service"], service);
+        let log = denial["policy_log"].take();
         let wanted = reason.then(|| serde_json::json!(["ambiguous service"]));
         assert_eq!(log, wanted.unwrap_or_default(), "{vip}");
+    }
+    let socket = daemon.path("namegate.sock").display().to_string();
+    let observe = ["observe", "--socket", &socket, "--all", "--protocol", "dns"];
+    let shown = |flag: &str| {
+        let args = [&observe[..], &[flag, "kube-system/kube-dns"]].concat();
+        String::from_utf8(daemon.namegate(&args).unwrap().stdout).unwrap()
+    };
+    let asked = shown("--to-service");
+    let answers = shown("--from-service");
+    for (lines, arrow) in [(&asked, "->"), (&answers, "<-")] {
+        let place = format!(" {arrow} kube-system/kube-dns:53 ");
+        assert!(lines.lines().count() >= 2, "{lines}");
+        assert!(lines.lines().all(|line| line.contains(&place)), "{lines}");
     }
     change(&daemon, &to("web", 80));
     assert!(

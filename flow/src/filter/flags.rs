@@ -55,23 +55,23 @@ impl FilterFlags {
         self.deny.add(flag, value)
     }
 
-    /// Adds a whole filter to those that allow: `--allowlist`.
+    /// Adds whole filters to those that allow: `--allowlist`.
     ///
     /// # Errors
     ///
-    /// See [`FlowFilter::from_json`].
+    /// See [`FlowFilter::all_from_json`].
     pub fn allow_json(&mut self, text: &str) -> Result<(), FilterError> {
-        self.allow.whole.push(FlowFilter::from_json(text)?);
+        self.allow.whole.extend(FlowFilter::all_from_json(text)?);
         Ok(())
     }
 
-    /// Adds a whole filter to those that deny: `--denylist`.
+    /// Adds whole filters to those that deny: `--denylist`.
     ///
     /// # Errors
     ///
-    /// See [`FlowFilter::from_json`].
+    /// See [`FlowFilter::all_from_json`].
     pub fn deny_json(&mut self, text: &str) -> Result<(), FilterError> {
-        self.deny.whole.push(FlowFilter::from_json(text)?);
+        self.deny.whole.extend(FlowFilter::all_from_json(text)?);
         Ok(())
     }
 

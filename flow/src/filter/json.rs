@@ -86,6 +86,25 @@ impl FlowFilter {
         let value = serde_json::from_str(text).map_err(|error| bad(error.to_string()))?;
         read(&value).map_err(bad)
     }
+
+    /// Reads filters one after another, with blanks between them or nothing: so Cilium's options have several in
+    /// one text. An empty text has none.
+    ///
+    /// # Errors
+    ///
+    /// As for [`FlowFilter::from_json`], of the first that can't be read.
+    pub fn all_from_json(text: &str) -> Result<Vec<Self>, FilterError> {
+        let bad = |problem: String| FilterError::BadJson {
+            text: text.to_owned(),
+            problem,
+        };
+        let values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+        let filters = values.map(|value| {
+            let value = value.map_err(|error| bad(error.to_string()))?;
+            read(&value).map_err(bad)
+        });
+        filters.collect()
+    }
 }
 
 /// The fields of a peer have its side in front of their names.

@@ -273,7 +273,7 @@ fn is_type(asked: EventType, flow: &Flow) -> bool {
     let same_sub = asked
         .sub_number
         .is_none_or(|asked| asked == flow.event.sub_number());
-    asked.number == 0 || (asked.number == flow.event.number() && same_sub)
+    (asked.number == 0 || asked.number == flow.event.number()) && same_sub
 }
 
 /// Of drops and of denied verdicts alike; nothing else has a reason.

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{Printer, destination, source, write_type};
+use super::{Printer, destination, escape, source, write_type};
+use crate::agent::AgentLine;
 use crate::flow::Flow;
 use crate::lost::LostEvents;
 use crate::time::Time;
@@ -30,6 +31,11 @@ impl Printer {
         self.write_pairs(cells, out);
     }
 
+    /// Appends what an agent did in the same form.
+    pub fn write_dict_agent(&self, line: &AgentLine, out: &mut String) {
+        self.write_pairs(self.agent_cells(line), out);
+    }
+
     fn write_pairs(&self, cells: Vec<(&str, String)>, out: &mut String) {
         for (key, cell) in cells {
             writeln!(out, "{key:>11}: {cell}").ok();
@@ -47,7 +53,7 @@ impl Printer {
         };
         let mut cells = vec![("TIMESTAMP", text(&|out| self.write_time(flow.time, out)))];
         if self.node_name {
-            cells.push(("NODE", flow.node_name.to_string()));
+            cells.push(("NODE", text(&|out| escape(&flow.node_name, out))));
         }
         cells.extend([
             ("SOURCE", text(&|out| self.write_host(&source(flow), out))),
@@ -95,13 +101,28 @@ impl Table {
             "VERDICT",
             "SUMMARY",
         ];
-        let shown = keys
-            .into_iter()
-            .filter(|key| printer.node_name || *key != "NODE");
+        Self::headed(printer, &keys)
+    }
+
+    /// A table of what agents did, with its heading.
+    #[must_use]
+    pub fn of_agents(printer: Printer) -> Self {
+        let keys = ["TIMESTAMP", "NODE", "TYPE", "DETAILS"];
+        Self::headed(printer, &keys)
+    }
+
+    fn headed(printer: Printer, keys: &[&str]) -> Self {
+        let is_shown = |key: &&&str| printer.node_name || **key != "NODE";
+        let shown = keys.iter().filter(is_shown);
         Self {
             printer,
-            rows: vec![shown.map(str::to_owned).collect()],
+            rows: vec![shown.map(|key| (*key).to_owned()).collect()],
         }
+    }
+
+    /// Adds what an agent did.
+    pub fn push_agent(&mut self, line: &AgentLine) {
+        self.add(self.printer.agent_cells(line));
     }
 
     /// Adds a flow.

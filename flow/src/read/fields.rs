@@ -102,6 +102,11 @@ impl<'a> Fields<'a> {
         self.small(key)
     }
 
+    /// A number that may not be there.
+    pub(super) fn optional(&self, key: &'static str) -> Result<Option<u32>, ReadError> {
+        self.value(key).map(|_| self.number(key)).transpose()
+    }
+
     /// A number of any width.
     pub(super) fn small<T: TryFrom<u64>>(&self, key: &'static str) -> Result<T, ReadError> {
         T::try_from(self.long(key)?).map_err(|_| self.bad(key))
@@ -166,7 +171,7 @@ pub(crate) fn unsigned(value: &Value) -> Option<u64> {
 }
 
 /// The other form of a key: `is_reply` is `isReply` too.
-fn lower_camel(key: &str) -> String {
+pub(super) fn lower_camel(key: &str) -> String {
     let mut camel = String::with_capacity(key.len());
     for (at, word) in key.split('_').enumerate() {
         let mut letters = word.chars();

@@ -9,9 +9,11 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
-use flow::{BadPath, FieldMask, Filter, Line, Printer, Query, Time, TimeFormat};
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args, ValueEnum};
+use flow::{AgentLine, BadPath, FieldMask, Filter, Line, Printer, Query, Table, Time, TimeFormat};
 
+use self::file::Aside;
 use self::filters::Filters;
 use self::sink::{Sink, is_broken_pipe};
 use super::Which;
@@ -32,12 +34,16 @@ use crate::exit::Exit;
   namegate observe --last 50 --verdict DROPPED -o json | jq .flow.destination_names
   namegate observe --input-file flows.json --http-status 5+ -o dict")]
 pub(super) struct Observe {
+    /// What is shown.
+    #[arg(value_enum, default_value = "flows")]
+    what: What,
     #[command(flatten)]
     which: Which,
     /// Go on with the flows that come.
     #[arg(short, long)]
     follow: bool,
-    /// At most this many of the flows that are there, the newest [default: 20, or 0 with --follow].
+    /// At most this many of the flows that are there, the newest [default: 20, or all with --follow,
+    /// --since, --until and --input-file].
     #[arg(long, value_name = "N")]
     last: Option<u64>,
     /// At most this many of the flows that are there, the oldest.
@@ -66,6 +72,9 @@ pub(super) struct Observe {
     /// Show addresses and not names.
     #[arg(long)]
     numeric: bool,
+    /// Show names and not addresses; =false is as --numeric.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new())]
+    ip_translation: bool,
     /// How times are written: StampMilli, RFC3339, RFC3339Milli, RFC1123Z …
     #[arg(long, value_name = "FORMAT", default_value = "StampMilli")]
     time_format: String,
@@ -75,12 +84,26 @@ pub(super) struct Observe {
     /// Show which policies decided.
     #[arg(long)]
     print_policy_names: bool,
-    /// Show the filters that the flags make, as JSON, and end.
+    /// Show the filters that the flags make, as YAML with lists of JSON for --allowlist and --denylist, and end.
     #[arg(long)]
     print_raw_filters: bool,
+    /// Say nothing of what can't be read, nor of nodes.
+    #[arg(short, long)]
+    silent_errors: bool,
+    /// Say too which nodes come and go.
+    #[arg(short = 'D', long)]
+    debug: bool,
     /// When to colour.
     #[arg(long, value_enum, default_value = "auto")]
     color: Color,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Flows.
+    Flows,
+    /// What the daemon did: its start, policies, endpoints, prefixes. No filter is about those.
+    AgentEvents,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -124,17 +147,24 @@ impl Observe {
         let paths = self.field_mask.iter().map(String::as_str);
         let mask = FieldMask::new(paths).map_err(|error: BadPath| refuse(error.to_string()))?;
         if self.print_raw_filters {
-            return print_filters(&self.filters);
+            return super::print(&self.filters.yaml());
         }
         let since = point(self.since.as_deref(), "since")?;
         let until = point(self.until.as_deref().filter(|_| !self.follow), "until")?;
-        if self.last == Some(0) && !self.follow {
-            return Ok(ExitCode::SUCCESS); // to a daemon, and to a file, 0 is no limit
-        }
-        let mut sink = Sink::new(self.printer(), self.output, mask);
-        let shown = match &self.input_file {
-            Some(path) => file::read(path, self.query(since, until)?, &mut sink),
-            None => self.ask((since, until), &mut sink),
+        let table = match self.what {
+            What::Flows => Table::new(self.printer()),
+            What::AgentEvents => Table::of_agents(self.printer()),
+        };
+        let mut sink = Sink::new((self.printer(), table), self.output, mask);
+        let shown = match (&self.input_file, self.what) {
+            (Some(path), What::Flows) => {
+                file::read(path, (self.query(since, until)?, self.aside()), &mut sink)
+            }
+            (Some(_), What::AgentEvents) => {
+                let text = "--input-file is for flows alone";
+                return Err(refuse(text.to_owned()));
+            }
+            (None, _) => self.ask((since, until), &mut sink),
         };
         match shown.and_then(|()| sink.end()) {
             // Whoever reads has enough.
@@ -143,9 +173,21 @@ impl Observe {
         }
     }
 
+    /// What is said beside the flows.
+    fn aside(&self) -> Aside {
+        Aside {
+            printer: Printer {
+                color: false,
+                ..self.printer()
+            },
+            is_silent: self.silent_errors,
+            all_nodes: self.debug,
+        }
+    }
+
     fn printer(&self) -> Printer {
         Printer {
-            numeric: self.numeric,
+            numeric: self.numeric || !self.ip_translation,
             time_format: TimeFormat::from_name(&self.time_format),
             color: match self.color {
                 Color::Auto => colour::fits(&io::stdout()),
@@ -161,7 +203,7 @@ impl Observe {
         let Filters { allow, deny } = &self.filters;
         Ok(Query {
             number: self.number(),
-            first: self.first.is_some(),
+            first: self.first().is_some(),
             follow: false,
             since,
             until,
@@ -169,11 +211,18 @@ impl Observe {
         })
     }
 
+    /// As Hubble's command has it, 0 says nothing.
+    fn first(&self) -> Option<u64> {
+        self.first.filter(|first| *first > 0)
+    }
+
     fn number(&self) -> u64 {
         let is_file = self.input_file.is_some();
-        let is_open = is_file || self.all || self.follow || self.since.is_some();
+        let is_timed = self.since.is_some() || self.until.is_some();
+        let is_open = is_file || self.all || self.follow || is_timed;
         let default = if is_open { 0 } else { LAST_DEFAULT };
-        self.first.or(self.last).unwrap_or(default)
+        let last = self.last.filter(|last| *last > 0);
+        self.first().or(last).unwrap_or(default)
     }
 
     fn ask(
@@ -183,18 +232,28 @@ impl Observe {
     ) -> anyhow::Result<()> {
         let wanted = control::Observe {
             number: self.number(),
-            first: self.first.is_some(),
+            first: self.first().is_some(),
             follow: self.follow,
             since: since.map(Time::rfc3339),
             until: until.map(Time::rfc3339),
             allow: control::filters_as_json(&self.filters.allow),
             deny: control::filters_as_json(&self.filters.deny),
         };
-        for line in stream(&self.which.socket(), &Command::Observe(wanted))? {
+        let command = match self.what {
+            What::Flows => Command::Observe(wanted),
+            What::AgentEvents => Command::AgentEvents(wanted),
+        };
+        for line in stream(&self.which.socket(), &command)? {
             // The daemon ended.
             let Ok(line) = line else { break };
-            match Line::parse(&line) {
-                Ok(parsed) => sink.show(&parsed, Some(&line))?,
+            let shown = match self.what {
+                What::Flows => Line::parse(&line).map(|read| sink.show(&read, Some(&line))),
+                What::AgentEvents => {
+                    AgentLine::parse(&line).map(|read| sink.show_agent(&read, &line))
+                }
+            };
+            match shown {
+                Ok(shown) => shown?,
                 Err(_) if line.contains("\"error\"") => {
                     anyhow::bail!("the daemon refuses: {line}")
                 }
@@ -215,14 +274,4 @@ fn point(text: Option<&str>, flag: &str) -> anyhow::Result<Option<Time>> {
         )
     };
     Ok(Some(point.ok_or_else(wrong)?))
-}
-
-fn print_filters(filters: &Filters) -> anyhow::Result<ExitCode> {
-    let mut text = String::new();
-    for (name, filters) in [("allowlist", &filters.allow), ("denylist", &filters.deny)] {
-        for filter in control::filters_as_json(filters) {
-            text.push_str(&format!("{name}: {filter}\n"));
-        }
-    }
-    super::print(&text)
 }

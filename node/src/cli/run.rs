@@ -271,7 +271,7 @@ impl Run {
     fn options(self) -> anyhow::Result<Options> {
         let instance = self.which.instance.clone();
         let socket = self.which.own_socket();
-        let flows_max = self.hubble.flows_max();
+        let (cluster, flows_max) = (self.hubble.cluster(), self.hubble.flows_max());
         let redaction = self.redact.redaction();
         let flow_logs = self.export.hubble_flowlogs_config_path.clone();
         let exports = self.export.exports()?;
@@ -292,6 +292,7 @@ impl Run {
             log: self.log,
             again,
             setup: Setup {
+                cluster,
                 pins: Some(self.bpf_dir.unwrap_or_else(|| instance.bpf_dir())),
                 hook_mode: match self.hooks {
                     Hooks::Auto => None,

@@ -67,17 +67,17 @@ impl AgentNews {
         self.prefixes = now;
     }
 
-    /// Another set of policies is in force for these endpoints. Gives those that are gone since.
+    /// Another set of policies, with so many rules, is in force for these endpoints. Gives those that are gone since.
     pub(super) fn enforced(
         &mut self,
         revision: u64,
-        policies: usize,
+        rules: usize,
         guards: &Guards,
     ) -> Vec<AgentEndpoint> {
         self.tell(AgentEvent::PolicyUpdated {
             labels: Vec::new(),
             revision,
-            rule_count: i64::try_from(policies).unwrap_or(i64::MAX),
+            rule_count: i64::try_from(rules).unwrap_or(i64::MAX),
         });
         let now: BTreeMap<_, _> = guards
             .iter()

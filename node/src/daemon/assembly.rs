@@ -10,7 +10,7 @@ use bpf_redirect_common::Config;
 use policy::{Compiler, Identities, Options, PolicySet};
 use transport::{Gate, LinkError};
 
-use super::{Setup, node_name, remove_gate, take_away};
+use super::{Setup, remove_gate, take_away};
 use crate::clock;
 use crate::exit::{BAD_CONFIG, Exit, NO_PERMISSION};
 use crate::exporters::Exporters;
@@ -237,11 +237,12 @@ fn bpf_refused(error: DatapathError) -> anyhow::Error {
 
 pub(crate) fn make_teller(setup: &Setup, learner: &SharedLearner) -> Arc<Teller> {
     let redaction = setup.redaction.clone();
-    Arc::new(Teller::new(Arc::clone(learner), &node_name(), redaction))
+    let node_name = setup.cluster.node_name();
+    Arc::new(Teller::new(Arc::clone(learner), node_name, redaction))
 }
 
 pub(super) fn start_exporters(setup: &Setup) -> Result<Exporters> {
     let (exports, flow_logs) = (setup.exports.clone(), setup.flow_logs.clone());
-    let started = Exporters::start(exports, flow_logs, node_name().into());
+    let started = Exporters::start(exports, flow_logs, setup.cluster.node_name());
     started.map_err(|error| Exit::with(BAD_CONFIG, format!("{error:#}")))
 }

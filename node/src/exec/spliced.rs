@@ -13,7 +13,7 @@ use transport::{DropLog, Listening, SANDBOX_V4, SANDBOX_V6, SPLICE_ENDPOINT};
 use super::surroundings::Resolver;
 use super::{Guard, Options, Rules, network};
 use crate::clock;
-use crate::daemon::{Setup, make_teller, node_name};
+use crate::daemon::{Setup, make_teller};
 use crate::directory::Directory;
 use crate::exit::{EXEC_FAILED, Exit};
 use crate::exporters::Exporters;
@@ -49,7 +49,7 @@ impl Spliced {
         listening: Listening,
     ) -> Result<Self> {
         let outside = setup.outside.as_ref().context("a namespace outside")?;
-        let exporters = Exporters::start(setup.exports.clone(), None, node_name().into())?;
+        let exporters = Exporters::start(setup.exports.clone(), None, setup.cluster.node_name())?;
         let (news, queue) = news();
         let endpoint = EndpointId::new(SPLICE_ENDPOINT).context("a number")?;
         let (learner, teller) = learn(setup, endpoint, (options, rules, resolver))?;
@@ -154,7 +154,8 @@ fn learn(
     let learner: SharedLearner = Arc::new(learner);
     let teller = make_teller(setup, &learner);
     let snapshot = learner.snapshot();
-    teller.set_directory(Directory::new(&snapshot, &cast, &teller.directory()));
+    let everybody = (&cast, &setup.cluster);
+    teller.set_directory(Directory::new(&snapshot, everybody, &teller.directory()));
     learner.adopt(id, Box::new(NoTable), &Heritage::default())?;
     Ok((learner, teller))
 }

@@ -50,7 +50,7 @@ fn teller() -> Teller {
     let inputs = (&policies, &cast, Options::default());
     let nothing = Compiler::new().build(0, inputs, &mut identities).unwrap();
     let learner = Learner::new(nothing, identities, Lifetimes::default(), clock::now);
-    Teller::new(Arc::new(learner), "node", flow::Redaction::default())
+    Teller::new(Arc::new(learner), "node".into(), flow::Redaction::default())
 }
 
 /// A denied packet.
@@ -110,6 +110,25 @@ fn a_drop_tells_its_frame_and_its_program_and_one_without_a_frame_neither() {
         ..event
     };
     assert_eq!(told(&in_cgroup), (None, None));
+}
+
+#[test]
+fn drops_that_hubble_has_no_number_for_are_told_by_one_that_it_has() {
+    let News::Kernel(event) = dropped() else {
+        panic!("no event")
+    };
+    for (ours, name) in [
+        (248, "CT_MAP_INSERTION_FAILED"),
+        (249, "SOCKET_LOOKUP_FAILED"),
+        (155, "CT_MAP_INSERTION_FAILED"),
+        (133, "POLICY_DENIED"),
+    ] {
+        let reason = ours;
+        let flow = teller().kernel(&KernelEvent { reason, ..event }).unwrap();
+        let told = flow.drop_reason().unwrap();
+        assert_eq!(told.name(), Some(name), "{ours}");
+        assert_eq!(flow.event.sub_number(), u32::from(told.number()));
+    }
 }
 
 /// How often this thread has slept: nothing else counts here, not even that others had to run.

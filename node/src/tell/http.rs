@@ -243,27 +243,34 @@ impl Teller {
             Said::Nothing => ("opaque".to_owned(), true),
             Said::Unfit(refusal) => (refusal.word().to_owned(), false),
         };
-        let reason = DropReason::from_number(POLICY_DENIED);
-        let judged = |drop_reason| Event::PolicyVerdict {
+        let judged = Event::PolicyVerdict {
             match_type: MatchType::L3L4.number(),
-            drop_reason,
+            drop_reason: None,
             auth_type: AuthType::default(),
         };
+        let dropped = Event::Drop {
+            reason: DropReason::from_number(POLICY_DENIED),
+        };
         let (event, verdict) = match (fits, named.mode) {
-            (true, _) => (judged(None), Verdict::Forwarded),
-            (false, NameBinding::Enforce) => (Event::Drop { reason }, Verdict::Dropped),
-            (false, NameBinding::Off | NameBinding::Audit) => {
-                (judged(Some(reason)), Verdict::Audit)
-            }
+            (true, _) => (judged, Verdict::Forwarded),
+            (false, NameBinding::Enforce) => (dropped, Verdict::Dropped),
+            (false, NameBinding::Off | NameBinding::Audit) => (judged, Verdict::Audit),
         };
         let directory = self.directory.load();
         let log = directory.log(named.rule).cloned();
         let words = [what, bound_words(named.mode)].map(Arc::from);
+        let policies = directory.policies(named.rule);
+        // Only what a workload sends is bound to names. By what would have denied it, were it not only audited.
+        let (allowed_by, denied_by) = match fits {
+            true => (policies, Vec::new()),
+            false => (Vec::new(), policies),
+        };
         Some(Flow {
             time: Some(clock::time_of_day(named.at)),
+            is_reply: (verdict != Verdict::Dropped).then_some(false),
             policy_log: log.into_iter().chain(words).collect(),
-            // Only what a workload sends is bound to names.
-            egress_allowed_by: directory.policies(named.rule),
+            egress_allowed_by: allowed_by,
+            egress_denied_by: denied_by,
             ..self.of_connection(redirected, &peers, Flow::new(event, verdict))
         })
     }
@@ -317,7 +324,7 @@ impl Teller {
     /// Fills in what is the same for all flows of a connection, from its client to its server.
     fn of_connection(&self, redirected: &Redirected, peers: &Peers, flow: Flow) -> Flow {
         let (client, server) = (redirected.client, redirected.server);
-        Flow {
+        self.with_services(Flow {
             ip: Some(Ip::new(client.ip(), server.ip())),
             l4: l4(TCP, (client.port(), server.port()), None),
             traffic_direction: match redirected.direction {
@@ -325,7 +332,7 @@ impl Teller {
                 policy::Direction::Ingress => Direction::Ingress,
             },
             ..self.between(peers, flow)
-        }
+        })
     }
 }
 

@@ -73,6 +73,18 @@ fn judged(verdict: Verdict) -> Flow {
     outward(event, verdict)
 }
 
+/// A packet to the world.
+fn trace(l4: Option<L4>) -> Flow {
+    let event = Event::Trace {
+        point: TracePoint::TO_STACK,
+        reason: TraceReason::New,
+    };
+    Flow {
+        l4,
+        ..outward(event, Verdict::Forwarded)
+    }
+}
+
 /// What comes back for a flow.
 fn answering(flow: Flow) -> Flow {
     Flow {
@@ -287,16 +299,6 @@ fn http_is_counted_in_either_way() {
 #[test]
 fn verdicts_flags_ports_and_icmp_are_counted() {
     let echo = Some(L4::Icmpv4 { kind: 8, code: 0 });
-    let trace = |l4| {
-        let event = Event::Trace {
-            point: TracePoint::TO_STACK,
-            reason: TraceReason::New,
-        };
-        Flow {
-            l4,
-            ..outward(event, Verdict::Forwarded)
-        }
-    };
     let mut from_host = judged(Verdict::Forwarded);
     from_host.source.labels = ["reserved:host".into()].into();
     let flows = [
@@ -341,16 +343,43 @@ fn verdicts_flags_ports_and_icmp_are_counted() {
         samples(&all, "hubble_icmp_total"),
         [r#"{family="IPv4",type="EchoRequest"} 1"#]
     );
-    // Of TCP the SYNs alone; the query was denied, but not by a packet's verdict.
+    // SYNs alone; the query was denied, but not by a packet's verdict.
     assert_eq!(
         samples(&all, "hubble_flows_to_world_total"),
         [
-            r#"{protocol="ICMPv4",verdict="FORWARDED",port=""} 1"#,
             r#"{protocol="TCP",verdict="DROPPED",port="443"} 1"#,
             r#"{protocol="TCP",verdict="FORWARDED",port="443"} 3"#,
             r#"{protocol="TCP",verdict="REDIRECTED",port="443"} 1"#,
         ]
     );
+}
+
+/// A packet of which nobody knows whether it answers may well be one that asks.
+#[test]
+fn to_the_world_goes_all_but_what_is_known_to_answer() {
+    let seen = |is_reply| Flow {
+        is_reply,
+        ..trace(tcp(TcpFlags::SYN))
+    };
+    let udp = L4::Udp {
+        source_port: 40_000,
+        destination_port: 443,
+    };
+    let flows = [
+        seen(None),
+        seen(Some(false)),
+        seen(Some(true)),
+        trace(tcp(TcpFlags::ACK)),
+        trace(Some(udp)),
+    ];
+    let counted = |options: &str| {
+        let all = text(&format!("flows-to-world{options}"), &flows);
+        samples(&all, "hubble_flows_to_world_total")
+    };
+    let tcp = |count| format!(r#"{{protocol="TCP",verdict="FORWARDED"}} {count}"#);
+    let udp = r#"{protocol="UDP",verdict="FORWARDED"} 1"#.to_owned();
+    assert_eq!(counted(""), [tcp(3), udp]);
+    assert_eq!(counted(":syn-only"), [tcp(2)]);
 }
 
 #[test]

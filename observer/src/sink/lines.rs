@@ -101,8 +101,12 @@ impl Outlet for Lines {
         self.add_line();
     }
 
-    /// Writes the chunk. What isn't written is lost, and told in front of what is written next.
+    /// Writes the chunk, or what was lost alone. What isn't written is lost, and told in front of what is written
+    /// next.
     fn flush(&mut self) {
+        if self.chunk.text.is_empty() {
+            self.tell_lost();
+        }
         if self.chunk.text.is_empty() {
             return;
         }

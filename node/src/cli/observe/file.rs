@@ -1,24 +1,45 @@
 //! Flows of a file, as a daemon would show them that had seen them.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::io::{self, BufRead, Read};
 use std::path::Path;
 
 use flow::limits::LINE_OCTETS_MAX;
-use flow::{Line, Query, ReadError};
+use flow::{Line, NodeStatus, Printer, Query, ReadError};
 
 use super::sink::Sink;
 use crate::cli::lines;
 
+/// What is said to standard error beside the flows.
+#[derive(Clone, Copy)]
+pub(super) struct Aside {
+    /// How lines about nodes are written.
+    pub(super) printer: Printer,
+    /// Nothing is.
+    pub(super) is_silent: bool,
+    /// Of nodes also what is usual.
+    pub(super) all_nodes: bool,
+}
+
 /// Shows what is wanted of a file's lines. Those that are no events are told and left out; of other events than
-/// flows, which an exporter writes too, the first alone is told.
-pub(super) fn read(path: &Path, query: Query, sink: &mut Sink) -> anyhow::Result<()> {
+/// flows, which an exporter writes too, the first alone is told, and so is the first field that no event has.
+pub(super) fn read(
+    path: &Path,
+    (query, aside): (Query, Aside),
+    sink: &mut Sink,
+) -> anyhow::Result<()> {
     let named = |error: io::Error| anyhow::anyhow!("{}: {error}", path.display());
     let mut input = lines::open(path).map_err(named)?;
     let mut choice = Choice::new(query);
     let limit = u64::try_from(LINE_OCTETS_MAX + 1).unwrap_or(u64::MAX);
     let mut text = Vec::new();
-    let mut has_told = false;
+    let (mut has_told, mut has_told_field) = (false, false);
+    let say = |number: u64, what: &dyn Display| {
+        if !aside.is_silent {
+            anstream::eprintln!("{}:{number}: {what}", path.display());
+        }
+    };
     for number in 1_u64.. {
         text.clear();
         let read = (&mut input).take(limit).read_until(b'\n', &mut text);
@@ -31,11 +52,30 @@ pub(super) fn read(path: &Path, query: Query, sink: &mut Sink) -> anyhow::Result
             anyhow::bail!("{path}:{number}: a line of more than {LINE_OCTETS_MAX} octets");
         }
         let line = String::from_utf8_lossy(line);
-        match Line::parse(&line) {
-            Ok(line) => choice.take(line, sink)?,
+        let read = match has_told_field {
+            true => Line::parse(&line).map(|line| (line, None)),
+            false => Line::parse_and_look(&line),
+        };
+        match read {
+            Ok((line, unknown)) => {
+                if let Some(field) = unknown {
+                    has_told_field = true;
+                    say(
+                        number,
+                        &format_args!("unknown field {field:?}: this and others are passed over"),
+                    );
+                }
+                choice.take(line, sink)?;
+            }
             Err(_) if line.trim().is_empty() => {}
+            Err(ReadError::OtherEvent {
+                kind: "node_status",
+            }) => match NodeStatus::parse(&line) {
+                Ok(status) => aside.tell(&status),
+                Err(error) => say(number, &format_args!("left out: {error}")),
+            },
             Err(ReadError::OtherEvent { .. }) if std::mem::replace(&mut has_told, true) => {}
-            Err(error) => anstream::eprintln!("{}:{number}: left out: {error}", path.display()),
+            Err(error) => say(number, &format_args!("left out: {error}")),
         }
         if choice.is_over {
             break; // and what writes into a pipe may have no more to say
@@ -45,6 +85,17 @@ pub(super) fn read(path: &Path, query: Query, sink: &mut Sink) -> anyhow::Result
         .kept
         .iter()
         .try_for_each(|line| sink.show(line, None))
+}
+
+impl Aside {
+    fn tell(&self, status: &NodeStatus) {
+        if self.is_silent || status.change.is_usual() && !self.all_nodes {
+            return;
+        }
+        let mut line = String::new();
+        self.printer.write_node_status(status, &mut line);
+        anstream::eprintln!("{line}");
+    }
 }
 
 /// What is wanted of lines that come one by one. Lost events always are, and are not counted.
@@ -69,8 +120,8 @@ impl Choice {
 
     fn take(&mut self, line: Line, sink: &mut Sink) -> anyhow::Result<()> {
         if let Line::Flow(flow) = &line {
-            self.is_over = self.query.is_past(flow);
-            if self.is_over || !self.query.wants(flow) {
+            // Lines of several nodes are not in order: what is later is no end, as it is for a node's ring.
+            if self.query.is_past(flow) || !self.query.wants(flow) {
                 return Ok(());
             }
             self.flows += 1;

@@ -16,6 +16,29 @@ pub(super) struct Filters {
     pub(super) deny: Vec<FlowFilter>,
 }
 
+impl Filters {
+    /// What the flags mean, as a document of YAML: lists of filters as JSON, each as it can be given again.
+    pub(super) fn yaml(&self) -> String {
+        let mut text = String::new();
+        for (name, filters) in [(ALLOWLIST, &self.allow), (DENYLIST, &self.deny)] {
+            if filters.is_empty() {
+                continue;
+            }
+            text.push_str(&format!("{name}:\n"));
+            for filter in filters {
+                let mut json = String::new();
+                filter.write_json(&mut json);
+                // A quote within quotes is doubled, and nothing else means anything there.
+                text.push_str(&format!("    - '{}'\n", json.replace('\'', "''")));
+            }
+        }
+        if text.is_empty() {
+            text.push_str("{}\n");
+        }
+        text
+    }
+}
+
 impl Args for Filters {
     fn augment_args(command: Command) -> Command {
         let flags = FILTER_FLAGS.iter().map(|flag| {
@@ -123,4 +146,49 @@ fn values<'a>(
     places
         .zip(values)
         .map(move |(place, value)| (place, name, value.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn what_the_flags_mean_is_yaml_that_can_be_read_back() {
+        let read = |filters: &Filters| {
+            let lists: BTreeMap<String, Vec<String>> =
+                serde_yaml::from_str(&filters.yaml()).unwrap();
+            let of = |name: &str| {
+                let list = lists.get(name).cloned().unwrap_or_default();
+                list.iter()
+                    .flat_map(|text| FlowFilter::all_from_json(text).unwrap())
+                    .collect::<Vec<_>>()
+            };
+            (of(ALLOWLIST), of(DENYLIST))
+        };
+        let mut flags = FilterFlags::default();
+        for (flag, value) in [
+            ("verdict", "DROPPED"),
+            ("verdict", "ERROR"),
+            ("pod", "shop/cart"),
+            ("http-path", "it's: # \"quoted\" \\\\"),
+        ] {
+            flags.allow(flag, value).unwrap();
+        }
+        flags.deny("protocol", "dns").unwrap();
+        let (allow, deny) = flags.filters();
+        let filters = Filters { allow, deny };
+        let both = (filters.allow.clone(), filters.deny.clone());
+        assert_eq!(both.0.len(), 2);
+        assert_eq!(read(&filters), both);
+        assert_eq!(Filters::default().yaml(), "{}\n");
+        let allow = vec![FlowFilter::from_json(r#"{"verdict":["DROPPED","ERROR"]}"#).unwrap()];
+        let filters = Filters {
+            allow,
+            ..Filters::default()
+        };
+        let expected = "allowlist:\n    - '{\"verdict\":[\"DROPPED\",\"ERROR\"]}'\n";
+        assert_eq!(filters.yaml(), expected);
+    }
 }

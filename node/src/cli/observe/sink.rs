@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use flow::{FieldMask, Line, Printer, Table};
+use flow::{AgentLine, FieldMask, Line, Printer, Table};
 
 use super::Form;
 
@@ -18,11 +18,11 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    pub(super) fn new(printer: Printer, form: Form, mask: FieldMask) -> Self {
+    pub(super) fn new((printer, table): (Printer, Table), form: Form, mask: FieldMask) -> Self {
         Self {
             out: io::stdout().lock(),
             text: String::new(),
-            table: Table::new(printer),
+            table,
             printer,
             form,
             mask,
@@ -38,6 +38,30 @@ impl Sink {
             Form::Dict => self.dict(line),
             Form::Json => self.json(line, as_read),
             Form::Table => self.row(line),
+        }
+        self.is_first = false;
+        self.flush()
+    }
+
+    /// Prints what a daemon did; `as_read` is its line.
+    pub(super) fn show_agent(&mut self, line: &AgentLine, as_read: &str) -> anyhow::Result<()> {
+        self.text.clear();
+        match self.form {
+            Form::Compact => {
+                self.printer.write_agent(line, &mut self.text);
+                self.text.push('\n');
+            }
+            Form::Dict => {
+                if !self.is_first {
+                    self.text.push_str(Printer::BETWEEN);
+                }
+                self.printer.write_dict_agent(line, &mut self.text);
+            }
+            Form::Json => {
+                self.text.push_str(as_read);
+                self.text.push('\n');
+            }
+            Form::Table => self.table.push_agent(line),
         }
         self.is_first = false;
         self.flush()

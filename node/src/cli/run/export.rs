@@ -38,10 +38,10 @@ pub(super) struct ExportOptions {
     /// Send flows to systemd's journal, as entries with fields; another socket than its own by =SOCKET.
     #[arg(long, value_name = "SOCKET", num_args = 0..=1, require_equals = true, default_missing_value = JOURNAL)]
     hubble_export_journald: Option<PathBuf>,
-    /// To all of these only these flows: a flow filter as JSON; repeatable.
+    /// To all of these only these flows: flow filters as JSON, with blanks between them; repeatable.
     #[arg(long, value_name = "JSON")]
     hubble_export_allowlist: Vec<String>,
-    /// Not these: a flow filter as JSON; repeatable.
+    /// Not these: flow filters as JSON, with blanks between them; repeatable.
     #[arg(long, value_name = "JSON")]
     hubble_export_denylist: Vec<String>,
     /// Only these fields of each: time,verdict,source.pod_name …
@@ -60,9 +60,10 @@ impl ExportOptions {
     /// A filter, a path or a collector that can't be used.
     pub(super) fn exports(self) -> anyhow::Result<Vec<Export>> {
         let filters = |flag: &str, texts: &[String]| {
-            let read = texts.iter().map(|text| FlowFilter::from_json(text));
+            let read = texts.iter().map(|text| FlowFilter::all_from_json(text));
             let filters: Result<Vec<_>, _> = read.collect();
-            filters.map_err(|error| Exit::with(USAGE, format!("--{flag}: {error}")))
+            let filters = filters.map_err(|error| Exit::with(USAGE, format!("--{flag}: {error}")));
+            filters.map(|filters| filters.concat())
         };
         let allow = filters("hubble-export-allowlist", &self.hubble_export_allowlist)?;
         let deny = filters("hubble-export-denylist", &self.hubble_export_denylist)?;

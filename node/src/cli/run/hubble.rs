@@ -6,12 +6,16 @@ use std::path::PathBuf;
 use clap::Args;
 use observer::Tls;
 
+use crate::cluster::Cluster;
 use crate::observing::Observing;
 
 /// Who may watch flows, and by which way.
 #[derive(Args)]
 #[command(next_help_heading = "Flows for Hubble's tools")]
 pub(super) struct HubbleOptions {
+    /// The cluster that the node belongs to, as flows tell it: of a node as CLUSTER/NODE unless it is `default`.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    cluster_name: Cluster,
     /// The unix socket of Hubble's Observer [default: hubble.sock beside the control socket].
     #[arg(long, value_name = "PATH", visible_alias = "hubble-socket")]
     hubble_socket_path: Option<PathBuf>,
@@ -27,7 +31,7 @@ pub(super) struct HubbleOptions {
     /// The authorities whose clients may watch (PEM).
     #[arg(long, value_name = "FILE", requires = "hubble_listen_address")]
     hubble_tls_client_ca_files: Option<PathBuf>,
-    /// The name in our certificate, which a relay is told [default: NODE.default.hubble-grpc.cilium.io].
+    /// The name in our certificate, which a relay is told [default: NODE.CLUSTER.hubble-grpc.cilium.io].
     #[arg(long, value_name = "NAME", requires = "hubble_listen_address")]
     hubble_tls_server_name: Option<String>,
     /// Obey every field mask to the letter: also the one that `hubble observe` always sends, which leaves out
@@ -40,6 +44,10 @@ pub(super) struct HubbleOptions {
 }
 
 impl HubbleOptions {
+    pub(super) fn cluster(&self) -> Cluster {
+        self.cluster_name.clone()
+    }
+
     pub(super) fn flows_max(&self) -> usize {
         usize::try_from(self.hubble_event_buffer_capacity).unwrap_or(usize::MAX)
     }
@@ -50,10 +58,8 @@ impl HubbleOptions {
         beside: &std::path::Path,
         metrics: Option<SocketAddr>,
     ) -> Observing {
-        let server_name = self.hubble_tls_server_name.unwrap_or_else(|| {
-            let node = crate::daemon::node_name().replace('.', "-");
-            format!("{node}.default.hubble-grpc.cilium.io")
-        });
+        let server_name = self.hubble_tls_server_name;
+        let server_name = server_name.unwrap_or_else(|| self.cluster_name.server_name());
         let files = (
             self.hubble_tls_cert_file,
             self.hubble_tls_key_file,
@@ -72,6 +78,7 @@ impl HubbleOptions {
             _ => None,
         };
         Observing {
+            node_name: self.cluster_name.node_name(),
             socket: self
                 .hubble_socket_path
                 .unwrap_or_else(|| beside.with_file_name("hubble.sock")),
