@@ -314,6 +314,11 @@ fn what_was_learned_is_listed_with_its_end() {
     assert!(place.contains("alice.yaml:"), "{place}");
     assert_eq!(names[1]["rules"], serde_json::json!([]), "{names:#}");
 
+    check_tables(&daemon, &server);
+}
+
+/// The same as tables, and what the other lists say of it.
+fn check_tables(daemon: &Daemon<'_>, server: &str) {
     let socket = daemon.path("namegate.sock").display().to_string();
     let list = ["fqdn", "cache", "list", "--socket", &socket];
     let output = daemon.namegate(&list).unwrap();
@@ -327,7 +332,7 @@ fn what_was_learned_is_listed_with_its_end() {
         .find(|line| line.contains(" n1.example"))
         .unwrap();
     assert!(
-        line.contains(&server) && line.contains("alice.yaml:"),
+        line.contains(server) && line.contains("alice.yaml:"),
         "{line}"
     );
     let said = |words: &[&str]| {
