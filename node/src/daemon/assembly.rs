@@ -178,6 +178,14 @@ pub(super) fn open_pins(setup: &Setup) -> Result<(Option<Pins>, Option<Inherited
         PinError::InUse { .. } | PinError::Create { .. } | PinError::Remove { .. } => error.into(),
     })?;
     let mode = setup.hook_mode.unwrap_or_else(HookMode::probe);
+    // Who may not ask the kernel takes it for an old one.
+    if setup.hook_mode.is_none() && mode == HookMode::Clsact && pins.has_attachments(HookMode::Tcx)
+    {
+        return Err(Exit::with(
+            NO_PERMISSION,
+            "the kernel refuses the datapath: the links of an earlier run can't be asked for, which stay; CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed",
+        ));
+    }
     if pins.has_attachments(mode) {
         let inherited = inspect(&pins).map_err(|error| {
             let dir = dir.display();
