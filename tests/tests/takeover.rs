@@ -11,6 +11,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bpf_redirect_common::EP_ID;
 use namegate_tests::{Answers, Flood, Stage, TcpEcho, patience, policy};
 
 const NAMES: &str = "[{matchName: web.example.com}]";
@@ -247,10 +248,13 @@ fn cannot_be_taken_over(hooks: &[&str]) {
     // A map of another version: its pin holds another map.
     let maps = "/sys/fs/bpf/namegate/maps";
     let node = &stage.node;
-    node.check("mv", &[&format!("{maps}/EP_ID"), &format!("{maps}/kept")])
+    node.check("mv", &[&format!("{maps}/{EP_ID}"), &format!("{maps}/kept")])
         .unwrap();
-    node.check("ln", &[&format!("{maps}/CONFIG"), &format!("{maps}/EP_ID")])
-        .unwrap();
+    node.check(
+        "ln",
+        &[&format!("{maps}/CONFIG"), &format!("{maps}/{EP_ID}")],
+    )
+    .unwrap();
     let error = daemon.start(hooks).unwrap_err().to_string();
     assert!(
         error.contains("maps/EP_ID") && error.contains("values of 16 bytes"),
@@ -260,22 +264,23 @@ fn cannot_be_taken_over(hooks: &[&str]) {
         !stage.reaches("198.18.0.9:80").unwrap(),
         "what was enforced stays"
     );
-    node.check("rm", &[&format!("{maps}/EP_ID")]).unwrap();
-    node.check("mv", &[&format!("{maps}/kept"), &format!("{maps}/EP_ID")])
+    node.check("rm", &[&format!("{maps}/{EP_ID}")]).unwrap();
+    node.check("mv", &[&format!("{maps}/kept"), &format!("{maps}/{EP_ID}")])
         .unwrap();
     daemon.start(hooks).unwrap();
     assert!(!stage.reaches("198.18.0.9:80").unwrap());
     daemon.end_with("TERM").unwrap();
 
     // The same type and sizes, with other flags.
-    let pin = format!("{maps}/EP_ID");
-    let make = format!("map create {pin} type hash key 4 value 16 entries 4096 name EP_ID flags 1");
+    let pin = format!("{maps}/{EP_ID}");
+    let make =
+        format!("map create {pin} type hash key 4 value 16 entries 4096 name {EP_ID} flags 1");
     node.check("mv", &[&pin, &format!("{maps}/kept")]).unwrap();
     let make: Vec<&str> = make.split(' ').collect();
     node.check("bpftool", &make).unwrap();
     let error = daemon.start(hooks).unwrap_err().to_string();
     assert!(
-        error.contains("entries, flags 0x1, and this version needs") && error.contains("EP_ID"),
+        error.contains("entries, flags 0x1, and this version needs") && error.contains(EP_ID),
         "{error}"
     );
     node.check("rm", &[&pin]).unwrap();
