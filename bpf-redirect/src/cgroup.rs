@@ -108,6 +108,12 @@ const LEADING: [&str; 4] = [
     "ng_cg_sendmsg6",
 ];
 
+/// The names of all of them.
+pub(crate) fn programs() -> impl Iterator<Item = &'static str> {
+    let judging = JUDGING.iter().map(|(program, _)| *program);
+    SHOWING.into_iter().chain(judging).chain(LEADING)
+}
+
 /// The value must be there: the kernel makes it with the first attachment.
 const BPF_EXIST: u64 = 2;
 

@@ -6,6 +6,7 @@
 //! what the new programs take them for, which neither the kernel nor aya looks at.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use aya::maps::lpm_trie::LpmTrie;
@@ -60,12 +61,16 @@ pub struct Inherited {
 }
 
 /// An endpoint that the kernel knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InheritedEndpoint {
     /// Its number.
     pub endpoint: u32,
     /// The workload's own MAC.
     pub workload_mac: [u8; 6],
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Whether its packets are judged: all its programs were attached.
+    pub is_judged: bool,
 }
 
 /// Looks whether the pinned maps are those of this version, and reads what they hold.
@@ -91,6 +96,8 @@ pub fn inspect(pins: &Pins) -> Result<Inherited, TakeOverError> {
             InheritedEndpoint {
                 endpoint: entry.endpoint,
                 workload_mac: entry.workload_mac,
+                addresses: addresses_of(&entry),
+                is_judged: entry.attaching == 0,
             },
         );
     }
@@ -122,6 +129,11 @@ pub fn inspect(pins: &Pins) -> Result<Inherited, TakeOverError> {
     Ok(inherited)
 }
 
+fn addresses_of(entry: &EndpointIf) -> Vec<IpAddr> {
+    let used = entry.addresses.iter().filter(|one| **one != Address::NONE);
+    used.map(|address| IpAddr::from(*address)).collect()
+}
+
 /// Compares each pinned map with what the object needs.
 fn verify(pins: &Pins) -> Result<(), TakeOverError> {
     let object = aya_obj::Object::parse(OBJECT)
@@ -131,12 +143,12 @@ fn verify(pins: &Pins) -> Result<(), TakeOverError> {
         let wanted = shape(
             wanted.map_type(),
             (wanted.key_size(), wanted.value_size()),
-            wanted.max_entries(),
+            (wanted.max_entries(), wanted.map_flags()),
         );
         let found = MapInfo::from_pin(&path).map(|found| {
             let kind = found.map_type().map_or(0, |kind| kind as u32);
             let sizes = (found.key_size(), found.value_size());
-            shape(kind, sizes, found.max_entries())
+            shape(kind, sizes, (found.max_entries(), found.map_flags()))
         });
         let found = found.unwrap_or_else(|source| format!("it can't be opened ({source})"));
         if found != wanted {
@@ -150,8 +162,10 @@ fn verify(pins: &Pins) -> Result<(), TakeOverError> {
     Ok(())
 }
 
-fn shape(kind: u32, (key, value): (u32, u32), entries: u32) -> String {
-    format!("map type {kind}, keys of {key} and values of {value} bytes, {entries} entries")
+fn shape(kind: u32, (key, value): (u32, u32), (entries, flags): (u32, u32)) -> String {
+    format!(
+        "map type {kind}, keys of {key} and values of {value} bytes, {entries} entries, flags {flags:#x}"
+    )
 }
 
 /// Opens a pinned map.

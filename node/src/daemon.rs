@@ -351,9 +351,8 @@ impl Daemon {
         self.http.policy_changed(endpoints.collect());
         self.guards
             .attach(&mut self.datapath, &self.learner, &self.gate);
-        if std::mem::take(&mut self.has_heir) {
-            self.guards.drop_inheritance(&mut self.datapath);
-        }
+        self.has_heir = false;
+        self.guards.drop_inheritance(&mut self.datapath);
         self.agent.addresses(&table);
         let rules = self.policies.rule_count();
         let gone = self.agent.enforced(revision, rules, &self.guards);

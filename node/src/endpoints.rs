@@ -3,6 +3,7 @@
 pub(crate) mod cgroup;
 mod document;
 pub(crate) mod file;
+pub(crate) mod held;
 pub(crate) mod netns;
 
 use std::net::IpAddr;
@@ -21,6 +22,8 @@ pub(crate) struct Found {
     pub(crate) file: String,
     /// Its network namespace; `None` where only the host side of its link is known.
     pub(crate) netns: Option<PathBuf>,
+    /// What is wrong with it although it is guarded; `None` for what isn't guarded yet.
+    pub(crate) fault: Option<String>,
 }
 
 /// Where a workload is guarded.

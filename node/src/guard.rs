@@ -1,14 +1,16 @@
 //! The endpoints of this node: found, judged, attached.
 
 mod cgroup;
+mod heritage;
+mod sightings;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bpf_redirect::{
-    Attachment, CgroupAttachment, Datapath, DatapathError, EndpointEntry, Hook, Inherited, Ledger,
-    Pins, Table, strangers,
+    Attachment, CgroupAttachment, Datapath, DatapathError, EndpointEntry, Hook, Inherited, Pins,
+    Table, strangers,
 };
 use policy::{Cast, EndpointId, LocalEndpoint, Peer, Service};
 use serde::Serialize;
@@ -16,7 +18,6 @@ use transport::Gate;
 
 use crate::clock;
 use crate::daemon::{filters, set_right};
-use crate::endpoints::file::Roster;
 use crate::endpoints::{Found, GuardedLink, Refused, Site};
 use crate::learner::{Heritage, Learner};
 use crate::remembered::Remembered;
@@ -25,8 +26,14 @@ use crate::remembered::Remembered;
 pub(crate) struct Guarded {
     pub(crate) found: Found,
     pub(crate) state: EndpointState,
+    /// What is wrong with it although it is guarded, as it was seen last.
+    fault: Option<String>,
     /// Whether its tables are written as they should be.
     is_prepared: bool,
+    /// Why what was last to be written or attached could not be. It is guarded as before, and it is tried again.
+    trouble: Option<String>,
+    /// Whether an earlier run guards it.
+    is_inherited: bool,
     /// On its link, by the order of [`HOOKS`].
     attachments: Vec<Option<Attachment>>,
     /// On its cgroup.
@@ -34,8 +41,99 @@ pub(crate) struct Guarded {
 }
 
 impl Guarded {
+    fn new(found: Found, is_inherited: bool) -> Self {
+        Self {
+            found,
+            state: EndpointState::Attaching,
+            fault: None,
+            is_prepared: false,
+            trouble: None,
+            is_inherited,
+            attachments: Vec::new(),
+            cgroup: None,
+        }
+    }
+
     fn is_attached(&self) -> bool {
         !self.attachments.is_empty() || self.cgroup.is_some()
+    }
+
+    /// Whether its packets are judged already, by all programs of this run or by those of an earlier one.
+    fn is_guarded(&self) -> bool {
+        self.is_inherited || self.state == EndpointState::Ready
+    }
+
+    /// Why it isn't, or isn't quite, as it should be.
+    pub(crate) fn reason(&self) -> Option<String> {
+        let refused = match &self.state {
+            EndpointState::Refused(reason) => Some(reason),
+            EndpointState::Attaching | EndpointState::Ready => None,
+        };
+        let all: Vec<&str> = [refused, self.fault.as_ref(), self.trouble.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    /// Writes its tables, if they aren't as they should be.
+    fn prepare(
+        &mut self,
+        id: EndpointId,
+        parts: (&mut Datapath, &Learner<NodeTable>, &Gate),
+        (inherited, remembered): (&Inherited, &Remembered),
+    ) {
+        if self.is_prepared || matches!(self.state, EndpointState::Refused(_)) {
+            return;
+        }
+        let learner = parts.1;
+        let name = self.found.workload.full_name();
+        let heritage = || {
+            let learned = inherited.learned.get(&id.get());
+            Heritage {
+                pairs: remembered.of_endpoint(&name, (clock::wall(), clock::now())),
+                addresses: learned.cloned().unwrap_or_default(),
+            }
+        };
+        match prepare(id, self, parts, heritage) {
+            Ok(()) => {
+                self.is_prepared = true;
+                self.trouble = None;
+            }
+            Err(error) => self.fail(id, learner, &error),
+        }
+    }
+
+    /// Attaches its programs, once its tables are written.
+    fn attach(&mut self, id: EndpointId, datapath: &mut Datapath, learner: &Learner<NodeTable>) {
+        if self.state != EndpointState::Attaching || !self.is_prepared {
+            return;
+        }
+        match attach(id, self, datapath) {
+            Ok(()) => {
+                self.state = EndpointState::Ready;
+                self.trouble = None;
+            }
+            Err(error) => self.fail(id, learner, &error),
+        }
+    }
+
+    /// What becomes of it where something could not be written or attached: if it is guarded it stays as it
+    /// was, and it is tried again; else it is refused.
+    fn fail(&mut self, id: EndpointId, learner: &Learner<NodeTable>, error: &anyhow::Error) {
+        let (name, trouble) = (&self.found.workload.name, format!("{error:#}"));
+        if !self.is_guarded() {
+            tracing::error!(endpoint = %name, "can't be guarded and is open: {trouble}");
+            self.detach();
+            learner.remove(id);
+            self.state = EndpointState::Refused(trouble);
+            return;
+        }
+        if self.trouble.as_ref() != Some(&trouble) {
+            tracing::error!(endpoint = %name, "stays guarded as it was, and it is tried again: {trouble}");
+        }
+        self.trouble = Some(trouble);
     }
 
     fn detach(&mut self) {
@@ -53,7 +151,7 @@ impl Guarded {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum EndpointState {
-    /// Its programs aren't attached yet: it is open.
+    /// Its programs aren't attached yet: it is open, unless an earlier run guards it.
     Attaching,
     /// Judged by policy, every packet.
     Ready,
@@ -79,22 +177,6 @@ pub(crate) struct Guards {
 const MTU_DEFAULT: u32 = 1_500;
 
 impl Guards {
-    /// Nobody yet; endpoints that come take over what an earlier run left, if one did: its numbers and what
-    /// it had learned.
-    pub(crate) fn inheriting(inherited: Option<Inherited>, remembered: Remembered) -> Self {
-        let Some(inherited) = inherited else {
-            return Self::default();
-        };
-        let numbers = inherited.endpoints.values().map(|one| one.endpoint);
-        let numbers = numbers.chain(inherited.cgroups.values().copied());
-        Self {
-            last_id: numbers.max().unwrap_or_default(),
-            inherited,
-            remembered,
-            ..Self::default()
-        }
-    }
-
     /// Everybody that policy must know.
     pub(crate) fn cast(&self, host_addresses: Vec<IpAddr>) -> Cast {
         let endpoints = self.by_id.iter().map(|(id, guarded)| LocalEndpoint {
@@ -122,105 +204,6 @@ impl Guards {
         self.by_id.get(&id)
     }
 
-    /// Takes a new roster in. Endpoints that are gone or have another link are let go; new ones get a
-    /// number and wait for [`Guards::attach`]. Says whether anything is different.
-    pub(crate) fn update(
-        &mut self,
-        roster: Roster,
-        datapath: &mut Datapath,
-        learner: &Learner<NodeTable>,
-    ) -> bool {
-        let mut different = roster.refused != self.refused
-            || roster.peers != self.peers
-            || roster.services != self.services;
-        for new in roster
-            .refused
-            .iter()
-            .filter(|one| !self.refused.contains(one))
-        {
-            tracing::error!(endpoint = %new.name, "can't be guarded and is open: {}", new.reason);
-        }
-        self.refused = roster.refused;
-        self.peers = roster.peers;
-        self.services = roster.services;
-        let mut wanted = roster.found;
-        let gone: Vec<EndpointId> = self
-            .by_id
-            .iter()
-            .filter(|(_, guarded)| {
-                !wanted
-                    .iter()
-                    .any(|found| is_same_site(found, &guarded.found))
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in gone {
-            different = true;
-            self.let_go(id, datapath, learner);
-        }
-        for guarded in self.by_id.values_mut() {
-            let place = wanted
-                .iter()
-                .position(|found| is_same_site(found, &guarded.found));
-            if let Some(found) = place.map(|place| wanted.swap_remove(place))
-                && found != guarded.found
-            {
-                different = true;
-                guarded.found = found;
-                // Its tables are written again.
-                guarded.state =
-                    match std::mem::replace(&mut guarded.state, EndpointState::Attaching) {
-                        EndpointState::Refused(reason) => EndpointState::Refused(reason),
-                        EndpointState::Attaching | EndpointState::Ready => EndpointState::Attaching,
-                    };
-                guarded.is_prepared = false;
-            }
-        }
-        wanted.sort_by(|a, b| a.workload.name.cmp(&b.workload.name));
-        for found in wanted {
-            let Some(id) = self.number(&found) else {
-                let name = found.workload.full_name();
-                let reason = "no endpoint number is left".to_owned();
-                self.refused.push(Refused {
-                    name,
-                    file: found.file,
-                    reason,
-                });
-                continue;
-            };
-            different = true;
-            self.by_id.insert(
-                id,
-                Guarded {
-                    found,
-                    state: EndpointState::Attaching,
-                    is_prepared: false,
-                    attachments: Vec::new(),
-                    cgroup: None,
-                },
-            );
-        }
-        different
-    }
-
-    /// The number of a new endpoint: the one that the kernel has for its link or cgroup, else the next.
-    fn number(&mut self, found: &Found) -> Option<EndpointId> {
-        let known = match &found.site {
-            Site::Link(link) => {
-                let known = self.inherited.endpoints.get(&link.ifindex);
-                let own = known.filter(|one| one.workload_mac == link.workload_mac);
-                own.map(|one| one.endpoint)
-            }
-            Site::Cgroup(cgroup) => self.inherited.cgroups.get(&cgroup.id).copied(),
-        };
-        if let Some(id) = known.and_then(EndpointId::new) {
-            return Some(id);
-        }
-        let id = self.last_id.checked_add(1).and_then(EndpointId::new)?;
-        self.last_id = id.get();
-        Some(id)
-    }
-
     /// Writes the tables of every endpoint that isn't guarded yet, or whose addresses changed: its
     /// programs judge by them from the first packet on.
     pub(crate) fn prepare(
@@ -229,49 +212,24 @@ impl Guards {
         learner: &Learner<NodeTable>,
         gate: &Gate,
     ) {
+        let left = (&self.inherited, &self.remembered);
         for (id, guarded) in &mut self.by_id {
-            if guarded.state != EndpointState::Attaching || guarded.is_prepared {
-                continue;
-            }
-            let addresses = self.inherited.learned.remove(&id.get());
-            let name = guarded.found.workload.full_name();
-            let heritage = Heritage {
-                pairs: self
-                    .remembered
-                    .of_endpoint(&name, (clock::wall(), clock::now())),
-                addresses: addresses.unwrap_or_default(),
-            };
-            match prepare(*id, guarded, (datapath, learner, gate), &heritage) {
-                Ok(()) => guarded.is_prepared = true,
-                Err(error) => refuse(*id, guarded, learner, &error),
-            }
+            guarded.prepare(*id, (datapath, learner, gate), left);
         }
     }
 
-    /// Lets go what an earlier run left and nobody took: its workloads are gone.
-    pub(crate) fn drop_inheritance(&mut self, datapath: &mut Datapath) {
-        let inherited = std::mem::take(&mut self.inherited);
-        self.remembered = Remembered::default();
-        if let Err(error) = datapath.drop_other_links() {
-            tracing::warn!("links of an earlier run: {error}");
-        }
-        let links = inherited
-            .endpoints
-            .iter()
-            .map(|(ifindex, one)| (one.endpoint, Place::Link(*ifindex)));
-        let cgroups = inherited.cgroups.iter();
-        let cgroups = cgroups.map(|(cgroup, endpoint)| (*endpoint, Place::Cgroup(*cgroup)));
-        for (endpoint, place) in links.chain(cgroups) {
-            if EndpointId::new(endpoint).is_some_and(|id| self.by_id.contains_key(&id)) {
-                continue;
-            }
-            let addresses = inherited.learned.get(&endpoint).cloned();
-            let forgotten = datapath
-                .table(endpoint)
-                .map(|table| Ledger::inherit(table, addresses.unwrap_or_default()).clear())
-                .and_then(|_| place.forget(endpoint, datapath));
-            if let Err(error) = forgotten {
-                tracing::warn!("entries of an earlier run: {error}");
+    /// Tries again what could not be written or attached at endpoints that are guarded already.
+    pub(crate) fn try_again(
+        &mut self,
+        datapath: &mut Datapath,
+        learner: &Learner<NodeTable>,
+        gate: &Gate,
+    ) {
+        let left = (&self.inherited, &self.remembered);
+        for (id, guarded) in &mut self.by_id {
+            if guarded.trouble.is_some() {
+                guarded.prepare(*id, (datapath, learner, gate), left);
+                guarded.attach(*id, datapath, learner);
             }
         }
     }
@@ -292,13 +250,7 @@ impl Guards {
         gate: &Gate,
     ) {
         for (id, guarded) in &mut self.by_id {
-            if guarded.state != EndpointState::Attaching {
-                continue;
-            }
-            match attach(*id, guarded, datapath) {
-                Ok(()) => guarded.state = EndpointState::Ready,
-                Err(error) => refuse(*id, guarded, learner, &error),
-            }
+            guarded.attach(*id, datapath, learner);
         }
         self.set_default_mtu(gate);
     }
@@ -324,9 +276,6 @@ impl Guards {
     /// Gives every endpoint the policy of the snapshot in force.
     pub(crate) fn reload(&self, learner: &Learner<NodeTable>) {
         for (id, guarded) in &self.by_id {
-            if guarded.state != EndpointState::Ready {
-                continue;
-            }
             if let Err(error) = learner.reload(*id) {
                 tracing::error!(endpoint = %guarded.found.workload.name, "keeps its old policy: {error}");
             }
@@ -338,7 +287,7 @@ impl Guards {
     pub(crate) fn watch(&mut self, datapath: &mut Datapath) -> Vec<String> {
         let mut seen = Vec::new();
         for (id, guarded) in &mut self.by_id {
-            if guarded.state != EndpointState::Ready {
+            if !guarded.is_attached() {
                 continue;
             }
             let link = match &guarded.found.site {
@@ -415,59 +364,33 @@ impl Place {
     }
 }
 
-fn is_same_site(a: &Found, b: &Found) -> bool {
-    let is_same_place = match (&a.site, &b.site) {
-        (Site::Link(a), Site::Link(b)) => {
-            a.ifindex == b.ifindex && a.name == b.name && a.workload_mac == b.workload_mac
-        }
-        (Site::Cgroup(a), Site::Cgroup(b)) => a.id == b.id,
-        (Site::Link(_), Site::Cgroup(_)) | (Site::Cgroup(_), Site::Link(_)) => false,
-    };
-    is_same_place
-        && a.workload.name == b.workload.name
-        && a.workload.namespace == b.workload.namespace
-}
-
-fn refuse(
-    id: EndpointId,
-    guarded: &mut Guarded,
-    learner: &Learner<NodeTable>,
-    error: &anyhow::Error,
-) {
-    let name = &guarded.found.workload.name;
-    tracing::error!(endpoint = %name, "can't be guarded and is open: {error:#}");
-    guarded.detach();
-    learner.remove(id);
-    guarded.state = EndpointState::Refused(format!("{error:#}"));
-}
-
 fn prepare(
     id: EndpointId,
     guarded: &Guarded,
     (datapath, learner, gate): (&mut Datapath, &Learner<NodeTable>, &Gate),
-    heritage: &Heritage,
+    heritage: impl FnOnce() -> Heritage,
 ) -> anyhow::Result<()> {
-    let Some(link) = guarded.found.link() else {
-        return match guarded.is_attached() {
-            true => Ok(learner.reload(id)?),
-            false => Ok(learner.adopt(id, Box::new(datapath.table(id.get())?), heritage)?),
-        };
-    };
-    let entry = entry(id, link);
-    if guarded.is_attached() {
-        datapath.set_endpoint(&entry)?;
-    } else {
-        datapath.announce_endpoint(&entry)?;
+    if let Some(link) = guarded.found.link() {
+        prepare_link(id, (guarded, link), (datapath, gate))?;
     }
-    gate.set_endpoint_mtu(&link.addresses, link.mtu)?;
-    if guarded.is_attached() {
-        // Only its addresses or labels changed.
+    // Only its addresses or labels changed, or the first try failed: what it knows stays known.
+    if learner.knows(id) {
         return Ok(learner.reload(id)?);
     }
-    if !HOOKS
-        .iter()
-        .any(|hook| datapath.has_link(*hook, link.ifindex))
-    {
+    Ok(learner.adopt(id, Box::new(datapath.table(id.get())?), &heritage())?)
+}
+
+fn prepare_link(
+    id: EndpointId,
+    (guarded, link): (&Guarded, &GuardedLink),
+    (datapath, gate): (&mut Datapath, &Gate),
+) -> anyhow::Result<()> {
+    let is_ours = || {
+        HOOKS
+            .iter()
+            .any(|hook| datapath.has_link(*hook, link.ifindex))
+    };
+    if !guarded.is_attached() && !is_ours() {
         let others = strangers(&link.name, filters(link.ifindex)?);
         anyhow::ensure!(
             others.is_empty(),
@@ -476,7 +399,18 @@ fn prepare(
             others.join(", ")
         );
     }
-    Ok(learner.adopt(id, Box::new(datapath.table(id.get())?), heritage)?)
+    let entry = entry(id, link);
+    if guarded.state == EndpointState::Ready {
+        datapath.set_endpoint(&entry)?;
+    } else {
+        datapath.announce_endpoint(&entry)?;
+    }
+    // Nothing opens by a packet that is too large; a side link that is made anew is told again.
+    if let Err(error) = gate.set_endpoint_mtu(&link.addresses, link.mtu) {
+        let name = &guarded.found.workload.name;
+        tracing::error!(endpoint = %name, "the gate's routes: {error}");
+    }
+    Ok(())
 }
 
 fn entry(id: EndpointId, link: &GuardedLink) -> EndpointEntry {
@@ -493,13 +427,11 @@ fn entry(id: EndpointId, link: &GuardedLink) -> EndpointEntry {
 const HOOKS: [Hook; 2] = [Hook::FromEndpoint, Hook::ToEndpoint];
 
 fn attach(id: EndpointId, guarded: &mut Guarded, datapath: &mut Datapath) -> anyhow::Result<()> {
-    if guarded.is_attached() {
-        return Ok(());
-    }
     let name = &guarded.found.workload.name;
     match &guarded.found.site {
         Site::Link(link) => {
-            for hook in HOOKS {
+            // The first may be there from a try before.
+            for hook in HOOKS.into_iter().skip(guarded.attachments.len()) {
                 let attachment = datapath.attach(hook, (&link.name, link.ifindex))?;
                 guarded.attachments.push(Some(attachment));
             }

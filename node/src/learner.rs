@@ -184,6 +184,11 @@ impl<T: Table> Learner<T> {
         self.reload(endpoint)
     }
 
+    /// Whether an endpoint was adopted.
+    pub(crate) fn knows(&self, endpoint: EndpointId) -> bool {
+        self.endpoints.contains_key(&endpoint)
+    }
+
     /// Forgets an endpoint; its addresses close.
     pub(crate) fn remove(&self, endpoint: EndpointId) {
         if let Some((_, knowledge)) = self.endpoints.remove(&endpoint) {

@@ -61,10 +61,10 @@ fn summary(daemon: &Daemon, id: EndpointId, guarded: &Guarded) -> Value {
         )
     });
     let (names, addresses, open) = knowledge.unwrap_or_default();
-    let (state, reason) = match &guarded.state {
-        EndpointState::Attaching => ("attaching", None),
-        EndpointState::Ready => ("ready", None),
-        EndpointState::Refused(reason) => ("refused", Some(reason)),
+    let state = match &guarded.state {
+        EndpointState::Attaching => "attaching",
+        EndpointState::Ready => "ready",
+        EndpointState::Refused(_) => "refused",
     };
     let is_enforced = snapshot.is_egress_enforced(id);
     let name = guarded.found.workload.full_name();
@@ -77,7 +77,7 @@ fn summary(daemon: &Daemon, id: EndpointId, guarded: &Guarded) -> Value {
         "id": id.get(),
         "name": name,
         "state": state,
-        "reason": reason,
+        "reason": guarded.reason(),
         "warning": warning,
         "identity": identity,
         "interface": found.link().map(|link| &link.name),

@@ -49,8 +49,8 @@ pub(crate) struct Figures {
     pub(crate) rules: usize,
     /// Problems of the policy files that keep them from coming into force, and faults of endpoint files.
     pub(crate) problems: [usize; 2],
-    /// Endpoints that are attaching, ready and refused.
-    pub(crate) endpoints: [usize; 3],
+    /// Endpoints that are attaching, ready, guarded though something is wrong, and refused.
+    pub(crate) endpoints: [usize; 4],
     /// Of each endpoint: its name, names and addresses that it has learned, addresses that are open, and those
     /// that are not, but have connections since the time when they were.
     pub(crate) learned: Vec<(String, [usize; 4])>,
@@ -74,7 +74,7 @@ impl Figures {
             policies: 0,
             rules: 0,
             problems: [0; 2],
-            endpoints: [0; 3],
+            endpoints: [0; 4],
             learned: Vec::new(),
             tally: PolicyTally::default(),
             flows: 0,
@@ -465,7 +465,7 @@ fn state(page: &mut Page<'_>, figures: &Figures) -> fmt::Result {
         ),
         problems.into_iter(),
     )?;
-    let states = ["attaching", "ready", "refused"].into_iter();
+    let states = ["attaching", "ready", "faulty", "refused"].into_iter();
     let rows = states
         .zip(figures.endpoints)
         .map(|(state, count)| ([("state", state)], count));

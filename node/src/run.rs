@@ -17,7 +17,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use crate::clock;
 use crate::control::{self, Command, Request};
 use crate::daemon::{Daemon, Setup};
-use crate::endpoints::file::{self, Roster};
+use crate::endpoints::file::{self, Documents};
 use crate::exit::{BAD_CONFIG, Exit};
 use crate::files::{TextFile, read_folder};
 use crate::judge::read::told;
@@ -179,7 +179,7 @@ impl Service {
         if problems.iter().any(Problem::is_error) {
             return Err(unusable());
         }
-        let roster = read_endpoints(&options.endpoint_dir)
+        let endpoints = read_endpoints(&options.endpoint_dir)
             .map_err(|errors| Exit::with(BAD_CONFIG, errors.join("\nnamegate: ")))?;
         let state = StateDir::open(&options.state_dir).map_err(|error| {
             Exit::with(
@@ -195,7 +195,7 @@ impl Service {
             state.remembered(),
         )?;
         daemon.set_policies(policies, secrets);
-        daemon.set_roster(roster);
+        daemon.set_roster(file::look(endpoints, &daemon.guards.held()));
         let mut service = Self {
             log_level: options.log.clone(),
             options,
@@ -415,9 +415,9 @@ impl Service {
                 }
                 self.endpoint_problems = errors;
             }
-            Ok(roster) => {
+            Ok(endpoints) => {
                 self.endpoint_problems = Vec::new();
-                self.daemon.set_roster(roster);
+                self.set_endpoints(endpoints);
             }
         }
         let preset = self.options.preset();
@@ -442,12 +442,18 @@ impl Service {
     /// Looks for addresses that came or went, of workloads and of the node.
     fn look_again(&mut self) {
         let node_differs = self.daemon.look_at_node();
-        let Ok(roster) = read_endpoints(&self.options.endpoint_dir) else {
+        let Ok(endpoints) = read_endpoints(&self.options.endpoint_dir) else {
             return;
         };
-        if self.daemon.set_roster(roster) || node_differs {
+        if self.set_endpoints(endpoints) || node_differs {
             self.enforce();
         }
+    }
+
+    /// Looks at the workloads that files name. Says whether anything is different.
+    fn set_endpoints(&mut self, endpoints: Documents) -> bool {
+        let roster = file::look(endpoints, &self.daemon.guards.held());
+        self.daemon.set_roster(roster)
     }
 
     fn enforce(&mut self) {
@@ -528,7 +534,7 @@ pub(crate) const ENFORCED: &[Feature] = &[
     Feature::Authentication,
 ];
 
-fn read_endpoints(dir: &Path) -> Result<Roster, Vec<String>> {
+fn read_endpoints(dir: &Path) -> Result<Documents, Vec<String>> {
     file::read(&read_folder(dir).map_err(|error| vec![error.to_string()])?)
 }
 

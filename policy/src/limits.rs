@@ -19,6 +19,9 @@ pub const LOG_VALUE_MAX: usize = 32;
 pub const GROUP_PREFIXES_MAX: usize = 65_536;
 /// Prefixes of the address table, as the kernel's map has room for; beyond, the snapshot is refused.
 pub const PREFIXES_MAX: usize = 65_536;
+/// Virtual addresses of services, each with a port and a protocol, as the kernel's map has room for; beyond,
+/// the snapshot is refused.
+pub const SERVICES_MAX: usize = 16_384;
 /// Static policy entries of one endpoint, as its map has room for; beyond, the snapshot is refused.
 pub const ENTRIES_MAX: usize = 16_384;
 /// Ports beside 53 on which names are asked, of all endpoints; a snapshot with more is refused.

@@ -321,28 +321,6 @@ fn what_cannot_be_used_is_said_in_one_line_with_its_exit_code() {
         "{run:?}"
     );
 
-    // Root without the right to make namespaces or to load programs.
-    for drop in ["-sys_admin", "-bpf,-perfmon,-sys_admin"] {
-        let output = stage
-            .node
-            .command("setpriv")
-            .args(["--bounding-set", drop, "--inh-caps", drop])
-            .arg(&binary)
-            .args(["run", "--policy-dir"])
-            .arg(daemon.path("policies"))
-            .args(["--endpoint-dir"])
-            .arg(daemon.path("policies"))
-            .arg("--state-dir")
-            .arg(daemon.path("state"))
-            .output()
-            .unwrap();
-        // The endpoint folder holds no endpoint file on purpose: it must fail earlier or there.
-        assert!(
-            matches!(output.status.code(), Some(77 | 78)),
-            "{drop}: {output:?}"
-        );
-    }
-
     let usage = daemon.namegate(&["run", "--no-such-flag"]).unwrap();
     assert_eq!(usage.status.code(), Some(2));
     let none = daemon

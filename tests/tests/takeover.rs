@@ -7,12 +7,12 @@
 )]
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use namegate_tests::{Answers, Stage, TcpEcho, patience, policy};
+use bpf_redirect_common::EP_ID;
+use namegate_tests::{Answers, Flood, Stage, TcpEcho, patience, policy};
 
 const NAMES: &str = "[{matchName: web.example.com}]";
 
@@ -20,52 +20,6 @@ const NAMES: &str = "[{matchName: web.example.com}]";
 const AUTO: &[&str] = &[];
 /// Filters, as where there is no tcx.
 const CLSACT: &[&str] = &["--hooks", "clsact"];
-
-/// Packets that alice sends all the time, to where she may and to where she may not.
-struct Flood {
-    stop: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Flood {
-    fn start(stage: &Stage, allowed: SocketAddr, denied: SocketAddr) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        #[expect(clippy::disallowed_methods, reason = "a client outside of the gate")]
-        let open = || UdpSocket::bind("0.0.0.0:0").unwrap();
-        let sockets = stage.alice.ns.run(|| [open(), open()]).unwrap();
-        let ns = stage.alice.ns.clone();
-        let thread = std::thread::spawn(move || {
-            let [one, other] = sockets;
-            while !stopped.load(Ordering::Relaxed) {
-                // A refusal by ICMP is a failed send.
-                let _ = one.send_to(b"allowed", allowed);
-                let _ = other.send_to(b"denied", denied);
-                // A new flow each time, too.
-                ns.run(|| {
-                    #[expect(clippy::disallowed_methods, reason = "a client outside of the gate")]
-                    let fresh = UdpSocket::bind("0.0.0.0:0").unwrap();
-                    let _ = fresh.send_to(b"denied", denied);
-                })
-                .unwrap();
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        });
-        Self {
-            stop,
-            thread: Some(thread),
-        }
-    }
-}
-
-impl Drop for Flood {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
 
 fn says(stream: &mut TcpStream, word: &[u8; 4]) -> bool {
     let mut back = [0; 4];
@@ -113,10 +67,11 @@ fn twenty_restarts(hooks: &[&str]) {
     let mut old = stage.alice.ns.run(open).unwrap().unwrap();
     assert!(says(&mut old, b"old."));
     let flood = Flood::start(
-        &stage,
+        &stage.alice,
         "198.18.0.7:7000".parse().unwrap(),
         "198.18.0.7:7001".parse().unwrap(),
-    );
+    )
+    .unwrap();
     for turn in 0..20 {
         // What was learned is on disk a second later.
         if turn == 0 {
@@ -160,10 +115,11 @@ fn killed_in_the_middle(hooks: &[&str]) {
     daemon.start(hooks).unwrap();
     daemon.end_with("KILL").unwrap();
     let flood = Flood::start(
-        &stage,
+        &stage.alice,
         "198.18.0.7:7000".parse().unwrap(),
         "198.18.0.7:7001".parse().unwrap(),
-    );
+    )
+    .unwrap();
     // From before the programs are loaded to after all links are replaced.
     for wait in (0..400).step_by(20) {
         daemon.spawn(hooks).unwrap();
@@ -177,6 +133,39 @@ fn killed_in_the_middle(hooks: &[&str]) {
     assert_eq!(count(&denied.asked), 0);
     // A storm would be counted in millions.
     assert!(daemon.counter("redirected").unwrap() < 1_000);
+}
+
+#[test]
+fn a_gate_that_is_made_anew_opens_nothing() {
+    gate_made_anew(AUTO);
+}
+
+#[test]
+fn a_gate_that_is_made_anew_opens_nothing_with_filters() {
+    gate_made_anew(CLSACT);
+}
+
+fn gate_made_anew(hooks: &[&str]) {
+    let stage = Stage::new().unwrap();
+    let denied = Answers::echo(&stage.world.ns, 7_001).unwrap();
+    let mut daemon = stage.daemon(&rules()).unwrap();
+    daemon.start(hooks).unwrap();
+    let _flood = Flood::start(
+        &stage.alice,
+        "198.18.0.7:7000".parse().unwrap(),
+        "198.18.0.7:7001".parse().unwrap(),
+    )
+    .unwrap();
+    for _ in 0..3 {
+        daemon.end_with("KILL").unwrap();
+        // Nobody can give back what listens there.
+        let holder = "/run/namegate/holder.sock";
+        stage.node.check("rm", &[holder]).unwrap();
+        daemon.start(hooks).unwrap();
+        assert!(daemon.said().contains("it is made anew"));
+        assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
+        assert_eq!(count(&denied.asked), 0);
+    }
 }
 
 #[test]
@@ -259,10 +248,13 @@ fn cannot_be_taken_over(hooks: &[&str]) {
     // A map of another version: its pin holds another map.
     let maps = "/sys/fs/bpf/namegate/maps";
     let node = &stage.node;
-    node.check("mv", &[&format!("{maps}/EP_ID"), &format!("{maps}/kept")])
+    node.check("mv", &[&format!("{maps}/{EP_ID}"), &format!("{maps}/kept")])
         .unwrap();
-    node.check("ln", &[&format!("{maps}/CONFIG"), &format!("{maps}/EP_ID")])
-        .unwrap();
+    node.check(
+        "ln",
+        &[&format!("{maps}/CONFIG"), &format!("{maps}/{EP_ID}")],
+    )
+    .unwrap();
     let error = daemon.start(hooks).unwrap_err().to_string();
     assert!(
         error.contains("maps/EP_ID") && error.contains("values of 16 bytes"),
@@ -272,9 +264,27 @@ fn cannot_be_taken_over(hooks: &[&str]) {
         !stage.reaches("198.18.0.9:80").unwrap(),
         "what was enforced stays"
     );
-    node.check("rm", &[&format!("{maps}/EP_ID")]).unwrap();
-    node.check("mv", &[&format!("{maps}/kept"), &format!("{maps}/EP_ID")])
+    node.check("rm", &[&format!("{maps}/{EP_ID}")]).unwrap();
+    node.check("mv", &[&format!("{maps}/kept"), &format!("{maps}/{EP_ID}")])
         .unwrap();
+    daemon.start(hooks).unwrap();
+    assert!(!stage.reaches("198.18.0.9:80").unwrap());
+    daemon.end_with("TERM").unwrap();
+
+    // The same type and sizes, with other flags.
+    let pin = format!("{maps}/{EP_ID}");
+    let make =
+        format!("map create {pin} type hash key 4 value 16 entries 4096 name {EP_ID} flags 1");
+    node.check("mv", &[&pin, &format!("{maps}/kept")]).unwrap();
+    let make: Vec<&str> = make.split(' ').collect();
+    node.check("bpftool", &make).unwrap();
+    let error = daemon.start(hooks).unwrap_err().to_string();
+    assert!(
+        error.contains("entries, flags 0x1, and this version needs") && error.contains(EP_ID),
+        "{error}"
+    );
+    node.check("rm", &[&pin]).unwrap();
+    node.check("mv", &[&format!("{maps}/kept"), &pin]).unwrap();
     daemon.start(hooks).unwrap();
     assert!(!stage.reaches("198.18.0.9:80").unwrap());
 

@@ -40,6 +40,9 @@ pub struct HostLink<'a> {
 
 /// The name of the bridge.
 pub const BRIDGE: &str = "br0";
+/// The MAC of the bridge, as bridges of CNI and Docker have one of their own. Else it is that of a port, and
+/// changes under those who know it when that port comes or goes (`br_stp_recalculate_bridge_id`).
+const BRIDGE_MAC: [u8; 6] = [0x02, 0x6e, 0x67, 0, 0, 1];
 /// The main routing table (`RT_TABLE_MAIN`).
 pub(crate) const MAIN_TABLE: u32 = 254;
 /// The table of what a namespace takes as its own (`RT_TABLE_LOCAL`).
@@ -58,6 +61,7 @@ impl PrivateNode {
             netlink.up(netlink.link("lo")?.index)?;
             netlink.add_bridge(BRIDGE)?;
             let bridge = netlink.link(BRIDGE)?.index;
+            netlink.set_mac(bridge, BRIDGE_MAC)?;
             netlink.add_address(bridge, IpAddr::V4(v4.0), v4.1)?;
             netlink.add_address(bridge, IpAddr::V6(v6.0), v6.1)?;
             netlink.up(bridge)?;

@@ -8,6 +8,7 @@ use aya::programs::SchedClassifier;
 use crate::attach::{
     Attachment, Hook, HookMode, Seat, Standing, attach, close, reopen, standing, standing_among,
 };
+use crate::cgroup::programs;
 use crate::filter;
 use crate::object::CLOSED;
 use crate::{DatapathError, PinError, Pins};
@@ -109,14 +110,28 @@ impl Datapath {
         self.pin_of(hook, ifindex).is_some_and(|pin| pin.exists())
     }
 
-    /// Takes off what an earlier run attached and this one didn't.
+    /// Takes off what an earlier run attached and this one didn't, but for what is on these interfaces and
+    /// cgroups.
     ///
     /// # Errors
     /// If a pin can't be removed.
-    pub fn drop_other_links(&self) -> Result<(), PinError> {
-        match &self.pins {
-            Some(pins) => pins.keep_attachments(self.mode, &self.links),
-            None => Ok(()),
-        }
+    pub fn drop_other_links(
+        &self,
+        interfaces: &BTreeSet<u32>,
+        cgroups: &BTreeSet<u64>,
+    ) -> Result<(), PinError> {
+        let Some(pins) = &self.pins else {
+            return Ok(());
+        };
+        let hooks = [Hook::FromEndpoint, Hook::ToEndpoint];
+        let on_interfaces = interfaces.iter().flat_map(|ifindex| {
+            hooks.map(|hook| pins.attachment(self.mode, *ifindex, hook.program()))
+        });
+        let on_cgroups = cgroups
+            .iter()
+            .flat_map(|id| programs().map(|program| pins.cgroup_link(*id, program)));
+        let spared = on_interfaces.chain(on_cgroups);
+        let kept = spared.chain(self.links.iter().cloned()).collect();
+        pins.keep_attachments(self.mode, &kept)
     }
 }

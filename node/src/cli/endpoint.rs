@@ -17,8 +17,8 @@ pub(super) enum Endpoint {
     Get(Get),
 }
 
-/// List the endpoints: `attaching` ones are still open, `ready` ones judged, `refused` ones can't be
-/// guarded, with the reason.
+/// List the endpoints: `attaching` ones are still open unless an earlier run guards them, `ready` ones
+/// judged, `refused` ones can't be guarded; with the reason, which of a `ready` one says what is wrong.
 #[derive(Args)]
 #[command(after_help = "Example:
   namegate endpoint list -o json | jq '.[] | select(.state != \"ready\")'")]

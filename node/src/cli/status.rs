@@ -42,13 +42,16 @@ fn errors(status: &Value) -> impl Iterator<Item = &Value> {
 }
 
 fn is_well(status: &Value) -> bool {
-    let is_ready =
-        |endpoint: &Value| endpoint.get("state").and_then(Value::as_str) == Some("ready");
-    list(status, "endpoints").iter().all(is_ready)
+    list(status, "endpoints").iter().all(is_as_it_should_be)
         && list(status, "endpoint_problems").is_empty()
         && errors(status).next().is_none()
         && (status.pointer("/config/problems"))
             .is_none_or(|all| all.as_array().is_some_and(Vec::is_empty))
+}
+
+/// Whether an endpoint is guarded, and nothing is wrong with it.
+fn is_as_it_should_be(endpoint: &Value) -> bool {
+    word(endpoint, "/state") == "ready" && endpoint.get("reason").is_none_or(Value::is_null)
 }
 
 /// The text at a path of the answer.
@@ -184,10 +187,14 @@ fn warned(endpoint: &Value) -> Option<String> {
 
 fn endpoints(status: &Value, lines: &mut Vec<String>) {
     let all = list(status, "endpoints");
-    let (ready, others): (Vec<_>, Vec<_>) =
-        all.iter().partition(|one| word(one, "/state") == "ready");
-    lines.push(format!("endpoints  {} of {} ready", ready.len(), all.len()));
-    lines.extend(others.iter().map(|one| {
+    let ready = all.iter().filter(|one| word(one, "/state") == "ready");
+    lines.push(format!(
+        "endpoints  {} of {} ready",
+        ready.count(),
+        all.len()
+    ));
+    let others = all.iter().filter(|one| !is_as_it_should_be(one));
+    lines.extend(others.map(|one| {
         format!(
             "           {} {}: {}",
             word(one, "/name"),

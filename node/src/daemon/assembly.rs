@@ -8,7 +8,7 @@ use bpf_redirect::{
 };
 use bpf_redirect_common::Config;
 use policy::{Compiler, Identities, Options, PolicySet};
-use transport::{Gate, LinkError};
+use transport::{Gate, LinkError, NetNs};
 
 use super::{Setup, remove_gate, take_away};
 use crate::clock;
@@ -111,7 +111,10 @@ fn open_gate(setup: &Setup, has_heir: bool, keeper: Option<&Keeper>) -> Result<G
             Some(_) => tracing::warn!("somebody unknown listens in the gate: it is made anew"),
             None => tracing::warn!("the gate of the earlier run is gone and is made anew"),
         }
-        remove_gate(&setup.instance)?;
+        // Who may not make one must not take the old one away; and what endpoints carry stays.
+        NetNs::create().map_err(|error| without_privilege("the gate", &error.into()))?;
+        Gate::remove(&names)?;
+        NetNs::unpin(&pin).context("the gate's namespace")?;
     }
     let gate = Gate::create(&names).map_err(|error| without_privilege("the gate", &error))?;
     if setup.pins.is_some() {
@@ -175,6 +178,14 @@ pub(super) fn open_pins(setup: &Setup) -> Result<(Option<Pins>, Option<Inherited
         PinError::InUse { .. } | PinError::Create { .. } | PinError::Remove { .. } => error.into(),
     })?;
     let mode = setup.hook_mode.unwrap_or_else(HookMode::probe);
+    // Who may not ask the kernel takes it for an old one.
+    if setup.hook_mode.is_none() && mode == HookMode::Clsact && pins.has_attachments(HookMode::Tcx)
+    {
+        return Err(Exit::with(
+            NO_PERMISSION,
+            "the kernel refuses the datapath: the links of an earlier run can't be asked for, which stay; CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed",
+        ));
+    }
     if pins.has_attachments(mode) {
         let inherited = inspect(&pins).map_err(|error| {
             let dir = dir.display();

@@ -54,12 +54,13 @@ impl Daemon {
     /// How it is at this moment; `problems` are those of policy files and of endpoint files.
     pub(crate) fn figures(&self, problems: [usize; 2]) -> Figures {
         let snapshot = self.learner.snapshot();
-        let mut endpoints = [0, 0, self.guards.refused.len()];
+        let mut endpoints = [0, 0, 0, self.guards.refused.len()];
         let mut learned = Vec::new();
         for (id, guarded) in self.guards.iter() {
-            let [attaching, ready, refused] = &mut endpoints;
+            let [attaching, ready, faulty, refused] = &mut endpoints;
             *match guarded.state {
                 EndpointState::Attaching => attaching,
+                EndpointState::Ready if guarded.reason().is_some() => faulty,
                 EndpointState::Ready => ready,
                 EndpointState::Refused(_) => refused,
             } += 1;

@@ -33,6 +33,8 @@ impl Daemon {
     pub(crate) fn watch(&mut self) {
         let mut seen = self.guards.watch(&mut self.datapath);
         seen.extend(self.watch_side_link());
+        self.guards
+            .try_again(&mut self.datapath, &self.learner, &self.gate);
         for what in seen {
             self.interference.note(what);
         }

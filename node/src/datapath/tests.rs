@@ -328,13 +328,8 @@ impl<'a> Guarded<'a> {
         let reference = self.world.reference;
         let other = reference.other(case.peer, names);
         let (verdict, matched) = reference.judge(self.endpoint, &other, case.wire);
-        let is_neighbour = case.peer.is_ipv6()
-            && case.wire.protocol == ICMPV6
-            && matches!(case.wire.port, 130..=137 | 143);
-        match is_neighbour {
-            true => Outcome::told(NEXT, None, &[]),
-            false => expected(case.wire, verdict, matched),
-        }
+        // Also what neighbours have for each other: none of these packets comes from or stays on a link.
+        expected(case.wire, verdict, matched)
     }
 
     /// The service that the packet goes to, if it goes to one.

@@ -180,6 +180,7 @@ impl Stage {
                 audit: false,
                 file: "the demo".to_owned(),
                 netns: None,
+                fault: None,
             });
         }
         Ok(roster)

@@ -6,6 +6,7 @@ use policy::Problem;
 
 use super::Finding;
 use crate::endpoints::file::{self, Roster};
+use crate::endpoints::held::Held;
 use crate::files::read_folder;
 use crate::presets::DnsServers;
 use crate::run::read_policies;
@@ -77,7 +78,7 @@ pub(super) fn endpoints(dir: &Path) -> (Roster, Vec<(String, PathBuf)>, Vec<Find
         }
     };
     let roster = match file::read(&files) {
-        Ok(roster) => roster,
+        Ok(documents) => file::look(documents, &Held::default()),
         Err(errors) => {
             let help = "none of the folder counts until this is right; `namegate run --help` shows the form";
             let fail = |error: String| Finding::fail(ENDPOINTS, error, help);

@@ -22,7 +22,7 @@ pub(crate) enum Reader {
 
 /// What a set of endpoint files says.
 #[derive(Debug, Default)]
-pub(super) struct Documents {
+pub(crate) struct Documents {
     /// Each with its file.
     pub(super) endpoints: Vec<(String, Document)>,
     pub(super) services: Vec<Service>,

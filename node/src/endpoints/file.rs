@@ -1,12 +1,15 @@
 //! Endpoint files: one workload a document.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+mod taken;
+
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use policy::{Cast, EndpointId, LocalEndpoint, Peer, Service};
 
-use super::document::{self, Document, Documents, Reader};
+pub(crate) use super::document::Documents;
+use super::document::{self, Document, Reader};
+use super::held::Held;
 use super::{Found, Refused, Site, cgroup, netns};
 use crate::files::TextFile;
 
@@ -23,12 +26,12 @@ pub(crate) struct Roster {
     pub(crate) refused: Vec<Refused>,
 }
 
-/// Reads endpoint files and looks at the workloads that they name, from the node's namespace.
+/// Reads endpoint files.
 ///
 /// # Errors
 /// If a document can't be read: then none of the folder counts.
-pub(crate) fn read(files: &[TextFile]) -> Result<Roster, Vec<String>> {
-    document::read(files, Reader::Daemon).map(take)
+pub(crate) fn read(files: &[TextFile]) -> Result<Documents, Vec<String>> {
+    document::read(files, Reader::Daemon)
 }
 
 /// Reads endpoint files for a tool, without a look at the node: the workloads that have no addresses
@@ -79,11 +82,13 @@ pub(crate) fn namespaces(files: &[TextFile]) -> Vec<(String, PathBuf)> {
     .collect()
 }
 
-fn take(documents: Documents) -> Roster {
+/// Looks at the workloads that documents name, from the node's namespace.
+pub(crate) fn look(documents: Documents, held: &Held) -> Roster {
     let mut roster = Roster {
         services: documents.services,
         ..Roster::default()
     };
+    let mut named = BTreeSet::new();
     for (file, document) in documents.endpoints {
         let workload = document.workload();
         if document.remote {
@@ -93,98 +98,41 @@ fn take(documents: Documents) -> Roster {
             });
             continue;
         }
-        let (name, mac, audit) = (document.full_name(), document.mac(), document.audit);
-        match site(&document, mac) {
-            Ok(site) => roster.found.push(Found {
+        let (name, audit) = (document.full_name(), document.audit);
+        named.insert(name.clone());
+        match site(&document, (&name, held)) {
+            Ok((site, faults)) => roster.found.push(Found {
                 workload,
                 site,
                 audit,
                 file,
                 netns: document.netns,
+                fault: (!faults.is_empty()).then(|| faults.join("; ")),
             }),
             Err(reason) => roster.refused.push(Refused { name, file, reason }),
         }
     }
-    refuse_shared(&mut roster);
+    taken::refuse_shared(&mut roster, (held, &named));
     roster
 }
 
-/// Where a workload is found.
-fn site(document: &Document, mac: Option<[u8; 6]>) -> Result<Site, String> {
+/// Where a workload is found, and what is wrong with it although it is guarded.
+fn site(document: &Document, held: (&str, &Held)) -> Result<(Site, Vec<String>), String> {
     if let Some(path) = &document.netns {
-        return netns::inspect(path).map(Site::Link);
+        let sighted = netns::look(path, held)?;
+        return Ok((Site::Link(sighted.link), sighted.faults));
     }
     if let Some(interface) = &document.interface {
         let addresses = document.addresses.clone().unwrap_or_default();
-        return netns::by_interface(interface, mac, addresses).map(Site::Link);
+        let sighted = netns::by_interface(interface, (document.mac(), addresses), held)?;
+        return Ok((Site::Link(sighted.link), sighted.faults));
     }
     let cgroup = match (&document.cgroup, &document.unit) {
         (Some(path), _) => path.clone(),
         (None, Some(unit)) => cgroup::of_unit(unit)?,
         (None, None) => return Err("neither netns nor interface nor cgroup nor unit".to_owned()),
     };
-    cgroup::inspect(&cgroup).map(Site::Cgroup)
-}
-
-/// Two endpoints with one address can't be told apart by their peers, and two on one link or in one cgroup
-/// not at all: the second is refused, with both names. A link-local address is each link's own.
-fn refuse_shared(roster: &mut Roster) {
-    let mut taken = Taken::default();
-    for found in std::mem::take(&mut roster.found) {
-        let name = found.workload.full_name();
-        match taken.take(&name, &found.site) {
-            Ok(()) => roster.found.push(found),
-            Err(reason) => roster.refused.push(Refused {
-                name,
-                file: found.file,
-                reason,
-            }),
-        }
-    }
-}
-
-/// What endpoints have, each with the name of who has it.
-#[derive(Default)]
-struct Taken {
-    links: BTreeMap<u32, String>,
-    addresses: BTreeMap<IpAddr, String>,
-    cgroups: BTreeMap<PathBuf, String>,
-}
-
-impl Taken {
-    fn take(&mut self, name: &str, site: &Site) -> Result<(), String> {
-        let link = match site {
-            Site::Link(link) => link,
-            Site::Cgroup(one) => {
-                for (path, other) in &self.cgroups {
-                    if let Some(what) = cgroup::clash(&one.path, path) {
-                        return Err(format!("{other} {what} ({})", path.display()));
-                    }
-                }
-                self.cgroups.insert(one.path.clone(), name.to_owned());
-                return Ok(());
-            }
-        };
-        let addresses = || link.addresses.iter();
-        if let Some(first) = self.links.get(&link.ifindex) {
-            return Err(format!("{first} has the same link"));
-        }
-        if let Some(first) = addresses().find_map(|ip| self.addresses.get(ip)) {
-            return Err(format!("{first} has the same address"));
-        }
-        self.links.insert(link.ifindex, name.to_owned());
-        let routed = addresses().filter(|ip| !is_link_local(**ip));
-        self.addresses
-            .extend(routed.map(|ip| (*ip, name.to_owned())));
-        Ok(())
-    }
-}
-
-fn is_link_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    }
+    Ok((Site::Cgroup(cgroup::inspect(&cgroup)?), Vec::new()))
 }
 
 #[cfg(test)]
@@ -192,10 +140,11 @@ mod tests {
     use super::*;
 
     fn read_text(text: &str) -> Result<Roster, Vec<String>> {
-        read(&[TextFile {
+        let documents = read(&[TextFile {
             path: "e.yaml".into(),
             text: text.to_owned(),
-        }])
+        }])?;
+        Ok(look(documents, &Held::default()))
     }
 
     #[test]

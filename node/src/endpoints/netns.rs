@@ -7,13 +7,30 @@ use bpf_redirect_common::ADDRESSES_PER_ENDPOINT_MAX;
 use transport::{Link, NetNs, Netlink};
 
 use super::GuardedLink;
+use super::held::{Held, HeldLink};
 
-/// Looks into a workload's network namespace from the node's.
+/// A workload's link, and what is wrong although it is guarded.
+#[derive(Debug)]
+pub(super) struct Sighted {
+    pub(super) link: GuardedLink,
+    pub(super) faults: Vec<String>,
+}
+
+/// Looks into the network namespace of a workload that isn't guarded yet, from the node's.
 ///
 /// # Errors
 /// The reason why it can't be guarded: no namespace, the node's own, no veth to this node, or a
 /// second way out.
 pub(crate) fn inspect(path: &Path) -> Result<GuardedLink, String> {
+    look(path, ("", &Held::default())).map(|sighted| sighted.link)
+}
+
+/// The same for an endpoint of this name. A link that is held stays its link: what the workload did to its
+/// network meanwhile is only said.
+///
+/// # Errors
+/// As there, and where its link is held, if that isn't in the namespace.
+pub(super) fn look(path: &Path, (name, held): (&str, &Held)) -> Result<Sighted, String> {
     let shown = path.display();
     let ns = NetNs::open(path).map_err(|error| format!("{shown}: {error}"))?;
     let node = NetNs::current().map_err(|error| error.to_string())?;
@@ -33,7 +50,12 @@ pub(crate) fn inspect(path: &Path) -> Result<GuardedLink, String> {
         Ok((links, addresses, node_id))
     });
     let (links, addresses, node_id) = inside.map_err(|error| format!("{shown}: {error}"))??;
-    let own = the_one_link(&links, node_id)?;
+    let of_own = |link: &Link| held.link_of(name, link.peer?);
+    let is_held = |link: &&Link| leads_to(link, node_id) && of_own(link).is_some();
+    let (own, mut faults) = match links.iter().find(is_held) {
+        Some(own) => (own, astray(&links, own)),
+        None => (the_one_link(&links, node_id)?, Vec::new()),
+    };
     let workload_mac = own
         .mac
         .ok_or_else(|| format!("{} has no Ethernet address", own.name))?;
@@ -49,24 +71,31 @@ pub(crate) fn inspect(path: &Path) -> Result<GuardedLink, String> {
             host.name, own.name
         ));
     }
-    finish(&host, workload_mac, addresses)
+    let (link, fault) = finish(&host, workload_mac, (addresses, of_own(own)))?;
+    faults.extend(fault);
+    Ok(Sighted { link, faults })
 }
 
 /// An endpoint known by the host side of its link.
 ///
 /// # Errors
 /// The reason why it can't be guarded.
-pub(crate) fn by_interface(
+pub(super) fn by_interface(
     name: &str,
-    mac: Option<[u8; 6]>,
-    addresses: Vec<IpAddr>,
-) -> Result<GuardedLink, String> {
+    (mac, addresses): (Option<[u8; 6]>, Vec<IpAddr>),
+    (endpoint, held): (&str, &Held),
+) -> Result<Sighted, String> {
     let host = host_link(|link| link.name == name)?;
     let Some(mac) = mac else {
         return Err(format!("{name}: the workload's own mac is needed"));
     };
     match host.kind.as_str() {
-        "veth" | "tun" => finish(&host, mac, addresses),
+        "veth" | "tun" => {
+            let held = held.link_of(endpoint, host.index);
+            let (link, fault) = finish(&host, mac, (addresses, held))?;
+            let faults = fault.into_iter().collect();
+            Ok(Sighted { link, faults })
+        }
         other => Err(format!(
             "{name} is of type {other:?}, which Namegate can not guard"
         )),
@@ -81,11 +110,7 @@ fn the_one_link(links: &[Link], node_id: Option<i32>) -> Result<&Link, String> {
     };
     let others: Vec<&str> = up.map(|link| link.name.as_str()).collect();
     if !others.is_empty() {
-        return Err(format!(
-            "the workload has {} and also {}: a way that isn't guarded",
-            own.name,
-            others.join(", ")
-        ));
+        return Err(second_way(own, &others));
     }
     if own.kind != "veth" {
         return Err(format!(
@@ -93,13 +118,36 @@ fn the_one_link(links: &[Link], node_id: Option<i32>) -> Result<&Link, String> {
             own.name, own.kind
         ));
     }
-    if own.peer_netns_id.is_none() || own.peer_netns_id != node_id {
+    if !leads_to(own, node_id) {
         return Err(format!(
             "the other end of {} isn't in this network namespace",
             own.name
         ));
     }
     Ok(own)
+}
+
+/// Whether the other end of a veth is in the node's namespace.
+fn leads_to(link: &Link, node_id: Option<i32>) -> bool {
+    link.kind == "veth" && link.peer_netns_id.is_some() && link.peer_netns_id == node_id
+}
+
+/// What is wrong with the links of a workload one of whose links is guarded.
+fn astray(links: &[Link], own: &Link) -> Vec<String> {
+    let is_other = |link: &&Link| link.up && !link.loopback && link.index != own.index;
+    let others = links.iter().filter(is_other).map(|link| link.name.as_str());
+    let others: Vec<&str> = others.collect();
+    let down = (!own.up).then(|| format!("{} is down", own.name));
+    let second = (!others.is_empty()).then(|| second_way(own, &others));
+    down.into_iter().chain(second).collect()
+}
+
+fn second_way(own: &Link, others: &[&str]) -> String {
+    format!(
+        "the workload has {} and also {}: a way that isn't guarded",
+        own.name,
+        others.join(", ")
+    )
 }
 
 fn host_link(wanted: impl Fn(&Link) -> bool) -> Result<Link, String> {
@@ -114,8 +162,28 @@ fn host_link(wanted: impl Fn(&Link) -> bool) -> Result<Link, String> {
 fn finish(
     host: &Link,
     workload_mac: [u8; 6],
-    addresses: Vec<IpAddr>,
-) -> Result<GuardedLink, String> {
+    (addresses, held): (Vec<IpAddr>, Option<&HeldLink>),
+) -> Result<(GuardedLink, Option<String>), String> {
+    let (addresses, fault) = match held {
+        Some(held) => held.keep(&addresses),
+        None => (guardable(addresses)?, None),
+    };
+    let host_mac = host
+        .mac
+        .ok_or_else(|| format!("{} has no Ethernet address", host.name))?;
+    let link = GuardedLink {
+        name: host.name.clone(),
+        ifindex: host.index,
+        host_mac,
+        workload_mac,
+        mtu: host.mtu,
+        addresses,
+    };
+    Ok((link, fault))
+}
+
+/// The addresses of a workload that isn't guarded yet.
+fn guardable(addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, String> {
     if addresses.is_empty() {
         return Err("it has no address yet".to_owned());
     }
@@ -125,17 +193,7 @@ fn finish(
             addresses.len()
         ));
     }
-    let host_mac = host
-        .mac
-        .ok_or_else(|| format!("{} has no Ethernet address", host.name))?;
-    Ok(GuardedLink {
-        name: host.name.clone(),
-        ifindex: host.index,
-        host_mac,
-        workload_mac,
-        mtu: host.mtu,
-        addresses,
-    })
+    Ok(addresses)
 }
 
 #[cfg(test)]
@@ -161,6 +219,25 @@ mod tests {
             link("tunl0", "ipip", false, None),
         ];
         assert_eq!(the_one_link(&links, Some(0)).unwrap().name, "eth0");
+    }
+
+    #[test]
+    fn of_a_link_that_is_guarded_it_is_said_what_is_wrong() {
+        let own = link("eth0", "veth", true, Some(0));
+        let down = link("eth0", "veth", false, Some(0));
+        let second = Link {
+            index: 3,
+            ..link("net1", "veth", true, Some(0))
+        };
+        let idle = Link {
+            up: false,
+            ..second.clone()
+        };
+        assert_eq!(astray(&[own.clone(), idle], &own), [""; 0]);
+        let faults = astray(&[second, down.clone()], &down);
+        assert_eq!(faults.len(), 2);
+        assert!(faults.iter().any(|fault| fault == "eth0 is down"));
+        assert!(faults.iter().any(|fault| fault.contains("also net1")));
     }
 
     #[test]

@@ -49,6 +49,7 @@ fn of_site(site: Site, (options, resolver): (&Options, &Resolver)) -> Roster {
             audit: false,
             file: "namegate exec".to_owned(),
             netns: None,
+            fault: None,
         }],
         peers: vec![server(resolver)],
         ..Roster::default()

@@ -30,11 +30,7 @@ pub(super) fn watch(
     attachment: &mut Option<CgroupAttachment>,
 ) -> Option<String> {
     let missing = Datapath::missing_from_cgroup(attachment.as_ref()?, cgroup.id);
-    let is_there = cgroup
-        .path
-        .metadata()
-        .is_ok_and(|metadata| metadata.ino() == cgroup.id);
-    if missing.is_empty() || !is_there {
+    if missing.is_empty() || !is_there(cgroup, None) {
         return None;
     }
     let (shown, missing) = (cgroup.path.display(), missing.join(", "));
@@ -49,6 +45,16 @@ pub(super) fn watch(
             "{name} may be open: {missing} were taken off: {error}"
         )),
     }
+}
+
+/// Whether a cgroup is there, by its directory or by its programs that are on it.
+pub(super) fn is_there(cgroup: &GuardedCgroup, attachment: Option<&CgroupAttachment>) -> bool {
+    let has_directory = cgroup
+        .path
+        .metadata()
+        .is_ok_and(|metadata| metadata.ino() == cgroup.id);
+    let is_on = |one| Datapath::missing_from_cgroup(one, cgroup.id).is_empty();
+    has_directory || attachment.is_some_and(is_on)
 }
 
 pub(super) fn place(id: EndpointId, cgroup: &GuardedCgroup) -> CgroupPlace<'_> {

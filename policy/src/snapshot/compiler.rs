@@ -13,7 +13,7 @@ use super::table::Table;
 use super::{Mode, Snapshot, conflict};
 use crate::cast::NamedPorts;
 use crate::identity::Exhausted;
-use crate::limits::{DNS_PORTS_MAX, ENTRIES_MAX, PREFIXES_MAX};
+use crate::limits::{DNS_PORTS_MAX, ENTRIES_MAX, PREFIXES_MAX, SERVICES_MAX};
 use crate::problem::{Code, Problem, Severity};
 use crate::rule::{Item, Policy, PolicySet, Rule, RuleOrigin};
 use crate::{Cast, Direction, EndpointId, Identities, LocalEndpoint, NameBinding, RuleId};
@@ -175,13 +175,20 @@ impl Compiler {
                 "{count} address prefixes; the address table has room for {PREFIXES_MAX}"
             ))]);
         }
+        let services = table.frontends.iter().count();
+        if services > SERVICES_MAX {
+            return Err(vec![refusal(format!(
+                "services have {services} virtual addresses and ports; the kernel's table has room for {SERVICES_MAX}"
+            ))]);
+        }
+        let of_services = table.frontends.differing().count();
         self.selections.follow(table);
         let (compiled, origins) = self.compile_rules(inputs, table)?;
         let mut groups = HashMap::new();
         let mut endpoints = Endpoints::new();
         for endpoint in &inputs.cast.endpoints {
             let policy = self.endpoint(inputs, (endpoint, table), (&compiled, &mut groups))?;
-            let count = policy.entries().count();
+            let count = policy.entries().count() + of_services;
             if count > ENTRIES_MAX {
                 return Err(vec![refusal(format!(
                     "{} needs {count} policy entries; an endpoint has room for {ENTRIES_MAX}",

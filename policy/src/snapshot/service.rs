@@ -84,14 +84,18 @@ impl Frontends {
         self.labels.get(&identity)
     }
 
+    /// Those whose backends differ, or that have none: each needs an entry of its own on every endpoint.
+    pub(super) fn differing(&self) -> impl Iterator<Item = &ServiceFrontend> {
+        self.iter().filter(|one| one.backends.len() != 1)
+    }
+
     /// An endpoint's entries for services whose backends differ: such a flow may end at any of them,
     /// so it passes only if each of them may be reached, and is redirected if it is for one of them.
     pub(super) fn entries<'a>(
         &'a self,
         policy: &'a EndpointPolicy,
     ) -> impl Iterator<Item = Entry> + 'a {
-        let differing = self.iter().filter(|one| one.backends.len() != 1);
-        differing.map(move |one| {
+        self.differing().map(move |one| {
             let protocol = one.frontend.protocol.number();
             let decisions: Vec<_> = one.decisions(policy).collect();
             let denials = decisions.iter().filter(|one| !one.verdict.passes());

@@ -1,7 +1,10 @@
 use super::*;
-use crate::limits::{ENTRIES_MAX, PREFIXES_MAX};
+use crate::limits::{ENTRIES_MAX, PREFIXES_MAX, SERVICES_MAX};
 use crate::rule::PolicySet;
-use crate::{Cast, Code, Direction, EntryVerdict, Label, LocalEndpoint, Peer, Source, load};
+use crate::{
+    Cast, Code, Direction, EntryVerdict, Frontend, Label, LocalEndpoint, Peer, Service, Source,
+    load,
+};
 
 mod bound;
 mod cases;
@@ -467,6 +470,36 @@ fn a_snapshot_over_a_limit_is_refused_and_holds_nothing() {
     assert!(build(&set, &cast).unwrap_err().contains("policy entries"));
     cast.peers.truncate(100);
     assert_eq!(build(&set, &cast), Ok(()));
+
+    // 100 peers at 40 ports, and each service whose backends differ, or that has none, on top.
+    let services = |count: usize, backends: &[IpAddr]| {
+        let service = |vip| Service {
+            namespace: "default".to_owned(),
+            name: format!("{vip}"),
+            labels: Labels::default(),
+            backends: backends.to_vec(),
+            frontends: vec![Frontend {
+                vip,
+                port: 80,
+                protocol: L4Protocol::Tcp,
+                target: 80,
+            }],
+        };
+        many(count).map(service).collect::<Vec<_>>()
+    };
+    cast.services = services(ENTRIES_MAX - 40 * 100 + 1, &[]);
+    assert!(build(&set, &cast).unwrap_err().contains("policy entries"));
+    cast.services = services(ENTRIES_MAX - 41 * 100, &[]);
+    assert_eq!(build(&set, &cast), Ok(()));
+    let one = cast.peers.first().unwrap().addresses.clone();
+    cast.services = services(SERVICES_MAX, &one);
+    assert_eq!(build(&set, &cast), Ok(()));
+    cast.services = services(SERVICES_MAX + 1, &one);
+    assert!(
+        build(&set, &cast)
+            .unwrap_err()
+            .contains("virtual addresses")
+    );
 }
 
 #[test]
