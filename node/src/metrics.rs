@@ -183,7 +183,7 @@ fn fault(figures: &Figures, now: Instant) -> Option<String> {
 
 /// What keeps a daemon from guarding all that it is to guard, as `status` has it.
 fn unready(figures: &Figures) -> Option<String> {
-    let ([policies, files], [attaching, _, refused]) = (figures.problems, figures.endpoints);
+    let ([policies, files], [attaching, _, faulty, refused]) = (figures.problems, figures.endpoints);
     if figures.revision == 0 {
         return Some("no policy is in force yet".to_owned());
     }
@@ -191,6 +191,7 @@ fn unready(figures: &Figures) -> Option<String> {
         (policies, "errors in policy files"),
         (files, "faults in endpoint files"),
         (refused, "endpoints that are refused"),
+        (faulty, "endpoints that are guarded as they were"),
         (attaching, "endpoints that are being attached"),
     ];
     let lacks = lacks.iter().filter(|(count, _)| *count > 0);
