@@ -63,7 +63,7 @@ fn check_maps(daemon: &Daemon<'_>) -> u64 {
         find(&maps, |map| map["type"] == "ring_buf")["entries"],
         Value::Null
     );
-    assert_eq!(maps.as_array().unwrap().len(), 22);
+    assert_eq!(maps.as_array().unwrap().len(), 24);
 
     let learned = json(daemon, "map get learned");
     let opened = find(&learned, |entry| entry["address"] == "198.18.0.1");
