@@ -159,11 +159,26 @@ impl<H: Host> Connection<H> {
                 return None;
             }
         };
+        Some(Self::new(
+            proxy,
+            (redirected, place),
+            (client, server),
+            ends,
+        ))
+    }
+
+    /// One that was taken in, with the connection to its server if that was begun.
+    pub(super) fn new(
+        proxy: &Arc<Proxy<H>>,
+        (redirected, place): (Redirected, Place),
+        (client, server): (TcpStream, Option<Stream>),
+        ends: &Ends,
+    ) -> Self {
         // Before policy is asked: a change that comes in between is seen.
         let changes = proxy.changes();
         let mut seen = None;
         let scope = proxy.host.scope(&redirected, &mut seen);
-        Some(Self {
+        Self {
             access: Access::new(redirected, scope, None),
             bound: None,
             remark: None,
@@ -179,7 +194,7 @@ impl<H: Host> Connection<H> {
             stop: ends.stop.clone(),
             cut: ends.cut.clone(),
             _place: place,
-        })
+        }
     }
 
     fn take_in(
