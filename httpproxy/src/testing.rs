@@ -47,12 +47,21 @@ impl Policies {
     /// A snapshot with these items for what the endpoint sends.
     pub(crate) fn snapshot_of(&mut self, egress: &str) -> (Arc<Snapshot>, EndpointId) {
         let (set, cast, endpoint) = inputs(egress);
+        (self.build(&set, &cast), endpoint)
+    }
+
+    /// One in which nobody is known.
+    pub(crate) fn without_endpoints(&mut self) -> Arc<Snapshot> {
+        self.build(&PolicySet::default(), &Cast::default())
+    }
+
+    fn build(&mut self, set: &PolicySet, cast: &Cast) -> Arc<Snapshot> {
         self.revision += 1;
-        let inputs = (&set, &cast, Options::default());
+        let inputs = (set, cast, Options::default());
         let snapshot = self
             .compiler
             .build(self.revision, inputs, &mut self.identities);
-        (Arc::new(snapshot.unwrap()), endpoint)
+        Arc::new(snapshot.unwrap())
     }
 }
 

@@ -275,6 +275,10 @@ impl Judge for Access {
         if !self.is_bound_to(request.host) {
             return Err(NotForwarded::OtherName);
         }
+        // Whoever isn't known yet, or any more, has no policy that could be asked.
+        if self.requests.is_empty() || !self.requests.iter().all(HttpAccess::is_known) {
+            return Err(NotForwarded::NoPolicy);
+        }
         let mut permit = None;
         for access in &self.requests {
             let this = access

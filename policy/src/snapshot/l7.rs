@@ -23,6 +23,8 @@ pub struct HttpAccess {
     opened_by: Option<RuleId>,
     /// What rules let pass that are bound to names.
     pub(super) names: Names,
+    /// Whether there is a policy of the endpoint's at all.
+    is_known: bool,
     is_denied: bool,
     /// What no rule allows is only told.
     is_audited: bool,
@@ -62,6 +64,12 @@ impl HttpAccess {
     #[must_use]
     pub fn has_rules(&self) -> bool {
         !self.lists.is_empty() || self.bound_by().is_some()
+    }
+
+    /// Whether there is a policy for the endpoint. Without one it may ask nothing, which nobody has decided.
+    #[must_use]
+    pub const fn is_known(&self) -> bool {
+        self.is_known
     }
 
     /// Whether something is bound to names.
@@ -285,13 +293,14 @@ impl Snapshot {
             lists: Vec::new(),
             opened_by: None,
             names: Names::default(),
+            is_known: false,
             is_denied: true,
             is_audited: false,
         };
         let Some(policy) = self.endpoints.get(&endpoint) else {
             return access;
         };
-        access.is_denied = false;
+        (access.is_known, access.is_denied) = (true, false);
         let side = policy.direction(direction);
         access.is_audited = side.is_audited() || side.enforcement == Enforcement::Audited;
         if matches!(side.enforcement, Enforcement::Open | Enforcement::Observed) {

@@ -46,6 +46,12 @@ impl Node {
         (node, redirected(endpoint))
     }
 
+    /// Policy knows the endpoint no longer.
+    pub(crate) fn forget_endpoint(&self) {
+        let snapshot = self.policies.lock().unwrap().without_endpoints();
+        *self.snapshot.lock().unwrap() = snapshot;
+    }
+
     pub(crate) fn change_rules(&self, rules: &str) {
         let (snapshot, _) = self.policies.lock().unwrap().snapshot(rules, PORT);
         *self.snapshot.lock().unwrap() = snapshot;

@@ -34,13 +34,17 @@ pub(super) type Got = Arc<Mutex<Vec<u8>>>;
 
 impl Stage {
     pub(super) async fn new((node, redirected): (Node, Redirected)) -> Self {
-        Self::with((node, redirected), Settings::default()).await
+        let settings = Settings::default();
+        Self::between((node, redirected), (pair().await, pair().await), settings)
     }
 
-    pub(super) async fn with((node, redirected): (Node, Redirected), settings: Settings) -> Self {
+    /// With these sockets: the client's and that of its connection here, and the two of the server's.
+    pub(super) fn between(
+        (node, redirected): (Node, Redirected),
+        ((client, near), (far, server)): ((TcpStream, TcpStream), (TcpStream, TcpStream)),
+        settings: Settings,
+    ) -> Self {
         let proxy = Arc::new(Proxy::new(node, 0, settings));
-        let (client, near) = pair().await;
-        let (far, server) = pair().await;
         let ends = Ends {
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
