@@ -160,8 +160,10 @@ pub enum By {
 pub enum Why {
     /// The request was denied.
     Denied,
-    /// The request is malformed, in its head or in its body.
+    /// The request is malformed in its head.
     Malformed,
+    /// Its body is malformed; its head went on.
+    BadBody(BadBody),
     /// Its head took too long.
     TooSlow,
     /// There was no policy to ask.
@@ -200,6 +202,8 @@ pub struct EndRecord {
     pub sent: u64,
     /// The same to the client.
     pub received: u64,
+    /// Whether a response was told: this is then what came of it, else it stands for one.
+    pub is_answered: bool,
     /// From the end of the request's head to here.
     pub duration: Duration,
 }
@@ -209,13 +213,14 @@ impl EndRecord {
     pub(crate) fn new(
         request: &Arc<RequestRecord>,
         (end, sent, received): (End, u64, u64),
-        now: Instant,
+        (is_answered, now): (bool, Instant),
     ) -> Self {
         Self {
             request: Arc::clone(request),
             end,
             sent,
             received,
+            is_answered,
             duration: now.saturating_duration_since(request.at),
         }
     }
