@@ -13,7 +13,7 @@ use policy::{Bound, RuleId};
 use super::framing::BadBody;
 use super::head::Version;
 use super::head::refusal::BadHead;
-use super::step::Denied;
+use super::step::{Denied, Judge};
 use crate::limits::{
     TOLD_FIELDS_MAX, TOLD_LINE_OCTETS_MAX, TOLD_URL_OCTETS_MAX, TOLD_VALUE_OCTETS_MAX,
 };
@@ -41,6 +41,8 @@ pub struct RequestRecord {
     /// `scheme://host/path?query` as judged, cut and escaped; of a malformed request the beginning of
     /// its first line.
     pub url: String,
+    /// Whether it had a query, which isn't told.
+    pub is_query_hidden: bool,
     /// Absent if it could not be read.
     pub version: Option<Protocol>,
     /// The fields that went upstream, or would have; in order, secrets taken out.
@@ -289,6 +291,18 @@ impl Verdict {
             audited: permit.is_audited(),
         }
     }
+}
+
+/// Fields of a request as a record tells them: without what its policy keeps secret.
+pub(crate) fn told_asked(lines: &[HeaderLine<'_>], judge: &dyn Judge) -> Vec<(String, String)> {
+    told_fields(
+        lines
+            .iter()
+            .map(|(name, value)| match judge.is_secret(name) {
+                true => (*name, REDACTED.as_bytes()),
+                false => (*name, *value),
+            }),
+    )
 }
 
 /// Fields as a record tells them.

@@ -9,7 +9,9 @@ use super::item::CompiledItem;
 use super::table::Known;
 use super::{PeerRef, Snapshot};
 use crate::binding::name_in;
-use crate::http::{HeaderEffect, HeaderNote, HttpPermit, HttpRules, HttpVerdict, Path, Request};
+use crate::http::{
+    HeaderEffect, HeaderNote, HeaderSecrets, HttpPermit, HttpRules, HttpVerdict, Path, Request,
+};
 use crate::l4::{L7Rules, PortRule};
 use crate::rule::{Effect, Item, Peers};
 use crate::{Bound, Direction, EndpointId, NameBinding, RuleId};
@@ -70,6 +72,13 @@ impl HttpAccess {
     #[must_use]
     pub const fn is_known(&self) -> bool {
         self.is_known
+    }
+
+    /// Whether a rule compares a header with a secret, so that its value is told to nobody.
+    #[must_use]
+    pub fn is_secret(&self, header: &str) -> bool {
+        let mut lists = self.lists.iter();
+        lists.any(|list| list.rules.is_secret(header))
     }
 
     /// Whether something is bound to names.
@@ -432,9 +441,13 @@ impl L7Rules {
     ///
     /// # Errors
     /// What makes them too large.
-    pub(super) fn compile_http(&self) -> Result<Option<Arc<HttpRules>>, String> {
+    pub(super) fn compile_http(
+        &self,
+        secrets: &HeaderSecrets,
+    ) -> Result<Option<Arc<HttpRules>>, String> {
+        let secret = |namespace: &str, name: &str| secrets.of(namespace, name);
         match self {
-            Self::Http(rules) => HttpRules::compile(rules)
+            Self::Http(rules) => HttpRules::compile_with(rules, &secret)
                 .map(|rules| Some(Arc::new(rules)))
                 .map_err(|error| error.to_string()),
             Self::Dns(_) | Self::None => Ok(None),
