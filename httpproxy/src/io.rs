@@ -15,3 +15,6 @@ mod stream;
 pub(crate) mod tally;
 mod terminate;
 mod tunnel;
+
+#[cfg(test)]
+mod tests;

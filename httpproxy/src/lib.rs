@@ -13,6 +13,8 @@ pub mod fuzzing;
 mod io;
 pub mod limits;
 #[cfg(test)]
+mod rows;
+#[cfg(test)]
 mod testing;
 pub mod tls;
 mod told;

@@ -10,6 +10,8 @@ use policy::{
 };
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::{By, Told, Verdict};
+
 /// The policy of the attack tables (http.md calls it so: each rule alone suffices).
 pub(crate) const RULES: &str = "[{method: GET|HEAD, path: /public/.*}, {method: POST, path: /public/upload}, \
     {method: GET, path: /h, host: 'shop\\.test'}, {method: GET, path: '/q\\?a=1'}, \
@@ -45,12 +47,21 @@ impl Policies {
     /// A snapshot with these items for what the endpoint sends.
     pub(crate) fn snapshot_of(&mut self, egress: &str) -> (Arc<Snapshot>, EndpointId) {
         let (set, cast, endpoint) = inputs(egress);
+        (self.build(&set, &cast), endpoint)
+    }
+
+    /// One in which nobody is known.
+    pub(crate) fn without_endpoints(&mut self) -> Arc<Snapshot> {
+        self.build(&PolicySet::default(), &Cast::default())
+    }
+
+    fn build(&mut self, set: &PolicySet, cast: &Cast) -> Arc<Snapshot> {
         self.revision += 1;
-        let inputs = (&set, &cast, Options::default());
+        let inputs = (set, cast, Options::default());
         let snapshot = self
             .compiler
             .build(self.revision, inputs, &mut self.identities);
-        (Arc::new(snapshot.unwrap()), endpoint)
+        Arc::new(snapshot.unwrap())
     }
 }
 
@@ -251,6 +262,30 @@ impl Authority {
         let own = rcgen::CertificateParams::new(names).unwrap();
         let own = own.signed_by(&key, &issuer).unwrap();
         (own.pem().into(), key.serialize_pem().into())
+    }
+}
+
+/// What was told, a word or two for each.
+pub(crate) fn word(told: &Told) -> String {
+    match told {
+        Told::Request(request) => match &request.verdict {
+            Verdict::Allowed { .. } => "allowed".to_owned(),
+            Verdict::Denied(_) => "denied".to_owned(),
+            Verdict::Malformed(_) => "malformed".to_owned(),
+            Verdict::TooSlow => "too slow".to_owned(),
+        },
+        Told::Response(response) => {
+            let by = match response.by {
+                By::Server => "server",
+                By::Proxy(_) => "proxy",
+            };
+            format!("{} {by}", response.status)
+        }
+        Told::Ended(end) => {
+            let end = format!("{:?}", end.end);
+            format!("ended {}", end.split('(').next().unwrap_or_default())
+        }
+        Told::Fault(fault) => format!("{fault:?}").to_lowercase(),
     }
 }
 

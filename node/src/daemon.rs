@@ -43,6 +43,7 @@ use crate::live::Review;
 use crate::metrics::{Draft, Metrics, PolicyTally, Sources};
 use crate::proxy::DnsThreads;
 use crate::remembered::{KEPT_OCTETS_MAX, Remembered, remembered_names};
+use crate::secrets::Secrets;
 use crate::status::EventThread;
 use crate::tell::Teller;
 
@@ -263,10 +264,11 @@ impl Daemon {
         self.setup.pins.as_deref()
     }
 
-    /// Takes other policies with the certificates that they name, which come into force with [`Daemon::enforce`].
-    pub(crate) fn set_policies(&mut self, policies: PolicySet, secrets: Arc<TlsSecrets>) {
+    /// Takes other policies with the secrets that they name, which come into force with [`Daemon::enforce`].
+    pub(crate) fn set_policies(&mut self, policies: PolicySet, secrets: Secrets) {
         self.policies = policies;
-        self.secrets = secrets;
+        self.secrets = secrets.tls;
+        self.compiler.set_secrets(secrets.headers);
     }
 
     /// Takes of other options what can change, from the next [`Daemon::enforce`] on: how it judges, how names

@@ -143,7 +143,7 @@ fn tell_step(
         step.number,
         errors.join("\n")
     );
-    daemon.set_policies(loaded.set, std::sync::Arc::default());
+    daemon.set_policies(loaded.set, crate::secrets::Secrets::default());
     daemon
         .enforce()
         .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;

@@ -50,6 +50,7 @@ use crate::guard::EndpointState;
 use crate::instance::Instance;
 use crate::learner::{INSTALL_WAIT, Scruples};
 use crate::remembered::Remembered;
+use crate::secrets::Secrets;
 
 use account::Account;
 use command::{Running, Signals};
@@ -341,7 +342,7 @@ fn guard(
         Identities::new(),
         Remembered::default(),
     )?;
-    daemon.set_policies(rules.set, Arc::default());
+    daemon.set_policies(rules.set, Secrets::default());
     daemon.set_roster(roster()?);
     daemon
         .enforce()

@@ -10,7 +10,6 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use httpproxy::tls::TlsSecrets;
 use policy::{Code, Feature, Loader, PolicySet, Problem, Source};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -25,7 +24,7 @@ use crate::keeper::{Keeper, Manager};
 use crate::metrics::Metrics;
 use crate::observing::{ObserverThread, Observing};
 use crate::presets::{self, DnsServers};
-use crate::secrets;
+use crate::secrets::{self, Secrets};
 use crate::state::{StateDir, Writer};
 use crate::watch::FolderWatch;
 pub(crate) use reload::RELOADED;
@@ -468,19 +467,17 @@ impl Service {
     }
 }
 
-/// Reads the certificates that policies name; what can't be used is one more problem.
-fn read_secrets(
-    set: &PolicySet,
-    options: &Options,
-    problems: &mut Vec<Problem>,
-) -> Arc<TlsSecrets> {
-    match secrets::read(set, options.tls_secrets.as_deref()) {
-        Ok(secrets) => Arc::new(secrets),
-        Err(found) => {
-            problems.extend(found);
-            Arc::default()
-        }
-    }
+/// Reads the secrets that policies name; what can't be used is one more problem.
+fn read_secrets(set: &PolicySet, options: &Options, problems: &mut Vec<Problem>) -> Secrets {
+    let dir = options.tls_secrets.as_deref();
+    let (headers, missing) = secrets::read_headers(set, dir);
+    problems.extend(missing);
+    let tls = secrets::read(set, dir).map(Arc::new);
+    let tls = tls.unwrap_or_else(|found| {
+        problems.extend(found);
+        Arc::default()
+    });
+    Secrets { tls, headers }
 }
 
 impl Options {

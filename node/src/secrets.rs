@@ -1,4 +1,5 @@
-//! The certificates that policies name, from a folder: `DIR/NAMESPACE/NAME/FILE`.
+//! What policies name as secrets, from a folder: `DIR/NAMESPACE/NAME/FILE`. Certificates, and values that
+//! headers are compared with.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use httpproxy::tls::{
     BadSecret, CryptoProvider, OwnCertificate, SecretPart, TlsSecrets, Trust, provider,
 };
+use policy::http::HeaderSecrets;
 use policy::{PolicySet, Problem, TlsContext, TlsLeg};
 use zeroize::Zeroizing;
 
@@ -23,7 +25,16 @@ enum Readers {
     OwnerAlone,
 }
 
-/// Reads all that a set of policies names. All of it, or none.
+/// What policies name.
+#[derive(Default)]
+pub(crate) struct Secrets {
+    /// Certificates and keys.
+    pub(crate) tls: Arc<TlsSecrets>,
+    /// Values of headers.
+    pub(crate) headers: HeaderSecrets,
+}
+
+/// Reads all certificates that a set of policies names. All of it, or none.
 ///
 /// # Errors
 /// One for each secret that can't be used, at the first place that names it.
@@ -37,7 +48,7 @@ pub(crate) fn read(set: &PolicySet, dir: Option<&Path>) -> Result<TlsSecrets, Ve
             continue;
         }
         let context = place.context;
-        let read = folder_of(dir, context).and_then(|folder| {
+        let read = folder_of(dir, context.secret()).and_then(|folder| {
             match place.leg {
                 TlsLeg::Client => {
                     let own = read_own(&folder, context, &provider)?;
@@ -58,6 +69,53 @@ pub(crate) fn read(set: &PolicySet, dir: Option<&Path>) -> Result<TlsSecrets, Ve
         true => Ok(secrets),
         false => Err(problems),
     }
+}
+
+/// Reads the values of the secrets that headers are compared with. What can't be had is a warning: its rule
+/// never matches, as it is with Cilium.
+pub(crate) fn read_headers(set: &PolicySet, dir: Option<&Path>) -> (HeaderSecrets, Vec<Problem>) {
+    let (mut secrets, mut problems) = (HeaderSecrets::default(), Vec::new());
+    let mut seen = HashSet::new();
+    for place in set.header_secret_uses() {
+        let Some(secret) = place.secret().filter(|secret| seen.insert(*secret)) else {
+            continue;
+        };
+        match folder_of(dir, secret).and_then(|folder| read_value(&folder)) {
+            Ok(value) => secrets.add(secret, &value),
+            Err(why) => problems.push(place.problem(&why)),
+        }
+    }
+    (secrets, problems)
+}
+
+/// The only file of a folder, without the line end that an editor leaves.
+fn read_value(folder: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    let say = |error: std::io::Error| format!("{}: {error}", folder.display());
+    let mut files = Vec::new();
+    for entry in folder.read_dir().map_err(say)? {
+        let entry = entry.map_err(say)?;
+        // What begins with a dot is how Kubernetes swaps a mounted secret as one.
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            files.push(entry.path());
+        }
+    }
+    let [file] = files.as_slice() else {
+        let count = files.len();
+        return Err(format!(
+            "{}: {count} files; the secret of a header has one, its value",
+            folder.display()
+        ));
+    };
+    let mut value = read_file(file, Readers::OwnerAlone)?;
+    for end in [b'\n', b'\r'] {
+        if value.last() == Some(&end) {
+            value.pop();
+        }
+    }
+    if value.is_empty() {
+        return Err(format!("{}: empty", file.display()));
+    }
+    Ok(value)
 }
 
 type Provider = Arc<CryptoProvider>;
@@ -90,9 +148,8 @@ fn named(path: &Path, error: &BadSecret) -> String {
     format!("{}: {error}", path.display())
 }
 
-fn folder_of(dir: Option<&Path>, context: &TlsContext) -> Result<PathBuf, String> {
+fn folder_of(dir: Option<&Path>, (namespace, name): (&str, &str)) -> Result<PathBuf, String> {
     let dir = dir.ok_or("no folder of secrets is given (`--tls-secrets DIR`)")?;
-    let (namespace, name) = context.secret();
     file_of(&file_of(dir, namespace)?, name)
 }
 
@@ -118,7 +175,7 @@ fn read_file(path: &Path, readers: Readers) -> Result<Zeroizing<Vec<u8>>, String
     let mode = found.permissions().mode() & 0o777;
     if readers == Readers::OwnerAlone && mode & 0o077 != 0 {
         return Err(format!(
-            "{shown}: a private key that others may read or write (mode {mode:04o}): chmod 0600"
+            "{shown}: a secret that others may read or write (mode {mode:04o}): chmod 0600"
         ));
     }
     if found.len() > SECRET_OCTETS_MAX {
@@ -249,5 +306,55 @@ spec:
                 "{name}: {all:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_value_of_a_header_is_the_only_file_of_its_folder() {
+        const POLICY: &str = "apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: shop, namespace: web}
+spec:
+  endpointSelector: {}
+  egress:
+  - toPorts:
+    - ports: [{port: '80', protocol: TCP}]
+      rules: {http: [{headerMatches: [{name: x-token, secret: {name: token}}, {name: x-b, value: b, secret: {name: token}}]}]}
+";
+        let set = set(POLICY);
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("web/token");
+        fs::create_dir_all(&folder).unwrap();
+        let write = |name: &str, text: &str, mode: u32| {
+            let path = folder.join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        };
+        let read = |dir| {
+            let (secrets, problems) = read_headers(&set, dir);
+            assert!(!problems.iter().any(Problem::is_error), "a warning");
+            let words: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            (secrets, words)
+        };
+        let says = |words: &[String], what: &str| {
+            assert_eq!(words.len(), 1, "once: {words:?}");
+            let is_named = words[0].contains("shop.yaml") && words[0].contains("secret web/token");
+            assert!(is_named && words[0].contains(what), "{words:?}");
+        };
+        says(&read(None).1, "--tls-secrets");
+        says(&read(Some(dir.path())).1, "0 files");
+        write("..data", "other", 0o600);
+        write("token", "s3cret\r\n", 0o600);
+        let mut expected = HeaderSecrets::default();
+        expected.add(("web", "token"), b"s3cret");
+        let (secrets, words) = read(Some(dir.path()));
+        assert_eq!((&secrets, words.len()), (&expected, 0), "{words:?}");
+        assert!(!format!("{secrets:?}").contains("s3cret"));
+        write("token", "s3cret", 0o640);
+        says(&read(Some(dir.path())).1, "chmod 0600");
+        write("token", "\n", 0o600);
+        says(&read(Some(dir.path())).1, "empty");
+        write("token", "s3cret", 0o600);
+        write("more", "s3cret", 0o600);
+        says(&read(Some(dir.path())).1, "2 files");
     }
 }

@@ -158,7 +158,7 @@ impl Shop<'_> {
         let times = Series::new(self.folded, &choice.context, http_times);
         self.registry.register(
             "hubble_http_request_duration_seconds",
-            "From a request to the end of its response",
+            "From the end of a request's head to the head of its response",
             times.family.clone(),
         );
         times
@@ -323,6 +323,9 @@ impl HttpCounts {
         let status = ("status", Value::Number(http.code));
         let labels = [method(http), version(http), status, reporter(flow)];
         self.responses.add(flow, labels);
+        if http.code == 0 {
+            return; // there was no response: it took no time
+        }
         let labels = [method(http), reporter(flow), NONE, NONE];
         let latency = seconds(http.latency_ns);
         let is_traced = self.exemplars && !flow.trace_id.is_empty();

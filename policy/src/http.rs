@@ -8,6 +8,7 @@ mod permit;
 mod programs;
 mod regex;
 mod rules;
+mod secrets;
 
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ pub use path::{BadPath, Path};
 pub use permit::HttpPermit;
 pub use regex::check_regex;
 pub use rules::{BadHttpRules, HttpRules, HttpVerdict, Request, Secrets};
+pub use secrets::{HeaderSecretUse, HeaderSecrets};
 
 /// One rule of a list; all of its parts must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

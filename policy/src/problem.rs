@@ -76,6 +76,8 @@ pub enum Code {
     Duplicate,
     /// A secret with certificates that can't be used.
     Secret,
+    /// Warning: a secret of `headerMatches` that can't be had.
+    HeaderSecret,
     /// Warning: no server of a DNS rule can teach.
     NeverTeaches,
     /// Warning: no DNS rule can feed a `toFQDNs`.
@@ -128,7 +130,8 @@ impl Code {
             | Self::Conflict
             | Self::Duplicate
             | Self::Secret => Severity::Error,
-            Self::NeverTeaches
+            Self::HeaderSecret
+            | Self::NeverTeaches
             | Self::NeverFed
             | Self::ImpliedDns
             | Self::SelectsNothing
@@ -150,7 +153,7 @@ impl Code {
     }
 
     /// Every kind of fault.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Yaml,
         Self::Limit,
         Self::UnknownField,
@@ -161,6 +164,7 @@ impl Code {
         Self::Conflict,
         Self::Duplicate,
         Self::Secret,
+        Self::HeaderSecret,
         Self::NeverTeaches,
         Self::NeverFed,
         Self::ImpliedDns,
@@ -195,6 +199,7 @@ impl Code {
             Self::Conflict => "Parts exclude each other.",
             Self::Duplicate => "The same key or object stands twice.",
             Self::Secret => "A secret with certificates can't be used.",
+            Self::HeaderSecret => "A secret that a header is compared with can't be had.",
             Self::NeverTeaches => "No server of a DNS rule can teach addresses.",
             Self::NeverFed => "No DNS rule can feed a `toFQDNs`.",
             Self::ImpliedDns => "An option stands in for the DNS rule of a `toFQDNs`.",

@@ -338,10 +338,7 @@ impl Connection {
     pub fn abandon(&mut self) {
         match std::mem::replace(&mut self.phase, Phase::Over) {
             Phase::Exchange(running) => self.tell_running(&running, End::Stopped, self.last),
-            Phase::Tunnel(tunnel) => {
-                let (sent, received) = tunnel.octets();
-                self.tell_end(&tunnel.record, (End::Stopped, sent, received), self.last);
-            }
+            Phase::Tunnel(tunnel) => self.tell_tunnel(&tunnel, End::Stopped, self.last),
             Phase::Head(_) | Phase::Drain(_) | Phase::Linger(_) | Phase::Over => {}
         }
         self.legs(Leg::Reset, Leg::Reset);
@@ -350,9 +347,7 @@ impl Connection {
     /// Ends a tunnel that policy allows no longer.
     pub fn revoke(&mut self) {
         if let Phase::Tunnel(tunnel) = std::mem::replace(&mut self.phase, Phase::Over) {
-            let (sent, received) = tunnel.octets();
-            let record = &tunnel.record;
-            self.tell_end(record, (End::Revoked, sent, received), self.last);
+            self.tell_tunnel(&tunnel, End::Revoked, self.last);
             self.legs(Leg::Reset, Leg::Reset);
         }
     }
@@ -453,12 +448,7 @@ impl Connection {
                 Leg::Reset
             }
             Phase::Tunnel(tunnel) => {
-                let (sent, received) = tunnel.octets();
-                self.tell_end(
-                    &tunnel.record,
-                    (End::ClientGone, sent, received),
-                    now.instant,
-                );
+                self.tell_tunnel(&tunnel, End::ClientGone, now.instant);
                 Leg::Reset
             }
             Phase::Head(_) | Phase::Drain(_) | Phase::Linger(_) | Phase::Over => Leg::Closed,
@@ -528,11 +518,15 @@ impl Connection {
 
     fn tell_running(&mut self, running: &Running, end: End, now: Instant) {
         let (sent, received) = running.octets();
-        self.tell_end(&running.record, (end, sent, received), now);
+        let how = (running.is_answered(), now);
+        let record = EndRecord::new(&running.record, (end, sent, received), how);
+        self.told.push_back(Told::Ended(record));
     }
 
-    fn tell_end(&mut self, request: &Arc<RequestRecord>, end: (End, u64, u64), now: Instant) {
-        let record = EndRecord::new(request, end, now);
+    /// A tunnel is what its request was answered with.
+    fn tell_tunnel(&mut self, tunnel: &Tunnel, end: End, now: Instant) {
+        let (sent, received) = tunnel.octets();
+        let record = EndRecord::new(&tunnel.record, (end, sent, received), (true, now));
         self.told.push_back(Told::Ended(record));
     }
 }

@@ -22,7 +22,9 @@ use super::head::field::{Kind, kind_of};
 use super::head::refusal::BadHead;
 use super::head::request::is_grpc;
 use super::host::Authority;
-use super::record::{Protocol, RequestRecord, Verdict, told_fields, told_line, told_url};
+use super::record::{
+    Protocol, RequestRecord, Verdict, told_asked, told_fields, told_line, told_url,
+};
 use super::step::{Denied, Judge, Origin, Settings};
 use crate::limits::{
     FIELD_NAME_OCTETS_MAX, FIELD_VALUE_OCTETS_MAX, FIELDS_MAX, START_LINE_OCTETS_MAX,
@@ -131,8 +133,9 @@ pub(crate) fn ask(
         at: now,
         method: told_line(method.as_bytes()),
         url: url((host, path), (settings, origin)),
+        is_query_hidden: path.is_some_and(|path| settings.queries.hide_of(path.normal())),
         version: Some(Protocol::Http2),
-        fields: told_fields(lines.iter().copied()),
+        fields: told_asked(lines, judge),
         verdict,
     };
     let [as_sent, as_get] = &requests;
@@ -183,6 +186,7 @@ fn malformed(parts: &Parts, (bad, now): (BadHead, Instant)) -> Asked {
         at: now,
         method: String::new(),
         url: told_line(format!("{} {path}", parts.method).as_bytes()),
+        is_query_hidden: false,
         version: Some(Protocol::Http2),
         fields: Vec::new(),
         verdict: Verdict::Malformed(bad),

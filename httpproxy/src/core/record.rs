@@ -13,7 +13,7 @@ use policy::{Bound, RuleId};
 use super::framing::BadBody;
 use super::head::Version;
 use super::head::refusal::BadHead;
-use super::step::Denied;
+use super::step::{Denied, Judge};
 use crate::limits::{
     TOLD_FIELDS_MAX, TOLD_LINE_OCTETS_MAX, TOLD_URL_OCTETS_MAX, TOLD_VALUE_OCTETS_MAX,
 };
@@ -41,6 +41,8 @@ pub struct RequestRecord {
     /// `scheme://host/path?query` as judged, cut and escaped; of a malformed request the beginning of
     /// its first line.
     pub url: String,
+    /// Whether it had a query, which isn't told.
+    pub is_query_hidden: bool,
     /// Absent if it could not be read.
     pub version: Option<Protocol>,
     /// The fields that went upstream, or would have; in order, secrets taken out.
@@ -160,8 +162,10 @@ pub enum By {
 pub enum Why {
     /// The request was denied.
     Denied,
-    /// The request is malformed, in its head or in its body.
+    /// The request is malformed in its head.
     Malformed,
+    /// Its body is malformed; its head went on.
+    BadBody(BadBody),
     /// Its head took too long.
     TooSlow,
     /// There was no policy to ask.
@@ -200,6 +204,8 @@ pub struct EndRecord {
     pub sent: u64,
     /// The same to the client.
     pub received: u64,
+    /// Whether a response was told: this is then what came of it, else it stands for one.
+    pub is_answered: bool,
     /// From the end of the request's head to here.
     pub duration: Duration,
 }
@@ -209,13 +215,14 @@ impl EndRecord {
     pub(crate) fn new(
         request: &Arc<RequestRecord>,
         (end, sent, received): (End, u64, u64),
-        now: Instant,
+        (is_answered, now): (bool, Instant),
     ) -> Self {
         Self {
             request: Arc::clone(request),
             end,
             sent,
             received,
+            is_answered,
             duration: now.saturating_duration_since(request.at),
         }
     }
@@ -284,6 +291,18 @@ impl Verdict {
             audited: permit.is_audited(),
         }
     }
+}
+
+/// Fields of a request as a record tells them: without what its policy keeps secret.
+pub(crate) fn told_asked(lines: &[HeaderLine<'_>], judge: &dyn Judge) -> Vec<(String, String)> {
+    told_fields(
+        lines
+            .iter()
+            .map(|(name, value)| match judge.is_secret(name) {
+                true => (*name, REDACTED.as_bytes()),
+                false => (*name, *value),
+            }),
+    )
 }
 
 /// Fields as a record tells them.

@@ -155,6 +155,11 @@ pub enum Queries {
 }
 
 impl Queries {
+    /// Whether something of a path isn't told.
+    pub(crate) fn hide_of(self, path: &str) -> bool {
+        self.of(path).len() < path.len()
+    }
+
     /// What is told of a path with its query.
     pub(crate) fn of(self, path: &str) -> &str {
         match self {
@@ -228,6 +233,11 @@ pub trait Judge {
     /// # Errors
     /// Why it may not.
     fn judge<'a>(&'a self, request: &Request<'a>) -> Result<HttpPermit<'a>, Denied>;
+
+    /// Whether a header may hold a secret that a rule compares it with: it is told without its value.
+    fn is_secret(&self, _header: &str) -> bool {
+        false
+    }
 }
 
 /// Why a request may not go upstream.

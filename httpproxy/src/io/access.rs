@@ -202,6 +202,9 @@ impl Access {
     /// Whether policy would allow a request again, by what is told of it. What was cut or taken out there
     /// fits no rule.
     fn would_allow(&self, request: &RequestRecord, paths: Paths) -> bool {
+        if request.is_query_hidden {
+            return false;
+        }
         let place = request.url.split_once("://").map(|(_, place)| place);
         let Some((host, _)) = place.and_then(|place| place.split_once('/')) else {
             return false;
@@ -271,9 +274,18 @@ impl Access {
 }
 
 impl Judge for Access {
+    fn is_secret(&self, header: &str) -> bool {
+        let mut requests = self.requests.iter();
+        requests.any(|access| access.is_secret(header))
+    }
+
     fn judge<'a>(&'a self, request: &Request<'a>) -> Result<HttpPermit<'a>, NotForwarded> {
         if !self.is_bound_to(request.host) {
             return Err(NotForwarded::OtherName);
+        }
+        // Whoever isn't known yet, or any more, has no policy that could be asked.
+        if self.requests.is_empty() || !self.requests.iter().all(HttpAccess::is_known) {
+            return Err(NotForwarded::NoPolicy);
         }
         let mut permit = None;
         for access in &self.requests {

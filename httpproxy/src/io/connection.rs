@@ -11,7 +11,9 @@ use policy::{Direction, EndpointId, LabelSet, RuleId, TlsDenied};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use transport::{GateListener, connect_as, connect_like, connect_on_node, reset_at_end, set_up};
+use transport::{
+    GateListener, SourcePort, connect_as, connect_like, connect_on_node, reset_at_end, set_up,
+};
 
 use super::access::{Access, Opaque, Redirected};
 use super::bound::{Bound, Client};
@@ -74,6 +76,8 @@ pub(super) enum End {
     Refused(Refusal),
     /// Told; and the client was told why in TLS, which a reset would take from it.
     Alerted(Refusal),
+    /// Told; and closed without a word, as nothing was said.
+    Dismissed(Refusal),
 }
 
 impl Server {
@@ -159,11 +163,26 @@ impl<H: Host> Connection<H> {
                 return None;
             }
         };
+        Some(Self::new(
+            proxy,
+            (redirected, place),
+            (client, server),
+            ends,
+        ))
+    }
+
+    /// One that was taken in, with the connection to its server if that was begun.
+    pub(super) fn new(
+        proxy: &Arc<Proxy<H>>,
+        (redirected, place): (Redirected, Place),
+        (client, server): (TcpStream, Option<Stream>),
+        ends: &Ends,
+    ) -> Self {
         // Before policy is asked: a change that comes in between is seen.
         let changes = proxy.changes();
         let mut seen = None;
         let scope = proxy.host.scope(&redirected, &mut seen);
-        Some(Self {
+        Self {
             access: Access::new(redirected, scope, None),
             bound: None,
             remark: None,
@@ -179,7 +198,7 @@ impl<H: Host> Connection<H> {
             stop: ends.stop.clone(),
             cut: ends.cut.clone(),
             _place: place,
-        })
+        }
     }
 
     fn take_in(
@@ -218,14 +237,14 @@ impl<H: Host> Connection<H> {
             }
             Ok(spoken) => self.speak(spoken, first).await,
         };
-        if let End::Refused(refusal) | End::Alerted(refusal) = end {
+        if let End::Refused(refusal) | End::Alerted(refusal) | End::Dismissed(refusal) = end {
             let remark = self.remark.take();
             self.refuse((refusal, server_name, remark));
         }
-        if !matches!(end, End::Closed | End::Alerted(_)) {
+        if matches!(end, End::Reset | End::Refused(_)) {
             let _ = reset_at_end(self.client.socket().as_fd());
         }
-        if end != End::Closed
+        if !matches!(end, End::Closed | End::Dismissed(_))
             && let Some(server) = &self.server.stream
         {
             let _ = reset_at_end(server.socket().as_fd());
@@ -454,10 +473,13 @@ fn connect<H: Host>(proxy: &Proxy<H>, redirected: &Redirected) -> io::Result<Str
     // To a neighbour whose own policy redirects, the client's tuple would come back to the gate, where
     // the client's connection has it.
     let is_neighbour = direction == Direction::Egress && proxy.host.is_endpoint(server.ip());
-    let stream = match is_neighbour {
-        true => connect_as(client.ip(), server, mark, proxy.link)?,
-        false => connect_like(client, server, mark, proxy.link)?.0,
-    };
+    if is_neighbour {
+        return finish(connect_as(client.ip(), server, mark, proxy.link)?);
+    }
+    let (stream, port) = connect_like(client, server, mark, proxy.link)?;
+    if port == SourcePort::Chosen {
+        proxy.counters.count(Count::OtherPort);
+    }
     finish(stream)
 }
 

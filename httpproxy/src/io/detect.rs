@@ -17,6 +17,9 @@ use super::connection::{Connection, End};
 /// How much is read at a time.
 const ROOM_OCTETS: usize = 2_048;
 
+/// How a record of a handshake begins (RFC 8446 §5.1).
+const HANDSHAKE: u8 = 0x16;
+
 /// What it speaks.
 pub(super) enum Spoken {
     Http1,
@@ -86,6 +89,12 @@ impl First {
             .unwrap_or((all, &[]))
     }
 
+    /// Since when it may be TLS.
+    fn tls_since(&self) -> Option<Instant> {
+        self.since
+            .filter(|_| self.octets.first() == Some(&HANDSHAKE))
+    }
+
     pub(super) fn has_room(&self) -> bool {
         !self.is_over && self.octets.len() <= HELLO_WIRE_OCTETS_MAX
     }
@@ -108,22 +117,23 @@ impl<H: Host> Connection<H> {
                 return Ok(spoken);
             }
             let now = self.proxy.host.now();
-            let deadline = match (is_coming, first.since) {
+            let deadline = match (is_coming, first.tls_since()) {
                 (true, _) => begin + self.proxy.settings.connect_wait,
                 (false, Some(since)) => since + HELLO_WAIT_MAX,
                 (false, None) => begin + DETECT_WAIT_MAX,
             };
             if now >= deadline {
-                return Err(match is_coming {
-                    true => self.unreachable(),
-                    false => End::Refused(Refusal::Silent),
+                return Err(match (is_coming, first.tls_since()) {
+                    (true, _) => self.unreachable(),
+                    (false, Some(_)) => End::Refused(Refusal::Silent),
+                    (false, None) => End::Dismissed(Refusal::Silent),
                 });
             }
             let speaks_first = self.server.is_up && first.octets.is_empty() && !is_http2;
             tokio::select! {
                 () = self.client.ready(true, false), if spoken.is_none() && first.has_room() => {
                     if first.read(&mut self.client, now).is_err() {
-                        return Err(End::Reset);
+                        return Err(self.gone());
                     }
                     spoken = self.heard(first)?;
                 }
@@ -189,6 +199,12 @@ impl<H: Host> Connection<H> {
             }
             (Err(_), _) => Err(End::Reset),
         }
+    }
+
+    /// The client has reset the connection before it was known what it speaks.
+    pub(super) fn gone(&self) -> End {
+        self.proxy.counters.count(Count::Gone);
+        End::Reset
     }
 
     pub(super) fn unreachable(&self) -> End {

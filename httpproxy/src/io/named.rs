@@ -106,7 +106,7 @@ impl<H: Host> Connection<H> {
                 () = self.client.ready(reads, writes) => {
                     if reads {
                         if first.read(&mut self.client, now).is_err() {
-                            return Err(End::Reset);
+                            return Err(self.gone());
                         }
                         spoken = self.known(first)?;
                     }

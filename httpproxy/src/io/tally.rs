@@ -16,12 +16,16 @@ pub struct Counters {
     cut: AtomicU64,
     /// Connections whose client ended without a byte.
     empty: AtomicU64,
+    /// Connections that their client reset before it was known what they speak.
+    gone: AtomicU64,
     /// Connections for which no place, or no socket, was left.
     full: AtomicU64,
     /// Connections whose server could not be reached.
     unreachable: AtomicU64,
     /// Connections whose server said what nobody had asked for.
     unasked: AtomicU64,
+    /// Connections to servers from another port than the client's, which was taken.
+    other_port: AtomicU64,
     forwarded: AtomicU64,
     denied: AtomicU64,
     malformed: AtomicU64,
@@ -61,9 +65,11 @@ pub(super) enum Count {
     Tunnel,
     Cut,
     Empty,
+    Gone,
     Full,
     Unreachable,
     Unasked,
+    OtherPort,
 }
 
 impl Counters {
@@ -73,9 +79,11 @@ impl Counters {
             Count::Tunnel => &self.tunnels,
             Count::Cut => &self.cut,
             Count::Empty => &self.empty,
+            Count::Gone => &self.gone,
             Count::Full => &self.full,
             Count::Unreachable => &self.unreachable,
             Count::Unasked => &self.unasked,
+            Count::OtherPort => &self.other_port,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -121,9 +129,11 @@ impl Counters {
             ("tunnel", &self.tunnels),
             ("cut", &self.cut),
             ("empty", &self.empty),
+            ("gone", &self.gone),
             ("full", &self.full),
             ("unreachable", &self.unreachable),
             ("unasked", &self.unasked),
+            ("other-port", &self.other_port),
         ];
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let connections = connections

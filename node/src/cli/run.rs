@@ -60,8 +60,9 @@ pub(super) struct Run {
     /// Folder of endpoint files (*.yaml).
     #[arg(long, value_name = "DIR", default_value = ENDPOINT_DIR)]
     endpoint_dir: PathBuf,
-    /// Folder of the secrets that TLS contexts of policies name: DIR/NAMESPACE/NAME/tls.crt, tls.key,
-    /// ca.crt. Keys must be readable by their owner alone. It is watched too.
+    /// Folder of the secrets that policies name: of TLS contexts DIR/NAMESPACE/NAME/tls.crt, tls.key,
+    /// ca.crt; of `headerMatches` the only file of DIR/NAMESPACE/NAME. Keys and values must be readable by
+    /// their owner alone. It is watched too.
     #[arg(long, value_name = "DIR")]
     tls_secrets: Option<PathBuf>,
     /// Where the numbers of label sets are kept [default: /var/lib/namegate].

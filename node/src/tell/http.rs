@@ -18,6 +18,8 @@ use crate::clock;
 
 /// Policy denied it.
 const POLICY_DENIED: u8 = 133;
+/// That the body of a request whose head went on can't be read.
+const BAD_REQUEST_BODY: &str = "malformed-request-body";
 
 impl Teller {
     /// The flows of what the HTTP proxy tells.
@@ -33,7 +35,7 @@ impl Teller {
                 vec![self.response_of(redirected, response)]
             }
             News::Http(redirected, Told::Ended(end)) => {
-                self.ended(redirected, end).into_iter().collect()
+                vec![self.ended(redirected, end)]
             }
             News::Http(_, Told::Fault(_)) => Vec::new(),
         }
@@ -62,7 +64,8 @@ impl Teller {
     /// The server is the source of its response, also where the proxy made it.
     fn response_of(&self, redirected: &Redirected, response: &ResponseRecord) -> Flow {
         let verdict = match response.by {
-            By::Server | By::Proxy(Why::Denied | Why::Malformed | Why::TooSlow) => {
+            By::Server
+            | By::Proxy(Why::Denied | Why::Malformed | Why::BadBody(_) | Why::TooSlow) => {
                 Verdict::Forwarded
             }
             By::Proxy(
@@ -83,36 +86,66 @@ impl Teller {
         };
         let flow = self.of_connection(redirected, &peers, Flow::new(Event::Http(message), verdict));
         let flow = self.allowed_by(request, flow);
+        let remarks = self.remarks(request, &peers).into_iter();
+        let why = match response.by {
+            By::Proxy(Why::BadBody(_)) => Some(Arc::from(BAD_REQUEST_BODY)),
+            By::Proxy(_) | By::Server => None,
+        };
         Flow {
             time: Some(clock::time_of_day(request.at + response.latency)),
-            policy_log: self.remarks(request, &peers),
+            policy_log: remarks.chain(why).collect(),
             trace_id: trace_id(&request.fields).into(),
             ..answering(flow)
         }
     }
 
-    /// An exchange that ended in another way than by its response: the request again, with an error. The
-    /// end of a tunnel is told as what moved through it.
-    fn ended(&self, redirected: &Redirected, end: &EndRecord) -> Option<Flow> {
+    /// An exchange that ended in another way than by its response. Where none was told this stands for it,
+    /// as an error without a status; else it is what was seen of the connection then, or a drop where
+    /// policy ended it: a request has one event, and at most one response.
+    fn ended(&self, redirected: &Redirected, end: &EndRecord) -> Flow {
         let (word, verdict) = match end.end {
             End::TunnelClosed => ("tunnel-closed", Verdict::Forwarded),
             End::Revoked => ("policy-changed", Verdict::Dropped),
             End::ClientGone => ("client-gone", Verdict::Error),
             End::ServerGone => ("server-gone", Verdict::Error),
             End::Idle => ("idle", Verdict::Error),
-            End::BadRequestBody(_) => ("malformed-request-body", Verdict::Error),
+            End::BadRequestBody(_) => (BAD_REQUEST_BODY, Verdict::Error),
             End::BadResponseBody(_) => ("malformed-response-body", Verdict::Error),
             End::Unreachable => ("unreachable", Verdict::Error),
             End::Stopped => ("daemon-stopped", Verdict::Error),
         };
-        let moved = moved(end.sent, end.received);
-        let flow = self.request(redirected, &end.request);
-        Some(Flow {
-            time: Some(clock::time_of_day(end.request.at + end.duration)),
-            verdict,
-            policy_log: vec![word.into(), moved],
-            ..flow
-        })
+        let request = &end.request;
+        let peers = self.redirected_peers(redirected);
+        let time = Some(clock::time_of_day(request.at + end.duration));
+        let log = [word.into(), moved(end.sent, end.received)];
+        if !end.is_answered {
+            let message = Http {
+                latency_ns: nanoseconds(end.duration),
+                ..self.message(request, MessageKind::Response, &[])
+            };
+            let flow = Flow::new(Event::Http(message), verdict);
+            let flow = self.of_connection(redirected, &peers, flow);
+            return Flow {
+                time,
+                policy_log: log.into(),
+                trace_id: trace_id(&request.fields).into(),
+                ..answering(self.allowed_by(request, flow))
+            };
+        }
+        let event = match verdict {
+            Verdict::Dropped => policy_drop(),
+            _ => seen_on_its_way(),
+        };
+        let url = self.redaction.url(&request.url);
+        let which = format!("{} {url}", request.method);
+        let flow = self.of_connection(redirected, &peers, Flow::new(event, verdict));
+        Flow {
+            time,
+            is_reply: (verdict != Verdict::Dropped).then_some(false),
+            policy_log: log.into_iter().chain([which.into()]).collect(),
+            trace_id: trace_id(&request.fields).into(),
+            ..self.allowed_by(request, flow)
+        }
     }
 
     /// What the deciding rule asks to be logged, what its headers were, and why a request went nowhere.
@@ -176,13 +209,7 @@ impl Teller {
     /// The end of a tunnel that is no request's. Hubble has no word for it: it is told as what was seen
     /// of a connection on its way out of the proxy, or as a drop where policy ended it.
     fn tunnel(&self, tunnel: &TunnelEnd) -> Flow {
-        let trace = Event::Trace {
-            point: TracePoint::FROM_PROXY,
-            reason: TraceReason::Established,
-        };
-        let drop = Event::Drop {
-            reason: DropReason::from_number(POLICY_DENIED),
-        };
+        let (trace, drop) = (seen_on_its_way(), policy_drop());
         let (word, event, verdict) = match tunnel.end {
             TunnelEnded::Closed => ("tunnel-closed", trace, Verdict::Forwarded),
             TunnelEnded::Gone => ("tunnel-reset", trace, Verdict::Forwarded),
@@ -214,9 +241,6 @@ impl Teller {
     /// A connection that was refused as a whole: a drop without a message of a protocol.
     fn refused(&self, refused: &Refused) -> Flow {
         let redirected = &refused.redirected;
-        let what = Event::Drop {
-            reason: DropReason::from_number(POLICY_DENIED),
-        };
         let peers = self.redirected_peers(redirected);
         let name = refused.server_name.as_ref().map(|name| format!(": {name}"));
         let mut log = format!("{}{}", refused.refusal.word(), name.unwrap_or_default());
@@ -226,7 +250,11 @@ impl Teller {
         Flow {
             time: Some(clock::time_of_day(refused.at)),
             policy_log: vec![Arc::from(log)],
-            ..self.of_connection(redirected, &peers, Flow::new(what, Verdict::Dropped))
+            ..self.of_connection(
+                redirected,
+                &peers,
+                Flow::new(policy_drop(), Verdict::Dropped),
+            )
         }
     }
 
@@ -333,6 +361,21 @@ impl Teller {
             },
             ..self.between(peers, flow)
         })
+    }
+}
+
+/// What was seen of a connection on its way out of the proxy: how ends are told for which Hubble has no
+/// word.
+const fn seen_on_its_way() -> Event {
+    Event::Trace {
+        point: TracePoint::FROM_PROXY,
+        reason: TraceReason::Established,
+    }
+}
+
+fn policy_drop() -> Event {
+    Event::Drop {
+        reason: DropReason::from_number(POLICY_DENIED),
     }
 }
 

@@ -109,16 +109,39 @@ fn read_header_match(
     };
     Some(HeaderRule {
         name: header_name(name, &name_at, report)
-            .filter(|name| may_match(name, &name_at, report))?,
+            .filter(|name| may_match((name, mismatch), &name_at, report))?,
         value: value.map(Into::into),
         secret,
         mismatch: mismatch?,
     })
 }
 
-/// Whether a header may be looked at with an action: not what says where a request goes or ends.
-fn may_match(name: &str, at: &At<'_>, report: &mut Report<'_>) -> bool {
+/// Whether a header may be looked at with an action: not what says where a request goes or ends, and
+/// nothing that is about one hop alone may be changed.
+fn may_match(
+    (name, mismatch): (&str, Option<Mismatch>),
+    at: &At<'_>,
+    report: &mut Report<'_>,
+) -> bool {
     const NEVER: [&str; 4] = ["host", "content-length", "transfer-encoding", "connection"];
+    const HOP: [&str; 6] = [
+        "te",
+        "upgrade",
+        "expect",
+        "keep-alive",
+        "proxy-connection",
+        "http2-settings",
+    ];
+    let edits = matches!(
+        mismatch,
+        Some(Mismatch::Add | Mismatch::Delete | Mismatch::Replace)
+    );
+    if edits && HOP.contains(&name) {
+        let message = format!("{name:?} is about one hop alone, and can't be changed by a rule");
+        let help = "it may be compared: without an action, or with LOG";
+        report.note_with_help(at, (Code::InvalidValue, message), help);
+        return false;
+    }
     if !name.starts_with(':') && !NEVER.contains(&name) {
         return true;
     }

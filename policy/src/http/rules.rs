@@ -1,6 +1,6 @@
 //! A list of rules in the form that requests are judged by.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::asked::Asked;
@@ -24,6 +24,8 @@ pub struct HttpRules {
     pub(super) pathless: Vec<usize>,
     pub(super) has_hosts: bool,
     pub(super) has_actions: bool,
+    /// Headers that are compared with secrets, in lower case.
+    secret_headers: Box<[Box<str>]>,
 }
 
 #[derive(Debug)]
@@ -129,6 +131,7 @@ impl HttpRules {
         Ok(Self {
             has_hosts: compiled.iter().any(|rule| rule.host.is_some()),
             has_actions: compiled.iter().any(|rule| rule.headers.has_actions()),
+            secret_headers: secret_headers(rules),
             rules: compiled,
             paths,
             by_path: compiler.by_path.into(),
@@ -146,6 +149,12 @@ impl HttpRules {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
+    }
+
+    /// Whether a header is compared with a secret, so that its value may be one.
+    pub(crate) fn is_secret(&self, header: &str) -> bool {
+        let mut names = self.secret_headers.iter();
+        names.any(|name| name.eq_ignore_ascii_case(header))
     }
 
     /// Whether a rule does something to headers.
@@ -168,6 +177,13 @@ impl HttpRules {
         };
         verdict.unwrap_or(HttpVerdict::Denied)
     }
+}
+
+fn secret_headers(rules: &[HttpRule]) -> Box<[Box<str>]> {
+    let headers = rules.iter().flat_map(|rule| &rule.headers);
+    let secret = headers.filter(|header| header.secret.is_some());
+    let names: BTreeSet<&str> = secret.map(|header| &*header.name).collect();
+    names.into_iter().map(Into::into).collect()
 }
 
 fn bad_rule(index: usize, bad: Bad) -> BadHttpRules {

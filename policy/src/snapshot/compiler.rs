@@ -12,6 +12,7 @@ use super::selection::Selections;
 use super::table::Table;
 use super::{Mode, Snapshot, conflict};
 use crate::cast::NamedPorts;
+use crate::http::HeaderSecrets;
 use crate::identity::Exhausted;
 use crate::limits::{DNS_PORTS_MAX, ENTRIES_MAX, PREFIXES_MAX, SERVICES_MAX};
 use crate::problem::{Code, Problem, Severity};
@@ -26,6 +27,8 @@ pub struct Compiler {
     last_rule: u32,
     /// By the address of the item, which stays its own as long as this is kept.
     prepared: HashMap<usize, Arc<Prepared>>,
+    /// What they were prepared with.
+    secrets: HeaderSecrets,
     outside: Outside,
     selections: Selections,
     names: NameCache,
@@ -112,6 +115,15 @@ impl Compiler {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Takes the values of the secrets that headers are compared with, from the next revision on. Where they
+    /// are others than before, all rules are prepared anew, under other numbers.
+    pub fn set_secrets(&mut self, secrets: HeaderSecrets) {
+        if self.secrets != secrets {
+            self.prepared.clear();
+            self.secrets = secrets;
+        }
     }
 
     #[cfg(test)]
@@ -245,7 +257,7 @@ impl Compiler {
             return Err(vec![refusal(message)]);
         };
         self.last_rule = number;
-        let prepared = Prepared::new(RuleId::from_number(number), item, policy);
+        let prepared = Prepared::new(RuleId::from_number(number), item, (policy, &self.secrets));
         let prepared = Arc::new(prepared.map_err(|reason| {
             let mut problem = refusal(reason);
             problem.file = policy.file.to_string();

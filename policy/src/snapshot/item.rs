@@ -8,7 +8,7 @@ use super::quic::TCP;
 use super::selection::Selections;
 use super::table::Table;
 use crate::cast::NamedPorts;
-use crate::http::HttpRules;
+use crate::http::{HeaderSecrets, HttpRules};
 use crate::l4::{L7Rules, PortMatch, PortRule, RuleProtocol};
 use crate::rule::{Effect, Item, PeerSelector, PeerView, Peers, Policy, RuleOrigin};
 use crate::verdict::{EntryVerdict, PortPrefix, Proxy};
@@ -48,10 +48,14 @@ impl Prepared {
     ///
     /// # Errors
     /// If its HTTP rules are too large.
-    pub(super) fn new(id: RuleId, item: &Arc<Item>, policy: &Policy) -> Result<Self, String> {
+    pub(super) fn new(
+        id: RuleId,
+        item: &Arc<Item>,
+        (policy, secrets): (&Policy, &HeaderSecrets),
+    ) -> Result<Self, String> {
         Ok(Self {
             id,
-            http: compile_http(item)?,
+            http: compile_http(item, secrets)?,
             audit: policy.audit,
             name_binding: policy.name_binding,
             origin: Arc::new(RuleOrigin {
@@ -68,7 +72,10 @@ impl Prepared {
 }
 
 /// The HTTP rules of each port; the ports of one entry, which stand together, share them.
-fn compile_http(item: &Item) -> Result<Vec<Option<Arc<HttpRules>>>, String> {
+fn compile_http(
+    item: &Item,
+    secrets: &HeaderSecrets,
+) -> Result<Vec<Option<Arc<HttpRules>>>, String> {
     let mut made: Vec<Option<Arc<HttpRules>>> = Vec::new();
     let mut last = None;
     for port in item.port_list() {
@@ -78,7 +85,7 @@ fn compile_http(item: &Item) -> Result<Vec<Option<Arc<HttpRules>>>, String> {
             (Some(entry), Some(before)) if Arc::ptr_eq(entry, before) => {
                 made.last().cloned().flatten()
             }
-            (Some(entry), _) => entry.rules.compile_http()?,
+            (Some(entry), _) => entry.rules.compile_http(secrets)?,
         };
         made.push(one);
         last = entry;

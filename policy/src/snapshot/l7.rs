@@ -9,7 +9,9 @@ use super::item::CompiledItem;
 use super::table::Known;
 use super::{PeerRef, Snapshot};
 use crate::binding::name_in;
-use crate::http::{HeaderEffect, HeaderNote, HttpPermit, HttpRules, HttpVerdict, Path, Request};
+use crate::http::{
+    HeaderEffect, HeaderNote, HeaderSecrets, HttpPermit, HttpRules, HttpVerdict, Path, Request,
+};
 use crate::l4::{L7Rules, PortRule};
 use crate::rule::{Effect, Item, Peers};
 use crate::{Bound, Direction, EndpointId, NameBinding, RuleId};
@@ -23,6 +25,8 @@ pub struct HttpAccess {
     opened_by: Option<RuleId>,
     /// What rules let pass that are bound to names.
     pub(super) names: Names,
+    /// Whether there is a policy of the endpoint's at all.
+    is_known: bool,
     is_denied: bool,
     /// What no rule allows is only told.
     is_audited: bool,
@@ -62,6 +66,19 @@ impl HttpAccess {
     #[must_use]
     pub fn has_rules(&self) -> bool {
         !self.lists.is_empty() || self.bound_by().is_some()
+    }
+
+    /// Whether there is a policy for the endpoint. Without one it may ask nothing, which nobody has decided.
+    #[must_use]
+    pub const fn is_known(&self) -> bool {
+        self.is_known
+    }
+
+    /// Whether a rule compares a header with a secret, so that its value is told to nobody.
+    #[must_use]
+    pub fn is_secret(&self, header: &str) -> bool {
+        let mut lists = self.lists.iter();
+        lists.any(|list| list.rules.is_secret(header))
     }
 
     /// Whether something is bound to names.
@@ -285,13 +302,14 @@ impl Snapshot {
             lists: Vec::new(),
             opened_by: None,
             names: Names::default(),
+            is_known: false,
             is_denied: true,
             is_audited: false,
         };
         let Some(policy) = self.endpoints.get(&endpoint) else {
             return access;
         };
-        access.is_denied = false;
+        (access.is_known, access.is_denied) = (true, false);
         let side = policy.direction(direction);
         access.is_audited = side.is_audited() || side.enforcement == Enforcement::Audited;
         if matches!(side.enforcement, Enforcement::Open | Enforcement::Observed) {
@@ -423,9 +441,13 @@ impl L7Rules {
     ///
     /// # Errors
     /// What makes them too large.
-    pub(super) fn compile_http(&self) -> Result<Option<Arc<HttpRules>>, String> {
+    pub(super) fn compile_http(
+        &self,
+        secrets: &HeaderSecrets,
+    ) -> Result<Option<Arc<HttpRules>>, String> {
+        let secret = |namespace: &str, name: &str| secrets.of(namespace, name);
         match self {
-            Self::Http(rules) => HttpRules::compile(rules)
+            Self::Http(rules) => HttpRules::compile_with(rules, &secret)
                 .map(|rules| Some(Arc::new(rules)))
                 .map_err(|error| error.to_string()),
             Self::Dns(_) | Self::None => Ok(None),

@@ -11,7 +11,7 @@ use crate::core::head::field::Field;
 use crate::core::head::refusal::BadHead;
 use crate::core::head::request::RequestHead;
 use crate::core::head::response::Asked;
-use crate::core::record::{Protocol, RequestRecord, Verdict, told_fields, told_url};
+use crate::core::record::{Protocol, RequestRecord, Verdict, told_asked, told_url};
 use crate::core::step::{Denied, Judge, Origin, Settings};
 use crate::core::target::{Target, read_target};
 
@@ -68,8 +68,11 @@ pub(super) fn ask(
         at: now,
         method: crate::core::record::told_line(method.as_bytes()),
         url: url((head.target.text(buffer), &request), (settings, origin)),
+        is_query_hidden: path
+            .as_ref()
+            .is_some_and(|path| settings.queries.hide_of(path.normal())),
         version: Some(Protocol::Http1(head.version)),
-        fields: told_fields(lines.iter().copied()),
+        fields: told_asked(lines, judge),
         verdict,
     };
     let permit = match &target {

@@ -233,11 +233,11 @@ impl Connection {
 
     /// A framing error in a request whose head has gone: nothing after it is read any more.
     fn bad_body(&mut self, running: &Running, bad: BadBody, now: Now) -> Next {
-        self.tell_running(running, End::BadRequestBody(bad), now.instant);
-        match running.answer {
-            None => self.fail(running, (400, Why::Malformed), now),
-            Some(_) => self.cut(),
+        if !running.is_answered() {
+            return self.fail(running, (400, Why::BadBody(bad)), now);
         }
+        self.tell_running(running, End::BadRequestBody(bad), now.instant);
+        self.cut()
     }
 
     /// The server has not answered yet.
@@ -402,8 +402,7 @@ impl Connection {
         let is_cut = self.upstream_end == Some(Ending::Reset) || self.is_deaf;
         if is_idle || is_cut {
             let end = if is_idle { End::Idle } else { End::ServerGone };
-            let (sent, received) = tunnel.octets();
-            self.tell_end(&tunnel.record, (end, sent, received), now.instant);
+            self.tell_tunnel(&tunnel, end, now.instant);
             return self.cut();
         }
         let has_client_ended = self.client_end.is_some() && self.client_in.is_empty();
@@ -417,12 +416,7 @@ impl Connection {
         if !has_client_ended || !has_upstream_ended {
             return Next::Wait(Phase::Tunnel(tunnel));
         }
-        let (sent, received) = tunnel.octets();
-        self.tell_end(
-            &tunnel.record,
-            (End::TunnelClosed, sent, received),
-            now.instant,
-        );
+        self.tell_tunnel(&tunnel, End::TunnelClosed, now.instant);
         self.legs(Leg::Closed, Leg::Closed);
         Next::Wait(Phase::Over)
     }

@@ -200,6 +200,7 @@ impl Connection {
             at: now.instant,
             method: String::new(),
             url: told_line(self.requests.start_line(self.client_in.bytes())),
+            is_query_hidden: false,
             version: None,
             fields: Vec::new(),
             verdict,

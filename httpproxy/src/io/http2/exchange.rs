@@ -130,7 +130,8 @@ impl<H: Host> Exchange<H> {
                 return;
             }
             None => {
-                self.shared.tell_end(&record, (End::ClientGone, 0, 0));
+                self.shared
+                    .tell_end(&record, (End::ClientGone, 0, 0), false);
                 return;
             }
         };
@@ -385,7 +386,9 @@ impl<H: Host> Running<H> {
             }
         };
         if let Some(end) = end {
-            self.shared.tell_end(&self.record, (end, moved.0, moved.1));
+            let is_answered = self.down.is_some();
+            self.shared
+                .tell_end(&self.record, (end, moved.0, moved.1), is_answered);
         }
     }
 
@@ -428,8 +431,8 @@ impl<H: Host> Shared<H> {
         self.tell(Told::Response(record));
     }
 
-    fn tell_end(&self, record: &Arc<RequestRecord>, end: (End, u64, u64)) {
-        let record = EndRecord::new(record, end, self.proxy.host.now());
+    fn tell_end(&self, record: &Arc<RequestRecord>, end: (End, u64, u64), is_answered: bool) {
+        let record = EndRecord::new(record, end, (is_answered, self.proxy.host.now()));
         self.tell(Told::Ended(record));
     }
 
@@ -460,7 +463,7 @@ impl<H: Host> Shared<H> {
             Outcome::Failed(status, why) => self.answer(respond, record, ((status, why), shape)),
             Outcome::ServerGone(reason) => {
                 respond.send_reset(reason);
-                self.tell_end(record, (End::ServerGone, 0, 0));
+                self.tell_end(record, (End::ServerGone, 0, 0), false);
             }
             Outcome::Done
             | Outcome::ClientGone(_)

@@ -8,11 +8,12 @@ use policy::http::{HttpPermit, Request};
 use policy::{Direction, HttpAccess, PeerRef};
 
 use crate::core::exchange::{Connection, Leg};
-use crate::core::record::Told;
+use crate::core::record::{Told, Verdict};
 use crate::core::step::{Denied, Judge, Now, Origin, Scheme, Settings};
+use crate::limits::CONTINUE_WAIT;
+use crate::rows::{FIRST, Forwarded, PORT, Row, Server, statuses};
+pub(super) use crate::rows::{Reaction, Script, Seen, ok};
 pub(super) use crate::testing::RULES;
-
-pub(super) const PORT: u16 = 8080;
 
 /// HTTP rules as policy has them.
 pub(super) struct Rules(HttpAccess);
@@ -41,39 +42,11 @@ impl Judge for Rules {
     }
 }
 
-/// What the server does with each request: the bytes, and whether it then closes.
-pub(super) type Script = fn(&Seen) -> Reaction;
-
-pub(super) struct Reaction {
-    pub(super) bytes: Vec<u8>,
-    pub(super) closes: bool,
-}
-
-impl From<&str> for Reaction {
-    fn from(text: &str) -> Self {
-        let bytes = text.as_bytes().to_vec();
-        Self {
-            bytes,
-            closes: false,
-        }
-    }
-}
-
-/// A request as the server saw it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) method: String,
-    pub(super) target: String,
-    /// All of its head.
-    pub(super) head: String,
-    pub(super) body: Vec<u8>,
-}
-
 /// One run.
 pub(super) struct Play {
     pub(super) connection: Connection,
     judge: &'static Rules,
-    script: Script,
+    server: Server,
     pub(super) now: Instant,
     /// What the client has got.
     pub(super) got: Vec<u8>,
@@ -105,13 +78,6 @@ pub(super) fn now() -> Now {
     }
 }
 
-pub(super) fn ok(seen: &Seen) -> Reaction {
-    match seen.method.as_str() {
-        "HEAD" => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".into(),
-        _ => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".into(),
-    }
-}
-
 impl Play {
     pub(super) fn new(script: Script) -> Self {
         Self::with(script, (RULES, Settings::default()))
@@ -124,7 +90,10 @@ impl Play {
         Self {
             connection,
             judge: Rules::of(rules),
-            script,
+            server: Server {
+                script,
+                is_hasty: false,
+            },
             now,
             got: Vec::new(),
             reached: Vec::new(),
@@ -205,9 +174,9 @@ impl Play {
             self.got.extend_from_slice(&got);
             self.reached.extend_from_slice(&reached);
             self.unread.extend_from_slice(&reached);
-            while let Some((seen, octets)) = read_request(&self.unread) {
+            while let Some((seen, octets)) = self.server.read(&self.unread) {
                 self.unread.drain(..octets);
-                let reaction = (self.script)(&seen);
+                let reaction = (self.server.script)(&seen);
                 self.answers.extend(reaction.bytes);
                 self.is_closing |= reaction.closes;
                 self.seen.push(seen);
@@ -245,23 +214,12 @@ impl Play {
 
     /// The statuses of the responses, interim ones in brackets, and whether the last one is whole.
     pub(super) fn statuses(&self) -> String {
-        let mut words = Vec::new();
-        let mut rest = self.got.as_slice();
-        while !rest.is_empty() {
-            let Some((status, octets)) = read_response(rest) else {
-                words.push("cut".to_owned());
-                break;
-            };
-            words.push(match status {
-                100..200 => format!("({status})"),
-                _ => status.to_string(),
-            });
-            rest = &rest[octets.min(rest.len())..];
-            if status == 101 {
-                break;
-            }
-        }
-        words.join(",").replace("),", ")")
+        statuses(&self.got)
+    }
+
+    /// What was told, a word or two for each.
+    fn words(&self) -> Vec<String> {
+        self.told.iter().map(crate::testing::word).collect()
     }
 
     pub(super) fn targets(&self) -> Vec<&str> {
@@ -278,118 +236,64 @@ const fn end_of(leg: Leg) -> char {
     }
 }
 
-fn value<'h>(head: &'h str, name: &str) -> Option<&'h str> {
-    let mut lines = head.lines().filter_map(|line| line.split_once(':'));
-    lines
-        .find(|(other, _)| other.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value.trim())
-}
-
-/// A message's head and body, if it is complete, and its length. Until the end: all there is.
-fn read_message(bytes: &[u8], until_end: bool) -> Option<(String, Vec<u8>, usize)> {
-    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
-    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let rest = &bytes[end..];
-    if value(&head, "transfer-encoding").is_some() {
-        let last = rest
-            .windows(5)
-            .position(|window| window == b"0\r\n\r\n" || window == b"0\r\nX-");
-        let last = last?;
-        let end_of_trailers = rest[last..]
-            .windows(4)
-            .position(|window| window == b"\r\n\r\n")?;
-        let octets = last + end_of_trailers + 4;
-        return Some((head, rest[..octets].to_vec(), end + octets));
-    }
-    let length = match value(&head, "content-length") {
-        Some(digits) => digits.parse().unwrap(),
-        None if until_end => rest.len(),
-        None => 0,
-    };
-    let body = rest.get(..length)?;
-    Some((head, body.to_vec(), end + length))
-}
-
-fn read_request(bytes: &[u8]) -> Option<(Seen, usize)> {
-    let (head, body, octets) = read_message(bytes, false)?;
-    let mut words = head.split(' ');
-    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let seen = Seen {
-        method,
-        target,
-        head,
-        body,
-    };
-    Some((seen, octets))
-}
-
-fn read_response(bytes: &[u8]) -> Option<(u16, usize)> {
-    let status = String::from_utf8_lossy(bytes.get(9..12)?).parse().ok()?;
-    if matches!(status, 100..200 | 204 | 304) {
-        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
-        return Some((status, end));
-    }
-    let (_, _, octets) = read_message(bytes, true)?;
-    Some((status, octets))
-}
-
-/// A row: what is sent, then statuses and end as `http.md` writes them, and the targets that the server
-/// saw.
-pub(super) struct Row<'a> {
-    pub(super) id: &'a str,
-    pub(super) sent: &'a [u8],
-    pub(super) expected: &'a str,
-    pub(super) targets: &'a [&'a str],
-}
-
-impl Row<'_> {
+impl Row {
     /// Plays it whole, at every cut, after three allowed requests, and octet by octet.
-    pub(super) fn check(&self, script: Script) {
-        self.play(script, &[self.sent], 0);
-        self.play(script, &[self.sent], 3);
+    pub(super) fn check(&self) {
+        self.play(&[&self.sent], 0);
+        self.play(&[&self.sent], 3);
         let length = self.sent.len();
         let near = |cut: &usize| *cut < 700 || length - cut < 300 || cut.is_multiple_of(997);
         for cut in (1..length).filter(near) {
             let (first, rest) = self.sent.split_at(cut);
-            self.play(script, &[first, rest], 0);
+            self.play(&[first, rest], 0);
             if length < 700 {
-                self.play(script, &[first, rest], 3);
+                self.play(&[first, rest], 3);
             }
         }
         if length < 2000 {
             let single: Vec<&[u8]> = self.sent.chunks(1).collect();
-            self.play(script, &single, 0);
+            self.play(&single, 0);
         }
     }
 
-    fn play(&self, script: Script, pieces: &[&[u8]], before: usize) {
+    fn play(&self, pieces: &[&[u8]], before: usize) {
         let name = format!("{} in {} after {before}", self.id, pieces[0].len());
-        let mut play = Play::new(script);
-        let first = b"GET /public/first HTTP/1.1\r\nHost: shop.test\r\n\r\n".repeat(before);
+        let mut play = Play::new(ok);
+        play.server = self.server;
         // In one segment with what follows.
-        let head = [&first, pieces[0]].concat();
+        let head = [FIRST.repeat(before).as_bytes(), pieces[0]].concat();
         play.send(&head);
         for piece in &pieces[1..] {
             play.send(piece);
         }
+        if !self.then.is_empty() {
+            play.pass(CONTINUE_WAIT);
+            play.send(self.then);
+        }
         play.pass(Duration::from_secs(3));
-        let first = std::iter::repeat_n("200", before);
-        let statuses = play.statuses();
-        let mut words: Vec<&str> = first.collect();
-        let (expected, end) = self
-            .expected
-            .split_once(' ')
-            .unwrap_or((self.expected, "k"));
-        words.extend(Some(expected).filter(|word| !word.is_empty()));
-        assert_eq!(statuses, words.join(","), "{name}: {}", play.got_text());
-        let is_end = end.contains(play.end_of_client());
-        assert!(is_end, "{name}: {end} is not {}", play.end_of_client());
-        let mut targets = vec!["/public/first"; before];
-        targets.extend(self.targets);
-        assert_eq!(play.targets(), targets, "{name}");
-        if self.targets.is_empty() && expected.starts_with(['4', '5']) {
-            let seen: usize = play.seen.iter().map(|seen| seen.head.len()).sum();
-            assert_eq!(play.reached.len(), seen, "{name}: something of it went on");
+        assert!(
+            self.has_got(before, &play.got),
+            "{name}: {}",
+            play.got_text()
+        );
+        let ends = (play.end_of_client(), play.end_of_upstream());
+        assert_eq!(ends, self.ends, "{name}");
+        self.check_forwarded(before, &play.reached, &name);
+        if let Forwarded::BeginningOf(_) = self.forwarded {
+            assert_eq!(play.seen.len(), before, "{name}: {:?}", play.seen);
+        }
+        assert_eq!(play.words(), self.told_after(before), "{name}");
+        // What is told of a request that went is what the server got.
+        let told = play.told.iter().filter_map(|told| match told {
+            Told::Request(record) if matches!(record.verdict, Verdict::Allowed { .. }) => {
+                Some(record)
+            }
+            _ => None,
+        });
+        for (record, seen) in told.zip(&play.seen) {
+            assert_eq!(record.method, seen.method, "{name}");
+            let is_so = record.url.ends_with(&seen.target) || record.url.ends_with('…');
+            assert!(is_so, "{name}: {}", record.url);
         }
     }
 }

@@ -1,12 +1,8 @@
 //! A client and a server of frames with the proxy between them, over sockets of loopback.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Instant, SystemTime};
 
-use policy::{Direction, LabelSet, Snapshot};
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -15,63 +11,10 @@ use crate::core::step::{Origin, Scheme, Settings};
 use crate::io::connection::End;
 use crate::io::http1::Trusted;
 use crate::io::http2::{Given, serve};
-use crate::testing::{Policies, pair};
-use crate::{Host, News, Party, Proxy, Redirected, Refusal, Scope, Told};
-
-pub(super) const PORT: u16 = 8080;
-
-/// A node of one policy.
-pub(super) struct Node {
-    snapshot: Mutex<Arc<Snapshot>>,
-    policies: Mutex<Policies>,
-    pub(super) told: Arc<Mutex<Vec<Told>>>,
-    pub(super) refused: Mutex<Vec<Refusal>>,
-}
-
-impl Host for Node {
-    #[expect(clippy::disallowed_methods, reason = "a clock of the tests")]
-    fn now(&self) -> Instant {
-        Instant::now()
-    }
-
-    fn wall(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH
-    }
-
-    fn scope(&self, redirected: &Redirected, _: &mut Option<LabelSet>) -> Scope {
-        let snapshot = Arc::clone(&self.snapshot.lock().unwrap());
-        Scope {
-            parties: vec![Party::Known(snapshot.identity_of(redirected.server.ip()))],
-            snapshot,
-            port: PORT,
-            secrets: Arc::default(),
-        }
-    }
-
-    fn admits(&self, _: &Redirected) -> bool {
-        true
-    }
-
-    fn divert(&self, _: &Redirected, client: TcpStream) -> Option<TcpStream> {
-        Some(client)
-    }
-
-    fn is_endpoint(&self, _: IpAddr) -> bool {
-        false
-    }
-
-    fn names(&self, _: &Redirected) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn tell(&self, news: News) {
-        match news {
-            News::Http(_, told) => self.told.lock().unwrap().push(told),
-            News::Refused(refused) => self.refused.lock().unwrap().push(refused.refusal),
-            News::Named(_) | News::Tunnel(_) => {}
-        }
-    }
-}
+use crate::io::tests::node::Node;
+pub(super) use crate::rows::PORT;
+use crate::testing::pair;
+use crate::{Proxy, Told};
 
 /// A client, the proxy, and where its server's connection arrives.
 pub(super) struct Stage {
@@ -98,26 +41,13 @@ impl Stage {
     }
 
     async fn to((rules, settings): (&str, Settings), trusted: Trusted) -> Self {
-        let mut policies = Policies::new();
-        let (snapshot, endpoint) = policies.snapshot(rules, PORT);
-        let node = Node {
-            snapshot: Mutex::new(snapshot),
-            policies: Mutex::new(policies),
-            told: Arc::default(),
-            refused: Mutex::default(),
-        };
+        let (node, redirected) = Node::new(rules);
         let proxy = Arc::new(Proxy::new(node, 0, settings));
         let (client, near) = pair().await;
         let (far, server) = pair().await;
         let stop = CancellationToken::new();
         let (its_proxy, its_stop) = (Arc::clone(&proxy), stop.clone());
         let mut changes = proxy.changes();
-        let redirected = Redirected {
-            endpoint,
-            direction: Direction::Egress,
-            client: "10.0.0.2:40000".parse().unwrap(),
-            server: format!("192.0.2.7:{PORT}").parse().unwrap(),
-        };
         let served = tokio::spawn(async move {
             let given = Given {
                 proxy: &its_proxy,
@@ -170,9 +100,7 @@ impl Stage {
     }
 
     pub(super) fn change_rules(&self, rules: &str) {
-        let host = &self.proxy.host;
-        let (snapshot, _) = host.policies.lock().unwrap().snapshot(rules, PORT);
-        *host.snapshot.lock().unwrap() = snapshot;
+        self.proxy.host.change_rules(rules);
         self.proxy.policy_changed();
     }
 
