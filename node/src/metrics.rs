@@ -183,7 +183,8 @@ fn fault(figures: &Figures, now: Instant) -> Option<String> {
 
 /// What keeps a daemon from guarding all that it is to guard, as `status` has it.
 fn unready(figures: &Figures) -> Option<String> {
-    let ([policies, files], [attaching, _, faulty, refused]) = (figures.problems, figures.endpoints);
+    let ([policies, files], [attaching, _, faulty, refused]) =
+        (figures.problems, figures.endpoints);
     if figures.revision == 0 {
         return Some("no policy is in force yet".to_owned());
     }

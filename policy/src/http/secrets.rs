@@ -8,9 +8,12 @@ use crate::l4::L7Rules;
 use crate::problem::{Code, Problem};
 use crate::rule::{Item, Policy, PolicySet};
 
+/// Namespace and name.
+type Place = (Box<str>, Box<str>);
+
 /// The values of secrets, by namespace and name. It never shows them.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct HeaderSecrets(BTreeMap<(Box<str>, Box<str>), Box<[u8]>>);
+pub struct HeaderSecrets(BTreeMap<Place, Box<[u8]>>);
 
 /// A place in a policy that compares a header with a secret.
 #[derive(Clone, Copy, Debug)]
