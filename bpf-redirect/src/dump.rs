@@ -753,19 +753,7 @@ mod tests {
             local_port: 20_000u16.to_be(),
             server: address("9.9.9.9"),
         };
-        let part = FragmentKey {
-            endpoint: 1,
-            id: 77,
-            source: address("9.9.9.9"),
-            destination: address("10.0.0.2"),
-            protocol: 17,
-        };
         let hop = NextHop { mac, reserved: 0 };
-        let first = FirstFragment {
-            at: 88_000_000_000,
-            identity: 9,
-            reserved: 0,
-        };
         let neighbour = EndpointAddress {
             endpoint: 1,
             address: address("fd00::1"),
@@ -786,18 +774,6 @@ mod tests {
                 upstream.as_bytes(),
                 0u32.as_bytes(),
                 "endpoint=1 server=9.9.9.9 server_port=53 proxy_port=20000",
-            ),
-            (
-                common::UP_FRAGMENT,
-                part.as_bytes(),
-                89_000_000_000u64.as_bytes(),
-                "endpoint=1 source=9.9.9.9 destination=10.0.0.2 protocol=UDP id=77 age_secs=1",
-            ),
-            (
-                common::FRAGMENT,
-                part.as_bytes(),
-                first.as_bytes(),
-                "endpoint=1 source=9.9.9.9 destination=10.0.0.2 protocol=UDP id=77 identity=9 age_secs=2",
             ),
             (
                 common::NEIGHBOUR,
@@ -822,6 +798,38 @@ mod tests {
                 (Drop::PolicyDenied as u32).as_bytes(),
                 7u64.as_bytes(),
                 "name=policy-denied kind=drop count=7",
+            ),
+        ] {
+            assert_eq!(shown(map, key, value), expected, "{map}");
+        }
+    }
+
+    #[test]
+    fn first_fragments_are_told() {
+        let part = FragmentKey {
+            endpoint: 1,
+            id: 77,
+            source: address("9.9.9.9"),
+            destination: address("10.0.0.2"),
+            protocol: 17,
+        };
+        let first = FirstFragment {
+            at: 88_000_000_000,
+            identity: 9,
+            reserved: 0,
+        };
+        for (map, key, value, expected) in [
+            (
+                common::UP_FRAGMENT,
+                part.as_bytes(),
+                89_000_000_000u64.as_bytes(),
+                "endpoint=1 source=9.9.9.9 destination=10.0.0.2 protocol=UDP id=77 age_secs=1",
+            ),
+            (
+                common::FRAGMENT,
+                part.as_bytes(),
+                first.as_bytes(),
+                "endpoint=1 source=9.9.9.9 destination=10.0.0.2 protocol=UDP id=77 identity=9 age_secs=2",
             ),
         ] {
             assert_eq!(shown(map, key, value), expected, "{map}");

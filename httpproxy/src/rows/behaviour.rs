@@ -73,8 +73,9 @@ fn responses() -> Vec<Row> {
     let kept = ('k', 'k');
     let ok = ["allowed", "200 server"];
     let cut = ["allowed", "200 server", "ended ServerGone"];
+    type Line<'a, 'b> = (&'static str, Script, &'a str, (char, char), &'b [&'b str]);
     #[rustfmt::skip]
-    let rows: Vec<(_, Script, &str, (char, char), &[&str])> = vec![
+    let rows: Vec<Line<'_, '_>> = vec![
         ("B03", says!(EARLY), EARLY, kept, &ok),
         ("B04", says!(BOTH), "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", ('c', 'c'), &ok),
         ("B05", says!(UNTIL_END, true), UNTIL_END, ('c', 'c'), &ok),

@@ -134,7 +134,13 @@ impl Teller {
         }
         let event = match verdict {
             Verdict::Dropped => policy_drop(),
-            _ => seen_on_its_way(),
+            Verdict::Unknown
+            | Verdict::Forwarded
+            | Verdict::Error
+            | Verdict::Audit
+            | Verdict::Redirected
+            | Verdict::Traced
+            | Verdict::Translated => seen_on_its_way(),
         };
         let url = self.redaction.url(&request.url);
         let which = format!("{} {url}", request.method);

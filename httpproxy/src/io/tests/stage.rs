@@ -77,10 +77,14 @@ impl Stage {
         let host = &self.proxy.host;
         let mut told: Vec<String> = host.told.lock().unwrap().iter().map(word).collect();
         for refusal in &*host.refused.lock().unwrap() {
-            told.push(match refusal {
-                Refusal::Unasked => "unasked".to_owned(), // as the core has it
-                refusal => refusal.word().to_owned(),
-            });
+            // As the core has it.
+            let is_unasked = matches!(refusal, Refusal::Unasked);
+            let word = if is_unasked {
+                "unasked"
+            } else {
+                refusal.word()
+            };
+            told.push(word.to_owned());
         }
         told
     }

@@ -288,7 +288,7 @@ impl Row {
             Told::Request(record) if matches!(record.verdict, Verdict::Allowed { .. }) => {
                 Some(record)
             }
-            _ => None,
+            Told::Request(_) | Told::Response(_) | Told::Ended(_) | Told::Fault(_) => None,
         });
         for (record, seen) in told.zip(&play.seen) {
             assert_eq!(record.method, seen.method, "{name}");
