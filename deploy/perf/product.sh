@@ -4,16 +4,17 @@
 # NAMEGATE names another binary than the release build of this tree. READERS=stopped adds two readers that
 # follow all flows and are then stopped: one of ours, and a client of Hubble's Observer by gRPC.
 set -eu
-namegate="${NAMEGATE:-target/release/namegate}"
+tree=$(cd "$(dirname "$0")/../.." && pwd)
+namegate="${NAMEGATE:-$tree/target/release/namegate}"
 dir=$(mktemp -d)
 mkdir "$dir/endpoints"
 printf 'name: client\nlabels: {app: client}\nnetns: %s\n' "$PERF_ENDPOINT_NETNS" >"$dir/endpoints/client.yaml"
 if [ "${READERS:-}" = stopped ]; then
   # No children of the gate's: what they take themselves is not what the gate takes for them.
-  gate=$$ dir="$dir" namegate="$namegate" setsid --fork sh -c '
+  gate=$$ dir="$dir" namegate="$namegate" tree="$tree" setsid --fork sh -c '
     until [ -S "$dir/hubble.sock" ]; do sleep 0.1; done
     "$namegate" observe --socket "$dir/namegate.sock" --follow >/dev/null & ours=$!
-    /usr/bin/python3 tests/hubble/follow.py observer/proto "unix://$dir/hubble.sock" >"$dir/followed" & other=$!
+    /usr/bin/python3 "$tree/tests/hubble/follow.py" "$tree/observer/proto" "unix://$dir/hubble.sock" >"$dir/followed" & other=$!
     until grep -q following "$dir/followed"; do sleep 0.1; done
     kill -STOP $ours $other
     tail --pid="$gate" -f /dev/null # until the daemon has ended
