@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use transport::{HostLink, NetNs, Netlink, PrivateHost, PrivateNode, Route, Veth};
@@ -274,9 +275,25 @@ impl Node {
     /// Everything of the node's network that must be as it was found: rules, routes, firewall,
     /// sysctls and links, all without the side link's own device.
     ///
+    /// The kernel tells of a bridge without carrier once in a second (`linkwatch_schedule_work`), so it is read until
+    /// two reads beyond that are alike.
+    ///
     /// # Errors
     /// If one of them can't be read.
     pub fn fingerprint(&self) -> Result<String> {
+        let mut seen = self.fingerprint_now()?;
+        for _ in 0..5 {
+            std::thread::sleep(Duration::from_millis(1_100));
+            let again = self.fingerprint_now()?;
+            if again == seen {
+                break;
+            }
+            seen = again;
+        }
+        Ok(seen)
+    }
+
+    fn fingerprint_now(&self) -> Result<String> {
         let mut all = String::new();
         for args in [
             &["ip", "rule"][..],
