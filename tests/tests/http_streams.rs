@@ -179,7 +179,7 @@ fn who_says_nothing_for_too_long_is_ended_and_told() {
     let begin = Instant::now();
     let mut stream = connect(&web, 80);
     let heard = stream.read(&mut [0; 8]).map_err(|error| error.kind());
-    assert_eq!(heard, Err(ErrorKind::ConnectionReset));
+    assert_eq!(heard, Ok(0), "closed, not reset");
     let waited = begin.elapsed();
     assert!(
         waited >= DETECT_WAIT_MAX && waited < DETECT_WAIT_MAX + Duration::from_secs(3),
