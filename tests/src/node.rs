@@ -91,7 +91,7 @@ impl Node {
             if comm.trim() == "cat" {
                 break;
             }
-            std::thread::sleep(std::time::Duration::from_millis(2));
+            std::thread::sleep(Duration::from_millis(2));
         }
         node.firewall()?;
         Ok(node)
