@@ -77,9 +77,10 @@ pub(crate) fn read_headers(set: &PolicySet, dir: Option<&Path>) -> (HeaderSecret
     let (mut secrets, mut problems) = (HeaderSecrets::default(), Vec::new());
     let mut seen = HashSet::new();
     for place in set.header_secret_uses() {
-        let Some(secret) = place.secret().filter(|secret| seen.insert(*secret)) else {
+        let secret = place.secret();
+        if !seen.insert(secret) {
             continue;
-        };
+        }
         match folder_of(dir, secret).and_then(|folder| read_value(&folder)) {
             Ok(value) => secrets.add(secret, &value),
             Err(why) => problems.push(place.problem(&why)),

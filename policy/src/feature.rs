@@ -93,20 +93,14 @@ fn needs_of_port(port: &PortRule) -> Vec<Feature> {
 }
 
 fn problem(policy: &Policy, item: &Item, need: Feature) -> Problem {
+    let message = format!(
+        "policy {:?} has {need}, which are not enforced yet",
+        policy.name
+    );
+    let help = "a policy holds as a whole or not at all: take them out of this set";
     Problem {
-        file: policy.file.to_string(),
-        line: item.line,
-        column: item.column,
-        end_column: 0,
-        severity: Code::NotSupported.severity(),
-        code: Code::NotSupported,
-        field: String::new(),
-        message: format!(
-            "policy {:?} has {need}, which are not enforced yet",
-            policy.name
-        ),
-        help: Some("a policy holds as a whole or not at all: take them out of this set".to_owned()),
-        snippet: String::new(),
+        help: Some(help.to_owned()),
+        ..Problem::of_item(policy, item, Code::NotSupported, message)
     }
 }
 

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::rule::{Item, Policy};
+
 /// One fault of one place in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -32,6 +34,22 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// A problem of a rule of a policy, with the severity of its kind.
+    pub(crate) fn of_item(policy: &Policy, item: &Item, code: Code, message: String) -> Self {
+        Self {
+            file: policy.file.to_string(),
+            line: item.line,
+            column: item.column,
+            end_column: 0,
+            severity: code.severity(),
+            code,
+            field: String::new(),
+            message,
+            help: None,
+            snippet: String::new(),
+        }
+    }
+
     /// Whether the object that it is about is refused.
     #[must_use]
     pub fn is_error(&self) -> bool {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::l4::{PortRule, Ports};
+use crate::l4::{L7, PortRule, Ports};
 use crate::label::{NAMESPACE_KEY, SOURCE_K8S};
 use crate::names::NameList;
 use crate::{Direction, LabelSet, Labels, NameBinding, Selector};
@@ -30,6 +30,14 @@ impl PolicySet {
         self.iter().flat_map(|policy| {
             let rules = policy.rules.iter();
             rules.flat_map(move |rule| rule.items.iter().map(move |item| (policy, rule, item)))
+        })
+    }
+
+    /// What items say above the ports, with the items and their policies.
+    pub(crate) fn l7_parts(&self) -> impl Iterator<Item = (&Policy, &Item, &L7)> {
+        self.items().flat_map(|(policy, _, item)| {
+            let ports = item.port_list().iter();
+            ports.filter_map(move |port| Some((policy, &**item, port.l7.as_deref()?)))
         })
     }
 

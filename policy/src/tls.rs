@@ -71,20 +71,13 @@ impl TlsUse<'_> {
             TlsLeg::Server => "originatingTLS",
         };
         let (namespace, name) = self.context.secret();
+        let message = format!(
+            "policy {:?} needs secret {namespace}/{name}: {why}",
+            self.policy.name
+        );
         Problem {
-            file: self.policy.file.to_string(),
-            line: self.item.line,
-            column: self.item.column,
-            end_column: 0,
-            severity: Code::Secret.severity(),
-            code: Code::Secret,
             field: field.to_owned(),
-            message: format!(
-                "policy {:?} needs secret {namespace}/{name}: {why}",
-                self.policy.name
-            ),
-            help: None,
-            snippet: String::new(),
+            ..Problem::of_item(self.policy, self.item, Code::Secret, message)
         }
     }
 }
@@ -94,19 +87,13 @@ impl PolicySet {
     #[must_use]
     pub fn tls_uses(&self) -> Vec<TlsUse<'_>> {
         let mut uses = Vec::new();
-        for (policy, _, item) in self.items() {
-            let parts = item
-                .port_list()
-                .iter()
-                .filter_map(|port| port.l7.as_deref());
-            for (leg, context) in parts.flat_map(L7::tls_contexts) {
-                uses.push(TlsUse {
-                    leg,
-                    context,
-                    policy,
-                    item,
-                });
-            }
+        for (policy, item, l7) in self.l7_parts() {
+            uses.extend(l7.tls_contexts().map(|(leg, context)| TlsUse {
+                leg,
+                context,
+                policy,
+                item,
+            }));
         }
         uses
     }

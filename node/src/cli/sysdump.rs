@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -12,7 +12,7 @@ use bpf_redirect::PinnedMaps;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::layers::{Settled, Trouble};
+use super::layers::{Settled, Trouble, Whereabouts};
 use super::{Which, config, print};
 use crate::control::{self, Command};
 use crate::doctor::{Patient, examine};
@@ -75,7 +75,7 @@ impl Dump {
 
     /// The YAML of a folder.
     fn add_folder(&mut self, under: &str, dir: &str, kind: Kind) {
-        match read_folder(std::path::Path::new(dir)) {
+        match read_folder(Path::new(dir)) {
             Ok(files) => {
                 for (number, file) in files.iter().enumerate() {
                     let name = file.path.file_name().unwrap_or_default().to_string_lossy();
@@ -108,8 +108,10 @@ impl Sysdump {
                 BTreeMap::new()
             }
         };
-        self.add_files(&settled, &mut dump);
-        self.add_answers(&mut dump);
+        let found = self.which.look(self.config.as_deref());
+        let socket = found.socket.clone();
+        self.add_files(&settled, found, &mut dump);
+        add_answers(&socket, &mut dump);
         for path in MACHINE {
             let text = std::fs::read_to_string(path).map_err(Into::into);
             dump.add(&format!("machine{path}"), text);
@@ -125,7 +127,7 @@ impl Sysdump {
     }
 
     /// What the daemon is told, and what it finds there.
-    fn add_files(&self, settled: &BTreeMap<String, Settled>, dump: &mut Dump) {
+    fn add_files(&self, settled: &BTreeMap<String, Settled>, found: Whereabouts, dump: &mut Dump) {
         let all: Vec<Value> = settled
             .iter()
             .map(|(key, one)| json!({ "key": key, "is": one.values, "origin": one.origin.to_string() }))
@@ -138,7 +140,6 @@ impl Sysdump {
         for dir in of("endpoint_dir") {
             dump.add_folder("endpoints", dir, Kind::Other);
         }
-        let found = self.which.look(self.config.as_deref());
         let bpf_dir = self.bpf_dir.clone().unwrap_or(found.bpf_dir);
         let findings = examine(&Patient {
             socket: found.socket,
@@ -155,29 +156,28 @@ impl Sysdump {
             dump.errors.push(format!("maps: {error:#}"));
         }
     }
-
-    /// What the daemon says.
-    fn add_answers(&self, dump: &mut Dump) {
-        let socket = self.which.look(self.config.as_deref()).socket;
-        let ask = |command: &Command| control::call(&socket, command);
-        let pretty = |answer: Value| format!("{answer:#}\n");
-        for (name, command) in [
-            ("status.json", Command::Status),
-            ("endpoints.json", Command::Endpoints),
-            ("identities.json", Command::Identities { number: None }),
-            ("names.json", Command::FqdnCache { endpoint: None }),
-        ] {
-            dump.add(name, ask(&command).map(pretty));
-        }
-        let metrics = ask(&Command::Metrics).map(|answer| {
-            let text = answer.get("metrics").and_then(Value::as_str);
-            text.unwrap_or_default().to_owned()
-        });
-        dump.add("metrics.txt", metrics);
-    }
 }
 
-fn add_maps(dir: &std::path::Path, dump: &mut Dump) -> anyhow::Result<()> {
+/// What the daemon says.
+fn add_answers(socket: &Path, dump: &mut Dump) {
+    let ask = |command: &Command| control::call(socket, command);
+    let pretty = |answer: Value| format!("{answer:#}\n");
+    for (name, command) in [
+        ("status.json", Command::Status),
+        ("endpoints.json", Command::Endpoints),
+        ("identities.json", Command::Identities { number: None }),
+        ("names.json", Command::FqdnCache { endpoint: None }),
+    ] {
+        dump.add(name, ask(&command).map(pretty));
+    }
+    let metrics = ask(&Command::Metrics).map(|answer| {
+        let text = answer.get("metrics").and_then(Value::as_str);
+        text.unwrap_or_default().to_owned()
+    });
+    dump.add("metrics.txt", metrics);
+}
+
+fn add_maps(dir: &Path, dump: &mut Dump) -> anyhow::Result<()> {
     let pinned = PinnedMaps::open(dir)?;
     let all = pinned.list()?;
     let summaries: Vec<Value> = all.iter().map(maps::summary).collect();

@@ -18,6 +18,7 @@ pub struct HeaderSecrets(BTreeMap<Place, Box<[u8]>>);
 /// A place in a policy that compares a header with a secret.
 #[derive(Clone, Copy, Debug)]
 pub struct HeaderSecretUse<'a> {
+    secret: &'a Place,
     rule: &'a HeaderRule,
     policy: &'a Policy,
     item: &'a Item,
@@ -43,33 +44,26 @@ impl fmt::Debug for HeaderSecrets {
 impl<'a> HeaderSecretUse<'a> {
     /// The namespace and the name of the secret.
     #[must_use]
-    pub fn secret(&self) -> Option<(&'a str, &'a str)> {
-        let (namespace, name) = self.rule.secret.as_ref()?;
-        Some((namespace, name))
+    pub fn secret(&self) -> (&'a str, &'a str) {
+        let (namespace, name) = self.secret;
+        (namespace, name)
     }
 
     /// A problem of this place: its secret can't be had. Another value beside it stands for it then.
     #[must_use]
     pub fn problem(&self, why: &str) -> Problem {
-        let (namespace, name) = self.secret().unwrap_or_default();
+        let (namespace, name) = self.secret();
         let what = match self.rule.value {
             Some(_) => "`value` stands for it",
             None => "its rule never matches",
         };
+        let message = format!(
+            "policy {:?} compares header {} with secret {namespace}/{name}: {why}; {what}",
+            self.policy.name, self.rule.name
+        );
         Problem {
-            file: self.policy.file.to_string(),
-            line: self.item.line,
-            column: self.item.column,
-            end_column: 0,
-            severity: Code::HeaderSecret.severity(),
-            code: Code::HeaderSecret,
             field: "headerMatches".to_owned(),
-            message: format!(
-                "policy {:?} compares header {} with secret {namespace}/{name}: {why}; {what}",
-                self.policy.name, self.rule.name
-            ),
-            help: None,
-            snippet: String::new(),
+            ..Problem::of_item(self.policy, self.item, Code::HeaderSecret, message)
         }
     }
 }
@@ -79,22 +73,21 @@ impl PolicySet {
     #[must_use]
     pub fn header_secret_uses(&self) -> Vec<HeaderSecretUse<'_>> {
         let mut uses = Vec::new();
-        for (policy, _, item) in self.items() {
-            let parts = item
-                .port_list()
-                .iter()
-                .filter_map(|port| port.l7.as_deref());
-            for rules in parts.filter_map(|l7| match &l7.rules {
-                L7Rules::Http(rules) => Some(rules),
-                L7Rules::Dns(_) | L7Rules::None => None,
-            }) {
-                let headers = rules.iter().flat_map(|rule| &rule.headers);
-                uses.extend(
-                    headers
-                        .filter(|rule| rule.secret.is_some())
-                        .map(|rule| HeaderSecretUse { rule, policy, item }),
-                );
-            }
+        for (policy, item, l7) in self.l7_parts() {
+            let rules = match &l7.rules {
+                L7Rules::Http(rules) => rules.iter(),
+                L7Rules::Dns(_) | L7Rules::None => continue,
+            };
+            let headers = rules.flat_map(|rule| &rule.headers);
+            uses.extend(headers.filter_map(|rule| {
+                let secret = rule.secret.as_ref()?;
+                Some(HeaderSecretUse {
+                    secret,
+                    rule,
+                    policy,
+                    item,
+                })
+            }));
         }
         uses
     }
