@@ -11,6 +11,7 @@
 )]
 
 mod asker;
+mod asking;
 mod authority;
 mod cgroup;
 mod daemon;
@@ -26,6 +27,7 @@ mod topology;
 mod web;
 
 pub use asker::{Asker, Told};
+pub use asking::Asking;
 pub use authority::{Authority, Issued};
 pub use cgroup::Cgroup;
 pub use daemon::{Daemon, internet, patience, policy};

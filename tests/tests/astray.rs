@@ -53,6 +53,20 @@ impl Scene {
         self.stage.daemon(&rules("alice")).unwrap()
     }
 
+    /// One that finds alice by a path that may lead elsewhere later.
+    fn daemon_by_path(&self, hooks: &[&str]) -> (Daemon<'_>, PathBuf) {
+        let mut daemon = self.daemon();
+        let path = daemon.path("netns");
+        symlink(path_of(&self.stage.alice.ns), &path).unwrap();
+        let text = format!(
+            "name: alice\nlabels: {{app: alice}}\nnetns: {}\n",
+            path.display()
+        );
+        daemon.endpoint_file("alice.yaml", &text).unwrap();
+        daemon.start(hooks).unwrap();
+        (daemon, path)
+    }
+
     fn flood(&self, workload: &Workload) -> Flood {
         let to = |port| ([198, 18, 0, 7], port).into();
         Flood::start(workload, to(7_000), to(7_001)).unwrap()
@@ -237,15 +251,7 @@ fn who_takes_an_address_of_another_endpoint_opens_neither() {
 fn a_namespace_that_cannot_be_looked_at_opens_nothing() {
     let scene = Scene::new();
     let (alice, node) = (&scene.stage.alice, &scene.stage.node);
-    let mut daemon = scene.daemon();
-    let path = daemon.path("netns");
-    symlink(path_of(&alice.ns), &path).unwrap();
-    let text = format!(
-        "name: alice\nlabels: {{app: alice}}\nnetns: {}\n",
-        path.display()
-    );
-    daemon.endpoint_file("alice.yaml", &text).unwrap();
-    daemon.start(AUTO).unwrap();
+    let (daemon, path) = scene.daemon_by_path(AUTO);
     let _flood = scene.flood(alice);
     scene.passes("at first");
 
@@ -294,15 +300,7 @@ fn a_daemon_that_comes_meanwhile_opens_nothing_with_filters() {
 fn comes_meanwhile(hooks: &[&str]) {
     let scene = Scene::new();
     let alice = &scene.stage.alice;
-    let mut daemon = scene.daemon();
-    let path = daemon.path("netns");
-    symlink(path_of(&alice.ns), &path).unwrap();
-    let text = format!(
-        "name: alice\nlabels: {{app: alice}}\nnetns: {}\n",
-        path.display()
-    );
-    daemon.endpoint_file("alice.yaml", &text).unwrap();
-    daemon.start(hooks).unwrap();
+    let (mut daemon, path) = scene.daemon_by_path(hooks);
     let _flood = scene.flood(alice);
     scene.passes("at first");
 

@@ -11,11 +11,11 @@
 )]
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use namegate_tests::{Answers, Daemon, Node, Running, TcpEcho, Workload, patience, policy};
+use namegate_tests::{Answers, Asking, Daemon, Node, Running, TcpEcho, Workload, patience, policy};
 use serde_json::Value;
 
 const ZONE: &str = "web 2 IN A 198.18.0.1\n";
@@ -430,9 +430,9 @@ fn ten_thousand_addresses_expire_and_queries_go_on() {
         for thread in 0..THREADS {
             let alice = &alice;
             scope.spawn(move || {
-                let mut asking = Asking::new(alice, dns);
+                let mut asking = Asking::new(alice, dns, PATIENCE).unwrap();
                 for index in thread * (COUNT / THREADS)..(thread + 1) * (COUNT / THREADS) {
-                    asking.ask(index);
+                    ask(&mut asking, index);
                 }
             });
         }
@@ -443,11 +443,11 @@ fn ten_thousand_addresses_expire_and_queries_go_on() {
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let stream = scope.spawn(|| {
-            let mut asking = Asking::new(&alice, dns);
+            let mut asking = Asking::new(&alice, dns, PATIENCE).unwrap();
             let (mut asked, mut longest) = (0, Duration::ZERO);
             while !is_over.load(Ordering::Relaxed) {
                 let began = Instant::now();
-                asking.ask(COUNT);
+                ask(&mut asking, COUNT);
                 longest = longest.max(began.elapsed());
                 asked += 1;
                 std::thread::sleep(Duration::from_millis(2));
@@ -478,42 +478,10 @@ fn ten_thousand_addresses_expire_and_queries_go_on() {
     assert_eq!(status["endpoints"][0]["names"], 0, "{status:#}");
 }
 
-/// A socket of a workload that asks for names one after the other.
-struct Asking {
-    socket: UdpSocket,
-    id: u16,
-}
-
-impl Asking {
-    fn new(workload: &Workload, server: IpAddr) -> Self {
-        let socket = workload.ns.run(|| {
-            let socket = UdpSocket::bind((workload.v4, 0)).unwrap();
-            socket.connect((server, 53)).unwrap();
-            socket
-        });
-        let socket = socket.unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { socket, id: 0 }
-    }
-
-    /// The A record of `nINDEX.example.com`.
-    fn ask(&mut self, index: u32) {
-        self.id = self.id.wrapping_add(1);
-        let [high, low] = self.id.to_be_bytes();
-        let label = format!("n{index}");
-        let mut query = vec![high, low, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        query.push(label.len() as u8);
-        query.extend(label.as_bytes());
-        query.extend(b"\x07example\x03com\0\0\x01\0\x01");
-        self.socket.send(&query).unwrap();
-        let mut buffer = [0; 512];
-        let len = self
-            .socket
-            .recv(&mut buffer)
-            .unwrap_or_else(|error| panic!("n{index}: {error}"));
-        assert_eq!(buffer[..2], [high, low], "n{index}");
-        assert_eq!(buffer[3] & 15, 0, "n{index}: {:?}", &buffer[..len]);
-    }
+/// Asks for the A record of `nINDEX.example.com`, which there is.
+fn ask(asking: &mut Asking, index: u32) {
+    let (_, answer) = asking.ask(&format!("n{index}")).unwrap();
+    assert_eq!(answer[3] & 15, 0, "n{index}: {answer:?}");
 }
 
 /// One that nobody is connected to is not asked for, and none that only a pattern names.

@@ -12,11 +12,11 @@
 )]
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use namegate_tests::{Answers, Daemon, Node, TcpEcho, Workload, patience, policy};
+use namegate_tests::{Answers, Asking, Daemon, Node, TcpEcho, Workload, patience, policy};
 
 /// Addresses in one answer.
 const EACH: u32 = 8;
@@ -47,40 +47,50 @@ fn eight(query: &[u8], asked: &AtomicU32) -> Vec<u8> {
     out
 }
 
-struct Asking {
-    socket: UdpSocket,
-    id: u16,
+/// The world with both names and all their addresses.
+struct Scene {
+    node: Node,
+    alice: Workload,
+    world: Workload,
+    _names: Answers,
+    _echo: TcpEcho,
 }
 
-impl Asking {
-    fn new(workload: &Workload, server: Ipv4Addr) -> Self {
-        let socket = workload.ns.run(|| {
-            let socket = UdpSocket::bind((workload.v4, 0)).unwrap();
-            socket.connect((server, 53)).unwrap();
-            socket
-        });
-        let socket = socket.unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { socket, id: 0 }
+impl Scene {
+    fn new() -> Self {
+        let node = Node::new().unwrap();
+        let alice = node.workload("alice", 2).unwrap();
+        let world = node.elsewhere().unwrap();
+        let asked = AtomicU32::new(0);
+        let names = Answers::serve(&world.ns, 53, move |query| vec![eight(query, &asked)]);
+        Self {
+            _names: names.unwrap(),
+            _echo: TcpEcho::serve(&world.ns, 80).unwrap(),
+            node,
+            alice,
+            world,
+        }
     }
 
-    /// The response code and the addresses.
-    fn ask(&mut self, label: &str) -> (u8, Vec<IpAddr>) {
-        self.id = self.id.wrapping_add(1);
-        let [high, low] = self.id.to_be_bytes();
-        let mut query = vec![high, low, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        query.push(label.len() as u8);
-        query.extend(label.as_bytes());
-        query.extend(b"\x07example\x03com\0\0\x01\0\x01");
-        self.socket.send(&query).unwrap();
-        let mut buffer = [0; 512];
-        let len = self.socket.recv(&mut buffer).unwrap();
-        assert_eq!(buffer[..2], [high, low]);
-        let records = buffer[query.len()..len].chunks_exact(16);
-        let addresses =
-            records.map(|record| Ipv4Addr::new(record[12], record[13], record[14], record[15]));
-        (buffer[3] & 15, addresses.map(IpAddr::from).collect())
+    /// One that guards alice, not started yet.
+    fn daemon(&self) -> Daemon<'_> {
+        let daemon = Daemon::prepare(&self.node).unwrap();
+        daemon.endpoint(&self.alice).unwrap();
+        let names = "[{matchPattern: '*.example.com'}]";
+        daemon
+            .policy("alice.yaml", &policy("alice", names))
+            .unwrap();
+        daemon
     }
+}
+
+/// The response code and the addresses.
+fn ask(asking: &mut Asking, label: &str) -> (u8, Vec<IpAddr>) {
+    let (question_octets, answer) = asking.ask(label).unwrap();
+    let records = answer[question_octets..].chunks_exact(16);
+    let addresses =
+        records.map(|record| Ipv4Addr::new(record[12], record[13], record[14], record[15]));
+    (answer[3] & 15, addresses.map(IpAddr::from).collect())
 }
 
 fn connect(from: &Workload, to: IpAddr) -> Option<TcpStream> {
@@ -99,41 +109,32 @@ fn exchange(stream: &mut TcpStream) {
 
 #[test]
 fn each_of_ten_thousand_addresses_works_for_its_floor_and_the_bound_closes_none() {
-    let node = Node::new().unwrap();
-    let alice = node.workload("alice", 2).unwrap();
-    let world = node.elsewhere().unwrap();
-    let asked = AtomicU32::new(0);
-    let _names = Answers::serve(&world.ns, 53, move |query| vec![eight(query, &asked)]).unwrap();
-    let _echo = TcpEcho::serve(&world.ns, 80).unwrap();
-    let mut daemon = Daemon::prepare(&node).unwrap();
-    daemon.endpoint(&alice).unwrap();
-    let names = "[{matchPattern: '*.example.com'}]";
-    daemon
-        .policy("alice.yaml", &policy("alice", names))
-        .unwrap();
+    let scene = Scene::new();
+    let alice = &scene.alice;
+    let mut daemon = scene.daemon();
     // A busy machine may be late: no SERVFAIL for that here. And no floor ends during the test.
     let flags = ["--dns-install-wait", "4s", "--dns-ttl-floor", "10m"];
     daemon.start(&flags).unwrap();
-    let mut asking = Asking::new(&alice, world.v4);
+    let mut asking = Asking::new(alice, scene.world.v4.into(), PATIENCE).unwrap();
 
-    let (code, first) = asking.ask("few");
+    let (code, first) = ask(&mut asking, "few");
     assert_eq!((code, first.len()), (0, EACH as usize));
-    let mut kept = connect(&alice, first[0]).unwrap();
+    let mut kept = connect(alice, first[0]).unwrap();
     exchange(&mut kept);
     let identities = daemon.status().unwrap()["identities"].clone();
     let began = Instant::now();
     let mut all = first.clone();
     for turn in 1..ADDRESSES / EACH {
-        let (code, answer) = asking.ask("few");
+        let (code, answer) = ask(&mut asking, "few");
         assert_eq!((code, answer.len()), (0, EACH as usize), "answer {turn}");
         if turn % 10 == 0 {
-            assert!(connect(&alice, answer[7]).is_some(), "of answer {turn}");
+            assert!(connect(alice, answer[7]).is_some(), "of answer {turn}");
         }
         all.extend(answer);
     }
     println!("{} addresses after {:?}", all.len(), began.elapsed());
     for ip in all.iter().step_by(53) {
-        assert!(connect(&alice, *ip).is_some(), "{ip} was answered");
+        assert!(connect(alice, *ip).is_some(), "{ip} was answered");
     }
     let status = daemon.status().unwrap();
     assert_eq!(status["endpoints"][0]["open_addresses"], ADDRESSES);
@@ -141,7 +142,7 @@ fn each_of_ten_thousand_addresses_works_for_its_floor_and_the_bound_closes_none(
     assert_eq!(status["learning"]["evicted"], 0);
 
     // The name has as many as one may have: the next is refused, and said.
-    let refused = (0..1 + ADDRESSES / EACH).map(|_| asking.ask("more").0);
+    let refused = (0..1 + ADDRESSES / EACH).map(|_| ask(&mut asking, "more").0);
     let refused: Vec<u8> = refused.collect();
     let taken = refused.iter().take_while(|code| **code == 0).count();
     assert_eq!(taken as u32, ADDRESSES / EACH, "{refused:?}");
@@ -153,7 +154,7 @@ fn each_of_ten_thousand_addresses_works_for_its_floor_and_the_bound_closes_none(
     );
     assert_eq!(status["learning"]["evicted"], 0);
     for ip in all.iter().step_by(211) {
-        assert!(connect(&alice, *ip).is_some(), "{ip} was answered");
+        assert!(connect(alice, *ip).is_some(), "{ip} was answered");
     }
     exchange(&mut kept);
 }
@@ -161,30 +162,21 @@ fn each_of_ten_thousand_addresses_works_for_its_floor_and_the_bound_closes_none(
 /// What is old enough goes when the bound is reached, and a connection to it lives on.
 #[test]
 fn what_the_bound_takes_is_old_and_its_connections_live() {
-    let node = Node::new().unwrap();
-    let alice = node.workload("alice", 2).unwrap();
-    let world = node.elsewhere().unwrap();
-    let asked = AtomicU32::new(0);
-    let _names = Answers::serve(&world.ns, 53, move |query| vec![eight(query, &asked)]).unwrap();
-    let _echo = TcpEcho::serve(&world.ns, 80).unwrap();
-    let mut daemon = Daemon::prepare(&node).unwrap();
-    daemon.endpoint(&alice).unwrap();
-    let names = "[{matchPattern: '*.example.com'}]";
-    daemon
-        .policy("alice.yaml", &policy("alice", names))
-        .unwrap();
+    let scene = Scene::new();
+    let alice = &scene.alice;
+    let mut daemon = scene.daemon();
     let flags = ["--dns-install-wait", "4s", "--dns-ttl-floor", "0s"];
     let long = [&flags[..], &["--dns-ttl-grace", "10m"]].concat();
     daemon.start(&long).unwrap();
-    let mut asking = Asking::new(&alice, world.v4);
-    let (_, first) = asking.ask("more");
-    let mut kept = connect(&alice, first[0]).unwrap();
+    let mut asking = Asking::new(alice, scene.world.v4.into(), PATIENCE).unwrap();
+    let (_, first) = ask(&mut asking, "more");
+    let mut kept = connect(alice, first[0]).unwrap();
     exchange(&mut kept);
     for turn in 0..ADDRESSES / EACH {
-        assert_eq!(asking.ask("more").0, 0, "answer {turn}");
+        assert_eq!(ask(&mut asking, "more").0, 0, "answer {turn}");
     }
     let status = daemon.status().unwrap();
     assert_eq!(status["learning"]["evicted"], EACH, "{status:#}");
-    assert!(connect(&alice, first[1]).is_none(), "the oldest went");
+    assert!(connect(alice, first[1]).is_none(), "the oldest went");
     exchange(&mut kept);
 }
