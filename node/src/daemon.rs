@@ -46,6 +46,7 @@ use crate::remembered::{KEPT_OCTETS_MAX, Remembered, remembered_names};
 use crate::secrets::Secrets;
 use crate::status::EventThread;
 use crate::tell::Teller;
+use crate::upstream::UpstreamSource;
 
 use agent::AgentNews;
 pub(crate) use assembly::make_teller;
@@ -95,6 +96,10 @@ pub(crate) struct Setup {
     pub(crate) dns: dnsproxy::Settings,
     /// Where this namespace has no way out: from where the proxies ask in its place.
     pub(crate) outside: Option<Outside>,
+    /// Elsewhere: whose address the servers of names see.
+    pub(crate) dns_source: UpstreamSource,
+    /// And whose the servers of HTTP and TLS.
+    pub(crate) http_source: UpstreamSource,
     /// How traffic gets to where policy lets it.
     pub(crate) carriage: Carriage,
 }

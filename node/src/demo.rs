@@ -25,6 +25,7 @@ use crate::exit::{Exit, NO_PERMISSION};
 use crate::instance::Instance;
 use crate::learner::{INSTALL_WAIT, Scruples};
 use crate::remembered::Remembered;
+use crate::upstream::UpstreamSource;
 pub(crate) use kept::{clean, is_to_stay, tell_and_leave};
 use stage::Stage;
 use steps::STEPS;
@@ -95,6 +96,8 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
                 dns_refresh: false,
                 dns: dnsproxy::Settings::default(),
                 outside: None,
+                dns_source: UpstreamSource::Endpoint,
+                http_source: UpstreamSource::Endpoint,
                 carriage: crate::datapath::Carriage::Direct,
             },
             None,

@@ -51,6 +51,7 @@ use crate::instance::Instance;
 use crate::learner::{INSTALL_WAIT, Scruples};
 use crate::remembered::Remembered;
 use crate::secrets::Secrets;
+use crate::upstream::UpstreamSource;
 
 use account::Account;
 use command::{Running, Signals};
@@ -411,6 +412,8 @@ fn setup(
             ..dnsproxy::Settings::default()
         },
         outside: Some(outside),
+        dns_source: UpstreamSource::Node,
+        http_source: UpstreamSource::Node,
         carriage,
     })
 }

@@ -17,7 +17,9 @@ use bpf_redirect::{Datapath, Listening};
 use bpf_redirect_common::Address;
 use dnsproxy::Handover;
 use httpproxy::tls::TlsSecrets;
-use httpproxy::{Counters, Host, HttpServer, Party, Proxy, Redirected, Scope, Settings, Stages};
+use httpproxy::{
+    Closed, Counters, Host, HttpServer, Party, Proxy, Redirected, Scope, Settings, Source, Stages,
+};
 use policy::{Direction, EndpointId, Identity, L4Protocol, LabelSet, Snapshot};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpStream;
@@ -169,6 +171,23 @@ impl NodeHost {
     }
 }
 
+/// From where servers are called.
+pub(crate) enum Calling {
+    /// The gate, in the client's name.
+    Gate,
+    /// The node; its endpoints from the gate all the same.
+    Node(NetNs),
+    /// Another namespace, all of them.
+    Outside(NetNs),
+}
+
+impl Calling {
+    /// Whether servers see the node.
+    pub(crate) const fn is_from_node(&self) -> bool {
+        matches!(self, Self::Node(_))
+    }
+}
+
 /// The running threads.
 pub(crate) struct HttpThreads {
     proxy: Arc<Proxy<NodeHost>>,
@@ -185,20 +204,29 @@ impl HttpThreads {
     /// # Errors
     /// If a socket or a thread can't be made, or the kernel refuses.
     pub(crate) fn start(
-        (gate, ns): (&Gate, &NetNs),
+        (gate, calling): (&Gate, Calling),
         datapath: &mut Datapath,
         learner: &SharedLearner,
-        (news, names, settings): (NewsSink, Handover, Settings),
+        (news, names, mut settings): (NewsSink, Handover, Settings),
     ) -> Result<Self> {
         raise_descriptors();
         let host = NodeHost::new(learner, (news, names), Judging::Datapath);
-        let proxy = Arc::new(Proxy::new(host, gate.gate_end.index, settings));
+        if calling.is_from_node() {
+            settings.source = Source::Node(Closed::default());
+        }
+        let proxy = Proxy::new(host, gate.gate_end.index, settings);
+        let (proxy, ns) = match calling {
+            Calling::Gate => (proxy, gate.ns.clone()),
+            Calling::Outside(ns) => (proxy, ns),
+            Calling::Node(ns) => (proxy.calling_from_node(gate.ns.clone()), ns),
+        };
+        let proxy = Arc::new(proxy);
         let servers = gate
             .ns
             .run(|| HttpServer::open(&proxy, serving::workers()))??;
         let first = servers.first().context("a machine without cores")?;
         let listening = datapath.listen(&gate.ns, first.socket())?;
-        Self::serve(proxy, (servers, ns), Some(listening))
+        Self::serve(proxy, (servers, &ns), Some(listening))
     }
 
     /// With a socket that listens in a gate which this process can't enter, and where nothing judges a
@@ -238,6 +266,11 @@ impl HttpThreads {
             threads,
             _listening: listening,
         })
+    }
+
+    /// Whether servers see the node, not the workload.
+    pub(crate) fn is_from_node(&self) -> bool {
+        matches!(self.proxy.settings.source, Source::Node(_))
     }
 
     /// What is counted.

@@ -49,6 +49,7 @@ mod sysdump;
 mod tell;
 mod top;
 mod traffic;
+mod upstream;
 mod watch;
 
 use std::ffi::OsString;

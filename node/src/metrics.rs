@@ -4,6 +4,7 @@
 //! the way of a query needs.
 
 mod cilium;
+mod page;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,17 +16,16 @@ use bpf_redirect::CounterValue;
 use bpf_redirect_common::{CT_MAX, ENDPOINTS_MAX};
 use observer::{FlowMetrics, MetricChoice, MetricsForm, Pages, SharedRing};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::{prometheus_text, text as open_text};
-use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use crate::clock;
 use crate::exporters::SharedExporters;
 use crate::flows::NewsSink;
 use crate::guard::SharedLearner;
-use crate::learner::Held;
 pub(crate) use cilium::PolicyTally;
+use page::Page;
 
 /// After how long without a sign of the main thread the daemon counts as ill. A large set of policies takes
 /// seconds to compile.
@@ -61,6 +61,8 @@ pub(crate) struct Figures {
     pub(crate) identities: usize,
     pub(crate) asked_again: usize,
     pub(crate) interference: u64,
+    /// Programs of others that route by BPF, and endpoints whose names are asked for on the host.
+    pub(crate) surroundings: [usize; 2],
     /// None where the kernel's map can't be read.
     pub(crate) kernel: Option<Vec<CounterValue>>,
 }
@@ -81,6 +83,7 @@ impl Figures {
             identities: 0,
             asked_again: 0,
             interference: 0,
+            surroundings: [0; 2],
             kernel: None,
         }
     }
@@ -441,6 +444,21 @@ fn kernel(page: &mut Page<'_>, figures: &Figures) -> fmt::Result {
     )
 }
 
+/// What others do on this node.
+fn surroundings(page: &mut Page<'_>, figures: &Figures) -> fmt::Result {
+    let situations = ["routed-by-bpf", "resolved-on-host"].into_iter();
+    let rows = situations
+        .zip(figures.surroundings)
+        .map(|(situation, count)| ([("situation", situation)], count));
+    page.gauges(
+        (
+            "namegate_surroundings",
+            "What on this node may lead around the gate, as `status` says it",
+        ),
+        rows,
+    )
+}
+
 /// How the daemon is.
 fn state(page: &mut Page<'_>, figures: &Figures) -> fmt::Result {
     let version = [("version", env!("CARGO_PKG_VERSION"))];
@@ -472,6 +490,7 @@ fn state(page: &mut Page<'_>, figures: &Figures) -> fmt::Result {
         .zip(figures.endpoints)
         .map(|(state, count)| ([("state", state)], count));
     page.gauges(("namegate_endpoints", "Endpoints by state"), rows)?;
+    surroundings(page, figures)?;
     page.gauge(
         ("namegate_endpoints_max", "Endpoints that have room"),
         ENDPOINTS_MAX,
@@ -483,82 +502,6 @@ fn state(page: &mut Page<'_>, figures: &Figures) -> fmt::Result {
         ),
         figures.interference,
     )
-}
-
-/// A name without its `_total`, and what it means.
-type Titled<'a> = (&'a str, &'a str);
-
-/// A text of metrics in the making.
-struct Page<'a>(DescriptorEncoder<'a>);
-
-impl Page<'_> {
-    fn counter(&mut self, (name, help): Titled<'_>, value: u64) -> fmt::Result {
-        let mut metric = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
-    }
-
-    fn gauge(&mut self, (name, help): Titled<'_>, value: usize) -> fmt::Result {
-        let mut metric = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Gauge)?;
-        metric.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))
-    }
-
-    /// Counters that differ in one label.
-    fn words(&mut self, title: Titled<'_>, label: &str, rows: &[(&str, u64)]) -> fmt::Result {
-        self.counters(
-            title,
-            rows.iter().map(|(word, value)| ([(label, *word)], *value)),
-        )
-    }
-
-    fn counters<'r, const N: usize>(
-        &mut self,
-        (name, help): Titled<'_>,
-        rows: impl Iterator<Item = ([(&'r str, &'r str); N], u64)>,
-    ) -> fmt::Result {
-        let mut metric = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (labels, value) in rows {
-            let mut one = metric.encode_family(&labels)?;
-            one.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
-        }
-        Ok(())
-    }
-
-    fn gauges<'r>(
-        &mut self,
-        (name, help): Titled<'_>,
-        rows: impl Iterator<Item = ([(&'r str, &'r str); 1], usize)>,
-    ) -> fmt::Result {
-        let mut metric = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (labels, value) in rows {
-            let mut one = metric.encode_family(&labels)?;
-            one.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))?;
-        }
-        Ok(())
-    }
-
-    fn histogram(
-        &mut self,
-        (name, help): Titled<'_>,
-        (labels, times): (&[(&str, &str)], &Held),
-    ) -> fmt::Result {
-        let mut metric = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Histogram)?;
-        let (sum, count, buckets) = (times.sum_secs, times.answers, &times.buckets);
-        if labels.is_empty() {
-            return metric.encode_histogram::<NoLabelSet>(sum, count, buckets, None);
-        }
-        let mut metric = metric.encode_family(&labels)?;
-        metric.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
-    }
 }
 
 /// How much the endpoints know.

@@ -236,6 +236,11 @@ impl DnsThreads {
         Ok(all)
     }
 
+    /// Whether servers see the node, not the workload.
+    pub(crate) fn is_from_node(&self) -> bool {
+        self.proxy.asks_from_node()
+    }
+
     /// Without sockets, for a gate and for where the threads will be.
     fn idle(proxy: Arc<Proxy<NodeHost>>, (gate, ns): (&NetNs, &NetNs)) -> Self {
         Self {

@@ -102,6 +102,25 @@ pub(crate) fn answer(service: &Service, command: &Command) -> Value {
     }
 }
 
+/// What was counted at all, by what and why.
+fn grouped<'a>(
+    counted: impl Iterator<Item = (&'a str, &'a str, u64)>,
+) -> BTreeMap<&'a str, BTreeMap<&'a str, u64>> {
+    let mut all: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
+    for (name, reason, value) in counted.filter(|(_, _, value)| *value > 0) {
+        all.entry(name).or_default().insert(reason, value);
+    }
+    all
+}
+
+/// Whose address servers see.
+const fn whose(is_from_node: bool) -> &'static str {
+    match is_from_node {
+        true => "node",
+        false => "endpoint",
+    }
+}
+
 fn status(service: &Service) -> Value {
     let daemon = &service.daemon;
     let snapshot = daemon.learner.snapshot();
@@ -118,20 +137,9 @@ fn status(service: &Service) -> Value {
         .iter()
         .map(|counter| (counter.name, counter.value))
         .collect();
-    let mut dns: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
-    for (name, reason, value) in daemon
-        .dns
-        .counters
-        .iter()
-        .filter(|(_, _, value)| *value > 0)
-    {
-        dns.entry(name).or_default().insert(reason, value);
-    }
-    let mut http: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
+    let dns = grouped(daemon.dns.counters.iter());
     let counted = daemon.http.counters();
-    for (name, reason, value) in counted.iter().filter(|(_, _, value)| *value > 0) {
-        http.entry(name).or_default().insert(reason, value);
-    }
+    let http = grouped(counted.iter());
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
@@ -151,6 +159,10 @@ fn status(service: &Service) -> Value {
         },
         "state_refused": service.state.refused(),
         "dns": dns,
+        "upstream_source": {
+            "dns": whose(daemon.dns.is_from_node()),
+            "http": whose(daemon.http.is_from_node()),
+        },
         "listeners": daemon.keeper.as_ref().map(|keeper| json!({
             "kept": keeper.count(),
             "by": keeper.who(),

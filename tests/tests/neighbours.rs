@@ -349,6 +349,11 @@ fn a_network_that_routes_by_programs_is_told_as_long_as_it_is_there() {
         is_well && text.contains("cil_from_netdev of Cilium is on uplink"),
         "{text}"
     );
+    // It may take the servers' answers too, so that they see the node.
+    for proxy in ["dns", "http"] {
+        let line = format!("servers of {proxy} see the node's address");
+        assert!(text.contains(&line), "{text}");
+    }
     assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
     let detach = || drop(FdLink::try_from(theirs).unwrap());
     stage.node.ns.run(detach).unwrap();

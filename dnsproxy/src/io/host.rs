@@ -120,6 +120,12 @@ pub(super) enum Place {
 }
 
 impl<H> Proxy<H> {
+    /// Whether all servers see the node's address.
+    #[must_use]
+    pub fn asks_from_node(&self) -> bool {
+        self.away.is_some()
+    }
+
     /// From where servers are asked about what came in at a place.
     pub(super) fn leaves_from(&self, place: Place) -> Place {
         match self.away {

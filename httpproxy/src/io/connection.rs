@@ -453,34 +453,45 @@ fn meaning(client: &TcpStream) -> Result<Redirected, Count> {
 
 fn connect<H: Host>(proxy: &Proxy<H>, redirected: &Redirected) -> io::Result<Stream> {
     let Redirected {
-        endpoint,
-        direction,
-        client,
-        server,
+        direction, server, ..
     } = *redirected;
-    if let Source::Node(closed) = &proxy.settings.source {
-        let Some(called) = closed.called_for(server) else {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        };
-        return finish(connect_on_node(called)?);
+    let is_neighbour = proxy.host.is_endpoint(server.ip());
+    let is_of_gate = direction == Direction::Ingress || is_neighbour;
+    match (&proxy.settings.source, &proxy.gate) {
+        (Source::Client, _) => connect_in_gate(proxy, redirected, is_neighbour).and_then(finish),
+        (Source::Node(_), Some(gate)) if is_of_gate => gate
+            .run(|| connect_in_gate(proxy, redirected, is_neighbour))?
+            .and_then(finish),
+        (Source::Node(closed), _) => match closed.called_for(server) {
+            Some(called) => finish(connect_on_node(called)?),
+            None => Err(io::ErrorKind::PermissionDenied.into()),
+        },
     }
-    let kind = match direction {
+}
+
+/// In the client's name; the calling thread must be in the gate.
+fn connect_in_gate<H: Host>(
+    proxy: &Proxy<H>,
+    redirected: &Redirected,
+    is_neighbour: bool,
+) -> io::Result<std::net::TcpStream> {
+    let (client, server) = (redirected.client, redirected.server);
+    let kind = match redirected.direction {
         Direction::Egress => Kind::Upstream,
         Direction::Ingress => Kind::Client,
     };
-    let mark = Mark::new(kind, endpoint.get())
+    let mark = Mark::new(kind, redirected.endpoint.get())
         .ok_or_else(|| io::Error::other("an endpoint without a mark"))?;
     // To a neighbour whose own policy redirects, the client's tuple would come back to the gate, where
     // the client's connection has it.
-    let is_neighbour = direction == Direction::Egress && proxy.host.is_endpoint(server.ip());
-    if is_neighbour {
-        return finish(connect_as(client.ip(), server, mark, proxy.link)?);
+    if is_neighbour && redirected.direction == Direction::Egress {
+        return connect_as(client.ip(), server, mark, proxy.link);
     }
     let (stream, port) = connect_like(client, server, mark, proxy.link)?;
     if port == SourcePort::Chosen {
         proxy.counters.count(Count::OtherPort);
     }
-    finish(stream)
+    Ok(stream)
 }
 
 fn finish(stream: std::net::TcpStream) -> io::Result<Stream> {

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 use policy::LabelSet;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use transport::NetNs;
 
 use super::access::{Redirected, Scope};
 use super::tally::Counters;
@@ -51,6 +52,8 @@ pub struct Proxy<H> {
     pub counters: Arc<Counters>,
     /// The gate's end of the side link: link-local addresses need a link.
     pub link: u32,
+    /// Where connections to endpoints of this node are made, if the workers are elsewhere.
+    pub(super) gate: Option<NetNs>,
     pub(super) places: super::places::Places,
     pub(super) pipes: super::lane::Pipes,
     changes: watch::Sender<()>,
@@ -66,8 +69,17 @@ impl<H: Host> Proxy<H> {
             settings: Arc::new(settings),
             counters: Arc::default(),
             link,
+            gate: None,
             changes: watch::Sender::new(()),
         }
+    }
+
+    /// The same, for workers that are not in the gate: they call servers from where they are, but endpoints of this
+    /// node through the gate, which sees whose connection it is.
+    #[must_use]
+    pub fn calling_from_node(mut self, gate: NetNs) -> Self {
+        self.gate = Some(gate);
+        self
     }
 
     /// Says that another policy is in force: live connections are judged by it from here on.

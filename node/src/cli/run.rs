@@ -321,6 +321,8 @@ impl Run {
                 dns_refresh: self.dns.refresh(),
                 dns: self.dns.settings(self.audit),
                 outside: None,
+                dns_source: self.dns.source(),
+                http_source: self.http.source(),
                 carriage: crate::datapath::Carriage::Direct,
                 instance,
             },

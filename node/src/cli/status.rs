@@ -120,6 +120,10 @@ fn text(status: &Value) -> String {
     let routers = status
         .pointer("/datapath/routers")
         .and_then(Value::as_array);
+    lines.extend(["dns", "http"].into_iter().filter_map(|proxy| {
+        let source = status.pointer(&format!("/upstream_source/{proxy}"))?;
+        (source == "node").then(|| format!("           servers of {proxy} see the node's address"))
+    }));
     lines.extend(routers.into_iter().flatten().map(|router| {
         format!(
             "           {}: the proxy's queries may be taken for its own",

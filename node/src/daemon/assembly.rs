@@ -7,16 +7,18 @@ use bpf_redirect::{
     Attachment, Datapath, DatapathError, Hook, HookMode, Inherited, Loader, PinError, Pins, inspect,
 };
 use bpf_redirect_common::Config;
+use dnsproxy::StandIns;
 use policy::{Compiler, Identities, Options, PolicySet};
 use transport::{Gate, LinkError, NetNs};
 
-use super::{Setup, remove_gate, take_away};
+use super::{Outside, Setup, remove_gate, take_away};
 use crate::clock;
+use crate::doctor::links::routers;
 use crate::exit::{BAD_CONFIG, Exit, NO_PERMISSION};
 use crate::exporters::Exporters;
 use crate::flows::NewsSink;
 use crate::guard::SharedLearner;
-use crate::http::HttpThreads;
+use crate::http::{Calling, HttpThreads};
 use crate::keeper::{self, Keeper};
 use crate::learner::Learner;
 use crate::proxy::DnsThreads;
@@ -153,18 +155,54 @@ fn build(
             .with_carriage(setup.carriage),
     );
     let own = (news.clone(), datapath.askers()?);
-    let outside = setup.outside.as_ref();
-    let with = (&learner, setup.dns, outside);
+    let sources = Sources::of(setup)?;
+    let with = (&learner, setup.dns, sources.dns.as_ref());
     let dns = DnsThreads::start((gate, keeper.as_mut()), with, own).context("the DNS sockets")?;
     let names = dns
         .handover
         .clone()
         .context("nobody takes names over TCP")?;
     let own = (news.clone(), names, setup.http.clone());
-    let ns = outside.map_or(&gate.ns, |outside| &outside.ns);
-    let http = HttpThreads::start((gate, ns), &mut datapath, &learner, own)
+    let http = HttpThreads::start((gate, sources.http), &mut datapath, &learner, own)
         .context("the sockets for HTTP")?;
     Ok((datapath, learner, (dns, http)))
+}
+
+/// From where servers are asked and called, where it isn't the gate.
+struct Sources {
+    dns: Option<Outside>,
+    http: Calling,
+}
+
+impl Sources {
+    fn of(setup: &Setup) -> Result<Self> {
+        if let Some(outside) = &setup.outside {
+            return Ok(Self {
+                dns: Some(outside.clone()),
+                http: Calling::Outside(outside.ns.clone()),
+            });
+        }
+        // Where the links can't be looked at nobody is known to route by programs.
+        let routers = routers().unwrap_or_default();
+        let here = NetNs::current().context("the network namespace")?;
+        let dns = setup.dns_source.is_node(&routers).then(|| Outside {
+            ns: here.clone(),
+            stand_ins: StandIns::default(),
+        });
+        let http = match setup.http_source.is_node(&routers) {
+            true => Calling::Node(here),
+            false => Calling::Gate,
+        };
+        for (what, is_node) in [
+            ("names", dns.is_some()),
+            ("HTTP and TLS", http.is_from_node()),
+        ] {
+            if is_node {
+                tracing::info!("the servers of {what} see the node's address");
+            }
+        }
+        Ok(Self { dns, http })
+    }
 }
 
 /// Opens the pins, and what an earlier run of this instance left there to be taken over. What it attached

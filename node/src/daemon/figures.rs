@@ -87,6 +87,7 @@ impl Daemon {
             identities: (self.learner).with_identities(|identities| identities.local_count()),
             asked_again: self.refreshed,
             interference: self.interference.count,
+            surroundings: [self.routers.len(), self.resolved_on_host.len()],
             kernel: self.datapath.counters().ok(),
         }
     }

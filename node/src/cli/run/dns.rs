@@ -10,6 +10,7 @@ use ipnet::{IpNet, Ipv6Net};
 use super::parse_duration;
 use crate::learner::{INSTALL_WAIT_MAX, Scruples, parse_nat64};
 use crate::presets::{DnsServers, parse_server};
+use crate::upstream::UpstreamSource;
 
 /// Over TCP a server has so much longer: a connection is made first.
 const TCP_EXTRA: Duration = Duration::from_secs(5);
@@ -52,6 +53,9 @@ pub(super) struct DnsOptions {
     /// client gets nothing, after the usual time.
     #[arg(long, value_name = "TIME", default_value = "4500ms", value_parser = parse_duration)]
     dns_upstream_timeout: Duration,
+    /// Whose address the servers of names see.
+    #[arg(long, value_enum, default_value = "auto")]
+    dns_upstream_source: UpstreamSource,
     /// How long an answer waits for the datapath; then the client gets SERVFAIL. At most 4s.
     #[arg(
         long,
@@ -215,6 +219,11 @@ impl DnsOptions {
     /// Who is asked where no rule says it.
     pub(super) fn servers(&self) -> DnsServers {
         self.servers.dns_servers.clone()
+    }
+
+    /// Whose address the servers of names see.
+    pub(super) const fn source(&self) -> UpstreamSource {
+        self.dns_upstream_source
     }
 
     /// Whether names that are in use are asked for again.

@@ -6,6 +6,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use httpproxy::{Connect, Paths, Settings};
 
 use super::parse_duration;
+use crate::upstream::UpstreamSource;
 
 #[derive(Args)]
 #[command(next_help_heading = "HTTP")]
@@ -13,6 +14,9 @@ pub(super) struct Http {
     /// When the connection to the server is opened.
     #[arg(long, value_enum, default_value = "eager")]
     http_connect: When,
+    /// Whose address the servers of HTTP and TLS see.
+    #[arg(long, value_enum, default_value = "auto")]
+    http_upstream_source: UpstreamSource,
     /// Judge and forward paths in normal form. If not: as they were sent.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set,
         num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -60,6 +64,11 @@ enum When {
 struct Upgrades(Vec<Box<str>>);
 
 impl Http {
+    /// Whose address servers see.
+    pub(super) const fn source(&self) -> UpstreamSource {
+        self.http_upstream_source
+    }
+
     pub(super) fn settings(&self) -> Settings {
         Settings {
             denied_text: format!("{}\r\n", self.http_403_msg).into(),
