@@ -11,7 +11,7 @@ use crate::object;
 use crate::{DatapathError, PinError};
 
 /// Where a program sits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Hook {
     /// Ingress of an endpoint's interface: what the workload sends.
     FromEndpoint,

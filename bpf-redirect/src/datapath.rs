@@ -1,5 +1,6 @@
 //! The loaded datapath: programs and maps.
 
+mod ahead;
 mod config;
 mod dns_ports;
 mod links;
@@ -31,6 +32,7 @@ use crate::object::{OBJECT, PROGRAMS, is_own};
 use crate::table::{bytes, gone_is_fine};
 use crate::{EventReader, Journal, KernelTable, Pins};
 
+use ahead::Ahead;
 pub(crate) use dns_ports::ports_of;
 pub(crate) use shift::Echoes;
 use shift::{Prefixes, keyed};
@@ -113,6 +115,7 @@ pub struct Datapath {
     config: Config,
     /// The pins of what this run attached.
     links: BTreeSet<PathBuf>,
+    ahead: Ahead,
     journal: Option<Arc<Journal>>,
     /// For the policy maps to come, while addresses change.
     echoes: Arc<Echoes>,
@@ -201,6 +204,7 @@ impl Datapath {
             pins,
             config,
             links: BTreeSet::new(),
+            ahead: Ahead::default(),
             journal: None,
             echoes: Arc::default(),
         }

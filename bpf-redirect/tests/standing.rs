@@ -67,6 +67,39 @@ fn a_program_that_came_in_front_is_seen_and_passed() {
     });
 }
 
+/// What is attached by a thread is there when it is fetched, and gone where nobody fetches it.
+#[test]
+fn what_was_attached_ahead_is_fetched_or_taken_off() {
+    if HookMode::probe() == HookMode::Clsact {
+        eprintln!("NOT RUN: filters, which this kernel has alone, are never attached ahead");
+        return;
+    }
+    on_interface(|_, index| {
+        let mut datapath = Datapath::load(99, HookMode::Tcx, None).unwrap();
+        let (from, to) = (Hook::FromEndpoint, Hook::ToEndpoint);
+        let both = [(from, ("vx", index)), (to, ("vx", index))];
+        datapath.attach_ahead(&both, || Ok(()));
+        let ours = datapath.attach(from, ("vx", index)).unwrap();
+        assert_eq!(datapath.standing(from, "vx").unwrap(), Standing::First);
+        datapath.give_up(index);
+        assert_eq!(datapath.standing(to, "vx").unwrap(), Standing::Gone);
+        assert_eq!(datapath.standing(from, "vx").unwrap(), Standing::First);
+        // What the thread could not do is told to who wants it; where it could not try, it is tried then.
+        datapath.attach_ahead(&[(to, ("gone", 9_999))], || Ok(()));
+        assert!(datapath.attach(to, ("gone", 9_999)).is_err());
+        datapath.attach_ahead(&[(to, ("vx", index))], || {
+            Err(std::io::ErrorKind::Other.into())
+        });
+        let theirs = datapath.attach(to, ("vx", index)).unwrap();
+        assert_eq!(datapath.standing(to, "vx").unwrap(), Standing::First);
+        drop((ours, theirs));
+        datapath.attach_ahead(&both, || Ok(()));
+        drop(datapath);
+        let (_, chain) = SchedClassifier::query_tcx("vx", TcAttachType::Egress).unwrap();
+        assert!(chain.is_empty(), "it ends with the datapath");
+    });
+}
+
 #[test]
 fn a_filter_that_came_in_front_is_seen_and_passed() {
     on_interface(|netlink, index| {

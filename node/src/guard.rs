@@ -377,7 +377,18 @@ fn prepare(
     if learner.knows(id) {
         return Ok(learner.reload(id)?);
     }
-    Ok(learner.adopt(id, Box::new(datapath.table(id.get())?), &heritage())?)
+    let link = guarded.found.link().filter(|_| !guarded.is_attached());
+    if let Some(link) = link {
+        // They pass everything as yet, and take as long as the tables.
+        let places = HOOKS.map(|hook| (hook, (link.name.as_str(), link.ifindex)));
+        datapath.attach_ahead(&places, || Ok(()));
+    }
+    let table = datapath.table(id.get())?;
+    let adopted = learner.adopt(id, Box::new(table), &heritage());
+    if let (Err(_), Some(link)) = (&adopted, link) {
+        datapath.give_up(link.ifindex);
+    }
+    Ok(adopted?)
 }
 
 fn prepare_link(

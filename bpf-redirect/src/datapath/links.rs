@@ -1,6 +1,7 @@
 //! Programs on interfaces.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::PathBuf;
 
 use aya::programs::SchedClassifier;
@@ -13,19 +14,33 @@ use crate::filter;
 use crate::object::CLOSED;
 use crate::{DatapathError, PinError, Pins};
 
+use super::ahead::Ahead;
 use super::{Datapath, classifier};
 
-/// Attaches a program, by a pin where there are pins, which is one of this run's from then on.
-pub(super) fn attach_kept(
-    program: &mut SchedClassifier,
-    (hook, mode): (Hook, HookMode),
-    (interface, ifindex): (&str, u32),
-    (pins, links): (Option<&Pins>, &mut BTreeSet<PathBuf>),
-) -> Result<Attachment, DatapathError> {
-    let pin = pins.map(|pins| pins.attachment(mode, ifindex, hook.program()));
-    let attachment = attach(program, (hook, mode), interface, pin.as_deref())?;
-    links.extend(pin);
-    Ok(attachment)
+/// Begins to attach programs where that takes time: by tcx, where no link of an earlier run is taken over.
+pub(super) fn attach_ahead<'a>(
+    ahead: &mut Ahead,
+    ((mode, pins), program): (
+        (HookMode, Option<&Pins>),
+        impl Fn(Hook) -> Option<&'a SchedClassifier>,
+    ),
+    places: &[(Hook, (&str, u32))],
+    enter: impl FnOnce() -> io::Result<()> + Send + 'static,
+) {
+    let pin = |hook: Hook, ifindex| pins.map(|pins| pins.attachment(mode, ifindex, hook.program()));
+    let mut all = Vec::new();
+    for (hook, (interface, ifindex)) in places {
+        let pin = pin(*hook, *ifindex);
+        let is_there = pin.as_ref().is_some_and(|pin| pin.exists());
+        match program(*hook) {
+            Some(program) if !is_there => all.push((program, *hook, (*interface, *ifindex), pin)),
+            // One by one, in their order, as they are fetched.
+            _ => return,
+        }
+    }
+    if mode == HookMode::Tcx && !all.is_empty() {
+        ahead.begin(all.into_iter(), enter);
+    }
 }
 
 impl Datapath {
@@ -44,9 +59,33 @@ impl Datapath {
         hook: Hook,
         (interface, ifindex): (&str, u32),
     ) -> Result<Attachment, DatapathError> {
-        let program = classifier(&mut self.ebpf, hook.program())?;
-        let kept = (self.pins.as_ref(), &mut self.links);
-        attach_kept(program, (hook, self.mode), (interface, ifindex), kept)
+        let pin = self.pin_of(hook, ifindex);
+        let attachment = match self.ahead.fetch(hook, ifindex) {
+            Some(attached) => attached?,
+            None => {
+                let program = classifier(&mut self.ebpf, hook.program())?;
+                attach(program, (hook, self.mode), interface, pin.as_deref())?
+            }
+        };
+        self.links.extend(pin);
+        Ok(attachment)
+    }
+
+    /// Begins to attach programs, in this order, on a thread of its own that calls `enter` first to go to where
+    /// the interfaces are. [`Datapath::attach`] waits for it; what nobody fetches is taken off.
+    pub fn attach_ahead(
+        &mut self,
+        places: &[(Hook, (&str, u32))],
+        enter: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) {
+        let by = (self.mode, self.pins.as_ref());
+        let program = |hook: Hook| self.ebpf.program(hook.program())?.try_into().ok();
+        attach_ahead(&mut self.ahead, (by, program), places, enter);
+    }
+
+    /// Takes off again what was begun to be attached to an interface.
+    pub fn give_up(&mut self, ifindex: u32) {
+        self.ahead.give_up(ifindex);
     }
 
     /// Where a program stands in the tcx chain of its hook, and whether it is there at all.

@@ -1,9 +1,8 @@
 //! The programs, loaded: those of endpoints by threads of their own. The kernel verifies each of them for
 //! longer than all others together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
 use std::thread::{self, JoinHandle, Scope, ScopedJoinHandle};
 
 use aya::EbpfLoader;
@@ -12,10 +11,11 @@ use bpf_redirect_common as common;
 use bpf_redirect_common::Config;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
-use super::links::attach_kept;
+use super::ahead::Ahead;
+use super::links::attach_ahead;
 use super::{ConfigMap, Datapath, DatapathError, listener, program_error, write_config};
 use crate::Pins;
-use crate::attach::{Attachment, Hook, HookMode};
+use crate::attach::{Hook, HookMode};
 use crate::object::{FROM_ENDPOINT, LISTEN, PROGRAMS, TO_ENDPOINT};
 
 /// What loads the programs.
@@ -62,7 +62,7 @@ pub struct SideLink<'a> {
     programs: BTreeMap<&'static str, &'a mut SchedClassifier>,
     mode: HookMode,
     pins: Option<&'a Pins>,
-    links: &'a mut BTreeSet<PathBuf>,
+    ahead: &'a mut Ahead,
     config: &'a mut Config,
     map: ConfigMap,
 }
@@ -77,16 +77,15 @@ impl SideLink<'_> {
         write_config(&mut self.map, self.config)
     }
 
-    /// Attaches a program, as [`Datapath::attach`].
-    ///
-    /// # Errors
-    /// If the interface is gone or the kernel refuses.
-    pub fn attach(&mut self, hook: Hook, at: (&str, u32)) -> Result<Attachment, DatapathError> {
-        let name = hook.program();
-        let program = self.programs.get_mut(name);
-        let program = program.ok_or(DatapathError::Missing(name))?;
-        let kept = (self.pins, &mut *self.links);
-        attach_kept(program, (hook, self.mode), at, kept)
+    /// As [`Datapath::attach_ahead`].
+    pub fn attach_ahead(
+        &mut self,
+        places: &[(Hook, (&str, u32))],
+        enter: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) {
+        let by = (self.mode, self.pins);
+        let program = |hook: Hook| self.programs.get(hook.program()).map(|one| &**one);
+        attach_ahead(self.ahead, (by, program), places, enter);
     }
 }
 
@@ -122,7 +121,7 @@ pub(super) fn all<T>(
             programs,
             mode: datapath.mode,
             pins: datapath.pins.as_ref(),
-            links: &mut datapath.links,
+            ahead: &mut datapath.ahead,
             config: &mut datapath.config,
             map,
         };

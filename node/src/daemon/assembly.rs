@@ -59,47 +59,55 @@ pub(super) fn make(
     (kernel, proxies): (Kernel, Proxies<'_>),
     identities: Identities,
 ) -> Result<(Gate, Parts, Vec<Attachment>)> {
-    let made = load(setup, (loader, has_heir), kernel, proxies.1.as_ref()).and_then(
-        |(gate, datapath, side_link)| {
-            let parts = build(setup, &gate, (datapath, proxies), identities)?;
+    let made =
+        load(setup, (loader, has_heir), kernel, proxies.1.as_ref()).and_then(|(gate, datapath)| {
+            let mut parts = build(setup, &gate, (datapath, proxies), identities)?;
+            let datapath = &mut parts.0;
+            let side_link = attach_side_link(&gate, |hook, at| datapath.attach(hook, at))?;
             Ok((gate, parts, side_link))
-        },
-    );
+        });
     if made.is_err() && !has_heir {
         let _ = take_away(&setup.instance, setup.pins.as_deref());
     }
     made
 }
 
-/// The gate, and the programs with those of its link in place.
+/// The gate, and the programs, with those of its link in place or soon.
 fn load(
     setup: &Setup,
     (loader, has_heir): (Loader, bool),
     (pins, config): Kernel,
     keeper: Option<&Keeper>,
-) -> Result<(Gate, Datapath, Vec<Attachment>)> {
+) -> Result<(Gate, Datapath)> {
     let mode = setup.hook_mode.unwrap_or_else(HookMode::probe);
     let pins = match (pins, config) {
         (Some(pins), Some(config)) => {
             let gate = open_gate(setup, has_heir, keeper)?;
             let heritage = (pins, config);
             // All of them, before the first takes the place of an earlier run's.
-            let mut datapath = Datapath::take_over(loader, (gate.node_end.index, mode), heritage)
+            let datapath = Datapath::take_over(loader, (gate.node_end.index, mode), heritage)
                 .map_err(bpf_refused)?;
-            let side_link = attach_side_link(&gate, |hook, at| datapath.attach(hook, at))?;
-            return Ok((gate, datapath, side_link));
+            return Ok((gate, datapath));
         }
         (pins, _) => pins,
     };
     let loaded = Datapath::load_meanwhile(loader, (mode, pins), |side| -> Result<_> {
         let gate = open_gate(setup, has_heir, keeper)?;
         side.set(gate.node_end.index)?;
-        let side_link = attach_side_link(&gate, |hook, at| side.attach(hook, at))?;
-        Ok((gate, side_link))
+        let [node_end, gate_end] = [&gate.node_end, &gate.gate_end];
+        let at_gate = (gate_end.name.as_str(), gate_end.index);
+        let ns = gate.ns.clone();
+        side.attach_ahead(&[(Hook::NodeEnd, (&node_end.name, node_end.index))], || {
+            Ok(())
+        });
+        side.attach_ahead(
+            &[(Hook::GateIn, at_gate), (Hook::GateOut, at_gate)],
+            move || ns.enter(),
+        );
+        Ok(gate)
     });
-    let (datapath, made) = loaded.map_err(bpf_refused)?;
-    let (gate, side_link) = made?;
-    Ok((gate, datapath, side_link))
+    let (datapath, gate) = loaded.map_err(bpf_refused)?;
+    Ok((gate?, datapath))
 }
 
 /// The gate of an earlier run, else a new one.
