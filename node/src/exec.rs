@@ -88,6 +88,8 @@ pub(crate) struct Options {
     pub(crate) summary: Option<PathBuf>,
     /// End with 124 where it ends well and something was denied.
     pub(crate) fail_on_deny: bool,
+    /// Say nothing of what was denied.
+    pub(crate) quiet: bool,
     /// How its network is made; `None`: as can be.
     pub(crate) way: Option<Way>,
     /// The program and its arguments.
@@ -312,9 +314,11 @@ impl Book {
             true => Cure::Options,
             false => Cure::Rules,
         };
-        let said = told::denials(&self.account, (cure, options.audit));
-        // Standard error may be closed.
-        let _ = std::io::stderr().lock().write_all(said.as_bytes());
+        if !options.quiet {
+            let said = told::denials(&self.account, (cure, options.audit));
+            // Standard error may be closed.
+            let _ = std::io::stderr().lock().write_all(said.as_bytes());
+        }
         if let Some(path) = &options.learn {
             fs::write(path, self.account.learned())
                 .with_context(|| format!("--learn {}", path.display()))?;
