@@ -33,7 +33,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use bpf_redirect::Loader;
+use bpf_redirect::{HookMode, Loader};
 use bpf_redirect_common::Aggregation;
 use flow::{Cursor, FieldMask, Filter, Redaction};
 use fqdn_cache::Lifetimes;
@@ -42,7 +42,7 @@ use policy::{Identities, Mode, NameBinding, Quic};
 use transport::{NetNs, Sandbox};
 
 use crate::cluster::Cluster;
-use crate::daemon::{Daemon, Outside, Setup};
+use crate::daemon::{Daemon, Ending, Outside, Setup};
 use crate::datapath::Carriage;
 use crate::endpoints::file::Roster;
 use crate::exit::{DENIED, EXEC_FAILED, Exit};
@@ -146,17 +146,27 @@ fn by_programs(
     (rules, around): (Rules, &Surroundings),
     called: Called,
 ) -> Result<u8> {
-    let loader = Loader::start();
+    let loader = Loader::start().ahead_for_links();
     let sandbox = Sandbox::create().context("the command's network")?;
     let node = sandbox.node.clone();
+    // The command's process makes itself ready while its guard does. Only who is inside comes to this door.
+    let door = sandbox
+        .inside
+        .run(Door::open)
+        .context("the command's network")??;
+    let orders = Orders::new(around, called.user.as_ref()).with_gate(&door);
+    let start = (&orders, options.command.as_slice());
+    let running = Running::start(&sandbox.inside, start, called.signals)?;
     let guarded = || -> Result<u8> {
         let setup = setup((options, Way::Tc), around, called.outside)?;
         let roster = || network::roster((options, &around.resolver), &sandbox);
-        let daemon = guard(loader, (setup, rules), roster)?;
-        let orders = Orders::new(around, called.user.as_ref());
+        let daemon = guard(loader, (setup, rules), roster).inspect_err(|_| running.kill())?;
         let book = Book::open((options, Way::Tc), around, &daemon.flow_ring);
-        let start = (&orders, options.command.as_slice());
-        let running = Running::start(&sandbox.inside, start, called.signals)?;
+        match door.meet(&running)? {
+            Ok(stream) => door::let_go(&stream)?,
+            // It has said why.
+            Err(code) => return Ok(code),
+        }
         attend(options, running, (daemon, book))
     };
     node.run(guarded).context("the command's node")?
@@ -229,7 +239,7 @@ trait Guard {
     fn sweep(&mut self);
     /// Whether all threads live.
     fn all_alive(&self) -> bool;
-    /// Ends it; then all flows are told.
+    /// Ends it; then all flows are told. What ends with this process isn't taken away before.
     ///
     /// # Errors
     /// If something can't be taken away.
@@ -250,7 +260,7 @@ impl Guard for Daemon {
     }
 
     fn end(self) -> Result<()> {
-        Self::end(self, true)
+        Self::end(self, Ending::WithNode)
     }
 }
 
@@ -363,6 +373,7 @@ fn guard(
     Ok(daemon)
 }
 
+/// What the daemon is made with; on a thread in the node's namespace, where it has one.
 fn setup(
     (options, way): (&Options, Way),
     around: &Surroundings,
@@ -380,7 +391,11 @@ fn setup(
         instance: Instance::parse("exec").map_err(anyhow::Error::msg)?,
         cluster: Cluster::default(),
         pins: None,
-        hook_mode: None,
+        hook_mode: match way {
+            Way::Tc | Way::Cgroup => Some(HookMode::of_own_namespace()),
+            // There are no programs.
+            Way::Splice => None,
+        },
         exports: options
             .log
             .as_deref()
