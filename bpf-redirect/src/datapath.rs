@@ -158,7 +158,7 @@ impl Datapath {
         (mode, pins): (HookMode, Option<Pins>),
         make: impl FnOnce(&mut SideLink<'_>) -> T,
     ) -> Result<(Self, T), DatapathError> {
-        let ebpf = loader.finish().load(OBJECT)?;
+        let ebpf = loader.fresh()?;
         let mut datapath = Self::over(ebpf, mode, (pins, config::fresh(0)));
         // Before anything is attached: links without maps could not be taken over.
         datapath.pin_maps()?;

@@ -37,7 +37,7 @@ use serde_json::Value;
 pub(crate) use run::parse_duration;
 
 use crate::control;
-use crate::exit;
+use crate::exit::{self, BAD_CONFIG, Exit};
 use crate::instance::Instance;
 
 /// A node-level gate by name: each workload of this node talks to the names that its policy allows.
@@ -111,31 +111,42 @@ struct Which {
 }
 
 impl Which {
-    /// The socket of a daemon that runs.
-    fn socket(&self) -> PathBuf {
-        self.look(None).socket
+    /// The socket of a daemon that runs. What is wrong with its configuration by now it says itself, by
+    /// `status`.
+    ///
+    /// # Errors
+    /// With 78 if the configuration is named and not there.
+    fn socket(&self) -> anyhow::Result<PathBuf> {
+        match &self.socket {
+            Some(named) => Ok(named.clone()),
+            None => Ok(self.look(None)?.socket),
+        }
     }
 
     /// Where the daemon is, whether it runs or not, by what its configuration says.
-    fn look(&self, config: Option<&Path>) -> Whereabouts {
+    ///
+    /// # Errors
+    /// As [`Which::socket`].
+    fn look(&self, config: Option<&Path>) -> anyhow::Result<Whereabouts> {
         layers::whereabouts((self, config), &|name| std::env::var_os(name))
+            .map_err(|text| Exit::with(BAD_CONFIG, text))
     }
 
-    /// The same for who goes by it: says so where it says nothing, since it can't be read.
-    fn find(&self, config: Option<&Path>) -> Whereabouts {
-        let found = self.look(config);
-        for fault in &found.faults {
-            let _ = writeln!(io::stderr(), "{fault}");
+    /// The same for who goes by all that it says.
+    ///
+    /// # Errors
+    /// With 78, as `run`, if the configuration can't be read.
+    fn find(&self, config: Option<&Path>) -> anyhow::Result<Whereabouts> {
+        let found = self.look(config)?;
+        if found.faults.is_empty() {
+            return Ok(found);
         }
-        if !found.faults.is_empty() {
-            let _ = writeln!(
-                io::stderr(),
-                "namegate: the configuration can't be read; looking for instance {} at {}",
-                found.instance.name(),
-                found.bpf_dir.display()
-            );
-        }
-        found
+        let all: Vec<String> = found.faults.iter().map(ToString::to_string).collect();
+        let help = "help: repair it; with --config /dev/null nothing is read, and defaults and flags are gone by";
+        Err(Exit::with(
+            BAD_CONFIG,
+            format!("{}\n  {help}", all.join("\n")),
+        ))
     }
 
     /// The socket that a daemon is to have, whose words are complete.
@@ -157,7 +168,7 @@ struct Ask {
 
 impl Ask {
     fn call(&self, command: &control::Command) -> anyhow::Result<Value> {
-        control::call(&self.which.socket(), command)
+        control::call(&self.which.socket()?, command)
     }
 
     /// Prints an answer as it is, or as text for people.
@@ -269,7 +280,7 @@ fn layered(args: &[OsString]) -> Result<Layered, ExitCode> {
                 "{}\nnamegate: the configuration can't be used",
                 faults.join("\n")
             );
-            ExitCode::from(exit::BAD_CONFIG)
+            ExitCode::from(BAD_CONFIG)
         }
     })
 }

@@ -122,6 +122,24 @@ impl Setup {
     }
 }
 
+/// What becomes of what a daemon made in the kernel when it ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ending {
+    /// It goes on without the daemon, where it is pinned.
+    Stays,
+    /// It is taken away.
+    Removed,
+    /// It goes with the node, a namespace that ends with this process: nothing waits for that.
+    WithNode,
+}
+
+impl Ending {
+    /// Whether all is to be as it was.
+    pub(crate) fn of(detach: bool) -> Self {
+        if detach { Self::Removed } else { Self::Stays }
+    }
+}
+
 /// A running daemon, all parts of it, in the network namespace of the thread that started it.
 pub(crate) struct Daemon {
     setup: Setup,
@@ -227,7 +245,10 @@ impl Daemon {
             setup,
             _lock: lock,
             keeper,
-            dns_ports: datapath.dns_ports()?,
+            dns_ports: match has_heir {
+                true => datapath.dns_ports()?,
+                false => BTreeSet::new(),
+            },
             tallies: Tallies::new(&datapath),
             datapath,
             learner,
@@ -488,12 +509,13 @@ impl Daemon {
             .with_identities(|identities| Remembered::new(clock::wall(), identities, endpoints))
     }
 
-    /// Ends the threads. Enforcement stays where it is pinned; with `detach` everything is taken away.
+    /// Ends the threads, and what is in the kernel as it is said.
     ///
     /// # Errors
     /// If something can't be taken away.
-    pub(crate) fn end(mut self, detach: bool) -> Result<()> {
-        if detach {
+    pub(crate) fn end(mut self, ending: Ending) -> Result<()> {
+        let is_removed = ending == Ending::Removed;
+        if is_removed {
             // First the programs, so that workloads talk directly again; then what they led to.
             self.guards.detach_all();
         }
@@ -509,10 +531,10 @@ impl Daemon {
         );
         // Whoever tells has ended; metrics only look.
         self.exporters.stop();
-        if let Some(keeper) = self.keeper.as_mut().filter(|_| detach) {
+        if let Some(keeper) = self.keeper.as_mut().filter(|_| is_removed) {
             keeper.forget();
         }
-        if detach || self.setup.pins.is_none() {
+        if is_removed || ending == Ending::Stays && self.setup.pins.is_none() {
             for attachment in self.side_link.into_iter().flatten() {
                 let _ = attachment.detach();
             }

@@ -20,7 +20,7 @@ use fqdn_cache::Lifetimes;
 use policy::{Identities, Problem, Source};
 
 use crate::cluster::Cluster;
-use crate::daemon::{Daemon, Setup};
+use crate::daemon::{Daemon, Ending, Setup};
 use crate::exit::{Exit, NO_PERMISSION};
 use crate::instance::Instance;
 use crate::learner::{INSTALL_WAIT, Scruples};
@@ -116,7 +116,7 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
     if outcome.is_ok() && options.keep {
         outcome = kept::stay(stage, &daemon, voice);
     }
-    daemon.end(true)?;
+    daemon.end(Ending::Removed)?;
     outcome?;
     if options.keep {
         return Ok(());

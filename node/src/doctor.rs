@@ -19,6 +19,8 @@ pub(crate) use machine::lacking_here;
 
 /// What is looked at.
 pub(crate) struct Patient {
+    /// What is wrong with the configuration.
+    pub(crate) settings: Vec<String>,
     pub(crate) instance: Instance,
     pub(crate) socket: PathBuf,
     pub(crate) bpf_dir: PathBuf,
@@ -82,6 +84,7 @@ impl Finding {
 pub(crate) fn examine(patient: &Patient) -> Vec<Finding> {
     let mut findings = machine::examine(&patient.bpf_dir);
     findings.push(daemon(patient));
+    findings.extend(files::settings(&patient.settings));
     findings.extend(files::policies(&patient.policy_dirs));
     let (roster, namespaces, of_endpoints) = files::endpoints(&patient.endpoint_dir);
     findings.extend(of_endpoints);

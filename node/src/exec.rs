@@ -33,7 +33,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use bpf_redirect::Loader;
+use bpf_redirect::{HookMode, Loader};
 use bpf_redirect_common::Aggregation;
 use flow::{Cursor, FieldMask, Filter, Redaction};
 use fqdn_cache::Lifetimes;
@@ -42,7 +42,7 @@ use policy::{Identities, Mode, NameBinding, Quic};
 use transport::{NetNs, Sandbox};
 
 use crate::cluster::Cluster;
-use crate::daemon::{Daemon, Outside, Setup};
+use crate::daemon::{Daemon, Ending, Outside, Setup};
 use crate::datapath::Carriage;
 use crate::endpoints::file::Roster;
 use crate::exit::{DENIED, EXEC_FAILED, Exit};
@@ -89,6 +89,8 @@ pub(crate) struct Options {
     pub(crate) summary: Option<PathBuf>,
     /// End with 124 where it ends well and something was denied.
     pub(crate) fail_on_deny: bool,
+    /// Say nothing of what was denied.
+    pub(crate) quiet: bool,
     /// How its network is made; `None`: as can be.
     pub(crate) way: Option<Way>,
     /// The program and its arguments.
@@ -145,17 +147,27 @@ fn by_programs(
     (rules, around): (Rules, &Surroundings),
     called: Called,
 ) -> Result<u8> {
-    let loader = Loader::start();
+    let loader = Loader::start().ahead_for_links();
     let sandbox = Sandbox::create().context("the command's network")?;
     let node = sandbox.node.clone();
+    // The command's process makes itself ready while its guard does. Only who is inside comes to this door.
+    let door = sandbox
+        .inside
+        .run(Door::open)
+        .context("the command's network")??;
+    let orders = Orders::new(around, called.user.as_ref()).with_gate(&door);
+    let start = (&orders, options.command.as_slice());
+    let running = Running::start(&sandbox.inside, start, called.signals)?;
     let guarded = || -> Result<u8> {
         let setup = setup((options, Way::Tc), around, called.outside)?;
         let roster = || network::roster((options, &around.resolver), &sandbox);
-        let daemon = guard(loader, (setup, rules), roster)?;
-        let orders = Orders::new(around, called.user.as_ref());
+        let daemon = guard(loader, (setup, rules), roster).inspect_err(|_| running.kill())?;
         let book = Book::open((options, Way::Tc), around, &daemon.flow_ring);
-        let start = (&orders, options.command.as_slice());
-        let running = Running::start(&sandbox.inside, start, called.signals)?;
+        match door.meet(&running)? {
+            Ok(stream) => door::let_go(&stream)?,
+            // It has said why.
+            Err(code) => return Ok(code),
+        }
         attend(options, running, (daemon, book))
     };
     node.run(guarded).context("the command's node")?
@@ -228,7 +240,7 @@ trait Guard {
     fn sweep(&mut self);
     /// Whether all threads live.
     fn all_alive(&self) -> bool;
-    /// Ends it; then all flows are told.
+    /// Ends it; then all flows are told. What ends with this process isn't taken away before.
     ///
     /// # Errors
     /// If something can't be taken away.
@@ -249,7 +261,7 @@ impl Guard for Daemon {
     }
 
     fn end(self) -> Result<()> {
-        Self::end(self, true)
+        Self::end(self, Ending::WithNode)
     }
 }
 
@@ -313,9 +325,11 @@ impl Book {
             true => Cure::Options,
             false => Cure::Rules,
         };
-        let said = told::denials(&self.account, (cure, options.audit));
-        // Standard error may be closed.
-        let _ = std::io::stderr().lock().write_all(said.as_bytes());
+        if !options.quiet {
+            let said = told::denials(&self.account, (cure, options.audit));
+            // Standard error may be closed.
+            let _ = std::io::stderr().lock().write_all(said.as_bytes());
+        }
         if let Some(path) = &options.learn {
             fs::write(path, self.account.learned())
                 .with_context(|| format!("--learn {}", path.display()))?;
@@ -360,6 +374,7 @@ fn guard(
     Ok(daemon)
 }
 
+/// What the daemon is made with; on a thread in the node's namespace, where it has one.
 fn setup(
     (options, way): (&Options, Way),
     around: &Surroundings,
@@ -377,7 +392,11 @@ fn setup(
         instance: Instance::parse("exec").map_err(anyhow::Error::msg)?,
         cluster: Cluster::default(),
         pins: None,
-        hook_mode: None,
+        hook_mode: match way {
+            Way::Tc | Way::Cgroup => Some(HookMode::of_own_namespace()),
+            // There are no programs.
+            Way::Splice => None,
+        },
         exports: options
             .log
             .as_deref()

@@ -15,7 +15,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::clock;
 use crate::control::{self, Command, Request};
-use crate::daemon::{Daemon, Setup};
+use crate::daemon::{Daemon, Ending, Setup};
 use crate::endpoints::file::{self, Documents};
 use crate::exit::{BAD_CONFIG, Exit};
 use crate::files::{TextFile, read_folder};
@@ -156,7 +156,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
         Err(_) => false,
     };
     service.writer.end(service.daemon.remember());
-    service.daemon.end(detach)?;
+    service.daemon.end(Ending::of(detach))?;
     outcome.map(drop)
 }
 
@@ -220,7 +220,7 @@ impl Service {
                 say_problems(&problems);
                 // What an earlier run guards stays guarded by its policies.
                 let has_heir = service.daemon.has_heir;
-                service.daemon.end(!has_heir)?;
+                service.daemon.end(Ending::of(!has_heir))?;
                 Err(unusable())
             }
         }

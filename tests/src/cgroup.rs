@@ -102,7 +102,7 @@ impl Cgroup {
     pub fn remove(&self) -> Result<()> {
         let _ = std::fs::write(self.path.join("cgroup.kill"), "1");
         for _ in 0..200 {
-            match std::fs::remove_dir(&self.path) {
+            match remove_with_below(&self.path) {
                 Ok(()) => return Ok(()),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
                 Err(_) => std::thread::sleep(Duration::from_millis(10)),
@@ -116,6 +116,16 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         let _ = self.remove();
     }
+}
+
+/// One with those that were made in it.
+fn remove_with_below(path: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(path)?.flatten() {
+        if entry.file_type()?.is_dir() {
+            remove_with_below(&entry.path())?;
+        }
+    }
+    std::fs::remove_dir(path)
 }
 
 /// Where the hierarchy of version 2 is mounted.

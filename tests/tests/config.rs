@@ -246,3 +246,50 @@ fn who_asks_a_daemon_finds_it_by_its_configuration() {
         Some(0)
     );
 }
+
+/// Who looks for a daemon by a configuration is not sent elsewhere by one that isn't there or can't be read.
+#[test]
+fn whoever_takes_a_configuration_refuses_one_that_can_not_be_read() {
+    let stage = Stage::new().unwrap();
+    let daemon = stage.daemon("").unwrap();
+    let missing = daemon.path("missing.yaml").display().to_string();
+    let broken = write(&daemon, "broken.yaml", "socket: [\n");
+    let folder = daemon.path("").display().to_string();
+    let archive = daemon.path("dump.tar");
+    let archive = archive.display().to_string();
+    for (file, fault) in [
+        (&missing, "missing.yaml: there is no such file"),
+        (&broken, "broken.yaml:"),
+        (&folder, "Is a directory"),
+    ] {
+        for words in [
+            &["detach"][..],
+            &["map", "list"],
+            &["map", "get", "POLICY", "--bpf-dir", "/sys/fs/bpf/nowhere"],
+            &["doctor"],
+            &["config", "show"],
+            &["run"],
+        ] {
+            let all = [words, &["--config", file]].concat();
+            let output = daemon.namegate(&all).unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(78), "{all:?}: {said}");
+            assert!(said.contains(fault), "{all:?}: {said}");
+            assert!(output.stdout.is_empty(), "{all:?}: {output:?}");
+        }
+    }
+    let dump = |file| {
+        let words = ["sysdump", "--output", &archive, "--config", file];
+        daemon.namegate(&words).unwrap().status.code()
+    };
+    assert_eq!(dump(&missing), Some(78));
+    assert!(!daemon.path("dump.tar").exists());
+    // It is for whoever is to find out what is wrong with it.
+    assert_eq!(dump(&broken), Some(0));
+
+    let odd = write(&daemon, "odd.yaml", "audit: perhaps\n");
+    let output = daemon.namegate(&["doctor", "--config", &odd]).unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("odd.yaml:1:8: error: audit:"), "{text}");
+}

@@ -326,6 +326,35 @@ fn what_was_denied_is_told_with_what_allows_it() {
     });
 }
 
+/// Who allows nothing yet learns what to allow, and doesn't wait for answers that never come.
+#[test]
+fn where_nothing_is_allowed_names_are_refused_and_told() {
+    ExecStage::each(|stage| {
+        let script =
+            "dig other.example.com | grep -o 'status: [A-Z]*'; curl -s http://other.example.com/";
+        let (code, said, errors) = stage.shell(&[], script).unwrap();
+        assert_eq!(
+            (code, said.as_str()),
+            (Some(6), "status: NXDOMAIN\n"),
+            "{errors}"
+        );
+        assert!(errors.contains("--allow other.example.com\n"), "{errors}");
+        assert!(!errors.contains("53/UDP"), "{errors}");
+        let words = [
+            "-q",
+            "--fail-on-deny",
+            "--",
+            "sh",
+            "-c",
+            "dig other.example.com >&2; true",
+        ];
+        let output = stage.run(&words).unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(124), "{errors}");
+        assert!(!errors.contains("--allow"), "{errors}");
+    });
+}
+
 #[test]
 fn an_audit_lets_all_pass_and_tells_what_would_be_denied() {
     ExecStage::each(|stage| {

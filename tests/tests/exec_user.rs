@@ -227,4 +227,18 @@ fn what_a_system_forbids_is_told_with_its_cure() {
         &mut stage.command(&["--", "true"]).unwrap(),
         "the package nftables",
     );
+    // One that answers as a kernel without the module has it do.
+    let nft = stage.file(
+        "empty/nft",
+        "#!/bin/sh\necho 'Error: Could not process rule: No such file or directory' >&2\nexit 1\n",
+    );
+    std::fs::set_permissions(
+        nft.unwrap(),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
+    ends(
+        &mut stage.command(&["--", "true"]).unwrap(),
+        "modprobe -a nft_tproxy",
+    );
 }

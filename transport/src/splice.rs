@@ -28,7 +28,10 @@ pub enum SpliceError {
     /// Links, addresses and routes.
     #[error(transparent)]
     Link(#[from] LinkError),
-    /// The rules.
+    /// The program that sets rules can't be run.
+    #[error("nft: {0}")]
+    NoNft(io::Error),
+    /// The rules are refused.
     #[error("nft: {0}")]
     Nft(String),
     /// Sockets.
@@ -169,7 +172,6 @@ const NFT: [&str; 4] = [
 ];
 
 fn nft(rules: &str) -> Result<(), SpliceError> {
-    let wrong = |error: io::Error| SpliceError::Nft(error.to_string());
     let program = NFT.into_iter().find(|path| Path::new(path).exists());
     let mut child = Command::new(program.unwrap_or("nft"))
         .args(["-f", "-"])
@@ -177,11 +179,12 @@ fn nft(rules: &str) -> Result<(), SpliceError> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(wrong)?;
+        .map_err(SpliceError::NoNft)?;
     if let Some(mut input) = child.stdin.take() {
-        input.write_all(rules.as_bytes()).map_err(wrong)?;
+        // Where it has ended before it read them, it says why.
+        let _ = input.write_all(rules.as_bytes());
     }
-    let output = child.wait_with_output().map_err(wrong)?;
+    let output = child.wait_with_output().map_err(SpliceError::NoNft)?;
     if output.status.success() {
         return Ok(());
     }

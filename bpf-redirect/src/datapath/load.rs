@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::thread::{self, JoinHandle, Scope, ScopedJoinHandle};
 
-use aya::EbpfLoader;
 use aya::programs::{Program, ProgramError, SchedClassifier};
+use aya::{Ebpf, EbpfError, EbpfLoader};
 use bpf_redirect_common as common;
 use bpf_redirect_common::Config;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
@@ -16,13 +16,23 @@ use super::links::attach_ahead;
 use super::{ConfigMap, Datapath, DatapathError, listener, program_error, write_config};
 use crate::Pins;
 use crate::attach::{Hook, HookMode};
-use crate::object::{FROM_ENDPOINT, LISTEN, PROGRAMS, TO_ENDPOINT};
+use crate::object::{FROM_ENDPOINT, LISTEN, OBJECT, PROGRAMS, TO_ENDPOINT};
 
 /// What loads the programs.
 ///
 /// aya reads the kernel's types for each, 20 ms of 2 MB that none of our programs asks for, and can't be told
 /// not to. So it is made on a thread that may open no file, which is taken for a kernel without them.
-pub struct Loader(Option<JoinHandle<EbpfLoader<'static>>>);
+pub struct Loader(Source);
+
+enum Source {
+    /// A thread makes it.
+    Made(Option<JoinHandle<EbpfLoader<'static>>>),
+    /// A thread makes it and the maps.
+    Ahead(JoinHandle<Result<Ebpf, EbpfError>>),
+}
+
+/// Entries of a map that is not used.
+const UNUSED_ENTRIES: u32 = 64;
 
 impl Loader {
     /// Starts to make one.
@@ -34,11 +44,42 @@ impl Loader {
             let _ = open_nothing();
             EbpfLoader::new()
         };
-        Self(thread.spawn(make).ok())
+        Self(Source::Made(thread.spawn(make).ok()))
     }
 
+    /// Makes the maps too, new ones, while whoever calls makes ready where they are needed. No cgroup is going
+    /// to be guarded: what only those need has no room.
+    #[must_use]
+    pub fn ahead_for_links(self) -> Self {
+        let thread = thread::Builder::new().name("maps".to_owned());
+        // Where there is no thread to be had, it is made later.
+        let loaded = thread.spawn(move || {
+            let mut loader = self.finish();
+            for name in [common::CG_SOCKET, common::CG_ASKER] {
+                loader.map_max_entries(name, UNUSED_ENTRIES);
+            }
+            loader.load(OBJECT)
+        });
+        Self(loaded.map_or(Source::Made(None), Source::Ahead))
+    }
+
+    /// The programs, not loaded yet, with maps of their own.
+    pub(super) fn fresh(self) -> Result<Ebpf, EbpfError> {
+        match self.0 {
+            // A panic goes on here.
+            Source::Ahead(thread) => thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            made @ Source::Made(_) => Self(made).finish().load(OBJECT),
+        }
+    }
+
+    /// The loader, for maps that are there or are to be made.
     pub(super) fn finish(self) -> EbpfLoader<'static> {
-        let made = self.0.and_then(|thread| thread.join().ok());
+        let made = match self.0 {
+            Source::Made(thread) => thread.and_then(|thread| thread.join().ok()),
+            Source::Ahead(_) => None,
+        };
         let mut loader = made.unwrap_or_default();
         loader.btf(None);
         loader

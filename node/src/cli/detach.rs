@@ -15,7 +15,8 @@ use crate::instance::Lock;
 /// Take programs, links, pins and the gate away, whether a daemon runs or not. A running daemon ends.
 ///
 /// Afterwards the node is as it was before `namegate run`, and its workloads are not guarded. Exit code 0 if so,
-/// also where nothing was there, which it says; 1 if something is left.
+/// also where nothing was there, which it says; 1 if something is left, 78 if the configuration, which says where to
+/// look, can't be read.
 #[derive(Args)]
 #[command(after_help = "Examples:
   namegate detach
@@ -40,7 +41,7 @@ impl Detach {
         if !rustix::process::geteuid().is_root() {
             return Err(Exit::with(NO_PERMISSION, "namegate detach needs root"));
         }
-        let found = self.which.find(self.config.as_deref());
+        let found = self.which.find(self.config.as_deref())?;
         let was_running = call(&found.socket, &Command::Detach).is_ok();
         let lock = if was_running {
             wait_for_end()?

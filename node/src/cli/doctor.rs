@@ -5,14 +5,16 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Output, Which, print};
+use super::layers::Trouble;
+use super::{Output, Which, config, print};
 use crate::doctor::{Finding, Patient, Status, examine};
 
 /// Look for what is missing on this node and for what is in the way, and say what to do about it.
 ///
-/// It looks at the kernel and our privileges, at the folders as `namegate run` would read them, at who
-/// guards this network namespace already, and at programs of others on the links. It changes nothing,
-/// and needs no daemon. Exit code 0 if nothing failed, 1 if something did.
+/// It looks at the kernel and our privileges, at the configuration and the folders as `namegate run` would
+/// read them, at who guards this network namespace already, and at programs of others on the links. It changes
+/// nothing, and needs no daemon. Exit code 0 if nothing failed, 1 if something did, 78 if the configuration,
+/// which says where to look, can't be read.
 #[derive(Args)]
 #[command(after_help = "Examples:
   namegate doctor
@@ -39,12 +41,18 @@ pub(super) struct Doctor {
 
 impl Doctor {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let found = self.which.find(self.config.as_deref());
+        let found = self.which.find(self.config.as_deref())?;
         let policy_dirs = match self.policy_dir.is_empty() {
             true => found.policy_dirs,
             false => self.policy_dir,
         };
+        let settings = match config::read(self.config, &[]) {
+            Ok(_) => Vec::new(),
+            Err(Trouble::Config(faults)) => faults,
+            Err(Trouble::Usage(error)) => return Err(error.into()),
+        };
         let findings = examine(&Patient {
+            settings,
             socket: found.socket,
             bpf_dir: self.bpf_dir.unwrap_or(found.bpf_dir),
             instance: found.instance,

@@ -75,8 +75,11 @@ pub(super) struct Exec {
     #[arg(long, value_enum, value_name = "NET", conflicts_with = "mode")]
     net: Option<Net>,
     /// Tell what is done, on standard error.
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
+    /// Say nothing of denials at the end; files and the exit code tell them all the same.
+    #[arg(short, long)]
+    quiet: bool,
     /// The command.
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -107,6 +110,7 @@ impl Exec {
             learn: self.learn,
             summary: self.summary,
             fail_on_deny: self.fail_on_deny,
+            quiet: self.quiet,
             way: match self.net {
                 Some(Net::Host) => Some(Way::Cgroup),
                 Some(Net::Own) | None => self.mode,

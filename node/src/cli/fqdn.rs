@@ -174,7 +174,7 @@ impl Clean {
             endpoint: self.endpoint,
             names: self.match_pattern,
         };
-        let answer = call(&self.which.socket(), &command)?;
+        let answer = call(&self.which.socket()?, &command)?;
         let forgotten = answer.get("forgotten").and_then(Value::as_u64).unwrap_or(0);
         print(&format!("{forgotten} names forgotten\n"))
     }

@@ -81,11 +81,10 @@ pub(super) fn complete(
     let parse = |args: &[OsString]| whole.clone().try_get_matches_from(args);
     let matches = parse(args).map_err(Trouble::Usage)?;
     let said = run_of(&matches);
-    let (file, is_named) = file_of(said, environment);
-    if is_named && !file.exists() {
-        let text = format!("{}: there is no such file", file.display());
-        return Err(Trouble::Config(vec![text]));
-    }
+    let named = said.get_one::<PathBuf>(CONFIG).map(PathBuf::as_path);
+    let own = said.get_one::<Instance>("instance").cloned();
+    let file = file_of(named, environment, &own.unwrap_or_default())
+        .map_err(|text| Trouble::Config(vec![text]))?;
     let told = |faults: Vec<Fault>| Trouble::Config(faults.iter().map(Fault::to_string).collect());
     let settings = settings::read(&file).map_err(told)?;
     let run = definition();
@@ -144,13 +143,14 @@ pub(super) struct Whereabouts {
 
 /// What is said by a flag, by a variable, by the configuration that the daemon was started with, in this order;
 /// `config` names that one.
+///
+/// # Errors
+/// If the configuration is named and not there.
 pub(super) fn whereabouts(
     (which, config): (&Which, Option<&Path>),
     environment: Environment<'_>,
-) -> Whereabouts {
-    let path = |key| environment(&variable(key)).map(PathBuf::from);
-    let file = config.map(Path::to_owned).or_else(|| path(CONFIG));
-    let file = file.unwrap_or_else(|| which.instance.config());
+) -> Result<Whereabouts, String> {
+    let file = file_of(config, environment, &which.instance)?;
     let (settings, faults) = match settings::read(&file) {
         Ok(settings) => (settings, Vec::new()),
         Err(faults) => (BTreeMap::new(), faults),
@@ -174,7 +174,7 @@ pub(super) fn whereabouts(
     };
     let socket = which.socket.clone();
     let socket = socket.or_else(|| one("socket").map(PathBuf::from));
-    Whereabouts {
+    Ok(Whereabouts {
         socket: socket.unwrap_or_else(|| instance.socket()),
         bpf_dir: one("bpf_dir").map_or_else(|| instance.bpf_dir(), PathBuf::from),
         policy_dirs: all("policy_dir").unwrap_or_else(|| vec![POLICY_DIR.into()]),
@@ -183,7 +183,7 @@ pub(super) fn whereabouts(
             .into(),
         instance,
         faults,
-    }
+    })
 }
 
 /// The definition of `namegate run`.
@@ -228,14 +228,21 @@ fn run_of(matches: &ArgMatches) -> &ArgMatches {
     matches.subcommand_matches("run").unwrap_or(matches)
 }
 
-/// Where the file is, and whether somebody says so.
-fn file_of(said: &ArgMatches, environment: Environment<'_>) -> (PathBuf, bool) {
-    let named = said.get_one::<PathBuf>(CONFIG).cloned();
-    if let Some(path) = named.or_else(|| environment(&variable(CONFIG)).map(PathBuf::from)) {
-        return (path, true);
+/// Where the file is: by a flag, by a variable, or an instance's own.
+///
+/// # Errors
+/// If it is named and not there.
+fn file_of(
+    named: Option<&Path>,
+    environment: Environment<'_>,
+    instance: &Instance,
+) -> Result<PathBuf, String> {
+    let of_variable = || environment(&variable(CONFIG)).map(PathBuf::from);
+    match named.map(Path::to_owned).or_else(of_variable) {
+        Some(file) if !file.exists() => Err(format!("{}: there is no such file", file.display())),
+        Some(file) => Ok(file),
+        None => Ok(instance.config()),
     }
-    let instance = said.get_one::<Instance>("instance").cloned();
-    (instance.unwrap_or_default().config(), false)
 }
 
 /// Keys that nothing knows.
@@ -408,7 +415,7 @@ mod tests {
                 let named = named.map(|(_, value)| OsString::from(value));
                 named.or_else(|| (name == "NAMEGATE_CONFIG").then(|| file.clone().into()))
             };
-            whereabouts((&which, None), &environment)
+            whereabouts((&which, None), &environment).unwrap()
         };
         let default = "/run/namegate/namegate.sock";
         let (text, variables) = ("socket: /c.sock\n", [("NAMEGATE_SOCKET", "/v.sock")]);
@@ -521,6 +528,27 @@ mod tests {
         assert_eq!(journal("/x"), "/x");
         assert_eq!(journal("false"), "");
         assert!(journal("true").starts_with('/'));
+    }
+
+    #[test]
+    fn who_looks_for_a_daemon_by_a_file_that_is_not_there_is_told() {
+        let which = Which {
+            instance: Instance::parse("no-such-instance").unwrap(),
+            socket: None,
+        };
+        let named = Some(Path::new("/nowhere/c.yaml"));
+        let by_variable =
+            |name: &str| (name == "NAMEGATE_CONFIG").then(|| OsString::from("/nowhere/c.yaml"));
+        for told in [
+            whereabouts((&which, named), &|_| None).err(),
+            whereabouts((&which, None), &by_variable).err(),
+        ] {
+            assert_eq!(
+                told.as_deref(),
+                Some("/nowhere/c.yaml: there is no such file")
+            );
+        }
+        assert!(whereabouts((&which, None), &|_| None).is_ok());
     }
 
     #[test]

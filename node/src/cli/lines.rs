@@ -46,7 +46,7 @@ impl FlowSource {
             return each(&mut *input, take).map_err(failed);
         }
         let all = control::Observe::default();
-        for line in stream(&which.socket(), &Command::Observe(all))? {
+        for line in stream(&which.socket()?, &Command::Observe(all))? {
             let line = line?;
             if line.starts_with("{\"error\"") {
                 anyhow::bail!("the daemon refuses: {line}");

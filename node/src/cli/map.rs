@@ -106,9 +106,13 @@ impl Map {
 
 impl Pinned {
     fn open(&self) -> anyhow::Result<PinnedMaps> {
-        let dir = self.bpf_dir.clone();
-        let find = || self.ask.which.find(self.config.as_deref()).bpf_dir;
-        let dir = dir.unwrap_or_else(find);
+        let dir = match (&self.bpf_dir, &self.config) {
+            (Some(named), None) => named.clone(),
+            (named, config) => {
+                let found = self.ask.which.find(config.as_deref())?;
+                named.clone().unwrap_or(found.bpf_dir)
+            }
+        };
         Ok(PinnedMaps::open(&dir)?)
     }
 
@@ -177,7 +181,7 @@ impl Events {
         }
         let (map, follow) = (self.name, self.follow);
         let mut out = io::stdout().lock();
-        for line in stream(&self.which.socket(), &Command::MapEvents { map, follow })? {
+        for line in stream(&self.which.socket()?, &Command::MapEvents { map, follow })? {
             // The daemon ended.
             let Ok(mut line) = line else { break };
             if self.output == Output::Text {

@@ -21,7 +21,7 @@ pub(super) struct Metrics {
 
 impl Metrics {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let answer = control::call(&self.which.socket(), &Command::Metrics)?;
+        let answer = control::call(&self.which.socket()?, &Command::Metrics)?;
         print(
             answer
                 .get("metrics")

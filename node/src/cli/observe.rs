@@ -243,7 +243,7 @@ impl Observe {
             What::Flows => Command::Observe(wanted),
             What::AgentEvents => Command::AgentEvents(wanted),
         };
-        for line in stream(&self.which.socket(), &command)? {
+        for line in stream(&self.which.socket()?, &command)? {
             // The daemon ended.
             let Ok(line) = line else { break };
             let shown = match self.what {

@@ -90,6 +90,7 @@ impl Dump {
 
 impl Sysdump {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let found = self.which.look(self.config.as_deref())?;
         let mut options = OpenOptions::new();
         let mut file = options
             .write(true)
@@ -100,17 +101,14 @@ impl Sysdump {
         let mut dump = Dump::default();
         let version = format!("namegate {}\n", env!("CARGO_PKG_VERSION"));
         dump.add("version.txt", Ok(version));
-        let settled = match config::read(self.config.clone(), &[]) {
-            Ok(layered) => layered.settled,
+        let (settled, faults) = match config::read(self.config.clone(), &[]) {
+            Ok(layered) => (layered.settled, Vec::new()),
             Err(Trouble::Usage(error)) => return Err(error.into()),
-            Err(Trouble::Config(faults)) => {
-                dump.errors.extend(faults);
-                BTreeMap::new()
-            }
+            Err(Trouble::Config(faults)) => (BTreeMap::new(), faults),
         };
-        let found = self.which.look(self.config.as_deref());
+        dump.errors.extend_from_slice(&faults);
         let socket = found.socket.clone();
-        self.add_files(&settled, found, &mut dump);
+        self.add_files((&settled, faults), found, &mut dump);
         add_answers(&socket, &mut dump);
         for path in MACHINE {
             let text = std::fs::read_to_string(path).map_err(Into::into);
@@ -127,7 +125,12 @@ impl Sysdump {
     }
 
     /// What the daemon is told, and what it finds there.
-    fn add_files(&self, settled: &BTreeMap<String, Settled>, found: Whereabouts, dump: &mut Dump) {
+    fn add_files(
+        &self,
+        (settled, faults): (&BTreeMap<String, Settled>, Vec<String>),
+        found: Whereabouts,
+        dump: &mut Dump,
+    ) {
         let all: Vec<Value> = settled
             .iter()
             .map(|(key, one)| json!({ "key": key, "is": one.values, "origin": one.origin.to_string() }))
@@ -142,6 +145,7 @@ impl Sysdump {
         }
         let bpf_dir = self.bpf_dir.clone().unwrap_or(found.bpf_dir);
         let findings = examine(&Patient {
+            settings: faults,
             socket: found.socket,
             bpf_dir: bpf_dir.clone(),
             instance: found.instance,

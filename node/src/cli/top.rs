@@ -77,7 +77,7 @@ impl Top {
             number: if follow { u64::MAX } else { 0 },
             ..control::Observe::default()
         };
-        stream(&self.which.socket(), &Command::Observe(all))
+        stream(&self.which.socket()?, &Command::Observe(all))
     }
 
     fn print_once(&self) -> anyhow::Result<ExitCode> {

@@ -11,10 +11,21 @@ use crate::files::read_folder;
 use crate::presets::DnsServers;
 use crate::run::read_policies;
 
+const CONFIG: &str = "config";
 const POLICIES: &str = "policies";
 const ENDPOINTS: &str = "endpoints";
 /// Problems that are told one by one; of the rest it is said how many there are.
 const TOLD_MAX: usize = 20;
+
+/// The configuration, of which somebody else has found what is wrong.
+pub(super) fn settings(faults: &[String]) -> Vec<Finding> {
+    let help = "`namegate config check` tells when it is good";
+    let finding = |fault: &String| Finding::fail(CONFIG, fault, help);
+    match faults {
+        [] => vec![Finding::ok(CONFIG, "`namegate run` can be started with it")],
+        faults => faults.iter().take(TOLD_MAX).map(finding).collect(),
+    }
+}
 
 pub(super) fn policies(dirs: &[PathBuf]) -> Vec<Finding> {
     let mut loader = DnsServers::default().loader().unwrap_or_default();

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -106,8 +106,7 @@ impl Running {
         own.envs(orders.user.iter().flat_map(super::user::User::variables));
         signals.check()?;
         let (wake, woken) = mpsc::channel();
-        let pid = spawn(inside.clone(), own, wake.clone())?;
-        let process = pidfd_open(pid, PidfdFlags::empty()).context("the command's process")?;
+        let (pid, process) = spawn(inside.clone(), own, wake.clone())?;
         std::thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
@@ -200,26 +199,31 @@ impl Running {
 }
 
 /// On a thread that lives as long as the command: the kernel kills the command when that thread ends.
-fn spawn(inside: NetNs, mut own: Command, wake: Sender<Wake>) -> Result<Pid> {
+fn spawn(inside: NetNs, mut own: Command, wake: Sender<Wake>) -> Result<(Pid, OwnedFd)> {
     let (begun, started) = mpsc::channel();
     std::thread::Builder::new()
         .name("command".to_owned())
         .spawn(move || {
             let child = inside.enter().and_then(|()| own.spawn());
-            let mut child = match child {
-                Ok(child) => child,
-                Err(error) => {
-                    let _ = begun.send(Err(error));
-                    return;
+            // Before it is waited for: its number may be another's then.
+            let made = child.and_then(|child| Ok((held(&child)?, child)));
+            match made {
+                Ok((process, mut child)) => {
+                    let _ = begun.send(Ok(process));
+                    let _ = wake.send(Wake::Ended(child.wait()));
                 }
-            };
-            let _ = begun.send(Ok(child.id()));
-            let _ = wake.send(Wake::Ended(child.wait()));
+                Err(error) => drop(begun.send(Err(error))),
+            }
         })?;
-    let pid = started.recv().context("the command's thread")?;
-    let pid = pid.context("the command's process")?;
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.context("the command's number")
+    let process = started.recv().context("the command's thread")?;
+    process.context("the command's process")
+}
+
+/// Its number, and what names it as long as it is held.
+fn held(child: &Child) -> io::Result<(Pid, OwnedFd)> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or(io::ErrorKind::InvalidData)?;
+    Ok((pid, pidfd_open(pid, PidfdFlags::empty())?))
 }
 
 fn code_of(status: ExitStatus) -> u8 {

@@ -59,8 +59,9 @@ fn explain(
             "a container's seccomp filter forbids it, likely; start it with --security-opt seccomp=unconfined",
         ),
         SpliceError::Powerless(_) => says("a security module forbids it, likely"),
+        SpliceError::NoNft(_) => says("the package nftables has it"),
         SpliceError::Nft(_) => says(
-            "the package nftables is needed, with the kernel's nft_tproxy, nft_log and nfnetlink_log",
+            "the kernel lacks what the rules ask for, likely: `modprobe -a nft_tproxy nft_log nfnetlink_log` by root loads it",
         ),
         SpliceError::Link(_) | SpliceError::Sockets(_) => format!("the command's network: {error}"),
     }
@@ -109,9 +110,14 @@ mod tests {
                 "/etc/apparmor.d/namegate for /home/me/.cargo/bin/namegate,",
             ),
             (
-                SpliceError::Nft("No such file".to_owned()),
+                SpliceError::NoNft(io::ErrorKind::NotFound.into()),
                 [None; 3],
-                "nftables",
+                "the package nftables",
+            ),
+            (
+                SpliceError::Nft("Error: Could not process rule: No such file".to_owned()),
+                [None; 3],
+                "modprobe -a nft_tproxy",
             ),
         ] {
             let here = Here {

@@ -1,4 +1,5 @@
-//! Where the command's process hands out the sockets of the network that it has made.
+//! Where the command's process meets the one that guards it: it hands out the sockets of the network that it
+//! has made, and waits until it may become the command.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -43,20 +44,20 @@ impl Door {
         Ok(Self { listener, name })
     }
 
-    /// Waits for the sockets; or gives the code of the other process if it has ended, which said why.
+    /// Waits for the other process; or gives its code if it has ended, which said why.
     ///
     /// # Errors
-    /// If they don't come.
-    pub(super) fn take(self, running: &Running) -> Result<Result<Handed, u8>> {
+    /// If it doesn't come, or a signal does.
+    pub(super) fn meet(self, running: &Running) -> Result<Result<UnixStream, u8>> {
         let end = clock::now() + HANDED_WAIT;
         let stream = loop {
+            if let Some(code) = running.ended()? {
+                return Ok(Err(code));
+            }
             match self.listener.accept() {
                 Ok((stream, _)) if is_of(&stream, running) => break stream,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if let Some(code) = running.ended()? {
-                        return Ok(Err(code));
-                    }
                     anyhow::ensure!(clock::now() < end, "the command's process doesn't come");
                     std::thread::sleep(HANDED_STEP);
                 }
@@ -65,6 +66,18 @@ impl Door {
         };
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(HANDED_WAIT))?;
+        Ok(Ok(stream))
+    }
+
+    /// Waits for the sockets; or gives the code of the other process as [`Door::meet`].
+    ///
+    /// # Errors
+    /// If they don't come.
+    pub(super) fn take(self, running: &Running) -> Result<Result<Handed, u8>> {
+        let stream = match self.meet(running)? {
+            Ok(stream) => stream,
+            Err(code) => return Ok(Err(code)),
+        };
         let mut sockets = Vec::new();
         for name in NAMES {
             let message = wire::receive(&stream, RecvFlags::empty())?;
@@ -115,14 +128,35 @@ pub(super) fn let_go(stream: &UnixStream) -> io::Result<()> {
     wire::send(stream, GO, None)
 }
 
+/// In that other process: comes to the door.
+///
+/// # Errors
+/// If nobody is there.
+pub(super) fn come(name: &str) -> Result<UnixStream> {
+    UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)
+        .context("the process that called")
+}
+
+/// In that other process: waits until it may go on.
+///
+/// # Errors
+/// If it may not.
+pub(super) fn wait(stream: &UnixStream) -> Result<()> {
+    let answer = wire::receive(stream, RecvFlags::empty())?;
+    if answer.is_none_or(|message| message.text != GO) {
+        // It has said why.
+        return Err(Exit::with(EXEC_FAILED, "namegate is gone"));
+    }
+    Ok(())
+}
+
 /// In that other process: makes the network, hands out what listens there, waits until it may go on, and goes
 /// where the command is to be.
 ///
 /// # Errors
 /// What the system forbids, with what would help.
 pub(super) fn make_network(name: &str) -> Result<()> {
-    let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)
-        .context("the process that called")?;
+    let stream = come(name)?;
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     transport::enter_user_network().map_err(cure::explained)?;
     let (sandbox, listening) = transport::open_splice().map_err(cure::explained)?;
@@ -135,11 +169,7 @@ pub(super) fn make_network(name: &str) -> Result<()> {
     for (name, socket) in NAMES.into_iter().zip([dns_udp, dns_tcp, tcp, dropped]) {
         wire::send(&stream, name, Some(socket.as_fd()))?;
     }
-    let answer = wire::receive(&stream, RecvFlags::empty())?;
-    if answer.is_none_or(|message| message.text != GO) {
-        // It has said why.
-        return Err(Exit::with(EXEC_FAILED, "namegate is gone"));
-    }
+    wait(&stream)?;
     sandbox.inside.enter().context("the command's network")?;
     transport::enter_user((uid.as_raw(), gid.as_raw())).map_err(cure::explained)
 }

@@ -41,6 +41,8 @@ pub(crate) struct Orders {
     pub(super) user: Option<User>,
     /// Where the sockets of its network are taken, which it makes itself; `None`: it is in it.
     door: Option<String>,
+    /// Where it waits, when all is done, until it may become the command.
+    gate: Option<String>,
     /// The cgroup in which it is judged; `None`: it has a network of its own.
     cgroup: Option<PathBuf>,
 }
@@ -54,6 +56,7 @@ impl Orders {
             descriptors: around.descriptors,
             user: user.cloned(),
             door: None,
+            gate: None,
             cgroup: None,
         }
     }
@@ -63,6 +66,14 @@ impl Orders {
         Self {
             resolv_conf: None,
             cgroup: Some(cgroup.to_owned()),
+            ..self
+        }
+    }
+
+    /// The same for one that isn't guarded yet.
+    pub(super) fn with_gate(self, door: &Door) -> Self {
+        Self {
+            gate: Some(door.name.clone()),
             ..self
         }
     }
@@ -110,6 +121,7 @@ fn prepare(orders: &Orders) -> Result<()> {
         ..getrlimit(Resource::Nofile)
     };
     setrlimit(Resource::Nofile, limit)?;
+    let gate = orders.gate.as_deref().map(door::come).transpose()?;
     if let Some(cgroup) = &orders.cgroup {
         // Before it has a socket.
         fs::write(cgroup.join("cgroup.procs"), "0").context("its cgroup")?;
@@ -123,7 +135,7 @@ fn prepare(orders: &Orders) -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let is_orphan = getppid().map(Pid::as_raw_nonzero).map(i32::from) != Some(orders.parent);
     anyhow::ensure!(!is_orphan, "namegate is gone");
-    Ok(())
+    gate.as_ref().map_or(Ok(()), door::wait)
 }
 
 /// Where the new files are made: anywhere that none of them is to go.

@@ -124,8 +124,9 @@ impl Guard for Guarded {
 
     /// What the command left running would be open without programs: it ends before.
     fn end(self) -> Result<()> {
-        let Self { daemon, job } = self;
+        let Self { mut daemon, job } = self;
         kill(&job.cgroup).with_context(|| job.cgroup.display().to_string())?;
+        daemon.guards.detach_all();
         Guard::end(daemon)
     }
 }

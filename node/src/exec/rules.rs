@@ -39,7 +39,7 @@ impl Rules {
         let mut sources: Vec<Source> = files.into_iter().map(TextFile::into_source).collect();
         sources.extend(of_allowed(&options.allow, way));
         sources.extend(of_ports(&options.host_ports, way));
-        sources.extend(options.audit.then(|| of_audit(way)));
+        sources.push(of_questions(way));
         sources.extend((way == Way::Cgroup).then(of_host));
         let labels = network::command(options).full_labels();
         let mut loaded = load(&sources)?;
@@ -131,11 +131,12 @@ fn of_ports(ports: &[u16], way: Way) -> Option<Source> {
     Some(source(("--allow-host-port", "host-ports"), spec))
 }
 
-/// By which questions come to be judged in an audit where no rule lets one through.
-fn of_audit(way: Way) -> Source {
-    let nobody = [json!({ "matchName": "audit.namegate.invalid" })];
+/// By which questions come to be judged, and told by their names, where no other rule lets one through: its own
+/// name nobody has.
+fn of_questions(way: Way) -> Source {
+    let nobody = [json!({ "matchName": "exec.namegate.invalid" })];
     let spec = json!({ "egress": asked(&nobody, way) });
-    source(("--audit", "audit"), spec)
+    source(("namegate exec", "questions"), spec)
 }
 
 /// What holds in the machine's own network: what no rule allows is closed for what the command sends.
