@@ -1,5 +1,7 @@
 //! The five hooks, by tcx where the kernel has it, else by clsact.
 
+use std::error::Error;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, PinnedLink};
@@ -63,12 +65,15 @@ pub enum HookMode {
 }
 
 impl HookMode {
-    /// What this kernel has: an old one refuses to list tcx programs.
-    #[must_use]
-    pub fn probe() -> Self {
+    /// What this kernel has: an old one doesn't know how to list tcx programs.
+    ///
+    /// # Errors
+    /// If this process may not ask it.
+    pub fn probe() -> Result<Self, ProgramError> {
         match SchedClassifier::query_tcx("lo", TcAttachType::Ingress) {
-            Ok(_) => Self::Tcx,
-            Err(_) => Self::Clsact,
+            Ok(_) => Ok(Self::Tcx),
+            Err(error) if is_refusal(&error) => Err(error),
+            Err(_) => Ok(Self::Clsact),
         }
     }
 
@@ -79,9 +84,18 @@ impl HookMode {
     pub fn of_own_namespace() -> Self {
         match tc::qdisc_add_clsact("lo") {
             Ok(()) => Self::Clsact,
-            Err(_) => Self::probe(),
+            Err(_) => Self::probe().unwrap_or(Self::Clsact),
         }
     }
+}
+
+/// Whether the kernel refused the call to this process: by its privileges, or a filter of its calls.
+fn is_refusal(error: &(dyn Error + 'static)) -> bool {
+    let refusals = [libc::EPERM, libc::EACCES, libc::ENOSYS].map(Some);
+    let number = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::raw_os_error);
+    refusals.contains(&number) || error.source().is_some_and(is_refusal)
 }
 
 /// A program on an interface. Without a pin it ends with this value; with one it stays.
@@ -140,7 +154,7 @@ impl Attachment {
 /// Removes a pin; one that isn't there is fine.
 fn remove_pin(path: PathBuf) -> Result<(), PinError> {
     match std::fs::remove_file(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed.map_err(|source| PinError::Remove { path, source }),
     }
 }

@@ -267,7 +267,7 @@ const WALKED_FURTHER_MAX: u32 = 2;
 #[test]
 fn every_program_is_verified_within_its_budget() {
     need_root();
-    let mode = HookMode::probe();
+    let mode = HookMode::probe().unwrap();
     let factor = match mode {
         HookMode::Tcx => 1,
         HookMode::Clsact => WALKED_FURTHER_MAX,

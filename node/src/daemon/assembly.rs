@@ -79,7 +79,7 @@ fn load(
     (pins, config): Kernel,
     keeper: Option<&Keeper>,
 ) -> Result<(Gate, Datapath)> {
-    let mode = setup.hook_mode.unwrap_or_else(HookMode::probe);
+    let mode = hook_mode(setup)?;
     let pins = match (pins, config) {
         (Some(pins), Some(config)) => {
             let gate = open_gate(setup, has_heir, keeper)?;
@@ -213,6 +213,13 @@ impl Sources {
     }
 }
 
+/// How programs are attached: as it is said, else as the kernel can. Who takes a refusal for an old kernel
+/// doesn't see what an earlier run attached.
+fn hook_mode(setup: &Setup) -> Result<HookMode> {
+    let mode = setup.hook_mode.map_or_else(HookMode::probe, Ok);
+    mode.map_err(|error| refused(&error.to_string()))
+}
+
 /// Opens the pins, and what an earlier run of this instance left there to be taken over. What it attached
 /// in the other way (tcx, or filters) is removed, and said.
 pub(super) fn open_pins(setup: &Setup) -> Result<(Option<Pins>, Option<Inherited>)> {
@@ -223,15 +230,7 @@ pub(super) fn open_pins(setup: &Setup) -> Result<(Option<Pins>, Option<Inherited
         PinError::NoBpffs { .. } => Exit::with(NO_PERMISSION, error),
         PinError::InUse { .. } | PinError::Create { .. } | PinError::Remove { .. } => error.into(),
     })?;
-    let mode = setup.hook_mode.unwrap_or_else(HookMode::probe);
-    // Who may not ask the kernel takes it for an old one.
-    if setup.hook_mode.is_none() && mode == HookMode::Clsact && pins.has_attachments(HookMode::Tcx)
-    {
-        return Err(Exit::with(
-            NO_PERMISSION,
-            "the kernel refuses the datapath: the links of an earlier run can't be asked for, which stay; CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed",
-        ));
-    }
+    let mode = hook_mode(setup)?;
     if pins.has_attachments(mode) {
         let inherited = inspect(&pins).map_err(|error| {
             let dir = dir.display();
@@ -284,10 +283,14 @@ fn bpf_refused(error: DatapathError) -> anyhow::Error {
     // The verifier's log follows in further lines.
     let first = text.lines().next().unwrap_or_default();
     tracing::debug!("{text}");
+    refused(first)
+}
+
+fn refused(why: &str) -> anyhow::Error {
     Exit::with(
         NO_PERMISSION,
         format!(
-            "the kernel refuses the datapath: {first}; Linux 6.1 with BTF is needed, and CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+            "the kernel refuses the datapath: {why}; Linux 6.1 with BTF is needed, and CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
         ),
     )
 }

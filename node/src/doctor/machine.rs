@@ -27,7 +27,7 @@ pub(super) fn examine(bpf_dir: &Path) -> Vec<Finding> {
         privileges(rustix::process::geteuid().is_root(), effective(&process)),
         kernel(&release),
         btf(Path::new(BTF).exists()),
-        hooks(HookMode::probe()),
+        hooks(HookMode::probe().ok()),
         bpffs(bpf_dir, has_bpffs(bpf_dir)),
     ]
 }
@@ -105,9 +105,17 @@ fn btf(is_there: bool) -> Finding {
     }
 }
 
-fn hooks(mode: HookMode) -> Finding {
+fn hooks(mode: Option<HookMode>) -> Finding {
+    const CHECK: &str = "hooks";
+    let Some(mode) = mode else {
+        return Finding::fail(
+            CHECK,
+            "the kernel doesn't tell which programs are on an interface",
+            "run this as root, with CAP_BPF and CAP_NET_ADMIN",
+        );
+    };
     Finding::ok(
-        "hooks",
+        CHECK,
         match mode {
             HookMode::Tcx => "tcx: our programs run before those of others",
             HookMode::Clsact => {
