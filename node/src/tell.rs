@@ -16,8 +16,8 @@ use bpf_redirect_common::{
 };
 use dnsproxy::{Answer, GateReason, Outcome, Told};
 use flow::{
-    AuthType, Direction, Dns, DropReason, Emitter, Endpoint, Ethernet, Event, FileInfo, Flow, Ip,
-    L4, MacAddr, RecordType, Redaction, TcpFlags, TracePoint, TraceReason, Uuid, Verdict,
+    Direction, Dns, DropReason, Emitter, Endpoint, Ethernet, Event, FileInfo, Flow, Ip, L4,
+    MacAddr, RecordType, Redaction, TcpFlags, TracePoint, TraceReason, Uuid, Verdict,
 };
 use policy::{EndpointId, Identity, L4Protocol, RuleId};
 
@@ -382,7 +382,6 @@ fn what_of(event: &KernelEvent, kind: EventKind) -> (Event, Verdict) {
             let what = Event::PolicyVerdict {
                 match_type: u32::from(event.matched),
                 drop_reason: (event.reason != 0).then_some(reason),
-                auth_type: AuthType::default(),
             };
             let verdict = match KernelVerdict::from_number(event.verdict) {
                 KernelVerdict::Allow => Verdict::Forwarded,

@@ -11,7 +11,9 @@ use std::process::ExitCode;
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, ValueEnum};
-use flow::{AgentLine, BadPath, FieldMask, Filter, Line, Printer, Query, Table, Time, TimeFormat};
+use flow::{
+    AgentLine, BadPath, FieldMask, Filter, Printer, Query, Recorded, Table, Time, TimeFormat,
+};
 
 use self::file::Aside;
 use self::filters::Filters;
@@ -247,7 +249,7 @@ impl Observe {
             // The daemon ended.
             let Ok(line) = line else { break };
             let shown = match self.what {
-                What::Flows => Line::parse(&line).map(|read| sink.show(&read, Some(&line))),
+                What::Flows => Recorded::parse(&line).map(|read| sink.show(&read)),
                 What::AgentEvents => {
                     AgentLine::parse(&line).map(|read| sink.show_agent(&read, &line))
                 }
