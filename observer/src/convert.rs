@@ -10,6 +10,9 @@ use flow::{
 
 use crate::proto::flow as pb;
 
+#[cfg(test)]
+mod tests;
+
 /// The flow's message, with what the mask wants of it.
 pub(crate) fn flow(flow: &Flow, mask: &FieldMask) -> pb::Flow {
     let none = Foreign::default();
