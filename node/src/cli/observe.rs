@@ -9,6 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 use flow::{
@@ -246,8 +247,7 @@ impl Observe {
             What::AgentEvents => Command::AgentEvents(wanted),
         };
         for line in stream(&self.which.socket(), &command)? {
-            // The daemon ended.
-            let Ok(line) = line else { break };
+            let line = line.context("the daemon's answer broke off")?;
             let shown = match self.what {
                 What::Flows => Recorded::parse(&line).map(|read| sink.show(&read)),
                 What::AgentEvents => {
@@ -262,7 +262,10 @@ impl Observe {
                 Err(error) => anyhow::bail!("the daemon's line can't be read: {error}"),
             }
         }
-        Ok(())
+        match self.follow {
+            true => anyhow::bail!("the daemon has ended"),
+            false => Ok(()),
+        }
     }
 }
 
