@@ -4,6 +4,7 @@
 //! the way of a query needs.
 
 mod cilium;
+mod page;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,17 +16,16 @@ use bpf_redirect::CounterValue;
 use bpf_redirect_common::{CT_MAX, ENDPOINTS_MAX};
 use observer::{FlowMetrics, MetricChoice, MetricsForm, Pages, SharedRing};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::{prometheus_text, text as open_text};
-use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use crate::clock;
 use crate::exporters::SharedExporters;
 use crate::flows::NewsSink;
 use crate::guard::SharedLearner;
-use crate::learner::Held;
 pub(crate) use cilium::PolicyTally;
+use page::Page;
 
 /// After how long without a sign of the main thread the daemon counts as ill. A large set of policies takes
 /// seconds to compile.
@@ -221,7 +221,7 @@ impl fmt::Debug for Own {
 impl Collector for Own {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let figures = self.figures.load();
-        let mut page = Page(encoder);
+        let mut page = Page::of(encoder);
         self.proxies(&mut page)?;
         self.learning(&mut page, &figures)?;
         kernel(&mut page, &figures)?;
@@ -303,7 +303,7 @@ impl Own {
                 "namegate_dns_hold_seconds",
                 "How long an answer was held for the datapath",
             ),
-            (&[], &hold),
+            &[([], hold)],
         )?;
         known(page, figures)
     }
@@ -483,82 +483,6 @@ fn state(page: &mut Page<'_>, figures: &Figures) -> fmt::Result {
         ),
         figures.interference,
     )
-}
-
-/// A name without its `_total`, and what it means.
-type Titled<'a> = (&'a str, &'a str);
-
-/// A text of metrics in the making.
-struct Page<'a>(DescriptorEncoder<'a>);
-
-impl Page<'_> {
-    fn counter(&mut self, (name, help): Titled<'_>, value: u64) -> fmt::Result {
-        let mut metric = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
-    }
-
-    fn gauge(&mut self, (name, help): Titled<'_>, value: usize) -> fmt::Result {
-        let mut metric = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Gauge)?;
-        metric.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))
-    }
-
-    /// Counters that differ in one label.
-    fn words(&mut self, title: Titled<'_>, label: &str, rows: &[(&str, u64)]) -> fmt::Result {
-        self.counters(
-            title,
-            rows.iter().map(|(word, value)| ([(label, *word)], *value)),
-        )
-    }
-
-    fn counters<'r, const N: usize>(
-        &mut self,
-        (name, help): Titled<'_>,
-        rows: impl Iterator<Item = ([(&'r str, &'r str); N], u64)>,
-    ) -> fmt::Result {
-        let mut metric = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (labels, value) in rows {
-            let mut one = metric.encode_family(&labels)?;
-            one.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
-        }
-        Ok(())
-    }
-
-    fn gauges<'r>(
-        &mut self,
-        (name, help): Titled<'_>,
-        rows: impl Iterator<Item = ([(&'r str, &'r str); 1], usize)>,
-    ) -> fmt::Result {
-        let mut metric = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (labels, value) in rows {
-            let mut one = metric.encode_family(&labels)?;
-            one.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))?;
-        }
-        Ok(())
-    }
-
-    fn histogram(
-        &mut self,
-        (name, help): Titled<'_>,
-        (labels, times): (&[(&str, &str)], &Held),
-    ) -> fmt::Result {
-        let mut metric = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Histogram)?;
-        let (sum, count, buckets) = (times.sum_secs, times.answers, &times.buckets);
-        if labels.is_empty() {
-            return metric.encode_histogram::<NoLabelSet>(sum, count, buckets, None);
-        }
-        let mut metric = metric.encode_family(&labels)?;
-        metric.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
-    }
 }
 
 /// How much the endpoints know.

@@ -75,6 +75,7 @@ impl Teller {
 
     /// The flows of one exchange: its request, and its response if the client got one.
     pub(crate) fn exchange(&self, told: &Told) -> (Flow, Option<Flow>) {
+        self.count_exchange(told);
         let qtype = RecordType::Number(told.question.qtype);
         let query: Arc<str> = told.question.name.to_string().into();
         // Without a permit nothing left the node, whatever the client was told.
