@@ -161,7 +161,6 @@ fn flows() -> Vec<Arc<Flow>> {
         let verdict = Event::PolicyVerdict {
             match_type: 2,
             drop_reason: None,
-            auth_type: flow::AuthType::default(),
         };
         [
             Event::Dns(Dns::request(name, qtype)),

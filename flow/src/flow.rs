@@ -1,6 +1,7 @@
 //! One event.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::dns::Dns;
@@ -9,12 +10,12 @@ use crate::endpoint::{Endpoint, PolicyRef};
 use crate::foreign::Foreign;
 use crate::http::Http;
 use crate::message::MessageKind;
-use crate::packet::{Ethernet, Ip, L4};
+use crate::packet::{Ethernet, Ip, L4, MacAddr};
 use crate::summary;
 use crate::time::Time;
 use crate::trace::{TracePoint, TraceReason};
 use crate::uuid::Uuid;
-use crate::verdict::{AuthType, Direction, Verdict};
+use crate::verdict::{Direction, Verdict};
 
 /// One event. Fields are Hubble's, in its order; what Hubble says twice (the type of the event, the
 /// reason of a drop, the reply) is here once and written twice.
@@ -90,8 +91,6 @@ pub enum Event {
         match_type: u32,
         /// Why it was denied; none when it was not.
         drop_reason: Option<DropReason>,
-        /// The authentication that policy asked.
-        auth_type: AuthType,
     },
     /// A packet was dropped.
     Drop {
@@ -213,15 +212,41 @@ impl Flow {
 
     /// The reason of a drop or of a denied verdict.
     #[must_use]
-    pub const fn drop_reason(&self) -> Option<DropReason> {
+    pub fn drop_reason(&self) -> Option<DropReason> {
         match &self.event {
             Event::Dns(_)
             | Event::Http(_)
             | Event::OtherL7 { .. }
             | Event::Trace { .. }
-            | Event::Other { .. } => None,
+            | Event::Other { .. } => self.foreign.as_ref()?.drop_reason,
             Event::PolicyVerdict { drop_reason, .. } => *drop_reason,
             Event::Drop { reason } => Some(*reason),
+        }
+    }
+
+    /// The numbers of its type and sub type, as they are told.
+    #[must_use]
+    pub fn event_type(&self) -> (u32, u32) {
+        let told = self.foreign.as_ref().and_then(|it| it.event_type);
+        told.unwrap_or_else(|| self.event.numbers())
+    }
+
+    /// The addresses of sender and receiver, as far as they are told; none where there is no network layer.
+    #[must_use]
+    pub fn addresses(&self) -> Option<[Option<IpAddr>; 2]> {
+        if let Some(ip) = self.ip {
+            return Some([Some(ip.source), Some(ip.destination)]);
+        }
+        let part = self.foreign.as_ref()?.part_ip?;
+        Some([part.source, part.destination])
+    }
+
+    /// The same of the link layer.
+    #[must_use]
+    pub fn mac_addresses(&self) -> Option<[Option<MacAddr>; 2]> {
+        match self.ethernet {
+            Some(ethernet) => Some([Some(ethernet.source), Some(ethernet.destination)]),
+            None => self.foreign.as_ref()?.part_ethernet,
         }
     }
 
@@ -272,6 +297,11 @@ impl Event {
             Self::Other { sub_number, .. } => *sub_number,
             Self::Dns(_) | Self::Http(_) | Self::OtherL7 { .. } | Self::PolicyVerdict { .. } => 0,
         }
+    }
+
+    /// Both numbers.
+    pub(crate) const fn numbers(&self) -> (u32, u32) {
+        (self.number(), self.sub_number())
     }
 
     /// The name of its layer in JSON; none where nothing is told.

@@ -1,9 +1,12 @@
-//! What other agents tell of a flow and ours don't: kept, so that what was read is shown and written as
-//! it was.
+//! What other agents tell of a flow and ours don't, and what a mask left of one: kept, so that what was read is
+//! shown as it was.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::packet::{Ip, L4};
+use crate::drop_reason::DropReason;
+use crate::filter::IpVersion;
+use crate::packet::{Ip, L4, MacAddr};
 
 /// The fields of Hubble's flow that no event of ours has, but for services. All are empty unless an agent set them.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -32,6 +35,44 @@ pub struct Foreign {
     pub other_l4: Option<OtherL4>,
     /// How many flows this one stands for: inbound, outbound, of unknown direction.
     pub aggregate: Option<[u32; 3]>,
+    /// The authentication that policy asked of a connection: 0 none, 1 SPIRE, 2 the one that always fails.
+    pub auth_type: u32,
+    /// Type and sub type, where they are others than the event's own: a mask took them.
+    pub event_type: Option<(u32, u32)>,
+    /// Why it was dropped, where the event doesn't tell what it is.
+    pub drop_reason: Option<DropReason>,
+    /// A network layer that lacks an address.
+    pub part_ip: Option<PartIp>,
+    /// A link layer that lacks an address: the sender's and the receiver's.
+    pub part_ethernet: Option<[Option<MacAddr>; 2]>,
+    /// Numbers that have no name.
+    pub nameless: Nameless,
+}
+
+/// What a mask left of a network layer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PartIp {
+    /// Who sent the packet.
+    pub source: Option<IpAddr>,
+    /// The source after translation.
+    pub source_xlated: Option<IpAddr>,
+    /// Whom it was for.
+    pub destination: Option<IpAddr>,
+    /// The version, as it is told.
+    pub version: IpVersion,
+    /// Seen encrypted.
+    pub encrypted: bool,
+}
+
+/// Values of enums that are newer than we are, by number; 0 where the value has a name.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Nameless {
+    /// Of the verdict.
+    pub verdict: i32,
+    /// Of the direction.
+    pub direction: i32,
+    /// Of a message's kind.
+    pub message: i32,
 }
 
 /// A protocol over IP that only other agents tell.
@@ -79,6 +120,8 @@ pub struct Tunnel {
 
 /// Names of an enum whose numbers have gaps.
 pub(crate) type Names = &'static [(u32, &'static str)];
+
+pub(crate) const AUTH_TYPES: Names = &[(0, "DISABLED"), (1, "SPIRE"), (2, "TEST_ALWAYS_FAIL")];
 
 pub(crate) const TUNNELS: Names = &[(0, "UNKNOWN"), (1, "VXLAN"), (2, "GENEVE")];
 

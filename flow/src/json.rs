@@ -10,7 +10,8 @@ use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, PolicyRef};
 use crate::flow::{Event, Flow};
 use crate::foreign::{
-    CAPTURE_POINTS, Foreign, Names, OtherL4, Service, TUNNELS, Tunnel, XLATE_POINTS, name_of,
+    AUTH_TYPES, CAPTURE_POINTS, Foreign, Names, OtherL4, Service, TUNNELS, Tunnel, XLATE_POINTS,
+    name_of,
 };
 use crate::http::Http;
 use crate::limits::LINE_OCTETS_MAX;
@@ -19,7 +20,7 @@ use crate::message::MessageKind;
 use crate::packet::{Ip, L4, TcpFlags};
 use crate::time::Time;
 use crate::trace::TraceReason;
-use crate::verdict::{AuthType, Direction, Verdict};
+use crate::verdict::{Direction, Verdict};
 
 impl Flow {
     /// Appends the flow as a JSON object.
@@ -53,15 +54,15 @@ impl Flow {
 
     fn write_line(&self, mask: &FieldMask, out: &mut String) {
         Object::write(out, |line| {
-            if let Some(out) = line.key("flow") {
-                Object::write_wanted(out, mask, |object| self.write_fields(object));
-            }
+            line.masked("flow", mask, |object| self.write_fields(object));
             line.text("node_name", &self.node_name);
             line.time("time", self.time);
         });
     }
 
     fn write_fields(&self, object: &mut Object<'_>) {
+        let none = Foreign::default();
+        let foreign = self.foreign.as_deref().unwrap_or(&none);
         object.time("time", self.time);
         object.shown("uuid", self.uuid);
         if let Some(emitter) = &self.emitter {
@@ -80,13 +81,7 @@ impl Flow {
             self.drop_reason()
                 .map_or(0, |reason| reason.number().into()),
         );
-        if let Event::PolicyVerdict { auth_type, .. } = &self.event {
-            object.name(
-                "auth_type",
-                auth_type.name(),
-                *auth_type == AuthType::Disabled,
-            );
-        }
+        object.enumerated("auth_type", AUTH_TYPES, foreign.auth_type);
         if let Some(ethernet) = self.ethernet {
             object.nested("ethernet", |object| {
                 object.shown("source", Some(ethernet.source));
@@ -96,8 +91,6 @@ impl Flow {
         if let Some(ip) = self.ip {
             object.nested("IP", |object| ip_fields(ip, object));
         }
-        let none = Foreign::default();
-        let foreign = self.foreign.as_deref().unwrap_or(&none);
         match (self.l4, &foreign.other_l4) {
             (Some(l4), _) => object.nested("l4", |object| l4_fields(l4, object)),
             (None, Some(other)) => object.nested("l4", |object| other_l4_fields(other, object)),
@@ -139,10 +132,11 @@ impl Flow {
             | Event::Other { .. } => {}
         }
         object.flag("reply", self.is_reply == Some(true));
-        if self.event.number() != 0 {
+        let (number, sub_number) = self.event_type();
+        if (number, sub_number) != (0, 0) {
             object.nested("event_type", |object| {
-                object.number("type", self.event.number());
-                object.number("sub_type", self.event.sub_number());
+                object.number("type", number);
+                object.number("sub_type", sub_number);
             });
         }
         object.service("source_service", foreign.source_service.as_ref());
@@ -444,6 +438,18 @@ impl Object<'_> {
         }
     }
 
+    /// The same, of which those fields alone are wanted that another mask has.
+    pub(crate) fn masked(
+        &mut self,
+        key: &str,
+        mask: &FieldMask,
+        fields: impl FnOnce(&mut Object<'_>),
+    ) {
+        if let Some(out) = self.key(key) {
+            Object::write_wanted(out, mask, fields);
+        }
+    }
+
     pub(crate) fn text(&mut self, key: &str, value: &str) {
         if value.is_empty() {
             return;
@@ -469,7 +475,7 @@ impl Object<'_> {
     }
 
     /// By name, by number where there is no name, not at all when it is the zero value.
-    fn enumerated(&mut self, key: &str, names: Names, number: u32) {
+    pub(crate) fn enumerated(&mut self, key: &str, names: Names, number: u32) {
         match name_of(names, number) {
             Some(name) => self.name(key, name, number == 0),
             None => self.number(key, number),

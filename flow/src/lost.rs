@@ -1,5 +1,8 @@
 //! What a reader is told when events were lost on the way to it.
 
+use std::fmt;
+
+use crate::foreign::{Names, name_of, number_of};
 use crate::json::Object;
 use crate::time::Time;
 
@@ -18,19 +21,17 @@ pub struct LostEvents {
     pub last: Option<Time>,
 }
 
-/// Where events get lost.
+/// Where events get lost, by Hubble's number; other agents may have more of them.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum LostSource {
-    /// Not known.
-    #[default]
-    Unknown,
-    /// Between kernel and daemon.
-    PerfEventRingBuffer,
-    /// In the daemon, before the ring.
-    ObserverEventsQueue,
-    /// In the ring: the reader was overtaken.
-    HubbleRingBuffer,
-}
+pub struct LostSource(u32);
+
+/// The places that have a name.
+pub(crate) const LOST_SOURCES: Names = &[
+    (0, "UNKNOWN_LOST_EVENT_SOURCE"),
+    (1, "PERF_EVENT_RING_BUFFER"),
+    (2, "OBSERVER_EVENTS_QUEUE"),
+    (3, "HUBBLE_RING_BUFFER"),
+];
 
 /// How many events were lost before the ring, since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -63,8 +64,8 @@ impl Losses {
     /// The same as events, those that there were.
     pub fn events(self) -> impl Iterator<Item = LostEvents> {
         let both = [
-            (LostSource::PerfEventRingBuffer, self.kernel),
-            (LostSource::ObserverEventsQueue, self.queue),
+            (LostSource::PERF_EVENT_RING_BUFFER, self.kernel),
+            (LostSource::OBSERVER_EVENTS_QUEUE, self.queue),
         ];
         let lost = both.into_iter().filter(|(_, count)| *count > 0);
         lost.map(|(source, count)| LostEvents::at(source, count))
@@ -72,34 +73,39 @@ impl Losses {
 }
 
 impl LostSource {
-    const ALL: [Self; 4] = [
-        Self::Unknown,
-        Self::PerfEventRingBuffer,
-        Self::ObserverEventsQueue,
-        Self::HubbleRingBuffer,
-    ];
+    /// Between kernel and daemon.
+    pub const PERF_EVENT_RING_BUFFER: Self = Self(1);
+    /// In the daemon, before the ring.
+    pub const OBSERVER_EVENTS_QUEUE: Self = Self(2);
+    /// In the ring: the reader was overtaken.
+    pub const HUBBLE_RING_BUFFER: Self = Self(3);
 
-    /// The name in JSON and in print.
+    /// The number.
     #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Unknown => "UNKNOWN_LOST_EVENT_SOURCE",
-            Self::PerfEventRingBuffer => "PERF_EVENT_RING_BUFFER",
-            Self::ObserverEventsQueue => "OBSERVER_EVENTS_QUEUE",
-            Self::HubbleRingBuffer => "HUBBLE_RING_BUFFER",
-        }
+    pub const fn number(self) -> u32 {
+        self.0
     }
 
     /// The source of this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|source| source.name() == name)
+        number_of(LOST_SOURCES, name).map(Self)
     }
 
     /// The source of this number.
     #[must_use]
-    pub fn from_number(number: usize) -> Option<Self> {
-        Self::ALL.get(number).copied()
+    pub const fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+}
+
+/// The name in JSON and in print, or the number where there is none.
+impl fmt::Display for LostSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match name_of(LOST_SOURCES, self.0) {
+            Some(name) => f.write_str(name),
+            None => self.0.fmt(f),
+        }
     }
 }
 
@@ -107,7 +113,7 @@ impl LostEvents {
     /// Events that a reader of the ring missed.
     #[must_use]
     pub const fn in_ring(count: u64) -> Self {
-        Self::at(LostSource::HubbleRingBuffer, count)
+        Self::at(LostSource::HUBBLE_RING_BUFFER, count)
     }
 
     const fn at(source: LostSource, count: u64) -> Self {
@@ -125,9 +131,9 @@ impl LostEvents {
     pub const fn to_losses(&self) -> Losses {
         let (mut kernel, mut queue) = (0, 0);
         match self.source {
-            LostSource::PerfEventRingBuffer => kernel = self.count,
-            LostSource::ObserverEventsQueue => queue = self.count,
-            LostSource::Unknown | LostSource::HubbleRingBuffer => {}
+            LostSource::PERF_EVENT_RING_BUFFER => kernel = self.count,
+            LostSource::OBSERVER_EVENTS_QUEUE => queue = self.count,
+            _ => {}
         }
         Losses { kernel, queue }
     }
@@ -136,11 +142,7 @@ impl LostEvents {
     pub fn write_exporter_line(&self, node_name: &str, time: Option<Time>, out: &mut String) {
         Object::write(out, |line| {
             line.nested("lost_events", |object| {
-                object.name(
-                    "source",
-                    self.source.name(),
-                    self.source == LostSource::Unknown,
-                );
+                object.enumerated("source", LOST_SOURCES, self.source.number());
                 object.long("num_events_lost", self.count);
                 if let Some(cpu) = self.cpu {
                     object.raw("cpu", cpu);

@@ -3,15 +3,15 @@
 /// Which way a message goes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum MessageKind {
+    /// Not told.
+    #[default]
+    Unknown,
     /// To the server.
     Request,
     /// From the server, or made by us in its place.
     Response,
     /// Neither: another agent took a sample.
     Sample,
-    /// Not told.
-    #[default]
-    Unknown,
 }
 
 impl MessageKind {

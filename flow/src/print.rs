@@ -5,16 +5,18 @@ mod forms;
 
 pub use self::forms::Table;
 
-use std::fmt::Write;
+use std::borrow::Cow;
+use std::fmt::{Display, Write};
 use std::sync::Arc;
 
 use crate::endpoint::Endpoint;
 use crate::flow::{Event, Flow};
-use crate::foreign::{CAPTURE_POINTS, Service, XLATE_WORDS, name_of};
+use crate::foreign::{AUTH_TYPES, CAPTURE_POINTS, Names, Service, XLATE_WORDS, name_of};
 use crate::lost::LostEvents;
+use crate::message::MessageKind;
 use crate::reserved;
 use crate::time::{Time, TimeFormat};
-use crate::verdict::{AuthType, Verdict, match_type_name};
+use crate::verdict::{Verdict, match_type_name};
 
 /// How to print; the default is the stock command's, without colour.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -72,9 +74,7 @@ impl Printer {
             write!(out, "IP Trace ID: {ip_trace_id}; ").ok();
         }
         escape(&flow.summary(), out);
-        if let Event::PolicyVerdict { auth_type, .. } = &flow.event {
-            self.write_auth(*auth_type, out);
-        }
+        self.write_auth(flow.foreign.as_ref().map_or(0, |it| it.auth_type), out);
     }
 
     /// Appends the line that tells of lost events, without a newline.
@@ -86,7 +86,7 @@ impl Printer {
 
     /// Appends what follows the time in that line.
     pub fn write_loss(&self, lost: &LostEvents, out: &mut String) {
-        let (source, cpu) = (lost.source.name(), lost.cpu.unwrap_or(0));
+        let (source, cpu) = (lost.source, lost.cpu.unwrap_or(0));
         write!(out, "EVENTS LOST: {source} CPU({cpu}) {}", lost.count).ok();
         self.write_span(lost, out);
     }
@@ -109,9 +109,9 @@ impl Printer {
     }
 
     fn write_peer(&self, peer: &Peer<'_>, out: &mut String) {
-        if peer.address.is_some() {
-            self.colored(Some(Color::Cyan), out, |out| self.write_host(peer, out));
-        }
+        let is_told = !self.host(peer).is_empty() || peer.address.port.is_some();
+        let color = Some(Color::Cyan).filter(|_| is_told);
+        self.colored(color, out, |out| self.write_host(peer, out));
         out.push(' ');
         self.colored(Some(Color::Magenta), out, |out| {
             match reserved::name(peer.endpoint.identity) {
@@ -124,7 +124,7 @@ impl Printer {
 
     fn write_host(&self, peer: &Peer<'_>, out: &mut String) {
         let host = self.host(peer);
-        let Some(port) = peer.address.as_ref().and_then(|address| address.port) else {
+        let Some(port) = peer.address.port else {
             return escape(&host, out);
         };
         let (open, close) = if host.contains(':') {
@@ -144,10 +144,8 @@ impl Printer {
     /// Pod, else service, else names, else address; an address of the link layer is never translated. The
     /// namespace of a service stands before that of its pod.
     fn host(&self, peer: &Peer<'_>) -> String {
-        let Some(address) = &peer.address else {
-            return String::new();
-        };
-        if self.numeric || address.is_link {
+        let address = &peer.address;
+        if self.numeric || address.is_bare {
             return address.text.clone();
         }
         let endpoint = peer.endpoint;
@@ -180,7 +178,9 @@ impl Printer {
         } else {
             flow.verdict.name()
         };
-        self.colored(verdict_color(flow.verdict), out, |out| out.push_str(word));
+        let number = flow.foreign.as_ref().map_or(0, |it| it.nameless.verdict);
+        let word = or_number(word, number);
+        self.colored(verdict_color(flow.verdict), out, |out| out.push_str(&word));
         if !(is_policy && self.policy_names) {
             return;
         }
@@ -198,14 +198,18 @@ impl Printer {
         }
     }
 
-    fn write_auth(&self, auth_type: AuthType, out: &mut String) {
+    fn write_auth(&self, auth_type: u32, out: &mut String) {
+        const SPIRE: u32 = 1;
+        const TEST_ALWAYS_FAIL: u32 = 2;
         let color = match auth_type {
-            AuthType::Disabled => return,
-            AuthType::Spire => Color::Green,
-            AuthType::TestAlwaysFail => Color::Red,
+            0 => return,
+            SPIRE => Some(Color::Green),
+            TEST_ALWAYS_FAIL => Some(Color::Red),
+            _ => None,
         };
         out.push_str("; Auth: ");
-        self.colored(Some(color), out, |out| out.push_str(auth_type.name()));
+        let name = named(AUTH_TYPES, auth_type);
+        self.colored(color, out, |out| out.push_str(&name));
     }
 
     fn colored(&self, color: Option<Color>, out: &mut String, write: impl FnOnce(&mut String)) {
@@ -242,100 +246,105 @@ const fn verdict_color(verdict: Verdict) -> Option<Color> {
     }
 }
 
-/// One side of the arrow; without an address there is nothing to call it by.
+/// One side of the arrow.
 struct Peer<'a> {
     endpoint: &'a Endpoint,
     service: Option<&'a Service>,
-    address: Option<Address<'a>>,
+    address: Address<'a>,
 }
 
+#[derive(Default)]
 struct Address<'a> {
+    /// Empty where none is told.
     text: String,
     names: &'a [Arc<str>],
     /// None for protocols without ports, and for port 0.
     port: Option<u16>,
-    /// Of the link layer.
-    is_link: bool,
+    /// No name stands for it: it is of the link layer, or there is none.
+    is_bare: bool,
 }
 
 fn source(flow: &Flow) -> Peer<'_> {
     let foreign = flow.foreign.as_deref();
+    let port = flow.l4.and_then(|l4| l4.ports()).map(|(source, _)| source);
     Peer {
         endpoint: &flow.source,
         service: foreign.and_then(|foreign| foreign.source_service.as_ref()),
-        address: source_address(flow),
+        address: address(flow, |[source, _]| source, (&flow.source_names, port)),
     }
 }
 
 fn destination(flow: &Flow) -> Peer<'_> {
     let foreign = flow.foreign.as_deref();
+    let ports = flow.l4.and_then(|l4| l4.ports());
+    let port = ports.map(|(_, destination)| destination);
+    let names = &flow.destination_names;
     Peer {
         endpoint: &flow.destination,
         service: foreign.and_then(|foreign| foreign.destination_service.as_ref()),
-        address: destination_address(flow),
+        address: address(flow, |[_, destination]| destination, (names, port)),
     }
 }
 
-fn source_address(flow: &Flow) -> Option<Address<'_>> {
-    let port = flow.l4.and_then(|l4| l4.ports()).map(|(source, _)| source);
-    let ip = flow.ip.map(|ip| ip.source.to_string());
-    address(ip, &flow.source_names, port).or_else(|| {
-        flow.ethernet
-            .map(|ethernet| link(ethernet.source.to_string()))
-    })
-}
-
-fn destination_address(flow: &Flow) -> Option<Address<'_>> {
-    let port = flow
-        .l4
-        .and_then(|l4| l4.ports())
-        .map(|(_, destination)| destination);
-    let ip = flow.ip.map(|ip| ip.destination.to_string());
-    address(ip, &flow.destination_names, port).or_else(|| {
-        flow.ethernet
-            .map(|ethernet| link(ethernet.destination.to_string()))
-    })
-}
-
-fn address(ip: Option<String>, names: &[Arc<str>], port: Option<u16>) -> Option<Address<'_>> {
-    let port = port.filter(|port| *port != 0);
-    ip.map(|text| Address {
-        text,
-        names,
-        port,
-        is_link: false,
-    })
-}
-
-fn link(text: String) -> Address<'static> {
+/// The address of one end: of the network layer, else of the link layer.
+fn address<'a>(
+    flow: &Flow,
+    end: fn([Option<String>; 2]) -> Option<String>,
+    (names, port): (&'a [Arc<str>], Option<u16>),
+) -> Address<'a> {
+    fn texts<T: Display>(ends: [Option<T>; 2]) -> [Option<String>; 2] {
+        ends.map(|end| end.map(|address| address.to_string()))
+    }
+    if let Some(ends) = flow.addresses() {
+        return Address {
+            text: end(texts(ends)).unwrap_or_default(),
+            names,
+            port: port.filter(|port| *port != 0),
+            is_bare: false,
+        };
+    }
     Address {
-        text,
-        names: &[],
-        port: None,
-        is_link: true,
+        text: flow
+            .mac_addresses()
+            .and_then(|ends| end(texts(ends)))
+            .unwrap_or_default(),
+        is_bare: true,
+        ..Address::default()
+    }
+}
+
+/// The word of an enum's value, or the number of one that has none.
+fn or_number(word: &str, number: i32) -> Cow<'_, str> {
+    match number {
+        0 => Cow::Borrowed(word),
+        number => Cow::Owned(number.to_string()),
+    }
+}
+
+/// The same by a table.
+fn named(names: Names, number: u32) -> Cow<'static, str> {
+    match name_of(names, number) {
+        Some(name) => Cow::Borrowed(name),
+        None => Cow::Owned(number.to_string()),
     }
 }
 
 fn write_type(flow: &Flow, out: &mut String) {
+    let nameless = flow.foreign.as_ref().map(|it| it.nameless);
+    let nameless = nameless.unwrap_or_default();
+    let kind_of = |kind: MessageKind| or_number(kind.name(), nameless.message).to_lowercase();
     match &flow.event {
         Event::Dns(dns) => {
-            out.push_str("dns-");
-            out.push_str(&dns.kind.name().to_ascii_lowercase());
-            out.push(' ');
+            write!(out, "dns-{} ", kind_of(dns.kind)).ok();
             escape(&dns.observation_source, out);
         }
         Event::Http(http) => {
-            out.push_str("http-");
-            out.push_str(&http.kind.name().to_ascii_lowercase());
+            write!(out, "http-{}", kind_of(http.kind)).ok();
         }
         Event::PolicyVerdict { match_type, .. } => {
-            let direction = flow.traffic_direction.name();
-            write!(
-                out,
-                "policy-verdict:{} {direction}",
-                match_type_name(*match_type)
-            )
-            .ok();
+            let direction = or_number(flow.traffic_direction.name(), nameless.direction);
+            let matched = match_type_name(*match_type);
+            write!(out, "policy-verdict:{matched} {direction}").ok();
         }
         Event::Drop { reason } => match reason.text() {
             Some(text) => out.push_str(text),
@@ -350,27 +359,25 @@ fn write_type(flow: &Flow, out: &mut String) {
             }
         },
         Event::OtherL7 { kind, .. } => {
-            out.push_str("l7-");
-            out.push_str(&kind.name().to_ascii_lowercase());
+            write!(out, "l7-{}", kind_of(*kind)).ok();
         }
-        Event::Other { number, .. } => out.push_str(other_type(*number, flow)),
+        Event::Other { number, .. } => out.push_str(&other_type(*number, flow)),
     }
 }
 
-fn other_type(number: u32, flow: &Flow) -> &'static str {
+fn other_type(number: u32, flow: &Flow) -> Cow<'static, str> {
     let foreign = flow.foreign.as_deref();
-    let word = match number {
+    match number {
         Event::CAPTURE_NUMBER => {
             let point = foreign.map_or(0, |foreign| foreign.debug_capture_point);
-            name_of(CAPTURE_POINTS, point)
+            named(CAPTURE_POINTS, point)
         }
         Event::SOCK_NUMBER => {
             let point = foreign.map_or(0, |foreign| foreign.sock_xlate_point);
-            name_of(XLATE_WORDS, point)
+            named(XLATE_WORDS, point)
         }
-        _ => None,
-    };
-    word.unwrap_or("UNKNOWN")
+        _ => Cow::Borrowed("UNKNOWN"),
+    }
 }
 
 /// Appends text from an event so that it can't steer a terminal: ESC and CR become visible.

@@ -212,8 +212,8 @@ mod tests {
         assert_eq!(told(&ring, 0), []);
         lose(&mut ring, 3, 0);
         let (kernel, queue) = (
-            LostSource::PerfEventRingBuffer,
-            LostSource::ObserverEventsQueue,
+            LostSource::PERF_EVENT_RING_BUFFER,
+            LostSource::OBSERVER_EVENTS_QUEUE,
         );
         assert_eq!(told(&ring, 1), [(kernel, 3, (1, 1))]);
         lose(&mut ring, 1, 2);

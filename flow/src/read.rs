@@ -6,6 +6,7 @@
 mod agent;
 mod fields;
 mod foreign;
+mod recorded;
 mod unknown;
 
 use std::borrow::Cow;
@@ -15,6 +16,7 @@ use serde_json::Value;
 
 use self::fields::Fields;
 pub(crate) use self::fields::unsigned;
+pub use self::recorded::Recorded;
 use crate::agent::AgentLine;
 use crate::dns::{Dns, RecordType};
 use crate::drop_reason::DropReason;
@@ -27,7 +29,7 @@ use crate::node_status::{NodeChange, NodeStatus};
 use crate::packet::{Ethernet, Ip, L4, TcpFlags};
 use crate::time::Time;
 use crate::trace::{TracePoint, TraceReason};
-use crate::verdict::{AuthType, Direction, Verdict};
+use crate::verdict::{Direction, Verdict};
 
 /// One line of an exporter's file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -83,16 +85,6 @@ impl Line {
         Self::read(&Fields::of(&json(text)?)?)
     }
 
-    /// The same, with the path of the first field that no event has; none if all are known.
-    ///
-    /// # Errors
-    ///
-    /// See [`ReadError`].
-    pub fn parse_and_look(text: &str) -> Result<(Self, Option<String>), ReadError> {
-        let value = json(text)?;
-        Ok((Self::read(&Fields::of(&value)?)?, unknown::first(&value)))
-    }
-
     fn read(line: &Fields<'_>) -> Result<Self, ReadError> {
         if let Some(flow) = line.object("flow")? {
             return Ok(Self::Flow(Box::new(read_flow(&flow)?)));
@@ -100,7 +92,8 @@ impl Line {
         let Some(lost) = line.object("lost_events")? else {
             return Err(not_read(line)?);
         };
-        let names = (LostSource::from_name, LostSource::from_number);
+        let from_number = |number| u32::try_from(number).ok().map(LostSource::from_number);
+        let names = (LostSource::from_name, from_number);
         let lost = LostEvents {
             source: lost.enumerated("source", names)?,
             count: lost.long("num_events_lost")?,
@@ -187,6 +180,7 @@ fn json(text: &str) -> Result<Value, ReadError> {
 
 fn read_flow(object: &Fields<'_>) -> Result<Flow, ReadError> {
     let event = read_event(object)?;
+    let foreign = foreign::read(object, &event)?.map(Box::new);
     let verdict = object.enumerated("verdict", (Verdict::from_name, Verdict::from_number))?;
     let directions = (Direction::from_name, Direction::from_number);
     Ok(Flow {
@@ -234,16 +228,13 @@ fn read_flow(object: &Fields<'_>) -> Result<Flow, ReadError> {
         egress_denied_by: read_policies(object, "egress_denied_by")?,
         ingress_denied_by: read_policies(object, "ingress_denied_by")?,
         policy_log: object.texts("policy_log")?,
-        foreign: foreign::read(object)?.map(Box::new),
+        foreign,
         ..Flow::new(event, verdict)
     })
 }
 
 fn read_event(object: &Fields<'_>) -> Result<Event, ReadError> {
-    let (event_type, sub_type) = match object.object("event_type")? {
-        Some(it) => (it.number("type")?, it.number("sub_type")?),
-        None => (0, 0),
-    };
+    let (event_type, sub_type) = read_event_type(object)?;
     // A record of layer 7 counts whatever the event type says; printers do the same.
     if let Some(l7) = object.object("l7")? {
         return read_l7(&l7);
@@ -252,8 +243,6 @@ fn read_event(object: &Fields<'_>) -> Result<Event, ReadError> {
         Event::POLICY_VERDICT_NUMBER => Ok(Event::PolicyVerdict {
             match_type: object.number("policy_match_type")?,
             drop_reason: read_drop_reason(object)?,
-            auth_type: object
-                .enumerated("auth_type", (AuthType::from_name, AuthType::from_number))?,
         }),
         Event::DROP_NUMBER => Ok(Event::Drop {
             reason: DropReason::from_number(octet(sub_type)),
@@ -269,6 +258,14 @@ fn read_event(object: &Fields<'_>) -> Result<Event, ReadError> {
             number,
             sub_number: sub_type,
         }),
+    }
+}
+
+/// Type and sub type.
+fn read_event_type(object: &Fields<'_>) -> Result<(u32, u32), ReadError> {
+    match object.object("event_type")? {
+        Some(it) => Ok((it.number("type")?, it.number("sub_type")?)),
+        None => Ok((0, 0)),
     }
 }
 

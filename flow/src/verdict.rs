@@ -113,44 +113,6 @@ impl Direction {
     }
 }
 
-/// The authentication that policy asked of a connection.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
-pub enum AuthType {
-    /// None.
-    #[default]
-    Disabled,
-    /// SPIRE.
-    Spire,
-    /// The one that always fails, for tests.
-    TestAlwaysFail,
-}
-
-impl AuthType {
-    const ALL: [Self; 3] = [Self::Disabled, Self::Spire, Self::TestAlwaysFail];
-
-    /// The name in JSON and in print.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Disabled => "DISABLED",
-            Self::Spire => "SPIRE",
-            Self::TestAlwaysFail => "TEST_ALWAYS_FAIL",
-        }
-    }
-
-    /// The type of this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|auth| auth.name() == name)
-    }
-
-    /// The type of this number.
-    #[must_use]
-    pub fn from_number(number: usize) -> Option<Self> {
-        Self::ALL.get(number).copied()
-    }
-}
-
 /// What a policy verdict event prints for a match type's number.
 #[must_use]
 pub const fn match_type_name(number: u32) -> &'static str {

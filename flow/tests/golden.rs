@@ -4,8 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use flow::{
-    AuthType, Dns, DropReason, Event, FieldMask, Flow, Http, Ip, L4, Line, MessageKind, Printer,
-    RecordType, Redaction, Table, TcpFlags, TimeFormat, Verdict,
+    Dns, DropReason, Event, FieldMask, Flow, Http, Ip, L4, Line, MessageKind, Printer, RecordType,
+    Redaction, Table, TcpFlags, TimeFormat, Verdict,
 };
 use serde_json::Value;
 
@@ -298,7 +298,6 @@ fn flow_of(kind: &str, fields: &Value) -> Flow {
     let event = Event::PolicyVerdict {
         match_type: 0,
         drop_reason: None,
-        auth_type: AuthType::Disabled,
     };
     let ip = ip.map(|ip| Ip::new(ip, ip));
     Flow {

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use flow::limits::LINE_OCTETS_MAX;
 use flow::{
     AgentEndpoint, AgentEvent, AgentLine, Direction, Dns, Event, FieldMask, Filter, Flow,
-    FlowFilter, L4, Line, NodeStatus, Printer, ReadError, RecordType, TcpFlags, Time, Verdict,
+    FlowFilter, L4, Line, NodeStatus, Printer, ReadError, RecordType, Recorded, TcpFlags, Time,
+    Verdict,
 };
 use proptest::prelude::*;
 
@@ -310,12 +311,12 @@ fn the_first_field_that_no_event_has_is_found() {
             Some("flow.l4.SCTP.chunk"),
         ),
     ] {
-        let (_, found) = Line::parse_and_look(text).unwrap();
+        let found = Recorded::parse(text).unwrap().unknown_field();
         assert_eq!(found.as_deref(), unknown, "{text}");
     }
     for line in include_str!("data/cases.txt").lines() {
         let (_, case) = line.split_once('\t').unwrap();
-        let (_, found) = Line::parse_and_look(case).unwrap();
+        let found = Recorded::parse(case).unwrap().unknown_field();
         assert_eq!(found, None, "{line}");
     }
 }

@@ -21,8 +21,7 @@ use policy::{EndpointId, Identities, Identity, Snapshot};
 
 use crate::datapath::Carriage;
 
-pub(crate) use hold::Held;
-use hold::Hold;
+pub(crate) use hold::{Held, Hold};
 pub(crate) use knowledge::{Heritage, Knowledge};
 use knowledge::{Scope, Taught};
 pub(crate) use scruples::{Scruples, parse_nat64};
@@ -33,6 +32,19 @@ pub(crate) const INSTALL_WAIT: Duration = Duration::from_millis(100);
 /// The longest that an option may say; a longer one is refused: resolvers ask again after 5 s, and whoever
 /// waits for one endpoint keeps a worker from the others.
 pub(crate) const INSTALL_WAIT_MAX: Duration = Duration::from_secs(4);
+
+/// How long exchanges took, by how they ended.
+#[derive(Debug, Default)]
+pub(crate) struct Exchanges {
+    /// The server's answer was released.
+    pub(crate) answered: Hold,
+    /// Policy said no.
+    pub(crate) denied: Hold,
+    /// The server did not answer in time.
+    pub(crate) late: Hold,
+    /// A fault of ours, or of the way to the server.
+    pub(crate) faulty: Hold,
+}
 
 /// Joins cache, identities and ledgers; all workers share it.
 pub(crate) struct Learner<T> {
@@ -79,6 +91,8 @@ pub(crate) struct LearnCounts {
     pub(crate) forgotten: AtomicU64,
     /// How long answers were held.
     pub(crate) hold: Hold,
+    /// How long exchanges took, from the query to what its client was answered.
+    pub(crate) exchanges: Exchanges,
 }
 
 impl<T: Table> Learner<T> {

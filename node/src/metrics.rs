@@ -224,7 +224,7 @@ impl fmt::Debug for Own {
 impl Collector for Own {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let figures = self.figures.load();
-        let mut page = Page(encoder);
+        let mut page = Page::of(encoder);
         self.proxies(&mut page)?;
         self.learning(&mut page, &figures)?;
         kernel(&mut page, &figures)?;
@@ -306,7 +306,7 @@ impl Own {
                 "namegate_dns_hold_seconds",
                 "How long an answer was held for the datapath",
             ),
-            (&[], &hold),
+            &[([], hold)],
         )?;
         known(page, figures)
     }

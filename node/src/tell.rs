@@ -16,8 +16,8 @@ use bpf_redirect_common::{
 };
 use dnsproxy::{Answer, GateReason, Outcome, Told};
 use flow::{
-    AuthType, Direction, Dns, DropReason, Emitter, Endpoint, Ethernet, Event, FileInfo, Flow, Ip,
-    L4, MacAddr, RecordType, Redaction, TcpFlags, TracePoint, TraceReason, Uuid, Verdict,
+    Direction, Dns, DropReason, Emitter, Endpoint, Ethernet, Event, FileInfo, Flow, Ip, L4,
+    MacAddr, RecordType, Redaction, TcpFlags, TracePoint, TraceReason, Uuid, Verdict,
 };
 use policy::{EndpointId, Identity, L4Protocol, RuleId};
 
@@ -75,6 +75,7 @@ impl Teller {
 
     /// The flows of one exchange: its request, and its response if the client got one.
     pub(crate) fn exchange(&self, told: &Told) -> (Flow, Option<Flow>) {
+        self.count_exchange(told);
         let qtype = RecordType::Number(told.question.qtype);
         let query: Arc<str> = told.question.name.to_string().into();
         // Without a permit nothing left the node, whatever the client was told.
@@ -382,7 +383,6 @@ fn what_of(event: &KernelEvent, kind: EventKind) -> (Event, Verdict) {
             let what = Event::PolicyVerdict {
                 match_type: u32::from(event.matched),
                 drop_reason: (event.reason != 0).then_some(reason),
-                auth_type: AuthType::default(),
             };
             let verdict = match KernelVerdict::from_number(event.verdict) {
                 KernelVerdict::Allow => Verdict::Forwarded,

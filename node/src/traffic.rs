@@ -326,7 +326,7 @@ fn who(endpoint: &Endpoint, names: &[Arc<str>], ip: Option<IpAddr>) -> Arc<str> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flow::{AuthType, Direction, Dns, Http, Ip, RecordType, TracePoint, TraceReason};
+    use flow::{Direction, Dns, Http, Ip, RecordType, TracePoint, TraceReason};
 
     fn between(from: &str, to: (&str, &str), event: Event, verdict: Verdict) -> Flow {
         let pod = |name: &str| Endpoint {
@@ -356,7 +356,6 @@ mod tests {
         let event = Event::PolicyVerdict {
             match_type: 1,
             drop_reason: None,
-            auth_type: AuthType::Disabled,
         };
         between("x", to, event, verdict)
     }

@@ -4,11 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use flow::{
-    Direction, Endpoint, Event, FieldMask, Flow, Foreign, Ip, L4, LostEvents, MessageKind, OtherL4,
-    PolicyRef, TcpFlags, Time, Workload,
+    Direction, Endpoint, Event, FieldMask, Flow, Foreign, Ip, L4, LostEvents, OtherL4, PolicyRef,
+    TcpFlags, Time, Workload,
 };
 
 use crate::proto::flow as pb;
+
+#[cfg(test)]
+mod tests;
 
 /// The flow's message, with what the mask wants of it.
 pub(crate) fn flow(flow: &Flow, mask: &FieldMask) -> pb::Flow {
@@ -51,24 +54,19 @@ fn event(flow: &Flow, mask: &FieldMask, message: &mut pb::Flow) {
         Some(_) => pb::FlowType::L3L4 as i32,
         None => pb::FlowType::UnknownType as i32,
     });
-    let has_type = flow.event.number() != 0;
+    let (kind, sub_kind) = flow.event_type();
+    let has_type = (kind, sub_kind) != (0, 0);
     message.event_type = wanted(mask, "event_type", |mask| pb::CiliumEventType {
-        r#type: or_zero(mask, "type", || number(flow.event.number())),
-        sub_type: or_zero(mask, "sub_type", || number(flow.event.sub_number())),
+        r#type: or_zero(mask, "type", || number(kind)),
+        sub_type: or_zero(mask, "sub_type", || number(sub_kind)),
     })
     .filter(|_| has_type);
     message.l7 = wanted(mask, "l7", |mask| layer7(&flow.event, mask)).flatten();
     let reason = flow.drop_reason().map_or(0, flow::DropReason::number);
     message.drop_reason = or_zero(mask, "drop_reason", || reason.into());
     message.drop_reason_desc = or_zero(mask, "drop_reason_desc", || reason.into());
-    if let Event::PolicyVerdict {
-        match_type,
-        auth_type,
-        ..
-    } = &flow.event
-    {
+    if let Event::PolicyVerdict { match_type, .. } = &flow.event {
         message.policy_match_type = or_zero(mask, "policy_match_type", || *match_type);
-        message.auth_type = or_zero(mask, "auth_type", || *auth_type as i32);
     }
     if let Event::Trace { point, reason } = &flow.event {
         message.trace_observation_point = or_zero(mask, "trace_observation_point", || {
@@ -145,6 +143,7 @@ fn peers(flow: &Flow, foreign: &Foreign, mask: &FieldMask, message: &mut pb::Flo
 fn sight(flow: &Flow, foreign: &Foreign, mask: &FieldMask, message: &mut pb::Flow) {
     message.node_name = or_zero(mask, "node_name", || flow.node_name.to_string());
     message.node_labels = or_zero(mask, "node_labels", || texts(&foreign.node_labels));
+    message.auth_type = or_zero(mask, "auth_type", || number(foreign.auth_type));
     message.file = flow.file.as_ref().and_then(|file| {
         wanted(mask, "file", |mask| pb::FileInfo {
             name: or_zero(mask, "name", || file.name.to_string()),
@@ -342,12 +341,6 @@ fn layer7(event: &Event, mask: &FieldMask) -> Option<pb::Layer7> {
         | Event::Trace { .. }
         | Event::Other { .. } => return None,
     };
-    let kind = match kind {
-        MessageKind::Unknown => pb::L7FlowType::UnknownL7Type,
-        MessageKind::Request => pb::L7FlowType::Request,
-        MessageKind::Response => pb::L7FlowType::Response,
-        MessageKind::Sample => pb::L7FlowType::Sample,
-    };
     Some(pb::Layer7 {
         r#type: or_zero(mask, "type", || kind as i32),
         latency_ns: or_zero(mask, "latency_ns", || latency_ns),
@@ -392,7 +385,7 @@ fn http_record(http: &flow::Http, mask: &FieldMask) -> pb::Http {
 /// Lost events' message.
 pub(crate) fn lost(lost: &LostEvents) -> pb::LostEvent {
     pb::LostEvent {
-        source: lost.source as i32,
+        source: number(lost.source.number()),
         num_events_lost: lost.count,
         cpu: lost.cpu,
         first: lost.first.map(time),

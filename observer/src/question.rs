@@ -69,9 +69,9 @@ pub(crate) fn query(request: &GetFlowsRequest) -> Result<Query, Status> {
     if request.whitelist.len() + request.blacklist.len() > FILTERS_MAX {
         return Err(wrong(format!("more than {FILTERS_MAX} filters")));
     }
-    let filters = |filters: &[pb::FlowFilter]| filters.iter().map(filter).collect();
-    let allow: Vec<FlowFilter> = filters(&request.whitelist);
-    let deny: Vec<FlowFilter> = filters(&request.blacklist);
+    let filters = |filters: &[pb::FlowFilter]| filters.iter().map(filter).collect::<Result<_, _>>();
+    let allow: Vec<FlowFilter> = filters(&request.whitelist)?;
+    let deny: Vec<FlowFilter> = filters(&request.blacklist)?;
     Ok(Query {
         number: request.number,
         first: request.first,
@@ -111,8 +111,8 @@ pub(crate) fn time(time: &prost_types::Timestamp) -> Time {
     Time::from_unix_nanos(nanos)
 }
 
-fn filter(filter: &pb::FlowFilter) -> FlowFilter {
-    FlowFilter {
+pub(crate) fn filter(filter: &pb::FlowFilter) -> Result<FlowFilter, Status> {
+    Ok(FlowFilter {
         source: PeerFilter {
             ip: filter.source_ip.clone(),
             pod: filter.source_pod.clone(),
@@ -136,10 +136,10 @@ fn filter(filter: &pb::FlowFilter) -> FlowFilter {
             cluster_name: filter.destination_cluster_name.clone(),
         },
         source_ip_xlated: filter.source_ip_xlated.clone(),
-        verdict: enums(&filter.verdict, Verdict::from_number),
-        drop_reason_desc: enums(&filter.drop_reason_desc, |number| {
+        verdict: enums("verdict", &filter.verdict, Verdict::from_number)?,
+        drop_reason_desc: enums("drop_reason_desc", &filter.drop_reason_desc, |number| {
             u8::try_from(number).ok().map(DropReason::from_number)
-        }),
+        })?,
         interface: filter.interface.iter().map(interface).collect(),
         event_type: filter.event_type.iter().map(event_type).collect(),
         http_status_code: filter.http_status_code.clone(),
@@ -153,27 +153,39 @@ fn filter(filter: &pb::FlowFilter) -> FlowFilter {
         tcp_flags: filter.tcp_flags.iter().map(tcp_flags).collect(),
         node_name: filter.node_name.clone(),
         node_labels: filter.node_labels.clone(),
-        ip_version: enums(&filter.ip_version, IpVersion::from_number),
+        ip_version: enums("ip_version", &filter.ip_version, IpVersion::from_number)?,
         trace_id: filter.trace_id.clone(),
         ip_trace_id: filter.ip_trace_id.clone(),
-        traffic_direction: enums(&filter.traffic_direction, Direction::from_number),
+        traffic_direction: enums(
+            "traffic_direction",
+            &filter.traffic_direction,
+            Direction::from_number,
+        )?,
         uuid: filter.uuid.clone(),
         encrypted: filter.encrypted.clone(),
         cel_expression: match &filter.experimental {
             Some(experimental) => experimental.cel_expression.clone(),
             None => Vec::new(),
         },
-    }
+    })
 }
 
-/// A number that we don't know is the zero value, which our flows don't have.
-fn enums<T>(numbers: &[i32], from_number: impl Fn(usize) -> Option<T>) -> Vec<T> {
-    let known = |number: &i32| usize::try_from(*number).ok().and_then(&from_number);
-    let zero = || from_number(0);
-    numbers
-        .iter()
-        .filter_map(|number| known(number).or_else(zero))
-        .collect()
+/// A number that we don't know is refused: a client that is newer than we are would be told of flows that it didn't
+/// ask for, or of none.
+fn enums<T>(
+    field: &str,
+    numbers: &[i32],
+    from_number: impl Fn(usize) -> Option<T>,
+) -> Result<Vec<T>, Status> {
+    let read = |number: &i32| {
+        let known = usize::try_from(*number).ok().and_then(&from_number);
+        known.ok_or_else(|| {
+            wrong(format!(
+                "invalid {field} filter {number}: nothing has this number here"
+            ))
+        })
+    };
+    numbers.iter().map(read).collect()
 }
 
 fn workload(workload: &pb::Workload) -> Workload {

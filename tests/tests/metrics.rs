@@ -234,6 +234,10 @@ fn names_and_requests_are_told_as_ciliums_agent_tells_them_where_that_is_wanted(
         r#"cilium_proxy_redirects{protocol="dns"} 2"#,
         r#"cilium_proxy_redirects{protocol="http"} 1"#,
         r#"cilium_proxy_redirects{protocol="tls"} 0"#,
+        r#"cilium_proxy_upstream_reply_seconds_count{error="allow",protocol_l7="dns",scope="totalTime"} 2"#,
+        r#"cilium_proxy_upstream_reply_seconds_count{error="denied",protocol_l7="dns",scope="totalTime"} 1"#,
+        r#"cilium_proxy_upstream_reply_seconds_count{error="timeout",protocol_l7="dns",scope="totalTime"} 0"#,
+        r#"cilium_proxy_upstream_reply_seconds_count{error="allow",protocol_l7="dns",scope="dataplaneTime"} 1"#,
     ] {
         assert!(text.lines().any(|line| line == sample), "{sample}\n{text}");
     }

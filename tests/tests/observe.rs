@@ -483,6 +483,30 @@ fn a_follower_sees_what_comes_and_a_lazy_one_holds_up_nobody() {
     assert!(count.parse::<u64>().unwrap() > 1_000, "{lost:#}");
 }
 
+/// As with Hubble's command: what was there is shown, and what follows it isn't taken for the end of all flows.
+#[test]
+fn a_follower_is_told_that_the_daemon_has_ended() {
+    let stage = Stage::new();
+    let mut daemon = stage.daemon();
+    let binary = Daemon::binary().unwrap().display().to_string();
+    for what in ["flows", "agent-events"] {
+        let mut command: Command = stage.node.command(&binary);
+        command.args(["observe", what, "-f", "--last", "1", "--socket"]);
+        command.arg(daemon.path("namegate.sock"));
+        let output = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let follower = output.spawn().unwrap();
+        stage.asks(&stage.client, "web.example.com");
+        std::thread::sleep(Duration::from_secs(1) * patience());
+        assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
+        let output = follower.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("the daemon has ended"), "{said}");
+        assert!(!output.stdout.is_empty());
+        daemon.start(&[]).unwrap();
+    }
+}
+
 #[test]
 fn one_client_too_many_is_told_so() {
     let stage = Stage::new();

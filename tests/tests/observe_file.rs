@@ -167,6 +167,27 @@ fn only_the_fields_that_are_wanted_are_written() {
     );
 }
 
+/// What an exporter writes with a mask, or of flows that it counts, and what a newer one tells, comes out as it is:
+/// nothing is added, nothing is lost.
+#[test]
+fn what_an_exporter_left_of_a_flow_is_shown_as_it_is() {
+    let lines = [
+        r#"{"flow":{"verdict":"DROPPED","IP":{"source":"10.0.0.2"},"l4":{"UDP":{"destination_port":53}}},"node_name":"n"}"#,
+        r#"{"flow":{"verdict":"DROPPED","l7":{"dns":{"query":"x.evil.test."}},"aggregate":{"egress_flow_count":3}}}"#,
+        r#"{"flow":{"verdict":77,"traffic_direction":9,"drop_reason_desc":240,"is_reply":false,"Summary":"UDP"}}"#,
+    ];
+    let flows = Flows::of(&(lines.join("\n") + "\n"));
+    assert_eq!(flows.shows(&["-o", "json"]), lines.join("\n") + "\n");
+    let said = "N/A: 10.0.0.2 (unknown) <> :53 (unknown) UNKNOWN DROPPED ()\n\
+                N/A:  (unknown) <>  (unknown) dns-unknown_l7_type  DROPPED ()\n\
+                N/A:  (unknown) ->  (unknown) UNKNOWN 77 (UDP)\n";
+    assert_eq!(flows.shows(&[]), said);
+    let few = flows.shows(&["-o", "json", "--field-mask", "l7.dns,IP.source"]);
+    let first = r#"{"flow":{"IP":{"source":"10.0.0.2"}},"node_name":"n"}"#;
+    assert_eq!(few.lines().next(), Some(first));
+    assert_eq!(flows.shows(&["--from-ip", "10.0.0.2"]).lines().count(), 1);
+}
+
 #[test]
 fn what_is_no_event_is_told_and_left_out_and_too_long_a_line_ends_it() {
     let first = unnumbered(CASES).lines().next().unwrap().to_owned();

@@ -96,9 +96,10 @@ pub struct EventType {
 }
 
 /// Versions of IP.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum IpVersion {
     /// Not IP.
+    #[default]
     None,
     /// Version 4.
     V4,

@@ -12,7 +12,7 @@ use super::pattern::{NamePattern, NodePattern, PodPattern};
 use crate::drop_reason::DropReason;
 use crate::endpoint::{Endpoint, Workload};
 use crate::flow::{Event, Flow, Interface};
-use crate::foreign::{OtherL4, Service};
+use crate::foreign::{OtherL4, PartIp, Service};
 use crate::packet::L4;
 use crate::verdict::Verdict;
 
@@ -119,18 +119,19 @@ impl Terms {
     pub(super) fn matches(&self, flow: &Flow) -> bool {
         let ports = flow.l4.and_then(L4::ports);
         let (source_port, destination_port) = ports.unzip();
+        let [source_ip, destination_ip] = flow.addresses().unwrap_or_default();
         let foreign = flow.foreign.as_deref();
         let source = Seen {
             endpoint: &flow.source,
             names: &flow.source_names,
-            ip: flow.ip.map(|ip| ip.source),
+            ip: source_ip,
             port: source_port,
             service: foreign.and_then(|foreign| foreign.source_service.as_ref()),
         };
         let destination = Seen {
             endpoint: &flow.destination,
             names: &flow.destination_names,
-            ip: flow.ip.map(|ip| ip.destination),
+            ip: destination_ip,
             port: destination_port,
             service: foreign.and_then(|foreign| foreign.destination_service.as_ref()),
         };
@@ -168,17 +169,14 @@ impl Terms {
     fn is_packet(&self, flow: &Flow) -> bool {
         let plain = &self.plain;
         let foreign = flow.foreign.as_deref();
-        let xlated = flow.ip.and_then(|ip| ip.source_xlated);
-        let version = match flow.ip.map(|ip| ip.source) {
-            None => IpVersion::None,
-            Some(IpAddr::V4(_)) => IpVersion::V4,
-            Some(IpAddr::V6(_)) => IpVersion::V6,
-        };
+        let network = network_of(flow);
         let flags = match flow.l4 {
             Some(L4::Tcp { flags, .. }) => flags,
             _ => None,
         };
-        let is_encrypted = flow.ip.is_some_and(|ip| ip.encrypted);
+        let xlated = network.and_then(|it| it.source_xlated);
+        let version = network.map_or(IpVersion::None, |it| it.version);
+        let is_encrypted = network.is_some_and(|it| it.encrypted);
         holds(&self.source_xlated, |network| {
             xlated.is_some_and(|it| network.has(it))
         }) && holds(&self.protocols, |protocol| protocol.matches(flow))
@@ -270,10 +268,26 @@ fn holds<T>(asked: &[T], is_it: impl Fn(&T) -> bool) -> bool {
 }
 
 fn is_type(asked: EventType, flow: &Flow) -> bool {
-    let same_sub = asked
-        .sub_number
-        .is_none_or(|asked| asked == flow.event.sub_number());
-    (asked.number == 0 || asked.number == flow.event.number()) && same_sub
+    let (number, sub_number) = flow.event_type();
+    let same_sub = asked.sub_number.is_none_or(|asked| asked == sub_number);
+    (asked.number == 0 || asked.number == number) && same_sub
+}
+
+/// The network layer, whole or what a mask left of it.
+fn network_of(flow: &Flow) -> Option<PartIp> {
+    let Some(ip) = flow.ip else {
+        return flow.foreign.as_ref()?.part_ip;
+    };
+    Some(PartIp {
+        source: Some(ip.source),
+        source_xlated: ip.source_xlated,
+        destination: Some(ip.destination),
+        version: match ip.source {
+            IpAddr::V4(_) => IpVersion::V4,
+            IpAddr::V6(_) => IpVersion::V6,
+        },
+        encrypted: ip.encrypted,
+    })
 }
 
 /// Of drops and of denied verdicts alike; nothing else has a reason.

@@ -78,7 +78,7 @@ impl Printer {
             cells.push(("NODE", String::new()));
         }
         cells.extend([
-            ("SOURCE", lost.source.name().to_owned()),
+            ("SOURCE", lost.source.to_string()),
             ("DESTINATION", NOTHING.to_owned()),
             ("TYPE", "EVENTS LOST".to_owned()),
             ("VERDICT", NOTHING.to_owned()),

@@ -138,6 +138,21 @@ impl<'a> Fields<'a> {
         Ok(known.unwrap_or_default())
     }
 
+    /// The number of an enum's value that has no name; 0 for all others.
+    pub(super) fn nameless<T>(
+        &self,
+        key: &'static str,
+        from_number: impl Fn(usize) -> Option<T>,
+    ) -> Result<i32, ReadError> {
+        let Some(value) = self.value(key).filter(|value| !value.is_string()) else {
+            return Ok(0);
+        };
+        let number = value.as_i64().and_then(|number| i32::try_from(number).ok());
+        let number = number.ok_or_else(|| bad(key, value))?;
+        let named = usize::try_from(number).ok().and_then(from_number);
+        Ok(named.map_or(number, |_| 0))
+    }
+
     fn items(&self, key: &'static str) -> Result<&'a [Value], ReadError> {
         let Some(value) = self.value(key) else {
             return Ok(&[]);

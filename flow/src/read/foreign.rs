@@ -1,13 +1,20 @@
-//! The fields that only other agents set.
+//! The fields that only other agents set, and what a mask left.
 
 use super::fields::Fields;
-use super::{ReadError, read_ip, read_l4};
+use super::{ReadError, read_drop_reason, read_event_type, read_ip, read_l4};
+use crate::filter::IpVersion;
+use crate::flow::Event;
 use crate::foreign::{
-    CAPTURE_POINTS, Foreign, Names, OtherL4, Service, TUNNELS, Tunnel, XLATE_POINTS, number_of,
+    AUTH_TYPES, CAPTURE_POINTS, Foreign, Nameless, Names, OtherL4, PartIp, Service, TUNNELS,
+    Tunnel, XLATE_POINTS, number_of,
 };
+use crate::message::MessageKind;
+use crate::packet::MacAddr;
+use crate::verdict::{Direction, Verdict};
 
 /// None if none of them is set.
-pub(super) fn read(object: &Fields<'_>) -> Result<Option<Foreign>, ReadError> {
+pub(super) fn read(object: &Fields<'_>, event: &Event) -> Result<Option<Foreign>, ReadError> {
+    let event_type = read_event_type(object)?;
     let ip_trace = object.object("ip_trace_id")?;
     let foreign = Foreign {
         node_labels: object.texts("node_labels")?,
@@ -31,8 +38,56 @@ pub(super) fn read(object: &Fields<'_>) -> Result<Option<Foreign>, ReadError> {
             .object("aggregate")?
             .map(|it| aggregate(&it))
             .transpose()?,
+        auth_type: point(object, "auth_type", AUTH_TYPES)?,
+        event_type: (event_type != event.numbers()).then_some(event_type),
+        drop_reason: match event {
+            Event::PolicyVerdict { .. } | Event::Drop { .. } => None,
+            Event::Dns(_)
+            | Event::Http(_)
+            | Event::OtherL7 { .. }
+            | Event::Trace { .. }
+            | Event::Other { .. } => read_drop_reason(object)?,
+        },
+        part_ip: object
+            .object("IP")?
+            .map(|it| part_ip(&it))
+            .transpose()?
+            .flatten(),
+        part_ethernet: object
+            .object("ethernet")?
+            .map(|it| part_ethernet(&it))
+            .transpose()?
+            .flatten(),
+        nameless: Nameless {
+            verdict: object.nameless("verdict", Verdict::from_number)?,
+            direction: object.nameless("traffic_direction", Direction::from_number)?,
+            message: object
+                .object("l7")?
+                .map_or(Ok(0), |l7| l7.nameless("type", MessageKind::from_number))?,
+        },
     };
     Ok(Some(foreign).filter(|foreign| *foreign != Foreign::default()))
+}
+
+/// None if it is whole.
+fn part_ip(object: &Fields<'_>) -> Result<Option<PartIp>, ReadError> {
+    if read_ip(object)?.is_some() {
+        return Ok(None);
+    }
+    let versions = (IpVersion::from_name, IpVersion::from_number);
+    Ok(Some(PartIp {
+        source: object.parsed("source")?,
+        source_xlated: object.parsed("source_xlated")?,
+        destination: object.parsed("destination")?,
+        version: object.enumerated("ipVersion", versions)?,
+        encrypted: object.flag("encrypted")?.unwrap_or(false),
+    }))
+}
+
+/// None if it is whole.
+fn part_ethernet(object: &Fields<'_>) -> Result<Option<[Option<MacAddr>; 2]>, ReadError> {
+    let ends = [object.parsed("source")?, object.parsed("destination")?];
+    Ok(Some(ends).filter(|ends| ends.contains(&None)))
 }
 
 fn service(object: &Fields<'_>, key: &'static str) -> Result<Option<Service>, ReadError> {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::fields::lower_camel;
-use crate::mask::Kind;
+use crate::schema::{FLOW, Fields};
 
 /// What may stand beside an event, and the events themselves.
 const BESIDE: [&str; 7] = [
@@ -24,18 +24,17 @@ pub(super) fn first(line: &Value) -> Option<String> {
     if let Some(unknown) = line.keys().find(|key| !is_known(key)) {
         return Some(unknown.clone());
     }
-    first_of(line.get("flow")?.as_object()?, Kind::FLOW, "flow")
+    first_of(line.get("flow")?.as_object()?, FLOW, "flow")
 }
 
-fn first_of(object: &Map<String, Value>, kind: Kind, path: &str) -> Option<String> {
+fn first_of(object: &Map<String, Value>, fields: Fields, path: &str) -> Option<String> {
     object.iter().find_map(|(key, value)| {
-        let fields = kind.fields();
         let Some((_, inner)) = fields.iter().find(|(name, _)| is_it(name, key)) else {
             return Some(format!("{path}.{key}"));
         };
         // A list, or a value into which no path goes.
         let value = value.as_object().filter(|_| !inner.fields().is_empty())?;
-        first_of(value, *inner, &format!("{path}.{key}"))
+        first_of(value, inner.fields(), &format!("{path}.{key}"))
     })
 }
 

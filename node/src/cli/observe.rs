@@ -9,9 +9,12 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, ValueEnum};
-use flow::{AgentLine, BadPath, FieldMask, Filter, Line, Printer, Query, Table, Time, TimeFormat};
+use flow::{
+    AgentLine, BadPath, FieldMask, Filter, Printer, Query, Recorded, Table, Time, TimeFormat,
+};
 
 use self::file::Aside;
 use self::filters::Filters;
@@ -244,10 +247,9 @@ impl Observe {
             What::AgentEvents => Command::AgentEvents(wanted),
         };
         for line in stream(&self.which.socket()?, &command)? {
-            // The daemon ended.
-            let Ok(line) = line else { break };
+            let line = line.context("the daemon's answer broke off")?;
             let shown = match self.what {
-                What::Flows => Line::parse(&line).map(|read| sink.show(&read, Some(&line))),
+                What::Flows => Recorded::parse(&line).map(|read| sink.show(&read)),
                 What::AgentEvents => {
                     AgentLine::parse(&line).map(|read| sink.show_agent(&read, &line))
                 }
@@ -260,7 +262,10 @@ impl Observe {
                 Err(error) => anyhow::bail!("the daemon's line can't be read: {error}"),
             }
         }
-        Ok(())
+        match self.follow {
+            true => anyhow::bail!("the daemon has ended"),
+            false => Ok(()),
+        }
     }
 }
 

@@ -225,7 +225,7 @@ fn bare(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flow::{AuthType, Dns, DropReason, Ip, RecordType};
+    use flow::{Dns, DropReason, Ip, RecordType};
 
     fn asked(name: &str, verdict: Verdict) -> Flow {
         let dns = Dns::request(format!("{name}.").into(), RecordType::from_name("A"));
@@ -251,7 +251,6 @@ mod tests {
         let event = Event::PolicyVerdict {
             match_type: 0,
             drop_reason: None,
-            auth_type: AuthType::Disabled,
         };
         packet(event, verdict)
     }

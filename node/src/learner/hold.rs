@@ -1,4 +1,4 @@
-//! How long answers were held for the datapath, as a histogram.
+//! How long answers were held for the datapath, and whole exchanges took, as histograms.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 /// Upper bounds of the buckets, in microseconds; one more bucket holds what is above.
-const BOUNDS_US: [u64; 13] = [
-    10, 25, 50, 100, 250, 500, 1_000, 2_500, 10_000, 25_000, 50_000, 100_000, 1_000_000,
+const BOUNDS_US: [u64; 15] = [
+    10, 25, 50, 100, 250, 500, 1_000, 2_500, 10_000, 25_000, 50_000, 100_000, 1_000_000, 2_500_000,
+    10_000_000,
 ];
 
 /// Counts of answers, by how long they were held.
@@ -28,7 +29,7 @@ pub(crate) struct Held {
 
 impl Hold {
     /// Counts an answer.
-    pub(super) fn note(&self, held: Duration) {
+    pub(crate) fn note(&self, held: Duration) {
         let us = u64::try_from(held.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_US.partition_point(|bound| *bound < us);
         if let Some(count) = self.counts.get(bucket) {
@@ -79,7 +80,8 @@ mod tests {
             (100_000, 11),
             (100_001, 12),
             (1_000_001, 13),
-            (u64::MAX, 13),
+            (10_000_000, 14),
+            (u64::MAX, 15),
         ];
         for (us, bucket) in rows {
             let hold = Hold::default();
@@ -89,18 +91,18 @@ mod tests {
             let bound = &buckets[bucket]["up_to_us"];
             assert!(bound.as_u64().is_none_or(|bound| us <= bound), "{us}");
         }
-        assert_eq!(Hold::default().to_json().as_array().unwrap().len(), 14);
+        assert_eq!(Hold::default().to_json().as_array().unwrap().len(), 16);
     }
 
     #[test]
     fn it_is_read_in_seconds() {
         let hold = Hold::default();
-        for micros in [10, 11, 2_000_000] {
+        for micros in [10, 11, 20_000_000] {
             hold.note(Duration::from_micros(micros));
         }
         let held = hold.read();
         assert_eq!(held.answers, 3);
-        assert!((held.sum_secs - 2.000_021).abs() < 1e-9);
+        assert!((held.sum_secs - 20.000_021).abs() < 1e-9);
         let filled = held.buckets.iter().filter(|(_, count)| *count > 0);
         let filled: Vec<_> = filled.map(|(bound, _)| *bound).collect();
         assert_eq!(filled, [0.000_01, 0.000_025, f64::MAX]);

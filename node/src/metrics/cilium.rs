@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use policy::{Proxy, Snapshot};
 
 use super::{Figures, Page, Sources};
+use crate::learner::Exchanges;
 
 /// What is in force, in numbers.
 #[derive(Clone, Default, Debug)]
@@ -38,17 +39,7 @@ pub(super) fn page(sources: &Sources, page: &mut Page<'_>, figures: &Figures) ->
     names(sources, page, figures)?;
     verdicts(sources, page)?;
     in_force(page, &figures.tally)?;
-    let counts = &sources.learner.counts;
-    let help = "How long an answer was held for the datapath";
-    let labels = [
-        ("error", "allow"),
-        ("protocol_l7", "dns"),
-        ("scope", "dataplaneTime"),
-    ];
-    page.histogram(
-        ("cilium_proxy_upstream_reply_seconds", help),
-        (&labels, &counts.hold.read()),
-    )?;
+    waits(sources, page)?;
     for (fault, name, help) in [
         (
             "install-timeout",
@@ -66,6 +57,31 @@ pub(super) fn page(sources: &Sources, page: &mut Page<'_>, figures: &Figures) ->
         page.counter((name, help), of.map(|(.., count)| count).sum())?;
     }
     Ok(())
+}
+
+/// How long names took: as a whole, and in the datapath. Cilium's other scopes are of steps that no query takes here,
+/// or of which nobody notes the time.
+fn waits(sources: &Sources, page: &mut Page<'_>) -> fmt::Result {
+    let counts = &sources.learner.counts;
+    let Exchanges {
+        answered,
+        denied,
+        late,
+        faulty,
+    } = &counts.exchanges;
+    let rows = [
+        ("allow", "totalTime", answered),
+        ("denied", "totalTime", denied),
+        ("timeout", "totalTime", late),
+        ("proxyErr", "totalTime", faulty),
+        ("allow", "dataplaneTime", &counts.hold),
+    ];
+    let rows = rows.map(|(error, scope, times)| {
+        let labels = [("error", error), ("protocol_l7", "dns"), ("scope", scope)];
+        (labels, times.read())
+    });
+    let help = "From a query to its answer, and how long that was held for the datapath";
+    page.histogram(("cilium_proxy_upstream_reply_seconds", help), &rows)
 }
 
 const DNS_FAULTS: &str = "dns_faults_total";

@@ -1,4 +1,4 @@
-//! The text of metrics.
+//! Metrics as text, by their kinds.
 
 use std::fmt;
 
@@ -11,9 +11,14 @@ use crate::learner::Held;
 pub(super) type Titled<'a> = (&'a str, &'a str);
 
 /// A text of metrics in the making.
-pub(super) struct Page<'a>(pub(super) DescriptorEncoder<'a>);
+pub(super) struct Page<'a>(DescriptorEncoder<'a>);
 
-impl Page<'_> {
+impl<'a> Page<'a> {
+    /// One that is written there.
+    pub(super) const fn of(encoder: DescriptorEncoder<'a>) -> Self {
+        Self(encoder)
+    }
+
     pub(super) fn counter(&mut self, (name, help): Titled<'_>, value: u64) -> fmt::Result {
         let mut metric = self
             .0
@@ -71,19 +76,24 @@ impl Page<'_> {
         Ok(())
     }
 
-    pub(super) fn histogram(
+    /// Times, by labels where there are some.
+    pub(super) fn histogram<const N: usize>(
         &mut self,
         (name, help): Titled<'_>,
-        (labels, times): (&[(&str, &str)], &Held),
+        rows: &[([(&str, &str); N], Held)],
     ) -> fmt::Result {
         let mut metric = self
             .0
             .encode_descriptor(name, help, None, MetricType::Histogram)?;
-        let (sum, count, buckets) = (times.sum_secs, times.answers, &times.buckets);
-        if labels.is_empty() {
-            return metric.encode_histogram::<NoLabelSet>(sum, count, buckets, None);
+        for (labels, times) in rows {
+            let (sum, count, buckets) = (times.sum_secs, times.answers, &times.buckets);
+            match N {
+                0 => metric.encode_histogram::<NoLabelSet>(sum, count, buckets, None)?,
+                _ => metric
+                    .encode_family(labels)?
+                    .encode_histogram::<NoLabelSet>(sum, count, buckets, None)?,
+            }
         }
-        let mut metric = metric.encode_family(&labels)?;
-        metric.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
+        Ok(())
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flow::{
-    AuthType, Direction, DropReason, Event, Flow, Http, HttpHeader, Ip, MessageKind, TracePoint,
-    TraceReason, Verdict,
+    Direction, DropReason, Event, Flow, Http, HttpHeader, Ip, MessageKind, TracePoint, TraceReason,
+    Verdict,
 };
 use httpproxy::{
     By, Denied, End, EndRecord, Named, News, Note, Protocol, Redirected, Refused, RequestRecord,
@@ -280,7 +280,6 @@ impl Teller {
         let judged = Event::PolicyVerdict {
             match_type: MatchType::L3L4.number(),
             drop_reason: None,
-            auth_type: AuthType::default(),
         };
         let dropped = Event::Drop {
             reason: DropReason::from_number(POLICY_DENIED),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bpf_redirect_common::{EGRESS, Event as KernelEvent};
+use dnsproxy::{Outcome, Told};
 use flow::DropReason;
 use policy::{Direction, EndpointId, FlowKey, Identity};
 
@@ -67,6 +68,26 @@ impl Teller {
             }
         });
         closed.unwrap_or_default()
+    }
+
+    /// Counts how long an exchange took, if its client was told something, or was to wait in vain.
+    pub(super) fn count_exchange(&self, told: &Told) {
+        let exchanges = &self.learner.counts.exchanges;
+        let times = match &told.outcome {
+            Outcome::Answered(_) => &exchanges.answered,
+            Outcome::Denied { .. } => &exchanges.denied,
+            Outcome::Timeout { .. } => &exchanges.late,
+            Outcome::ServFail(_) => &exchanges.faulty,
+            Outcome::Malformed(_)
+            | Outcome::Local(_)
+            | Outcome::Superseded
+            | Outcome::ClientGone
+            | Outcome::EndpointGone
+            | Outcome::Abandoned => return,
+        };
+        if let Some(latency) = told.latency {
+            times.note(latency);
+        }
     }
 
     /// Counts a denial of what a name had opened.

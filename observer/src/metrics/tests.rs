@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::limits::SERIES_MAX;
-use flow::{AuthType, Endpoint, Ip, TracePoint, TraceReason, Workload};
+use flow::{Endpoint, Ip, TracePoint, TraceReason, Workload};
 
 /// What is told of flows by these choices.
 fn text(choices: &str, flows: &[Flow]) -> String {
@@ -68,7 +68,6 @@ fn judged(verdict: Verdict) -> Flow {
     let event = Event::PolicyVerdict {
         match_type: 2,
         drop_reason: (verdict == Verdict::Dropped).then_some(DropReason::POLICY_DENIED),
-        auth_type: AuthType::Disabled,
     };
     outward(event, verdict)
 }

@@ -84,7 +84,8 @@ impl Journal {
         self.entry.begin(&line, WARNING, LOST_ID);
         self.entry
             .field("HUBBLE_LOST_EVENTS", &lost.count.to_string());
-        self.entry.field("HUBBLE_LOST_WHERE", lost.source.name());
+        self.entry
+            .field("HUBBLE_LOST_WHERE", &lost.source.to_string());
     }
 
     /// Sends the entry. A journal that takes nothing is waited for; one that isn't there is not.

@@ -194,10 +194,7 @@ impl Otlp {
         LogRecord {
             attributes: vec![
                 attribute(("hubble.lost_events", Fact::Number(count))),
-                attribute((
-                    "hubble.lost_where",
-                    Fact::Text(lost.source.name().to_owned()),
-                )),
+                attribute(("hubble.lost_where", Fact::Text(lost.source.to_string()))),
             ],
             event_name: "hubble.lost_events".to_owned(),
             ..self.said(line, true)

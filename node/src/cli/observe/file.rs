@@ -6,7 +6,7 @@ use std::io::{self, BufRead, Read};
 use std::path::Path;
 
 use flow::limits::LINE_OCTETS_MAX;
-use flow::{Line, NodeStatus, Printer, Query, ReadError};
+use flow::{Line, NodeStatus, Printer, Query, ReadError, Recorded};
 
 use super::sink::Sink;
 use crate::cli::lines;
@@ -52,12 +52,9 @@ pub(super) fn read(
             anyhow::bail!("{path}:{number}: a line of more than {LINE_OCTETS_MAX} octets");
         }
         let line = String::from_utf8_lossy(line);
-        let read = match has_told_field {
-            true => Line::parse(&line).map(|line| (line, None)),
-            false => Line::parse_and_look(&line),
-        };
-        match read {
-            Ok((line, unknown)) => {
+        match Recorded::parse(&line) {
+            Ok(read) => {
+                let unknown = (!has_told_field).then(|| read.unknown_field()).flatten();
                 if let Some(field) = unknown {
                     has_told_field = true;
                     say(
@@ -65,7 +62,7 @@ pub(super) fn read(
                         &format_args!("unknown field {field:?}: this and others are passed over"),
                     );
                 }
-                choice.take(line, sink)?;
+                choice.take(read, sink)?;
             }
             Err(_) if line.trim().is_empty() => {}
             Err(ReadError::OtherEvent {
@@ -81,10 +78,7 @@ pub(super) fn read(
             break; // and what writes into a pipe may have no more to say
         }
     }
-    choice
-        .kept
-        .iter()
-        .try_for_each(|line| sink.show(line, None))
+    choice.kept.iter().try_for_each(|read| sink.show(read))
 }
 
 impl Aside {
@@ -104,7 +98,7 @@ struct Choice {
     /// Flows so far.
     flows: u64,
     /// Lines that wait, where only the last are wanted.
-    kept: VecDeque<Line>,
+    kept: VecDeque<Recorded>,
     is_over: bool,
 }
 
@@ -118,8 +112,8 @@ impl Choice {
         }
     }
 
-    fn take(&mut self, line: Line, sink: &mut Sink) -> anyhow::Result<()> {
-        if let Line::Flow(flow) = &line {
+    fn take(&mut self, read: Recorded, sink: &mut Sink) -> anyhow::Result<()> {
+        if let Line::Flow(flow) = read.line() {
             // Lines of several nodes are not in order: what is later is no end, as it is for a node's ring.
             if self.query.is_past(flow) || !self.query.wants(flow) {
                 return Ok(());
@@ -130,12 +124,13 @@ impl Choice {
         let is_forward = self.query.first || self.query.since.is_some() || number == 0;
         if is_forward {
             self.is_over = number > 0 && self.flows == number;
-            return sink.show(&line, None);
+            return sink.show(&read);
         }
-        self.kept.push_back(line);
+        self.kept.push_back(read);
         while self.flows > number {
             let gone = self.kept.pop_front();
-            self.flows -= u64::from(matches!(gone, Some(Line::Flow(_))));
+            let is_flow = |read: Recorded| matches!(read.line(), Line::Flow(_));
+            self.flows -= u64::from(gone.is_some_and(is_flow));
         }
         Ok(())
     }

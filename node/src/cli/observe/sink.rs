@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use flow::{AgentLine, FieldMask, Line, Printer, Table};
+use flow::{AgentLine, FieldMask, Line, Printer, Recorded, Table};
 
 use super::Form;
 
@@ -30,14 +30,17 @@ impl Sink {
         }
     }
 
-    /// Prints an event; `as_read` is its line, if it may be printed as it came.
-    pub(super) fn show(&mut self, line: &Line, as_read: Option<&str>) -> anyhow::Result<()> {
+    /// Prints an event.
+    pub(super) fn show(&mut self, read: &Recorded) -> anyhow::Result<()> {
         self.text.clear();
         match self.form {
-            Form::Compact => self.compact(line),
-            Form::Dict => self.dict(line),
-            Form::Json => self.json(line, as_read),
-            Form::Table => self.row(line),
+            Form::Compact => self.compact(read.line()),
+            Form::Dict => self.dict(read.line()),
+            Form::Json => {
+                read.write_json(&self.mask, &mut self.text);
+                self.text.push('\n');
+            }
+            Form::Table => self.row(read.line()),
         }
         self.is_first = false;
         self.flush()
@@ -101,24 +104,6 @@ impl Sink {
                 self.printer.write_dict_lost(lost, *time, &mut self.text);
             }
         }
-    }
-
-    fn json(&mut self, line: &Line, as_read: Option<&str>) {
-        match (line, as_read.filter(|_| self.mask.is_all())) {
-            (_, Some(as_read)) => self.text.push_str(as_read),
-            (Line::Flow(flow), None) => flow.write_wanted_line(&self.mask, &mut self.text),
-            (
-                Line::LostEvents {
-                    lost,
-                    node_name,
-                    time,
-                },
-                None,
-            ) => {
-                lost.write_exporter_line(node_name, *time, &mut self.text);
-            }
-        }
-        self.text.push('\n');
     }
 
     fn row(&mut self, line: &Line) {
