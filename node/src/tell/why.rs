@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bpf_redirect_common::{EGRESS, Event as KernelEvent};
+use dnsproxy::{Outcome, Told};
 use flow::DropReason;
 use policy::{Direction, EndpointId, FlowKey, Identity};
 
@@ -67,6 +68,18 @@ impl Teller {
             }
         });
         closed.unwrap_or_default()
+    }
+
+    /// Why an answer opened nothing, or not all that it names.
+    pub(super) fn why_unlearned(&self, told: &Told) -> Option<Arc<str>> {
+        let Outcome::Answered(answer) = &told.outcome else {
+            return None;
+        };
+        let origin = told.origin;
+        let asked = (origin.endpoint, origin.server, origin.protocol);
+        let addresses = answer.addresses.iter().map(|learned| learned.ip);
+        let why = self.learner.why_unlearned(asked, addresses);
+        why.map(Arc::from)
     }
 
     /// Counts a denial of what a name had opened.
