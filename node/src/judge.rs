@@ -6,6 +6,7 @@ pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod question;
 pub(crate) mod read;
+pub(crate) mod resolve;
 pub(crate) mod words;
 pub(crate) mod world;
 

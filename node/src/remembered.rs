@@ -3,7 +3,7 @@
 //! the daemon ends; what the kernel holds beyond it is closed.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use fqdn::Name;
@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 /// Octets of names and addresses that are kept; beyond, the rest is left out and said, and closes with the
 /// next restart. Identities take the rest of a state file's 64 MiB.
 pub(crate) const KEPT_OCTETS_MAX: usize = 48 << 20;
-/// Octets that an address takes at most, with its end; and those of a name beside its own.
+/// Octets that an address takes at most, with its end; and those of a name beside its own, with its server.
 const ADDRESS_OCTETS: usize = 66;
-const NAME_OCTETS: usize = 32;
+const NAME_OCTETS: usize = 96;
 
 const VERSION: u32 = 1;
 
@@ -44,6 +44,9 @@ struct RememberedIdentity {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RememberedName {
     pub(crate) name: String,
+    /// Who gave them, where that is known: there they are asked for again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) server: Option<SocketAddr>,
     pub(crate) addresses: Vec<(IpAddr, u64)>,
 }
 
@@ -53,6 +56,8 @@ pub(crate) struct Pair {
     pub(crate) name: Name,
     pub(crate) address: IpAddr,
     pub(crate) end: Instant,
+    /// Who gave it, where that is known.
+    pub(crate) server: Option<SocketAddr>,
 }
 
 impl Remembered {
@@ -112,6 +117,7 @@ impl Remembered {
                     name: name.clone()?,
                     address: *address,
                     end: now.checked_add(Duration::from_millis(left))?,
+                    server: one.server,
                 })
             };
             one.addresses.iter().filter_map(pair).collect::<Vec<_>>()
@@ -134,6 +140,7 @@ pub(crate) fn remembered_names(
             Some((ip, u64::try_from(left.as_millis()).unwrap_or(u64::MAX)))
         };
         let addresses: Vec<_> = cache.addresses_of(name).filter_map(open).collect();
+        let server = cache.given_by(name);
         let name = name.to_string();
         let escapes = name.matches('\\').count();
         let octets = NAME_OCTETS + name.len() + escapes + addresses.len() * ADDRESS_OCTETS;
@@ -142,7 +149,11 @@ pub(crate) fn remembered_names(
             break;
         };
         *room = left;
-        names.push(RememberedName { name, addresses });
+        names.push(RememberedName {
+            name,
+            server,
+            addresses,
+        });
     }
     names
 }
@@ -170,8 +181,10 @@ mod tests {
         let number = identities.acquire(set.clone()).unwrap();
         let written = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
         let address: IpAddr = "10.0.0.1".parse().unwrap();
+        let server: SocketAddr = "[2001:db8::53]:5353".parse().unwrap();
         let name = RememberedName {
             name: "x.a.io.".to_owned(),
+            server: Some(server),
             addresses: vec![(address, 5_000), ("10.0.0.2".parse().unwrap(), 900)],
         };
         let endpoints = [("default/a".to_owned(), vec![name])].into();
@@ -194,7 +207,13 @@ mod tests {
         assert_eq!(ends(1_005), []);
         assert_eq!(ends(500).len(), 2, "a clock that was set back");
         assert_eq!(ends(500)[0].1, Duration::from_secs(5));
+        let pairs = kept.of_endpoint("default/a", after(1_001));
+        assert_eq!(pairs[0].server, Some(server));
         assert_eq!(kept.of_endpoint("default/b", after(1_000)), []);
+        // A file of a daemon that did not keep them.
+        let older = r#"{"name": "x.a.io.", "addresses": [["10.0.0.1", 5]]}"#;
+        let older: RememberedName = serde_json::from_str(older).unwrap();
+        assert_eq!(older.server, None);
         assert!(Remembered::parse(b"{\"version\": 9}").is_err());
     }
 
@@ -210,7 +229,11 @@ mod tests {
                     (address.parse().unwrap(), now + Duration::from_secs(86_400))
                 })
                 .collect();
-            let given = Lifetimes::default().given(now);
+            let server = "[2001:db8:1111:2222:3333:4444:5555:6666]:65535";
+            let given = fqdn_cache::Given {
+                by: Some(server.parse().unwrap()),
+                ..Lifetimes::default().given(now)
+            };
             let plan = cache.plan(&name, &addresses, given).unwrap();
             cache.commit(plan).unwrap();
         }

@@ -139,9 +139,10 @@ impl Teller {
             ..dns
         };
         let flow = self.dns_flow(told, peers, (dns, verdict));
+        let log = self.log_of(told).into_iter();
         Some(Flow {
             time: Some(clock::time_of_day(told.asked_at + latency)),
-            policy_log: self.log_of(told),
+            policy_log: log.chain(self.why_unlearned(told)).collect(),
             ..answering(flow)
         })
     }

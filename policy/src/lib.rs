@@ -33,6 +33,7 @@ mod snapshot;
 mod sni;
 mod tls;
 mod verdict;
+mod whole_names;
 
 pub use address::{AddressClass, METADATA, class_of, embedded_v4};
 pub use binding::{Bound, NameBinding, TlsDenied, TlsPermit};
@@ -57,3 +58,4 @@ pub use snapshot::{
 pub use sni::{BadSniPattern, SniPattern};
 pub use tls::{TlsContext, TlsLeg, TlsUse};
 pub use verdict::{Decision, Entry, EntryVerdict, FlowKey, MatchType, PortPrefix, Proxy, decide};
+pub use whole_names::{WholeName, WholeNames};

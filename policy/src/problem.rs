@@ -132,6 +132,16 @@ pub enum Code {
     PolicyTypes,
     /// Warning: a field that changes nothing where it stands.
     NoEffect,
+    /// Warning: a name that DNS says doesn't exist.
+    NameNotFound,
+    /// Warning: a name to be opened that has no address in DNS.
+    NameWithoutAddress,
+    /// Warning: a name that DNS gives no answer about.
+    NameUnanswered,
+    /// Warning: a name that is an alias of one that may not be asked.
+    AliasNotAskable,
+    /// Warning: a name whose addresses stay open for longer than its TTL says.
+    TtlBelowFloor,
 }
 
 impl Code {
@@ -166,12 +176,17 @@ impl Code {
             | Self::PlainUpstream
             | Self::EmptyBeside
             | Self::PolicyTypes
-            | Self::NoEffect => Severity::Warning,
+            | Self::NoEffect
+            | Self::NameNotFound
+            | Self::NameWithoutAddress
+            | Self::NameUnanswered
+            | Self::AliasNotAskable
+            | Self::TtlBelowFloor => Severity::Warning,
         }
     }
 
     /// Every kind of fault.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 34] = [
         Self::Yaml,
         Self::Limit,
         Self::UnknownField,
@@ -201,6 +216,11 @@ impl Code {
         Self::EmptyBeside,
         Self::PolicyTypes,
         Self::NoEffect,
+        Self::NameNotFound,
+        Self::NameWithoutAddress,
+        Self::NameUnanswered,
+        Self::AliasNotAskable,
+        Self::TtlBelowFloor,
     ];
 
     /// What the kind of fault is, in one sentence.
@@ -236,6 +256,11 @@ impl Code {
             Self::EmptyBeside => "An empty rule stands beside others of its direction.",
             Self::PolicyTypes => "`policyTypes` leaves out a direction that has rules.",
             Self::NoEffect => "A field changes nothing where it stands.",
+            Self::NameNotFound => "DNS says that a name doesn't exist.",
+            Self::NameWithoutAddress => "A name to be opened has no address in DNS.",
+            Self::NameUnanswered => "DNS gives no answer about a name.",
+            Self::AliasNotAskable => "A name is an alias of one that may not be asked.",
+            Self::TtlBelowFloor => "Addresses of a name stay open for longer than its TTL says.",
         }
     }
 }

@@ -169,7 +169,11 @@ fn only_trusted_servers_teach() {
         (&[][..], named, other),
         (&["--dns-trusted-servers", "198.18.0.0/24"], other, named),
     ] {
-        daemon.start(trusted).unwrap();
+        let log = daemon.path("flows.jsonl");
+        let _ = std::fs::remove_file(&log);
+        let file = log.display().to_string();
+        let options = [trusted, &["--flow-log", &file]].concat();
+        daemon.start(&options).unwrap();
         let before = untrusted(&daemon);
         let answers = asked(&alice, stranger, "web.example.com", "A");
         assert_eq!(answers, ["198.18.0.1\n"; 2], "the answer passes");
@@ -180,5 +184,15 @@ fn only_trusted_servers_teach() {
         assert!(reaches(&alice, "198.18.0.2:80"), "{trusted:?}");
         assert_eq!(untrusted(&daemon), before + 2);
         assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
+        // The responses of the stranger say so, and nothing else does.
+        let flows = std::fs::read_to_string(log).unwrap();
+        let told = flows
+            .lines()
+            .filter(|line| line.contains("untrusted-server"));
+        let of_stranger = |line: &&str| {
+            line.contains(&stranger.to_string()) && line.contains("\"is_reply\":true")
+        };
+        assert_eq!(told.clone().count(), 2, "{flows}");
+        assert_eq!(told.filter(of_stranger).count(), 2, "{flows}");
     }
 }

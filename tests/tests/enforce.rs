@@ -311,7 +311,9 @@ fn addresses_that_no_name_may_open_stay_closed() {
             &policy("alice", "[{matchPattern: '*.example.com'}]"),
         )
         .unwrap();
-    daemon.start(&[]).unwrap();
+    let log = daemon.path("flows.jsonl");
+    let file = log.display().to_string();
+    daemon.start(&["--flow-log", &file]).unwrap();
     let answer = alice
         .dig(IpAddr::V4(world.v4), &["+short", "private.example.com"])
         .unwrap();
@@ -326,6 +328,13 @@ fn addresses_that_no_name_may_open_stay_closed() {
     let status = daemon.status().unwrap();
     assert_eq!(status["learning"]["unlearned"], 3, "{status:#}");
     assert_eq!(status["endpoints"][0]["open_addresses"], 0, "{status:#}");
+    assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
+    let flows = std::fs::read_to_string(log).unwrap();
+    let told = flows.lines().find(|line| line.contains("unlearned: "));
+    let told = told.unwrap_or_else(|| panic!("{flows}"));
+    for address in ["10.0.0.3 in-cluster", "169.254.169.254 metadata"] {
+        assert!(told.contains(address), "{told}");
+    }
 }
 
 /// Here the kernel has no time at all.

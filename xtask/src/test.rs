@@ -11,9 +11,10 @@ use crate::command::{self, output, which};
 use crate::debian;
 
 /// Programs that the tests start, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 33] = [
+const PROGRAMS: [(&str, &str); 34] = [
     ("dig", "bind9-dnsutils"),
     ("tcpdump", "tcpdump"),
+    ("strace", "strace"),
     ("nft", "nftables"),
     ("knotd", "knot"),
     ("nsenter", "util-linux"),

@@ -22,11 +22,13 @@ use super::run::DnsServersFlag;
 use crate::exit::{Exit, USAGE};
 use crate::files::TextFile;
 use crate::judge::read::{all_files, told};
+use crate::judge::resolve::{self, Resolvers, SYSTEM};
 use crate::run::ENFORCED;
 
 /// Policy files.
 #[derive(Subcommand)]
 pub(super) enum Policy {
+    #[command(visible_alias = "lint")]
     Validate(Validate),
     Verdict(ask::Verdict),
     Explain(explain::Explain),
@@ -40,12 +42,14 @@ pub(super) enum Policy {
 
 /// Check policy files: all problems of all documents, each with file, line and column.
 ///
-/// Exit code 0 if all are valid, 1 if one has an error, 2 if something can't be read.
+/// Exit code 0 if all are valid, 1 if one has an error, 2 if something can't be read, or there is no server
+/// to ask.
 #[derive(Args)]
 #[command(after_help = "Examples:
   namegate policy validate policies/ extra.yaml
   namegate policy validate --for-run /etc/namegate/policies
-  namegate policy validate -o sarif policies/ > policies.sarif")]
+  namegate policy validate -o sarif policies/ > policies.sarif
+  namegate policy validate --resolve=10.96.0.10 policies/")]
 pub(super) struct Validate {
     /// Files, folders, or - for standard input.
     #[arg(required = true, value_name = "FILE|DIR|-")]
@@ -56,6 +60,17 @@ pub(super) struct Validate {
     /// Refuse also what `namegate run` does not enforce yet.
     #[arg(long)]
     for_run: bool,
+    /// Ask DNS for each `matchName`, and warn of those that don't exist, have no address, are aliases of what may
+    /// not be asked, or have a TTL below the floor. Asks the machine's servers, or those at these addresses, with
+    /// commas between (as 10.96.0.10 or [::1]:5353).
+    #[arg(
+        long,
+        value_name = "SERVERS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = SYSTEM
+    )]
+    resolve: Option<Resolvers>,
     #[command(flatten)]
     servers: DnsServersFlag,
     /// Form of the output.
@@ -99,6 +114,11 @@ impl Validate {
         let mut loaded = loader.load(&sources);
         if self.for_run {
             loaded.problems.extend(loaded.set.lacking(ENFORCED));
+        }
+        if let Some(resolvers) = &self.resolve {
+            let found = resolve::problems(&loaded.set, resolvers);
+            let found = found.map_err(|error| Exit::with(USAGE, format!("{error:#}")))?;
+            loaded.problems.extend(found);
         }
         match self.output {
             ReportForm::Json => print(&format!(

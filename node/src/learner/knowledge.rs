@@ -97,7 +97,10 @@ impl<T: Table> Knowledge<T> {
         for pair in &heritage.pairs {
             // What has no room, or is stale, is not known.
             let address = [(pair.address, pair.end)];
-            let given = lifetimes.given_before(now, pair.end);
+            let given = Given {
+                by: pair.server,
+                ..lifetimes.given_before(now, pair.end)
+            };
             let plan = cache.plan(&pair.name, &address, given);
             let _ = plan.map(|plan| cache.commit(plan));
         }

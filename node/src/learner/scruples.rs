@@ -3,10 +3,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use bpf_redirect::Table;
 use dnsproxy::Lesson;
 use fqdn::Name;
 use ipnet::{IpNet, Ipv6Net};
 use policy::{EndpointId, L4Protocol, Snapshot, embedded_v4};
+
+use super::Learner;
 
 /// The options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +27,14 @@ pub(crate) struct Scruples {
     /// Whether an address is also that of the names that the chain to it went through.
     pub(crate) learns_aliases: bool,
 }
+
+/// Words of classes that options and rules make.
+const PRIVATE: &str = "private";
+const DENIED: &str = "denied";
+/// Who gave an answer that opens nothing.
+const UNTRUSTED_SERVER: &str = "untrusted-server";
+/// An answer's addresses that are told one by one; of the rest, how many there are.
+const UNLEARNED_TOLD_MAX: usize = 8;
 
 /// Prefix lengths of RFC 6052 §2.2.
 const NAT64_LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
@@ -66,23 +77,32 @@ impl Scruples {
     }
 
     /// Whether an answer may open an address to an endpoint.
-    pub(super) fn allow(
+    pub(super) fn allow(&self, snapshot: &Snapshot, opened: (EndpointId, IpAddr)) -> bool {
+        self.refusal(snapshot, opened).is_none()
+    }
+
+    /// The class of addresses for which none is opened to an endpoint, in a word; `None` if one may be.
+    fn refusal(
         &self,
         snapshot: &Snapshot,
         (endpoint, address): (EndpointId, IpAddr),
-    ) -> bool {
-        if snapshot.may_learn(address).is_err() || (self.refuses_private && is_private(address)) {
-            return false;
+    ) -> Option<&'static str> {
+        if let Err(class) = snapshot.may_learn(address) {
+            return Some(class.word());
+        }
+        if self.refuses_private && is_private(address) {
+            return Some(PRIVATE);
         }
         let IpAddr::V6(v6) = address else {
-            return true;
+            return None;
         };
         // What a translator or a tunnel makes into IPv4 is judged as that too, also by rules that deny: the
         // kernel sees the IPv6 address alone.
         let known = embedded_v4(v6).into_iter().flatten();
         let mut embedded = known.chain(self.translated(v6)).map(IpAddr::V4);
-        embedded.all(|v4| {
-            self.allow(snapshot, (endpoint, v4)) && !snapshot.denies_address(endpoint, v4)
+        embedded.find_map(|v4| {
+            let denied = || snapshot.denies_address(endpoint, v4).then_some(DENIED);
+            self.refusal(snapshot, (endpoint, v4)).or_else(denied)
         })
     }
 
@@ -95,6 +115,34 @@ impl Scruples {
         let mut embedded = places.filter_map(|place| octets.get(place).copied());
         let mut next = || embedded.next();
         Some([next()?, next()?, next()?, next()?].into())
+    }
+}
+
+impl<T: Table> Learner<T> {
+    /// Why an answer opens nothing, or not all that it names, to an endpoint for which names open addresses:
+    /// its server may not teach, or there are addresses of classes that no name opens.
+    pub(crate) fn why_unlearned(
+        &self,
+        asked: (EndpointId, SocketAddr, L4Protocol),
+        addresses: impl Iterator<Item = IpAddr>,
+    ) -> Option<String> {
+        let (snapshot, terms) = (self.snapshot.load(), self.terms.load());
+        let mut addresses = addresses.peekable();
+        if addresses.peek().is_none() || !snapshot.opens_by_name(asked.0) {
+            return None;
+        }
+        if !terms.scruples.trust(&snapshot, asked) {
+            return Some(UNTRUSTED_SERVER.to_owned());
+        }
+        let refused = |ip| Some((ip, terms.scruples.refusal(&snapshot, (asked.0, ip))?));
+        let mut refused = addresses.filter_map(refused);
+        let told = refused.by_ref().take(UNLEARNED_TOLD_MAX);
+        let told: Vec<String> = told.map(|(ip, class)| format!("{ip} {class}")).collect();
+        let more = match refused.count() {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        (!told.is_empty()).then(|| format!("unlearned: {}{more}", told.join(", ")))
     }
 }
 

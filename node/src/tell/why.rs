@@ -90,6 +90,18 @@ impl Teller {
         }
     }
 
+    /// Why an answer opened nothing, or not all that it names.
+    pub(super) fn why_unlearned(&self, told: &Told) -> Option<Arc<str>> {
+        let Outcome::Answered(answer) = &told.outcome else {
+            return None;
+        };
+        let origin = told.origin;
+        let asked = (origin.endpoint, origin.server, origin.protocol);
+        let addresses = answer.addresses.iter().map(|learned| learned.ip);
+        let why = self.learner.why_unlearned(asked, addresses);
+        why.map(Arc::from)
+    }
+
     /// Counts a denial of what a name had opened.
     pub(super) fn count_closed(&self, remark: Option<&Arc<str>>) {
         if remark.is_some_and(|remark| remark.starts_with(NAME_EXPIRED)) {

@@ -64,7 +64,7 @@ const IMPURE: [&str; 12] = [
 
 /// The beginning of an outside crate's name, who may use it, and who may in tests only.
 const ROOMS: [(&str, &[&str], &[&str]); 8] = [
-    ("hickory", &[], &["dnsproxy", "namegate-bench"]),
+    ("hickory", &["namegate"], &["dnsproxy", "namegate-bench"]),
     ("aya", &["bpf-redirect"], &["namegate-tests"]),
     ("libc", &["transport", "bpf-redirect"], &[]),
     ("rtnetlink", &["transport"], &[]),
