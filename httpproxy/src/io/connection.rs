@@ -1,6 +1,7 @@
 //! One client's connection, with one to the server that is opened as soon as it is accepted.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -99,11 +100,12 @@ impl Server {
         let Some(stream) = &self.stream else {
             return Ok(());
         };
-        if let Some(error) = stream.socket().take_error()? {
-            return Err(error);
-        }
+        // One that failed has no peer, and neither has one that is on its way.
         self.is_up = stream.socket().peer_addr().is_ok();
-        Ok(())
+        match self.is_up {
+            true => Ok(()),
+            false => stream.socket().take_error()?.map_or(Ok(()), Err),
+        }
     }
 
     /// Whether it begins HTTP/2, which it may do before its client: in TLS that was agreed on. What it
@@ -140,8 +142,12 @@ impl Server {
 
 impl<H: Host> Connection<H> {
     /// Takes a connection in, and begins the one to the server, if it is eager. Whatever can't be is reset.
-    pub(super) fn open(proxy: &Arc<Proxy<H>>, client: TcpStream, ends: &Ends) -> Option<Self> {
-        let redirected = meaning(&client);
+    pub(super) fn open(
+        proxy: &Arc<Proxy<H>>,
+        (client, from): (TcpStream, SocketAddr),
+        ends: &Ends,
+    ) -> Option<Self> {
+        let redirected = meaning(&client, from);
         let client = match &redirected {
             Ok(redirected) if !proxy.host.admits(redirected) => {
                 let _ = reset_at_end(client.as_fd());
@@ -437,8 +443,9 @@ impl<H: Host> Connection<H> {
 }
 
 /// Whose connection it is, from whom and to whom.
-fn meaning(client: &TcpStream) -> Result<Redirected, Count> {
-    let (from, to, near) = GateListener::meaning(client.as_fd()).map_err(|_| Count::Unreachable)?;
+fn meaning(client: &TcpStream, from: SocketAddr) -> Result<Redirected, Count> {
+    let (from, to, near) =
+        GateListener::meaning_of(client.as_fd(), from).map_err(|_| Count::Unreachable)?;
     Ok(Redirected {
         endpoint: EndpointId::new(near.endpoint()).ok_or(Count::Unreachable)?,
         // The leg to the endpoint is the client's: what it begins is egress.
