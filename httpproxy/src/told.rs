@@ -109,6 +109,8 @@ pub struct Refused {
 pub enum Refusal {
     /// The server that a ClientHello names is not among those that may be named, or it names none.
     ServerName,
+    /// The name in clear may not be the one that is meant: the ClientHello has an encrypted one.
+    HiddenName,
     /// A ClientHello that is none.
     BadHello,
     /// TLS where there are rules for requests.
@@ -143,8 +145,9 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ServerName,
+        Self::HiddenName,
         Self::BadHello,
         Self::TlsForHttp,
         Self::Protocol,
@@ -167,6 +170,7 @@ impl Refusal {
     pub const fn word(self) -> &'static str {
         match self {
             Self::ServerName => "sni-not-allowed",
+            Self::HiddenName => "server-name-may-be-hidden",
             Self::BadHello => "malformed-client-hello",
             Self::TlsForHttp => "tls-on-a-port-with-http-rules",
             Self::Protocol => "neither-http-nor-tls",

@@ -279,7 +279,7 @@ impl Connection {
             true => Closing::Said,
             false => Closing::AsSaid,
         };
-        let passing = Passing::of_response(head, running.client, close);
+        let passing = Passing::of_response(head, running.client, (close, self.settings.alt_svc));
         let input = (self.upstream_in.bytes(), &*self.responses.fields);
         let headed = match (head.framing, head.status) {
             (Framing::Tunnel, status) => {
