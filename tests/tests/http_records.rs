@@ -3,6 +3,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::disallowed_methods,
     reason = "a test may die; a test's patience"
 )]
@@ -31,6 +32,8 @@ enum Kind {
     Gone,
     /// The client goes in the middle of its body.
     Halved,
+    /// The client ends its side in the middle of its body.
+    Ended,
     /// The server cuts the body of its response.
     Cut,
     /// The client goes in the middle of the response.
@@ -52,13 +55,14 @@ type Plan = (
     Option<&'static str>,
 );
 #[rustfmt::skip]
-const PLAN: [Plan; 11] = [
+const PLAN: [Plan; 12] = [
     (Kind::Whole, "FORWARDED", Some("FORWARDED 200"), None),
     (Kind::Denied, "DROPPED", Some("FORWARDED 403"), None),
     (Kind::BadHead, "DROPPED", Some("FORWARDED 400"), None),
     (Kind::BadBody, "FORWARDED", Some("FORWARDED 400 malformed-request-body"), None),
     (Kind::Gone, "FORWARDED", Some("ERROR 0 client-gone"), None),
     (Kind::Halved, "FORWARDED", Some("ERROR 0 client-gone"), None),
+    (Kind::Ended, "FORWARDED", Some("ERROR 0 client-gone"), None),
     (Kind::Cut, "FORWARDED", Some("FORWARDED 200"), Some("ERROR server-gone")),
     (Kind::Unread, "FORWARDED", Some("FORWARDED 200"), Some("ERROR client-gone")),
     (Kind::Silent, "FORWARDED", Some("ERROR 502"), None),
@@ -161,7 +165,7 @@ fn ask(web: &Web, kind: Kind, number: usize) {
             say(&post("Transfer-Encoding: chunked\r\n"));
             say("1\r\na\r\n0x1\r\nb\r\n0\r\n\r\n");
         }
-        Kind::Halved => {
+        Kind::Halved | Kind::Ended => {
             say(&post("Content-Length: 9\r\n"));
             say("half");
         }
@@ -191,6 +195,11 @@ fn finish(stream: &mut TcpStream, kind: Kind) {
             // By this it knows that the server has the request; it is no response.
             assert!(read_head(stream).starts_with("HTTP/1.1 103"));
             reset(stream);
+        }
+        Kind::Ended => {
+            assert!(read_head(stream).starts_with("HTTP/1.1 103"));
+            stream.shutdown(Shutdown::Write).unwrap();
+            let _ = stream.read_to_end(&mut Vec::new());
         }
         Kind::Unread => {
             assert!(read_head(stream).starts_with("HTTP/1.1 200"));
@@ -230,7 +239,7 @@ fn answer(stream: &mut TcpStream) {
         true => say("HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
         false if is(Kind::Unread) => say("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nnot"),
         false if is(Kind::Whole) => say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
-        false if is(Kind::Gone) || is(Kind::Halved) => {
+        false if is(Kind::Gone) || is(Kind::Halved) || is(Kind::Ended) => {
             say("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
         }
         false => {}
@@ -284,7 +293,10 @@ impl Told {
                 None => return,
             },
         };
-        let at = url.find("/public/").or(url.find("/secret/")).unwrap();
+        let at = url
+            .find("/public/")
+            .or_else(|| url.find("/secret/"))
+            .unwrap();
         let path = url.get(at..).unwrap();
         let path = path.split([' ', '#']).next().unwrap().to_owned();
         let first = log.first().copied().unwrap_or_default();
