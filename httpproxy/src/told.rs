@@ -64,6 +64,8 @@ pub struct TunnelEnd {
     pub rule: RuleId,
     /// The server that a ClientHello named.
     pub server_name: Option<String>,
+    /// Whether that had an encrypted one too: the name may stand for another, or that is GREASE.
+    pub has_ech: bool,
     /// How.
     pub end: TunnelEnded,
     /// Octets to the server.

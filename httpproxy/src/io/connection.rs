@@ -297,7 +297,7 @@ impl<H: Host> Connection<H> {
                     rest,
                     second: Some(SecondHello::new(name)),
                 };
-                self.tunnel(beginning, (rule, name), allowed).await
+                self.tunnel(beginning, (rule, Some(hello)), allowed).await
             }
             Err(TlsDenied::NotBound) => self.not_bound(name),
             Err(TlsDenied::Name) => End::Refused(Refusal::ServerName),
@@ -385,7 +385,7 @@ impl<H: Host> Connection<H> {
     pub(super) async fn tunnel(
         &mut self,
         beginning: Beginning<'_>,
-        (rule, server_name): (RuleId, Option<&str>),
+        (rule, hello): (RuleId, Option<&ClientHello>),
         allowed: impl Fn(&Access) -> bool,
     ) -> End {
         if let Err(end) = self.reach().await {
@@ -400,7 +400,8 @@ impl<H: Host> Connection<H> {
             begin,
             redirected: self.redirected,
             rule,
-            server_name: server_name.map(str::to_owned),
+            server_name: hello.and_then(|hello| hello.server_name.clone()),
+            has_ech: hello.is_some_and(|hello| hello.ech),
             end,
             sent: moved.up.load(Ordering::Relaxed),
             received: moved.down.load(Ordering::Relaxed),
