@@ -30,7 +30,8 @@ pub use core::record::{
 };
 pub use core::sniff::{Looked, Sniffed, sniff, sniff_anything};
 pub use core::step::{
-    Closed, Connect, Denied, Judge, Now, Origin, Paths, Queries, Scheme, Settings, Source,
+    AltSvc, Closed, Connect, Denied, Ech, Judge, Now, Origin, Paths, Queries, Scheme, Settings,
+    Source,
 };
 pub use io::access::{Party, Redirected, Scope};
 pub use io::host::{Host, Proxy};

@@ -64,6 +64,8 @@ pub struct TunnelEnd {
     pub rule: RuleId,
     /// The server that a ClientHello named.
     pub server_name: Option<String>,
+    /// Whether that had an encrypted one too: the name may stand for another, or that is GREASE.
+    pub has_ech: bool,
     /// How.
     pub end: TunnelEnded,
     /// Octets to the server.
@@ -109,6 +111,8 @@ pub struct Refused {
 pub enum Refusal {
     /// The server that a ClientHello names is not among those that may be named, or it names none.
     ServerName,
+    /// The name in clear may not be the one that is meant: the ClientHello has an encrypted one.
+    HiddenName,
     /// A ClientHello that is none.
     BadHello,
     /// TLS where there are rules for requests.
@@ -143,8 +147,9 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ServerName,
+        Self::HiddenName,
         Self::BadHello,
         Self::TlsForHttp,
         Self::Protocol,
@@ -167,6 +172,7 @@ impl Refusal {
     pub const fn word(self) -> &'static str {
         match self {
             Self::ServerName => "sni-not-allowed",
+            Self::HiddenName => "server-name-may-be-hidden",
             Self::BadHello => "malformed-client-hello",
             Self::TlsForHttp => "tls-on-a-port-with-http-rules",
             Self::Protocol => "neither-http-nor-tls",

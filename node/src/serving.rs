@@ -21,7 +21,7 @@ pub(crate) fn workers() -> usize {
 ///
 /// # Errors
 /// If the thread can't be made.
-pub(crate) fn spawn<F: Future<Output = std::io::Result<()>>>(
+pub(crate) fn spawn<F: Future<Output = std::io::Result<()>> + Send + 'static>(
     name: String,
     ns: &NetNs,
     ended: &'static str,
@@ -33,7 +33,11 @@ pub(crate) fn spawn<F: Future<Output = std::io::Result<()>>>(
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            runtime.block_on(serve())
+            // As a task: each wake of what `block_on` waits for itself is a write to an eventfd.
+            let serving = async { tokio::spawn(serve()).await };
+            runtime
+                .block_on(serving)
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
         });
         if let Err(error) = end {
             tracing::error!("{ended}: {error}");

@@ -113,6 +113,36 @@ fn paths_upgrades_and_the_body_of_a_denial_are_as_the_options_say() {
     }
 }
 
+/// With Alt-Svc servers lead clients to QUIC, which is refused where requests are judged.
+#[test]
+fn alt_svc_passes_unless_the_option_says_so() {
+    const FIELD: &str = "Alt-Svc: h3=\":443\"; ma=60";
+    let web = Web::new().unwrap();
+    web.serve(9_000, |stream| {
+        while read_head(stream).starts_with("GET") {
+            let answer = format!(
+                "HTTP/1.1 103 Early Hints\r\n{FIELD}\r\nX-A: 1\r\n\r\n\
+                 HTTP/1.1 200 OK\r\nX-B: 2\r\n{FIELD}\r\nContent-Length: 0\r\n\r\n"
+            );
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    })
+    .unwrap();
+    for (option, passes) in [("pass", true), ("strip", false)] {
+        let option = format!("--http-alt-svc={option}");
+        let rules = asked(9_000, "{path: /a}");
+        let _daemon = web.egress_with(&rules, &[&option]).unwrap();
+        let mut stream = web.connect(9_000).unwrap();
+        for _ in 0..2 {
+            let heads = [ask(&mut stream, "/a"), read_head(&mut stream)];
+            for (head, field) in heads.iter().zip(["X-A: 1", "X-B: 2"]) {
+                assert!(head.contains(field), "{head}");
+                assert_eq!(head.contains(FIELD), passes, "{option}: {head}");
+            }
+        }
+    }
+}
+
 #[test]
 fn what_takes_too_long_ends_when_the_options_say() {
     let web = Web::new().unwrap();

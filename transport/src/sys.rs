@@ -16,8 +16,6 @@ pub(crate) use batch::{Batch, Envelope};
 
 /// `SO_RCVMARK` (asm-generic/socket.h, Linux 5.19), which libc doesn't name for all targets.
 const SO_RCVMARK: c_int = 75;
-/// `IPV6_TRANSPARENT` (linux/in6.h).
-const IPV6_TRANSPARENT: c_int = 75;
 /// `IP_BIND_ADDRESS_NO_PORT` (linux/in.h).
 const IP_BIND_ADDRESS_NO_PORT: c_int = 24;
 
@@ -50,6 +48,7 @@ fn unshare(what: c_int) -> io::Result<()> {
 /// Socket options that are plain integers.
 #[derive(Clone, Copy)]
 pub(crate) enum Flag {
+    /// Of both families' sockets: it is one bit, and those of IPv6 take options of IPv4 too.
     Transparent,
     ReceivePacketInfo,
     ReceiveMark,
@@ -61,7 +60,7 @@ pub(crate) enum Flag {
 
 pub(crate) fn set_flag(fd: BorrowedFd<'_>, flag: Flag) -> io::Result<()> {
     let (level, name) = match flag {
-        Flag::Transparent => (libc::IPPROTO_IPV6, IPV6_TRANSPARENT),
+        Flag::Transparent => (libc::IPPROTO_IP, libc::IP_TRANSPARENT),
         Flag::ReceivePacketInfo => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
         Flag::ReceiveMark => (libc::SOL_SOCKET, SO_RCVMARK),
         Flag::ErrorsV4 => (libc::IPPROTO_IP, libc::IP_RECVERR),

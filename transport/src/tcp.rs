@@ -127,9 +127,21 @@ impl GateListener {
     /// # Errors
     /// If the connection is gone, or has no mark.
     pub fn meaning(accepted: BorrowedFd<'_>) -> io::Result<(ClientAddr, OrigDstAddr, Mark)> {
+        let client = canonical(rustix::net::getpeername(accepted)?.ok_or(Errno::NOTCONN)?)?;
+        Self::meaning_of(accepted, client)
+    }
+
+    /// The same where `accept` has said who connected.
+    ///
+    /// # Errors
+    /// If the connection has no mark.
+    pub fn meaning_of(
+        accepted: BorrowedFd<'_>,
+        client: SocketAddr,
+    ) -> io::Result<(ClientAddr, OrigDstAddr, Mark)> {
         let mark = Mark::from_number(sys::mark(accepted)?)
             .ok_or_else(|| io::Error::other("a connection without a kind"))?;
-        let client = canonical(rustix::net::getpeername(accepted)?.ok_or(Errno::NOTCONN)?)?;
+        let client = SocketAddr::new(client.ip().to_canonical(), client.port());
         let server = canonical(rustix::net::getsockname(accepted)?)?;
         Ok((ClientAddr(client), OrigDstAddr(server), mark))
     }
@@ -146,7 +158,7 @@ pub fn connect_as(
     mark: Mark,
     link: u32,
 ) -> io::Result<TcpStream> {
-    let socket = stream_socket()?;
+    let socket = socket_to(server.ip())?;
     sys::set_flag(socket.as_fd(), Flag::Transparent)?;
     sys::set_mark(socket.as_fd(), mark.number())?;
     sys::set_flag(socket.as_fd(), Flag::BindNoPort)?;
@@ -195,7 +207,7 @@ fn connect_from(
     source: SocketAddr,
     (server, mark, link): (SocketAddr, Mark, u32),
 ) -> io::Result<TcpStream> {
-    let socket = stream_socket()?;
+    let socket = socket_to(server.ip())?;
     sys::set_flag(socket.as_fd(), Flag::Transparent)?;
     sys::set_mark(socket.as_fd(), mark.number())?;
     // Other connections of the same client, and what is left of old ones, have the same address.
@@ -210,14 +222,18 @@ fn begin(
     server: SocketAddr,
     link: u32,
 ) -> io::Result<()> {
-    let scope = |ip: Ipv6Addr| if ip.is_unicast_link_local() { link } else { 0 };
-    let source = to_v6(source);
-    bind(socket, &SocketAddrV6::new(source, port, 0, scope(source)))?;
-    let target = to_v6(server.ip());
-    reach(
-        socket,
-        SocketAddrV6::new(target, server.port(), 0, scope(target)),
-    )
+    bind(socket, &on_link(SocketAddr::new(source, port), link))?;
+    reach(socket, server, link)
+}
+
+/// An address as the kernel takes it: link-local ones of IPv6 with their link.
+fn on_link(address: SocketAddr, link: u32) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => {
+            SocketAddrV6::new(*v6.ip(), v6.port(), 0, link).into()
+        }
+        SocketAddr::V4(_) | SocketAddr::V6(_) => address,
+    }
 }
 
 /// Begins a connection to `server` on the node, in the calling thread's namespace, as [`connect_as`] does.
@@ -225,11 +241,8 @@ fn begin(
 /// # Errors
 /// If the kernel refuses at once.
 pub fn connect_on_node(server: SocketAddr) -> io::Result<TcpStream> {
-    let socket = stream_socket()?;
-    reach(
-        &socket,
-        SocketAddrV6::new(to_v6(server.ip()), server.port(), 0, 0),
-    )?;
+    let socket = socket_to(server.ip())?;
+    reach(&socket, server, 0)?;
     Ok(TcpStream::from(socket))
 }
 
@@ -241,8 +254,8 @@ pub fn client_of(accepted: BorrowedFd<'_>) -> io::Result<ClientAddr> {
     canonical(rustix::net::getpeername(accepted)?.ok_or(Errno::NOTCONN)?).map(ClientAddr)
 }
 
-fn reach(socket: &OwnedFd, target: SocketAddrV6) -> io::Result<()> {
-    match connect(socket, &target) {
+fn reach(socket: &OwnedFd, server: SocketAddr, link: u32) -> io::Result<()> {
+    match connect(socket, &on_link(server, link)) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -280,16 +293,25 @@ pub fn reset_at_end(stream: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// A socket for both families.
 fn stream_socket() -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(
-        AddressFamily::INET6,
-        SocketType::STREAM,
-        flags,
-        Some(ipproto::TCP),
-    )?;
+    let socket = socket_of(AddressFamily::INET6)?;
     sockopt::set_ipv6_v6only(&socket, false)?;
     Ok(socket)
+}
+
+/// A socket of a server's family.
+fn socket_to(server: IpAddr) -> io::Result<OwnedFd> {
+    socket_of(match server {
+        IpAddr::V4(_) => AddressFamily::INET,
+        IpAddr::V6(_) => AddressFamily::INET6,
+    })
+}
+
+fn socket_of(family: AddressFamily) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let tcp = Some(ipproto::TCP);
+    Ok(socket_with(family, SocketType::STREAM, flags, tcp)?)
 }
 
 fn canonical(address: rustix::net::SocketAddrAny) -> io::Result<SocketAddr> {

@@ -9,6 +9,7 @@ use super::head::field::{Field, Kind, kind_of};
 use super::head::request::{Hop, RequestHead, Te, values};
 use super::head::response::ResponseHead;
 use super::head::{Span, Version};
+use super::step::AltSvc;
 
 /// What of the lines of this hop is passed on.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +19,7 @@ pub(crate) struct Passing {
     encoding: Encoding,
     close: Closing,
     drops_length: bool,
+    alt_svc: AltSvc,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,11 +70,16 @@ impl Passing {
             encoding: Encoding::Passed,
             close: Closing::AsSaid,
             drops_length: false,
+            alt_svc: AltSvc::Passed,
         }
     }
 
     /// Of a response to a client of a version.
-    pub(crate) fn of_response(head: &ResponseHead, client: Version, close: Closing) -> Self {
+    pub(crate) fn of_response(
+        head: &ResponseHead,
+        client: Version,
+        (close, alt_svc): (Closing, AltSvc),
+    ) -> Self {
         let has_body = head.framing == Framing::Chunked;
         let encoding = match client {
             Version::Http11 if has_body || head.status >= 200 && head.status != 204 => {
@@ -90,6 +97,7 @@ impl Passing {
             encoding,
             close,
             drops_length: head.drops_length,
+            alt_svc,
         }
     }
 
@@ -115,6 +123,7 @@ impl Passing {
             Kind::TransferEncoding => self.encoding == Encoding::Passed,
             Kind::ContentLength => !self.drops_length && !field.is_hop,
             Kind::KeepAlive | Kind::ProxyConnection | Kind::Http2Settings => false,
+            Kind::AltSvc => self.alt_svc == AltSvc::Passed && !field.is_hop,
             Kind::Host | Kind::Expect | Kind::ContentType | Kind::Other => !field.is_hop,
         }
     }
@@ -285,7 +294,10 @@ impl<'e> Edit<'e> {
 }
 
 fn is_editable(name: &str) -> bool {
-    matches!(kind_of(name.as_bytes()), Kind::Other | Kind::ContentType)
+    matches!(
+        kind_of(name.as_bytes()),
+        Kind::Other | Kind::ContentType | Kind::AltSvc
+    )
 }
 
 /// Writes the head of a response.

@@ -20,6 +20,10 @@ pub struct Settings {
     pub upgrades: Vec<Box<str>>,
     /// In which form paths are judged and forwarded.
     pub paths: Paths,
+    /// What becomes of TLS that may hide another name than it shows.
+    pub ech: Ech,
+    /// What becomes of what servers say of other ways to them.
+    pub alt_svc: AltSvc,
     /// When the connection to the server is opened.
     pub connect: Connect,
     /// From whose address.
@@ -54,6 +58,8 @@ impl Default for Settings {
             denied_text: "Access denied\r\n".into(),
             upgrades: vec!["websocket".into()],
             paths: Paths::Normalised,
+            ech: Ech::Outer,
+            alt_svc: AltSvc::Passed,
             connect: Connect::Eager,
             source: Source::Client,
             connect_wait: limits::CONNECT_WAIT_MAX,
@@ -98,6 +104,25 @@ impl Paths {
             Self::Raw => Path::parse_raw(path),
         }
     }
+}
+
+/// What becomes of TLS that is judged by its name and whose ClientHello has an `encrypted_client_hello`. The
+/// name in clear may be a front's then; or that extension is GREASE, which nobody can tell on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ech {
+    /// The name in clear is judged, as of all others.
+    Outer,
+    /// It is refused.
+    Refused,
+}
+
+/// What becomes of `Alt-Svc` (RFC 7838) in responses: with it servers name other ways to them, QUIC's mostly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AltSvc {
+    /// It passes, as all of a response does.
+    Passed,
+    /// It is left out, so that no client tries a way that is closed.
+    Dropped,
 }
 
 /// When the connection to the server is opened.

@@ -1,6 +1,7 @@
 //! One client's connection, with one to the server that is opened as soon as it is accepted.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,7 +31,7 @@ use crate::core::client_hello::ClientHello;
 use crate::core::client_hello::second::SecondHello;
 use crate::core::frames::{Frame, HEAD_OCTETS};
 use crate::core::record::bounded;
-use crate::core::step::{Connect, Source};
+use crate::core::step::{Connect, Ech, Source};
 use crate::limits::TOLD_VALUE_OCTETS_MAX;
 use crate::told::{News, Refusal, Refused, TunnelEnd, TunnelEnded};
 
@@ -99,11 +100,12 @@ impl Server {
         let Some(stream) = &self.stream else {
             return Ok(());
         };
-        if let Some(error) = stream.socket().take_error()? {
-            return Err(error);
-        }
+        // One that failed has no peer, and neither has one that is on its way.
         self.is_up = stream.socket().peer_addr().is_ok();
-        Ok(())
+        match self.is_up {
+            true => Ok(()),
+            false => stream.socket().take_error()?.map_or(Ok(()), Err),
+        }
     }
 
     /// Whether it begins HTTP/2, which it may do before its client: in TLS that was agreed on. What it
@@ -140,8 +142,12 @@ impl Server {
 
 impl<H: Host> Connection<H> {
     /// Takes a connection in, and begins the one to the server, if it is eager. Whatever can't be is reset.
-    pub(super) fn open(proxy: &Arc<Proxy<H>>, client: TcpStream, ends: &Ends) -> Option<Self> {
-        let redirected = meaning(&client);
+    pub(super) fn open(
+        proxy: &Arc<Proxy<H>>,
+        (client, from): (TcpStream, SocketAddr),
+        ends: &Ends,
+    ) -> Option<Self> {
+        let redirected = meaning(&client, from);
         let client = match &redirected {
             Ok(redirected) if !proxy.host.admits(redirected) => {
                 let _ = reset_at_end(client.as_fd());
@@ -274,6 +280,12 @@ impl<H: Host> Connection<H> {
         if ends && let Some(bound) = self.choose(Client::Tls, name) {
             return self.terminate((first, hello), bound).await;
         }
+        if self.may_hide(hello) {
+            return match self.unfit(Refusal::HiddenName) {
+                Ok(_) => Box::pin(self.opaque(&first.octets)).await,
+                Err(end) => end,
+            };
+        }
         match self.access.tls(name) {
             Ok(permit) => {
                 self.tell_named(&permit, name);
@@ -285,13 +297,19 @@ impl<H: Host> Connection<H> {
                     rest,
                     second: Some(SecondHello::new(name)),
                 };
-                self.tunnel(beginning, (rule, name), allowed).await
+                self.tunnel(beginning, (rule, Some(hello)), allowed).await
             }
             Err(TlsDenied::NotBound) => self.not_bound(name),
             Err(TlsDenied::Name) => End::Refused(Refusal::ServerName),
             Err(TlsDenied::Requests) if ends => self.alert(Alert::UnrecognizedName),
             Err(TlsDenied::Requests) => End::Refused(Refusal::TlsForHttp),
         }
+    }
+
+    /// Whether its name counts, may hide another one, and must not.
+    fn may_hide(&self, hello: &ClientHello) -> bool {
+        let is_refused = hello.ech && self.proxy.settings.ech == Ech::Refused;
+        is_refused && self.access.opaque() != Opaque::Allowed
     }
 
     /// Counts and tells a refusal.
@@ -367,7 +385,7 @@ impl<H: Host> Connection<H> {
     pub(super) async fn tunnel(
         &mut self,
         beginning: Beginning<'_>,
-        (rule, server_name): (RuleId, Option<&str>),
+        (rule, hello): (RuleId, Option<&ClientHello>),
         allowed: impl Fn(&Access) -> bool,
     ) -> End {
         if let Err(end) = self.reach().await {
@@ -382,7 +400,8 @@ impl<H: Host> Connection<H> {
             begin,
             redirected: self.redirected,
             rule,
-            server_name: server_name.map(str::to_owned),
+            server_name: hello.and_then(|hello| hello.server_name.clone()),
+            has_ech: hello.is_some_and(|hello| hello.ech),
             end,
             sent: moved.up.load(Ordering::Relaxed),
             received: moved.down.load(Ordering::Relaxed),
@@ -437,8 +456,9 @@ impl<H: Host> Connection<H> {
 }
 
 /// Whose connection it is, from whom and to whom.
-fn meaning(client: &TcpStream) -> Result<Redirected, Count> {
-    let (from, to, near) = GateListener::meaning(client.as_fd()).map_err(|_| Count::Unreachable)?;
+fn meaning(client: &TcpStream, from: SocketAddr) -> Result<Redirected, Count> {
+    let (from, to, near) =
+        GateListener::meaning_of(client.as_fd(), from).map_err(|_| Count::Unreachable)?;
     Ok(Redirected {
         endpoint: EndpointId::new(near.endpoint()).ok_or(Count::Unreachable)?,
         // The leg to the endpoint is the client's: what it begins is egress.

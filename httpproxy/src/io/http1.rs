@@ -333,42 +333,54 @@ impl<H: Host> Connection<H> {
 
     /// Does with both sides what the core says, once what is written is written.
     fn follow(&mut self, driver: &mut Driver) -> Option<End> {
-        let wants = driver.core.wants();
-        if let Some(server) = self
-            .server
-            .stream
-            .as_mut()
-            .filter(|_| !driver.is_server_over)
-        {
-            let is_written = driver.core.to_upstream().is_empty() && !server.has_unsent();
-            match wants.upstream {
-                Leg::Open => {}
-                Leg::Shut if is_written && !driver.is_server_shut => {
-                    driver.is_server_shut = server.try_shutdown();
-                }
-                Leg::Closed if is_written => {
-                    driver.is_server_over = server.try_shutdown();
-                }
-                Leg::Cut if !is_written => {}
-                Leg::Shut | Leg::Closed => {}
-                Leg::Cut | Leg::Reset => {
-                    driver.is_server_over = true;
-                    server.reset();
-                }
-            }
+        let end = self.follow_client(driver);
+        // Its socket is closed next, which ends the writing too.
+        let is_plain = self.server.stream.as_ref().is_none_or(Stream::is_plain);
+        let is_closing = end == Some(End::Closed) && driver.core.wants().upstream == Leg::Closed;
+        if !is_closing || !is_plain {
+            self.follow_server(driver);
         }
+        end
+    }
+
+    fn follow_client(&mut self, driver: &mut Driver) -> Option<End> {
         let is_written = driver.core.to_client().is_empty() && !self.client.has_unsent();
-        match wants.client {
+        match driver.core.wants().client {
             Leg::Open => None,
             Leg::Shut if is_written && !driver.is_client_shut => {
                 driver.is_client_shut = self.client.try_shutdown();
                 None
             }
-            // In TLS the end is said, too.
+            // The end is said even to who has sent more than was read: the close alone would be a reset then.
             Leg::Closed if is_written => self.client.try_shutdown().then_some(End::Closed),
             Leg::Cut if is_written => Some(End::Reset),
             Leg::Shut | Leg::Closed | Leg::Cut => None,
             Leg::Reset => Some(End::Reset),
+        }
+    }
+
+    fn follow_server(&mut self, driver: &mut Driver) {
+        let Some(server) = &mut self.server.stream else {
+            return;
+        };
+        if driver.is_server_over {
+            return;
+        }
+        let is_written = driver.core.to_upstream().is_empty() && !server.has_unsent();
+        match driver.core.wants().upstream {
+            Leg::Open => {}
+            Leg::Shut if is_written && !driver.is_server_shut => {
+                driver.is_server_shut = server.try_shutdown();
+            }
+            Leg::Closed if is_written => {
+                driver.is_server_over = server.try_shutdown();
+            }
+            Leg::Cut if !is_written => {}
+            Leg::Shut | Leg::Closed => {}
+            Leg::Cut | Leg::Reset => {
+                driver.is_server_over = true;
+                server.reset();
+            }
         }
     }
 

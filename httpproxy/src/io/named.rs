@@ -181,7 +181,7 @@ impl<H: Host> Connection<H> {
     }
 
     /// What can't be judged by a name is refused, or passes where nothing is.
-    fn unfit(&self, refusal: Refusal) -> Result<Spoken, End> {
+    pub(super) fn unfit(&self, refusal: Refusal) -> Result<Spoken, End> {
         match self.access.opaque() {
             Opaque::Bound(rule, mode @ NameBinding::Audit) => {
                 self.tell_bound(rule, mode, Said::Unfit(refusal));

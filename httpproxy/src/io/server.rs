@@ -95,7 +95,7 @@ impl<H: Host> HttpServer<H> {
                 }
                 accepted = listener.accept() => accepted,
             };
-            let Ok((stream, _)) = accepted else {
+            let Ok(accepted) = accepted else {
                 // Out of descriptors, or a client that gave up: the next one may do better.
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
@@ -105,7 +105,7 @@ impl<H: Host> HttpServer<H> {
             } else {
                 &early
             };
-            if let Some(connection) = Connection::open(&self.proxy, stream, &tasks.ends) {
+            if let Some(connection) = Connection::open(&self.proxy, accepted, &tasks.ends) {
                 tasks.tracker.spawn(connection.run());
             }
         }

@@ -127,7 +127,7 @@ impl Stream {
     pub(super) fn try_read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         loop {
             let Some(session) = &mut self.tls else {
-                return self.socket.try_read(room);
+                return drained(&self.socket, room.len(), self.socket.try_read(room));
             };
             match session.reader().read(room) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -254,6 +254,20 @@ impl Stream {
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
+}
+
+/// What was read into so much room. If there was room for more, that was all: the next read waits for the
+/// reactor, which tells of what comes later (epoll, edge-triggered), without asking the kernel once more.
+pub(super) fn drained(
+    socket: &TcpStream,
+    room: usize,
+    read: io::Result<usize>,
+) -> io::Result<usize> {
+    if matches!(read, Ok(count) if 0 < count && count < room) {
+        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        let _ = socket.try_io(Interest::READABLE, nothing);
+    }
+    read
 }
 
 fn of_tls(error: rustls::Error) -> io::Error {

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::lane::{Lane, Moving, Pipes};
-use super::stream::Stream;
+use super::stream::{Stream, drained};
 use crate::core::client_hello::second::{Follow, SecondHello};
 use crate::limits::{RECORD_OCTETS_MAX, TUNNEL_BULK_AFTER_OCTETS, TUNNEL_OCTETS_MAX};
 use crate::told::TunnelEnded;
@@ -117,7 +117,8 @@ async fn up(
         fresh = held.len();
         from.readable().await?;
         held.reserve(WATCHED_ROOM_OCTETS);
-        match from.try_read_buf(&mut held) {
+        let room = held.capacity() - held.len();
+        match drained(from.as_ref(), room, from.try_read_buf(&mut held)) {
             Ok(count) => has_ended = count == 0,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
@@ -153,7 +154,8 @@ async fn copy(
     let mut octets = Vec::with_capacity(TUNNEL_OCTETS_MAX);
     for _ in 0..TURNS_MAX {
         octets.clear();
-        match from.try_read_buf(&mut octets) {
+        let room = octets.capacity();
+        match drained(from.as_ref(), room, from.try_read_buf(&mut octets)) {
             Ok(0) => return Ok(true),
             Ok(count) => {
                 to.write_all(&octets).await?;

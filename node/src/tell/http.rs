@@ -226,6 +226,7 @@ impl Teller {
         };
         let name = tunnel.server_name.as_ref();
         let name = name.map(|name| Arc::from(format!("server name {name}")));
+        let ech = tunnel.has_ech.then(|| Arc::from("encrypted-client-hello"));
         let after = tunnel.at.saturating_duration_since(tunnel.begin);
         let after = format!("after {} ms", after.as_millis());
         let redirected = &tunnel.redirected;
@@ -239,7 +240,7 @@ impl Teller {
         Flow {
             time: Some(clock::time_of_day(tunnel.at)),
             is_reply: (verdict == Verdict::Forwarded).then_some(false),
-            policy_log: log.into_iter().chain(name).collect(),
+            policy_log: log.into_iter().chain(name).chain(ech).collect(),
             ..self.allowed_by_rule(tunnel.rule, flow)
         }
     }

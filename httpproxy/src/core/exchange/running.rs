@@ -279,7 +279,7 @@ impl Connection {
             true => Closing::Said,
             false => Closing::AsSaid,
         };
-        let passing = Passing::of_response(head, running.client, close);
+        let passing = Passing::of_response(head, running.client, (close, self.settings.alt_svc));
         let input = (self.upstream_in.bytes(), &*self.responses.fields);
         let headed = match (head.framing, head.status) {
             (Framing::Tunnel, status) => {
@@ -370,6 +370,10 @@ impl Connection {
         }
         let may_keep = may_keep && self.upstream_end.is_none() && !self.is_deaf;
         if running.body.is_done() {
+            if !running.may_keep && self.client_in.is_empty() {
+                // Its client has said that it was the last one: nothing follows for which to linger.
+                return self.close();
+            }
             if !may_keep || !running.may_keep || self.is_draining {
                 return Next::Go(self.last_words(Leg::Closed));
             }

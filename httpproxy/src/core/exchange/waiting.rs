@@ -113,7 +113,8 @@ impl Connection {
         self.close()
     }
 
-    fn close(&mut self) -> Next {
+    /// Closes both sides when all is written.
+    pub(super) fn close(&mut self) -> Next {
         self.legs(Leg::Closed, Leg::Closed);
         Next::Wait(Phase::Over)
     }

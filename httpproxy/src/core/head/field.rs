@@ -32,6 +32,7 @@ pub(crate) enum Kind {
     Http2Settings,
     Expect,
     ContentType,
+    AltSvc,
     Other,
 }
 
@@ -79,7 +80,7 @@ pub(crate) fn kind_of(name: &[u8]) -> Kind {
         2 => &[("te", Kind::Te)],
         4 => &[("host", Kind::Host)],
         6 => &[("expect", Kind::Expect)],
-        7 => &[("upgrade", Kind::Upgrade)],
+        7 => &[("upgrade", Kind::Upgrade), ("alt-svc", Kind::AltSvc)],
         10 => &[
             ("connection", Kind::Connection),
             ("keep-alive", Kind::KeepAlive),

@@ -183,9 +183,8 @@ pub(crate) fn mark_hop(buffer: &[u8], fields: &mut [Field]) -> Result<Hop, BadHe
         field.is_hop |= match field.kind {
             Kind::Connection | Kind::KeepAlive | Kind::ProxyConnection => true,
             Kind::Te | Kind::Upgrade | Kind::Http2Settings | Kind::TransferEncoding => true,
-            Kind::Host | Kind::ContentLength | Kind::Expect | Kind::ContentType | Kind::Other => {
-                false
-            }
+            Kind::Host | Kind::ContentLength | Kind::Expect => false,
+            Kind::ContentType | Kind::AltSvc | Kind::Other => false,
         };
     }
     Ok(hop)

@@ -10,8 +10,9 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
+use http::header::ALT_SVC;
 use http::request::Parts;
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 
 use super::Shared;
 use super::pump::{Broken, Pump};
@@ -21,6 +22,7 @@ use crate::core::framing::BadBody;
 use crate::core::h2::{Asked, Permitted, Sought, answer, ask, shape, told_headers};
 use crate::core::head::refusal::BadHead;
 use crate::core::record::{By, End, EndRecord, Protocol, RequestRecord, ResponseRecord, Told, Why};
+use crate::core::step::{AltSvc, Settings};
 use crate::io::http1::Trusted;
 use crate::io::tally::Count;
 use crate::limits::INTERIM_RESPONSES_MAX;
@@ -294,8 +296,9 @@ impl<H: Host> Running<H> {
         let Some(response) = &mut self.response else {
             return Poll::Pending;
         };
-        while let Poll::Ready(Some(Ok(head))) = response.poll_informational(cx) {
+        while let Poll::Ready(Some(Ok(mut head))) = response.poll_informational(cx) {
             self.interim += 1;
+            strip(&self.shared.proxy.settings, head.headers_mut());
             if self.interim > INTERIM_RESPONSES_MAX {
                 let why = Why::BadResponse(BadHead::TooManyInterim);
                 return Poll::Ready(Outcome::Failed(502, why));
@@ -318,7 +321,8 @@ impl<H: Host> Running<H> {
     /// Passes on the head of the response.
     fn answered(&mut self, response: Response<RecvStream>) -> Result<(), Outcome> {
         self.response = None;
-        let (head, body) = response.into_parts();
+        let (mut head, body) = response.into_parts();
+        strip(&self.shared.proxy.settings, &mut head.headers);
         let (status, fields) = (head.status, told_headers(&head.headers));
         let is_open = self.sought == Sought::Tunnel && status.is_success();
         let is_end = body.is_end_stream() && !is_open;
@@ -400,6 +404,13 @@ impl<H: Host> Running<H> {
             Some(down) => down.reset(reason),
             None => self.respond.send_reset(reason),
         }
+    }
+}
+
+/// Leaves out of a response what is not to pass.
+fn strip(settings: &Settings, fields: &mut HeaderMap) {
+    if settings.alt_svc == AltSvc::Dropped {
+        fields.remove(ALT_SVC);
     }
 }
 

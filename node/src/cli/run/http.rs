@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
-use httpproxy::{Connect, Paths, Settings};
+use httpproxy::{AltSvc, Connect, Ech, Paths, Settings};
 
 use super::parse_duration;
 use crate::upstream::UpstreamSource;
@@ -21,6 +21,12 @@ pub(super) struct Http {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set,
         num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     http_normalize_path: bool,
+    /// What becomes of TLS that is judged by its server name, and whose ClientHello has an encrypted one too.
+    #[arg(long, value_enum, default_value = "allow-outer", value_name = "HOW")]
+    tls_ech: EchMode,
+    /// What becomes of Alt-Svc in responses, by which servers lead clients to QUIC.
+    #[arg(long, value_enum, default_value = "pass", value_name = "HOW")]
+    http_alt_svc: AltSvcMode,
     /// What an allowed request may upgrade its connection to; several by commas, none by ''.
     #[arg(long, value_name = "LIST", default_value = "websocket", value_parser = parse_upgrades)]
     http_upgrades: Upgrades,
@@ -59,6 +65,22 @@ enum When {
     Lazy,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum EchMode {
+    /// The name in clear is judged, as of all others. It may be a provider's, for many names that are hidden.
+    AllowOuter,
+    /// Reset. Browsers send such an extension to every server, for show, and are refused then.
+    Refuse,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum AltSvcMode {
+    /// It passes, as all of a response does.
+    Pass,
+    /// It is left out: no client tries QUIC for it where that is refused.
+    Strip,
+}
+
 /// Tokens, in lower case.
 #[derive(Clone, Debug)]
 struct Upgrades(Vec<Box<str>>);
@@ -76,6 +98,14 @@ impl Http {
             paths: match self.http_normalize_path {
                 true => Paths::Normalised,
                 false => Paths::Raw,
+            },
+            ech: match self.tls_ech {
+                EchMode::AllowOuter => Ech::Outer,
+                EchMode::Refuse => Ech::Refused,
+            },
+            alt_svc: match self.http_alt_svc {
+                AltSvcMode::Pass => AltSvc::Passed,
+                AltSvcMode::Strip => AltSvc::Dropped,
             },
             connect: match self.http_connect {
                 When::Eager => Connect::Eager,
@@ -153,6 +183,8 @@ mod tests {
         let settings = settings(&[
             "--http-connect=lazy",
             "--http-normalize-path=false",
+            "--tls-ech=refuse",
+            "--http-alt-svc=strip",
             "--http-upgrades=WebSocket, foo/2",
             "--http-403-msg=No.\n",
             "--http-request-timeout=1h",
@@ -165,6 +197,10 @@ mod tests {
         .unwrap();
         assert_eq!(settings.connect, Connect::Lazy);
         assert_eq!(settings.paths, Paths::Raw);
+        assert_eq!(
+            (settings.ech, settings.alt_svc),
+            (Ech::Refused, AltSvc::Dropped)
+        );
         assert_eq!(settings.upgrades, ["websocket".into(), "foo/2".into()]);
         assert_eq!(&*settings.denied_text, "No.\r\n");
         assert_eq!(settings.response_wait, Some(Duration::from_secs(3_600)));

@@ -40,6 +40,10 @@ impl Judge for Rules {
     fn judge<'a>(&'a self, request: &Request<'a>) -> Result<HttpPermit<'a>, Denied> {
         self.0.permit(request).ok_or(Denied::NotAllowed)
     }
+
+    fn is_secret(&self, header: &str) -> bool {
+        self.0.is_secret(header)
+    }
 }
 
 /// One run.

@@ -110,6 +110,24 @@ fn each_request_is_told_once_and_its_response_once() {
     assert!(play.reached.starts_with(b"GET /public/a?secret "));
 }
 
+/// Neither what fits nor what was tried: a rule says which header it is.
+#[test]
+fn what_a_rule_compares_with_a_secret_is_not_told() {
+    const RULE: &str = "[{path: /public/.*, \
+        headerMatches: [{name: X-Key, secret: {namespace: d, name: s}, value: s3cret}]}]";
+    for (value, status) in [("s3cret", "200"), ("s3cre7", "403")] {
+        let mut play = Play::with(ok, (RULE, Settings::default()));
+        let sent = format!(
+            "GET /public/a HTTP/1.1\r\nHost: shop.test\r\nx-key: {value}\r\nX-Other: told\r\n\r\n"
+        );
+        play.send(sent.as_bytes());
+        assert_eq!(play.statuses(), status);
+        let told = format!("{:?}", play.told);
+        assert!(!told.contains(value) && told.contains(REDACTED), "{told}");
+        assert!(told.contains(r#"("X-Other", "told")"#), "{told}");
+    }
+}
+
 #[test]
 fn latency_is_from_head_to_head_and_an_end_that_says_more_is_told() {
     let mut play = Play::new(|_| "".into());
@@ -132,6 +150,18 @@ fn latency_is_from_head_to_head_and_an_end_that_says_more_is_told() {
     };
     assert_eq!(end.end, End::ClientGone);
     assert_eq!((play.end_of_client(), play.end_of_upstream()), ('R', 'R'));
+    // It ends its side in the middle of its body: that is no request for the server.
+    let mut play = Play::new(|_| "".into());
+    play.send(b"POST /public/upload HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nhalf");
+    play.end();
+    let [Told::Request(_), Told::Ended(end)] = &play.told[..] else {
+        panic!("{:#?}", play.told)
+    };
+    assert_eq!(
+        (end.end, end.sent, end.is_answered),
+        (End::ClientGone, 4, false)
+    );
+    assert_eq!(play.end_of_upstream(), 'R');
 }
 
 #[test]

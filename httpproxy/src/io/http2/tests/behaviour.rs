@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::stage::Stage;
 use super::wire::*;
+use crate::core::step::{AltSvc, Settings};
 use crate::limits::HTTP2_STREAM_WINDOW_OCTETS;
 use crate::testing::RULES;
 
@@ -99,6 +100,33 @@ async fn interim_responses_and_trailers_pass_in_both_directions() {
         told,
         ["POST http://shop.test/public/upload allowed", "200 Server"]
     );
+}
+
+/// RFC 7838: by Alt-Svc a server leads to QUIC.
+#[tokio::test]
+async fn alt_svc_passes_unless_it_is_to_be_left_out() {
+    for (alt_svc, passes) in [(AltSvc::Passed, true), (AltSvc::Dropped, false)] {
+        let settings = Settings {
+            alt_svc,
+            ..Settings::default()
+        };
+        let mut stage = Stage::with(RULES, settings).await;
+        stage.greet().await;
+        let mut server = stage.server(&[]).await;
+        stage.client.say(&headers(1, END, &get("/public/a"))).await;
+        server.await_kind(HEADERS).await.unwrap();
+        let field = ("alt-svc", "h3=\":443\"");
+        let said = [
+            headers(1, END_HEADERS, &[(":status", "103"), field, ("x-a", "1")]),
+            headers(1, END, &[(":status", "200"), field, ("x-a", "2")]),
+        ];
+        server.say(&said.concat()).await;
+        for value in ["1", "2"] {
+            let head = stage.client.await_kind(HEADERS).await.unwrap();
+            assert_eq!(head.field("alt-svc").is_some(), passes, "{head:?}");
+            assert_eq!(head.field("x-a"), Some(value));
+        }
+    }
 }
 
 #[tokio::test]

@@ -335,6 +335,20 @@ const ROWS: &[Row] = &[
         &["403 RST(0)", "200"],
         &[OK],
     ),
+    // Of what stands in paths and queries as it should not, the engine takes this much.
+    row(
+        "odd octets",
+        |s| one(s, &get("/public/a\"{}?x={}|\\^`'%zz")),
+        &["200"],
+        &["/public/a%22%7B%7D?x={}|\\^`'%zz"],
+    ),
+    row(
+        "odd query",
+        |s| one(s, &get("/public/a?x=\"<>")),
+        &["RST(1)"],
+        &[],
+    ),
+    row("odd path", |s| one(s, &get("/public/<>")), &["RST(1)"], &[]),
     row("X30", drops, &["200"], &["/public/upload"]),
     row(
         "X32",
