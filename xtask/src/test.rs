@@ -11,7 +11,7 @@ use crate::command::{self, output, which};
 use crate::debian;
 
 /// Programs that the tests start, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 33] = [
+const PROGRAMS: [(&str, &str); 34] = [
     ("dig", "bind9-dnsutils"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
@@ -45,6 +45,7 @@ const PROGRAMS: [(&str, &str); 33] = [
     ("node", "nodejs"),
     ("npm", "npm"),
     ("apparmor_parser", "apparmor"),
+    ("strace", "strace"),
 ];
 
 /// Files that programs of tests are made with, and the packages that have them.
