@@ -2,7 +2,6 @@
 //! next one goes as if nothing had been, and says what it found.
 
 #![expect(clippy::unwrap_used, reason = "a test may die")]
-#![expect(clippy::disallowed_methods, reason = "a test waits")]
 
 use std::fs;
 use std::path::Path;
