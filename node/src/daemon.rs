@@ -4,6 +4,7 @@
 mod agent;
 mod assembly;
 mod departed;
+mod ending;
 mod figures;
 mod losses;
 mod sweep;
@@ -52,6 +53,7 @@ use agent::AgentNews;
 pub(crate) use assembly::make_teller;
 use assembly::{make, open_pins, start_exporters};
 use departed::Departed;
+pub(crate) use ending::Ending;
 use figures::Tallies;
 use vigil::Interference;
 pub(crate) use vigil::{filters, set_right};
@@ -119,24 +121,6 @@ impl Setup {
             Some(outside) => Ok(outside.ns.run(own_addresses)??),
             None => Ok(own_addresses()?),
         }
-    }
-}
-
-/// What becomes of what a daemon made in the kernel when it ends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Ending {
-    /// It goes on without the daemon, where it is pinned.
-    Stays,
-    /// It is taken away.
-    Removed,
-    /// It goes with the node, a namespace that ends with this process: nothing waits for that.
-    WithNode,
-}
-
-impl Ending {
-    /// Whether all is to be as it was.
-    pub(crate) fn of(detach: bool) -> Self {
-        if detach { Self::Removed } else { Self::Stays }
     }
 }
 
@@ -245,10 +229,7 @@ impl Daemon {
             setup,
             _lock: lock,
             keeper,
-            dns_ports: match has_heir {
-                true => datapath.dns_ports()?,
-                false => BTreeSet::new(),
-            },
+            dns_ports: assembly::dns_ports(&datapath, has_heir)?,
             tallies: Tallies::new(&datapath),
             datapath,
             learner,
@@ -507,41 +488,6 @@ impl Daemon {
         }
         self.learner
             .with_identities(|identities| Remembered::new(clock::wall(), identities, endpoints))
-    }
-
-    /// Ends the threads, and what is in the kernel as it is said.
-    ///
-    /// # Errors
-    /// If something can't be taken away.
-    pub(crate) fn end(mut self, ending: Ending) -> Result<()> {
-        let is_removed = ending == Ending::Removed;
-        if is_removed {
-            // First the programs, so that workloads talk directly again; then what they led to.
-            self.guards.detach_all();
-        }
-        // Both drain at the same time.
-        self.http.begin_stop();
-        self.dns.stop();
-        self.http.stop();
-        self.event_thread.stop();
-        self.flow_thread.stop();
-        self.tallies.losses.tell(
-            (&self.datapath, &self.news),
-            (&self.flow_ring, &self.exporters.shared()),
-        );
-        // Whoever tells has ended; metrics only look.
-        self.exporters.stop();
-        if let Some(keeper) = self.keeper.as_mut().filter(|_| is_removed) {
-            keeper.forget();
-        }
-        if is_removed || ending == Ending::Stays && self.setup.pins.is_none() {
-            for attachment in self.side_link.into_iter().flatten() {
-                let _ = attachment.detach();
-            }
-            drop(self.datapath);
-            take_away(&self.setup.instance, self.setup.pins.as_deref())?;
-        }
-        Ok(())
     }
 }
 

@@ -113,6 +113,7 @@ fn prepare_and_run(options: &Options) -> Result<ExitCode> {
     tracing::info!(mode = %way, "the command's network");
     way.check()?;
     let rules = Rules::read(options, way)?;
+    try_files(options)?;
     let user = user::find(&options.user)?;
     let around = Surroundings::look(&rules, (&options.host_ports, way))?;
     if !around.has_ipv6 {
@@ -132,6 +133,17 @@ fn prepare_and_run(options: &Options) -> Result<ExitCode> {
         Way::Cgroup => by_cgroup(options, (rules, &around), called),
     };
     code.map(ExitCode::from)
+}
+
+/// Whether what is written at the end can be, before there is something to lose.
+fn try_files(options: &Options) -> Result<()> {
+    let learn = options.learn.iter().map(|path| ("--learn", path));
+    let summary = options.summary.iter().map(|path| ("--summary", path));
+    for (flag, path) in learn.chain(summary) {
+        let file = fs::OpenOptions::new().create(true).append(true).open(path);
+        file.with_context(|| format!("{flag} {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// How namegate was called.

@@ -21,6 +21,8 @@ pub struct Daemon<'a> {
     child: Option<Child>,
     /// Whether it is started by what stands in for systemd, which keeps so many descriptors.
     managed: Option<usize>,
+    /// The program, with its words, that starts it in place of us.
+    starter: Vec<String>,
     /// What it wrote to standard error, line by line.
     log: Option<mpsc::Receiver<String>>,
 }
@@ -57,6 +59,7 @@ impl<'a> Daemon<'a> {
             dir,
             child: None,
             managed: None,
+            starter: Vec::new(),
             log: None,
         })
     }
@@ -65,6 +68,11 @@ impl<'a> Daemon<'a> {
     /// keeps up to `store_max` descriptors for it. [`Daemon::pid`] is the manager's.
     pub fn manage(&mut self, store_max: usize) {
         self.managed = Some(store_max);
+    }
+
+    /// From now on it is started by strace, and killed by the kernel's SIGKILL; no words: as usual again.
+    pub fn strace(&mut self, words: Vec<String>) {
+        self.starter = words;
     }
 
     /// The binary under test.
@@ -196,7 +204,14 @@ impl<'a> Daemon<'a> {
     pub fn spawn(&mut self, args: &[&str]) -> Result<()> {
         let binary = Self::binary()?.display().to_string();
         let mut command = match self.managed {
-            None => self.node.command(&binary),
+            None => match self.starter.split_first() {
+                None => self.node.command(&binary),
+                Some((program, words)) => {
+                    let mut command = self.node.command(program);
+                    command.args(words).arg(&binary);
+                    command
+                }
+            },
             Some(store_max) => {
                 fs::write(self.path("systemd.py"), include_str!("systemd.py"))?;
                 let mut command = self.node.command("python3");

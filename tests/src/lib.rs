@@ -23,6 +23,7 @@ mod node;
 mod raw;
 mod server;
 mod stage;
+mod steps;
 mod topology;
 mod web;
 
@@ -38,5 +39,6 @@ pub use node::{Node, Workload, in_ns, must_be_equal, need_root};
 pub use raw::RawTcp;
 pub use server::{Answers, BIG_OCTETS, Running, TcpEcho, TcpSink};
 pub use stage::Stage;
+pub use steps::{Step, each_step};
 pub use topology::Tunnel;
 pub use web::{Web, about, about_alice, asked, observed, read_head};

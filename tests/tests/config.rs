@@ -265,7 +265,13 @@ fn whoever_takes_a_configuration_refuses_one_that_can_not_be_read() {
         for words in [
             &["detach"][..],
             &["map", "list"],
-            &["map", "get", "POLICY", "--bpf-dir", "/sys/fs/bpf/nowhere"],
+            &[
+                "map",
+                "get",
+                bpf_redirect_common::POLICY,
+                "--bpf-dir",
+                "/sys/fs/bpf/nowhere",
+            ],
             &["doctor"],
             &["config", "show"],
             &["run"],

@@ -340,6 +340,13 @@ fn where_nothing_is_allowed_names_are_refused_and_told() {
         );
         assert!(errors.contains("--allow other.example.com\n"), "{errors}");
         assert!(!errors.contains("53/UDP"), "{errors}");
+        // What can't be written at the end is said before the command has begun.
+        for flag in ["--learn", "--summary", "--log"] {
+            let words = [flag, "/nowhere/file", "--", "echo", "begun"];
+            let output = stage.run(&words).unwrap();
+            assert_eq!(output.status.code(), Some(125), "{output:?}");
+            assert!(output.stdout.is_empty(), "{output:?}");
+        }
         let words = [
             "-q",
             "--fail-on-deny",
@@ -575,12 +582,14 @@ fn whatever_is_killed_nothing_stays_and_nothing_is_open() {
     });
 }
 
-/// What is pinned, and named, on the machine that the tests run on.
+/// What is pinned, and named, on the machine that the tests run on, by commands: others may have theirs there.
 fn links() -> String {
     let list = |dir: &str| match std::fs::read_dir(dir) {
         Ok(entries) => {
             let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
-            let mut names: Vec<_> = names.collect();
+            let mut names: Vec<_> = names
+                .filter(|name| name.to_string_lossy().contains("exec"))
+                .collect();
             names.sort();
             format!("{dir}: {names:?}\n")
         }

@@ -7,15 +7,19 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::fs::File;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use namegate_tests::{Caller, Cgroup, ExecStage, must_be_equal, patience, seen_by};
+use namegate_tests::{
+    Caller, Cgroup, ExecStage, Step, each_step, must_be_equal, patience, seen_by,
+};
 
 /// Moments at which one is killed, from the start to some time after the command's own.
 const MOMENTS: u32 = 18;
 /// How long all of it may take to end.
 const END_MAX: Duration = Duration::from_secs(20);
+/// Fewer are a test that doesn't kill.
+const KILLS_MIN: usize = 20;
 /// What denied connections go to, by a child of the command that outlives it.
 const DENIED: &str = "198.18.0.2";
 
@@ -47,6 +51,56 @@ fn at_a_cgroup() {
     check(Caller::Root, "--net=host");
 }
 
+#[test]
+fn by_programs_at_each_step() {
+    check_steps(Caller::Root, "--net=own");
+}
+
+#[test]
+fn by_sockets_at_each_step() {
+    check_steps(Caller::User, "--net=own");
+}
+
+#[test]
+fn at_a_cgroup_at_each_step() {
+    check_steps(Caller::Root, "--net=host");
+}
+
+/// Whichever of its processes comes to the step is killed there.
+fn check_steps(caller: Caller, net: &str) {
+    let root = File::open(Cgroup::root().unwrap()).unwrap();
+    root.lock().unwrap();
+    let stage = ExecStage::of(caller).unwrap();
+    let before = stage.node.fingerprint().unwrap();
+    let script = format!("curl -s -m 1 http://{DENIED}/; true");
+    let mut number = MOMENTS;
+    let mut kills = Ok(0);
+    let seen = seen_by(&stage.world, &format!("dst host {DENIED}"), || {
+        kills = each_step(|step: Step| -> Result<bool, String> {
+            number += 1;
+            let words = step.strace();
+            let (strace, words) = words.split_first().unwrap();
+            let mut command = stage.call(strace);
+            let command = command.args(words).arg(&stage.binary);
+            let command = command.args(["exec", net, "--allow", "web.example.com", "--"]);
+            let mark = mark(number);
+            let (name, value) = mark.split_once('=').unwrap();
+            let silent = command.args(["sh", "-c", &script]).env(name, value);
+            let silent = silent.stdin(Stdio::null()).stdout(Stdio::null());
+            let mut child = silent.stderr(Stdio::null()).spawn().unwrap();
+            let status = end(&mut child, &format!("{step:?}"), number);
+            must_start(&stage, net, &format!("{step:?}"));
+            Ok(!status.success())
+        });
+        Ok(())
+    });
+    assert_eq!(seen.unwrap(), "");
+    assert!(kills.unwrap() > KILLS_MIN);
+    must_be_equal(&before, &stage.node.fingerprint().unwrap());
+    let pins = stage.node.check("ls", &["/sys/fs/bpf"]).unwrap();
+    assert!(!pins.contains("namegate-exec-"), "{pins}");
+}
+
 fn check(caller: Caller, net: &str) {
     // Who starts next takes away what one of these leaves.
     let root = File::open(Cgroup::root().unwrap()).unwrap();
@@ -63,10 +117,11 @@ fn check(caller: Caller, net: &str) {
             let mut child = start(&stage, &words, moment);
             std::thread::sleep(whole.mul_f64(f64::from(moment) * 1.5 / f64::from(MOMENTS)));
             kill(&child, victim);
-            end(&mut child, (victim, moment));
+            let what = format!("{victim:?} at {moment}");
+            end(&mut child, &what, moment);
             // What is left has a moment to get out.
             std::thread::sleep(Duration::from_millis(100));
-            must_start(&stage, net, (victim, moment));
+            must_start(&stage, net, &what);
             left(moment).keys().for_each(|pid| signal(*pid));
         }
         Ok(())
@@ -152,30 +207,34 @@ fn signal(pid: u32) {
 }
 
 /// namegate ends, and with it its children; what they had left may live on, cut off.
-fn end(child: &mut Child, what: (Victim, u32)) {
+fn end(child: &mut Child, what: &str, moment: u32) -> ExitStatus {
     let end = Instant::now() + END_MAX * patience();
     let own = child.id();
-    while child.try_wait().unwrap().is_none() {
-        assert!(Instant::now() < end, "{what:?}: it doesn't end");
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < end, "{what}: it doesn't end");
         std::thread::sleep(Duration::from_millis(10));
-    }
+    };
     let is_named = |pid: &u32| {
         let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let words = String::from_utf8_lossy(&words).into_owned();
         words.contains("namegate") || words.contains("7652") && words.starts_with("sleep")
     };
-    while left(what.1).keys().any(is_named) {
+    while left(moment).keys().any(is_named) {
         assert!(
             Instant::now() < end,
-            "{what:?}: {own} left {:?}",
-            left(what.1)
+            "{what}: {own} left {:?}",
+            left(moment)
         );
         std::thread::sleep(Duration::from_millis(10));
     }
+    status
 }
 
 /// A command runs, reaches what it may, and what was left by one in a cgroup is said once.
-fn must_start(stage: &ExecStage, net: &str, what: (Victim, u32)) {
+fn must_start(stage: &ExecStage, net: &str, what: &str) {
     let is_left = is_left(stage);
     let script = "curl -s -m 5 -o /dev/null -w '%{http_code}' http://web.example.com/";
     let words = [net, "--allow", "web.example.com", "--", "sh", "-c", script];
@@ -184,11 +243,11 @@ fn must_start(stage: &ExecStage, net: &str, what: (Victim, u32)) {
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
         "200",
-        "{what:?}: {errors}"
+        "{what}: {errors}"
     );
     let said = errors.matches("an earlier exec was killed").count();
-    assert_eq!(said, usize::from(is_left), "{what:?}: {errors}");
-    assert!(!self::is_left(stage), "{what:?}: {errors}");
+    assert_eq!(said, usize::from(is_left), "{what}: {errors}");
+    assert!(!self::is_left(stage), "{what}: {errors}");
 }
 
 fn is_left(stage: &ExecStage) -> bool {

@@ -1,5 +1,6 @@
 //! The parts of a daemon: made anew, or taken over from an earlier one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -131,6 +132,14 @@ fn open_gate(setup: &Setup, has_heir: bool, keeper: Option<&Keeper>) -> Result<G
         gate.ns.pin(&pin).context("pinning the gate's namespace")?;
     }
     Ok(gate)
+}
+
+/// The further ports of DNS that an earlier run's kernel knows; new maps have none.
+pub(super) fn dns_ports(datapath: &Datapath, has_heir: bool) -> Result<BTreeSet<u16>> {
+    match has_heir {
+        true => Ok(datapath.dns_ports()?),
+        false => Ok(BTreeSet::new()),
+    }
 }
 
 /// Whether nobody listens in the gate.

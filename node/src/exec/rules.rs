@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
+use fqdn::{Everything, Pattern};
 use ipnet::IpNet;
 use policy::{Labels, Loaded, PolicySet, Problem, Source};
 use serde_json::{Value, json};
@@ -37,6 +38,10 @@ impl Rules {
     pub(super) fn read(options: &Options, way: Way) -> Result<Self> {
         let files = all_files(&options.policies).map_err(|error| Exit::with(EXEC_FAILED, error))?;
         let mut sources: Vec<Source> = files.into_iter().map(TextFile::into_source).collect();
+        for one in &options.allow {
+            check(one)
+                .map_err(|said| Exit::with(EXEC_FAILED, format!("--allow {one:?}: {said}")))?;
+        }
         sources.extend(of_allowed(&options.allow, way));
         sources.extend(of_ports(&options.host_ports, way));
         sources.push(of_questions(way));
@@ -80,19 +85,44 @@ fn warn(problem: &Problem) {
     tracing::warn!("{problem}");
 }
 
+/// Whether it can be allowed: what is copied from elsewhere may be more than a name.
+fn check(allowed: &str) -> Result<(), String> {
+    let read = match allowed.contains('*') {
+        true => Pattern::parse(allowed, Everything::PlainNames),
+        false => Pattern::exact(allowed),
+    };
+    let Err(error) = read
+        .map(drop)
+        .or_else(|error| prefix(allowed).map(drop).ok_or(error))
+    else {
+        return Ok(());
+    };
+    let rest = allowed.split_once("://").map_or(allowed, |(_, rest)| rest);
+    let host = rest.split('/').next().unwrap_or_default();
+    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+    let has_more = allowed.contains(':') && host != allowed;
+    match has_more && (host.parse::<IpAddr>().is_ok() || Pattern::exact(host).is_ok()) {
+        true => Err(format!(
+            "it is more than a name; write `--allow {host}`, ports and paths are said by rules of --policy"
+        )),
+        false => Err(format!("no name, pattern, address or prefix: {error}")),
+    }
+}
+
+/// An address is a prefix too.
+fn prefix(text: &str) -> Option<IpNet> {
+    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse::<IpNet>().ok().or_else(address)
+}
+
 /// What `--allow` says as a policy.
 fn of_allowed(allowed: &[String], way: Way) -> Option<Source> {
     if allowed.is_empty() {
         return None;
     }
-    let prefix = |one: &String| match (one.parse::<IpNet>(), one.parse::<IpAddr>()) {
-        (Ok(prefix), _) => Some(prefix),
-        (Err(_), Ok(address)) => Some(IpNet::from(address)),
-        (Err(_), Err(_)) => None,
-    };
     let prefixes: Vec<String> = allowed
         .iter()
-        .filter_map(|one| prefix(one).map(|prefix| prefix.to_string()))
+        .filter_map(|one| Some(prefix(one)?.to_string()))
         .collect();
     let names = allowed.iter().filter(|one| prefix(one).is_none());
     let names: Vec<_> = names
@@ -272,11 +302,30 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_none_is_refused_with_its_place() {
-        let source = of_allowed(&["exa mple.com".to_owned()], Way::Tc).unwrap();
-        let loaded = policy::load(&[source]);
-        assert!(loaded.has_errors());
-        let problem = loaded.problems.first().unwrap().to_string();
-        assert!(problem.contains("--allow"), "{problem}");
+    fn what_can_not_be_allowed_is_told_with_what_could() {
+        for good in [
+            "a.b",
+            "A.b.",
+            "*",
+            "*.a.b",
+            "192.0.2.7",
+            "2001:db8::/32",
+            "::1",
+        ] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for (bad, part) in [
+            ("https://github.com/a/b", "write `--allow github.com`"),
+            ("github.com:443", "write `--allow github.com`"),
+            ("192.0.2.7:443", "write `--allow 192.0.2.7`"),
+            ("192.0.2.0/33", "no name, pattern, address or prefix: "),
+            ("exa mple.com", "' ' (character 4)"),
+            ("b\u{fc}cher.de", "xn--"),
+            ("", "it is empty"),
+        ] {
+            let said = check(bad).unwrap_err();
+            assert!(said.contains(part), "{bad}: {said}");
+            assert!(!said.contains('\n'), "{said}");
+        }
     }
 }
