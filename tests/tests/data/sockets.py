@@ -13,7 +13,7 @@ import struct
 import sys
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-WAIT = 1.0
+WAIT = 1.0 * int(os.environ.get("NAMEGATE_TEST_PATIENCE", "1"))
 
 
 def mapped(address):
