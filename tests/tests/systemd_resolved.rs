@@ -1,7 +1,11 @@
 //! systemd-resolved in a workload, between its programs and the gate: a denial costs what a name costs that isn't
 //! there, and doesn't make it think less of its server.
 
-#![expect(clippy::unwrap_used, reason = "a test may die")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may die"
+)]
 
 use std::fs;
 use std::net::IpAddr;

@@ -197,7 +197,7 @@ async fn ask(resolver: TokioResolver, name: Name, types: Vec<u16>) -> (Name, Sai
             Err(NetError::Dns(DnsError::NoRecordsFound(none)))
                 if none.response_code == ResponseCode::NoError => {}
             Err(error) => {
-                said.failed.get_or_insert((number, reason(&error)));
+                said.failed.get_or_insert_with(|| (number, reason(&error)));
                 if matches!(error, NetError::Timeout) {
                     break; // whoever is silent about one type is so about the other
                 }
@@ -207,6 +207,7 @@ async fn ask(resolver: TokioResolver, name: Name, types: Vec<u16>) -> (Name, Sai
     (name, said)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "not our enum")]
 fn reason(error: &NetError) -> String {
     match error {
         NetError::Dns(DnsError::ResponseCode(code)) => code.to_string(),
