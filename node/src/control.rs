@@ -161,11 +161,7 @@ impl Server {
             std::fs::create_dir_all(parent).map_err(failed)?;
         }
         // The lock of the namespace says that no other daemon is behind an old file.
-        match std::fs::remove_file(path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
-        }
+        observer::clear_socket(path).map_err(failed)?;
         let listener = UnixListener::bind(path).map_err(failed)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
         let desk = Desk {

@@ -386,6 +386,7 @@ impl Own {
             ("fqdn-cache-full", dns("too-many")),
             ("http-connections", http("full")),
             ("metric-series", self.counted.folded()),
+            ("observers", self.sources.ring.turned_away()),
             ("scrapers", self.scrapers_refused.load(Ordering::Relaxed)),
         ];
         page.words(

@@ -17,6 +17,7 @@ pub mod proto;
 mod question;
 mod ring;
 mod scrape;
+mod seats;
 mod serve;
 mod service;
 mod sink;
@@ -25,7 +26,7 @@ pub use agent::{AgentQuery, AgentReader, AgentRing};
 pub use metrics::{BadChoice, DEFAULT_METRICS, FlowMetrics, MetricChoice};
 pub use ring::{Figures, SharedRing};
 pub use scrape::{MetricsForm, MetricsServer, Pages};
-pub use serve::{ServeError, Server, Tls};
+pub use serve::{ServeError, Server, Tls, clear_socket};
 pub use service::{Node, NodeAddresses};
 pub use sink::{
     Aggregate, Collector, CollectorError, Export, FileTarget, FlowSink, SinkFigures, Target,

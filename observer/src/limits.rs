@@ -1,6 +1,14 @@
 //! The bounds of this crate; each says what happens beyond it.
 
-/// Streams at once by one way in, the unix socket or TCP; one more is refused as `RESOURCE_EXHAUSTED`.
+use std::time::Duration;
+
+/// Connections at once by one way in, the unix socket or TCP; one more is closed at once, and counted.
+pub const CONNECTIONS_MAX: usize = 128;
+
+/// How long a client on TCP may take to show its certificate; then its connection is closed.
+pub const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+
+/// Streams at once by one way in, the unix socket or TCP; one more is refused as `RESOURCE_EXHAUSTED`, and counted.
 pub const STREAMS_MAX: usize = 64;
 
 /// Flow filters of one request; more are refused as `INVALID_ARGUMENT`.

@@ -28,6 +28,8 @@ pub struct SharedRing {
     since: Instant,
     /// Flows that readers missed.
     overtaken: AtomicU64,
+    /// Readers for whom there was no room.
+    turned_away: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -81,6 +83,7 @@ impl SharedRing {
             tasks: Notify::new(),
             since: now,
             overtaken: AtomicU64::new(0),
+            turned_away: AtomicU64::new(0),
         }
     }
 
@@ -174,6 +177,17 @@ impl SharedRing {
     #[must_use]
     pub fn overtaken(&self) -> u64 {
         self.overtaken.load(Ordering::Relaxed)
+    }
+
+    /// Counts a reader for whom there was no room.
+    pub(crate) fn turn_away(&self) {
+        self.turned_away.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Readers for whom there was no room: connections and streams beyond their bounds.
+    #[must_use]
+    pub fn turned_away(&self) -> u64 {
+        self.turned_away.load(Ordering::Relaxed)
     }
 
     /// What it holds, and has held.

@@ -137,6 +137,7 @@ impl Service {
     pub(crate) fn seat(&self) -> Result<impl Send + 'static, Status> {
         let seat = Seat(Arc::clone(&self.streams));
         if self.streams.fetch_add(1, Ordering::Relaxed) >= STREAMS_MAX {
+            self.node.flows.turn_away();
             let text = format!("{STREAMS_MAX} streams are open already");
             return Err(Status::resource_exhausted(text));
         }

@@ -632,6 +632,7 @@ async fn streams_are_bounded_and_their_places_come_back() {
     let status = client.get_flows(follow()).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     assert!(status.message().contains("64"), "{status:?}");
+    assert_eq!(stage.node.flows.turned_away(), 1);
     open.clear();
     let mut is_free = false;
     for _ in 0..100 {

@@ -10,12 +10,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use flow::Time;
+use observer::limits::HANDSHAKE_MAX;
 use observer::proto::observer::observer_client::ObserverClient;
 use observer::proto::observer::{GetNodesRequest, ServerStatusRequest};
 use observer::proto::peer::NotifyRequest;
 use observer::proto::peer::peer_client::PeerClient;
 use observer::{AgentRing, Node, NodeAddresses, ServeError, Server, SharedRing, Tls};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::io::AsyncReadExt as _;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 const NAME: &str = "node-1.default.hubble-grpc.cilium.io";
@@ -165,6 +167,22 @@ async fn who_listens_at_all_addresses_tells_one_by_which_it_is_reached() {
         assert_eq!(peer.address, expected, "{listens}");
         assert_eq!(peer.tls.unwrap().server_name, NAME);
     }
+}
+
+/// It has no seat for long.
+#[tokio::test]
+async fn who_shows_no_certificate_in_time_is_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let tls = files(folder.path(), &Authority::new());
+    let server = Server::tcp(node(), anywhere, &tls).unwrap();
+    let bound: SocketAddr = server.address().parse().unwrap();
+    tokio::spawn(server.run(std::future::pending()));
+    let mut client = tokio::net::TcpStream::connect(bound).await.unwrap();
+    let since = tokio::time::Instant::now();
+    let ended = tokio::time::timeout(HANDSHAKE_MAX * 4, client.read(&mut [0; 8])).await;
+    assert_eq!(ended.unwrap().unwrap_or(0), 0);
+    assert!(since.elapsed() >= HANDSHAKE_MAX);
 }
 
 #[tokio::test]
