@@ -6,8 +6,10 @@ const CALLS: [&str; 7] = [
     "bpf", "sendto", "mount", "mkdir", "rename", "unlink", "openat",
 ];
 
-/// Which call of a thread kills: the first ones each, then wider apart.
-const COUNTS: [u32; 12] = [1, 2, 3, 5, 9, 17, 33, 65, 129, 257, 513, 1_025];
+/// Which call of a thread kills: never further apart than the calls of one kind of work, such as pinning maps.
+const COUNTS: [u32; 22] = [
+    1, 2, 3, 5, 8, 12, 17, 23, 30, 38, 47, 57, 68, 80, 93, 107, 122, 138, 155, 173, 192, 212,
+];
 
 /// A step at which a process is killed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

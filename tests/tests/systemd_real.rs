@@ -250,11 +250,9 @@ fn the_unit_lives_as_its_file_says() {
     let failed = machine.wait("failed", |shown| is(shown, "ActiveState", "failed"));
     assert!(is(&failed, "ExecMainStatus", "78"), "{failed:#?}");
     std::thread::sleep(Duration::from_secs(2));
-    assert!(
-        is(&machine.shown(), "ActiveState", "failed"),
-        "{}",
-        machine.log()
-    );
+    let later = machine.shown();
+    assert!(is(&later, "ActiveState", "failed"), "{}", machine.log());
+    assert!(is(&later, "NRestarts", "0"), "{}", machine.log());
     machine.holds("failed");
 
     machine
