@@ -160,3 +160,15 @@ fn connect_is_given_by_its_own_rule_and_to_the_destination_alone() {
     assert!(!ask("shop.test:443", named), "another port");
     assert!(!ask("shop.test:8080", "[{}]"), "a rule without a method");
 }
+
+#[test]
+fn who_says_that_this_is_its_last_request_is_closed_at_once_unless_it_goes_on() {
+    const LAST: &str = "GET /public/a HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\n\r\n";
+    // With octets unread a close is a reset, which may take the response from it.
+    for (more, end) in [("", 'c'), ("GET /public/b", 's')] {
+        let mut play = Play::new(ok);
+        play.send([LAST, more].concat().as_bytes());
+        let seen = (play.statuses(), play.end_of_client());
+        assert_eq!(seen, ("200".to_owned(), end), "{more}");
+    }
+}
