@@ -46,7 +46,6 @@ const PROGRAMS: [(&str, &str); 34] = [
     ("node", "nodejs"),
     ("npm", "npm"),
     ("apparmor_parser", "apparmor"),
-    ("strace", "strace"),
 ];
 
 /// Files that programs of tests are made with, and the packages that have them.
