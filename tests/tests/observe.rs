@@ -508,6 +508,24 @@ fn a_follower_is_told_that_the_daemon_has_ended() {
 }
 
 #[test]
+fn an_interrupt_ends_a_follower_well() {
+    let stage = Stage::new();
+    let daemon = stage.daemon();
+    let binary = Daemon::binary().unwrap().display().to_string();
+    let mut command: Command = stage.node.command(&binary);
+    command.args(["observe", "-f", "--socket"]);
+    command.arg(daemon.path("namegate.sock"));
+    let mut follower = command.stdout(Stdio::piped()).spawn().unwrap();
+    stage.asks(&stage.client, "web.example.com");
+    let mut shown = BufReader::new(follower.stdout.take().unwrap()).lines();
+    assert!(shown.next().unwrap().unwrap().contains("web.example.com"));
+    let pid = follower.id().to_string();
+    let kill = Command::new("kill").args(["-INT", &pid]).status().unwrap();
+    assert!(kill.success());
+    assert_eq!(follower.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn one_client_too_many_is_told_so() {
     let stage = Stage::new();
     let mut daemon = stage.daemon();

@@ -15,6 +15,8 @@ use clap::{ArgAction, Args, ValueEnum};
 use flow::{
     AgentLine, BadPath, FieldMask, Filter, Printer, Query, Recorded, Table, Time, TimeFormat,
 };
+use signal_hook::consts::SIGINT;
+use signal_hook::iterator::Signals;
 
 use self::file::Aside;
 use self::filters::Filters;
@@ -246,6 +248,9 @@ impl Observe {
             What::Flows => Command::Observe(wanted),
             What::AgentEvents => Command::AgentEvents(wanted),
         };
+        if self.follow {
+            end_well_on_interrupt().context("signals")?;
+        }
         for line in stream(&self.which.socket()?, &command)? {
             let line = line.context("the daemon's answer broke off")?;
             let shown = match self.what {
@@ -267,6 +272,18 @@ impl Observe {
             false => Ok(()),
         }
     }
+}
+
+/// Whoever follows ends it by an interrupt, and that is no failure: as with Hubble's command. All that was shown
+/// is written by then.
+fn end_well_on_interrupt() -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT])?;
+    std::thread::Builder::new().spawn(move || {
+        if signals.forever().next().is_some() {
+            std::process::exit(0);
+        }
+    })?;
+    Ok(())
 }
 
 fn point(text: Option<&str>, flag: &str) -> anyhow::Result<Option<Time>> {

@@ -93,7 +93,11 @@ fn without_value(arg: Arg) -> Arg {
 
 impl FromArgMatches for Filters {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        let refuse = |text: String| Error::raw(ErrorKind::ValueValidation, format!("{text}\n"));
+        // Else it would be shown with the usage of `namegate` itself.
+        let usage = "namegate observe [OPTIONS] [WHAT]";
+        let mut command = Command::new("observe").override_usage(usage);
+        let mut refuse =
+            |text: String| Error::raw(ErrorKind::ValueValidation, text).format(&mut command);
         let names = FILTER_FLAGS.iter().map(|flag| flag.name);
         let names = names.chain([NOT, ALLOWLIST, DENYLIST]);
         let mut given: Vec<(usize, &str, &str)> =
