@@ -37,7 +37,7 @@ pub use exec::{Caller, ExecStage, USER};
 pub use flood::Flood;
 pub use node::{Node, Workload, in_ns, must_be_equal, need_root};
 pub use raw::RawTcp;
-pub use server::{Answers, BIG_OCTETS, Running, TcpEcho, TcpSink};
+pub use server::{Answers, BIG_OCTETS, Running, TcpEcho, TcpSink, read_frame};
 pub use stage::Stage;
 pub use steps::{Step, each_step};
 pub use topology::Tunnel;

@@ -370,7 +370,7 @@ fn answer(query: &[u8], ttl_secs: u32) -> Option<Vec<u8>> {
 }
 
 /// One DNS message from a stream; `None` at its end.
-fn read_frame(stream: &mut TcpStream) -> Option<Vec<u8>> {
+pub fn read_frame(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut len = [0; 2];
     stream.read_exact(&mut len).ok()?;
     let mut message = vec![0; usize::from(u16::from_be_bytes(len))];

@@ -9,12 +9,12 @@
 )]
 #![expect(clippy::disallowed_methods, reason = "a workload's own sockets")]
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use namegate_tests::{Answers, Daemon, Node, Workload, patience};
+use namegate_tests::{Answers, Daemon, Node, Workload, patience, read_frame};
 
 const A: u16 = 1;
 const IN: u16 = 1;
@@ -131,14 +131,6 @@ impl Stage {
         stream.write_all(&[&len[..], bytes].concat()).unwrap();
         read_frame(&mut stream)
     }
-}
-
-fn read_frame(stream: &mut TcpStream) -> Option<Vec<u8>> {
-    let mut len = [0; 2];
-    stream.read_exact(&mut len).ok()?;
-    let mut message = vec![0; usize::from(u16::from_be_bytes(len))];
-    stream.read_exact(&mut message).ok()?;
-    Some(message)
 }
 
 /// Answers everything, over both protocols: an address of its own choice to whoever asks for one.
