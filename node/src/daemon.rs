@@ -201,7 +201,7 @@ impl Daemon {
         let kernel = (pins, inherited.as_ref().and_then(|one| one.config));
         let proxies = (&news, &mut keeper);
         let made = make(&setup, (loader, has_heir), (kernel, proxies), identities)?;
-        let (gate, (mut datapath, learner, (dns, http)), side_link) = made;
+        let (gate, (mut datapath, learner, (dns, http)), (side_link, routers)) = made;
         let guards = Guards::inheriting(inherited, remembered);
         let journal = Arc::new(Journal::new(clock::boot_ns));
         datapath.keep_journal(Arc::clone(&journal));
@@ -249,7 +249,7 @@ impl Daemon {
             gate,
             side_link: side_link.into_iter().map(Some).collect(),
             interference: Interference::default(),
-            routers: BTreeSet::new(),
+            routers,
             resolved_on_host: BTreeSet::new(),
             policies: PolicySet::default(),
             secrets: Arc::default(),

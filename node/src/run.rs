@@ -212,7 +212,8 @@ impl Service {
         match service.daemon.enforce() {
             Ok(()) => {
                 service.keep_identities();
-                service.daemon.watch_surroundings();
+                // Who routes by programs it has looked at itself.
+                service.daemon.watch_resolvers();
                 service.publish();
                 Ok(service)
             }

@@ -12,9 +12,9 @@ use dnsproxy::StandIns;
 use policy::{Compiler, Identities, Options, PolicySet};
 use transport::{Gate, LinkError, NetNs};
 
+use super::vigil::routers_around;
 use super::{Outside, Setup, remove_gate, take_away};
 use crate::clock;
-use crate::doctor::links::routers;
 use crate::exit::{BAD_CONFIG, Exit, NO_PERMISSION};
 use crate::exporters::Exporters;
 use crate::flows::NewsSink;
@@ -26,6 +26,9 @@ use crate::proxy::DnsThreads;
 use crate::tell::Teller;
 
 type Parts = (Datapath, SharedLearner, (DnsThreads, HttpThreads));
+
+/// What is attached to the side link, and who else routes by programs.
+type Around = (Vec<Attachment>, BTreeSet<String>);
 
 /// What the side link carries: one program on the node's end, two on the gate's.
 pub(super) const SIDE_LINK_HOOKS: [Hook; 3] = [Hook::NodeEnd, Hook::GateIn, Hook::GateOut];
@@ -59,13 +62,15 @@ pub(super) fn make(
     (loader, has_heir): (Loader, bool),
     (kernel, proxies): (Kernel, Proxies<'_>),
     identities: Identities,
-) -> Result<(Gate, Parts, Vec<Attachment>)> {
+) -> Result<(Gate, Parts, Around)> {
+    let routers = routers_around(setup);
     let made =
         load(setup, (loader, has_heir), kernel, proxies.1.as_ref()).and_then(|(gate, datapath)| {
-            let mut parts = build(setup, &gate, (datapath, proxies), identities)?;
+            let origins = Origins::of(setup, &routers)?;
+            let mut parts = build(setup, (&gate, origins), (datapath, proxies), identities)?;
             let datapath = &mut parts.0;
             let side_link = attach_side_link(&gate, |hook, at| datapath.attach(hook, at))?;
-            Ok((gate, parts, side_link))
+            Ok((gate, parts, (side_link, routers)))
         });
     if made.is_err() && !has_heir {
         let _ = take_away(&setup.instance, setup.pins.as_deref());
@@ -154,7 +159,7 @@ fn is_free(gate: &Gate) -> Result<bool> {
 
 fn build(
     setup: &Setup,
-    gate: &Gate,
+    (gate, origins): (&Gate, Origins),
     (mut datapath, (news, keeper)): (Datapath, Proxies<'_>),
     mut identities: Identities,
 ) -> Result<Parts> {
@@ -172,41 +177,39 @@ fn build(
             .with_carriage(setup.carriage),
     );
     let own = (news.clone(), datapath.askers()?);
-    let sources = Sources::of(setup)?;
-    let with = (&learner, setup.dns, sources.dns.as_ref());
+    let with = (&learner, setup.dns, origins.dns.as_ref());
     let dns = DnsThreads::start((gate, keeper.as_mut()), with, own).context("the DNS sockets")?;
     let names = dns
         .handover
         .clone()
         .context("nobody takes names over TCP")?;
     let own = (news.clone(), names, setup.http.clone());
-    let http = HttpThreads::start((gate, sources.http), &mut datapath, &learner, own)
+    let http = HttpThreads::start((gate, origins.http), &mut datapath, &learner, own)
         .context("the sockets for HTTP")?;
     Ok((datapath, learner, (dns, http)))
 }
 
 /// From where servers are asked and called, where it isn't the gate.
-struct Sources {
+struct Origins {
     dns: Option<Outside>,
     http: Calling,
 }
 
-impl Sources {
-    fn of(setup: &Setup) -> Result<Self> {
+impl Origins {
+    /// As it is said, where these route by programs of their own.
+    fn of(setup: &Setup, routers: &BTreeSet<String>) -> Result<Self> {
         if let Some(outside) = &setup.outside {
             return Ok(Self {
                 dns: Some(outside.clone()),
                 http: Calling::Outside(outside.ns.clone()),
             });
         }
-        // Where the links can't be looked at nobody is known to route by programs.
-        let routers = routers().unwrap_or_default();
         let here = NetNs::current().context("the network namespace")?;
-        let dns = setup.dns_source.is_node(&routers).then(|| Outside {
+        let dns = setup.dns_source.is_node(routers).then(|| Outside {
             ns: here.clone(),
             stand_ins: StandIns::default(),
         });
-        let http = match setup.http_source.is_node(&routers) {
+        let http = match setup.http_source.is_node(routers) {
             true => Calling::Node(here),
             false => Calling::Gate,
         };

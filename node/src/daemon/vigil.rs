@@ -1,6 +1,8 @@
 //! Others change the node too: what they put in front of our programs or take away is seen within a
 //! second, set right and said.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use bpf_redirect::{Attachment, Datapath, Hook, HookMode, Seat, Standing};
 use transport::{LinkError, Netlink};
@@ -8,8 +10,8 @@ use transport::{LinkError, Netlink};
 use crate::doctor::links::{CHAINED, routers};
 use crate::resolver::{HELP, RESOLVED_ON_HOST, resolved_on_host};
 
-use super::Daemon;
 use super::assembly::{SIDE_LINK_HOOKS, attach_side_link};
+use super::{Daemon, Setup};
 
 /// What was seen and set right.
 #[derive(Debug, Default)]
@@ -48,15 +50,13 @@ impl Daemon {
         self.watch_resolvers();
         // A link that goes while it is looked at is looked for the next time.
         if let Ok(routers) = routers() {
-            for router in routers.difference(&self.routers) {
-                tracing::warn!("{router}: {CHAINED}");
-            }
+            say_new(&routers, &self.routers);
             self.routers = routers;
         }
     }
 
     /// Endpoints whose queries pass no link.
-    fn watch_resolvers(&mut self) {
+    pub(crate) fn watch_resolvers(&mut self) {
         let endpoints = self.guards.iter().map(|(_, guarded)| &guarded.found);
         let namespaces: Vec<_> = endpoints
             .filter_map(|found| Some((found.workload.full_name(), found.netns.clone()?)))
@@ -121,6 +121,23 @@ impl Daemon {
         self.side_link = links.into_iter().map(Some).collect();
         self.guards.set_mtus(&self.gate);
         Ok(Some(what))
+    }
+}
+
+/// Who routes by programs of their own when a daemon starts, which is said. Where the links can't be looked at
+/// nobody is known to, and neither where traffic leaves by another network.
+pub(super) fn routers_around(setup: &Setup) -> BTreeSet<String> {
+    if setup.outside.is_some() {
+        return BTreeSet::new();
+    }
+    let found = routers().unwrap_or_default();
+    say_new(&found, &BTreeSet::new());
+    found
+}
+
+fn say_new(routers: &BTreeSet<String>, before: &BTreeSet<String>) {
+    for router in routers.difference(before) {
+        tracing::warn!("{router}: {CHAINED}");
     }
 }
 
