@@ -27,10 +27,12 @@ pub(super) fn attach_ahead<'a>(
     places: &[(Hook, (&str, u32))],
     enter: impl FnOnce() -> io::Result<()> + Send + 'static,
 ) {
-    let pin = |hook: Hook, ifindex| pins.map(|pins| pins.attachment(mode, ifindex, hook.program()));
+    if mode != HookMode::Tcx {
+        return;
+    }
     let mut all = Vec::new();
     for (hook, (interface, ifindex)) in places {
-        let pin = pin(*hook, *ifindex);
+        let pin = pins.map(|pins| pins.attachment(mode, *ifindex, hook.program()));
         let is_there = pin.as_ref().is_some_and(|pin| pin.exists());
         match program(*hook) {
             Some(program) if !is_there => all.push((program, *hook, (*interface, *ifindex), pin)),
@@ -38,9 +40,7 @@ pub(super) fn attach_ahead<'a>(
             _ => return,
         }
     }
-    if mode == HookMode::Tcx && !all.is_empty() {
-        ahead.begin(all.into_iter(), enter);
-    }
+    ahead.begin(all.into_iter(), enter);
 }
 
 impl Datapath {

@@ -475,7 +475,7 @@ fn connect<H: Host>(proxy: &Proxy<H>, redirected: &Redirected) -> io::Result<Str
     let Redirected {
         direction, server, ..
     } = *redirected;
-    let is_neighbour = proxy.host.is_endpoint(server.ip());
+    let is_neighbour = direction == Direction::Egress && proxy.host.is_endpoint(server.ip());
     let is_of_gate = direction == Direction::Ingress || is_neighbour;
     match (&proxy.settings.source, &proxy.gate) {
         (Source::Client, _) => connect_in_gate(proxy, redirected, is_neighbour).and_then(finish),
@@ -504,7 +504,7 @@ fn connect_in_gate<H: Host>(
         .ok_or_else(|| io::Error::other("an endpoint without a mark"))?;
     // To a neighbour whose own policy redirects, the client's tuple would come back to the gate, where
     // the client's connection has it.
-    if is_neighbour && redirected.direction == Direction::Egress {
+    if is_neighbour {
         return connect_as(client.ip(), server, mark, proxy.link);
     }
     let (stream, port) = connect_like(client, server, mark, proxy.link)?;
