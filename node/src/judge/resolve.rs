@@ -19,6 +19,8 @@ use hickory_resolver::{Resolver, TokioResolver, system_conf};
 use policy::{Code, PolicySet, Problem, WholeName, WholeNames, record_type_word};
 use tokio::task::JoinSet;
 
+use super::words::bare;
+
 /// Names of one run; of more, the first are asked for, and that is said.
 const NAMES_MAX: usize = 10_000;
 /// Names that are asked for at the same time.
@@ -223,8 +225,7 @@ fn judged(
     said: &Said,
     (names, servers): (&WholeNames<'_>, &str),
 ) -> Vec<Problem> {
-    let text = name.to_string();
-    let text = text.trim_end_matches('.');
+    let text = bare(name);
     let mut problems = Vec::new();
     let mut tell = |code, message, help: &str| problems.push(one.problem((code, message), help));
     if said.not_found {
@@ -248,8 +249,7 @@ fn judged(
         );
     }
     if let Some(target) = said.aliases.iter().find(|name| !names.may_be_asked(name)) {
-        let target = target.to_string();
-        let target = target.trim_end_matches('.');
+        let target = bare(target);
         let message = format!("{text} is an alias of {target}, which no DNS rule lets be asked");
         let help = "the server's answer brings both, and opens the name; a resolver in the workload that \
                     follows aliases itself needs a DNS rule for the other one";

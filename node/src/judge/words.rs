@@ -2,11 +2,18 @@
 
 use std::fmt::Write;
 
+use fqdn::Name;
 use policy::{Direction, Enforcement, EntryVerdict, MatchType, RuleOrigin};
 use serde_json::{Value, json};
 
 use super::question::{L7Question, Question};
 use super::{Answer, Side};
+
+/// A name as people write it in policies: without its final dot.
+pub(super) fn bare(name: &Name) -> String {
+    let text = name.to_string();
+    text.trim_end_matches('.').to_owned()
+}
 
 /// The word of a direction in flows.
 pub(crate) const fn direction(direction: Direction) -> &'static str {
@@ -181,10 +188,8 @@ impl Side {
             ),
             None if self.l7 == Some(false) => Some(match &question.l7 {
                 Some(L7Question::Dns(name, _)) => {
-                    format!(
-                        "add `matchName: {}` to a `dns` list of these rules",
-                        name.to_string().trim_end_matches('.')
-                    )
+                    let name = bare(name);
+                    format!("add `matchName: {name}` to a `dns` list of these rules")
                 }
                 Some(L7Question::Http(request)) => format!(
                     "add an `http` rule for {} {} to one of these",
