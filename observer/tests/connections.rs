@@ -6,29 +6,18 @@
     reason = "a client's own sockets, and the server's clock"
 )]
 
+mod common;
+
 use std::io::Read as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use flow::Time;
+use observer::Server;
 use observer::limits::CONNECTIONS_MAX;
-use observer::{AgentRing, Node, NodeAddresses, Server, SharedRing};
 
-fn node() -> Node {
-    Node {
-        name: "node-1".into(),
-        version: "0.3.0".into(),
-        flows: Arc::new(SharedRing::new(8, Instant::now())),
-        agent: Arc::new(AgentRing::default()),
-        exact_masks: false,
-        now: Instant::now,
-        time_of_day: || Time::from_unix_nanos(0),
-        addresses: NodeAddresses::default,
-    }
-}
+use common::node;
 
 /// A client that says nothing, and whether it was let in.
 fn connect(socket: &Path) -> (UnixStream, bool) {

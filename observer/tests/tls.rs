@@ -3,19 +3,18 @@
 #![expect(clippy::unwrap_used, reason = "a test may die")]
 #![expect(clippy::disallowed_methods, reason = "the server's clock")]
 
+mod common;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Instant;
 
-use flow::Time;
 use observer::limits::HANDSHAKE_MAX;
 use observer::proto::observer::observer_client::ObserverClient;
 use observer::proto::observer::{GetNodesRequest, ServerStatusRequest};
 use observer::proto::peer::NotifyRequest;
 use observer::proto::peer::peer_client::PeerClient;
-use observer::{AgentRing, Node, NodeAddresses, ServeError, Server, SharedRing, Tls};
+use observer::{Node, NodeAddresses, ServeError, Server, Tls};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::io::AsyncReadExt as _;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -47,17 +46,11 @@ impl Authority {
 
 fn node() -> Node {
     Node {
-        name: "node-1".into(),
-        version: "0.3.0".into(),
-        flows: Arc::new(SharedRing::new(8, Instant::now())),
-        agent: Arc::new(AgentRing::default()),
-        exact_masks: false,
-        now: Instant::now,
-        time_of_day: || Time::from_unix_nanos(0),
         addresses: || NodeAddresses {
             v4: Some([192, 0, 2, 7].into()),
             v6: Some("2001:db8::7".parse().unwrap()),
         },
+        ..common::node()
     }
 }
 

@@ -64,6 +64,19 @@ impl<'a> Daemon<'a> {
         })
     }
 
+    /// Not started either; it will guard a workload by this policy, in a file of its name, unless that is empty.
+    ///
+    /// # Errors
+    /// If its files can't be written.
+    pub fn guarding(node: &'a Node, workload: &Workload, policy: &str) -> Result<Self> {
+        let daemon = Self::prepare(node)?;
+        daemon.endpoint(workload)?;
+        if !policy.is_empty() {
+            daemon.policy(&format!("{}.yaml", workload.name), policy)?;
+        }
+        Ok(daemon)
+    }
+
     /// From now on it is started by what stands in for systemd, which starts it again whenever it ends and
     /// keeps up to `store_max` descriptors for it. [`Daemon::pid`] is the manager's.
     pub fn manage(&mut self, store_max: usize) {

@@ -48,12 +48,7 @@ impl Stage {
     /// # Errors
     /// If its files can't be written.
     pub fn daemon(&self, policy: &str) -> Result<Daemon<'_>> {
-        let daemon = Daemon::prepare(&self.node)?;
-        daemon.endpoint(&self.alice)?;
-        if !policy.is_empty() {
-            daemon.policy("alice.yaml", policy)?;
-        }
-        Ok(daemon)
+        Daemon::guarding(&self.node, &self.alice, policy)
     }
 
     /// What `dig +short` tells alice. On a machine that is emulated she asks again where she is told

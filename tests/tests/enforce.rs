@@ -369,14 +369,8 @@ fn no_first_syn_is_lost_after_ten_thousand_fresh_answers() {
     let world = node.elsewhere().unwrap();
     let names = Answers::names(&world.ns, 3_600).unwrap();
     let _sink = TcpSink::serve(&world.ns, 80).unwrap();
-    let mut daemon = Daemon::prepare(&node).unwrap();
-    daemon.endpoint(&alice).unwrap();
-    daemon
-        .policy(
-            "alice.yaml",
-            &policy("alice", "[{matchPattern: '*.example.com'}]"),
-        )
-        .unwrap();
+    let policy = policy("alice", "[{matchPattern: '*.example.com'}]");
+    let mut daemon = Daemon::guarding(&node, &alice, &policy).unwrap();
     daemon.start(patient()).unwrap();
     let retransmitted = alice.kernel_count("Tcp", "RetransSegs").unwrap();
     let dropped = daemon.counter("policy-denied").unwrap();

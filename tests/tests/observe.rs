@@ -494,15 +494,17 @@ fn a_follower_is_told_that_the_daemon_has_ended() {
         command.args(["observe", what, "-f", "--last", "1", "--socket"]);
         command.arg(daemon.path("namegate.sock"));
         let output = command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let follower = output.spawn().unwrap();
+        let mut follower = output.spawn().unwrap();
         stage.asks(&stage.client, "web.example.com");
-        std::thread::sleep(Duration::from_secs(1) * patience());
+        let mut shown = String::new();
+        let mut told = BufReader::new(follower.stdout.take().unwrap());
+        told.read_line(&mut shown).unwrap();
         assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
         let output = follower.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains("the daemon has ended"), "{said}");
-        assert!(!output.stdout.is_empty());
+        assert!(!shown.is_empty());
         daemon.start(&[]).unwrap();
     }
 }

@@ -73,12 +73,8 @@ fn a_refresh_makes_no_system_call_but_those_that_carry_it() {
     let alice = node.workload("alice", 2).unwrap();
     let world = node.elsewhere().unwrap();
     let _names = Answers::names(&world.ns, 3_600).unwrap();
-    let mut daemon = Daemon::prepare(&node).unwrap();
-    daemon.endpoint(&alice).unwrap();
-    let names = "[{matchPattern: '*.example.com'}]";
-    daemon
-        .policy("alice.yaml", &policy("alice", names))
-        .unwrap();
+    let policy = policy("alice", "[{matchPattern: '*.example.com'}]");
+    let mut daemon = Daemon::guarding(&node, &alice, &policy).unwrap();
     daemon.start(&["--dns-install-wait", "4s"]).unwrap();
     let wait = Duration::from_secs(5) * patience();
     let mut asking = Asking::new(&alice, IpAddr::V4(world.v4), wait).unwrap();

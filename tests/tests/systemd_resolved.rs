@@ -135,12 +135,8 @@ fn systemd_resolved_takes_a_denial_for_an_answer() {
         .map(|at| format!("m{at} 60 IN A 198.18.0.9\n"))
         .collect();
     let _knot = Running::knot(&world.ns, &format!("{WWW}{there}")).unwrap();
-    let mut daemon = Daemon::prepare(&node).unwrap();
-    daemon.endpoint(&alice).unwrap();
-    let names = "[{matchPattern: '*.example.com'}]";
-    daemon
-        .policy("alice.yaml", &policy("alice", names))
-        .unwrap();
+    let policy = policy("alice", "[{matchPattern: '*.example.com'}]");
+    let mut daemon = Daemon::guarding(&node, &alice, &policy).unwrap();
     daemon.start(&["--dns-install-wait", "4s"]).unwrap();
     let _resolved = start(&alice);
     let (answer, _, cost) = asked(&alice, &daemon, &["+short", "www.example.com"]);
@@ -192,14 +188,8 @@ fn a_search_list_behind_systemd_resolved_is_walked_to_its_end() {
     let alice = node.workload("alice", 2).unwrap();
     let world = node.elsewhere().unwrap();
     let _knot = Running::knot(&world.ns, WWW).unwrap();
-    let mut daemon = Daemon::prepare(&node).unwrap();
-    daemon.endpoint(&alice).unwrap();
-    daemon
-        .policy(
-            "alice.yaml",
-            &policy("alice", "[{matchPattern: '*.example.com'}]"),
-        )
-        .unwrap();
+    let policy = policy("alice", "[{matchPattern: '*.example.com'}]");
+    let mut daemon = Daemon::guarding(&node, &alice, &policy).unwrap();
     daemon.start(&["--dns-install-wait", "4s"]).unwrap();
     let _resolved = start(&alice);
     let dir = tempfile::tempdir().unwrap();

@@ -29,11 +29,7 @@ fn names_are_asked_from_the_nodes_address_where_that_is_said() {
         "www 60 IN A 198.18.0.1\nwww 60 IN AAAA 2001:db8:1::1\n",
     );
     for (source, answer) in [("endpoint", ""), ("node", "198.18.0.1\n")] {
-        let mut daemon = Daemon::prepare(&node).unwrap();
-        daemon.endpoint(&alice).unwrap();
-        daemon
-            .policy("alice.yaml", &policy("alice", NAMES))
-            .unwrap();
+        let mut daemon = Daemon::guarding(&node, &alice, &policy("alice", NAMES)).unwrap();
         daemon.start(&["--dns-upstream-source", source]).unwrap();
         for way in ["+notcp", "+tcp"] {
             for server in [IpAddr::from(world.v4), world.v6.into()] {
@@ -63,10 +59,8 @@ fn no_workload_asks_what_listens_on_the_nodes_loopback() {
     let alice = node.workload("alice", 2).unwrap();
     let asked = Arc::new(AtomicU64::new(0));
     let _names = Answers::names_but(&node.ns, b"www", Arc::clone(&asked)).unwrap();
-    let mut daemon = Daemon::prepare(&node).unwrap();
-    daemon.endpoint(&alice).unwrap();
     let any = "egress: [{toPorts: [{ports: [{port: '53', protocol: ANY}], rules: {dns: [{matchPattern: '*'}]}}]}]";
-    daemon.policy("alice.yaml", &about("alice", any)).unwrap();
+    let mut daemon = Daemon::guarding(&node, &alice, &about("alice", any)).unwrap();
     daemon.start(&["--dns-upstream-source", "node"]).unwrap();
     // She makes of it an address like any other.
     for line in [
