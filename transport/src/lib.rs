@@ -38,7 +38,7 @@ pub use splice::{
     Listening, SPLICE_ENDPOINT, SpliceError, enter_user, enter_user_network, open_splice,
 };
 pub use tcp::{
-    GateListener, SourcePort, client_of, connect_as, connect_like, connect_on_node, reset,
-    reset_at_end, set_up,
+    Begin, FirstWord, Follows, GateListener, SourcePort, client_of, connect_as, connect_like,
+    connect_on_node, reset, reset_at_end, send, set_up,
 };
 pub use udp::{DATAGRAM_MAX, Datagram, GateUdp, Inbox, Outbox};

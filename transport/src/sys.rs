@@ -53,6 +53,8 @@ pub(crate) enum Flag {
     ReceivePacketInfo,
     ReceiveMark,
     BindNoPort,
+    /// Of a socket that connects: see [`crate::FirstWord`].
+    DeferAccept,
     /// ICMP errors of IPv4 go to the error queue; on an IPv6 socket of both families too.
     ErrorsV4,
     ErrorsV6,
@@ -66,6 +68,7 @@ pub(crate) fn set_flag(fd: BorrowedFd<'_>, flag: Flag) -> io::Result<()> {
         Flag::ErrorsV4 => (libc::IPPROTO_IP, libc::IP_RECVERR),
         Flag::ErrorsV6 => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
         Flag::BindNoPort => (libc::IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT),
+        Flag::DeferAccept => (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
     };
     set_option(fd, level, name, 1)
 }
@@ -246,6 +249,28 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: it was mapped by `new`, and nobody has a reference into it any more.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// How many segments a connection has sent, with those that hold nothing (`tcpi_segs_out`).
+#[cfg(test)]
+pub(crate) fn segments_sent(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: of this C struct each pattern of bits is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut size = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the kernel writes no more than the length says.
+    let code = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast::<c_void>(),
+            &raw mut size,
+        )
+    };
+    match code {
+        0 => Ok(info.tcpi_segs_out),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use transport::{GateListener, client_of, connect_as, connect_on_node};
+use transport::{Begin, FirstWord, GateListener, client_of, connect_as, connect_on_node};
 
 use super::connections::Connections;
 use super::host::{Host, Place, Proxy};
@@ -552,11 +552,16 @@ async fn server_ready(server: Option<&Server>) {
 
 fn connect<H: Host>(proxy: &Proxy<H>, place: Place, upstream: &Upstream) -> io::Result<TcpStream> {
     let stream = match proxy.leaves_from(place) {
-        Place::Node => connect_on_node(proxy.asked_for(upstream.server))?,
+        Place::Node => connect_on_node(proxy.asked_for(upstream.server), FirstWord::Ours)?,
         Place::Gate => {
             let mark = Mark::new(Kind::Upstream, upstream.endpoint.get())
                 .ok_or_else(|| io::Error::other("an endpoint without a mark"))?;
-            connect_as(upstream.client.ip(), upstream.server, mark, proxy.link)?
+            let how = Begin {
+                mark,
+                link: proxy.link,
+                first: FirstWord::Ours,
+            };
+            connect_as(upstream.client.ip(), upstream.server, how)?
         }
     };
     TcpStream::from_std(stream)

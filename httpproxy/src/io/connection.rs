@@ -13,7 +13,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use transport::{
-    GateListener, SourcePort, connect_as, connect_like, connect_on_node, reset_at_end, set_up,
+    Begin, FirstWord, GateListener, SourcePort, connect_as, connect_like, connect_on_node,
+    reset_at_end, set_up,
 };
 
 use super::access::{Access, Opaque, Redirected};
@@ -158,10 +159,10 @@ impl<H: Host> Connection<H> {
         };
         proxy.counters.count(Count::Accepted);
         let opened = redirected.and_then(|redirected| {
-            let (server, place) = Self::take_in(proxy, redirected)?;
-            Ok((redirected, server, place))
+            let place = Self::take_in(proxy, redirected)?;
+            Ok((redirected, place))
         });
-        let (redirected, server, place) = match opened {
+        let opened = match opened {
             Ok(parts) => parts,
             Err(what) => {
                 proxy.counters.count(what);
@@ -169,12 +170,13 @@ impl<H: Host> Connection<H> {
                 return None;
             }
         };
-        Some(Self::new(
-            proxy,
-            (redirected, place),
-            (client, server),
-            ends,
-        ))
+        let mut connection = Self::new(proxy, opened, (client, None), ends);
+        if proxy.settings.connect == Connect::Eager && connection.call().is_err() {
+            proxy.counters.count(Count::Unreachable);
+            let _ = reset_at_end(connection.client.socket().as_fd());
+            return None;
+        }
+        Some(connection)
     }
 
     /// One that was taken in, with the connection to its server if that was begun.
@@ -207,20 +209,11 @@ impl<H: Host> Connection<H> {
         }
     }
 
-    fn take_in(
-        proxy: &Arc<Proxy<H>>,
-        redirected: Redirected,
-    ) -> Result<(Option<Stream>, Place), Count> {
-        let Some(place) = proxy.places.take(redirected.endpoint) else {
+    fn take_in(proxy: &Proxy<H>, redirected: Redirected) -> Result<Place, Count> {
+        proxy.places.take(redirected.endpoint).ok_or_else(|| {
             tell_refused(proxy, redirected, (Refusal::Full, None, None));
-            return Err(Count::Full);
-        };
-        let server = match proxy.settings.connect {
-            Connect::Eager => connect(proxy, &redirected).map(Some),
-            Connect::Lazy => Ok(None),
-        };
-        let server = server.map_err(|_| Count::Unreachable)?;
-        Ok((server, place))
+            Count::Full
+        })
     }
 
     pub(super) async fn run(mut self) {
@@ -328,7 +321,12 @@ impl<H: Host> Connection<H> {
     /// If the kernel refuses at once.
     pub(super) fn call(&mut self) -> io::Result<()> {
         if self.server.stream.is_none() {
-            self.server.stream = Some(connect(&self.proxy, &self.redirected)?);
+            // Where each of them is to be known, a server hears nothing before its client has spoken.
+            let first = match self.access.opaque() {
+                Opaque::Denied => FirstWord::Ours,
+                Opaque::Allowed | Opaque::Bound(..) => FirstWord::Anyones,
+            };
+            self.server.stream = Some(connect(&self.proxy, &self.redirected, first)?);
         }
         Ok(())
     }
@@ -471,19 +469,22 @@ fn meaning(client: &TcpStream, from: SocketAddr) -> Result<Redirected, Count> {
     })
 }
 
-fn connect<H: Host>(proxy: &Proxy<H>, redirected: &Redirected) -> io::Result<Stream> {
+fn connect<H: Host>(
+    proxy: &Proxy<H>,
+    redirected: &Redirected,
+    first: FirstWord,
+) -> io::Result<Stream> {
     let Redirected {
         direction, server, ..
     } = *redirected;
     let is_neighbour = direction == Direction::Egress && proxy.host.is_endpoint(server.ip());
     let is_of_gate = direction == Direction::Ingress || is_neighbour;
+    let in_gate = || connect_in_gate(proxy, redirected, (is_neighbour, first));
     match (&proxy.settings.source, &proxy.gate) {
-        (Source::Client, _) => connect_in_gate(proxy, redirected, is_neighbour).and_then(finish),
-        (Source::Node(_), Some(gate)) if is_of_gate => gate
-            .run(|| connect_in_gate(proxy, redirected, is_neighbour))?
-            .and_then(finish),
+        (Source::Client, _) => in_gate().and_then(finish),
+        (Source::Node(_), Some(gate)) if is_of_gate => gate.run(in_gate)?.and_then(finish),
         (Source::Node(closed), _) => match closed.called_for(server) {
-            Some(called) => finish(connect_on_node(called)?),
+            Some(called) => finish(connect_on_node(called, first)?),
             None => Err(io::ErrorKind::PermissionDenied.into()),
         },
     }
@@ -493,7 +494,7 @@ fn connect<H: Host>(proxy: &Proxy<H>, redirected: &Redirected) -> io::Result<Str
 fn connect_in_gate<H: Host>(
     proxy: &Proxy<H>,
     redirected: &Redirected,
-    is_neighbour: bool,
+    (is_neighbour, first): (bool, FirstWord),
 ) -> io::Result<std::net::TcpStream> {
     let (client, server) = (redirected.client, redirected.server);
     let kind = match redirected.direction {
@@ -502,12 +503,17 @@ fn connect_in_gate<H: Host>(
     };
     let mark = Mark::new(kind, redirected.endpoint.get())
         .ok_or_else(|| io::Error::other("an endpoint without a mark"))?;
+    let how = Begin {
+        mark,
+        link: proxy.link,
+        first,
+    };
     // To a neighbour whose own policy redirects, the client's tuple would come back to the gate, where
     // the client's connection has it.
     if is_neighbour {
-        return connect_as(client.ip(), server, mark, proxy.link);
+        return connect_as(client.ip(), server, how);
     }
-    let (stream, port) = connect_like(client, server, mark, proxy.link)?;
+    let (stream, port) = connect_like(client, server, how)?;
     if port == SourcePort::Chosen {
         proxy.counters.count(Count::OtherPort);
     }

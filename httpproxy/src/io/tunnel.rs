@@ -1,12 +1,14 @@
 //! Octets both ways, as they come.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use transport::{Follows, send};
 
 use super::lane::{Lane, Moving, Pipes};
 use super::stream::{Stream, drained};
@@ -133,11 +135,16 @@ async fn pump(
     (moved, pipes): (&AtomicU64, &Pipes),
 ) -> io::Result<()> {
     loop {
-        from.readable().await?;
+        let ready = from.ready(Interest::READABLE).await?;
+        // What is there is the last of it: the end goes with it.
+        let follows = match ready.is_read_closed() {
+            true => Follows::More,
+            false => Follows::Unknown,
+        };
         let is_long = moved.load(Ordering::Relaxed) >= TUNNEL_BULK_AFTER_OCTETS;
         let has_ended = match is_long.then(|| pipes.lane()).flatten() {
             Some(lane) => by_pipe(lane, (from.as_ref(), to.as_ref()), moved).await?,
-            None => copy((&from, &mut to), moved).await?,
+            None => copy((from.as_ref(), to.as_ref()), follows, moved).await?,
         };
         if has_ended {
             return to.shutdown().await;
@@ -147,7 +154,8 @@ async fn pump(
 
 /// Copies what there is. Says whether the sender has ended.
 async fn copy(
-    (from, to): (&ReadHalf<'_>, &mut WriteHalf<'_>),
+    (from, to): (&TcpStream, &TcpStream),
+    follows: Follows,
     moved: &AtomicU64,
 ) -> io::Result<bool> {
     // Only while there is something to move: an idle tunnel holds no room for octets.
@@ -155,10 +163,10 @@ async fn copy(
     for _ in 0..TURNS_MAX {
         octets.clear();
         let room = octets.capacity();
-        match drained(from.as_ref(), room, from.try_read_buf(&mut octets)) {
+        match drained(from, room, from.try_read_buf(&mut octets)) {
             Ok(0) => return Ok(true),
             Ok(count) => {
-                to.write_all(&octets).await?;
+                send_all(to, &octets, follows).await?;
                 moved.fetch_add(count as u64, Ordering::Relaxed);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -166,6 +174,19 @@ async fn copy(
         }
     }
     Ok(false)
+}
+
+async fn send_all(to: &TcpStream, octets: &[u8], follows: Follows) -> io::Result<()> {
+    let mut rest = octets;
+    while !rest.is_empty() {
+        let sent = to.try_io(Interest::WRITABLE, || send(to.as_fd(), rest, follows));
+        match sent {
+            Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// The same through a pipe.
