@@ -7,13 +7,14 @@
     reason = "a test may die"
 )]
 
-use std::io::{ErrorKind, Read};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::io::{ErrorKind, Read, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use namegate_tests::{
-    Daemon, Running, TcpSink, Web, Workload, about, about_alice, observed, patience,
+    Daemon, Running, TcpSink, Web, Workload, about, about_alice, asked, observed, patience,
+    read_head,
 };
 
 /// What curl says of `https://NAME/`, with this address for the name.
@@ -131,6 +132,33 @@ fn each_side_sees_the_others_address_and_the_server_the_clients_port() {
     let text = web.world.check("tcpdump", &read).unwrap();
     drop(capture);
     assert!(text.contains(&format!(".{port} > ")), "{port}: {text}");
+}
+
+/// A server that hears nothing before its client has spoken gets the last segment of the handshake with it.
+#[test]
+fn the_handshake_with_a_server_ends_with_the_clients_first_word() {
+    let web = Web::new().unwrap();
+    let _daemon = web.egress(&asked(8099, "{path: /ok}")).unwrap();
+    let listening = (web.world.v4, 8099);
+    #[expect(clippy::disallowed_methods, reason = "a server outside of the gate")]
+    let bind = || TcpListener::bind(listening).unwrap();
+    let server = web.world.ns.run(bind).unwrap();
+    let heard = || {
+        let mut client = web.connect(8099).unwrap();
+        client
+            .write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n")
+            .unwrap();
+        let (mut stream, from) = server.accept().unwrap();
+        read_head(&mut stream);
+        let it = format!("sport = :8099 and dport = :{}", from.port());
+        let text = web.world.check("ss", &["-tinH", &it]).unwrap();
+        let (_, count) = text.split_once("segs_in:").unwrap();
+        let (count, _) = count.split_once(' ').unwrap();
+        count.parse::<u32>().unwrap()
+    };
+    // With the SYN. The kernel waits for 200 ms, for which the node may rest, though not each time.
+    let fewest = (0..5).map(|_| heard()).min();
+    assert_eq!(fewest, Some(2));
 }
 
 #[test]
