@@ -135,9 +135,9 @@ async fn pump(
     (moved, pipes): (&AtomicU64, &Pipes),
 ) -> io::Result<()> {
     loop {
-        let ready = from.ready(Interest::READABLE).await?;
-        // What is there is the last of it: the end goes with it.
-        let follows = match ready.is_read_closed() {
+        let ready = from.ready(Interest::READABLE | Interest::ERROR).await?;
+        // What is there is the last of it: the end goes with it. A reset would take it away.
+        let follows = match ready.is_read_closed() && !ready.is_error() {
             true => Follows::More,
             false => Follows::Unknown,
         };
@@ -327,6 +327,30 @@ mod tests {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         assert_eq!(count(&moved.up), 12 + OCTETS as u64);
         assert_eq!(count(&moved.down), OCTETS as u64);
+    }
+
+    #[tokio::test]
+    async fn what_was_said_before_a_reset_arrives_before_it() {
+        let Ends {
+            mut client,
+            mut inner,
+            mut server,
+        } = Ends::new().await;
+        server.write_all(b"last").await.unwrap();
+        transport::reset_at_end(server.as_fd()).unwrap();
+        drop(server);
+        // Both are there, as where the proxy was busy meanwhile.
+        let far = inner.1.socket();
+        while !far.ready(Interest::ERROR).await.unwrap().is_error() {}
+        let (moved, pipes) = (Moved::default(), Pipes::default());
+        let limits = (&moved, TUNNEL_IDLE, &pipes);
+        let end = run((&mut inner.0, &mut inner.1), nothing(), limits).await;
+        assert_eq!(end, TunnelEnded::Gone);
+        transport::reset_at_end(inner.0.socket().as_fd()).unwrap();
+        drop(inner);
+        let mut got = Vec::new();
+        let _ = client.read_to_end(&mut got).await;
+        assert_eq!(got, b"last");
     }
 
     #[tokio::test]
