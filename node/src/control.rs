@@ -447,13 +447,12 @@ fn say(mut stream: &UnixStream, command: &Command) -> anyhow::Result<()> {
 
 fn connect(path: &Path) -> anyhow::Result<UnixStream> {
     UnixStream::connect(path).map_err(|error| {
-        Exit::with(
-            1,
-            format!(
-                "no daemon answers at {}: {error} (is `namegate run` running? --socket names another place)",
-                path.display()
-            ),
-        )
+        let cure = match error.kind() == io::ErrorKind::PermissionDenied {
+            true => "a daemon answers root and its own user",
+            false => "is `namegate run` running? --socket names another place",
+        };
+        let path = path.display();
+        Exit::with(1, format!("no daemon answers at {path}: {error} ({cure})"))
     })
 }
 

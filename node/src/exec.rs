@@ -123,7 +123,7 @@ fn prepare_and_run(options: &Options) -> Result<ExitCode> {
         user,
         signals: Signals::catch()?,
         outside: Outside {
-            ns: NetNs::current().context("the network namespace")?,
+            ns: NetNs::current().context("/proc/thread-self/ns/net")?,
             stand_ins: around.resolver.stand_ins.clone(),
         },
     };

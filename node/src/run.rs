@@ -92,8 +92,10 @@ pub(crate) struct Service {
     loader: Loader,
     pub(crate) daemon: Daemon,
     pub(crate) state: StateDir,
-    writer: Writer,
+    pub(crate) writer: Writer,
     kept_identities: BTreeMap<String, u32>,
+    /// Why they couldn't be kept the last time.
+    pub(crate) identities_fault: Option<String>,
     /// What was learned, as it was last kept: its count of changes and of refreshes, and when.
     kept_learned: (u64, u64, Instant),
     /// Problems of the policy files as they are; the set in force is older if one is an error.
@@ -183,7 +185,7 @@ impl Service {
         let state = StateDir::open(&options.state_dir).map_err(|error| {
             Exit::with(
                 BAD_CONFIG,
-                format!("{}: {error}", options.state_dir.display()),
+                format!("--state-dir {}: {error}", options.state_dir.display()),
             )
         })?;
         let keeper = Keeper::open(&options.setup.instance, options.manager.clone());
@@ -203,6 +205,7 @@ impl Service {
             writer: state.writer().context("the thread that writes")?,
             state,
             kept_identities: BTreeMap::new(),
+            identities_fault: None,
             kept_learned: (0, 0, clock::now()),
             policy_problems: problems,
             endpoint_problems: Vec::new(),
@@ -236,8 +239,16 @@ impl Service {
             return;
         }
         match self.state.keep(&dump) {
-            Ok(()) => self.kept_identities = dump,
-            Err(error) => tracing::error!("the numbers of label sets can't be kept: {error}"),
+            Ok(()) => {
+                self.kept_identities = dump;
+                self.identities_fault = None;
+            }
+            Err(error) => {
+                if self.identities_fault.is_none() {
+                    tracing::error!("the numbers of label sets can't be kept: {error}");
+                }
+                self.identities_fault = Some(error.to_string());
+            }
         }
     }
 
@@ -248,7 +259,8 @@ impl Service {
         let (kept_changes, kept_refreshes, when) = self.kept_learned;
         let age = now.saturating_duration_since(when);
         let is_due = (changes != kept_changes && age >= KEEP_CHANGES_AFTER)
-            || (refreshes != kept_refreshes && age >= KEEP_REFRESHES_AFTER);
+            || (refreshes != kept_refreshes && age >= KEEP_REFRESHES_AFTER)
+            || (age >= KEEP_REFRESHES_AFTER && self.writer.fault().is_some());
         if is_due && self.writer.is_free() {
             self.writer.offer(self.daemon.remember());
             self.kept_learned = (changes, refreshes, now);
@@ -349,6 +361,9 @@ impl Service {
         if ticks.is_multiple_of(TICKS_PER_SWEEP) {
             self.daemon.sweep();
             self.daemon.watch_surroundings();
+            if self.identities_fault.is_some() {
+                self.keep_identities();
+            }
         }
         anyhow::ensure!(self.daemon.dns.all_alive(), "a DNS thread is dead");
         anyhow::ensure!(self.daemon.http.all_alive(), "an HTTP thread is dead");
@@ -512,7 +527,8 @@ pub(crate) fn read_policies(
 ) -> Result<(PolicySet, Vec<Problem>)> {
     let mut sources: Vec<Source> = preset.into_iter().collect();
     for dir in dirs {
-        let files = read_folder(dir).map_err(|error| Exit::with(BAD_CONFIG, error))?;
+        let files = read_folder(dir)
+            .map_err(|error| Exit::with(BAD_CONFIG, of_folder(&error, "--policy-dir")))?;
         sources.extend(files.into_iter().map(TextFile::into_source));
     }
     let mut loaded = loader.load(&sources);
@@ -533,7 +549,15 @@ pub(crate) const ENFORCED: &[Feature] = &[
 ];
 
 fn read_endpoints(dir: &Path) -> Result<Documents, Vec<String>> {
-    file::read(&read_folder(dir).map_err(|error| vec![error.to_string()])?)
+    file::read(&read_folder(dir).map_err(|error| vec![of_folder(&error, "--endpoint-dir")])?)
+}
+
+/// The fault of a folder; one that isn't there, with what to do.
+fn of_folder(error: &io::Error, option: &str) -> String {
+    match error.kind() == io::ErrorKind::NotFound {
+        true => format!("{error}; make it, or name another by {option}"),
+        false => error.to_string(),
+    }
 }
 
 fn say_problems(problems: &[Problem]) {

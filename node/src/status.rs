@@ -121,6 +121,15 @@ const fn whose(is_from_node: bool) -> &'static str {
     }
 }
 
+/// Why something can't be kept for the next start.
+fn state_faults(service: &Service) -> Vec<String> {
+    let numbers = service.identities_fault.as_ref();
+    let numbers = numbers.map(|fault| format!("the numbers of label sets: {fault}"));
+    let learned = service.writer.fault();
+    let learned = learned.map(|fault| format!("what was learned: {fault}"));
+    numbers.into_iter().chain(learned).collect()
+}
+
 fn status(service: &Service) -> Value {
     let daemon = &service.daemon;
     let snapshot = daemon.learner.snapshot();
@@ -158,6 +167,7 @@ fn status(service: &Service) -> Value {
             "waits_for_restart": service.config_waits,
         },
         "state_refused": service.state.refused(),
+        "state_faults": state_faults(service),
         "dns": dns,
         "upstream_source": {
             "dns": whose(daemon.dns.is_from_node()),

@@ -331,6 +331,35 @@ fn what_cannot_be_used_is_said_in_one_line_with_its_exit_code() {
         String::from_utf8_lossy(&none.stderr).contains("/nowhere"),
         "{none:?}"
     );
+    for (option, other) in [
+        ("--policy-dir", "--endpoint-dir"),
+        ("--endpoint-dir", "--policy-dir"),
+    ] {
+        let words = ["run", option, "/nowhere", other, "/"];
+        let none = daemon.namegate(&words).unwrap();
+        assert_eq!(none.status.code(), Some(78), "{none:?}");
+        let said = String::from_utf8_lossy(&none.stderr);
+        let cure = format!("; make it, or name another by {option}\n");
+        assert!(
+            said.contains("/nowhere: ") && said.ends_with(&cure),
+            "{said}"
+        );
+    }
+    // Somebody who isn't root asks one that runs.
+    std::fs::remove_file(daemon.path("endpoints").join("bad.yaml")).unwrap();
+    daemon.start(&[]).unwrap();
+    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(daemon.path(""), everybody).unwrap();
+    let mut nobody = stage.node.command("setpriv");
+    nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    let nobody = nobody.arg(&unprivileged).args(["status", "--socket"]);
+    let refused = nobody.arg(daemon.path("namegate.sock")).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        said.contains("(a daemon answers root and its own user)"),
+        "{said}"
+    );
 }
 
 #[test]

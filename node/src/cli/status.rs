@@ -96,6 +96,7 @@ fn text(status: &Value) -> String {
     lines.extend(refused.filter_map(Value::as_str).map(|what| {
         format!("           what the last run left can't be used and is set aside: {what}")
     }));
+    lines.extend(not_written(status));
     lines.extend(proxies(status));
     if let Some(keeper) = status.pointer("/listeners/by").and_then(Value::as_str) {
         lines.push(format!(
@@ -213,6 +214,23 @@ fn endpoints(status: &Value, lines: &mut Vec<String>) {
     );
 }
 
+/// What is to be on disk and can't be written there.
+fn not_written(status: &Value) -> Vec<String> {
+    let faults = list(status, "state_faults")
+        .iter()
+        .filter_map(Value::as_str);
+    let mut lines: Vec<String> = faults
+        .map(|fault| format!("state      not kept for the next start: {fault}"))
+        .collect();
+    let files = status.pointer("/flows/files").and_then(Value::as_array);
+    lines.extend(files.into_iter().flatten().filter_map(|file| {
+        let fault = file.get("fault")?.as_str()?;
+        let lost = number(file, "/lost");
+        Some(format!("flows      not written, {lost} are lost: {fault}"))
+    }));
+    lines
+}
+
 /// What the two proxies did.
 fn proxies(status: &Value) -> [String; 2] {
     let n = |path: &str| number(status, path);
@@ -235,12 +253,15 @@ fn proxies(status: &Value) -> [String; 2] {
 }
 
 fn not_in_force(problem: &Value) -> String {
+    let field = match word(problem, "/field") {
+        "" => String::new(),
+        field => format!("{field}: "),
+    };
     format!(
-        "           not in force: {}:{}:{}: {}: {}",
+        "           not in force: {}:{}:{}: {field}{}",
         word(problem, "/file"),
         number(problem, "/line"),
         number(problem, "/column"),
-        word(problem, "/field"),
         word(problem, "/message"),
     )
 }

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use rustix::process::geteuid;
+use rustix::thread::{CapabilitySet, capabilities};
 use transport::SpliceError;
 
 use super::way;
@@ -14,24 +16,34 @@ const KNOBS: [&str; 3] = [
     "user/max_user_namespaces",
 ];
 
-/// The error with its cure.
-pub(super) fn explained(error: SpliceError) -> anyhow::Error {
-    let knobs = KNOBS.map(|knob| {
-        let text = fs::read_to_string(format!("/proc/sys/{knob}")).ok()?;
-        text.trim().parse().ok()
-    });
-    let binary = std::env::current_exe().unwrap_or_default();
-    let here = Here {
-        privileges: way::privileges(),
-        binary: binary.display().to_string(),
-    };
-    Exit::with(EXEC_FAILED, explain(&error, (knobs, &here)))
-}
-
-/// What a cure names of this process.
-struct Here {
+/// What a cure names of this process, before it is in a user namespace: there it is somebody else.
+pub(super) struct Here {
     privileges: String,
     binary: String,
+    /// Whether it is root, and may not be root in a user namespace too (since Linux 5.12).
+    is_unmappable_root: bool,
+}
+
+impl Here {
+    pub(super) fn look() -> Self {
+        let binary = std::env::current_exe().unwrap_or_default();
+        let may_map =
+            capabilities(None).is_ok_and(|own| own.effective.contains(CapabilitySet::SETFCAP));
+        Self {
+            privileges: way::privileges(),
+            binary: binary.display().to_string(),
+            is_unmappable_root: geteuid().is_root() && !may_map,
+        }
+    }
+
+    /// The error with its cure.
+    pub(super) fn explained(&self, error: &SpliceError) -> anyhow::Error {
+        let knobs = KNOBS.map(|knob| {
+            let text = fs::read_to_string(format!("/proc/sys/{knob}")).ok()?;
+            text.trim().parse().ok()
+        });
+        Exit::with(EXEC_FAILED, explain(error, (knobs, self)))
+    }
 }
 
 fn explain(
@@ -57,6 +69,9 @@ fn explain(
         }
         SpliceError::UserNamespace(_) => says(
             "a container's seccomp filter forbids it, likely; start it with --security-opt seccomp=unconfined",
+        ),
+        SpliceError::Powerless(_) if here.is_unmappable_root => format!(
+            "{error}: root needs CAP_SETFCAP for it, which it lacks here, as in a command of `namegate exec`; call it as another user, as by setpriv"
         ),
         SpliceError::Powerless(_) => says("a security module forbids it, likely"),
         SpliceError::NoNft(_) => says("the package nftables has it"),
@@ -123,6 +138,7 @@ mod tests {
             let here = Here {
                 privileges: "run it as root".to_owned(),
                 binary: "/home/me/.cargo/bin/namegate".to_owned(),
+                is_unmappable_root: false,
             };
             let said = explain(&error, (knobs, &here));
             assert!(said.contains(cure), "{said}");

@@ -12,7 +12,7 @@ use rustix::net::RecvFlags;
 use transport::Listening;
 
 use super::command::Running;
-use super::cure;
+use super::cure::Here;
 use crate::clock;
 use crate::exit::{EXEC_FAILED, Exit};
 use crate::keeper::wire;
@@ -157,9 +157,10 @@ pub(super) fn wait(stream: &UnixStream) -> Result<()> {
 /// What the system forbids, with what would help.
 pub(super) fn make_network(name: &str) -> Result<()> {
     let stream = come(name)?;
+    let here = Here::look();
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-    transport::enter_user_network().map_err(cure::explained)?;
-    let (sandbox, listening) = transport::open_splice().map_err(cure::explained)?;
+    transport::enter_user_network().map_err(|error| here.explained(&error))?;
+    let (sandbox, listening) = transport::open_splice().map_err(|error| here.explained(&error))?;
     let Listening {
         dns_udp,
         dns_tcp,
@@ -171,5 +172,6 @@ pub(super) fn make_network(name: &str) -> Result<()> {
     }
     wait(&stream)?;
     sandbox.inside.enter().context("the command's network")?;
-    transport::enter_user((uid.as_raw(), gid.as_raw())).map_err(cure::explained)
+    let user = (uid.as_raw(), gid.as_raw());
+    transport::enter_user(user).map_err(|error| here.explained(&error))
 }

@@ -205,10 +205,13 @@ fn lose_power(user: Option<&User>) -> Result<()> {
         0 => KEPT,
         _ => CapabilitySet::empty(),
     };
-    for one in CapabilitySet::all()
-        .iter()
-        .filter(|one| !kept.contains(*one))
-    {
+    // Of somebody else nothing comes back by `no_new_privs`, and without the bounding set programs whose files
+    // have a capability (ping, a node that may bind port 80) would not run at all.
+    let lost = match uid {
+        0 => CapabilitySet::all() - kept,
+        _ => CapabilitySet::empty(),
+    };
+    for one in lost.iter() {
         // One that this kernel doesn't know is lost already.
         let _ = remove_capability_from_bounding_set(one);
     }

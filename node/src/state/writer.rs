@@ -6,12 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use parking_lot::Mutex;
+
 use crate::remembered::Remembered;
 
 /// The thread; it has one file to write at a time.
 pub(crate) struct Writer {
     send: SyncSender<Remembered>,
     busy: Arc<AtomicBool>,
+    /// Why the last one wasn't written.
+    fault: Arc<Mutex<Option<String>>>,
     thread: JoinHandle<()>,
 }
 
@@ -22,16 +26,32 @@ impl Writer {
         let (send, receive) = sync_channel::<Remembered>(1);
         let busy = Arc::new(AtomicBool::new(false));
         let done = Arc::clone(&busy);
+        let fault = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&fault);
         let thread = std::thread::Builder::new().name("keep".to_owned());
         let thread = thread.spawn(move || {
             for remembered in receive {
-                if let Err(error) = write(&remembered) {
+                let failed = write(&remembered).err().map(|error| error.to_string());
+                let mut told = told.lock();
+                if let (Some(error), None) = (&failed, &*told) {
                     tracing::error!("what was learned can't be kept: {error}");
                 }
+                *told = failed;
+                drop(told);
                 done.store(false, Ordering::Release);
             }
         })?;
-        Ok(Self { send, busy, thread })
+        Ok(Self {
+            send,
+            busy,
+            fault,
+            thread,
+        })
+    }
+
+    /// Why the last one wasn't written, if it wasn't.
+    pub(crate) fn fault(&self) -> Option<String> {
+        self.fault.lock().clone()
     }
 
     /// Whether it has nothing to do: else what is offered has to wait.
@@ -57,7 +77,6 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
     use std::time::Duration;
 
     use super::*;
@@ -72,14 +91,28 @@ mod tests {
     }
 
     #[test]
+    fn a_fault_is_told_until_the_disk_takes_it_again() {
+        let results = Mutex::new(vec![Ok(()), Err(io::Error::other("full")), Ok(())]);
+        let writer = Writer::start(move |_| results.lock().pop().unwrap()).unwrap();
+        let told = |number| {
+            writer.offer(numbered(number));
+            while !writer.is_free() {
+                std::thread::yield_now();
+            }
+            writer.fault()
+        };
+        assert_eq!(told(1), None);
+        assert_eq!(told(2).as_deref(), Some("full"));
+        assert_eq!(told(3), None);
+    }
+
+    #[test]
     fn a_slow_disk_holds_nobody_up_and_has_the_last_word() {
         let written = Arc::new(Mutex::new(Vec::new()));
         let disk = Arc::clone(&written);
         let writer = Writer::start(move |remembered| {
             std::thread::sleep(Duration::from_millis(500));
-            disk.lock()
-                .unwrap()
-                .push(serde_json::to_string(remembered).unwrap());
+            disk.lock().push(serde_json::to_string(remembered).unwrap());
             Ok(())
         });
         let writer = writer.unwrap();
@@ -90,7 +123,7 @@ mod tests {
         writer.offer(numbered(2));
         assert!(clock::now() - began < Duration::from_millis(300));
         writer.end(numbered(3));
-        let written = written.lock().unwrap();
+        let written = written.lock();
         assert_eq!(written.len(), 2, "{written:?}");
         assert!(written[0].contains("\"written_ms\":1,"), "{written:?}");
         assert!(written[1].contains("\"written_ms\":3,"), "{written:?}");
