@@ -25,7 +25,7 @@ pub struct ExecStage {
     /// with its key.
     pub dir: TempDir,
     /// Who calls namegate.
-    pub caller: Caller,
+    caller: Caller,
     /// Where that is to be found, by everybody.
     pub binary: String,
     _servers: [Running; 2],

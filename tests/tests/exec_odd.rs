@@ -1,6 +1,6 @@
 //! `namegate exec` where callers and programs are odd: within itself, and with files that have capabilities.
 
-#![expect(clippy::unwrap_used, reason = "a test may die")]
+use std::os::unix::fs::PermissionsExt;
 
 use namegate_tests::{Caller, ExecStage};
 
@@ -25,24 +25,75 @@ fn within_itself_it_runs_for_users_and_tells_root_why_not() {
     assert_eq!(errors.lines().count(), 1, "{errors}");
 }
 
-/// A program that asks for a capability by its file runs, and hasn't got it.
+/// A program that asks for a capability by its file runs without root, and hasn't got it.
 #[test]
 fn a_program_whose_file_has_a_capability_runs_without_it() {
-    ExecStage::each(|stage| {
-        let (program, text) = (
-            stage.file("grep", "").unwrap(),
-            "CapEff:\t0000000000000000\n",
-        );
-        std::fs::copy("/bin/grep", &program).unwrap();
-        let capability = ["cap_net_bind_service,cap_net_raw+ep", &program];
-        stage.node.check("setcap", &capability).unwrap();
-        let command = ["--", program.as_str(), "CapEff", "/proc/self/status"];
-        let words = match stage.caller {
-            Caller::Root => [&["--user", "65534"], &command[..]].concat(),
-            Caller::User => command.to_vec(),
-        };
-        let output = stage.run(&words).unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout), text, "{output:?}");
-        assert_eq!(output.status.code(), Some(0), "{output:?}");
-    });
+    let stage = ExecStage::of(Caller::User).unwrap();
+    let program = stage.file("grep", "").unwrap();
+    std::fs::copy("/bin/grep", &program).unwrap();
+    let capability = ["cap_net_bind_service,cap_net_raw+ep", &program];
+    stage.node.check("setcap", &capability).unwrap();
+    let output = stage.run(&["--", &program, "CapEff", "/proc/self/status"]);
+    let output = output.unwrap();
+    let wanted = "CapEff:\t0000000000000000\n";
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        wanted,
+        "{output:?}"
+    );
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+/// Takes what nft takes, but for rules with tproxy, as a kernel without it does.
+const NFT: &str = "#!/bin/sh
+rules=$(cat)
+case $rules in
+  *tproxy*) echo refused >> $OWN/refused; echo 'Error: Could not process rule: No such file or directory' >&2; exit 1;;
+esac
+printf '%s\\n' \"$rules\" | $OWN/real -f -
+";
+
+/// The kernel translates ports then, and tells the proxy what was meant.
+#[test]
+fn without_tproxy_all_is_as_with_it() {
+    let stage = ExecStage::of(Caller::User).unwrap();
+    let own = stage.dir.path().display().to_string();
+    std::fs::copy("/usr/sbin/nft", format!("{own}/real")).unwrap();
+    let nft = stage.file("nft", &NFT.replace("$OWN", &own)).unwrap();
+    std::fs::set_permissions(&nft, PermissionsExt::from_mode(0o755)).unwrap();
+    let over = ["--bind", &nft, "/usr/sbin/nft"];
+    stage.node.check("mount", &over).unwrap();
+    let ask = "curl -s -m 5 -o /dev/null -w '%{http_code}\\n'";
+    let script = format!(
+        "dig +short web.example.com; dig +short +tcp web.example.com AAAA
+         {ask} http://web.example.com/; {ask} -6 http://six.example.com:8080/
+         {ask} --cacert {own}/ca.pem https://web.example.com/
+         {ask} --resolve other.example.com:80:198.18.0.1 http://other.example.com/
+         {ask} http://198.18.0.2/; {ask} http://169.254.1.3/"
+    );
+    let names = ["web.example.com", "six.example.com"];
+    let (code, said, errors) = stage.shell(&names, &script).unwrap();
+    assert_eq!(
+        std::fs::read_to_string(format!("{own}/refused")).unwrap(),
+        "refused\n"
+    );
+    let lines: Vec<&str> = said.lines().collect();
+    let wanted = [
+        "198.18.0.1",
+        "2001:db8:1::1",
+        "200",
+        "200",
+        "200",
+        "403",
+        "000",
+        "000",
+    ];
+    assert_eq!(lines, wanted, "{code:?} {errors}");
+    for told in [
+        "198.18.0.2 80/TCP",
+        "169.254.1.3 80/TCP",
+        "other.example.com",
+    ] {
+        assert!(errors.contains(told), "{told}: {errors}");
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -120,7 +121,8 @@ pub fn open_splice() -> Result<(Sandbox, Listening), SpliceError> {
     let tcp = GateListener::bind_shared(0, BACKLOG).map_err(SpliceError::Sockets)?;
     let port = tcp.port().map_err(SpliceError::Sockets)?;
     let dropped = DropLog::open().map_err(SpliceError::Sockets)?;
-    nft(&rules(port))?;
+    // Where the kernel has no tproxy, likely; if it has neither, the first is what to tell.
+    nft(&rules(port)).or_else(|error| nft(&rules_by_nat(port)).map_err(|_| error))?;
     let listening = Listening {
         dns_udp: udp.into(),
         dns_tcp: dns_tcp.into_std().into(),
@@ -137,6 +139,33 @@ const ERRORS: &str = "destination-unreachable, time-exceeded, parameter-problem"
 /// What is the command's gets the mark that it has by programs elsewhere; what is neither TCP nor a question
 /// for a name is dropped and logged, unless the kernel says it by itself. Of a fragment it is the whole that is judged: the kernel puts it together first.
 fn rules(port: u16) -> String {
+    let to = |port: u16| format!("tproxy to :{port} ");
+    table(&to(DNS_PORT), &to(port), "")
+}
+
+/// Where those addresses go to that the kernel translates: nobody's, and the gate's own as all are.
+pub(crate) const NAT: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 1, 3)),
+    IpAddr::V6(Ipv6Addr::new(0xfd6e, 0x6761, 0x7465, 0, 0, 0, 0, 3)),
+];
+
+/// The same without tproxy. Every address is the gate's own, so names come to those who listen at their port;
+/// other ports are translated to the proxy's, who asks the kernel what was meant.
+fn rules_by_nat(port: u16) -> String {
+    let [v4, v6] = NAT;
+    let chain = format!(
+        "chain ports {{
+             type nat hook prerouting priority dstnat;
+             tcp dport {DNS_PORT} accept
+             iifname {NODE_END} meta l4proto tcp dnat ip to {v4}:{port}
+             iifname {NODE_END} meta l4proto tcp dnat ip6 to [{v6}]:{port}
+           }}"
+    );
+    table("", "", &chain)
+}
+
+/// `to_names` and `to_others` say where to, `more` is further chains.
+fn table(to_names: &str, to_others: &str, more: &str) -> String {
     let mark = Mark::new(Kind::Client, SPLICE_ENDPOINT).map_or(0, Mark::number);
     let log = format!("log group {LOG_GROUP} snaplen {LOGGED_OCTETS}");
     format!(
@@ -150,12 +179,13 @@ fn rules(port: u16) -> String {
              meta l4proto 2 drop
              ip saddr != {SANDBOX_V4} {log} drop
              ip6 saddr != {SANDBOX_V6} {log} drop
-             tcp dport 53 meta mark set {mark:#x} tproxy to :{DNS_PORT} accept
-             meta l4proto tcp meta mark set {mark:#x} tproxy to :{port} accept
-             udp dport 53 meta mark set {mark:#x} tproxy to :{DNS_PORT} accept
+             tcp dport {DNS_PORT} meta mark set {mark:#x} {to_names}accept
+             meta l4proto tcp meta mark set {mark:#x} {to_others}accept
+             udp dport {DNS_PORT} meta mark set {mark:#x} {to_names}accept
              {log} drop
            }}
            chain others {{ type filter hook forward priority 0; policy drop; }}
+           {more}
          }}\n"
     )
 }

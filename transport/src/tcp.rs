@@ -13,6 +13,7 @@ use rustix::net::{
     sockopt,
 };
 
+use crate::splice::NAT;
 use crate::sys::{self, Flag};
 use crate::udp::{bound_here, to_v6};
 use crate::{ClientAddr, OrigDstAddr};
@@ -144,8 +145,21 @@ impl GateListener {
             .ok_or_else(|| io::Error::other("a connection without a kind"))?;
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
         let server = canonical(rustix::net::getsockname(accepted)?)?;
+        let server = match NAT.contains(&server.ip()) {
+            true => before_nat(accepted, server),
+            false => server,
+        };
         Ok((ClientAddr(client), OrigDstAddr(server), mark))
     }
+}
+
+/// What the kernel translated to an address of [`NAT`] (`SO_ORIGINAL_DST`); that one itself, if it was meant.
+fn before_nat(accepted: BorrowedFd<'_>, server: SocketAddr) -> SocketAddr {
+    let original = match server.ip() {
+        IpAddr::V4(_) => sockopt::ip_original_dst(accepted).map(SocketAddr::V4),
+        IpAddr::V6(_) => sockopt::ipv6_original_dst(accepted).map(SocketAddr::V6),
+    };
+    original.unwrap_or(server)
 }
 
 /// How a connection in a workload's name is begun.

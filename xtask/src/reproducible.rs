@@ -31,12 +31,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if place.exists() {
         fs::remove_dir_all(&place)?;
     }
-    let mut programs = Vec::new();
-    for name in FOLDERS {
-        let folder = place.join(name);
-        unpack(&folder)?;
-        programs.push(build(&folder, args)?);
-    }
+    let folders = FOLDERS.map(|name| place.join(name));
+    // Both before the first is built: somebody may commit meanwhile.
+    folders.iter().try_for_each(|folder| unpack(folder))?;
+    let programs = folders.iter().map(|folder| build(folder, args));
+    let programs = programs.collect::<Result<Vec<_>>>()?;
     let [one, other] = programs.as_slice() else {
         bail!("two programs are compared");
     };

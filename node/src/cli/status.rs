@@ -225,8 +225,10 @@ fn not_written(status: &Value) -> Vec<String> {
     let files = status.pointer("/flows/files").and_then(Value::as_array);
     lines.extend(files.into_iter().flatten().filter_map(|file| {
         let fault = file.get("fault")?.as_str()?;
-        let lost = number(file, "/lost");
-        Some(format!("flows      not written, {lost} are lost: {fault}"))
+        let (path, lost) = (word(file, "/path"), number(file, "/lost"));
+        Some(format!(
+            "flows      not written to {path}, {lost} are lost: {fault}"
+        ))
     }));
     lines
 }

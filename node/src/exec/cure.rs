@@ -76,7 +76,7 @@ fn explain(
         SpliceError::Powerless(_) => says("a security module forbids it, likely"),
         SpliceError::NoNft(_) => says("the package nftables has it"),
         SpliceError::Nft(_) => says(
-            "the kernel lacks what the rules ask for, likely: `modprobe -a nft_tproxy nft_log nfnetlink_log` by root loads it",
+            "the kernel lacks what the rules ask for, likely: `modprobe -a nft_tproxy nft_log nfnetlink_log` by root loads it (nft_nat does in place of nft_tproxy)",
         ),
         SpliceError::Link(_) | SpliceError::Sockets(_) => format!("the command's network: {error}"),
     }

@@ -130,7 +130,7 @@ fn prepare(orders: &Orders) -> Result<()> {
         door::make_network(door)?;
     }
     change_files(orders).context("the command's files")?;
-    lose_power(orders.user.as_ref()).context("the command's privileges")?;
+    lose_power(orders.user.as_ref(), orders.door.is_some()).context("the command's privileges")?;
     // After the change of user, which undoes it.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let is_orphan = getppid().map(Pid::as_raw_nonzero).map(i32::from) != Some(orders.parent);
@@ -199,17 +199,17 @@ fn lay(orders: &Orders, stage: &Path) -> Result<()> {
     Ok(())
 }
 
-fn lose_power(user: Option<&User>) -> Result<()> {
+fn lose_power(user: Option<&User>, is_in_own_namespace: bool) -> Result<()> {
     let uid = user.map_or_else(|| rustix::process::geteuid().as_raw(), |user| user.uid);
     let kept = match uid {
         0 => KEPT,
         _ => CapabilitySet::empty(),
     };
-    // Of somebody else nothing comes back by `no_new_privs`, and without the bounding set programs whose files
-    // have a capability (ping, a node that may bind port 80) would not run at all.
-    let lost = match uid {
-        0 => CapabilitySet::all() - kept,
-        _ => CapabilitySet::empty(),
+    // In a user namespace of its own none has power over anything outside, and `no_new_privs` gives none back;
+    // without the bounding set programs whose files have one (ping, a node that may bind port 80) would not run.
+    let lost = match is_in_own_namespace {
+        true => CapabilitySet::empty(),
+        false => CapabilitySet::all() - kept,
     };
     for one in lost.iter() {
         // One that this kernel doesn't know is lost already.
