@@ -274,6 +274,19 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn a_problem_stands_with_its_field_if_it_has_one() {
+        let of = |field: &str| {
+            let place = json!({ "file": "a.yaml", "line": 8, "column": 7, "field": field, "message": "no" });
+            not_in_force(&place)
+        };
+        assert_eq!(
+            of("spec").trim_start(),
+            "not in force: a.yaml:8:7: spec: no"
+        );
+        assert_eq!(of("").trim_start(), "not in force: a.yaml:8:7: no");
+    }
+
+    #[test]
     fn the_hold_is_told_by_its_half_and_its_worst_hundredth() {
         let status = |counts: [u64; 3]| {
             let bounds = [Some(10), Some(100), None];
