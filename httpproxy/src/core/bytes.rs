@@ -40,6 +40,11 @@ pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
+/// Whether there are any around it.
+pub(crate) const fn is_padded(bytes: &[u8]) -> bool {
+    matches!(bytes, [b' ' | b'\t', ..] | [.., b' ' | b'\t'])
+}
+
 /// The items of a list: what stands between commas, trimmed. Empty ones are left out.
 pub(crate) fn items(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let items = value.split(|byte| *byte == b',').map(trim);

@@ -9,6 +9,7 @@ mod scanner;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::bytes::is_padded;
 use super::hpack::Hpack;
 use crate::limits::{
     HTTP2_CONTINUATIONS_MAX, HTTP2_CONTROL_FRAMES_MAX, HTTP2_FLAWS_MAX, HTTP2_JUSTIFIED_MAX,
@@ -50,7 +51,7 @@ pub(crate) enum Abuse {
 pub(crate) struct Flaws {
     /// Its path has a fragment, which the engine cuts off.
     pub(crate) fragment: bool,
-    /// Its trailers have a pseudo-header, which the engine leaves out.
+    /// Its trailers have a pseudo-header, which the engine leaves out, or a value with spaces around it.
     pub(crate) trailers: bool,
 }
 
@@ -249,7 +250,7 @@ impl Watch {
         // put around those of the first.
         let read = first.unpadded(&block).map(|block| {
             self.table.read(&block, |name, value| {
-                flaws.trailers |= is_trailers && name.starts_with(b":");
+                flaws.trailers |= is_trailers && (name.starts_with(b":") || is_padded(value));
                 flaws.fragment |= !is_trailers && name == b":path" && value.contains(&b'#');
             })
         });

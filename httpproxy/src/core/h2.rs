@@ -14,6 +14,7 @@ use http::{HeaderMap, Method, Response, StatusCode, Uri};
 use policy::http::{HeaderLine, HttpPermit, Path, Request};
 
 use super::answer::{Shape, date, escape, grpc_code};
+use super::bytes::is_padded;
 use super::exchange::shape_of;
 use super::forward::{edited, is_listed};
 use super::frames::Flaws;
@@ -264,8 +265,12 @@ fn check_bounds(headers: &HeaderMap) -> Result<(), BadHead> {
     let is_long = |(name, value): (&HeaderName, &HeaderValue)| {
         name.as_str().len() > FIELD_NAME_OCTETS_MAX || value.len() > FIELD_VALUE_OCTETS_MAX
     };
-    match headers.iter().any(is_long) {
-        true => Err(BadHead::FieldTooLong),
+    if headers.iter().any(is_long) {
+        return Err(BadHead::FieldTooLong);
+    }
+    // RFC 9113 §8.2.1. Servers take such spaces off or not: it would not be what was judged.
+    match headers.values().any(|value| is_padded(value.as_bytes())) {
+        true => Err(BadHead::Http2),
         false => Ok(()),
     }
 }

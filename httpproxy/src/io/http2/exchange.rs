@@ -81,7 +81,7 @@ impl<H: Host> Exchange<H> {
         };
         let shape = shape(&parts);
         match asked {
-            Asked::Malformed(record, BadHead::ManyLengths) => {
+            Asked::Malformed(record, BadHead::ManyLengths | BadHead::Http2) => {
                 // Malformed as a message (RFC 9113 §8.1.1), not only as a request.
                 self.shared.tell_request(record);
                 self.shared.client_frames.lock().is_told();

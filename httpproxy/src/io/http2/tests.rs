@@ -1,6 +1,8 @@
 mod behaviour;
 mod ends;
+mod frames;
 mod limits;
+mod messages;
 mod stage;
 mod table;
 mod tunnels;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use super::messages;
 use super::stage::{Recorder, Seen, Stage, greeting};
 use super::wire::*;
 use crate::testing::{RULES, check_corpus};
@@ -71,14 +72,14 @@ async fn talk(stage: &mut Stage, pieces: &[&[u8]], streams: usize) -> Heard {
 
 /// One row: what the client says after its greeting, from a stream on; what it hears, by stream; what the
 /// server sees.
-struct Row {
+pub(super) struct Row {
     id: &'static str,
     said: fn(u32) -> Vec<u8>,
     heard: &'static [&'static str],
     seen: &'static [&'static str],
 }
 
-const fn row(
+pub(super) const fn row(
     id: &'static str,
     said: fn(u32) -> Vec<u8>,
     heard: &'static [&'static str],
@@ -92,7 +93,7 @@ const fn row(
     }
 }
 
-fn with<'a>(
+pub(super) fn with<'a>(
     mut fields: Vec<(&'a str, &'a str)>,
     more: &[(&'a str, &'a str)],
 ) -> Vec<(&'a str, &'a str)> {
@@ -100,12 +101,15 @@ fn with<'a>(
     fields
 }
 
-fn without<'a>(mut fields: Vec<(&'a str, &'a str)>, name: &str) -> Vec<(&'a str, &'a str)> {
+pub(super) fn without<'a>(
+    mut fields: Vec<(&'a str, &'a str)>,
+    name: &str,
+) -> Vec<(&'a str, &'a str)> {
     fields.retain(|(n, _)| *n != name);
     fields
 }
 
-fn set<'a>(
+pub(super) fn set<'a>(
     mut fields: Vec<(&'a str, &'a str)>,
     (name, value): (&str, &'a str),
 ) -> Vec<(&'a str, &'a str)> {
@@ -114,11 +118,11 @@ fn set<'a>(
     fields
 }
 
-fn one(stream: u32, fields: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn one(stream: u32, fields: &[(&str, &str)]) -> Vec<u8> {
     headers(stream, END, fields)
 }
 
-const OK: &str = "/public/a";
+pub(super) const OK: &str = "/public/a";
 
 /// Rows whose streams are answered one by one; `RST(1)` also stands for a connection that ends with it.
 const ROWS: &[Row] = &[
@@ -385,6 +389,10 @@ fn told(seen: &Seen) -> String {
     format!("{}{cut}", seen.path())
 }
 
+fn rows() -> impl Iterator<Item = &'static Row> {
+    ROWS.iter().chain(messages::ROWS)
+}
+
 async fn check(row: &'static Row, (before, cuts): (u32, &'static [usize])) {
     let mut stage = Stage::new(RULES).await;
     let recorder: Recorder = stage.record();
@@ -457,7 +465,7 @@ async fn every_row_is_answered_as_the_table_says_whole_and_in_pieces() {
         (3, &[]),
     ];
     for way in ways {
-        let mut checks: JoinSet<()> = ROWS.iter().map(|row| check(row, way)).collect();
+        let mut checks: JoinSet<()> = rows().map(|row| check(row, way)).collect();
         while let Some(checked) = checks.join_next().await {
             checked.unwrap();
         }
@@ -469,7 +477,7 @@ async fn every_row_is_answered_as_the_table_says_whole_and_in_pieces() {
 fn the_corpus_has_every_row() {
     let small = |row: &&Row| row.id != "X30" && row.id != "X24";
     let said = |row: &Row| (row.id, [greeting(), (row.said)(1)].concat());
-    let cases: Vec<_> = ROWS.iter().filter(small).map(said).collect();
+    let cases: Vec<_> = rows().filter(small).map(said).collect();
     check_corpus(
         "http2_frames",
         cases.iter().map(|(id, said)| (*id, said.as_slice())),
