@@ -268,4 +268,44 @@ mod tests {
         assert!(Trust::read(b"", &provider).is_err());
         assert!(Trust::read(&authority.pem(), &provider).is_ok());
     }
+
+    /// A session goes on with the gate, and what a client would say before its end has no place in it; to
+    /// the server none is resumed, so there is no early data either.
+    #[test]
+    fn no_leg_has_early_data() {
+        let authority = Authority::new();
+        let (certificate, key) = authority.issue(&["a.test"]);
+        let own = OwnCertificate::read(&certificate, &key, &provider()).unwrap();
+        let trust = Trust::read(&authority.pem(), &provider()).unwrap();
+        let server = own.config(Vec::new());
+        let mut eager = trust.config(Vec::new());
+        (eager.enable_early_data, eager.resumption) = (true, Resumption::in_memory_sessions(4));
+        let ours = Arc::new(trust.config(Vec::new()));
+        let eager = Arc::new(eager);
+        for (config, may_resume) in [(&eager, true), (&ours, false)] {
+            for is_again in [false, true] {
+                let name = ServerName::try_from("a.test").unwrap();
+                let mut client = rustls::ClientConnection::new(Arc::clone(config), name).unwrap();
+                assert!(client.early_data().is_none(), "{may_resume} {is_again}");
+                let mut server = rustls::ServerConnection::new(Arc::clone(&server)).unwrap();
+                for _ in 0..4 {
+                    let mut said = Vec::new();
+                    while client.wants_write() {
+                        client.write_tls(&mut said).unwrap();
+                    }
+                    server.read_tls(&mut &*said).unwrap();
+                    server.process_new_packets().unwrap();
+                    said.clear();
+                    while server.wants_write() {
+                        server.write_tls(&mut said).unwrap();
+                    }
+                    client.read_tls(&mut &*said).unwrap();
+                    client.process_new_packets().unwrap();
+                }
+                let kind = client.handshake_kind().unwrap();
+                let has_resumed = kind == rustls::HandshakeKind::Resumed;
+                assert_eq!(has_resumed, may_resume && is_again, "{kind:?}");
+            }
+        }
+    }
 }

@@ -13,7 +13,7 @@ use std::net::Shutdown;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use namegate_tests::{Daemon, Web, observed};
+use namegate_tests::{Daemon, Running, Web, about_alice, observed};
 
 const PORT: u16 = 9_443;
 
@@ -244,5 +244,55 @@ fn the_name_in_clear_is_judged_unless_the_option_refuses_what_may_hide_another()
         let flows = observed(&daemon, &["--verdict", "DROPPED", "-o", "json"]).unwrap();
         let word = "\"server-name-may-be-hidden: ok.test\"";
         assert_eq!(flows.contains(word), refuses, "{flows}");
+    }
+}
+
+/// What is bound to names and may hide one is refused as another name would be, or told where it only is.
+#[test]
+fn what_may_hide_a_name_is_refused_or_told_where_names_are_bound() {
+    const ZONE: &str = "ok 60 IN A 203.0.113.2\n";
+    const DNS: &str = "{toCIDR: [203.0.113.2/32], toPorts: [{ports: [{port: '53'}], \
+                       rules: {dns: [{matchPattern: '*.example.com'}]}}]}";
+    let web = Web::new().unwrap();
+    let _knot = Running::knot(&web.world.ns, ZONE).unwrap();
+    let heard = record(&web);
+    for how in ["enforce", "audit"] {
+        let mut daemon = Daemon::prepare(&web.node).unwrap();
+        daemon.endpoint(&web.alice).unwrap();
+        let named = "{toFQDNs: [{matchName: ok.example.com}]}";
+        let policy = about_alice(&format!("{DNS}, {named}"));
+        daemon.policy("alice.yaml", &policy).unwrap();
+        daemon
+            .start(&["--name-binding", how, "--tls-ech", "refuse"])
+            .unwrap();
+        let asked = ["+short", "ok.example.com", "A"];
+        let told = web.alice.dig(web.world.v4.into(), &asked).unwrap();
+        assert_eq!(told, "203.0.113.2\n");
+        for (name, more) in [
+            ("ok.example.com", Vec::new()),
+            ("ok.example.com", ech()),
+            ("evil.test", ech()),
+        ] {
+            heard.lock().unwrap().clear();
+            let said = hello(&[&sni(name.as_bytes())[..], &more].concat());
+            let answer = say(&web, said.chunks(said.len()));
+            let heard = heard.lock().unwrap().clone();
+            if how == "enforce" && !more.is_empty() {
+                assert!(is_reset(&answer), "{name}: {answer:?}");
+                assert!(heard.is_empty(), "{name}: something of it went on");
+            } else {
+                assert_eq!(answer.unwrap(), b"heard", "{how} {name}");
+                assert!(heard == [said], "{how} {name}: not as it came");
+            }
+        }
+        let word = "server-name-may-be-hidden";
+        let (verdict, count) = match how {
+            "enforce" => ("DROPPED", 2),
+            _ => ("AUDIT", 0),
+        };
+        assert_eq!(refused(&daemon, word), count, "{how}");
+        let told = observed(&daemon, &["--verdict", verdict, "-o", "json"]).unwrap();
+        let flows = told.lines().filter(|flow| flow.contains(word)).count();
+        assert_eq!(flows, 2, "{how}: {told}");
     }
 }

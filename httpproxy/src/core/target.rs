@@ -71,3 +71,34 @@ fn check_host(
         false => Err(BadHead::OtherHost),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absolute_target_is_the_path_behind_its_host() {
+        for (target, expected) in [
+            ("http://shop.test", Some("/")),
+            ("http://shop.test/", Some("/")),
+            ("http://shop.test?q", Some("/?q")),
+            ("http://shop.test?q=/../x", Some("/?q=/../x")),
+            ("HTTP://SHOP.test:80/a?q", Some("/a?q")),
+            ("http://shop.test//a", Some("//a")),
+            ("https://shop.test/a", None),
+            ("http://shop.test:81/a", None),
+            ("http://a@shop.test/a", None),
+            ("http://shop.test.evil.test/a", None),
+            ("http:///a", None),
+            ("http:/shop.test/a", None),
+            ("http:", None),
+            ("shop.test/a", None),
+            ("", None),
+        ] {
+            let given = (Some("shop.test"), Scheme::Http);
+            let read = read_target("GET", target.as_bytes(), given).ok();
+            let path = expected.map(|path| Target::Path(Cow::Borrowed(path.as_bytes())));
+            assert_eq!(read, path, "{target}");
+        }
+    }
+}
