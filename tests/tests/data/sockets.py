@@ -234,8 +234,9 @@ def peer_mapped(address, port):
 
 
 def hears(address, port):
-    """Waits at an address and tells who sent something."""
+    """Waits at an address and tells who sent something: for as long as the other side may need to begin."""
     with datagram(address) as made:
+        made.settimeout(60 * WAIT)
         made.bind((address, port))
         print("bound", flush=True)
         print(name_of(made.recvfrom(100)[1]), flush=True)
