@@ -286,11 +286,17 @@ fn attend(
     let ended = running.attend(&mut guard, &mut book);
     guard.end()?;
     // Told before what went wrong here, if something did.
-    let denied = book.close(options);
-    Ok(match (ended?, denied?) {
-        (0, true) if options.fail_on_deny => DENIED,
-        (code, _) => code,
-    })
+    let (has_denials, written) = book.close(options);
+    let code = match ended? {
+        0 if has_denials && options.fail_on_deny => DENIED,
+        0 => return written.map(|()| 0),
+        code => code,
+    };
+    // What the command ended with is more than what we couldn't write.
+    if let Err(error) = written {
+        say(&format!("{error:#}"));
+    }
+    Ok(code)
 }
 
 /// The account of the command, and how far the flows are read.
@@ -327,11 +333,9 @@ impl Book {
         }
     }
 
-    /// Tells it, once the daemon has ended and all flows are there. Says whether something was denied.
-    ///
-    /// # Errors
-    /// If a file can't be written.
-    fn close(mut self, options: &Options) -> Result<bool> {
+    /// Tells it, once the daemon has ended and all flows are there. Says whether something was denied, and
+    /// whether the files are written.
+    fn close(mut self, options: &Options) -> (bool, Result<()>) {
         self.read();
         let cure = match options.policies.is_empty() {
             true => Cure::Options,
@@ -342,6 +346,10 @@ impl Book {
             // Standard error may be closed.
             let _ = std::io::stderr().lock().write_all(said.as_bytes());
         }
+        (self.account.has_denials(), self.write(options))
+    }
+
+    fn write(&self, options: &Options) -> Result<()> {
         if let Some(path) = &options.learn {
             fs::write(path, self.account.learned())
                 .with_context(|| format!("--learn {}", path.display()))?;
@@ -353,7 +361,7 @@ impl Book {
             file.and_then(|mut file| file.write_all(page.as_bytes()))
                 .with_context(|| format!("--summary {}", path.display()))?;
         }
-        Ok(self.account.has_denials())
+        Ok(())
     }
 }
 

@@ -1,4 +1,5 @@
-//! `namegate exec` where callers and programs are odd: within itself, and with files that have capabilities.
+//! `namegate exec` where callers and programs are odd: within itself, with files that have
+//! capabilities, without tproxy, on a full disk.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -42,6 +43,25 @@ fn a_program_whose_file_has_a_capability_runs_without_it() {
         "{output:?}"
     );
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+/// A file of ours that can't be written is said, and hides neither how the command ended nor that it was denied.
+#[test]
+fn a_file_that_can_not_be_written_at_the_end_is_said() {
+    let stage = ExecStage::new().unwrap();
+    let deny = "dig +short other.example.com; true";
+    for (words, script, code) in [
+        (&["-q"][..], "true", 125),
+        (&["-q"], "exit 3", 3),
+        (&["-q", "--fail-on-deny"], deny, 124),
+        (&["-q"], deny, 125),
+    ] {
+        let rest = ["--summary", "/dev/full", "--", "sh", "-c", script];
+        let output = stage.run(&[words, &rest].concat()).unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{script}: {said}");
+        assert!(said.contains("--summary /dev/full: No space"), "{said}");
+    }
 }
 
 /// Takes what nft takes, but for rules with tproxy, as a kernel without it does.

@@ -25,7 +25,8 @@ use crate::exit::{EXEC_FAILED, Exit};
 /// Under sudo the command runs as the user who called; it can't gain privileges.
 ///
 /// The exit code is the command's own, 128 and the signal's number where one ended it, 127 if there is no
-/// such program, 126 if it can't be run, 125 if it did not come to that.
+/// such program, 126 if it can't be run, 125 if it did not come to that, or if a file could
+/// not be written of one that ended well.
 #[derive(Args)]
 #[command(after_help = "Examples:
   namegate exec --allow github.com --allow '*.github.com' -- git clone https://github.com/a/b
