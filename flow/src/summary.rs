@@ -35,13 +35,15 @@ fn http_message(http: &Http) -> String {
         code,
         ..
     } = http;
+    // What could not be read as a request has its line for a URL.
+    let space = if method.is_empty() { "" } else { " " };
     match http.kind {
         MessageKind::Request | MessageKind::Sample | MessageKind::Unknown => {
-            format!("{protocol} {method} {url}")
+            format!("{protocol} {method}{space}{url}")
         }
         MessageKind::Response => {
             let latency_ms = http.latency_ns / 1_000_000;
-            format!("{protocol} {code} {latency_ms}ms ({method} {url})")
+            format!("{protocol} {code} {latency_ms}ms ({method}{space}{url})")
         }
     }
 }
@@ -147,6 +149,39 @@ fn quote(text: &str, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_without_a_method_has_no_space_for_it() {
+        for (method, url, expected) in [
+            (
+                "GET",
+                "http://h/p",
+                [
+                    "HTTP/1.1 GET http://h/p",
+                    "HTTP/1.1 400 12ms (GET http://h/p)",
+                ],
+            ),
+            (
+                "",
+                "GET /p",
+                ["HTTP/1.1 GET /p", "HTTP/1.1 400 12ms (GET /p)"],
+            ),
+        ] {
+            let kinds = [MessageKind::Request, MessageKind::Response];
+            let told = kinds.map(|kind| {
+                http_message(&Http {
+                    kind,
+                    latency_ns: 12_900_000,
+                    code: 400,
+                    method: method.into(),
+                    url: url.into(),
+                    protocol: "HTTP/1.1".into(),
+                    headers: Vec::new(),
+                })
+            });
+            assert_eq!(told, expected);
+        }
+    }
 
     #[test]
     fn quotes_are_as_go_has_them() {

@@ -296,3 +296,48 @@ fn what_may_hide_a_name_is_refused_or_told_where_names_are_bound() {
         assert_eq!(flows, 2, "{how}: {told}");
     }
 }
+
+/// After a HelloRetryRequest a client says a second one, which is for the same server, or is not sent.
+#[test]
+fn a_second_hello_is_for_the_same_server() {
+    let web = Web::new().unwrap();
+    let heard = record(&web);
+    let daemon = web.egress(&named()).unwrap();
+    let first = [hello(&sni(b"ok.test")), vec![20, 3, 3, 0, 1, 1]].concat();
+    for (name, passes) in [(&b"ok.test"[..], true), (b"evil.test", false)] {
+        let second = hello(&sni(name));
+        let said = [&first[..], &second].concat();
+        let cuts = [
+            said.len(),
+            first.len(),
+            first.len() + 1,
+            first.len() + 9,
+            40,
+        ];
+        for cut in cuts {
+            heard.lock().unwrap().clear();
+            let (one, two) = said.split_at(cut);
+            let pieces = [one, two].into_iter().filter(|piece| !piece.is_empty());
+            let answer = say(&web, pieces);
+            if passes {
+                assert_eq!(answer.unwrap(), b"heard", "cut at {cut}");
+                assert!(heard.lock().unwrap()[..] == [&said[..]], "cut at {cut}");
+                continue;
+            }
+            assert!(is_reset(&answer), "cut at {cut}: {answer:?}");
+            // What the server had of it, once it knows that there is no more.
+            for _ in 0..100 {
+                if !heard.lock().unwrap().is_empty() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let heard = heard.lock().unwrap();
+            let is_first = heard.iter().all(|heard| first.starts_with(heard));
+            assert!(is_first, "cut at {cut}: of the second: {heard:?}");
+        }
+    }
+    let told = observed(&daemon, &["--verdict", "DROPPED", "-o", "json"]).unwrap();
+    let word = "\"other-name-in-second-hello\"";
+    assert_eq!(told.matches(word).count(), 5, "{told}");
+}
