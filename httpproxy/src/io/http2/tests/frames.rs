@@ -21,7 +21,7 @@ const COMPRESSION: u32 = 9;
 
 /// What a client is answered.
 #[derive(Clone, Copy)]
-enum Answer {
+pub(super) enum Answer {
     /// GOAWAY with one of these, and the end.
     Ends(&'static [u32]),
     /// Stream 1 is reset with one of these; or all of it ends with one.
@@ -32,7 +32,7 @@ enum Answer {
 
 use Answer::{Ends, Passes, Resets};
 
-type Row = (&'static str, Vec<u8>, Answer);
+pub(super) type Row = (&'static str, Vec<u8>, Answer);
 
 fn ask(stream: u32) -> Vec<u8> {
     headers(stream, END, &get("/public/a"))
@@ -144,6 +144,10 @@ fn misshapen() -> Vec<Row> {
     ]
 }
 
+pub(super) fn rows() -> Vec<Row> {
+    [misplaced(), misshapen()].concat()
+}
+
 /// What a client hears until it is over, or it has its answer to a last question.
 #[derive(Debug, Default)]
 struct Heard {
@@ -204,7 +208,7 @@ async fn check((name, said, answer): &Row, cut: usize) {
 
 #[tokio::test]
 async fn a_frame_that_is_none_is_answered_as_its_error_and_nothing_follows() {
-    let rows = [misplaced(), misshapen()].concat();
+    let rows = rows();
     assert!(rows.len() > 60, "{}", rows.len());
     for cut in [100, 25, 60, 90] {
         let checks = rows

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::messages;
 use super::stage::{Recorder, Seen, Stage, greeting};
 use super::wire::*;
+use super::{frames, messages};
 use crate::testing::{RULES, check_corpus};
 
 /// What a client is told.
@@ -477,7 +477,9 @@ async fn every_row_is_answered_as_the_table_says_whole_and_in_pieces() {
 fn the_corpus_has_every_row() {
     let small = |row: &&Row| row.id != "X30" && row.id != "X24";
     let said = |row: &Row| (row.id, [greeting(), (row.said)(1)].concat());
-    let cases: Vec<_> = rows().filter(small).map(said).collect();
+    let frames = frames::rows().into_iter();
+    let frames = frames.map(|(id, said, _)| (id, [greeting(), said].concat()));
+    let cases: Vec<_> = rows().filter(small).map(said).chain(frames).collect();
     check_corpus(
         "http2_frames",
         cases.iter().map(|(id, said)| (*id, said.as_slice())),
