@@ -154,10 +154,16 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
 
 /// A head of literals: GET, http, `a.test`, and this path.
 fn get(stream: u8, path: &str) -> Vec<u8> {
+    get_with(stream, path, &[])
+}
+
+/// The same with more fields.
+fn get_with(stream: u8, path: &str, more: &[u8]) -> Vec<u8> {
     let mut block = vec![0x82, 0x86, 0x01, 6];
     block.extend(b"a.test");
     block.extend([0x04, u8::try_from(path.len()).unwrap()]);
     block.extend(path.bytes());
+    block.extend(more);
     frame(1, 5, stream, &block)
 }
 
@@ -225,13 +231,17 @@ fn raw_frames_are_answered_and_the_next_stream_is_judged_by_the_new_policy() {
     assert_eq!(raw.status(1), "200", "X31");
     raw.0.write_all(&get(3, "/public#x")).unwrap();
     assert_eq!(raw.status(3), "400", "X07");
+    raw.0
+        .write_all(&get_with(5, "/public", b"\0\x01x\x02 y"))
+        .unwrap();
+    assert_eq!(raw.status(5), "reset", "a space before a value");
     daemon
         .change_policy("alice.yaml", &about_alice(&asked("{path: /other}")))
         .unwrap();
-    raw.0.write_all(&get(5, "/public")).unwrap();
-    assert_eq!(raw.status(5), "other");
-    raw.0.write_all(&get(7, "/other")).unwrap();
-    assert_eq!(raw.status(7), "200");
+    raw.0.write_all(&get(7, "/public")).unwrap();
+    assert_eq!(raw.status(7), "other");
+    raw.0.write_all(&get(9, "/other")).unwrap();
+    assert_eq!(raw.status(9), "200");
     let pings = frame(6, 0, 0, &[0; 8]).repeat(5_000);
     let _ = raw.0.write_all(&pings); // it is ended within them
     while let Some((kind, _, payload)) = raw.next() {
