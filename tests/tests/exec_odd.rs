@@ -45,6 +45,19 @@ fn a_program_whose_file_has_a_capability_runs_without_it() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
 
+/// Who ignores the ends of children hands that on, and the kernel then tells nobody how one ended.
+#[test]
+fn a_caller_that_ignores_its_children_learns_how_the_command_ended() {
+    const IGNORE: &str = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); \
+                          os.execv(sys.argv[1], sys.argv[1:])";
+    ExecStage::each(|stage| {
+        let mut caller = stage.call("python3");
+        let caller = caller.args(["-c", IGNORE, &stage.binary, "exec", "--"]);
+        let output = caller.args(["sh", "-c", "exit 4"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(4), "{output:?}");
+    });
+}
+
 /// A file of ours that can't be written is said, and hides neither how the command ended nor that it was denied.
 #[test]
 fn a_file_that_can_not_be_written_at_the_end_is_said() {

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+use signal_hook::consts::{
+    SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH,
+};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::{Cause, Origin};
@@ -47,6 +49,8 @@ impl Signals {
         let caught = SIGNALS
             .into_iter()
             .filter(|signal| !ignored.contains(signal));
+        // Where a child's end is ignored, the kernel tells nobody how it ended.
+        let caught = caught.chain([SIGCHLD]);
         SignalsInfo::new(caught).map(Self).context("signals")
     }
 
@@ -55,7 +59,8 @@ impl Signals {
     /// # Errors
     /// With the code of a process that the signal has ended.
     fn check(&mut self) -> Result<()> {
-        match self.0.pending().find(|origin| origin.signal != SIGWINCH) {
+        let mut pending = self.0.pending();
+        match pending.find(|origin| ![SIGCHLD, SIGWINCH].contains(&origin.signal)) {
             Some(origin) => Err(stopped(&origin)),
             None => Ok(()),
         }
@@ -110,7 +115,8 @@ impl Running {
         std::thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
-                for origin in signals.0.forever() {
+                let all = signals.0.forever();
+                for origin in all.filter(|origin| origin.signal != SIGCHLD) {
                     if wake.send(Wake::Signal(origin)).is_err() {
                         break;
                     }
