@@ -310,11 +310,11 @@ impl Datapath {
         services: &[(ServiceKey, ServiceValue)],
     ) -> Result<(), DatapathError> {
         let failed = map_error(common::SERVICES);
-        let mut table: HashMap<MapData, [u8; 20], [u8; 8]> = self.open(common::SERVICES)?;
+        let mut table: HashMap<MapData, [u8; 20], [u8; 12]> = self.open(common::SERVICES)?;
         let mut wanted = BTreeSet::new();
         for (key, value) in services {
             let key: [u8; 20] = bytes(key);
-            let value: [u8; 8] = bytes(value);
+            let value: [u8; 12] = bytes(value);
             wanted.insert(key);
             if table.get(&key, 0).ok() != Some(value) {
                 table.insert(key, value, 0).map_err(&failed)?;

@@ -118,7 +118,7 @@ pub fn inspect(pins: &Pins) -> Result<Inherited, TakeOverError> {
         let value: common::CtValue = from_bytes(&value, common::CT)?;
         last = last.max(value.identity);
     }
-    for (_, value) in pairs::<[u8; 20], 8>(pins, common::SERVICES)? {
+    for (_, value) in pairs::<[u8; 20], 12>(pins, common::SERVICES)? {
         let value: common::ServiceValue = from_bytes(&value, common::SERVICES)?;
         last = last.max(value.identity);
     }

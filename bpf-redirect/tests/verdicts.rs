@@ -10,9 +10,12 @@
 mod common;
 
 use std::cell::Cell;
+use std::net::IpAddr;
 
 use bpf_redirect::Hook;
-use bpf_redirect_common::{CT_MAX, CT_PER_ENDPOINT_MAX, CtValue, GATE_MAC, Kind, Mark, Verdict};
+use bpf_redirect_common::{
+    CT_MAX, CT_PER_ENDPOINT_MAX, CtValue, GATE_MAC, Kind, Mark, ServiceKey, ServiceValue, Verdict,
+};
 use common::{
     Bench, ENDPOINT, GATEWAY_MAC, HOST_MAC, NEXT, Packet, REDIRECT, SHOT, WORKLOAD_MAC, entry,
     open_ingress, out, v4, v6,
@@ -172,6 +175,47 @@ fn the_end_of_a_known_flow_is_noted_and_what_is_forgotten_is_judged_anew() {
             &known,
             (SHOT, "policy-denied"),
         );
+    }
+}
+
+/// Where it alone stands behind a service's address it reaches itself, by no entry; another one's address is
+/// judged.
+#[test]
+fn what_an_endpoint_sends_to_itself_passes() {
+    for (own, others) in [(v4(30), v4(31)), (v6(30), v6(31))] {
+        let mut bench = guarded();
+        let service = |vip: IpAddr, port: u16, endpoint| {
+            let key = ServiceKey {
+                vip: vip.into(),
+                port: port.to_be(),
+                protocol: TCP,
+                reserved: 0,
+            };
+            let value = ServiceValue {
+                identity: SERVER,
+                endpoint,
+                port: 8_080,
+                reserved: 0,
+            };
+            (key, value)
+        };
+        let services = [
+            service(own, 80, ENDPOINT),
+            service(others, 80, ENDPOINT + 1),
+            service(others, 81, 0),
+        ];
+        bench.datapath.set_services(&services).unwrap();
+        let denied = (SHOT, "policy-denied");
+        for (to, port, want) in [
+            (own, 80, (NEXT, "")),
+            (own, 81, denied),
+            (others, 80, denied),
+            (others, 81, denied),
+        ] {
+            check(&mut bench, Hook::FromEndpoint, &out(to, TCP, port), want);
+        }
+        let answer = out(own, TCP, 80).answer();
+        check(&mut bench, Hook::ToEndpoint, &answer, (NEXT, ""));
     }
 }
 

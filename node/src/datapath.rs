@@ -130,6 +130,7 @@ pub(crate) fn services(snapshot: &Snapshot) -> Vec<(ServiceKey, ServiceValue)> {
         };
         let value = ServiceValue {
             identity: one.identity.get(),
+            endpoint: one.only.map_or(0, EndpointId::get),
             port: one.frontend.target,
             reserved: 0,
         };

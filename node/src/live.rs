@@ -86,6 +86,9 @@ impl<'a, T: Table> Review<'a, T> {
             (EGRESS, Some(protocol)) => self.snapshot.frontend((peer, port).into(), protocol),
             _ => None,
         };
+        if frontend.is_some_and(|one| one.only == Some(endpoint)) {
+            return false;
+        }
         let port = frontend.map_or(port, |one| one.frontend.target);
         let flow = |identity| FlowKey {
             direction,

@@ -181,6 +181,13 @@ impl Decision {
         rule: RuleId::NONE,
     };
 
+    /// Of an endpoint that reaches itself through a service: allowed, by no rule.
+    pub const OWN: Self = Self {
+        verdict: EntryVerdict::Allow,
+        matched: MatchType::None,
+        rule: RuleId::NONE,
+    };
+
     /// Cilium's drop reason, if the flow is dropped: 133 without an entry, 180 since no
     /// proxy reads it, 181 by a deny entry, 189 for want of authentication.
     #[must_use]

@@ -208,6 +208,35 @@ services:
 }
 
 #[test]
+fn through_a_service_that_it_alone_is_behind_a_workload_reaches_itself() {
+    let files = Files::new();
+    let services = "
+---
+name: alone
+labels: {app: client}
+netns: /run/netns/alone
+addresses: [10.2.0.7]
+---
+services:
+- {name: alone, vip: 10.96.0.20, backends: [10.2.0.7], ports: [{port: 80, target: 8080}]}
+- {name: both, vip: 10.96.0.30, backends: [10.2.0.7, 10.2.0.5], ports: [{port: 80, target: 8081}]}
+";
+    files.write("e.yaml", &format!("{ENDPOINTS}{services}"));
+    for (from, to, is_allowed) in [
+        ("default/alone", "10.96.0.20", true),
+        ("default/client", "10.96.0.20", false),
+        ("default/alone", "10.96.0.30", false),
+    ] {
+        let args =
+            format!("verdict --policy p.yaml --endpoints e.yaml --from {from} --to {to} --port 80");
+        let output = files.namegate(&args.split(' ').collect::<Vec<_>>());
+        let text = said(&output);
+        assert_eq!(output.status.success(), is_allowed, "{from} {to}: {text}");
+        assert_eq!(text.contains("it reaches itself"), is_allowed, "{text}");
+    }
+}
+
+#[test]
 fn cases_pass_fail_and_are_told_by_line() {
     let files = Files::new();
     let run = |cases: &str| {

@@ -6,7 +6,7 @@
     reason = "a test may die"
 )]
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use namegate_tests::{Daemon, Stage, TcpSink, patience};
@@ -67,6 +67,92 @@ fn change(daemon: &Daemon<'_>, rest: &str) {
     daemon
         .change_policy("alice.yaml", &about_alice(rest))
         .unwrap();
+}
+
+/// Services behind which are one of them, both, and the other one.
+fn alone_and_twin(own: Ipv4Addr, other: Ipv4Addr) -> String {
+    format!(
+        "name: twin\nremote: true\nlabels: {{app: alone}}\naddresses: [{other}]\n---
+name: web\nremote: true\nlabels: {{app: web}}\naddresses: [198.18.0.1]\n---\nservices:
+- {{name: own, vip: 10.96.0.20, backends: [{own}], ports: [{{port: 80, target: 8080}}]}}
+- {{name: two, vip: 10.96.0.30, backends: [{own}, {other}], ports: [{{port: 80, target: 8080}}]}}
+- {{name: twin, vip: 10.96.0.40, backends: [{other}], ports: [{{port: 80, target: 8080}}]}}
+"
+    )
+}
+
+/// To itself there is no policy; whoever else is behind the address, or has the same labels, needs a rule. The
+/// node makes such a connection its own, as kube-proxy does, or nothing would answer.
+#[test]
+fn a_workload_reaches_itself_through_a_service_that_it_alone_is_behind() {
+    let stage = Stage::new().unwrap();
+    let [alone, twin] = [("alone", 4), ("twin", 5)].map(|(name, n)| {
+        // On a link of its own, where the node routes back what it got there.
+        stage.node.routed(name, n).unwrap()
+    });
+    let (own, other) = (alone.v4, twin.v4);
+    let rules = [20, 30, 40].map(|vip| {
+        let to = if vip == 40 { other } else { own };
+        format!(
+            "chain p{vip} {{ type nat hook prerouting priority -100; ip daddr 10.96.0.{vip} tcp dport 80 dnat to {to}:8080; }}"
+        )
+    });
+    let post = format!(
+        "chain post {{ type nat hook postrouting priority 100; ip saddr {own} ip daddr {own} masquerade; }}"
+    );
+    let table = format!("table ip services {{\n{}\n{post}\n}}", rules.join("\n"));
+    stage.node.nft(&table).unwrap();
+    let _sinks = [&alone, &twin, &stage.world].map(|who| TcpSink::serve(&who.ns, 8_080).unwrap());
+    let services = alone_and_twin(own, other);
+    let ingress = "], ingress: [{fromEndpoints: [{matchLabels: {app: nobody}}]}";
+    let reaches = |to: &str| {
+        let to: SocketAddr = to.parse().unwrap();
+        let wait = Duration::from_millis(700) * patience();
+        let connect = || TcpStream::connect_timeout(&to, wait).is_ok();
+        alone.ns.run(connect).unwrap()
+    };
+    let policy = |app: &str| {
+        let about_alice = about_alice(&format!("{}{ingress}", to(app, 8_080)));
+        about_alice.replace("alice", "alone")
+    };
+    let mut daemon = stage.daemon("").unwrap();
+    daemon.endpoint_file("services.yaml", &services).unwrap();
+    daemon.endpoint(&alone).unwrap();
+    daemon.policy("alone.yaml", &policy("web")).unwrap();
+    for vip in [20, 30, 40] {
+        assert!(reaches(&format!("10.96.0.{vip}:80")), "unguarded");
+    }
+    daemon.start(&[]).unwrap();
+    assert!(reaches("10.96.0.20:80"), "itself");
+    assert!(!reaches("10.96.0.20:81"), "no port of the service");
+    assert!(!reaches("10.96.0.30:80"), "it may be the other one");
+    assert!(!reaches("10.96.0.40:80"), "it has the same labels");
+    assert!(!reaches(&format!("{other}:8080")), "the other one");
+    // Judged again under other rules, what it has open lives on; a flow that stood on a rule does not.
+    let open = ["10.96.0.20:80", "198.18.0.1:8080"].map(|to| {
+        let to: SocketAddr = to.parse().unwrap();
+        let connect = || TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap();
+        alone.ns.run(connect).unwrap()
+    });
+    let flows_to = |peer: &str| {
+        let output = daemon.namegate(&["map", "get", "ct", "-o", "json"]);
+        let flows: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        let flows = flows.as_array().unwrap();
+        flows.iter().filter(|flow| flow["peer"] == peer).count()
+    };
+    assert!(flows_to("198.18.0.1") > 0 && flows_to("10.96.0.20") > 0);
+    daemon
+        .change_policy("alone.yaml", &policy("other"))
+        .unwrap();
+    for _ in 0..200 {
+        if flows_to("198.18.0.1") == 0 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(flows_to("198.18.0.1"), 0);
+    assert!(flows_to("10.96.0.20") > 0);
+    drop(open);
 }
 
 /// The first verdict event that denies what goes to an address.

@@ -1,7 +1,7 @@
 //! Names and sizes of the maps, and the constants that programs and user space agree on.
 
 /// Raised with every change of a key, a value or a meaning; pins of another layout are not taken.
-pub const LAYOUT_VERSION: u32 = 8;
+pub const LAYOUT_VERSION: u32 = 9;
 
 /// Direction: into the endpoint.
 pub const INGRESS: u8 = 0;

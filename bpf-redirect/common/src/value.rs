@@ -139,6 +139,8 @@ impl CtValue {
 pub struct ServiceValue {
     /// Whose identity it has.
     pub identity: u32,
+    /// The endpoint that alone stands behind it, and reaches itself there; 0 if there is none.
+    pub endpoint: u32,
     /// The backends' port, host byte order.
     pub port: u16,
     /// Always 0.
@@ -303,7 +305,7 @@ const _: () = {
     assert!(size_of::<FirstFragment>() == 16);
     assert!(size_of::<CtValue>() == 24);
     assert!(size_of::<PolicyValue>() == 8);
-    assert!(size_of::<ServiceValue>() == 8);
+    assert!(size_of::<ServiceValue>() == 12);
     assert!(size_of::<EventBudget>() == 16);
     assert!(size_of::<CgroupEndpoint>() == 8);
     assert!(size_of::<Listeners>() == 8);

@@ -20,7 +20,7 @@ use crate::{
     Action,
     conntrack::Tuple,
     dns,
-    endpoint::{Received, asks_name, judged, received, remember, trace, trace_known},
+    endpoint::{Received, judged, received, remember, trace, trace_known},
     maps::{CG_ASKER, CG_ENDPOINT, CG_LISTEN, CG_SOCKET, CONFIG},
     neighbour,
     packet::{Fragment, Packet, TCP, TCP_SYN, UDP, load, parse_ip},
@@ -249,13 +249,11 @@ pub fn egress(ctx: &TcContext) -> Result<Action, Drop> {
     let config = CONFIG.get(0).ok_or(Drop::NoConfiguration)?;
     let tuple = Tuple::of(place.endpoint, EGRESS, &packet);
     let known = tuple.as_ref().and_then(|tuple| tuple.known(config));
-    let is_query = asks_name(&packet);
-    if let Some(known) = &known {
-        // As at an interface: what answers to a port of DNS may be a query all the same.
-        if !known.is_reply || !is_query {
-            trace_known((&place, &packet), TracePoint::ToStack, known);
-            return Ok(Action::Pass);
-        }
+    if let Some(known) = &known
+        && !dns::may_ask(known, &packet)
+    {
+        trace_known((&place, &packet), TracePoint::ToStack, known);
+        return Ok(Action::Pass);
     }
     let (identity, judgement) = judged(&place, &packet, packet.destination)?;
     if let Some(known) = &known

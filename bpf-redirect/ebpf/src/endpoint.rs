@@ -66,8 +66,7 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         if let Some(known) = tuple.known(config) {
             let seen = (&place, &packet);
             match known.verdict {
-                // Whoever sends from a port of DNS, be it a late answer, would else open a way round the proxy.
-                Verdict::Allow if known.is_reply && asks_name(&packet) => reply = Some(known),
+                Verdict::Allow if dns::may_ask(&known, &packet) => reply = Some(known),
                 Verdict::Redirect if packet.fragment != Fragment::Whole => {
                     return Err(tell::dropped(&place, &packet, Drop::Fragment));
                 }
@@ -354,6 +353,10 @@ fn too_big(place: &Place, packet: &Packet) -> Option<u32> {
 #[inline(always)]
 pub fn judged(place: &Place, packet: &Packet, peer: Address) -> Result<(u32, Judgement), Drop> {
     let (identity, port) = match service(place, packet) {
+        // It reaches itself, of which policy says nothing.
+        Some(service) if service.endpoint == place.endpoint => {
+            return Ok((service.identity, Judgement::OWN));
+        }
         // A virtual address stands for its backends, and rules mean their port.
         Some(service) => (service.identity, Some(service.port)),
         None => (learned::identity(place.endpoint, peer), policy_port(packet)),
@@ -425,12 +428,6 @@ fn policy_port(packet: &Packet) -> Option<u16> {
         ICMP | ICMPV6 => Some(u16::from_be(packet.icmp) >> 8),
         _ => None,
     }
-}
-
-/// Whether it may be a query over UDP; over TCP the one who began is known by the SYN.
-#[inline(always)]
-pub fn asks_name(packet: &Packet) -> bool {
-    packet.protocol == UDP && dns::is_port(packet.destination_port)
 }
 
 const LEASE_SERVER: u16 = 67u16.to_be();

@@ -167,6 +167,9 @@ pub fn is_open(endpoint: u32, direction: u8) -> bool {
 }
 
 impl Judgement {
+    /// What an endpoint sends to itself.
+    pub const OWN: Self = Self { verdict: Verdict::Allow, matched: Match::None as u8, rule: 0 };
+
     /// Of the strongest entry.
     #[inline(always)]
     fn of(best: u64) -> Self {

@@ -155,8 +155,8 @@ impl Datapath {
         all.map_err(map_error(common::IPCACHE))
     }
 
-    fn services(&self) -> Result<BTreeMap<[u8; 20], [u8; 8]>, DatapathError> {
-        let table: HashMap<MapData, [u8; 20], [u8; 8]> = self.open(common::SERVICES)?;
+    fn services(&self) -> Result<BTreeMap<[u8; 20], [u8; 12]>, DatapathError> {
+        let table: HashMap<MapData, [u8; 20], [u8; 12]> = self.open(common::SERVICES)?;
         let all: Result<_, MapError> = table.iter().collect();
         all.map_err(map_error(common::SERVICES))
     }

@@ -21,11 +21,13 @@ pub(super) fn key(bytes: &[u8]) -> Option<Row> {
 pub(super) fn value(bytes: &[u8], _: u64) -> Option<Row> {
     let ServiceValue {
         identity,
+        endpoint,
         port,
         reserved: _,
     } = read(bytes)?;
     Some(vec![
         ("identity", Field::Number(identity.into())),
+        ("endpoint", Field::Number(endpoint.into())),
         ("target", Field::Number(port.into())),
     ])
 }

@@ -68,8 +68,8 @@ struct Guarded<'a> {
 type ServicePorts = &'static [(L4Protocol, u16, u16)];
 
 /// Virtual addresses of services, and ports of each: one backend, backends of one identity, others that
-/// differ, in both families.
-const SERVICES: [(&str, &[&str], ServicePorts); 5] = [
+/// differ, in both families; an endpoint alone, and with somebody else.
+const SERVICES: [(&str, &[&str], ServicePorts); 7] = [
     (
         "10.96.0.1",
         &["10.2.0.5"],
@@ -98,6 +98,16 @@ const SERVICES: [(&str, &[&str], ServicePorts); 5] = [
     (
         "fd00:96::1",
         &["fd00::5", "2001:db8::1"],
+        &[(L4Protocol::Tcp, 80, 80), (L4Protocol::Udp, 53, 53)],
+    ),
+    (
+        "10.96.0.5",
+        &["10.2.0.4", "fd00::4"],
+        &[(L4Protocol::Tcp, 80, 80), (L4Protocol::Udp, 53, 53)],
+    ),
+    (
+        "10.96.0.6",
+        &["10.2.0.4", "10.2.0.3"],
         &[(L4Protocol::Tcp, 80, 80), (L4Protocol::Udp, 53, 53)],
     ),
 ];
@@ -171,6 +181,12 @@ impl Kernel {
             .unwrap();
         let mut ledger = Ledger::new(self.datapath.table(number).unwrap());
         let (snapshot, id) = (guarded.world.snapshot, guarded.endpoint.id);
+        let mut services = services(snapshot);
+        for (_, service) in &mut services {
+            let is_own = service.endpoint == id.get();
+            service.endpoint = if is_own { number } else { 0 };
+        }
+        self.datapath.set_services(&services).unwrap();
         ledger
             .reload(static_entries(snapshot, id, Carriage::Direct), &[], |_| {
                 Vec::new()
@@ -353,6 +369,10 @@ impl<'a> Guarded<'a> {
             .iter()
             .find(|(vip, ..)| address(vip) == service.frontend.vip)
             .unwrap();
+        let own = &self.endpoint.addresses;
+        if backends.iter().all(|at| own.contains(&address(at))) {
+            return expected(wire, EntryVerdict::Allow, MatchType::None);
+        }
         let said: Vec<_> = backends
             .iter()
             .map(|at| reference.judge(self.endpoint, &reference.other(address(at), &[]), wire))
@@ -538,7 +558,6 @@ fn compare(count: usize, seed: u64) {
             continue; // rules that contradict each other
         };
         kernel.datapath.set_prefixes(&prefixes(&snapshot)).unwrap();
-        kernel.datapath.set_services(&services(&snapshot)).unwrap();
         let world = World {
             snapshot: &snapshot,
             reference: Reference {

@@ -240,15 +240,22 @@ impl Flow<'_> {
             protocol: self.question.proto.number(),
             port: frontend.map_or(self.question.port, |one| one.frontend.target),
         };
+        let is_own = frontend.is_some_and(|one| one.only == Some(subject.id));
         let decision = match peer {
+            _ if is_own => Decision::OWN,
             PeerRef::Known(_) => snapshot.judge(subject.id, key),
             PeerRef::Learned(labels) => snapshot.judge_learned(subject.id, labels, key),
         };
-        let mut ids = snapshot.deciding_rules(subject.id, peer, key);
+        let mut ids = match is_own {
+            true => Vec::new(),
+            false => snapshot.deciding_rules(subject.id, peer, key),
+        };
         if ids.is_empty() {
             ids.push(decision.rule);
         }
         let (l7, note) = self.say((subject.id, direction), peer, decision);
+        let note = note
+            .or_else(|| is_own.then_some("it reaches itself: nobody else is behind the service"));
         let note = note.or_else(|| {
             let one = frontend?.frontend;
             let server = SocketAddr::new(one.vip, one.port);

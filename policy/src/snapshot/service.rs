@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::endpoint::EndpointPolicy;
 use crate::verdict::{Decision, Entry, EntryVerdict, FlowKey, PortPrefix, decide};
-use crate::{Direction, Frontend, Identity, L4Protocol, Labels, RuleId};
+use crate::{Direction, EndpointId, Frontend, Identity, L4Protocol, Labels, RuleId};
 
 /// A virtual address and port, and who stands behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,9 @@ pub struct ServiceFrontend {
     pub identity: Identity,
     /// The identities of the backends, each once.
     pub backends: Vec<Identity>,
+    /// The endpoint of this node that alone stands behind it: it reaches itself there, whatever its policy
+    /// says of others.
+    pub only: Option<EndpointId>,
 }
 
 impl ServiceFrontend {

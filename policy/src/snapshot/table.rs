@@ -13,7 +13,9 @@ use crate::cast::NamedPorts;
 use crate::identity::Exhausted;
 use crate::prefix::{NestedPrefixes, PrefixTable};
 use crate::rule::{CidrSelector, PeerView, PolicySet, ServiceName, ServiceSelector};
-use crate::{Cast, Identities, Identity, Label, LabelSet, Labels};
+use crate::{
+    Cast, EndpointId, Identities, Identity, Label, LabelSet, Labels, LocalEndpoint, Service,
+};
 
 /// The node itself, as its own processes reach it.
 const LOOPBACK: [IpNet; 2] = [
@@ -31,7 +33,7 @@ pub(super) struct Table {
     pub(super) known: BTreeMap<Identity, Arc<Known>>,
     /// What the workloads of an identity call their ports.
     pub(super) ports: HashMap<Identity, Vec<NamedPorts>>,
-    services: Vec<crate::cast::Service>,
+    services: Vec<Service>,
     pub(super) frontends: Frontends,
     pub(super) acquired: Vec<Identity>,
     pub(super) owned: Owned,
@@ -121,6 +123,7 @@ impl Table {
                 .filter_map(|address| self.prefixes.get(&IpNet::from(*address)).copied())
                 .collect();
             let backends: Vec<Identity> = backends.into_iter().collect();
+            let only = alone_behind(cast, service);
             for frontend in &service.frontends {
                 let (identity, labels) = match backends.as_slice() {
                     [one] => (*one, None),
@@ -136,6 +139,7 @@ impl Table {
                     frontend: *frontend,
                     identity,
                     backends,
+                    only,
                 };
                 self.frontends.add(one, labels);
                 // The address is the cluster's: no name opens it.
@@ -201,6 +205,19 @@ impl Table {
         });
         let addresses = selected.flat_map(|service| &service.backends);
         addresses.map(|address| IpNet::from(*address))
+    }
+}
+
+/// The endpoint of this node whose addresses all backends of a service are.
+fn alone_behind(cast: &Cast, service: &Service) -> Option<EndpointId> {
+    let has_all = |one: &&LocalEndpoint| {
+        let mut backends = service.backends.iter();
+        backends.all(|address| one.addresses.contains(address))
+    };
+    let mut having = cast.endpoints.iter().filter(has_all);
+    match (having.next(), having.next()) {
+        (Some(one), None) if !service.backends.is_empty() => Some(one.id),
+        _ => None,
     }
 }
 
