@@ -1,5 +1,6 @@
 //! Octets both ways, as they come.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -159,14 +160,15 @@ async fn copy(
     moved: &AtomicU64,
 ) -> io::Result<bool> {
     // Only while there is something to move: an idle tunnel holds no room for octets.
-    let mut octets = Vec::with_capacity(TUNNEL_OCTETS_MAX);
+    let mut room = Room::take();
+    let octets = &mut room.0;
     for _ in 0..TURNS_MAX {
         octets.clear();
-        let room = octets.capacity();
-        match drained(from, room, from.try_read_buf(&mut octets)) {
+        let most = octets.capacity();
+        match drained(from, most, from.try_read_buf(octets)) {
             Ok(0) => return Ok(true),
             Ok(count) => {
-                send_all(to, &octets, follows).await?;
+                send_all(to, octets, follows).await?;
                 moved.fetch_add(count as u64, Ordering::Relaxed);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -174,6 +176,30 @@ async fn copy(
         }
     }
     Ok(false)
+}
+
+thread_local! {
+    /// What the thread's last tunnel left.
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Room for octets on their way. The thread keeps one; a tunnel whose receiver is slow has it meanwhile, and the
+/// next one makes another.
+struct Room(Vec<u8>);
+
+impl Room {
+    fn take() -> Self {
+        let mut octets = ROOM.take();
+        octets.clear();
+        octets.reserve_exact(TUNNEL_OCTETS_MAX);
+        Self(octets)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        ROOM.set(std::mem::take(&mut self.0));
+    }
 }
 
 async fn send_all(to: &TcpStream, octets: &[u8], follows: Follows) -> io::Result<()> {
