@@ -85,6 +85,33 @@ fn matching_is_by_wire_label() {
     check("good.com", &name("evil.com\\.good.com"), false);
 }
 
+/// What a letter looks like, how it is encoded, and that a name has no labels, makes no match.
+#[test]
+fn octets_and_the_root_match_no_letters() {
+    let cyrillic = "g\\208\\190od";
+    let full = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "a".repeat(61));
+    for (pattern, text, expected) in [
+        ("good.com", format!("{cyrillic}.com"), false),
+        ("*.com", format!("{cyrillic}.com"), false),
+        ("*.good.com", format!("{cyrillic}.good.com"), false),
+        ("*", format!("{cyrillic}.com"), true),
+        ("good.com", "xn--gd-gmc.com".to_owned(), false),
+        ("xn--gd-gmc.com", "XN--gd-gmc.com".to_owned(), true),
+        ("xn--gd-gmc.com", format!("{cyrillic}.com"), false),
+        ("good.com", ".".to_owned(), false),
+        ("*.good.com", ".".to_owned(), false),
+        ("*.com", ".".to_owned(), false),
+        ("**.com", ".".to_owned(), false),
+        ("*.*", ".".to_owned(), false),
+        ("*.good.com", "good.com".to_owned(), false),
+        (&full, full.to_uppercase(), true),
+    ] {
+        check(pattern, &name(&text), expected);
+    }
+    let longer = Pattern::exact(&format!("{full}a"));
+    assert_eq!(longer, Err(PatternError::TooLong));
+}
+
 #[test]
 fn stars_alone_mean_two_things() {
     let plain = Pattern::parse("*", Everything::PlainNames).unwrap();
