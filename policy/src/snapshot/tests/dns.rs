@@ -23,6 +23,27 @@ fn ask(scene: &Scene, asked: &str, qtype: u16) -> Result<Option<u8>, Denial> {
     verdict.map(|permit| permit.literal_labels())
 }
 
+/// A resolver with a search list puts a suffix behind the name first, and musl's ends there if the answer is
+/// "no data": that one belongs to the names above an allowed one alone.
+#[test]
+fn a_name_with_a_search_suffix_does_not_exist_and_what_is_above_an_allowed_one_has_no_data() {
+    let names = "{matchName: www.example.com}, {matchPattern: '*.shop.svc.cluster.local'}";
+    let scene = scene(&[&dns_rule(UDP53, names)]);
+    for (asked, expected) in [
+        ("www.example.com.default.svc.cluster.local", NX),
+        ("www.example.com.svc.cluster.local", NX),
+        ("www.example.com.cluster.local", NX),
+        ("www.example.com.shop.svc.cluster.local", NX),
+        ("shop.svc.cluster.local", NODATA),
+        ("svc.cluster.local", NODATA),
+        ("cluster.local", NODATA),
+        (".", NODATA),
+    ] {
+        assert_eq!(ask(&scene, asked, 1), Err(expected), "{asked}");
+    }
+    assert!(ask(&scene, "web.shop.svc.cluster.local", 1).is_ok());
+}
+
 #[test]
 fn a_name_may_be_asked_for_some_types_alone() {
     const A: u16 = 1;
