@@ -24,7 +24,7 @@ use crate::datapath::Carriage;
 pub(crate) use hold::{Held, Hold};
 pub(crate) use knowledge::{Heritage, Knowledge};
 use knowledge::{Scope, Taught};
-pub(crate) use scruples::{Scruples, parse_nat64};
+pub(crate) use scruples::{Scruples, parse_cluster, parse_nat64};
 
 /// How long an answer waits for the datapath, unless an option says otherwise (Cilium's figure); then the
 /// client gets SERVFAIL.

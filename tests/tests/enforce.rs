@@ -337,6 +337,35 @@ fn addresses_that_no_name_may_open_stay_closed() {
     }
 }
 
+#[test]
+fn no_name_opens_an_address_of_the_cluster() {
+    let stage = Stage::new().unwrap();
+    let mut daemon = stage.daemon(&policy("alice", WEB)).unwrap();
+    let log = daemon.path("flows.jsonl");
+    let file = log.display().to_string();
+    let options = [
+        "--cluster-cidr",
+        "10.128.0.0/14,198.18.0.0/15",
+        "--flow-log",
+        &file,
+    ];
+    daemon.start(&options).unwrap();
+    let world = IpAddr::V4(stage.world.v4);
+    let answer = stage
+        .alice
+        .dig(world, &["+short", "web.example.com"])
+        .unwrap();
+    assert!(answer.contains("198.18.0.1"), "{answer}");
+    let status = daemon.status().unwrap();
+    assert_eq!(status["endpoints"][0]["open_addresses"], 0, "{status:#}");
+    assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
+    let flows = std::fs::read_to_string(log).unwrap();
+    assert!(
+        flows.contains("unlearned: 198.18.0.1 in-cluster"),
+        "{flows}"
+    );
+}
+
 /// Here the kernel has no time at all.
 #[test]
 fn an_answer_that_the_kernel_took_too_long_for_is_withheld_and_told() {

@@ -7,7 +7,7 @@ use bpf_redirect::Table;
 use dnsproxy::Lesson;
 use fqdn::Name;
 use ipnet::{IpNet, Ipv6Net};
-use policy::{EndpointId, L4Protocol, Snapshot, embedded_v4};
+use policy::{AddressClass, EndpointId, L4Protocol, Snapshot, embedded_v4};
 
 use super::Learner;
 
@@ -19,6 +19,8 @@ pub(crate) struct Scruples {
     /// Whether an answer with an address that may not be learned becomes SERVFAIL; else it passes, and the
     /// address stays closed.
     pub(crate) withholds: bool,
+    /// Prefixes of the cluster's pods and services: their identities come from labels.
+    pub(crate) cluster: Vec<IpNet>,
     /// Prefixes by which translators of this network make IPv4 addresses into IPv6 (RFC 6052), beside the
     /// well-known ones.
     pub(crate) nat64: Vec<Ipv6Net>,
@@ -90,6 +92,9 @@ impl Scruples {
         if let Err(class) = snapshot.may_learn(address) {
             return Some(class.word());
         }
+        if self.cluster.iter().any(|prefix| prefix.contains(&address)) {
+            return Some(AddressClass::InCluster.word());
+        }
         if self.refuses_private && is_private(address) {
             return Some(PRIVATE);
         }
@@ -144,6 +149,21 @@ impl<T: Table> Learner<T> {
         };
         (!told.is_empty()).then(|| format!("unlearned: {}{more}", told.join(", ")))
     }
+}
+
+/// A prefix of a cluster, or an address.
+///
+/// # Errors
+/// If it is no such thing, or all addresses that there are.
+pub(crate) fn parse_cluster(text: &str) -> Result<IpNet, String> {
+    let address = text.parse::<IpAddr>().map(IpNet::from);
+    let prefix: IpNet = address
+        .or_else(|_| text.parse())
+        .map_err(|_| format!("{text:?} is neither a prefix nor an address (as 10.128.0.0/14)"))?;
+    if prefix.prefix_len() == 0 {
+        return Err(format!("{text}: no cluster has all addresses"));
+    }
+    Ok(prefix.trunc())
 }
 
 /// A translator's prefix, of a length that the RFC has.

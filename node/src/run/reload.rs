@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use super::{Options, Service};
 
 /// Keys of the configuration that change while the daemon runs; what else changes waits for the next start.
-pub(crate) const RELOADED: [&str; 26] = [
+pub(crate) const RELOADED: [&str; 27] = [
     "audit",
+    "cluster_cidr",
     "detach_on_exit",
     "dns_cname_match",
     "dns_deny_response",

@@ -8,7 +8,7 @@ use fqdn_cache::Lifetimes;
 use ipnet::{IpNet, Ipv6Net};
 
 use super::parse_duration;
-use crate::learner::{INSTALL_WAIT_MAX, Scruples, parse_nat64};
+use crate::learner::{INSTALL_WAIT_MAX, Scruples, parse_cluster, parse_nat64};
 use crate::presets::{DnsServers, parse_server};
 use crate::upstream::UpstreamSource;
 
@@ -87,6 +87,10 @@ pub(super) struct DnsOptions {
     /// Whether an answer opens private addresses (10/8, 172.16/12, 192.168/16, 100.64/10, fc00::/7).
     #[arg(long, value_enum, default_value = "learn")]
     dns_learn_private: LearnWord,
+    /// Prefixes of this cluster's pods and services, with commas between: no name opens an address in them. Addresses
+    /// of known workloads and services are so without it.
+    #[arg(long, value_name = "PREFIXES", value_delimiter = ',', value_parser = parse_cluster)]
+    cluster_cidr: Vec<IpNet>,
     /// What becomes of an answer with an address that none may open: it passes and the address stays closed, or
     /// the client gets SERVFAIL.
     #[arg(long, value_enum, default_value = "pass")]
@@ -210,6 +214,7 @@ impl DnsOptions {
         Scruples {
             refuses_private: self.dns_learn_private == LearnWord::Never,
             withholds: self.dns_rebind == RebindWord::Servfail,
+            cluster: self.cluster_cidr.clone(),
             nat64: self.nat64_prefix.clone(),
             trusted_servers: self.dns_trusted_servers.clone(),
             learns_aliases: self.dns_cname_match,
@@ -325,6 +330,12 @@ mod tests {
         assert!(scruples(&["--dns-cname-match"]).unwrap().learns_aliases);
         assert_eq!(all.nat64.len(), 2);
         assert!(scruples(&["--nat64-prefix=2001:db8::/50"]).is_err());
+        let cluster = scruples(&["--cluster-cidr=10.128.0.0/14,fd00:10::/108,10.96.0.1"]).unwrap();
+        assert_eq!(cluster.cluster.len(), 3);
+        for wrong in ["0.0.0.0/0", "::/0", "pods", "10.128.0.0/33", ""] {
+            let error = scruples(&["--cluster-cidr", wrong]).unwrap_err();
+            assert!(error.to_string().contains("--cluster-cidr"), "{error}");
+        }
         let trusted = scruples(&["--dns-trusted-servers=9.9.9.9,2001:db8::/64"]).unwrap();
         let trusted = trusted.trusted_servers.unwrap();
         assert_eq!(

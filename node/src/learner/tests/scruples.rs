@@ -147,6 +147,15 @@ fn what_the_options_forbid_stays_closed_or_is_withheld() {
     };
     assert_eq!(learned(Scruples::default(), &translated), (Ok(()), 3));
     assert_eq!(learned(own, &translated), (Ok(()), 0));
+    // What is a cluster's, also behind a translator.
+    let cluster = Scruples {
+        cluster: vec!["10.0.0.0/24".parse().unwrap()],
+        ..Scruples::default()
+    };
+    assert_eq!(
+        learned(cluster, &["10.0.0.1", "64:ff9b::10.0.0.1", "10.0.1.1"]),
+        (Ok(()), 1)
+    );
 }
 
 #[test]
