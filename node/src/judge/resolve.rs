@@ -219,6 +219,19 @@ fn reason(error: &NetError) -> String {
     }
 }
 
+/// Why a name is asked of no server: the resolver says by itself that there is none (RFC 6761 §6.4, RFC 7686 §2).
+fn unasked(name: &Name) -> Option<&'static str> {
+    match name.labels().next_back()? {
+        b"invalid" => {
+            Some("names under .invalid never do (RFC 6761), and no server is asked for them")
+        }
+        b"onion" => {
+            Some("names under .onion are not in DNS (RFC 7686), and no server is asked for them")
+        }
+        _ => None,
+    }
+}
+
 /// What an author should know of what was said of a name by these servers.
 fn judged(
     (name, one): (&Name, &WholeName<'_>),
@@ -229,9 +242,17 @@ fn judged(
     let mut problems = Vec::new();
     let mut tell = |code, message, help: &str| problems.push(one.problem((code, message), help));
     if said.not_found {
-        let message = format!("{text} does not exist, says DNS ({servers})");
-        let help = "look at its spelling; a name that is known elsewhere alone is asked for there: \
-                    --resolve=SERVER";
+        let (message, help) = match unasked(name) {
+            Some(why) => (
+                format!("{text} does not exist: {why}"),
+                "no program can resolve it, and none needs a rule for it",
+            ),
+            None => (
+                format!("{text} does not exist, says DNS ({servers})"),
+                "look at its spelling; a name that is known elsewhere alone is asked for there: \
+                 --resolve=SERVER",
+            ),
+        };
         tell(Code::NameNotFound, message, help);
         return problems;
     }
@@ -361,6 +382,29 @@ spec:
             let problems = judged(one, &said, (&names, "192.0.2.1"));
             let codes: Vec<Code> = problems.iter().map(|one| one.code).collect();
             assert_eq!(codes, expected, "{of} {said:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_was_not_asked_is_not_blamed() {
+        for (text, asked) in [
+            ("www.a.io", true),
+            ("invalid.a.io", true),
+            ("www.invalid", false),
+            ("a.b.onion", false),
+        ] {
+            let set = set(&POLICY.replace("www.a.io", text));
+            let names = set.whole_names();
+            let of = name(text);
+            let one = names.iter().find(|(name, _)| **name == of).unwrap();
+            let missing = Said {
+                not_found: true,
+                ..Said::default()
+            };
+            let problems = judged(one, &missing, (&names, "192.0.2.1"));
+            assert_eq!(problems.len(), 1, "{text}");
+            let message = &problems[0].message;
+            assert_eq!(message.contains("192.0.2.1"), asked, "{message}");
         }
     }
 
