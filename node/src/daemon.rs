@@ -470,25 +470,28 @@ impl Daemon {
 
     /// What the next daemon needs to know of what was learned.
     pub(crate) fn remember(&self) -> Remembered {
-        let mut room = KEPT_OCTETS_MAX;
-        let mut endpoints = BTreeMap::new();
-        for (id, guarded) in self.guards.iter() {
-            let names = self.learner.with_knowledge(id, |knowledge| {
-                remembered_names(&knowledge.cache, clock::now(), &mut room)
-            });
-            endpoints.insert(
-                guarded.found.workload.full_name(),
-                names.unwrap_or_default(),
-            );
-        }
-        if room == 0 {
-            tracing::warn!(
-                "more is learned than {KEPT_OCTETS_MAX} octets of a file: the rest would not outlive a restart"
-            );
-        }
-        self.learner
-            .with_identities(|identities| Remembered::new(clock::wall(), identities, endpoints))
+        remembered(&self.guards, &self.learner)
     }
+}
+
+fn remembered(guards: &Guards, learner: &SharedLearner) -> Remembered {
+    let mut room = KEPT_OCTETS_MAX;
+    let mut endpoints = BTreeMap::new();
+    for (id, guarded) in guards.iter() {
+        let names = learner.with_knowledge(id, |knowledge| {
+            remembered_names(&knowledge.cache, clock::now(), &mut room)
+        });
+        endpoints.insert(
+            guarded.found.workload.full_name(),
+            names.unwrap_or_default(),
+        );
+    }
+    if room == 0 {
+        tracing::warn!(
+            "more is learned than {KEPT_OCTETS_MAX} octets of a file: the rest would not outlive a restart"
+        );
+    }
+    learner.with_identities(|identities| Remembered::new(clock::wall(), identities, endpoints))
 }
 
 /// Takes away all that an instance leaves on a node, whether its daemon lived or not. Without pins

@@ -116,7 +116,7 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
     if outcome.is_ok() && options.keep {
         outcome = kept::stay(stage, &daemon, voice);
     }
-    daemon.end(Ending::Removed)?;
+    daemon.end(Ending::Removed, drop)?;
     outcome?;
     if options.keep {
         return Ok(());

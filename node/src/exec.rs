@@ -273,7 +273,7 @@ impl Guard for Daemon {
     }
 
     fn end(self) -> Result<()> {
-        Self::end(self, Ending::WithNode)
+        Self::end(self, Ending::WithNode, drop)
     }
 }
 

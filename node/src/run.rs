@@ -157,8 +157,8 @@ pub(crate) fn run(options: Options) -> Result<()> {
         Ok(End::Signal) => service.options.detach_on_exit,
         Err(_) => false,
     };
-    service.writer.end(service.daemon.remember());
-    service.daemon.end(Ending::of(detach))?;
+    let Service { daemon, writer, .. } = service;
+    daemon.end(Ending::of(detach), |learned| writer.end(learned))?;
     outcome.map(drop)
 }
 
@@ -224,7 +224,7 @@ impl Service {
                 say_problems(&problems);
                 // What an earlier run guards stays guarded by its policies.
                 let has_heir = service.daemon.has_heir;
-                service.daemon.end(Ending::of(!has_heir))?;
+                service.daemon.end(Ending::of(!has_heir), drop)?;
                 Err(unusable())
             }
         }

@@ -13,11 +13,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use namegate_tests::{Answers, Asker, Daemon, Node, Told, Workload, policy};
+use namegate_tests::{Answers, Asker, Daemon, Node, Told, Workload, patience, policy};
 
 const NAMES: &str = "[{matchPattern: '*.example.com'}]";
 /// 500 queries a second.
@@ -128,7 +128,7 @@ fn loses_nothing(scene: &Scene, pace: Duration, mut restart: impl FnMut()) {
         let told = asker.end().unwrap();
         assert!(told.undenied.is_empty(), "{:?}", told.undenied);
         assert_eq!(scene.denied.load(Ordering::Relaxed), 0);
-        if away <= AWAY_MAX * namegate_tests::patience() {
+        if away <= AWAY_MAX * patience() {
             scene.check(&told);
             counted += 1;
         }
@@ -181,7 +181,7 @@ fn no_query_is_lost_where_systemd_keeps_the_sockets() {
 }
 
 fn wait_for_other(daemon: &Daemon<'_>, pid: u64) {
-    let late = Instant::now() + Duration::from_secs(30) * namegate_tests::patience();
+    let late = Instant::now() + Duration::from_secs(30) * patience();
     while Instant::now() < late {
         if daemon
             .status()
@@ -287,6 +287,52 @@ fn what_the_server_never_answered_is_asked_again() {
         return;
     }
     panic!("of {TRIES} restarts none was quick");
+}
+
+/// What is answered while a daemon ends is open, and the next one knows it.
+#[test]
+fn an_answer_that_came_while_the_daemon_ended_stays_open() {
+    let node = Node::new().unwrap();
+    let alice = node.workload("alice", 2).unwrap();
+    let world = node.elsewhere().unwrap();
+    let (asked, arrived) = mpsc::channel();
+    let (answer, wanted) = mpsc::channel();
+    let _names = Answers::serve(&world.ns, 53, move |query| {
+        asked.send(()).unwrap();
+        wanted.recv().unwrap();
+        let mut answer = query.to_vec();
+        answer[2..8].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1]);
+        answer.extend(b"\xc0\x0c\0\x01\0\x01\0\0\x0e\x10\0\x04\xc6\x12\0\x01");
+        vec![answer]
+    })
+    .unwrap();
+    let mut daemon = Daemon::guarding(&node, &alice, &policy("alice", NAMES)).unwrap();
+    daemon.start(&[]).unwrap();
+    let client = alice.ns.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    let client = client.unwrap();
+    client.connect((world.v4, 53)).unwrap();
+    let wait = Duration::from_secs(5) * patience();
+    client.set_read_timeout(Some(wait)).unwrap();
+    client.send(&query(7)).unwrap();
+    arrived.recv().unwrap();
+    daemon.signal("TERM").unwrap();
+    // It hears nobody any more: what is left is the end.
+    while daemon.namegate(&["status"]).unwrap().status.success() {
+        pause(10);
+    }
+    pause(200);
+    answer.send(()).unwrap();
+    let mut room = [0; 512];
+    let length = client.recv(&mut room).unwrap();
+    assert!(
+        room[..length].ends_with(&[198, 18, 0, 1]),
+        "{:?}",
+        &room[..length]
+    );
+    assert_eq!(daemon.wait().unwrap(), Some(0));
+    daemon.start(&[]).unwrap();
+    let status = daemon.status().unwrap();
+    assert_eq!(status["endpoints"][0]["open_addresses"], 1, "{status:#}");
 }
 
 /// A daemon may be killed at any time, also while it takes what the one before it had read.

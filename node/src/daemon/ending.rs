@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 
-use super::{Daemon, take_away};
+use super::{Daemon, remembered, take_away};
+use crate::remembered::Remembered;
 
 /// What becomes of what a daemon made in the kernel when it ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,12 +24,15 @@ impl Ending {
 }
 
 impl Daemon {
-    /// Ends the threads, and what is in the kernel as it is said.
+    /// Ends the threads, and what is in the kernel as it is said. `keep` is given what the next daemon needs to
+    /// know of what was learned, once nothing more is: an answer that was released after that would be closed by
+    /// the next one.
     ///
     /// # Errors
     /// If something can't be taken away.
-    pub(crate) fn end(mut self, ending: Ending) -> Result<()> {
+    pub(crate) fn end(mut self, ending: Ending, keep: impl FnOnce(Remembered)) -> Result<()> {
         let is_removed = ending == Ending::Removed;
+        let guarded = is_removed.then(|| self.remember());
         if is_removed {
             // First the programs, so that workloads talk directly again; then what they led to.
             self.guards.detach_all();
@@ -36,6 +40,7 @@ impl Daemon {
         // Both drain at the same time.
         self.http.begin_stop();
         self.dns.stop();
+        keep(guarded.unwrap_or_else(|| remembered(&self.guards, &self.learner)));
         self.http.stop();
         self.event_thread.stop();
         self.flow_thread.stop();
