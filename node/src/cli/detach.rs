@@ -32,8 +32,8 @@ pub(super) struct Detach {
     which: Which,
 }
 
-/// How long a daemon may take to end.
-const END_WAIT: Duration = Duration::from_secs(5);
+/// How long a daemon may take to end: each interface waits for the kernel, and a busy machine is slow.
+const END_WAIT: Duration = Duration::from_secs(30);
 const STEP: Duration = Duration::from_millis(20);
 
 impl Detach {
