@@ -48,8 +48,7 @@ impl FromStr for DnsServers {
 
 /// One server, or a network of servers.
 pub(crate) fn parse_server(text: &str) -> Result<IpNet, String> {
-    let address = text.parse::<IpAddr>().map(IpNet::from);
-    let prefix: IpNet = address.or_else(|_| text.parse()).map_err(|_| {
+    let prefix = address_or_prefix(text).ok_or_else(|| {
         format!("{text:?} is neither an address nor a prefix (as 9.9.9.9 or 10.0.0.0/24)")
     })?;
     let min = match prefix {
@@ -62,6 +61,12 @@ pub(crate) fn parse_server(text: &str) -> Result<IpNet, String> {
         ));
     }
     Ok(prefix)
+}
+
+/// A prefix; an address is one of its own length.
+pub(crate) fn address_or_prefix(text: &str) -> Option<IpNet> {
+    let address = text.parse::<IpAddr>().map(IpNet::from);
+    address.or_else(|_| text.parse()).ok()
 }
 
 impl fmt::Display for DnsServers {

@@ -10,6 +10,7 @@ use ipnet::{IpNet, Ipv6Net};
 use policy::{AddressClass, EndpointId, L4Protocol, Snapshot, embedded_v4};
 
 use super::Learner;
+use crate::presets::address_or_prefix;
 
 /// The options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -156,10 +157,8 @@ impl<T: Table> Learner<T> {
 /// # Errors
 /// If it is no such thing, or all addresses that there are.
 pub(crate) fn parse_cluster(text: &str) -> Result<IpNet, String> {
-    let address = text.parse::<IpAddr>().map(IpNet::from);
-    let prefix: IpNet = address
-        .or_else(|_| text.parse())
-        .map_err(|_| format!("{text:?} is neither a prefix nor an address (as 10.128.0.0/14)"))?;
+    let prefix = address_or_prefix(text)
+        .ok_or_else(|| format!("{text:?} is neither a prefix nor an address (as 10.128.0.0/14)"))?;
     if prefix.prefix_len() == 0 {
         return Err(format!("{text}: no cluster has all addresses"));
     }
