@@ -12,7 +12,8 @@ pub(crate) struct Agenda<K> {
     terms: HashMap<K, Term>,
     /// One entry for each thing, never later than its end.
     listed: BTreeSet<(Instant, K)>,
-    scarcity: Option<Scarcity>,
+    /// The same by what is firm: what was answered longest ago stands first.
+    by_firm: BTreeSet<(Instant, K)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -21,31 +22,21 @@ struct Term {
     end: Instant,
     /// Where the order has it: at its end, or before, if that was put off since.
     listed: Instant,
-    /// No bound takes it before; that too only moves forward.
+    /// A bound takes it before only where all others are firm too; that too only moves forward.
     firm: Instant,
+    /// Where that order has it.
+    listed_firm: Instant,
 }
 
-/// How many things at most a bound may take until then: so that where too few are free, not each new
-/// thing costs a look at all.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Scarcity {
-    pub(crate) free: usize,
-    pub(crate) until: Instant,
-}
-
-impl Scarcity {
-    /// Whether `count` can't be had by now.
-    pub(crate) fn forbids(self, count: usize, now: Instant) -> bool {
-        count > self.free && now < self.until
-    }
-}
+/// A search for what ends soonest passes over no more things than this that are firm.
+const FIRM_LOOKS_MAX: usize = 64;
 
 impl<K> Default for Agenda<K> {
     fn default() -> Self {
         Self {
             terms: HashMap::new(),
             listed: BTreeSet::new(),
-            scarcity: None,
+            by_firm: BTreeSet::new(),
         }
     }
 }
@@ -64,7 +55,7 @@ impl<K: Copy + Ord + Hash> Agenda<K> {
         self.terms.get(&key).map(|term| term.end)
     }
 
-    /// Until when no bound takes a thing.
+    /// Until when a thing is firm.
     pub(crate) fn firm_until(&self, key: K) -> Option<Instant> {
         self.terms.get(&key).map(|term| term.firm)
     }
@@ -77,10 +68,15 @@ impl<K: Copy + Ord + Hash> Agenda<K> {
             term.firm = term.firm.max(firm);
             return false;
         }
-        self.scarcity = self.scarcity.filter(|scarcity| firm >= scarcity.until);
-        let listed = end;
-        self.terms.insert(key, Term { end, listed, firm });
-        self.listed.insert((listed, key));
+        let term = Term {
+            end,
+            listed: end,
+            firm,
+            listed_firm: firm,
+        };
+        self.terms.insert(key, term);
+        self.listed.insert((end, key));
+        self.by_firm.insert((firm, key));
         true
     }
 
@@ -90,6 +86,7 @@ impl<K: Copy + Ord + Hash> Agenda<K> {
             return false;
         };
         self.listed.remove(&(term.listed, key));
+        self.by_firm.remove(&(term.listed_firm, key));
         true
     }
 
@@ -112,8 +109,8 @@ impl<K: Copy + Ord + Hash> Agenda<K> {
         None
     }
 
-    /// The `count` things that end first among those that are not firm and that are wanted; fewer, where
-    /// there are not so many.
+    /// The `count` things that a bound takes first: of those that aren't firm which end soonest, then those
+    /// that were answered longest ago. All are wanted; fewer, where there are not so many.
     pub(crate) fn soonest(
         &mut self,
         count: usize,
@@ -121,16 +118,15 @@ impl<K: Copy + Ord + Hash> Agenda<K> {
         is_wanted: impl Fn(K) -> bool,
     ) -> Vec<K> {
         let mut found = Vec::new();
-        if self.scarcity.is_some_and(|one| one.forbids(count, now)) {
-            return found;
-        }
-        let mut free = 0;
-        let mut first_free: Option<Instant> = None;
         let mut passed = Bound::Unbounded;
-        while found.len() < count {
+        let mut firm_looks = if self.all_are_firm(now) {
+            FIRM_LOOKS_MAX
+        } else {
+            0
+        };
+        while found.len() < count && firm_looks < FIRM_LOOKS_MAX {
             let next = self.listed.range((passed, Bound::Unbounded)).next();
             let Some((listed, key)) = next.copied() else {
-                self.scarcity = first_free.map(|until| Scarcity { free, until });
                 break;
             };
             passed = Bound::Excluded((listed, key));
@@ -138,17 +134,33 @@ impl<K: Copy + Ord + Hash> Agenda<K> {
             if self.put_right(listed, key) {
                 continue;
             }
-            match self.firm_until(key).filter(|firm| *firm > now) {
-                Some(firm) => first_free = Some(first_free.map_or(firm, |first| first.min(firm))),
-                None => {
-                    free += 1;
-                    if is_wanted(key) {
-                        found.push(key);
-                    }
-                }
+            if self.firm_until(key).is_some_and(|firm| firm > now) {
+                firm_looks += 1;
+            } else if is_wanted(key) {
+                found.push(key);
+            }
+        }
+        passed = Bound::Unbounded;
+        while found.len() < count {
+            let next = self.by_firm.range((passed, Bound::Unbounded)).next();
+            let Some((listed, key)) = next.copied() else {
+                break;
+            };
+            passed = Bound::Excluded((listed, key));
+            if !self.put_firm_right(listed, key) && is_wanted(key) && !found.contains(&key) {
+                found.push(key);
             }
         }
         found
+    }
+
+    fn all_are_firm(&mut self, now: Instant) -> bool {
+        while let Some((listed, key)) = self.by_firm.first().copied() {
+            if !self.put_firm_right(listed, key) {
+                return listed > now;
+            }
+        }
+        true
     }
 
     /// Moves a thing to its end; says whether it had to.
@@ -162,6 +174,20 @@ impl<K: Copy + Ord + Hash> Agenda<K> {
         term.listed = term.end;
         self.listed.remove(&(listed, key));
         self.listed.insert((term.end, key));
+        true
+    }
+
+    /// The same in the order by what is firm.
+    fn put_firm_right(&mut self, listed: Instant, key: K) -> bool {
+        let Some(term) = self.terms.get_mut(&key) else {
+            return false;
+        };
+        if term.firm == listed {
+            return false;
+        }
+        term.listed_firm = term.firm;
+        self.by_firm.remove(&(listed, key));
+        self.by_firm.insert((term.firm, key));
         true
     }
 }
@@ -202,25 +228,40 @@ mod tests {
         assert_eq!((agenda.len(), agenda.listed.len()), (3, 3));
     }
     #[test]
-    fn what_is_firm_is_passed_over_and_not_looked_at_again_in_vain() {
+    fn what_is_firm_goes_last_and_by_when_it_was_answered() {
         let start = start();
         let at = |secs| start + Duration::from_secs(secs);
         let mut agenda = Agenda::default();
         for (key, end, firm) in [(1, 10, 9), (2, 20, 5), (3, 30, 7)] {
             agenda.put_off(key, at(end), at(firm));
         }
-        assert_eq!(agenda.soonest(1, at(4), |_| true), [0; 0]);
-        let scarcity = agenda.scarcity.unwrap();
-        assert_eq!((scarcity.free, scarcity.until), (0, at(5)));
-        assert_eq!(agenda.soonest(2, at(5), |_| true), [2]);
-        assert_eq!(agenda.scarcity.unwrap().until, at(7));
-        assert_eq!(agenda.soonest(2, at(6), |_| panic!("a look")), [0; 0]);
-        assert_eq!(agenda.soonest(1, at(6), |_| true), [2], "there is one");
-        // One that may go earlier is seen.
+        assert_eq!(agenda.soonest(2, at(4), |_| true), [2, 3]);
+        assert_eq!(agenda.soonest(3, at(5), |_| true), [2, 3, 1]);
+        assert_eq!(agenda.soonest(9, at(9), |_| true), [1, 2, 3]);
+        // One that isn't firm goes before, however late it ends.
         agenda.put_off(4, at(40), at(0));
-        assert_eq!(agenda.soonest(2, at(6), |_| true), [2, 4]);
-        assert_eq!(agenda.soonest(9, at(9), |_| true), [1, 2, 3, 4]);
-        agenda.put_off(1, at(10), at(99));
-        assert_eq!(agenda.soonest(9, at(9), |_| true), [2, 3, 4]);
+        assert_eq!(agenda.soonest(2, at(4), |_| true), [4, 2]);
+        assert_eq!(agenda.soonest(9, at(4), |key| key != 2), [4, 3, 1]);
+        // Answered again it is firm again.
+        agenda.put_off(2, at(20), at(99));
+        assert_eq!(agenda.soonest(9, at(4), |_| true), [4, 3, 1, 2]);
+        assert!(agenda.remove(3));
+        assert_eq!(agenda.soonest(9, at(4), |_| true), [4, 1, 2]);
+        assert_eq!(agenda.by_firm.len(), 3);
+    }
+
+    #[test]
+    fn a_search_passes_over_so_many_firm_things_and_no_more() {
+        let start = start();
+        let at = |secs| start + Duration::from_secs(secs);
+        for (firm_things, first) in [(FIRM_LOOKS_MAX - 1, 900), (FIRM_LOOKS_MAX, 901)] {
+            let mut agenda = Agenda::default();
+            for key in 0..firm_things {
+                agenda.put_off(key, at(10), at(9));
+            }
+            agenda.put_off(900, at(20), at(8));
+            agenda.put_off(901, at(30), at(7));
+            assert_eq!(agenda.soonest(1, at(8), |_| true), [first]);
+        }
     }
 }

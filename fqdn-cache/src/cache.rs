@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use fqdn::Name;
 
-use crate::agenda::{Agenda, Scarcity};
+use crate::agenda::Agenda;
 use crate::ended::Ended;
 use crate::limits::Bounds;
-use crate::plan::{Learned, Plan};
+use crate::plan::{Learned, Plan, Scarcity};
 use crate::slab::Slab;
 
 /// What one endpoint has learned.

@@ -1,10 +1,11 @@
-//! Every bound of this crate, and what happens beyond it: those go that end first, but none of an answer
-//! whose floor isn't over. Where these are all, the new answer is refused.
+//! Every bound of this crate, and what happens beyond it: those go that end first, before all of an answer
+//! whose floor isn't over. Where these are all, those go that were answered longest ago; but of one name's
+//! addresses none does, and its new answer is refused.
 
 /// Addresses of one name, so many that one whose answers each bring others of ten thousand has room for
 /// all (Cilium's figure of a thousand is full within seconds there). An answer with more is refused.
 pub const ADDRESSES_PER_NAME_MAX: usize = 10_000;
-/// Names of one endpoint: 300 new ones a second under the default floor.
+/// Names of one endpoint: 300 new ones a second keep theirs for the default floor.
 pub const NAMES_MAX: usize = 20_000;
 /// Addresses of one endpoint.
 pub const ADDRESSES_MAX: usize = 20_000;

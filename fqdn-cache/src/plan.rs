@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use fqdn::Name;
 
-use crate::agenda::Scarcity;
 use crate::cache::{Cache, Pair};
 
 /// When and by whom an answer was given, and how firm it is.
@@ -14,8 +13,9 @@ use crate::cache::{Cache, Pair};
 pub struct Given {
     /// When.
     pub now: Instant,
-    /// No bound takes away before what the answer names: the end of the floor, within which whoever was
-    /// answered connects.
+    /// The end of the floor, within which whoever was answered connects: until then what the answer names
+    /// goes for no other address of its name, and for another name only where all that is there is firm too,
+    /// the one answered longest ago first.
     pub firm_until: Instant,
     /// Which server gave it, where that is known.
     pub by: Option<SocketAddr>,
@@ -54,9 +54,24 @@ pub enum Full {
         /// How many there may be.
         max: usize,
     },
-    /// A bound is reached, and too few of what others were answered is old enough to go.
+    /// The name has all the addresses that it may have, and too few were answered long enough ago to go.
     #[error("a bound is reached, and what is there was answered too lately to go")]
     Firm,
+}
+
+/// How many addresses of a name may go at most until then: so that where too few may, not each new one costs
+/// a look at all.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scarcity {
+    free: usize,
+    pub(crate) until: Instant,
+}
+
+impl Scarcity {
+    /// Whether `count` can't be had by now.
+    fn forbids(self, count: usize, now: Instant) -> bool {
+        count > self.free && now < self.until
+    }
 }
 
 impl Learned {
@@ -135,7 +150,7 @@ impl Cache {
         Ok(plan)
     }
 
-    /// Drops what is beyond the bounds; what the answer itself names stays, and what is firm.
+    /// Drops what is beyond the bounds; what the answer itself names stays.
     fn make_room(&mut self, own: Option<u32>, plan: &mut Plan<'_>) -> Result<(), Full> {
         let answer: BTreeSet<u32> = plan
             .addresses
@@ -152,7 +167,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Makes room among the addresses of a known name.
+    /// Makes room among the addresses of a known name; of those none goes that is firm.
     fn room_in_name(
         &mut self,
         own: u32,

@@ -1,5 +1,6 @@
 //! A name with ever other addresses, as stores in the cloud have: each that was answered works, as long as
-//! the floor says, and the bound refuses what is new before it closes what is not.
+//! the floor says, and the bound refuses what is new before it closes what is not. And ever new names, as
+//! crawlers ask for: each is answered and works, and beyond the bound those close that were answered longest ago.
 
 #![expect(
     clippy::unwrap_used,
@@ -23,6 +24,9 @@ const EACH: u32 = 8;
 /// What `few` has, and what a name may have.
 const ADDRESSES: u32 = 10_000;
 
+/// What an endpoint may have.
+const NAMES: u32 = 20_000;
+
 /// How long a test waits for what will come.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -30,7 +34,8 @@ fn address(index: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 0)) + index)
 }
 
-/// Eight addresses with a TTL of 5 s; `few` has ten thousand in an order of no use, `more` ever new ones.
+/// Eight addresses with a TTL of 5 s; `few` has ten thousand in an order of no use, `more` ever new ones, of
+/// which any other name has eight too.
 fn eight(query: &[u8], asked: &AtomicU32) -> Vec<u8> {
     let turn = asked.fetch_add(1, Ordering::Relaxed);
     let of = |place: u32| match query[12] {
@@ -177,6 +182,36 @@ fn what_the_bound_takes_is_old_and_its_connections_live() {
     }
     let status = daemon.status().unwrap();
     assert_eq!(status["learning"]["evicted"], EACH, "{status:#}");
+    assert!(connect(alice, first[1]).is_none(), "the oldest went");
+    exchange(&mut kept);
+}
+
+/// A flood of names within one floor: none is refused, and each works for whoever connects at once.
+#[test]
+fn each_of_ever_new_names_is_answered_and_works() {
+    const BEYOND: u32 = 40;
+    let scene = Scene::new();
+    let alice = &scene.alice;
+    let mut daemon = scene.daemon();
+    let flags = ["--dns-install-wait", "4s", "--dns-ttl-floor", "10m"];
+    daemon.start(&flags).unwrap();
+    let mut asking = Asking::new(alice, scene.world.v4.into(), PATIENCE).unwrap();
+    let (_, first) = ask(&mut asking, "few");
+    let mut kept = connect(alice, first[0]).unwrap();
+    exchange(&mut kept);
+    for turn in 1..NAMES + BEYOND {
+        let (code, answer) = ask(&mut asking, &format!("name{turn}"));
+        assert_eq!((code, answer.len()), (0, EACH as usize), "name {turn}");
+        if turn % 500 == 0 || turn >= NAMES {
+            assert!(connect(alice, answer[7]).is_some(), "of name {turn}");
+        }
+    }
+    let status = daemon.status().unwrap();
+    assert_eq!(
+        status["dns"]["dns_faults_total"],
+        serde_json::json!({}),
+        "{status:#}"
+    );
     assert!(connect(alice, first[1]).is_none(), "the oldest went");
     exchange(&mut kept);
 }
