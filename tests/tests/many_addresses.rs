@@ -207,11 +207,8 @@ fn each_of_ever_new_names_is_answered_and_works() {
         }
     }
     let status = daemon.status().unwrap();
-    assert_eq!(
-        status["dns"]["dns_faults_total"],
-        serde_json::json!({}),
-        "{status:#}"
-    );
+    let evicted = status["learning"]["evicted"].as_u64();
+    assert!(evicted > Some(NAMES.into()), "{status:#}");
     assert!(connect(alice, first[1]).is_none(), "the oldest went");
     exchange(&mut kept);
 }
