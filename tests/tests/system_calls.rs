@@ -1,16 +1,19 @@
-//! What an answer costs in system calls, counted by strace at the real daemon.
+//! What an answer and a connection cost in system calls, counted by strace at the real daemon, and in segments,
+//! counted by the kernels of both ends.
 
 #![expect(clippy::unwrap_used, reason = "a test may die")]
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use namegate_tests::{Answers, Asking, Daemon, Node, patience, policy};
+use namegate_tests::{
+    Answers, Asking, Daemon, Node, Web, Workload, asked, patience, policy, read_head,
+};
 
 /// Queries of each kind.
 const QUERIES: u32 = 300;
@@ -49,13 +52,13 @@ impl Drop for Strace {
     }
 }
 
-/// How often each system call was made by the threads that carry queries over UDP.
-fn counted(pid: u32, file: &Path) -> BTreeMap<String, u32> {
+/// How often each system call was made by the threads whose names begin so.
+fn counted(pid: u32, threads: &str, file: &Path) -> BTreeMap<String, u32> {
     let mut counts = BTreeMap::new();
     for entry in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
         let task = entry.unwrap();
         let name = fs::read_to_string(task.path().join("comm")).unwrap();
-        if !name.starts_with("dns-udp-") {
+        if !name.starts_with(threads) {
             continue;
         }
         let id = task.file_name().into_string().unwrap();
@@ -85,7 +88,7 @@ fn a_refresh_makes_no_system_call_but_those_that_carry_it() {
             asking.ask(&format!("n{index}")).unwrap();
         }
         drop(strace);
-        counted(daemon.pid(), &file)
+        counted(daemon.pid(), "dns-udp-", &file)
     };
     let first = traced(&mut asking, "first");
     assert!(
@@ -108,4 +111,77 @@ fn a_refresh_makes_no_system_call_but_those_that_carry_it() {
     let carrying = 4 * QUERIES + waits;
     let rest = again.values().sum::<u32>() - carrying;
     assert!(rest <= QUERIES / 2, "{again:?}");
+}
+
+/// Connections of one request each.
+const CONNECTIONS: u32 = 100;
+const PORT: u16 = 8090;
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbody";
+
+/// Asks over a connection that ends with its answer.
+fn ask_once(web: &Web) {
+    let mut stream = web.connect(PORT).unwrap();
+    let request = "GET /a HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut heard = Vec::new();
+    stream.read_to_end(&mut heard).unwrap();
+    assert_eq!(heard, ANSWER);
+}
+
+/// How many segments of TCP came to a workload while something was done.
+fn came(to: &Workload, run: impl FnOnce()) -> u64 {
+    let segments = || to.kernel_count("Tcp", "InSegs").unwrap();
+    let before = segments();
+    run();
+    segments() - before
+}
+
+#[test]
+fn a_connection_of_one_request_costs_no_more_calls_and_segments_than_carry_it() {
+    let web = Web::new().unwrap();
+    let daemon = web.egress(&asked(PORT, "{method: GET, path: /a}")).unwrap();
+    web.serve(PORT, |stream| {
+        read_head(stream);
+        let _ = stream.write_all(ANSWER);
+    })
+    .unwrap();
+    ask_once(&web);
+    let file = daemon.path("calls");
+    let strace = Strace::attach(daemon.pid(), &file);
+    let all = || (0..CONNECTIONS).for_each(|_| ask_once(&web));
+    let segments = came(&web.alice, all);
+    drop(strace);
+    // The answer to the SYN, an ACK of the request, the answer with the end, an ACK of hers. A machine may be so
+    // busy that the end is late, but not each time.
+    let connections = u64::from(CONNECTIONS);
+    assert!(segments >= 3 * connections, "{segments}");
+    assert!(segments <= 4 * connections + connections / 4, "{segments}");
+    let calls = counted(daemon.pid(), "http-", &file);
+    for (call, times) in [
+        ("socket", 1),
+        ("bind", 1),
+        ("connect", 1),
+        ("sendto", 2),
+        ("shutdown", 1),
+        ("close", 2),
+        ("epoll_ctl", 4),
+        // What a connection in the client's name is: its mark, and that the address is not ours.
+        ("setsockopt", 8),
+        // Whom the client meant, and by which endpoint's link.
+        ("getsockname", 1),
+        ("getsockopt", 1),
+    ] {
+        assert_eq!(calls[call], times * CONNECTIONS, "{call}: {calls:?}");
+    }
+    // One read of each side. The server's end may come between its answer and the close.
+    let reads = calls["recvfrom"];
+    assert!(
+        (2 * CONNECTIONS..=2 * CONNECTIONS + CONNECTIONS / 4).contains(&reads),
+        "{calls:?}"
+    );
+    // That the server is there the reactor has told.
+    assert_eq!(calls.get("getpeername"), None, "{calls:?}");
+    // Timers are later than the next pulse, and so is no write to an eventfd needed for them.
+    let writes = calls.get("write").copied().unwrap_or(0);
+    assert!(writes <= CONNECTIONS / 4, "{calls:?}");
 }

@@ -3,12 +3,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bpf_redirect_common::{Kind, Mark};
 use policy::{Direction, EndpointId, LabelSet, RuleId, TlsDenied};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -93,7 +96,7 @@ impl Server {
         }
     }
 
-    /// Looks whether the kernel has connected it by now.
+    /// Looks whether the kernel has connected it by now: the reactor has heard that it can be written then.
     ///
     /// # Errors
     /// If it can't.
@@ -101,12 +104,17 @@ impl Server {
         let Some(stream) = &self.stream else {
             return Ok(());
         };
-        // One that failed has no peer, and neither has one that is on its way.
-        self.is_up = stream.socket().peer_addr().is_ok();
-        match self.is_up {
-            true => Ok(()),
-            false => stream.socket().take_error()?.map_or(Ok(()), Err),
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(ready) = pin!(stream.socket().ready(Interest::WRITABLE)).poll(&mut context)
+        else {
+            return Ok(());
+        };
+        if ready?.is_write_closed() {
+            let error = stream.socket().take_error()?;
+            return Err(error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()));
         }
+        self.is_up = true;
+        Ok(())
     }
 
     /// Whether it begins HTTP/2, which it may do before its client: in TLS that was agreed on. What it

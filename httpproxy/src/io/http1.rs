@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Instant;
 
+use transport::Follows;
+
 use super::connection::{Connection, End, tell_refused};
 use super::detect::First;
 use super::host::Host;
@@ -173,7 +175,7 @@ impl Driver {
         if octets.is_empty() {
             return false;
         }
-        match stream.try_write(octets) {
+        match stream.try_write(octets, behind(self.core.wants().client)) {
             Ok(count) => self.core.client_wrote(count),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
             Err(_) => self.core.client_reset(),
@@ -186,12 +188,21 @@ impl Driver {
         if octets.is_empty() || self.is_server_over {
             return false;
         }
-        match stream.try_write(octets) {
+        match stream.try_write(octets, behind(self.core.wants().upstream)) {
             Ok(count) => self.core.upstream_wrote(count),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
             Err(_) => self.core.upstream_write_failed(),
         }
         true
+    }
+}
+
+/// What comes behind all that is to be written to a side.
+const fn behind(leg: Leg) -> Follows {
+    match leg {
+        // Its end, which goes with the last octets.
+        Leg::Shut | Leg::Closed => Follows::More,
+        Leg::Open | Leg::Cut | Leg::Reset => Follows::Unknown,
     }
 }
 

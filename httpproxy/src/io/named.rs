@@ -4,6 +4,7 @@
 use std::io;
 
 use policy::{Bound, NameBinding, RuleId, TlsPermit};
+use transport::Follows;
 
 use super::access::Opaque;
 use super::connection::{Connection, End, Server};
@@ -52,7 +53,7 @@ impl Early {
 
     /// Hands on what the client takes, and the end after all of it.
     fn pass(&mut self, client: &mut Stream) -> io::Result<()> {
-        match client.try_write(&self.waiting) {
+        match client.try_write(&self.waiting, Follows::Unknown) {
             Ok(count) => _ = self.waiting.drain(..count),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),

@@ -19,6 +19,10 @@ const BACKLOG: i32 = 4_096;
 /// How long connections that are cut may take to say so.
 const CUT_WAIT: Duration = Duration::from_millis(250);
 
+/// A timer that is earlier than all others of a worker costs a write to an eventfd, with a turn of the loop for it.
+/// Those of connections are later than this one, which is always there.
+const PULSE: Duration = Duration::from_secs(1);
+
 /// One of those who share the redirected connections, ready to run in the namespace that its listener
 /// was made in.
 pub struct HttpServer<H: Host> {
@@ -80,6 +84,7 @@ impl<H: Host> HttpServer<H> {
         let early = Tasks::new(&stages.drain);
         let late = Tasks::new(&stages.stop);
         let mut is_drained = false;
+        let mut pulse = tokio::time::interval(PULSE);
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -94,6 +99,7 @@ impl<H: Host> HttpServer<H> {
                     continue;
                 }
                 accepted = listener.accept() => accepted,
+                _ = pulse.tick() => continue,
             };
             let Ok(accepted) = accepted else {
                 // Out of descriptors, or a client that gave up: the next one may do better.

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 use rustls::Connection as Session;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use transport::{Follows, send};
 
 /// One side of a connection.
 ///
@@ -139,9 +140,10 @@ impl Stream {
     }
 
     /// Writes what can be. Of TLS some may be held until the socket takes it: see `has_unsent`.
-    pub(super) fn try_write(&mut self, octets: &[u8]) -> io::Result<usize> {
+    pub(super) fn try_write(&mut self, octets: &[u8], follows: Follows) -> io::Result<usize> {
         if self.tls.is_none() {
-            return self.socket.try_write(octets);
+            let write = || send(self.socket.as_fd(), octets, follows);
+            return self.socket.try_io(Interest::WRITABLE, write);
         }
         // One record after the other, and no more while one is held.
         self.push()?;
@@ -333,7 +335,7 @@ impl AsyncWrite for Stream {
         octets: &[u8],
     ) -> Poll<io::Result<usize>> {
         loop {
-            let written = self.try_write(octets);
+            let written = self.try_write(octets, Follows::Unknown);
             if let Some(written) = tried(written) {
                 return Poll::Ready(written);
             }
@@ -414,7 +416,7 @@ mod tests {
             let mut rest = &sent[..];
             let mut waits = 0;
             loop {
-                match from.try_write(rest) {
+                match from.try_write(rest, Follows::Unknown) {
                     Ok(count) => rest = &rest[count..],
                     Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
                 }

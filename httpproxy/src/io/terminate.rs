@@ -10,6 +10,7 @@ use rustls::pki_types::ServerName;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConnection, ServerConnection, SignatureScheme};
 use tokio::time::timeout;
+use transport::Follows;
 
 use super::access::Opaque;
 use super::bound::{Bound, Client};
@@ -211,7 +212,7 @@ impl<H: Host> Connection<H> {
         const FATAL: u8 = 2;
         // A record of an alert (RFC 8446 §5.1, §6), as it is before there are keys.
         let record = [21, 3, 3, 0, 2, FATAL, alert as u8];
-        let _ = self.client.try_write(&record);
+        let _ = self.client.try_write(&record, Follows::More);
         self.client.try_shutdown();
         End::Alerted(match alert {
             Alert::UnrecognizedName => Refusal::NoCertificate,
