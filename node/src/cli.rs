@@ -223,6 +223,11 @@ impl Namegate {
     /// # Errors
     /// How the program ends: it has said why, or printed help.
     pub(crate) fn read(args: &[OsString]) -> Result<Self, ExitCode> {
+        if let Some(hold) = hold::Hold::alone(args) {
+            return Ok(Self {
+                command: Command::Hold(hold),
+            });
+        }
         let command = Self::try_parse_from(args).map_err(|error| usage(&error))?;
         if !matches!(command.command, Command::Run(_)) {
             return Ok(command);
