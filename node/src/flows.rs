@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bpf_redirect_common::Event as KernelEvent;
 use dnsproxy::Told;
+use flow::Flow;
 use observer::{FlowMetrics, SharedRing};
 
 use crate::clock;
@@ -79,7 +80,7 @@ impl NewsSink {
 const BATCH_MAX: usize = 512;
 /// How long news gather, once some came after a rest. Meanwhile nobody waits for the next piece, so that
 /// who brings it has no thread to wake: that would cost a request more than all else that is told of it.
-const GATHER: Duration = Duration::from_millis(2);
+const GATHER: Duration = Duration::from_millis(5);
 
 /// The thread that turns news into flows.
 pub(crate) struct FlowThread {
@@ -106,19 +107,22 @@ impl FlowThread {
             .spawn(move || {
                 while let Some(batch) = next_batch(&queue, &stopped) {
                     let mut flows = Vec::with_capacity(batch.len() * 2);
+                    // Each is in its last place as soon as it is made: it is large.
+                    let mut take = |flow: Flow| flows.push(Arc::new(flow));
                     for news in &batch {
                         match news {
                             News::Exchange(told) => {
                                 let (request, response) = teller.exchange(told);
-                                flows.push(request);
-                                flows.extend(response);
+                                take(request);
+                                response.into_iter().for_each(&mut take);
                             }
-                            News::Http(news) => flows.extend(teller.http(news)),
-                            News::Kernel(event) => flows.extend(teller.kernel(event)),
+                            News::Http(news) => teller.http(news).into_iter().for_each(&mut take),
+                            News::Kernel(event) => {
+                                teller.kernel(event).into_iter().for_each(&mut take);
+                            }
                             News::End => {}
                         }
                     }
-                    let flows: Vec<_> = flows.into_iter().map(Arc::new).collect();
                     for exporter in exporters.load().iter() {
                         flows.iter().for_each(|flow| exporter.sink.tell(flow));
                     }

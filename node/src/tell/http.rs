@@ -1,5 +1,6 @@
 //! The flows of the HTTP proxy.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,22 +23,20 @@ const POLICY_DENIED: u8 = 133;
 const BAD_REQUEST_BODY: &str = "malformed-request-body";
 
 impl Teller {
-    /// The flows of what the HTTP proxy tells.
-    pub(crate) fn http(&self, news: &News) -> Vec<Flow> {
+    /// The flow of what the HTTP proxy tells; `None` for what is only counted.
+    pub(crate) fn http(&self, news: &News) -> Option<Flow> {
         match news {
-            News::Refused(refused) => vec![self.refused(refused)],
-            News::Named(named) => self.named(named).into_iter().collect(),
-            News::Tunnel(tunnel) => vec![self.tunnel(tunnel)],
+            News::Refused(refused) => Some(self.refused(refused)),
+            News::Named(named) => self.named(named),
+            News::Tunnel(tunnel) => Some(self.tunnel(tunnel)),
             News::Http(redirected, Told::Request(request)) => {
-                vec![self.request(redirected, request)]
+                Some(self.request(redirected, request))
             }
             News::Http(redirected, Told::Response(response)) => {
-                vec![self.response_of(redirected, response)]
+                Some(self.response_of(redirected, response))
             }
-            News::Http(redirected, Told::Ended(end)) => {
-                vec![self.ended(redirected, end)]
-            }
-            News::Http(_, Told::Fault(_)) => Vec::new(),
+            News::Http(redirected, Told::Ended(end)) => Some(self.ended(redirected, end)),
+            News::Http(_, Told::Fault(_)) => None,
         }
     }
 
@@ -56,7 +55,7 @@ impl Teller {
             time: Some(clock::time_of_day(request.at)),
             is_reply: Some(false),
             policy_log: self.remarks(request, &peers),
-            trace_id: trace_id(&request.fields).into(),
+            trace_id: trace_id(&request.fields),
             ..self.allowed_by(request, flow)
         }
     }
@@ -94,7 +93,7 @@ impl Teller {
         Flow {
             time: Some(clock::time_of_day(request.at + response.latency)),
             policy_log: remarks.chain(why).collect(),
-            trace_id: trace_id(&request.fields).into(),
+            trace_id: trace_id(&request.fields),
             ..answering(flow)
         }
     }
@@ -128,7 +127,7 @@ impl Teller {
             return Flow {
                 time,
                 policy_log: log.into(),
-                trace_id: trace_id(&request.fields).into(),
+                trace_id: trace_id(&request.fields),
                 ..answering(self.allowed_by(request, flow))
             };
         }
@@ -149,7 +148,7 @@ impl Teller {
             time,
             is_reply: (verdict != Verdict::Dropped).then_some(false),
             policy_log: log.into_iter().chain([which.into()]).collect(),
-            trace_id: trace_id(&request.fields).into(),
+            trace_id: trace_id(&request.fields),
             ..self.allowed_by(request, flow)
         }
     }
@@ -391,11 +390,15 @@ fn moved(sent: u64, received: u64) -> Arc<str> {
 
 /// The trace that a request belongs to, by its `traceparent` (W3C Trace Context, 3.2): empty for one that
 /// is not as it should be, or where there are several.
-fn trace_id(fields: &[(String, String)]) -> &str {
+fn trace_id(fields: &[(String, String)]) -> Arc<str> {
+    trace_of(fields).map(Arc::from).unwrap_or_default()
+}
+
+fn trace_of(fields: &[(String, String)]) -> Option<&str> {
     let named = |(name, _): &&(String, String)| name.eq_ignore_ascii_case("traceparent");
     let mut parents = fields.iter().filter(named);
     let (Some((_, parent)), None) = (parents.next(), parents.next()) else {
-        return "";
+        return None;
     };
     let mut parts = parent.split('-');
     let is_hex = |part: &&str| {
@@ -405,29 +408,33 @@ fn trace_id(fields: &[(String, String)]) -> &str {
     let mut part = |len| parts.next().filter(|part| part.len() == len).filter(is_hex);
     let (Some(version), Some(trace), Some(span), Some(_)) = (part(2), part(32), part(16), part(2))
     else {
-        return "";
+        return None;
     };
     let is_zero = |part: &str| part.bytes().all(|it| it == b'0');
     // A later version may go on, this one may not.
     let is_over = parts.next().is_none() || version != "00";
     let is_valid = version != "ff" && !is_zero(trace) && !is_zero(span) && is_over;
-    if is_valid { trace } else { "" }
+    is_valid.then_some(trace)
 }
 
 /// `x-request-id` is `X-Request-Id`.
-fn canonical(name: &str) -> String {
-    let mut is_start = true;
-    let letter = |letter: char| {
-        let letter = match is_start {
-            true => letter.to_ascii_uppercase(),
-            false => letter.to_ascii_lowercase(),
-        };
-        is_start = letter == '-';
-        letter
+fn canonical(name: &str) -> Cow<'_, str> {
+    let letters = || {
+        let mut is_start = true;
+        name.chars().map(move |letter| {
+            let letter = match is_start {
+                true => letter.to_ascii_uppercase(),
+                false => letter.to_ascii_lowercase(),
+            };
+            is_start = letter == '-';
+            letter
+        })
     };
-    let mut written = String::with_capacity(name.len());
-    written.extend(name.chars().map(letter));
-    written
+    // Most write it so.
+    match letters().eq(name.chars()) {
+        true => Cow::Borrowed(name),
+        false => Cow::Owned(letters().collect()),
+    }
 }
 
 /// What is told of a server name or host of a connection that is bound to names; nothing of one that was
@@ -461,12 +468,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_name_is_written_as_programs_in_go_write_it() {
+        for (name, written) in [
+            ("x-request-id", "X-Request-Id"),
+            ("X-Request-Id", "X-Request-Id"),
+            ("DNT", "Dnt"),
+            ("Content-LENGTH", "Content-Length"),
+            ("-a--b-", "-A--B-"),
+            ("", ""),
+        ] {
+            assert_eq!(canonical(name), written, "{name}");
+        }
+    }
+
+    #[test]
     fn a_trace_is_known_by_a_parent_that_is_as_it_should_be() {
         const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
         let of = |values: &[&str]| {
             let field = |value: &&str| ("TraceParent".to_owned(), (*value).to_owned());
             let fields: Vec<_> = values.iter().map(field).collect();
-            trace_id(&fields).to_owned()
+            trace_id(&fields).to_string()
         };
         let parent =
             |version: &str, rest: &str| format!("{version}-{TRACE}-b7ad6b7169203331-{rest}");
