@@ -46,10 +46,6 @@ impl<K: Copy + Ord + Hash> Agenda<K> {
         self.terms.len()
     }
 
-    pub(crate) fn contains(&self, key: K) -> bool {
-        self.terms.contains_key(&key)
-    }
-
     /// When a thing ends.
     pub(crate) fn end_of(&self, key: K) -> Option<Instant> {
         self.terms.get(&key).map(|term| term.end)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fqdn::Name;
 
@@ -29,6 +29,7 @@ pub struct Plan<'a> {
     pub(crate) addresses: &'a [(IpAddr, Instant)],
     pub(crate) given: Given,
     pub(crate) changes: Learned,
+    pub(crate) put_off: Duration,
     /// Pairs that go, in order.
     pub(crate) dropped: BTreeSet<Pair>,
     pub(crate) made_at: u64,
@@ -89,6 +90,12 @@ impl Plan<'_> {
         &self.changes
     }
 
+    /// By how much it puts an end off that was there, at most.
+    #[must_use]
+    pub fn put_off(&self) -> Duration {
+        self.put_off
+    }
+
     /// The names that an address will have, in the order in which they were learned. `cache` is the
     /// one that made the plan.
     pub fn names_after<'a>(
@@ -131,17 +138,22 @@ impl Cache {
             addresses,
             given,
             changes: Learned::default(),
+            put_off: Duration::ZERO,
             dropped: BTreeSet::new(),
             made_at: self.changes,
         };
         let own = self.by_name.get(name).copied();
-        for (address, _) in addresses {
-            let is_known = own.is_some_and(|own| {
-                let slot = self.by_address.get(address);
-                slot.is_some_and(|slot| self.pairs.contains((own, *slot)))
+        for (address, end) in addresses {
+            let before = own.and_then(|own| {
+                let slot = self.by_address.get(address)?;
+                self.pairs.end_of((own, *slot))
             });
-            if !is_known && !plan.changes.fresh.contains(address) {
-                plan.changes.fresh.push(*address);
+            match before {
+                Some(before) => {
+                    plan.put_off = plan.put_off.max(end.saturating_duration_since(before));
+                }
+                None if plan.changes.fresh.contains(address) => {}
+                None => plan.changes.fresh.push(*address),
             }
         }
         if !plan.changes.fresh.is_empty() {

@@ -51,7 +51,7 @@ use crate::upstream::UpstreamSource;
 
 use agent::AgentNews;
 pub(crate) use assembly::make_teller;
-use assembly::{make, open_pins, start_exporters};
+use assembly::{kept, make, open_lately, open_pins, recall, start_exporters};
 use departed::Departed;
 pub(crate) use ending::Ending;
 use figures::Tallies;
@@ -186,22 +186,21 @@ impl Daemon {
         loader: Loader,
         (setup, mut keeper): (Setup, Option<Keeper>),
         mut identities: Identities,
-        remembered: Remembered,
+        mut remembered: Remembered,
     ) -> Result<Self> {
         // Before anything is made that would have to be taken away.
         let exporters = start_exporters(&setup)?;
         let lock = take_lock()?;
         let (pins, inherited) = open_pins(&setup)?;
         let has_heir = inherited.is_some();
-        if let Some(inherited) = &inherited {
-            remembered.number(&mut identities);
-            identities.pass_over(inherited.last_identity);
-        }
+        let lately = open_lately(keeper.as_mut(), &mut remembered)?;
+        recall(&remembered, inherited.as_ref(), &mut identities);
         let (news, queue) = news();
         let kernel = (pins, inherited.as_ref().and_then(|one| one.config));
         let proxies = (&news, &mut keeper);
         let made = make(&setup, (loader, has_heir), (kernel, proxies), identities)?;
         let (gate, (mut datapath, learner, (dns, http)), (side_link, routers)) = made;
+        lately.into_iter().for_each(|one| learner.note_in(one));
         let guards = Guards::inheriting(inherited, remembered);
         let journal = Arc::new(Journal::new(clock::boot_ns));
         datapath.keep_journal(Arc::clone(&journal));
@@ -213,7 +212,7 @@ impl Daemon {
         let flow_thread = FlowThread::start(queue, made_with, (exporters.shared(), counted))?;
         let event_thread = EventThread::start(datapath.events()?, news.clone())?;
         if let Some(keeper) = &mut keeper {
-            keeper.keep(dns.listeners()?);
+            keeper.keep(kept(&dns, &learner)?);
         }
         let sources = || Sources {
             dns: Arc::clone(&dns.counters),
@@ -422,7 +421,7 @@ impl Daemon {
             None => dns.listen_on_node(before),
         }?;
         if let Some(keeper) = &mut self.keeper {
-            keeper.keep(self.dns.listeners()?);
+            keeper.keep(kept(&self.dns, &self.learner)?);
         }
         Ok(self.datapath.set_listeners(after)?)
     }
@@ -475,6 +474,9 @@ impl Daemon {
 }
 
 fn remembered(guards: &Guards, learner: &SharedLearner) -> Remembered {
+    if let Some(lately) = learner.lately() {
+        lately.turn();
+    }
     let mut room = KEPT_OCTETS_MAX;
     let mut endpoints = BTreeMap::new();
     for (id, guarded) in guards.iter() {

@@ -92,6 +92,7 @@ impl Guarded {
         let heritage = || {
             let learned = inherited.learned.get(&id.get());
             Heritage {
+                owner: name.clone(),
                 pairs: remembered.of_endpoint(&name, (clock::wall(), clock::now())),
                 addresses: learned.cloned().unwrap_or_default(),
             }

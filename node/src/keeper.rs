@@ -22,7 +22,7 @@ use crate::instance::Instance;
 pub(crate) const KEPT_MAX: usize = 64;
 
 /// The names of what is kept.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
     DNS_UDP,
     DNS_TCP,
     DNS_UDP_NODE[0],
@@ -30,6 +30,7 @@ const NAMES: [&str; 7] = [
     DNS_TCP_NODE[0],
     DNS_TCP_NODE[1],
     WAITING,
+    LATELY,
 ];
 /// The gate's listeners.
 pub(crate) const DNS_UDP: &str = "dns-udp";
@@ -39,6 +40,8 @@ pub(crate) const DNS_UDP_NODE: [&str; 2] = ["dns-udp-node4", "dns-udp-node6"];
 pub(crate) const DNS_TCP_NODE: [&str; 2] = ["dns-tcp-node4", "dns-tcp-node6"];
 /// What was read and isn't answered.
 pub(crate) const WAITING: &str = "dns-waiting";
+/// What was learned and isn't on disk.
+pub(crate) const LATELY: &str = "learned-lately";
 
 /// How long after a process that holds them was started another one is, at the earliest.
 const RESTART_AFTER: Duration = Duration::from_secs(10);

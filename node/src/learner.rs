@@ -6,8 +6,8 @@ mod knowledge;
 mod scruples;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -20,6 +20,7 @@ use parking_lot::{Mutex, MutexGuard};
 use policy::{EndpointId, Identities, Identity, Snapshot};
 
 use crate::datapath::Carriage;
+use crate::lately::Lately;
 
 pub(crate) use hold::{Held, Hold};
 pub(crate) use knowledge::{Heritage, Knowledge};
@@ -32,6 +33,9 @@ pub(crate) const INSTALL_WAIT: Duration = Duration::from_millis(100);
 /// The longest that an option may say; a longer one is refused: resolvers ask again after 5 s, and whoever
 /// waits for one endpoint keeps a worker from the others.
 pub(crate) const INSTALL_WAIT_MAX: Duration = Duration::from_secs(4);
+
+/// How often at most what was only learned again is written for the next daemon.
+pub(crate) const KEEP_REFRESHES_AFTER: Duration = Duration::from_secs(10);
 
 /// How long exchanges took, by how they ended.
 #[derive(Debug, Default)]
@@ -56,6 +60,8 @@ pub(crate) struct Learner<T> {
     terms: ArcSwap<Terms>,
     carriage: Carriage,
     clock: fn() -> Instant,
+    /// Where answers are noted for the next daemon; empty where nothing outlives this one.
+    lately: OnceLock<Arc<Lately>>,
     pub(crate) counts: LearnCounts,
 }
 
@@ -89,6 +95,8 @@ pub(crate) struct LearnCounts {
     pub(crate) installed: AtomicU64,
     /// Names that were forgotten because somebody said so.
     pub(crate) forgotten: AtomicU64,
+    /// Answers that the next daemon would not know of, were this one killed before it writes.
+    pub(crate) unnoted: AtomicU64,
     /// How long answers were held.
     pub(crate) hold: Hold,
     /// How long exchanges took, from the query to what its client was answered.
@@ -114,6 +122,7 @@ impl<T: Table> Learner<T> {
             }),
             carriage: Carriage::default(),
             clock,
+            lately: OnceLock::new(),
             counts: LearnCounts::default(),
         }
     }
@@ -146,6 +155,17 @@ impl<T: Table> Learner<T> {
     /// The same where what passes is carried so.
     pub(crate) fn with_carriage(self, carriage: Carriage) -> Self {
         Self { carriage, ..self }
+    }
+
+    /// From now on notes answers there before they are released.
+    pub(crate) fn note_in(&self, lately: Arc<Lately>) {
+        // Said once, at the start.
+        let _ = self.lately.set(lately);
+    }
+
+    /// Where answers are noted.
+    pub(crate) fn lately(&self) -> Option<&Arc<Lately>> {
+        self.lately.get()
     }
 
     /// The snapshot in force.
@@ -267,9 +287,13 @@ impl<T: Table> Learner<T> {
         // What a rule names may be open even where the rest of the answer has no room.
         for (at, alias) in terms.scruples.aliases(&snapshot, lesson) {
             let through = behind(at, lesson, &addresses);
-            knowledge.install(&scope, (alias, &through, given))?;
+            let answer = (alias, &through[..], given);
+            let taught = knowledge.install(&scope, answer)?;
+            self.note(&knowledge, answer, &taught);
         }
-        let taught = knowledge.install(&scope, (&lesson.name, &addresses, given))?;
+        let answer = (&lesson.name, &addresses[..], given);
+        let taught = knowledge.install(&scope, answer)?;
+        self.note(&knowledge, answer, &taught);
         self.tally(&taught);
         Ok(taught.installed)
     }
@@ -349,6 +373,22 @@ impl<T: Table> Learner<T> {
         Ok(addresses)
     }
 
+    /// Notes for the next daemon what an answer opened, or kept open for longer.
+    fn note(
+        &self,
+        knowledge: &Knowledge<T>,
+        answer: (&Name, &[(IpAddr, Instant)], Given),
+        taught: &Taught,
+    ) {
+        let put_off_max = put_off_unnoted_max(self.terms.load().lifetimes.grace);
+        if let Some(lately) = self.lately.get()
+            && (taught.is_news || taught.put_off > put_off_max)
+            && let Some(note) = knowledge.note(&self.identities, answer)
+        {
+            count(&self.counts.unnoted, usize::from(!lately.note(&note)));
+        }
+    }
+
     fn tally(&self, taught: &Taught) {
         let counter = if taught.is_news {
             &self.counts.installed
@@ -391,6 +431,15 @@ fn behind(
     });
     let behind = taught.filter(|(chain_len, _)| *chain_len > alias);
     behind.map(|(_, known)| known).collect()
+}
+
+/// By how much refreshes may put an end off without a note: what a kill then takes, with what came since the
+/// last writing, is a part of the grace, and nothing that a TTL promised.
+fn put_off_unnoted_max(grace: Duration) -> Duration {
+    match grace >= 3 * KEEP_REFRESHES_AFTER {
+        true => KEEP_REFRESHES_AFTER,
+        false => Duration::ZERO,
+    }
 }
 
 fn count(counter: &AtomicU64, by: usize) {

@@ -23,6 +23,7 @@ mod identities;
 mod instance;
 mod judge;
 mod keeper;
+mod lately;
 mod learned;
 mod learner;
 mod listed;

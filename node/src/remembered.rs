@@ -9,8 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 use fqdn::Name;
 use fqdn_cache::Cache;
 use ipnet::IpNet;
-use policy::{Family, Identities, LabelSet};
+use policy::{Family, Identities, Identity, LabelSet};
 use serde::{Deserialize, Serialize};
+
+use crate::lately::{self, Note};
 
 /// Octets of names and addresses that are kept; beyond, the rest is left out and said, and closes with the
 /// next restart. Identities take the rest of a state file's 64 MiB.
@@ -30,10 +32,14 @@ pub(crate) struct Remembered {
     identities: Vec<RememberedIdentity>,
     /// By `NAMESPACE/NAME`.
     endpoints: BTreeMap<String, Vec<RememberedName>>,
+    /// What was noted since, likewise.
+    #[serde(skip)]
+    lately: BTreeMap<String, Vec<Pair>>,
 }
 
+/// A number, and the set that it stands for.
 #[derive(Debug, Serialize, Deserialize)]
-struct RememberedIdentity {
+pub(crate) struct RememberedIdentity {
     number: u32,
     ipv6: bool,
     prefixes: Vec<IpNet>,
@@ -60,6 +66,17 @@ pub(crate) struct Pair {
     pub(crate) server: Option<SocketAddr>,
 }
 
+impl RememberedIdentity {
+    pub(crate) fn new(number: Identity, set: &LabelSet) -> Self {
+        Self {
+            number: number.get(),
+            ipv6: set.family() == Family::V6,
+            prefixes: set.prefixes().to_vec(),
+            selectors: set.selectors().iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
 impl Remembered {
     pub(crate) fn new(
         now: SystemTime,
@@ -68,18 +85,22 @@ impl Remembered {
     ) -> Self {
         let identities = identities
             .outside()
-            .map(|(number, set)| RememberedIdentity {
-                number: number.get(),
-                ipv6: set.family() == Family::V6,
-                prefixes: set.prefixes().to_vec(),
-                selectors: set.selectors().iter().map(ToString::to_string).collect(),
-            });
+            .map(|(number, set)| RememberedIdentity::new(number, set));
         Self {
             version: VERSION,
             written_ms: since_epoch(now),
             identities: identities.collect(),
             endpoints,
+            lately: BTreeMap::new(),
         }
+    }
+
+    /// The same with what was noted after it was written.
+    pub(crate) fn with_notes(mut self, notes: Vec<Note>, now: (Instant, u64)) -> Self {
+        let (knew, identities) = lately::read(notes, now);
+        self.identities.extend(identities);
+        self.lately = knew;
+        self
     }
 
     /// Reads a file.
@@ -123,7 +144,9 @@ impl Remembered {
             one.addresses.iter().filter_map(pair).collect::<Vec<_>>()
         };
         let names = self.endpoints.get(name).into_iter().flatten();
-        names.flat_map(pairs).collect()
+        let lately = self.lately.get(name).into_iter().flatten();
+        let lately = lately.filter(|pair| pair.end > now).cloned();
+        names.flat_map(pairs).chain(lately).collect()
     }
 }
 

@@ -21,6 +21,7 @@ use crate::exit::{BAD_CONFIG, Exit};
 use crate::files::{TextFile, read_folder};
 use crate::judge::read::told;
 use crate::keeper::{Keeper, Manager};
+use crate::learner::KEEP_REFRESHES_AFTER;
 use crate::metrics::Metrics;
 use crate::observing::{ObserverThread, Observing};
 use crate::presets::{self, DnsServers};
@@ -76,8 +77,6 @@ const TICK: Duration = Duration::from_millis(750);
 const EXPIRY_STEP: Duration = Duration::from_millis(250);
 /// How long after the last time what was newly learned is kept on disk.
 const KEEP_CHANGES_AFTER: Duration = Duration::from_secs(1);
-/// The same where known names were only asked for again.
-const KEEP_REFRESHES_AFTER: Duration = Duration::from_secs(10);
 /// How many ticks lie between two sweeps of the flow table.
 const TICKS_PER_SWEEP: u32 = 13;
 /// How long what is open may take to end where everything is taken away within two seconds of a signal: what
@@ -197,12 +196,13 @@ impl Service {
         )?;
         daemon.set_policies(policies, secrets);
         daemon.set_roster(file::look(endpoints, &daemon.guards.held()));
+        let lately = daemon.learner.lately().cloned();
         let mut service = Self {
             log_level: options.log.clone(),
             options,
             loader,
             daemon,
-            writer: state.writer().context("the thread that writes")?,
+            writer: state.writer(lately).context("the thread that writes")?,
             state,
             kept_identities: BTreeMap::new(),
             identities_fault: None,
@@ -258,7 +258,9 @@ impl Service {
         let (changes, refreshes) = self.daemon.learned_counts();
         let (kept_changes, kept_refreshes, when) = self.kept_learned;
         let age = now.saturating_duration_since(when);
-        let is_due = (changes != kept_changes && age >= KEEP_CHANGES_AFTER)
+        let lately = self.daemon.learner.lately();
+        let is_due = lately.is_some_and(|lately| lately.is_filling())
+            || (changes != kept_changes && age >= KEEP_CHANGES_AFTER)
             || (refreshes != kept_refreshes && age >= KEEP_REFRESHES_AFTER)
             || (age >= KEEP_REFRESHES_AFTER && self.writer.fault().is_some());
         if is_due && self.writer.is_free() {

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use policy::Identities;
 use rustix::fs::{FlockOperation, flock};
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use writer::Writer;
 
+use crate::lately::Lately;
 use crate::remembered::Remembered;
 
 /// The state folder.
@@ -127,13 +129,19 @@ impl StateDir {
         self.write(IDENTITIES, &serde_json::to_vec_pretty(&file)?)
     }
 
-    /// Who keeps what was learned, likewise.
+    /// Who keeps what was learned, likewise; what was noted of it `lately` isn't needed then.
     ///
     /// # Errors
     /// If its thread can't be made.
-    pub(crate) fn writer(&self) -> io::Result<Writer> {
+    pub(crate) fn writer(&self, lately: Option<Arc<Lately>>) -> io::Result<Writer> {
         let dir = self.path.clone();
-        Writer::start(move |remembered| write(&dir, LEARNED, &serde_json::to_vec(remembered)?))
+        Writer::start(move |remembered| {
+            write(&dir, LEARNED, &serde_json::to_vec(remembered)?)?;
+            if let Some(lately) = &lately {
+                lately.written();
+            }
+            Ok(())
+        })
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {

@@ -226,6 +226,7 @@ fn learning(daemon: &Daemon) -> Value {
         "expired": read(&learning.expired),
         "name_expired": read(&learning.name_expired),
         "forgotten": read(&learning.forgotten),
+        "unnoted": read(&learning.unnoted),
         "hold": learning.hold.to_json(),
         "asked_again": daemon.refreshed,
         "identities": daemon.learner.with_identities(|identities| identities.local_count()),

@@ -107,9 +107,7 @@ fn ended(hooks: &[&str]) {
             "{signal}: no query goes unjudged"
         );
     }
-    // What it learned is on disk a second later, and the last one was killed before that.
     daemon.start(hooks).unwrap();
-    assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
     assert!(stage.reaches("198.18.0.1:80").unwrap());
 }
 

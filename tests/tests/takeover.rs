@@ -322,3 +322,84 @@ fn learned(hooks: &[&str]) {
     let listed = String::from_utf8(listed.stdout).unwrap();
     assert!(listed.contains("web.example.com") && listed.contains("198.18.0.1"));
 }
+
+/// What was answered just before a kill is open for the next daemon too, though no disk had it yet, and not
+/// for longer than was promised.
+#[test]
+fn what_was_answered_just_before_a_kill_stays_open_until_its_end() {
+    let floor = 20 * patience();
+    let floor = format!("{floor}s");
+    // Without a grace: what is promised is the TTL, and nothing covers for a lost second.
+    let options = [
+        "--dns-ttl-floor",
+        &floor,
+        "--dns-ttl-ceiling",
+        &floor,
+        "--dns-ttl-grace",
+        "0s",
+    ];
+    let stage = Stage::new().unwrap();
+    let names = "[{matchName: web.example.com}, {matchName: other.example.com}]";
+    let mut daemon = stage.daemon(&policy("alice", names)).unwrap();
+    daemon.start(&options).unwrap();
+    assert_eq!(stage.asks("other.example.com").unwrap(), "198.18.0.2\n");
+    assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
+    daemon.end_with("KILL").unwrap();
+    // Killed again before it has written anything.
+    daemon.start(&options).unwrap();
+    daemon.end_with("KILL").unwrap();
+    daemon.start(&options).unwrap();
+    for known in ["198.18.0.1:80", "198.18.0.2:80"] {
+        assert!(stage.reaches(known).unwrap(), "{known}");
+    }
+    assert!(!stage.reaches("198.18.0.3:80").unwrap(), "nobody asked");
+    let status = daemon.status().unwrap();
+    assert_eq!(status["endpoints"][0]["open_addresses"], 2, "{status:#}");
+    assert_eq!(status["learning"]["unnoted"], 0, "{status:#}");
+
+    // What a name is no longer named by is closed by the next one, whatever was noted.
+    stage.asks("web.example.com").unwrap();
+    daemon.end_with("KILL").unwrap();
+    let only_other = policy("alice", "[{matchName: other.example.com}]");
+    daemon.policy("alice.yaml", &only_other).unwrap();
+    daemon.start(&options).unwrap();
+    assert!(!stage.reaches("198.18.0.1:80").unwrap());
+
+    // It ends, with nobody asking again.
+    for _ in 0..600 * patience() {
+        if daemon.status().unwrap()["endpoints"][0]["open_addresses"] == 0 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(!stage.reaches("198.18.0.2:80").unwrap());
+}
+
+/// A refresh just before a kill keeps its promise too.
+#[test]
+fn what_was_answered_again_just_before_a_kill_stays_open_as_long_as_that_said() {
+    let stage = Stage::new().unwrap();
+    let mut daemon = stage.daemon(&policy("alice", NAMES)).unwrap();
+    let short = ["--dns-ttl-floor", "1h", "--dns-ttl-grace", "0s"];
+    daemon.start(&short).unwrap();
+    stage.asks("web.example.com").unwrap();
+    let ends = |daemon: &namegate_tests::Daemon<'_>| {
+        let socket = daemon.path("namegate.sock").display().to_string();
+        let list = ["fqdn", "cache", "list", "-o", "json", "--socket", &socket];
+        let listed = daemon.namegate(&list).unwrap();
+        let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+        listed[0]["addresses"][0]["expires_secs"].as_u64().unwrap()
+    };
+    std::thread::sleep(Duration::from_millis(1_600) * patience());
+    daemon.end_with("KILL").unwrap();
+    daemon
+        .start(&["--dns-ttl-floor", "2h", "--dns-ttl-grace", "0s"])
+        .unwrap();
+    assert!(ends(&daemon) <= 3_600);
+    // It writes what it has taken over, and no refresh for ten seconds after that.
+    std::thread::sleep(Duration::from_millis(1_600) * patience());
+    stage.asks("web.example.com").unwrap();
+    daemon.end_with("KILL").unwrap();
+    daemon.start(&short).unwrap();
+    assert!(ends(&daemon) > 3_600, "{}", ends(&daemon));
+}

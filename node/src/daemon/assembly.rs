@@ -1,6 +1,7 @@
 //! The parts of a daemon: made anew, or taken over from an earlier one.
 
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -21,8 +22,10 @@ use crate::flows::NewsSink;
 use crate::guard::SharedLearner;
 use crate::http::{Calling, HttpThreads};
 use crate::keeper::{self, Keeper};
+use crate::lately::Lately;
 use crate::learner::Learner;
 use crate::proxy::DnsThreads;
+use crate::remembered::Remembered;
 use crate::tell::Teller;
 
 type Parts = (Datapath, SharedLearner, (DnsThreads, HttpThreads));
@@ -230,6 +233,45 @@ impl Origins {
 fn hook_mode(setup: &Setup) -> Result<HookMode> {
     let mode = setup.hook_mode.map_or_else(HookMode::probe, Ok);
     mode.map_err(|error| refused(&error.to_string()))
+}
+
+/// Where answers are noted, if somebody keeps it: what an earlier daemon noted is remembered.
+pub(super) fn open_lately(
+    keeper: Option<&mut Keeper>,
+    remembered: &mut Remembered,
+) -> Result<Option<Arc<Lately>>> {
+    let Some(keeper) = keeper else {
+        return Ok(None);
+    };
+    let left = keeper.take(keeper::LATELY).pop();
+    let (lately, notes) = Lately::open(left).context("memory for what is learned")?;
+    let now = (clock::now(), clock::boot_ns());
+    *remembered = std::mem::take(remembered).with_notes(notes, now);
+    Ok(Some(Arc::new(lately)))
+}
+
+/// Gives the numbers that the kernel knows back to their sets, and none of them to others.
+pub(super) fn recall(
+    remembered: &Remembered,
+    inherited: Option<&Inherited>,
+    identities: &mut Identities,
+) {
+    if let Some(inherited) = inherited {
+        remembered.number(identities);
+        identities.pass_over(inherited.last_identity);
+    }
+}
+
+/// What outlives the daemon, with its names.
+pub(super) fn kept(
+    dns: &DnsThreads,
+    learner: &SharedLearner,
+) -> Result<Vec<(&'static str, OwnedFd)>> {
+    let mut kept = dns.listeners()?;
+    if let Some(lately) = learner.lately() {
+        kept.push((keeper::LATELY, lately.descriptor()?));
+    }
+    Ok(kept)
 }
 
 /// Opens the pins, and what an earlier run of this instance left there to be taken over. What it attached

@@ -17,7 +17,8 @@ use policy::{EndpointId, Identities, Identity, Snapshot};
 
 use super::Terms;
 use crate::datapath::{Carriage, Entries, learned_entries, static_entries};
-use crate::remembered::Pair;
+use crate::lately::Note;
+use crate::remembered::{Pair, RememberedIdentity, RememberedName};
 
 /// What one endpoint knows, and what the kernel holds of it.
 pub(crate) struct Knowledge<T> {
@@ -30,6 +31,8 @@ pub(crate) struct Knowledge<T> {
     /// Addresses to which the kernel doesn't give the identity that their names call for: no answer
     /// proves them open before they are written again, whatever the cache says.
     pub(super) unsettled: BTreeSet<IpAddr>,
+    /// `NAMESPACE/NAME` of the endpoint; empty where nothing outlives the daemon.
+    owner: String,
     /// Taken out while others still wait for its lock: nothing may be written any more.
     pub(super) is_gone: bool,
 }
@@ -37,6 +40,8 @@ pub(crate) struct Knowledge<T> {
 /// What an earlier run leaves to an endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Heritage {
+    /// Whose it is, as `NAMESPACE/NAME`; empty where nothing will outlive this daemon.
+    pub(crate) owner: String,
     /// What it knew.
     pub(crate) pairs: Vec<Pair>,
     /// What the kernel holds.
@@ -58,6 +63,8 @@ pub(super) struct Taught {
     pub(super) installed: Installed,
     /// Whether there was anything to look at; else the answer only repeated what was known.
     pub(super) is_news: bool,
+    /// By how much it puts an end off that was there, at most.
+    pub(super) put_off: Duration,
     /// Addresses that a bound took a name from.
     pub(super) evicted: usize,
 }
@@ -123,8 +130,41 @@ impl<T: Table> Knowledge<T> {
             ledger: Ledger::inherit(table, addresses),
             followed: None,
             refused: None,
+            owner: heritage.owner.clone(),
             is_gone: false,
         }
+    }
+
+    /// What the next daemon must know of an answer that opened something; `None` where it opened nothing.
+    pub(super) fn note(
+        &self,
+        identities: &Mutex<Identities>,
+        (name, addresses, given): (&Name, &[(IpAddr, Instant)], Given),
+    ) -> Option<Note> {
+        let numbers = addresses.iter();
+        let numbers = numbers.filter_map(|(ip, _)| self.ledger.identity_of(Address::from(*ip)));
+        let numbers: BTreeSet<u32> = numbers.collect();
+        if numbers.is_empty() || self.owner.is_empty() {
+            return None;
+        }
+        let identities = identities.lock();
+        let sets = numbers.into_iter().filter_map(|number| {
+            let number = Identity::from_number(number);
+            Some(RememberedIdentity::new(
+                number,
+                identities.labels_of(number)?,
+            ))
+        });
+        let name = RememberedName {
+            name: name.to_string(),
+            server: given.by,
+            addresses: Vec::new(),
+        };
+        Some(Note::new(
+            &self.owner,
+            (name, addresses, given.now),
+            sets.collect(),
+        ))
     }
 
     /// The policy revision that its maps were last to follow; `None` before the first.
@@ -238,12 +278,13 @@ impl<T: Table> Knowledge<T> {
                 for ip in &touched {
                     self.unsettled.remove(ip);
                 }
-                let is_news = !touched.is_empty();
+                let (is_news, put_off) = (!touched.is_empty(), plan.put_off());
                 // It can't be stale: the lock was held since the plan was made.
                 let changed = self.cache.commit(plan).map_err(|_| NotInstalled::Kernel)?;
                 Ok(Taught {
                     installed,
                     is_news,
+                    put_off,
                     evicted: changed.evicted.len(),
                 })
             }

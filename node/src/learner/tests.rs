@@ -13,6 +13,7 @@ use policy::{
 use super::*;
 
 mod expiry;
+mod lately;
 mod many;
 mod scruples;
 mod simulation;
