@@ -127,10 +127,18 @@ impl Cache {
     }
 
     /// The names by which an address was open until time took them away, each with its end, the last one
-    /// first; as far back as [`ENDED_MAX`](crate::limits::ENDED_MAX) reaches.
+    /// first; as far back as [`ENDED_MAX`](crate::limits::ENDED_MAX) reaches, and as long as there are
+    /// connections to it.
     #[must_use]
     pub fn ended(&self, address: IpAddr) -> Vec<(&Name, Instant)> {
-        self.ended.of(address)
+        let names = self.ended.of(address).into_iter();
+        names.map(|(name, end)| (&**name, end)).collect()
+    }
+
+    /// From now on these are the addresses to which there are connections: their names are remembered beyond
+    /// their end as long as that is so.
+    pub fn note_connected(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        self.ended.connected(addresses);
     }
 
     /// Forgets a name before its time. Gives the addresses that lost it; one that had no other is gone.

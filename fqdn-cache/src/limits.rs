@@ -15,6 +15,11 @@ pub const PAIRS_MAX: usize = 100_000;
 
 /// Names' addresses that are remembered beyond their end; beyond, those are forgotten that ended first.
 pub const ENDED_MAX: usize = 512;
+/// Addresses with connections whose names are remembered for as long as there are some; of others, as long as
+/// [`ENDED_MAX`] reaches.
+pub const CONNECTED_MAX: usize = 4_096;
+/// Names of such an address; beyond, that one is forgotten that ended first.
+pub const CONNECTED_NAMES_MAX: usize = 8;
 
 /// The bounds of one cache.
 #[derive(Clone, Copy, Debug)]

@@ -5,6 +5,7 @@ mod hold;
 mod knowledge;
 mod scruples;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -298,16 +299,19 @@ impl<T: Table> Learner<T> {
         Ok(taught.installed)
     }
 
+    /// From now on these are the addresses to which endpoints have connections that a name let be opened: the
+    /// names are told of these as long as they live.
+    pub(crate) fn note_connected(&self, mut connected: BTreeMap<EndpointId, BTreeSet<IpAddr>>) {
+        for (endpoint, knowledge) in self.all() {
+            let addresses = connected.remove(&endpoint).unwrap_or_default();
+            knowledge.lock().cache.note_connected(addresses);
+        }
+    }
+
     /// Takes away what has ended, one step for each endpoint, and says when to come again: at once,
     /// if that isn't later than `now`. An answer waits for one step at most.
     pub(crate) fn expire(&self, now: Instant) -> Option<Instant> {
-        // The map's own lock is let go before an endpoint's is taken.
-        let all: Vec<_> = self
-            .endpoints
-            .iter()
-            .map(|entry| (*entry.key(), Arc::clone(entry.value())))
-            .collect();
-        let steps = all.into_iter().filter_map(|(endpoint, knowledge)| {
+        let steps = self.all().into_iter().filter_map(|(endpoint, knowledge)| {
             let mut knowledge = knowledge.lock();
             if knowledge.is_gone {
                 return None;
@@ -397,6 +401,13 @@ impl<T: Table> Learner<T> {
         };
         count(counter, 1);
         count(&self.counts.evicted, taught.evicted);
+    }
+
+    fn all(&self) -> Vec<(EndpointId, Arc<Mutex<Knowledge<T>>>)> {
+        // The map's own lock is let go before an endpoint's is taken.
+        let all = self.endpoints.iter();
+        all.map(|entry| (*entry.key(), Arc::clone(entry.value())))
+            .collect()
     }
 
     fn knowledge(&self, endpoint: EndpointId) -> Option<Arc<Mutex<Knowledge<T>>>> {

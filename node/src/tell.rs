@@ -24,7 +24,7 @@ use policy::{EndpointId, Identity, L4Protocol, RuleId};
 use crate::clock;
 use crate::directory::{Directory, label_texts, peer};
 use crate::guard::SharedLearner;
-use why::Closed;
+use why::{Closed, text};
 
 /// Makes flows.
 pub(crate) struct Teller {
@@ -313,28 +313,33 @@ impl Teller {
             .unwrap_or_default()
     }
 
-    /// The other side, and the names that the endpoint itself asked for its address.
+    /// The other side, and the names that the endpoint itself asked for its address; where these have ended,
+    /// those by which a connection was opened that lives on.
     fn peer_of(
         &self,
         endpoint: Option<EndpointId>,
         ip: IpAddr,
         judged: Option<Identity>,
     ) -> (Endpoint, Vec<Arc<str>>) {
+        let snapshot = self.learner.snapshot();
+        let is_by_name = |identity: Identity| {
+            identity.get() >= Identity::LOCAL_MIN && snapshot.labels_of(identity).is_none()
+        };
         let known = endpoint.and_then(|endpoint| {
             self.learner.with_knowledge(endpoint, |knowledge| {
+                let cache = &knowledge.cache;
                 let identity = knowledge.ledger.identity_of(Address::from(ip));
-                let names = knowledge.cache.names_of(ip).map(|name| {
-                    let text = name.to_string();
-                    text.strip_suffix('.').unwrap_or(&text).into()
-                });
-                (identity, names.collect::<Vec<Arc<str>>>())
+                let mut names: Vec<Arc<str>> = cache.names_of(ip).map(text).collect();
+                if names.is_empty() && judged.is_none_or(is_by_name) {
+                    names.extend(cache.ended(ip).into_iter().map(|(name, _)| text(name)));
+                }
+                (identity, names)
             })
         });
         let (learned, names) = known.unwrap_or_default();
         if let Some(endpoint) = self.directory.load().at(ip) {
             return ((**endpoint).clone(), names);
         }
-        let snapshot = self.learner.snapshot();
         let identity = judged
             .or_else(|| learned.map(Identity::from_number))
             .unwrap_or_else(|| snapshot.identity_of(ip));

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use namegate_tests::{Daemon, Running, Web, internet, patience};
+use namegate_tests::{Asking, Daemon, Running, Web, internet, patience};
 use serde_json::Value;
 
 const ZONE: &str = "web 30 IN A 198.18.0.1\n";
@@ -244,11 +244,36 @@ fn names_and_requests_are_told_as_ciliums_agent_tells_them_where_that_is_wanted(
     promtool(&["check", "metrics"], &text);
 }
 
-/// A connection lives on when its name's time is over, and counts among those that Cilium calls zombies.
+/// The end of a connection to the server, as it is told.
+fn last_segment(daemon: &Daemon<'_>) -> Value {
+    let socket = daemon.path("namegate.sock").display().to_string();
+    let of = [
+        "observe", "--socket", &socket, "-o", "json", "--last", "9000",
+    ];
+    let args = [&of[..], &["--type", "trace", "--to-ip", "198.18.0.1"]].concat();
+    let began = Instant::now();
+    loop {
+        let output = daemon.namegate(&args).unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let flows = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let mut ends = flows.filter(|line| line.pointer("/flow/l4/TCP/flags/FIN").is_some());
+        if let Some(mut end) = ends.next() {
+            return end["flow"].take();
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "{text}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A connection lives on when its name's time is over, and counts among those that Cilium calls zombies. What
+/// is told of it has the name, however many others have ended since.
 #[test]
-fn connections_that_outlive_their_name_are_counted() {
+fn connections_that_outlive_their_name_are_counted_and_told_with_it() {
     let web = Web::new().unwrap();
-    let _knot = Running::knot(&web.bob.ns, "web 1 IN A 198.18.0.1\n").unwrap();
+    let zone = "web 1 IN A 198.18.0.1\n* 1 IN A 198.18.0.2\n";
+    let _knot = Running::knot(&web.bob.ns, zone).unwrap();
     let stage = Stage { web, _knot };
     let mut daemon = Daemon::prepare(&stage.web.node).unwrap();
     daemon.endpoint(&stage.web.alice).unwrap();
@@ -272,7 +297,22 @@ fn connections_that_outlive_their_name_are_counted() {
     // The flow table is looked through every ten seconds.
     let look = Duration::from_secs(16);
     stage.scrape_within(&of(1), look);
+    let mut asking = Asking::new(alice, bob, Duration::from_secs(5) * patience()).unwrap();
+    for number in 0..600 {
+        asking.ask(&format!("n{number}")).unwrap();
+    }
+    let began = Instant::now();
+    while daemon.status().unwrap()["endpoints"][0]["names"] != 0 {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(50));
+    }
     drop(connection);
+    let told = last_segment(&daemon);
+    assert_eq!(
+        told["destination_names"],
+        serde_json::json!(["web.example.com"]),
+        "{told:#}"
+    );
     stage.scrape_within(&of(0), look);
 }
 

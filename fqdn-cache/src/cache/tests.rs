@@ -4,7 +4,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::{ADDRESSES_MAX, ADDRESSES_PER_NAME_MAX, ENDED_MAX, NAMES_MAX, PAIRS_MAX};
+use crate::limits::{
+    ADDRESSES_MAX, ADDRESSES_PER_NAME_MAX, CONNECTED_MAX, CONNECTED_NAMES_MAX, ENDED_MAX,
+    NAMES_MAX, PAIRS_MAX,
+};
 use crate::plan::{Full, Given};
 
 mod bounds;
@@ -97,6 +100,48 @@ fn what_ended_is_remembered_for_a_while() {
     expire_all(&mut cache, 10_000);
     assert_eq!(cache.ended(address(1)), [(&one, at(9))]);
     assert!(cache.ended(address(2)).is_empty());
+}
+
+#[test]
+fn what_a_connection_was_opened_by_is_remembered_as_long_as_it_lives() {
+    let mut cache = Cache::new();
+    let (one, two) = (name(1), name(2));
+    let churn = |cache: &mut Cache, from: usize| {
+        for index in from..from + ENDED_MAX {
+            learn(cache, &name(9), &until(index, [9])).unwrap();
+            expire_all(cache, index);
+        }
+    };
+    learn(&mut cache, &one, &until(3, [1, 3])).unwrap();
+    learn(&mut cache, &two, &until(5, [1, 2])).unwrap();
+    cache.note_connected([address(1)]);
+    expire_all(&mut cache, 5);
+    // The last look was before this one's connection.
+    cache.note_connected([address(1), address(2)]);
+    churn(&mut cache, 10);
+    assert_eq!(cache.ended(address(1)), [(&two, at(5)), (&one, at(3))]);
+    assert_eq!(cache.ended(address(2)), [(&two, at(5))]);
+    assert!(cache.ended(address(3)).is_empty(), "nobody is connected");
+    // Another look; and the name comes again, and ends again.
+    learn(&mut cache, &one, &until(1_000, [1])).unwrap();
+    expire_all(&mut cache, 1_000);
+    cache.note_connected([address(1)]);
+    churn(&mut cache, 1_010);
+    assert_eq!(cache.ended(address(1)), [(&one, at(1_000)), (&two, at(5))]);
+    assert!(cache.ended(address(2)).is_empty(), "it is closed");
+    // At the bounds: of names, and of addresses.
+    for index in 0..=CONNECTED_NAMES_MAX {
+        learn(&mut cache, &name(20 + index), &until(2_000 + index, [1])).unwrap();
+        expire_all(&mut cache, 2_000 + index);
+    }
+    churn(&mut cache, 3_000);
+    let kept = cache.ended(address(1));
+    assert_eq!(kept.len(), CONNECTED_NAMES_MAX);
+    let last = name(20 + CONNECTED_NAMES_MAX);
+    assert_eq!(kept[0], (&last, at(2_000 + CONNECTED_NAMES_MAX)));
+    let many = (1_000..).map(address).take(CONNECTED_MAX);
+    cache.note_connected(many.chain([address(1)]));
+    assert!(cache.ended(address(1)).is_empty(), "one too many");
 }
 
 #[test]

@@ -18,11 +18,11 @@ impl Daemon {
         let now = clock::boot_ns();
         let snapshot = self.learner.snapshot();
         // Only what somebody asks for is gathered: there may be many flows.
-        let (refreshes, counts) = (self.setup.dns_refresh, self.setup.cilium_metrics);
+        let refreshes = self.setup.dns_refresh;
         let (mut live, mut named) = (Live::new(), Live::new());
         let is_over = |key: &CtKey, value: &CtValue| {
             let is_over = is_over(key, value, now);
-            let is_asked = (refreshes || counts) && !is_over && value.direction == EGRESS;
+            let is_asked = !is_over && value.direction == EGRESS;
             let Some(endpoint) = EndpointId::new(key.endpoint).filter(|_| is_asked) else {
                 return is_over;
             };
@@ -35,14 +35,17 @@ impl Daemon {
                 let identity = Identity::from_number(value.identity);
                 identity.get() >= Identity::LOCAL_MIN && snapshot.labels_of(identity).is_none()
             };
-            if counts && !is_closed && is_by_name() {
+            if !is_closed && is_by_name() {
                 named.entry(endpoint).or_default().insert(peer);
             }
             is_over
         };
         let swept = self.datapath.sweep_flows(is_over);
         self.refreshed += self.refresh(&live);
-        self.tallies.outlived = self.outlived_of(&named);
+        if self.setup.cilium_metrics {
+            self.tallies.outlived = self.outlived_of(&named);
+        }
+        self.learner.note_connected(named);
         match swept {
             Ok(left) => self.flows = left,
             Err(error) => tracing::error!("the flow table can't be swept: {error}"),

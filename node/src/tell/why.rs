@@ -111,7 +111,8 @@ impl Teller {
     }
 }
 
-fn text(name: &fqdn::Name) -> Arc<str> {
+/// A name as flows tell it.
+pub(super) fn text(name: &fqdn::Name) -> Arc<str> {
     let text = name.to_string();
     text.strip_suffix('.').unwrap_or(&text).into()
 }
