@@ -20,7 +20,12 @@ pub struct Identities {
     /// Numbers of an earlier run: kept for their sets, since the kernel may still hold them.
     remembered: BTreeMap<u32, LabelSet>,
     remembered_sets: HashMap<LabelSet, u32>,
+    /// How many local numbers there are.
+    room: usize,
 }
+
+/// How many local numbers there are.
+const LOCAL_ROOM: usize = (Identity::LOCAL_MAX - Identity::LOCAL_MIN + 1) as usize;
 
 /// A local number in use.
 #[derive(Debug)]
@@ -64,7 +69,14 @@ impl Identities {
             next_outside: Identity::LOCAL_MIN,
             remembered: BTreeMap::new(),
             remembered_sets: HashMap::new(),
+            room: LOCAL_ROOM,
         }
+    }
+
+    /// From now on as if there were no more local numbers than so many beyond those in use.
+    #[cfg(any(test, feature = "reference"))]
+    pub fn leave_room(&mut self, numbers: usize) {
+        self.room = self.in_use.len() + self.remembered.len() + numbers;
     }
 
     /// An allocator that goes on where a [`Identities::dump`] ended.
@@ -212,8 +224,7 @@ impl Identities {
 
     /// The next number; past the last one it starts again and passes over those in use.
     fn free_number(&mut self) -> Result<u32, Exhausted> {
-        let room = usize::try_from(Identity::LOCAL_MAX - Identity::LOCAL_MIN + 1);
-        if room.is_ok_and(|room| self.in_use.len() + self.remembered.len() >= room) {
+        if self.in_use.len() + self.remembered.len() >= self.room {
             return Err(Exhausted);
         }
         loop {
@@ -267,6 +278,22 @@ mod tests {
         ids.next_outside = Identity::LOCAL_MAX;
         assert_eq!(ids.acquire(set("a")).unwrap().get(), Identity::LOCAL_MAX);
         assert_eq!(ids.acquire(set("b")).unwrap().get(), kept.get() + 1);
+    }
+
+    #[test]
+    fn no_number_is_given_twice_where_none_is_left() {
+        let mut ids = Identities::new();
+        let first = ids.acquire(set("a")).unwrap();
+        ids.remember(first.get() + 1, set("of before"));
+        ids.leave_room(1);
+        ids.acquire(set("b")).unwrap();
+        assert_eq!(ids.acquire(set("c")), Err(Exhausted));
+        assert_eq!(ids.acquire(set("a")), Ok(first), "one that is in use");
+        ids.acquire(set("of before")).unwrap();
+        assert_eq!(ids.acquire(set("c")), Err(Exhausted));
+        ids.release(first);
+        ids.release(first);
+        assert_ne!(ids.acquire(set("c")), Ok(first), "not at once");
     }
 
     #[test]

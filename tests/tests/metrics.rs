@@ -259,8 +259,8 @@ fn last_segment(daemon: &Daemon<'_>) -> Value {
             .lines()
             .map(|line| serde_json::from_str::<Value>(line).unwrap());
         let mut ends = flows.filter(|line| line.pointer("/flow/l4/TCP/flags/FIN").is_some());
-        if let Some(mut end) = ends.next() {
-            return end["flow"].take();
+        if let Some(end) = ends.next() {
+            return end["flow"].clone();
         }
         assert!(began.elapsed() < Duration::from_secs(30), "{text}");
         std::thread::sleep(Duration::from_millis(50));

@@ -70,6 +70,8 @@ pub(crate) struct Entry {
 /// collide, the older one of that client is dropped early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct EqualKey {
+    /// Two may have the same address.
+    endpoint: EndpointId,
     client: SocketAddr,
     server: SocketAddr,
     id: u16,
@@ -251,6 +253,7 @@ impl Pending {
         let origin = held.origin();
         let question = held.question();
         EqualKey {
+            endpoint: origin.endpoint,
             client: origin.client,
             server: origin.server,
             id: held.client_id(),

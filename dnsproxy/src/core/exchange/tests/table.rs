@@ -8,7 +8,8 @@ use crate::core::pending::Via;
 use crate::core::record::Outcome;
 use crate::core::step::{Fault, Origin};
 use crate::limits::{
-    EQUAL_OUTSTANDING_MAX, ID_DRAWS_MAX, OUTSTANDING_PER_ENDPOINT_MAX, TCP_UPSTREAM_WAIT_MAX,
+    EQUAL_OUTSTANDING_MAX, ID_DRAWS_MAX, OUTSTANDING_PER_ENDPOINT_MAX, OUTSTANDING_PER_NODE_MAX,
+    TCP_UPSTREAM_WAIT_MAX,
 };
 use crate::testing::{A, AAAA, Dice, Draft};
 
@@ -24,13 +25,23 @@ fn of_equal_queries_the_oldest_is_dropped() {
     for other in &others {
         assert!(bench.forward(udp(), other).0.is_ok());
     }
+    // Nor are those of another endpoint, which may have the same address.
+    let twin = Origin {
+        endpoint: endpoint(6),
+        ..udp()
+    };
+    let same = Draft::query(7, "gOod.com", A);
+    assert!(bench.forward(twin, &same).0.is_ok());
     for _ in 1..EQUAL_OUTSTANDING_MAX {
         bench.ask();
     }
     assert!(bench.told().is_empty());
     bench.ask();
     assert_eq!(bench.outcome(), Outcome::Superseded);
-    assert_eq!(bench.pending.len(), EQUAL_OUTSTANDING_MAX + others.len());
+    assert_eq!(
+        bench.pending.len(),
+        EQUAL_OUTSTANDING_MAX + others.len() + 1
+    );
     assert_eq!(
         bench.hear(&good_answer(first).0, &Datapath::default()).0,
         None
@@ -62,6 +73,35 @@ fn an_endpoint_at_its_limit_gets_servfail_until_a_query_ends() {
     assert_eq!(bench.told().len(), 1, "a dropped exchange is told too");
     assert_eq!(bench.pending.take_of(endpoint(5)).len(), 2048);
     assert_eq!((bench.pending.len(), bench.pending.len_of(MEMBER)), (1, 1));
+}
+
+/// At the node's limit whoever has most is refused, below a limit of its own, and the others are not.
+#[test]
+fn a_full_node_answers_servfail_to_whom_asks_most_and_asks_for_the_others() {
+    let mut bench = Bench::new();
+    let query = |id: u16| Draft::query(id, "gOod.com", A).opt(1232, false, &[]);
+    let of = |number| Origin {
+        endpoint: endpoint(number),
+        ..udp()
+    };
+    const BUSY: u32 = OUTSTANDING_PER_ENDPOINT_MAX - 48;
+    let quiet = OUTSTANDING_PER_NODE_MAX - 4 * BUSY;
+    for (number, count) in [(1, BUSY), (2, BUSY), (3, BUSY), (4, BUSY), (5, quiet)] {
+        for id in 100..u16::try_from(100 + count).unwrap() {
+            let forwarded = bench.forward(of(number), &query(id));
+            assert!(forwarded.0.is_ok(), "{number}: {id}");
+        }
+    }
+    let (sent, bytes) = bench.forward(of(1), &query(7));
+    assert!(sent.is_err());
+    assert_eq!(read_own(&bytes), servfail(14));
+    assert_eq!(bench.outcome(), Outcome::ServFail(Fault::Outstanding));
+    for number in [5, 6] {
+        let forwarded = bench.forward(of(number), &query(7));
+        assert!(forwarded.0.is_ok(), "the quiet {number}");
+    }
+    drop(bench.pending.take_of(endpoint(4)));
+    assert!(bench.forward(of(1), &query(7)).0.is_ok(), "room again");
 }
 
 #[test]
