@@ -10,7 +10,7 @@ mod losses;
 mod sweep;
 mod vigil;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ use crate::learner::{Scruples, Terms};
 use crate::live::Review;
 use crate::metrics::{Draft, Metrics, PolicyTally, Sources};
 use crate::proxy::DnsThreads;
-use crate::remembered::{KEPT_OCTETS_MAX, Remembered, remembered_names};
+use crate::remembered::{Gathered, KEPT_OCTETS_MAX, Remembered, remembered_names};
 use crate::secrets::Secrets;
 use crate::status::EventThread;
 use crate::tell::Teller;
@@ -477,20 +477,21 @@ fn remembered(guards: &Guards, learner: &SharedLearner) -> Remembered {
     if let Some(lately) = learner.lately() {
         lately.turn();
     }
-    let mut room = KEPT_OCTETS_MAX;
-    let mut endpoints = BTreeMap::new();
+    let mut gathered = Gathered::new(KEPT_OCTETS_MAX);
     for (id, guarded) in guards.iter() {
         let names = learner.with_knowledge(id, |knowledge| {
-            remembered_names(&knowledge.cache, clock::now(), &mut room)
+            remembered_names(&knowledge.cache, clock::now())
         });
-        endpoints.insert(
+        gathered.add(
             guarded.found.workload.full_name(),
             names.unwrap_or_default(),
         );
     }
-    if room == 0 {
+    let (endpoints, left_out) = gathered.finish();
+    let before = learner.counts.left_out.swap(left_out, Ordering::Relaxed);
+    if before == 0 && left_out > 0 {
         tracing::warn!(
-            "more is learned than {KEPT_OCTETS_MAX} octets of a file: the rest would not outlive a restart"
+            "more is learned than {KEPT_OCTETS_MAX} octets of a file: {left_out} names, those that end first, would not outlive a restart"
         );
     }
     learner.with_identities(|identities| Remembered::new(clock::wall(), identities, endpoints))

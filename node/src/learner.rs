@@ -7,7 +7,7 @@ mod scruples;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -98,6 +98,8 @@ pub(crate) struct LearnCounts {
     pub(crate) forgotten: AtomicU64,
     /// Answers that the next daemon would not know of, were this one killed before it writes.
     pub(crate) unnoted: AtomicU64,
+    /// Names for which the file that the next daemon reads had no room, the last time.
+    pub(crate) left_out: AtomicUsize,
     /// How long answers were held.
     pub(crate) hold: Hold,
     /// How long exchanges took, from the query to what its client was answered.

@@ -2,6 +2,7 @@
 //! kernel knows for them. Kept in the state folder while the daemon runs, so that it is there however
 //! the daemon ends; what the kernel holds beyond it is closed.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
@@ -14,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::lately::{self, Note};
 
-/// Octets of names and addresses that are kept; beyond, the rest is left out and said, and closes with the
-/// next restart. Identities take the rest of a state file's 64 MiB.
+/// Octets of names and addresses that are kept; beyond, those names are left out that end first, which is said,
+/// and close with the next restart. Identities take the rest of a state file's 64 MiB.
 pub(crate) const KEPT_OCTETS_MAX: usize = 48 << 20;
 /// Octets that an address takes at most, with its end; and those of a name beside its own, with its server.
 const ADDRESS_OCTETS: usize = 66;
@@ -150,35 +151,104 @@ impl Remembered {
     }
 }
 
-/// What a cache holds, up to `room` octets, which get fewer; 0 of them where not all had room.
-pub(crate) fn remembered_names(
-    cache: &Cache,
-    now: Instant,
-    room: &mut usize,
-) -> Vec<RememberedName> {
-    let mut names = Vec::new();
-    for name in cache.names() {
+/// What a cache holds.
+pub(crate) fn remembered_names(cache: &Cache, now: Instant) -> Vec<RememberedName> {
+    let remembered = |name: &Name| {
         let open = |ip: IpAddr| {
             let left = cache.expiry(name, ip)?.saturating_duration_since(now);
             Some((ip, u64::try_from(left.as_millis()).unwrap_or(u64::MAX)))
         };
-        let addresses: Vec<_> = cache.addresses_of(name).filter_map(open).collect();
-        let server = cache.given_by(name);
-        let name = name.to_string();
-        let escapes = name.matches('\\').count();
-        let octets = NAME_OCTETS + name.len() + escapes + addresses.len() * ADDRESS_OCTETS;
-        let Some(left) = room.checked_sub(octets).filter(|left| *left > 0) else {
-            *room = 0;
-            break;
-        };
-        *room = left;
-        names.push(RememberedName {
-            name,
-            server,
-            addresses,
-        });
+        RememberedName {
+            name: name.to_string(),
+            server: cache.given_by(name),
+            addresses: cache.addresses_of(name).filter_map(open).collect(),
+        }
+    };
+    cache.names().map(remembered).collect()
+}
+
+/// What all endpoints know, as far as there is room: those names are left out that end first, whosever they
+/// are.
+pub(crate) struct Gathered {
+    owners: Vec<String>,
+    /// Each with its owner's place.
+    names: Vec<(usize, RememberedName)>,
+    octets: usize,
+    octets_max: usize,
+    left_out: usize,
+}
+
+impl Gathered {
+    /// Nothing yet, with room for so many octets.
+    pub(crate) fn new(octets_max: usize) -> Self {
+        Self {
+            owners: Vec::new(),
+            names: Vec::new(),
+            octets: 0,
+            octets_max,
+            left_out: 0,
+        }
     }
-    names
+
+    /// With what one more endpoint knows, `NAMESPACE/NAME`.
+    pub(crate) fn add(&mut self, owner: String, names: Vec<RememberedName>) {
+        let place = self.owners.len();
+        self.owners.push(owner);
+        self.octets += names.iter().map(RememberedName::octets).sum::<usize>();
+        self.names
+            .extend(names.into_iter().map(|name| (place, name)));
+        if self.octets > 2 * self.octets_max {
+            self.cut();
+        }
+    }
+
+    /// What there is room for, by endpoint, and how many names there is none for.
+    pub(crate) fn finish(mut self) -> (BTreeMap<String, Vec<RememberedName>>, usize) {
+        self.cut();
+        let owners = self.owners.into_iter();
+        let mut all: Vec<(String, Vec<RememberedName>)> =
+            owners.map(|owner| (owner, Vec::new())).collect();
+        for (place, name) in self.names {
+            if let Some((_, names)) = all.get_mut(place) {
+                names.push(name);
+            }
+        }
+        (all.into_iter().collect(), self.left_out)
+    }
+
+    /// Leaves out what there is no room for.
+    fn cut(&mut self) {
+        if self.octets <= self.octets_max {
+            return;
+        }
+        self.names.sort_by_key(|(_, name)| Reverse(name.left()));
+        self.octets = 0;
+        let mut fitting = 0;
+        for (_, name) in &self.names {
+            let octets = self.octets + name.octets();
+            if octets > self.octets_max {
+                break;
+            }
+            self.octets = octets;
+            fitting += 1;
+        }
+        self.left_out += self.names.len() - fitting;
+        self.names.truncate(fitting);
+    }
+}
+
+impl RememberedName {
+    /// How many octets of the file it takes, at most.
+    fn octets(&self) -> usize {
+        let escapes = self.name.matches('\\').count();
+        NAME_OCTETS + self.name.len() + escapes + self.addresses.len() * ADDRESS_OCTETS
+    }
+
+    /// How long its last address is open yet.
+    fn left(&self) -> u64 {
+        let left = self.addresses.iter().map(|(_, left)| *left);
+        left.max().unwrap_or_default()
+    }
 }
 
 fn since_epoch(time: SystemTime) -> u64 {
@@ -260,15 +330,60 @@ mod tests {
             let plan = cache.plan(&name, &addresses, given).unwrap();
             cache.commit(plan).unwrap();
         }
-        let mut room = KEPT_OCTETS_MAX;
-        let names = remembered_names(&cache, now, &mut room);
-        assert_eq!(names.len(), 200);
-        let reckoned = KEPT_OCTETS_MAX - room;
-        let text = serde_json::to_vec(&names).unwrap().len();
+        let names = || remembered_names(&cache, now);
+        assert_eq!(names().len(), 200);
+        let reckoned: usize = names().iter().map(RememberedName::octets).sum();
+        let text = serde_json::to_vec(&names()).unwrap().len();
         assert!(text <= reckoned, "{text} of {reckoned}");
-        let mut room = reckoned / 2;
-        let names = remembered_names(&cache, now, &mut room);
-        assert!((90..=100).contains(&names.len()), "{}", names.len());
-        assert_eq!(room, 0);
+        for (octets_max, kept) in [
+            (KEPT_OCTETS_MAX, 200),
+            (reckoned, 200),
+            (reckoned - 1, 199),
+            (reckoned / 2, 100),
+            (0, 0),
+        ] {
+            let mut gathered = Gathered::new(octets_max);
+            gathered.add("default/a".to_owned(), names());
+            let (endpoints, left_out) = gathered.finish();
+            let found = endpoints["default/a"].len();
+            assert!(found.abs_diff(kept) <= 5, "{found} in {octets_max}");
+            assert_eq!(found + left_out, 200);
+            assert_eq!(left_out == 0, octets_max >= reckoned);
+        }
+    }
+
+    /// The room is everybody's: whose names end first loses them, however few he has.
+    #[test]
+    fn what_ends_first_is_left_out_whosever_it_is() {
+        let name = |number: u64, left_secs: u64| RememberedName {
+            name: format!("n{number:04}.io."),
+            server: None,
+            addresses: vec![("10.0.0.1".parse().unwrap(), left_secs * 1_000)],
+        };
+        let one = name(0, 0).octets();
+        let mut gathered = Gathered::new(10 * one + 5);
+        // So many that there is a cut before the last comes.
+        for owner in 0..8 {
+            let names = (0..10).map(|number| name(owner * 10 + number, 100 * number + owner));
+            gathered.add(format!("default/{owner}"), names.collect());
+        }
+        let (kept, left_out) = gathered.finish();
+        let left: BTreeMap<&str, Vec<u64>> = kept
+            .iter()
+            .map(|(owner, names)| {
+                (
+                    &owner[8..],
+                    names.iter().map(|one| one.left() / 1_000).collect(),
+                )
+            })
+            .collect();
+        for owner in 0..8u64 {
+            let expected: Vec<u64> = match owner {
+                6 | 7 => vec![900 + owner, 800 + owner],
+                _ => vec![900 + owner],
+            };
+            assert_eq!(left[&*owner.to_string()], expected, "{owner}");
+        }
+        assert_eq!(left_out, 70);
     }
 }

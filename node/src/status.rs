@@ -227,6 +227,7 @@ fn learning(daemon: &Daemon) -> Value {
         "name_expired": read(&learning.name_expired),
         "forgotten": read(&learning.forgotten),
         "unnoted": read(&learning.unnoted),
+        "left_out": learning.left_out.load(Ordering::Relaxed),
         "hold": learning.hold.to_json(),
         "asked_again": daemon.refreshed,
         "identities": daemon.learner.with_identities(|identities| identities.local_count()),
