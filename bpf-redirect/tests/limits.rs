@@ -255,9 +255,9 @@ fn upstream_flows_and_next_hops_forget_the_oldest() {
 /// enough. A program that reaches its number is looked at before the number is raised. An older verifier knows
 /// fewer states for equal and walks further: on Linux 6.1 [`WALKED_FURTHER_MAX`] times as far.
 const WALKED_MAX: [(Hook, u32); 5] = [
-    (Hook::FromEndpoint, 30_000),
-    (Hook::ToEndpoint, 50_000),
-    (Hook::NodeEnd, 10_000),
+    (Hook::FromEndpoint, 20_000),
+    (Hook::ToEndpoint, 25_000),
+    (Hook::NodeEnd, 7_000),
     (Hook::GateIn, 5_000),
     (Hook::GateOut, 500),
 ];
@@ -280,7 +280,7 @@ fn every_program_is_verified_within_its_budget() {
     }
     for (name, walked) in datapath.verified_for_cgroups().unwrap() {
         let most = match name {
-            "ng_cg_egress" | "ng_cg_ingress" => 20_000,
+            "ng_cg_egress" | "ng_cg_ingress" => 12_000,
             _ if name.contains("connect") || name.contains("sendmsg") => 10_000,
             _ => 1_000,
         };

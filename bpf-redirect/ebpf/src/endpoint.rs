@@ -33,7 +33,7 @@ pub fn from_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         return Ok(Action::Pass);
     }
     let endpoint = endpoint(ctx)?;
-    if endpoint.attaching != 0 || hit::passes_out(ctx.skb.skb, config, endpoint) {
+    if endpoint.attaching != 0 || hit::passes::<EGRESS>(ctx.skb.skb, config, endpoint) {
         return Ok(Action::Pass);
     }
     let place = Place {
@@ -155,7 +155,7 @@ pub fn to_endpoint(ctx: &TcContext) -> Result<Action, Drop> {
         return Ok(Action::Pass);
     }
     let endpoint = endpoint(ctx)?;
-    if endpoint.attaching != 0 || hit::passes_in(ctx.skb.skb, config, endpoint) {
+    if endpoint.attaching != 0 || hit::passes::<INGRESS>(ctx.skb.skb, config, endpoint) {
         return Ok(Action::Pass);
     }
     let place = Place {

@@ -118,9 +118,8 @@ fn answered(endpoint: u32, packet: &Packet) -> UpstreamKey {
     }
 }
 
-/// Exact, and filled by [`remember`]: the workload's own flows are never taken for the proxy's.
 #[inline(always)]
-pub fn is_known(key: &UpstreamKey, protocol: u8) -> bool {
+fn is_known(key: &UpstreamKey, protocol: u8) -> bool {
     is_known_flow(key, protocol.into()) != 0
 }
 
@@ -132,13 +131,17 @@ extern "C" fn is_known_flow(key: *const UpstreamKey, protocol: u32) -> u32 {
     let Some(key) = (unsafe { key.as_ref() }) else {
         return 0;
     };
-    let key = on_stack(key);
-    let is_known = match protocol as u8 {
-        UDP => UP_UDP.get_ptr(&key).is_some(),
-        TCP => UP_TCP.get_ptr(&key).is_some(),
+    is_there(&on_stack(key), protocol as u8).into()
+}
+
+/// Exact, and filled by [`remember`]: the workload's own flows are never taken for the proxy's.
+#[inline(always)]
+pub fn is_there(key: &UpstreamKey, protocol: u8) -> bool {
+    match protocol {
+        UDP => UP_UDP.get_ptr(key).is_some(),
+        TCP => UP_TCP.get_ptr(key).is_some(),
         _ => false,
-    };
-    is_known.into()
+    }
 }
 
 /// Whether a first fragment is one of an answer; what it shares with the later ones is remembered. The
