@@ -200,6 +200,8 @@ struct Connection<H: Host> {
     records: Records,
     /// How long it may be idle: as the server said last, if it did.
     idle_max: Duration,
+    /// A frame came since the time was taken last: whoever is denied all that it asks is not idle.
+    has_heard: bool,
     /// Malformed frames since the last good one.
     malformed: u8,
     scratch: Vec<u8>,
@@ -257,6 +259,7 @@ impl<H: Host> Connection<H> {
             client: Side::new(stream),
             server: None,
             next_member: 0,
+            has_heard: false,
             malformed: 0,
             scratch: Vec::new(),
             close,
@@ -278,13 +281,13 @@ impl<H: Host> Connection<H> {
     async fn serve(&mut self) -> End {
         let mut idle_since = Some(self.proxy.host.now());
         loop {
+            let now = self.proxy.host.now();
             if let Some(end) = self.work() {
                 return end;
             }
             self.tell();
-            let now = self.proxy.host.now();
             let is_idle = self.pending.is_empty();
-            if is_idle != idle_since.is_some() {
+            if is_idle != idle_since.is_some() || std::mem::take(&mut self.has_heard) {
                 idle_since = is_idle.then_some(now);
                 self.connections
                     .set_idle(self.origin.endpoint, self.id, idle_since);
@@ -378,6 +381,7 @@ impl<H: Host> Connection<H> {
             };
             let mut step = self.proxy.step(now, &self.records, &mut self.scratch);
             let asked = ask(asking, &self.proxy.host, &mut step);
+            self.has_heard = true;
             self.client.frame_since = self.client.frames.is_amid().then_some(now);
             self.malformed = match asked {
                 Asked::Malformed(_) => self.malformed.saturating_add(1),

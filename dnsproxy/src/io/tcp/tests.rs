@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use policy::{Denial, DnsPermit, Question};
+use policy::{Denial, DenialReason, DenyAnswer, DnsPermit, Question};
 
 use super::*;
 use crate::testing::{A, Draft, permit_for};
@@ -13,7 +13,11 @@ use crate::{Learn, Lesson, NotInstalled, Settings, Told};
 /// What it takes to learn, more than half of what an answer may wait.
 const LEARNING: Duration = Duration::from_millis(60);
 
-/// A node on which everybody may ask everything, and whose clock moves only while it learns.
+/// An address that never gets into the datapath in time.
+const LATE: &str = "192.0.2.66";
+
+/// A node on which everybody may ask everything but what begins with `denied`, and whose clock moves only
+/// while it learns.
 struct Node {
     server: SocketAddr,
     start: Instant,
@@ -24,7 +28,11 @@ struct Node {
 impl Learn for Node {
     type Installed = ();
 
-    fn learn(&self, began: Instant, _: Lesson) -> Result<(), NotInstalled> {
+    fn learn(&self, began: Instant, lesson: Lesson) -> Result<(), NotInstalled> {
+        let mut addresses = lesson.addresses.iter();
+        if addresses.any(|one| one.ip.to_string() == LATE) {
+            return Err(NotInstalled::Late);
+        }
         self.millis
             .fetch_add(LEARNING.as_millis() as u64, Ordering::Relaxed);
         let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,6 +56,10 @@ impl Host for Node {
         (server, protocol): (SocketAddr, L4Protocol),
         question: &Question,
     ) -> Result<DnsPermit, Denial> {
+        if question.name.to_string().starts_with("denied") {
+            let (reason, answer) = (DenialReason::NameNotAllowed, DenyAnswer::NxDomain);
+            return Err(Denial { reason, answer });
+        }
         let client = SocketAddr::from(([127, 0, 0, 1], 1));
         let origin = Origin {
             endpoint,
@@ -66,6 +78,7 @@ impl Host for Node {
 }
 
 fn read_frame(stream: &mut std::net::TcpStream) -> Vec<u8> {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut length = [0; 2];
     stream.read_exact(&mut length).unwrap();
     let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
@@ -103,8 +116,11 @@ impl Stage {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let serving = std::thread::spawn(move || {
+            // The runtime's own clock runs ahead whenever nothing else is to be done, so that the one of
+            // the tests alone says what is over.
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
+                .start_paused(true)
                 .build()
                 .unwrap();
             runtime
@@ -149,8 +165,16 @@ fn query(id: u16) -> Draft {
     Draft::query(id, "good.com", A)
 }
 
+fn id_of(message: &[u8]) -> u16 {
+    u16::from_be_bytes([message[0], message[1]])
+}
+
 fn is_closed(stream: &mut std::net::TcpStream) -> bool {
-    matches!(stream.read(&mut [0]), Ok(0) | Err(_))
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    match stream.read(&mut [0]) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+    }
 }
 
 /// Answers that come together wait for each other; that is no reason to withhold the later ones.
@@ -276,3 +300,5 @@ fn a_connection_is_idle_as_long_as_its_server_says() {
     }
     stage.end();
 }
+
+mod bounds;
