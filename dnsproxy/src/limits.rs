@@ -96,7 +96,7 @@ pub const OWN_QUERIES_MAX: usize = 256;
 /// Datagrams that are thrown away from a socket that nobody read for longer; what is left is answered.
 pub const STALE_DATAGRAMS_MAX: usize = 65_536;
 
-/// How long names under a pattern are counted together.
+/// How long names under a pattern are counted together, in a window that slides by a twelfth of it.
 pub const TUNNEL_WINDOW: Duration = Duration::from_secs(60);
 /// Names of one endpoint under one pattern in that time; with one more they look like a tunnel.
 pub const TUNNEL_NAMES_MAX: usize = 300;

@@ -230,7 +230,8 @@ fn names_of_encrypted_dns_are_answered_here_and_its_port_is_closed() {
 #[test]
 fn the_key_that_hides_names_of_tls_is_taken_out_or_its_record_is_not_there() {
     let pair = Pair::new();
-    let zone = format!("{WWW}www 60 IN HTTPS 1 . alpn=h2 ech=AAAA ipv4hint=198.18.0.1\n");
+    let service = "1 . alpn=h2 ech=AAAA ipv4hint=198.18.0.1";
+    let zone = format!("{WWW}www 60 IN HTTPS {service}\nwww 60 IN SVCB {service}\n");
     let _knot = Running::knot(&pair.dns.ns, &zone).unwrap();
     let policy = names("{matchPattern: '*.example.com'}");
     for (how, ech, record) in [
@@ -239,8 +240,13 @@ fn the_key_that_hides_names_of_tls_is_taken_out_or_its_record_is_not_there() {
         ("nodata", false, false),
     ] {
         let mut daemon = pair.daemon(&policy, &["--dns-https", how]);
-        for way in ["+notcp", "+tcp"] {
-            let answer = pair.dig(&[way, "www.example.com", "HTTPS"]);
+        for (way, kind) in [
+            ("+notcp", "HTTPS"),
+            ("+tcp", "HTTPS"),
+            ("+notcp", "SVCB"),
+            ("+tcp", "SVCB"),
+        ] {
+            let answer = pair.dig(&[way, "www.example.com", kind]);
             assert!(answer.contains("status: NOERROR"), "{how} {answer}");
             assert_eq!(answer.contains("ech=AAAA"), ech, "{how} {answer}");
             assert_eq!(answer.contains("ipv4hint=198.18.0.1"), record, "{answer}");
@@ -249,9 +255,9 @@ fn the_key_that_hides_names_of_tls_is_taken_out_or_its_record_is_not_there() {
         let counted = &daemon.status().unwrap()["dns"];
         let count = |family: &str, word: &str| counted[family][word].as_u64().unwrap_or(0);
         let removed = count("dns_quirks_total", "ech-removed");
-        assert_eq!(removed, if record && !ech { 2 } else { 0 }, "{how}");
+        assert_eq!(removed, if record && !ech { 4 } else { 0 }, "{how}");
         let answered = count("dns_remarks_total", "no-https");
-        assert_eq!(answered, if record { 0 } else { 2 }, "{how}");
+        assert_eq!(answered, if record { 0 } else { 4 }, "{how}");
         assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
         assert!(daemon.namegate(&["detach"]).unwrap().status.success());
     }
@@ -319,4 +325,76 @@ fn many_names_under_a_pattern_are_told_and_closed_where_that_is_wanted() {
         3,
         "a request, its response, and a denied request"
     );
+}
+
+#[test]
+fn most_names_of_a_pattern_that_do_not_exist_are_told() {
+    let pair = Pair::new();
+    let _knot = Running::knot(&pair.dns.ns, WWW).unwrap();
+    let daemon = pair.daemon(&names("{matchPattern: '*.example.com'}"), &[]);
+    let suspected = || {
+        let status = daemon.status().unwrap();
+        let counted = &status["dns"]["dns_quirks_total"]["tunnel-suspected"];
+        counted.as_u64().unwrap_or(0)
+    };
+    // That a name doesn't exist is noted a moment after its answer.
+    let asked = (0..200).take_while(|n| {
+        let answer = pair.dig(&[&format!("none{n}.example.com"), "A"]);
+        assert!(answer.contains("status: NXDOMAIN"), "{answer}");
+        suspected() == 0
+    });
+    let asked = asked.count();
+    assert!((50..199).contains(&asked), "{asked}");
+    assert_eq!(suspected(), 1);
+}
+
+/// Names of addresses carry up to 128 bits each: they are names like any other.
+#[test]
+fn names_of_addresses_are_denied_as_any_name_is() {
+    let pair = Pair::new();
+    let server = socket(&pair.dns, 53);
+    let _daemon = pair.daemon(&names("{matchPattern: '*.example.com'}"), &[]);
+    for address in ["198.18.0.1", "2001:db8::1"] {
+        for way in ["+notcp", "+tcp"] {
+            let answer = pair.dig(&[way, "-x", address]);
+            assert!(answer.contains("status: NXDOMAIN"), "{answer}");
+            assert!(answer.contains("ANSWER: 0, AUTHORITY: 0"), "{answer}");
+        }
+    }
+    server.set_nonblocking(true).unwrap();
+    assert!(server.recv_from(&mut [0; 512]).is_err(), "nothing left");
+}
+
+/// Names that neighbours are asked for, by multicast or broadcast, are no DNS and end at default deny.
+#[test]
+fn neighbours_are_not_asked_for_names() {
+    let pair = Pair::new();
+    let daemon = pair.daemon(&names("{matchPattern: '*'}"), &[]);
+    let denied = || daemon.counter("policy-denied").unwrap();
+    let asked = query(7, 0x0100, b"\x04host\x05local\0", (1_232, 0, b""));
+    let filter = "udp port 5353 or udp port 5355 or udp port 137";
+    let seen = seen_by(&pair.dns, filter, || {
+        let broadcast = SocketAddr::from(([255, 255, 255, 255], 137));
+        for (to, what) in [
+            (SocketAddr::from(([224, 0, 0, 251], 5353)), "mDNS"),
+            (SocketAddr::from(([224, 0, 0, 252], 5355)), "LLMNR"),
+            (broadcast, "NBNS"),
+            (SocketAddr::from((pair.dns.v4, 137)), "NBNS to one"),
+            (SocketAddr::from((pair.dns.v4, 5353)), "mDNS to one"),
+        ] {
+            let before = denied();
+            let socket = socket(&pair.client, 0);
+            socket.set_broadcast(true).unwrap();
+            let send = || socket.send_to(&asked, to).unwrap();
+            pair.client.ns.run(send).unwrap();
+            let began = std::time::Instant::now();
+            while denied() == before {
+                let waited = began.elapsed();
+                assert!(waited < Duration::from_secs(20), "{what} wasn't denied");
+            }
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(seen, "", "none arrived");
 }

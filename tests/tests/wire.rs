@@ -459,3 +459,116 @@ fn the_size_that_a_client_announces_is_clamped_and_nothing_else_changes() {
     assert_eq!(answer[..2], asked[..2]);
     assert_eq!(answer[3..], sent[3..], "the server's own bytes");
 }
+
+/// An OPT of 1,232 octets with these flags and options, as code and content.
+fn opt(flags: u16, options: &[(u16, &[u8])]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for (code, content) in options {
+        all.extend(code.to_be_bytes());
+        all.extend((content.len() as u16).to_be_bytes());
+        all.extend(*content);
+    }
+    let mut opt = vec![0, 0, 41, 0x04, 0xd0, 0, 0];
+    opt.extend(flags.to_be_bytes());
+    opt.extend((all.len() as u16).to_be_bytes());
+    opt.extend(all);
+    opt
+}
+
+/// Options of an OPT.
+type Options = &'static [(u16, &'static [u8])];
+/// A name, the flags and the OPT of a query, those of its answer.
+type Case = (&'static str, [u8; 2], (u16, Options), [u8; 2], Options);
+
+#[test]
+fn options_flags_and_signatures_pass_bit_for_bit_both_ways() {
+    const DO: u16 = 0x8000;
+    let stage = Stage::new();
+    let (seen, heard) = std::sync::mpsc::channel();
+    // What the server says is told it beforehand, but for the id and the question.
+    let (tell, told) = std::sync::mpsc::channel::<([u8; 2], Vec<u8>)>();
+    let _server = Answers::serve(&stage.world.ns, 53, move |query| {
+        seen.send(query.to_vec()).unwrap();
+        let (flags, behind) = told.recv().unwrap();
+        let question = query
+            .windows(4)
+            .position(|end| end == [0, 1, 0, 1])
+            .unwrap()
+            + 4;
+        let mut answer = query[..question].to_vec();
+        answer[2..4].copy_from_slice(&flags);
+        // One address and its signature, and an OPT.
+        answer[6..12].copy_from_slice(&[0, 2, 0, 0, 0, 1]);
+        answer.extend(behind);
+        vec![answer]
+    })
+    .unwrap();
+    let _daemon = stage.daemon();
+    let address = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 198, 18, 0, 1];
+    let mut signature = vec![0xc0, 12, 0, 46, 0, 1, 0, 0, 0, 60, 0, 39];
+    signature.extend([0, 1, 13, 3, 0, 0, 0, 60, 1, 2, 3, 4, 1, 2, 3, 3, 0xab, 0xcd]);
+    signature.extend(b"\x07example\x03com\0");
+    signature.extend([0x5a; 8]);
+    let cases: [Case; 10] = [
+        (
+            "client subnet",
+            [1, 0],
+            (0, &[(8, &[0, 1, 24, 0, 192, 0, 2])]),
+            [0x81, 0x80],
+            &[(8, &[0, 1, 24, 24, 192, 0, 2])],
+        ),
+        (
+            "cookie",
+            [1, 0],
+            (0, &[(10, b"CLIENTCO")]),
+            [0x81, 0x80],
+            &[(10, b"CLIENTCOSERVERCO")],
+        ),
+        (
+            "padding",
+            [1, 0],
+            (DO, &[(12, &[0; 90])]),
+            [0x81, 0x80],
+            &[(12, &[0; 200])],
+        ),
+        (
+            "EDE",
+            [1, 0],
+            (0, &[]),
+            [0x81, 0x80],
+            &[(15, b"\0\x03stale")],
+        ),
+        (
+            "unknown",
+            [1, 0],
+            (0, &[(65_001, b"x"), (65_002, b"")]),
+            [0x81, 0x80],
+            &[(65_003, b"yz")],
+        ),
+        ("CD", [1, 0x10], (DO, &[]), [0x81, 0x90], &[]),
+        ("AD", [1, 0x20], (0, &[]), [0x81, 0xa0], &[]),
+        ("AD, CD and DO", [1, 0x30], (DO, &[]), [0x85, 0xb0], &[]),
+        ("Z", [1, 0x40], (0x4001, &[]), [0x81, 0xc0], &[]),
+        ("without RD and RA", [0, 0], (0, &[]), [0x80, 0], &[]),
+    ];
+    for (case, flags, (edns, options), said, back) in cases {
+        let mut asked = query("MiXeD.example.com", 1);
+        asked[2..4].copy_from_slice(&flags);
+        asked[11] = 1;
+        asked.extend(opt(edns, options));
+        let behind = [&address[..], &signature, &opt(edns, back)].concat();
+        tell.send((said, behind.clone())).unwrap();
+        let answer = stage.ask(&asked, Duration::from_secs(4)).unwrap();
+        let sent = heard.recv().unwrap();
+        assert_eq!(sent[2..], asked[2..], "{case}: as the client wrote it");
+        assert_eq!(answer[..2], asked[..2], "{case}");
+        assert_eq!(answer[2..4], said, "{case}: the server's own flags");
+        assert!(
+            answer.ends_with(&behind),
+            "{case}: the server's own records"
+        );
+        let question = query("MiXeD.example.com", 1);
+        assert_eq!(answer[12..question.len()], question[12..], "{case}");
+        assert_eq!(answer.len(), question.len() + behind.len(), "{case}");
+    }
+}

@@ -121,6 +121,8 @@ pub struct AllowedBy {
     pub revision: u64,
     /// Policy denied it, and only audits: no rule allowed it.
     pub audited: bool,
+    /// How many labels at the end of the name the rule's pattern names, as [`DnsPermit::literal_labels`].
+    pub literal_labels: Option<u8>,
 }
 
 /// Where the records of one worker go when they are finished, and what counts them.
@@ -217,6 +219,7 @@ impl ExchangeRecord {
             rule: permit.rule(),
             revision: permit.revision(),
             audited: permit.is_audited(),
+            literal_labels: permit.literal_labels(),
         });
     }
 

@@ -1,25 +1,33 @@
 //! Names under a pattern that look like data. A pattern is a channel: whoever may ask for `*.example.com`
 //! can say something to the server of `example.com` with each name. It can't be closed, only be seen: by many
-//! new names, many octets of name, or names of random letters. Caches and antivirus programs look alike, and a
+//! new names, many octets of name, names of random letters, or many that don't exist. Caches and antivirus programs look alike, and a
 //! slow tunnel passes; only whole names (`matchName`) with scrubbed queries carry nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fqdn::Name;
 use policy::{DnsPermit, EndpointId};
 
+use super::record::{Outcome, Told};
 use crate::limits::{
     TUNNEL_CLOSED, TUNNEL_NAMES_MAX, TUNNEL_OCTETS_MAX, TUNNEL_WATCHED_MAX,
     TUNNEL_WATCHED_PER_ENDPOINT_MAX, TUNNEL_WINDOW,
 };
+use crate::question::Rcode;
 
 /// From how many names on their letters are looked at.
-const RANDOM_NAMES_MIN: u32 = 50;
+const RANDOM_NAMES_MIN: usize = 50;
 /// Bits that a letter of such a label carries, on average; words carry about 3.
 const RANDOM_BITS_MIN: f32 = 3.8;
+/// From how many names on it is looked at how many of them don't exist; more than half are too many.
+const ABSENT_NAMES_MIN: usize = 50;
+/// The steps in which a window slides.
+const SLICES: u32 = 12;
+/// How long each is.
+const SLICE: Duration = Duration::from_secs(TUNNEL_WINDOW.as_secs() / SLICES as u64);
 /// Labels that stand for the owner of a name where a pattern names fewer.
 const OWNER_LABELS: usize = 2;
 
@@ -89,7 +97,7 @@ impl Watched {
         // What is closed stays so if it can.
         let oldest = most
             .iter()
-            .min_by_key(|(_, it)| (it.is_suspected, it.began));
+            .min_by_key(|(_, it)| (it.suspected_until, it.asked));
         if let Some(oldest) = oldest.map(|(key, _)| *key) {
             most.remove(&oldest);
             self.count -= 1;
@@ -110,29 +118,71 @@ impl Watched {
     }
 }
 
-/// A minute, from its first name on.
+/// The last minute, which goes on by a slice at a time.
 #[derive(Debug)]
 struct Window {
+    /// When its first slice began.
     began: Instant,
-    /// Hashes of what stands before the suffix.
-    names: HashSet<u64>,
-    octets: usize,
+    /// When the last name was asked.
+    asked: Instant,
+    /// The slice that it is in.
+    slice: u32,
+    /// By hashes of what stands before the suffix.
+    names: HashMap<u64, Asked>,
+    /// What was asked in each slice, at the slice's number modulo their count.
+    octets: [usize; SLICES as usize],
+    /// Labels of all names, and the sum of their bits per letter.
+    letters: (u32, f32),
+    /// How many of the names don't exist.
+    absent: usize,
+    /// Nothing is counted until then: it was said that there are too many.
+    suspected_until: Option<Instant>,
+    /// Until then, names that weren't asked before are denied.
+    is_closed: bool,
+}
+
+/// A name of a window.
+#[derive(Debug)]
+struct Asked {
+    /// The last slice in which it was asked.
+    slice: u32,
     labels: u32,
-    /// The sum of the bits per letter, over the labels of each name once.
+    /// The sum of the bits per letter, over its labels.
     bits: f32,
-    is_suspected: bool,
-    closed_until: Option<Instant>,
+    /// It was answered that it doesn't exist.
+    is_absent: bool,
 }
 
 impl Tunnels {
     /// Looks at an allowed question. One for a whole name that a rule names is never suspected.
     pub fn look(&self, permit: &DnsPermit, mode: TunnelMode, now: Instant) -> Seen {
-        let Some(literal) = permit.literal_labels() else {
+        let Some(kept) = kept(permit.literal_labels()) else {
             return Seen::Usual;
         };
-        let kept = usize::from(literal).max(OWNER_LABELS);
         let name = &permit.question().name;
         self.look_at((permit.endpoint(), name, kept), mode, now)
+    }
+
+    /// Heeds how an exchange ended: of a name that doesn't exist it is noted.
+    pub fn heed(&self, told: &Told) {
+        let is_absent =
+            matches!(&told.outcome, Outcome::Answered(answer) if answer.rcode == Rcode::NX_DOMAIN);
+        let literal = told.allowed_by.and_then(|by| by.literal_labels);
+        let Some(kept) = kept(literal).filter(|_| is_absent) else {
+            return;
+        };
+        self.note_absent(told.origin.endpoint, &told.question.name, kept);
+    }
+
+    fn note_absent(&self, endpoint: EndpointId, name: &Name, kept: usize) {
+        let Some((_, front, suffix)) = split(name, kept) else {
+            return;
+        };
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let windows = watched.by_endpoint.get_mut(&endpoint);
+        if let Some(window) = windows.and_then(|all| all.get_mut(&self.hasher.hash_one(suffix))) {
+            window.note_absent(self.hasher.hash_one(front));
+        }
     }
 
     fn look_at(
@@ -157,9 +207,7 @@ impl Tunnels {
                 TunnelMode::Off | TunnelMode::Report => Seen::Unwatched,
             };
         };
-        if window.is_over(now) {
-            window.begin_anew(now);
-        }
+        window.slide(now);
         window.look((labels, front.len(), hash), mode, now)
     }
 }
@@ -168,29 +216,60 @@ impl Window {
     fn new(now: Instant) -> Self {
         Self {
             began: now,
-            names: HashSet::new(),
-            octets: 0,
-            labels: 0,
-            bits: 0.0,
-            is_suspected: false,
-            closed_until: None,
+            asked: now,
+            slice: 0,
+            names: HashMap::new(),
+            octets: [0; SLICES as usize],
+            letters: (0, 0.0),
+            absent: 0,
+            suspected_until: None,
+            is_closed: false,
         }
     }
 
-    /// The room for names stays: who asks much asks as much again.
-    fn begin_anew(&mut self, now: Instant) {
-        let mut names = std::mem::take(&mut self.names);
-        names.clear();
-        *self = Self {
-            names,
-            ..Self::new(now)
-        };
+    /// Whether nothing of it counts any more.
+    fn is_over(&self, now: Instant) -> bool {
+        match self.suspected_until {
+            Some(until) => now >= until,
+            None => now.saturating_duration_since(self.asked) >= TUNNEL_WINDOW,
+        }
     }
 
-    fn is_over(&self, now: Instant) -> bool {
-        match self.closed_until {
-            Some(until) => now >= until,
-            None => now.saturating_duration_since(self.began) >= TUNNEL_WINDOW,
+    /// Goes on to the time. The room for names stays: who asks much asks as much again.
+    fn slide(&mut self, now: Instant) {
+        if self.is_over(now) {
+            let mut names = std::mem::take(&mut self.names);
+            names.clear();
+            *self = Self {
+                names,
+                ..Self::new(now)
+            };
+        }
+        self.asked = now;
+        let passed = now.saturating_duration_since(self.began).as_secs() / SLICE.as_secs();
+        let slice = u32::try_from(passed).unwrap_or(u32::MAX);
+        if self.suspected_until.is_some() || slice == self.slice {
+            return;
+        }
+        for gone in (self.slice + 1..=slice).take(SLICES as usize) {
+            if let Some(octets) = self.octets.get_mut((gone % SLICES) as usize) {
+                *octets = 0;
+            }
+        }
+        self.slice = slice;
+        self.names.retain(|_, asked| slice - asked.slice < SLICES);
+        self.letters = (0, 0.0);
+        for asked in self.names.values() {
+            self.letters.0 += asked.labels;
+            self.letters.1 += asked.bits;
+        }
+        self.absent = self.names.values().filter(|asked| asked.is_absent).count();
+    }
+
+    fn note_absent(&mut self, hash: u64) {
+        if let Some(asked) = self.names.get_mut(&hash).filter(|asked| !asked.is_absent) {
+            asked.is_absent = true;
+            self.absent += 1;
         }
     }
 
@@ -201,31 +280,57 @@ impl Window {
         mode: TunnelMode,
         now: Instant,
     ) -> Seen {
-        if self.is_suspected {
-            let is_closed = self.closed_until.is_some() && !self.names.contains(&hash);
+        if self.suspected_until.is_some() {
+            let is_closed = self.is_closed && !self.names.contains_key(&hash);
             return if is_closed { Seen::Closed } else { Seen::Usual };
         }
-        self.octets += octets;
-        if self.names.insert(hash) {
-            for label in labels {
-                self.labels += 1;
-                self.bits += bits_per_letter(label);
-            }
+        if let Some(sum) = self.octets.get_mut((self.slice % SLICES) as usize) {
+            *sum += octets;
         }
-        let count = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
-        #[expect(clippy::cast_precision_loss, reason = "some hundred labels")]
-        let is_random =
-            count > RANDOM_NAMES_MIN && self.bits > RANDOM_BITS_MIN * self.labels as f32;
-        let is_much = self.names.len() > TUNNEL_NAMES_MAX || self.octets > TUNNEL_OCTETS_MAX;
-        if !(is_much || is_random) {
+        let slice = self.slice;
+        let letters = &mut self.letters;
+        let asked = self.names.entry(hash).or_insert_with(|| {
+            let (mut count, mut bits) = (0, 0.0);
+            for label in labels {
+                count += 1;
+                bits += bits_per_letter(label);
+            }
+            *letters = (letters.0 + count, letters.1 + bits);
+            Asked {
+                slice,
+                labels: count,
+                bits,
+                is_absent: false,
+            }
+        });
+        asked.slice = slice;
+        if !self.is_suspicious() {
             return Seen::Usual;
         }
-        self.is_suspected = true;
-        if mode == TunnelMode::Enforce {
-            self.closed_until = Some(now + TUNNEL_CLOSED);
-        }
+        self.is_closed = mode == TunnelMode::Enforce;
+        let silent = if self.is_closed {
+            TUNNEL_CLOSED
+        } else {
+            TUNNEL_WINDOW
+        };
+        self.suspected_until = Some(now + silent);
         Seen::Suspected
     }
+
+    #[expect(clippy::cast_precision_loss, reason = "some hundred labels")]
+    fn is_suspicious(&self) -> bool {
+        let (count, (labels, bits)) = (self.names.len(), self.letters);
+        let is_much =
+            count > TUNNEL_NAMES_MAX || self.octets.iter().sum::<usize>() > TUNNEL_OCTETS_MAX;
+        let is_random = count > RANDOM_NAMES_MIN && bits > RANDOM_BITS_MIN * labels as f32;
+        let is_absent = count > ABSENT_NAMES_MIN && self.absent * 2 > count;
+        is_much || is_random || is_absent
+    }
+}
+
+/// How many labels at a name's end are the owner's, by how many its pattern names.
+fn kept(literal: Option<u8>) -> Option<usize> {
+    Some(usize::from(literal?).max(OWNER_LABELS))
 }
 
 /// What stands before the last labels of a name, label by label and as octets, and those; `None` if there

@@ -88,6 +88,12 @@ impl<H: Host> Proxy<H> {
         }
     }
 
+    /// Hands on a finished exchange.
+    pub(super) fn tell(&self, told: Told) {
+        self.tunnels.heed(&told);
+        self.host.tell(told);
+    }
+
     /// Goes on with other options.
     pub fn set_settings(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));

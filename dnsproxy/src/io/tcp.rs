@@ -532,7 +532,7 @@ impl<H: Host> Connection<H> {
         let mut told = Vec::new();
         self.records.drain(&mut told);
         for told in told {
-            self.proxy.host.tell(told);
+            self.proxy.tell(told);
         }
     }
 }

@@ -84,15 +84,88 @@ fn many_octets_are_told_and_so_are_random_letters() {
             .step_by(1 + 2 * (n / 32));
         format!("{}.example.com", turned.take(32).collect::<String>())
     };
-    assert_eq!(
-        desk.until((0..200).map(random)),
-        Some(RANDOM_NAMES_MIN as usize)
-    );
+    assert_eq!(desk.until((0..200).map(random)), Some(RANDOM_NAMES_MIN));
     let desk = Desk::new(TunnelMode::Report);
     assert_eq!(
         desk.until((0..200).map(|n| format!("images-{n}.cdn.example.com"))),
         None
     );
+}
+
+/// Names that came at the end of one minute and at the beginning of the next are those of one minute.
+#[test]
+fn the_minute_slides() {
+    let mut desk = Desk::new(TunnelMode::Report);
+    // One name a second holds the window open, and it is no more than 60 of them that count.
+    for n in 0..600 {
+        assert_eq!(desk.ask(&format!("slow{n}.example.com")), Seen::Usual);
+        desk.now += Duration::from_secs(1);
+    }
+    assert_eq!(desk.until(numbered().take(200)), None);
+    desk.now += Duration::from_secs(20);
+    assert_eq!(desk.until(numbered().take(200)), None, "the same again");
+    desk.now += Duration::from_secs(20);
+    let more = (0..200).map(|n| format!("m{n}.example.com"));
+    let asked = desk.until(more).unwrap();
+    assert!((60..=100).contains(&asked), "{asked} with those before");
+
+    let mut desk = Desk::new(TunnelMode::Report);
+    let octets = |n: usize| format!("{}.{n}.example.com", "abc".repeat(20));
+    let each = octets(0).len() - "example.com".len();
+    let half = TUNNEL_OCTETS_MAX / each * 6 / 10;
+    let names = || (0..half).map(|n| octets(n % 10));
+    assert_eq!(desk.until(names()), None);
+    desk.now += TUNNEL_WINDOW;
+    assert_eq!(desk.until(names()), None, "the first are gone");
+    desk.now += TUNNEL_WINDOW / 2;
+    assert!(desk.until(names()).is_some());
+}
+
+#[test]
+fn what_a_window_holds_is_bounded_and_ends_with_its_minute() {
+    let mut desk = Desk::new(TunnelMode::Report);
+    for round in 0..20 {
+        for n in 0..1_000 {
+            desk.ask(&format!("r{round}n{n}.example.com"));
+            desk.now += Duration::from_millis(20);
+        }
+        let watched = desk.tunnels.watched.lock().unwrap();
+        let mut windows = watched.by_endpoint.values().flat_map(HashMap::values);
+        let window = windows.next().unwrap();
+        assert!(window.names.len() <= TUNNEL_NAMES_MAX + 1);
+        assert!(windows.next().is_none());
+    }
+}
+
+#[test]
+fn names_that_do_not_exist_are_told_when_they_are_most() {
+    let absent = |desk: &Desk, names: &mut dyn Iterator<Item = String>| {
+        for name in names {
+            let name = Name::from_text(&name).unwrap();
+            let endpoint = EndpointId::new(1).unwrap();
+            desk.tunnels.note_absent(endpoint, &name, 2);
+        }
+    };
+    let mut desk = Desk::new(TunnelMode::Report);
+    assert_eq!(desk.until(numbered().take(100)), None);
+    // Half of them, each once however often it is answered.
+    for _ in 0..3 {
+        absent(&desk, &mut numbered().take(50));
+    }
+    assert_eq!(desk.ask("n0.example.com"), Seen::Usual);
+    absent(&desk, &mut numbered().skip(50).take(1));
+    assert_eq!(desk.ask("n0.example.com"), Seen::Suspected);
+
+    // Too few names say nothing, nor do those of a minute ago, nor those that nobody asked.
+    desk = Desk::new(TunnelMode::Report);
+    assert_eq!(desk.until(numbered().take(ABSENT_NAMES_MIN)), None);
+    absent(&desk, &mut numbered());
+    assert_eq!(desk.ask("n0.example.com"), Seen::Usual);
+    desk.now += TUNNEL_WINDOW - SLICE;
+    assert_eq!(desk.ask("n0.example.com"), Seen::Usual);
+    desk.now += SLICE;
+    let existing = (0..60).map(|n| format!("e{n}.example.com"));
+    assert_eq!(desk.until(existing), None);
 }
 
 #[test]

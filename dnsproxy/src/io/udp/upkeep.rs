@@ -68,7 +68,7 @@ impl<H: Host> UdpWorker<H> {
     pub(super) fn tell(&self, out: &mut Outgoing) {
         self.records.drain(&mut out.told);
         for told in out.told.drain(..) {
-            self.proxy.host.tell(told);
+            self.proxy.tell(told);
         }
     }
 }

@@ -81,7 +81,8 @@ pub(super) struct DnsOptions {
     /// What becomes of names, ports and known addresses of encrypted DNS, which nobody can judge.
     #[arg(long, value_enum, default_value = "allow", value_name = "HOW")]
     encrypted_dns: EncryptedWord,
-    /// What is done where many, long or random names under one pattern look like data.
+    /// What is done where the names of a minute under one pattern look like data: many, long or random ones, or
+    /// many that don't exist.
     #[arg(long, value_enum, default_value = "report", value_name = "HOW")]
     dns_tunnels: TunnelWord,
     /// Whether an answer opens private addresses (10/8, 172.16/12, 192.168/16, 100.64/10, fc00::/7).
@@ -349,6 +350,23 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn names_live_as_long_as_is_said() {
+        let lived = |words: &[&str]| options(words).map(|dns| dns.lifetimes());
+        let of = |[floor, ceiling, grace]: [u64; 3]| Lifetimes {
+            floor: Duration::from_secs(floor),
+            ceiling: Duration::from_secs(ceiling),
+            grace: Duration::from_secs(grace),
+        };
+        assert_eq!(lived(&[]).unwrap(), of([60, 24 * 3_600, 30]));
+        let words = [
+            "--dns-ttl-floor=5s",
+            "--dns-ttl-ceiling=1h",
+            "--dns-ttl-grace=0s",
+        ];
+        assert_eq!(lived(&words).unwrap(), of([5, 3_600, 0]));
     }
 
     #[test]
