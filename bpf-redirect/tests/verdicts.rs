@@ -219,6 +219,29 @@ fn what_an_endpoint_sends_to_itself_passes() {
     }
 }
 
+/// Whoever sends to it from its own address: where it reaches itself the node puts its own in that place, or nothing
+/// would be answered.
+#[test]
+fn what_comes_to_an_endpoint_from_its_own_address_is_judged_as_anybodys() {
+    for peer in [v4(3), v6(3)] {
+        for protocol in [TCP, UDP] {
+            let mut bench = guarded();
+            bench
+                .ledger
+                .reload(Vec::new(), &[], |_| Vec::new())
+                .unwrap();
+            let mut packet = out(peer, protocol, 80);
+            packet.destination = packet.source;
+            check(
+                &mut bench,
+                Hook::ToEndpoint,
+                &packet,
+                (SHOT, "policy-denied"),
+            );
+        }
+    }
+}
+
 #[test]
 fn what_no_entry_allows_is_denied() {
     for server in [v4(3), v6(3)] {
