@@ -387,19 +387,6 @@ fn many_names_on_the_same_addresses_are_bounded_too() {
     check(&cache);
 }
 
-#[test]
-fn ever_new_names_leave_the_size_as_it_is() {
-    let mut cache = Cache::new();
-    for index in 0..3 * NAMES_MAX {
-        let own = until(index, [index, index + 1]);
-        learn(&mut cache, &name(index), &own).unwrap();
-    }
-    assert_eq!(cache.name_count(), NAMES_MAX);
-    assert!(cache.names.slot_count() <= NAMES_MAX + 1);
-    assert!(cache.addresses.slot_count() <= ADDRESSES_MAX + 2);
-    check(&cache);
-}
-
 /// Which names are known, at most bounds of 4 addresses of a name, 3 names, 5 addresses and 7 pairs.
 fn small() -> Cache {
     let bounds = Bounds {
