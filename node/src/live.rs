@@ -133,7 +133,7 @@ impl<'a, T: Table> Review<'a, T> {
             }
             let labels = self
                 .learner
-                .with_identities(|identities| identities.labels_of(flow.identity).cloned())?;
+                .with_identities(|identities| identities.past_labels_of(flow.identity).cloned())?;
             Some(self.snapshot.judge_learned(endpoint, &labels, flow))
         };
         *judged.entry((endpoint, flow)).or_insert_with(judge)

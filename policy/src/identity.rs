@@ -17,12 +17,17 @@ pub struct Identities {
     outside: HashMap<LabelSet, u32>,
     in_use: BTreeMap<u32, Use>,
     next_outside: u32,
-    /// Numbers of an earlier run: kept for their sets, since the kernel may still hold them.
+    /// Numbers of an earlier run, and those that have retired: kept for their sets, since the kernel may still
+    /// hold them.
     remembered: BTreeMap<u32, LabelSet>,
     remembered_sets: HashMap<LabelSet, u32>,
     /// How many local numbers there are.
     room: usize,
 }
+
+/// Numbers that are kept for sets that no address has; beyond, the lowest is forgotten, and connections that
+/// it was given to are judged by whether their rule is there.
+const REMEMBERED_MAX: usize = 4_096;
 
 /// How many local numbers there are.
 const LOCAL_ROOM: usize = (Identity::LOCAL_MAX - Identity::LOCAL_MIN + 1) as usize;
@@ -152,8 +157,9 @@ impl Identities {
         Ok(Identity::from_number(number))
     }
 
-    /// Gives back what [`Identities::acquire`] gave; at the last one the number retires. Numbers that
-    /// are not counted are left alone.
+    /// Gives back what [`Identities::acquire`] gave; at the last one the number retires: it is remembered
+    /// for its set, by which connections are judged that it was given to. Numbers that are not counted are
+    /// left alone.
     pub fn release(&mut self, identity: Identity) {
         let number = identity.get();
         let Some(entry) = self.in_use.get_mut(&number) else {
@@ -164,13 +170,21 @@ impl Identities {
             && let Some(entry) = self.in_use.remove(&number)
         {
             self.outside.remove(&entry.set);
+            self.remember(number, entry.set);
+            while self.remembered.len() > REMEMBERED_MAX
+                && let Some((_, set)) = self.remembered.pop_first()
+            {
+                self.remembered_sets.remove(&set);
+            }
         }
     }
 
-    /// The numbers in use of sets of addresses outside, for the state folder.
+    /// The numbers of sets of addresses outside, in use or remembered, for the state folder.
     pub fn outside(&self) -> impl Iterator<Item = (Identity, &LabelSet)> {
         let in_use = self.in_use.iter();
-        in_use.map(|(number, entry)| (Identity::from_number(*number), &entry.set))
+        let in_use = in_use.map(|(number, entry)| (number, &entry.set));
+        let all = in_use.chain(&self.remembered);
+        all.map(|(number, set)| (Identity::from_number(*number), set))
     }
 
     /// Keeps the number of a set from an earlier run for it, unless one of them is taken already.
@@ -214,6 +228,14 @@ impl Identities {
     #[must_use]
     pub fn labels_of(&self, identity: Identity) -> Option<&LabelSet> {
         self.in_use.get(&identity.get()).map(|entry| &entry.set)
+    }
+
+    /// The same of one that is remembered, too: what a connection was opened by, though no address has it
+    /// any more.
+    #[must_use]
+    pub fn past_labels_of(&self, identity: Identity) -> Option<&LabelSet> {
+        let remembered = || self.remembered.get(&identity.get());
+        self.labels_of(identity).or_else(remembered)
     }
 
     /// How many local numbers are in use.
@@ -265,10 +287,27 @@ mod tests {
         ids.release(first);
         assert_eq!(ids.labels_of(first), None);
         ids.release(first);
-        let again = ids.acquire(set("a")).unwrap();
-        assert_eq!(again.get(), first.get() + 1, "not given again at once");
+        assert_eq!(ids.past_labels_of(first), Some(&set("a")));
+        let other = ids.acquire(set("b")).unwrap();
+        assert_eq!(other.get(), first.get() + 1, "not given to another set");
+        assert_eq!(ids.acquire(set("a")), Ok(first), "kept for its own");
+        ids.release(other);
         assert_eq!(ids.local_count(), 1);
-        assert_eq!(ids.outside().collect::<Vec<_>>(), [(again, &set("a"))]);
+        let kept = [(first, &set("a")), (other, &set("b"))];
+        assert_eq!(ids.outside().collect::<Vec<_>>(), kept);
+    }
+
+    #[test]
+    fn as_many_sets_are_remembered_as_are_worth_it() {
+        let mut ids = Identities::new();
+        for number in 0..=REMEMBERED_MAX {
+            let one = ids.acquire(set(&number.to_string())).unwrap();
+            ids.release(one);
+        }
+        assert_eq!(ids.remembered.len(), REMEMBERED_MAX);
+        assert_eq!(ids.remembered_sets.len(), REMEMBERED_MAX);
+        let first = Identity::from_number(Identity::LOCAL_MIN);
+        assert_eq!(ids.past_labels_of(first), None);
     }
 
     #[test]
@@ -291,9 +330,6 @@ mod tests {
         assert_eq!(ids.acquire(set("a")), Ok(first), "one that is in use");
         ids.acquire(set("of before")).unwrap();
         assert_eq!(ids.acquire(set("c")), Err(Exhausted));
-        ids.release(first);
-        ids.release(first);
-        assert_ne!(ids.acquire(set("c")), Ok(first), "not at once");
     }
 
     #[test]
@@ -311,7 +347,7 @@ mod tests {
         ids.release(Identity::from_number(number));
         ids.release(Identity::from_number(number));
         assert_eq!(ids.labels_of(Identity::from_number(number)), None);
-        assert_eq!(ids.outside().count(), 1);
+        assert_eq!(ids.local_count(), 1);
     }
 
     #[test]

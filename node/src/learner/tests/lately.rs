@@ -1,7 +1,10 @@
 //! What a daemon that is killed right after an answer leaves to the next one.
 
 use super::*;
+use bpf_redirect_common::{CtKey, CtValue, EGRESS, Verdict};
+
 use crate::lately::Note;
+use crate::live::Review;
 use crate::remembered::Remembered;
 
 const OWNER: &str = "default/a1";
@@ -34,10 +37,14 @@ impl Scene {
 
     /// The next daemon, under a policy: it finds notes, what the kernel holds, and no file.
     fn after(&self, notes: Vec<Note>, policy: &str) -> Self {
+        self.long_after(Duration::ZERO, notes, policy)
+    }
+
+    fn long_after(&self, away: Duration, notes: Vec<Note>, policy: &str) -> Self {
         let (addresses, passed) = (self.addresses(), CLOCK_MS.get());
         let mut next = Self::empty();
-        pass(Duration::from_millis(passed));
-        let boot_ns = crate::clock::boot_ns();
+        pass(Duration::from_millis(passed) + away);
+        let boot_ns = crate::clock::boot_ns() + u64::try_from(away.as_nanos()).unwrap();
         let left = Remembered::default().with_notes(notes, (clock(), boot_ns));
         next.learner.with_identities(|identities| {
             left.number(identities);
@@ -53,6 +60,57 @@ impl Scene {
         };
         next.adopt(&heritage);
         next
+    }
+}
+
+/// A connection that was opened by a name.
+fn flow(to: u8, port: u16, identity: u32) -> (CtKey, CtValue) {
+    let key = CtKey {
+        endpoint: 1,
+        local_port: 40_000,
+        peer_port: port.to_be(),
+        local: Address::from(IpAddr::from([10, 2, 0, 1])),
+        peer: Address::from(ip(to)),
+        protocol: 6,
+        asker: 0,
+        reserved: 0,
+    };
+    let value = CtValue {
+        last_seen: 0,
+        identity,
+        rule: 1, // of another run: here it may stand for anything
+        verdict: Verdict::Allow as u8,
+        state: CtValue::ANSWERED,
+        direction: EGRESS,
+        flags: 0,
+        ticks: [0; 2],
+    };
+    (key, value)
+}
+
+/// A connection outlives its name whether that ends before, while or after a daemon is away, and no rule that
+/// is gone.
+#[test]
+fn a_connection_lives_on_what_opened_it_though_its_name_ended_while_no_daemon_ran() {
+    let (scene, lately) = Scene::noting();
+    scene.ask("x.example", &[1]).unwrap();
+    scene.ask("y.example", &[2]).unwrap();
+    let [x, y] = [1, 2].map(|last| scene.open(last).unwrap());
+    let lives = |scene: &Scene, (key, value): (CtKey, CtValue)| {
+        let snapshot = scene.learner.snapshot();
+        !Review::new(&scene.learner, &snapshot).ends(&key, &value)
+    };
+    for away in [Duration::ZERO, Duration::from_secs(91)] {
+        let next = scene.long_after(away, left(&lately), POLICY);
+        pass(Duration::from_secs(91));
+        next.learner.expire(clock());
+        assert_eq!((next.open(1), next.open(2)), (None, None), "ended");
+        assert!(lives(&next, flow(1, 9_999, x)), "away for {away:?}");
+        assert!(lives(&next, flow(2, 443, y)));
+        assert!(!lives(&next, flow(2, 80, y)), "no rule ever let it");
+        let other = scene.long_after(away, left(&lately), "{toFQDNs: [{matchName: y.example}]}");
+        assert!(!lives(&other, flow(1, 9_999, x)), "its rule is gone");
+        assert!(lives(&other, flow(2, 80, y)), "which has no ports there");
     }
 }
 
