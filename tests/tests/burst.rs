@@ -8,10 +8,11 @@
 #![expect(clippy::disallowed_methods, reason = "a workload's own sockets")]
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::Read as _;
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use namegate_tests::{Answers, Asking, Daemon, Node, Workload, patience, policy};
+use namegate_tests::{Answers, Asking, Daemon, Node, TcpSink, Workload, patience, policy};
 
 /// What the workloads may ask for.
 const NAMES: &str = "[{matchPattern: '*.example.com'}]";
@@ -53,7 +54,7 @@ fn serve(at: &Workload) {
     });
 }
 
-fn started<'a>(node: &'a Node, workloads: &[&Workload]) -> Daemon<'a> {
+fn started<'a>(node: &'a Node, workloads: &[&Workload], options: &[&str]) -> Daemon<'a> {
     let mut daemon = Daemon::prepare(node).unwrap();
     for workload in workloads {
         daemon.endpoint(workload).unwrap();
@@ -61,7 +62,7 @@ fn started<'a>(node: &'a Node, workloads: &[&Workload]) -> Daemon<'a> {
         let file = format!("{name}.yaml");
         daemon.policy(&file, &policy(name, NAMES)).unwrap();
     }
-    daemon.start(&[]).unwrap();
+    daemon.start(options).unwrap();
     daemon
 }
 
@@ -83,7 +84,7 @@ fn of_five_thousand_questions_at_once_none_is_lost() {
     let world = node.elsewhere().unwrap();
     serve(&world);
     let all: Vec<&Workload> = workloads.iter().collect();
-    let daemon = started(&node, &all);
+    let daemon = started(&node, &all, &[]);
     let server = SocketAddr::new(IpAddr::V4(world.v4), 53);
     let sockets: Vec<UdpSocket> = workloads
         .iter()
@@ -124,7 +125,7 @@ fn who_floods_a_silent_server_takes_no_answer_from_another() {
     let bob = node.workload("bob", 3).unwrap();
     let world = node.elsewhere().unwrap();
     let _names = Answers::names(&world.ns, 60).unwrap();
-    let daemon = started(&node, &[&alice, &bob]);
+    let daemon = started(&node, &[&alice, &bob], &[]);
     let server = SocketAddr::new(IpAddr::V4(world.v4), 53);
     let flood: Vec<UdpSocket> = (0..20).map(|_| socket(&alice, server)).collect();
     let mut asking = Asking::new(&bob, server.ip(), Duration::from_secs(8)).unwrap();
@@ -144,4 +145,56 @@ fn who_floods_a_silent_server_takes_no_answer_from_another() {
         counted(&daemon, "dns_faults_total", "outstanding") > 0,
         "the flood had more than its share"
     );
+}
+
+/// Asks for so many fresh names, from `first` on, and connects to each as soon as its answer is there.
+fn ask_and_connect(workload: &Workload, server: IpAddr, (first, count): (u32, u32)) {
+    let wait = Duration::from_secs(5) * patience();
+    let mut asking = Asking::new(workload, server, wait).unwrap();
+    let run = || {
+        for index in first..first + count {
+            let (_, answer) = asking.ask(&format!("n{index}")).unwrap();
+            let address: [u8; 4] = answer[answer.len() - 4..].try_into().unwrap();
+            let expected = u32::from_be_bytes([198, 18, 0, 0]) + index;
+            assert_eq!(u32::from_be_bytes(address), expected);
+            let to = SocketAddr::new(IpAddr::from(address), 80);
+            let connected = TcpStream::connect_timeout(&to, wait);
+            let mut stream = connected.unwrap_or_else(|error| panic!("{to}: {error}"));
+            // Taken in, so that the server's queue never overflows, which would cost SYNs too.
+            stream.set_read_timeout(Some(wait)).unwrap();
+            stream.read_exact(&mut [0; 6]).unwrap();
+        }
+    };
+    workload.ns.run(run).unwrap();
+}
+
+/// Law 1 at ten times the size of the test in `enforce.rs`, with as many workloads as that many names need.
+#[test]
+#[ignore = "minutes"]
+fn no_first_syn_is_lost_after_a_hundred_thousand_fresh_answers() {
+    const WORKLOADS: u32 = 16;
+    const EACH: u32 = 6_250;
+    let node = Node::new().unwrap();
+    let open = |n| node.workload(&format!("w{n}"), u8::try_from(n + 2).unwrap());
+    let workloads: Vec<Workload> = (0..WORKLOADS).map(|n| open(n).unwrap()).collect();
+    let world = node.elsewhere().unwrap();
+    let _names = Answers::names(&world.ns, 3_600).unwrap();
+    let _sink = TcpSink::serve(&world.ns, 80).unwrap();
+    let all: Vec<&Workload> = workloads.iter().collect();
+    // None is withheld because so many threads share a few processors.
+    let daemon = started(&node, &all, &["--dns-install-wait", "4s"]);
+    let repeated = |one: &Workload| one.kernel_count("Tcp", "RetransSegs").unwrap();
+    let before: Vec<_> = workloads.iter().map(repeated).collect();
+    let denied = daemon.counter("policy-denied").unwrap();
+    let server = IpAddr::V4(world.v4);
+    std::thread::scope(|scope| {
+        for (n, workload) in (0..).zip(&workloads) {
+            scope.spawn(move || ask_and_connect(workload, server, (n * EACH, EACH)));
+        }
+    });
+    assert_eq!(daemon.counter("policy-denied").unwrap(), denied);
+    let after: Vec<_> = workloads.iter().map(repeated).collect();
+    assert_eq!(after, before, "a SYN was sent twice");
+    let status = daemon.status().unwrap();
+    assert_eq!(status["learning"]["installed"], WORKLOADS * EACH);
 }
