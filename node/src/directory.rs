@@ -5,12 +5,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use flow::{Endpoint, Interface, PolicyRef, Service, Workload};
+use parking_lot::Mutex;
 use policy::{Cast, Identity, L4Protocol, Labels, RuleId, RuleOrigin, Snapshot};
 
 use crate::cluster::Cluster;
 
 /// Rules of earlier snapshots that are still remembered: a late event may name one.
 const RULES_MAX: usize = 20_000;
+/// Identities whose labels are kept as events show them; those of further ones are made for each event.
+const TEXTS_MAX: usize = 4_096;
+
+/// Labels as events show them.
+pub(crate) type LabelTexts = Arc<[Arc<str>]>;
 
 /// Everybody that an event can name, as of one snapshot.
 #[derive(Default)]
@@ -24,6 +30,8 @@ pub(crate) struct Directory {
     interfaces: HashMap<u32, Interface>,
     /// Services by their virtual addresses.
     services: HashMap<(SocketAddr, L4Protocol), Service>,
+    /// Labels of who is no workload, of which the next event tells again.
+    texts: Mutex<HashMap<Identity, LabelTexts>>,
 }
 
 impl Directory {
@@ -127,6 +135,26 @@ impl Directory {
         self.by_address.get(&ip)
     }
 
+    /// The labels of an identity: `make` is asked once, and again as long as it knows none. An identity keeps its
+    /// labels as long as this snapshot is in force.
+    pub(crate) fn texts_of(
+        &self,
+        identity: Identity,
+        make: impl FnOnce() -> Option<LabelTexts>,
+    ) -> LabelTexts {
+        if let Some(texts) = self.texts.lock().get(&identity) {
+            return Arc::clone(texts);
+        }
+        let Some(texts) = make() else {
+            return LabelTexts::default();
+        };
+        let mut known = self.texts.lock();
+        if known.len() < TEXTS_MAX {
+            known.insert(identity, Arc::clone(&texts));
+        }
+        texts
+    }
+
     /// What a rule asks to be logged with its flows.
     pub(crate) fn log(&self, rule: RuleId) -> Option<&Arc<str>> {
         self.logs.get(&rule)
@@ -151,7 +179,7 @@ fn owner_of(workload: &policy::Workload) -> Workload {
 }
 
 /// A peer that is no workload: its identity and labels are all that is known of it.
-pub(crate) fn peer(identity: Identity, labels: Arc<[Arc<str>]>) -> Endpoint {
+pub(crate) fn peer(identity: Identity, labels: LabelTexts) -> Endpoint {
     Endpoint {
         identity: identity.get(),
         labels,
@@ -160,7 +188,7 @@ pub(crate) fn peer(identity: Identity, labels: Arc<[Arc<str>]>) -> Endpoint {
 }
 
 /// Labels as events show them: sorted, and of several prefixes the longest only.
-pub(crate) fn label_texts(labels: &Labels) -> Arc<[Arc<str>]> {
+pub(crate) fn label_texts(labels: &Labels) -> LabelTexts {
     let prefix_len = |text: &str| {
         text.rsplit('/')
             .next()
@@ -201,5 +229,32 @@ fn policy_ref(origin: &RuleOrigin, revision: u64) -> PolicyRef {
         labels: labels.into(),
         revision,
         kind: kind.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_made_once_for_each_identity_and_for_no_more_than_fit() {
+        let directory = Directory::default();
+        let text = |number: u32| LabelTexts::from([number.to_string().into()]);
+        let identity = |number: u32| Identity::from_number(number);
+        let unknown = directory.texts_of(identity(1), || None);
+        assert!(unknown.is_empty());
+        let first = u32::try_from(TEXTS_MAX).unwrap();
+        for number in 1..=first {
+            let made = directory.texts_of(identity(number), || Some(text(number)));
+            assert_eq!(made, text(number), "not known before");
+        }
+        let made_again = || panic!("it is known");
+        assert_eq!(directory.texts_of(identity(1), made_again), text(1));
+        assert_eq!(directory.texts_of(identity(first), made_again), text(first));
+        for _ in 0..2 {
+            let beyond = directory.texts_of(identity(first + 1), || Some(text(7)));
+            assert_eq!(beyond, text(7));
+        }
+        assert_eq!(directory.texts.lock().len(), TEXTS_MAX);
     }
 }

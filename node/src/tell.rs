@@ -337,23 +337,20 @@ impl Teller {
             })
         });
         let (learned, names) = known.unwrap_or_default();
-        if let Some(endpoint) = self.directory.load().at(ip) {
+        let directory = self.directory.load();
+        if let Some(endpoint) = directory.at(ip) {
             return ((**endpoint).clone(), names);
         }
         let identity = judged
             .or_else(|| learned.map(Identity::from_number))
             .unwrap_or_else(|| snapshot.identity_of(ip));
-        let labels = match snapshot.labels_of(identity) {
-            Some(labels) => label_texts(labels),
-            None => self
-                .learner
-                .with_identities(|identities| {
-                    identities
-                        .labels_of(identity)
-                        .map(|set| label_texts(&set.to_labels()))
-                })
-                .unwrap_or_default(),
-        };
+        let labels = directory.texts_of(identity, || match snapshot.labels_of(identity) {
+            Some(labels) => Some(label_texts(labels)),
+            None => self.learner.with_identities(|identities| {
+                let set = identities.labels_of(identity)?;
+                Some(label_texts(&set.to_labels()))
+            }),
+        });
         (peer(identity, labels), names)
     }
 
