@@ -188,7 +188,7 @@ impl Driver {
         if octets.is_empty() || self.is_server_over {
             return false;
         }
-        match stream.try_write(octets, behind(self.core.wants().upstream)) {
+        match stream.try_write(octets, Follows::Unknown) {
             Ok(count) => self.core.upstream_wrote(count),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
             Err(_) => self.core.upstream_write_failed(),
@@ -197,10 +197,10 @@ impl Driver {
     }
 }
 
-/// What comes behind all that is to be written to a side.
+/// What comes behind all that is to be written to the client.
 const fn behind(leg: Leg) -> Follows {
     match leg {
-        // Its end, which goes with the last octets.
+        // Its end, which is said before the socket is closed, and goes with the last octets.
         Leg::Shut | Leg::Closed => Follows::More,
         Leg::Open | Leg::Cut | Leg::Reset => Follows::Unknown,
     }
