@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use aya::programs::links::FdLink;
-use aya::programs::tc::TcAttachOptions;
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use aya::programs::tc::{NlOptions, TcAttachOptions, qdisc_add_clsact};
+use aya::programs::{Link as _, LinkOrder, SchedClassifier, TcAttachType};
 use namegate_tests::{Answers, Daemon, Stage, patience, policy};
 use somebody::{in_front, somebody_elses};
 
@@ -69,7 +69,8 @@ fn deleted_side_link(hooks: &[&str]) {
     let stage = Stage::new().unwrap();
     let daemon = daemon_by(&stage, hooks);
     assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
-    for turn in 1..=2 {
+    for _ in 1..=2 {
+        let before = interference(&daemon).0;
         let links = stage.node.check("ip", &["-o", "link"]).unwrap();
         let side_link = links
             .split([' ', '@'])
@@ -83,8 +84,15 @@ fn deleted_side_link(hooks: &[&str]) {
             !stage.reaches("198.18.0.9:80").unwrap(),
             "what isn't redirected is judged all the same"
         );
-        wait_for("the pair is back", || interference(&daemon).0 >= turn);
-        assert!(interference(&daemon).1.contains("was deleted"));
+        // A look while it is being deleted may find its programs gone first, which counts too.
+        wait_for("the pair is back", || {
+            let (count, last) = interference(&daemon);
+            let is_there = stage
+                .node
+                .check("ip", &["link", "show", &side_link])
+                .is_ok();
+            count > before && is_there && last.contains("was deleted")
+        });
         assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
     }
     let text = daemon
@@ -95,7 +103,9 @@ fn deleted_side_link(hooks: &[&str]) {
         ])
         .unwrap();
     let text = String::from_utf8(text.stdout).unwrap();
-    assert!(text.contains("set right 2 times"), "{text}");
+    let times = interference(&daemon).0;
+    assert!(times >= 2, "{text}");
+    assert!(text.contains(&format!("set right {times} times")), "{text}");
 }
 
 #[test]
@@ -133,6 +143,10 @@ fn made_anew(hooks: &[&str]) {
     });
 }
 
+fn has_tcx() -> bool {
+    SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok()
+}
+
 /// Which programs decide about what the workload sends, the first one first.
 fn chain(stage: &Stage) -> Vec<String> {
     let query = || SchedClassifier::query_tcx(&stage.alice.host_link, TcAttachType::Ingress);
@@ -145,6 +159,12 @@ fn chain(stage: &Stage) -> Vec<String> {
 /// neither while ours is put in front again nor after that.
 #[test]
 fn what_a_program_in_front_lets_pass_ends_within_a_second() {
+    if !has_tcx() {
+        eprintln!(
+            "NOT RUN: this kernel has no tcx; the test of a filter in front stands for this one"
+        );
+        return;
+    }
     let stage = Stage::new().unwrap();
     let denied = Answers::echo(&stage.world.ns, 7_001).unwrap();
     let leaked = || denied.asked.load(Ordering::Relaxed);
@@ -332,8 +352,16 @@ fn filters_of_another_daemon_are_not_doubled() {
 fn a_network_that_routes_by_programs_is_told_as_long_as_it_is_there() {
     let stage = Stage::new().unwrap();
     let mut ebpf = somebody_elses("cil_from_netdev");
-    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let attach = || in_front(&mut ebpf, "uplink", first);
+    let attach = || {
+        let first = match has_tcx() {
+            true => TcAttachOptions::TcxOrder(LinkOrder::first()),
+            false => {
+                qdisc_add_clsact("uplink").unwrap();
+                TcAttachOptions::Netlink(NlOptions::default())
+            }
+        };
+        in_front(&mut ebpf, "uplink", first)
+    };
     let theirs = stage.node.ns.run(attach).unwrap();
     let mut daemon = daemon(&stage);
     let socket = daemon.path("namegate.sock").display().to_string();
@@ -355,8 +383,7 @@ fn a_network_that_routes_by_programs_is_told_as_long_as_it_is_there() {
         assert!(text.contains(&line), "{text}");
     }
     assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
-    let detach = || drop(FdLink::try_from(theirs).unwrap());
-    stage.node.ns.run(detach).unwrap();
+    stage.node.ns.run(|| theirs.detach()).unwrap().unwrap();
     wait_for("it is told no more", || {
         std::thread::sleep(Duration::from_millis(100));
         !status().1.contains("Cilium")
