@@ -14,6 +14,7 @@ use policy::{Family, Identities, Identity, LabelSet};
 use serde::{Deserialize, Serialize};
 
 use crate::lately::{self, Note};
+use crate::learner::KEEP_REFRESHES_AFTER;
 
 /// Octets of names and addresses that are kept; beyond, those names are left out that end first, which is said,
 /// and close with the next restart. Identities take the rest of a state file's 64 MiB.
@@ -21,6 +22,9 @@ pub(crate) const KEPT_OCTETS_MAX: usize = 48 << 20;
 /// Octets that an address takes at most, with its end; and those of a name beside its own, with its server.
 const ADDRESS_OCTETS: usize = 66;
 const NAME_OCTETS: usize = 96;
+
+/// How long after the last time what was newly learned is kept on disk.
+const KEEP_CHANGES_AFTER: Duration = Duration::from_secs(1);
 
 const VERSION: u32 = 1;
 
@@ -251,6 +255,28 @@ impl RememberedName {
     }
 }
 
+/// What isn't on disk yet.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Unwritten {
+    /// Something was learned or forgotten.
+    pub(crate) has_changes: bool,
+    /// What was known was learned again.
+    pub(crate) has_refreshes: bool,
+    /// There is soon no room for notes of it.
+    pub(crate) is_filling: bool,
+    /// The last writing failed.
+    pub(crate) has_failed: bool,
+}
+
+impl Unwritten {
+    /// Whether to write it, so long after the last time.
+    pub(crate) fn is_due(self, age: Duration) -> bool {
+        self.is_filling
+            || self.has_changes && age >= KEEP_CHANGES_AFTER
+            || (self.has_refreshes || self.has_failed) && age >= KEEP_REFRESHES_AFTER
+    }
+}
+
 fn since_epoch(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
@@ -349,6 +375,38 @@ mod tests {
             assert!(found.abs_diff(kept) <= 5, "{found} in {octets_max}");
             assert_eq!(found + left_out, 200);
             assert_eq!(left_out == 0, octets_max >= reckoned);
+        }
+    }
+
+    #[test]
+    fn news_is_written_once_a_second_and_what_was_known_every_ten() {
+        let nothing = Unwritten::default();
+        let changes = Unwritten {
+            has_changes: true,
+            ..nothing
+        };
+        let refreshes = Unwritten {
+            has_refreshes: true,
+            ..nothing
+        };
+        let failed = Unwritten {
+            has_failed: true,
+            ..nothing
+        };
+        let filling = Unwritten {
+            is_filling: true,
+            ..nothing
+        };
+        for (unwritten, due_ms) in [
+            (changes, 1_000),
+            (refreshes, 10_000),
+            (failed, 10_000),
+            (filling, 1),
+        ] {
+            assert!(!nothing.is_due(Duration::from_millis(due_ms)));
+            assert!(unwritten.is_due(Duration::from_millis(due_ms)));
+            let before = Duration::from_millis(due_ms - 1);
+            assert!(unwritten.is_filling || !unwritten.is_due(before));
         }
     }
 

@@ -21,10 +21,10 @@ use crate::exit::{BAD_CONFIG, Exit};
 use crate::files::{TextFile, read_folder};
 use crate::judge::read::told;
 use crate::keeper::{Keeper, Manager};
-use crate::learner::KEEP_REFRESHES_AFTER;
 use crate::metrics::Metrics;
 use crate::observing::{ObserverThread, Observing};
 use crate::presets::{self, DnsServers};
+use crate::remembered::Unwritten;
 use crate::secrets::{self, Secrets};
 use crate::state::{StateDir, Writer};
 use crate::watch::FolderWatch;
@@ -75,8 +75,6 @@ const SETTLE_MAX: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(750);
 /// How late an address may close after its end.
 const EXPIRY_STEP: Duration = Duration::from_millis(250);
-/// How long after the last time what was newly learned is kept on disk.
-const KEEP_CHANGES_AFTER: Duration = Duration::from_secs(1);
 /// How many ticks lie between two sweeps of the flow table.
 const TICKS_PER_SWEEP: u32 = 13;
 /// How long what is open may take to end where everything is taken away within two seconds of a signal: what
@@ -259,11 +257,13 @@ impl Service {
         let (kept_changes, kept_refreshes, when) = self.kept_learned;
         let age = now.saturating_duration_since(when);
         let lately = self.daemon.learner.lately();
-        let is_due = lately.is_some_and(|lately| lately.is_filling())
-            || (changes != kept_changes && age >= KEEP_CHANGES_AFTER)
-            || (refreshes != kept_refreshes && age >= KEEP_REFRESHES_AFTER)
-            || (age >= KEEP_REFRESHES_AFTER && self.writer.fault().is_some());
-        if is_due && self.writer.is_free() {
+        let unwritten = Unwritten {
+            has_changes: changes != kept_changes,
+            has_refreshes: refreshes != kept_refreshes,
+            is_filling: lately.is_some_and(|lately| lately.is_filling()),
+            has_failed: self.writer.fault().is_some(),
+        };
+        if unwritten.is_due(age) && self.writer.is_free() {
             self.writer.offer(self.daemon.remember());
             self.kept_learned = (changes, refreshes, now);
         }
