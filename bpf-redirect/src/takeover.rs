@@ -60,6 +60,16 @@ pub struct Inherited {
     pub last_identity: u32,
 }
 
+impl Inherited {
+    /// Whether an endpoint has this number.
+    #[must_use]
+    pub fn has(&self, endpoint: u32) -> bool {
+        let by_link = self.endpoints.values().map(|one| one.endpoint);
+        let mut all = by_link.chain(self.cgroups.values().copied());
+        all.any(|one| one == endpoint)
+    }
+}
+
 /// An endpoint that the kernel knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InheritedEndpoint {

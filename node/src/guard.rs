@@ -91,9 +91,14 @@ impl Guarded {
         let name = self.found.workload.full_name();
         let heritage = || {
             let learned = inherited.learned.get(&id.get());
+            // Whoever has the same name, and isn't the one that asked, begins with nothing.
+            let pairs = match inherited.has(id.get()) {
+                true => remembered.of_endpoint(&name, (clock::wall(), clock::now())),
+                false => Vec::new(),
+            };
             Heritage {
                 owner: name.clone(),
-                pairs: remembered.of_endpoint(&name, (clock::wall(), clock::now())),
+                pairs,
                 addresses: learned.cloned().unwrap_or_default(),
             }
         };

@@ -225,6 +225,10 @@ fn an_interface_that_is_anothers_meanwhile_is_guarded_as_that_ones() {
     };
     assert!(stage.alice.ns.run(renew).unwrap().success());
     daemon.start(AUTO).unwrap();
+    assert!(
+        !stage.reaches("198.18.0.1:80").unwrap(),
+        "what the one before asked for, who had the same name"
+    );
     assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
     assert!(stage.reaches("198.18.0.1:80").unwrap());
     assert!(!stage.reaches("198.18.0.9:80").unwrap());
