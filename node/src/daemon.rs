@@ -24,6 +24,7 @@ use dnsproxy::StandIns;
 use flow::{Interface, Redaction};
 use fqdn_cache::Lifetimes;
 use httpproxy::tls::TlsSecrets;
+use ipnet::IpNet;
 use observer::{Export, MetricChoice, SharedRing};
 use policy::{Compiler, Identities, Options, PolicySet, Problem};
 use transport::{Gate, LinkError, NetNs, Netlink};
@@ -96,6 +97,8 @@ pub(crate) struct Setup {
     pub(crate) dns_refresh: bool,
     /// How the DNS proxy answers and forwards.
     pub(crate) dns: dnsproxy::Settings,
+    /// The addresses of public resolvers, for the policy that an option stands for.
+    pub(crate) encrypted_resolvers: Arc<[IpNet]>,
     /// Where this namespace has no way out: from where the proxies ask in its place.
     pub(crate) outside: Option<Outside>,
     /// Elsewhere: whose address the servers of names see.

@@ -95,6 +95,7 @@ fn tell(stage: &Stage, voice: &mut Voice, options: Options) -> Result<()> {
                 scruples: Scruples::default(),
                 dns_refresh: false,
                 dns: dnsproxy::Settings::default(),
+                encrypted_resolvers: std::sync::Arc::default(),
                 outside: None,
                 dns_source: UpstreamSource::Endpoint,
                 http_source: UpstreamSource::Endpoint,

@@ -450,6 +450,7 @@ fn setup(
             no_aaaa: !around.has_ipv6,
             ..dnsproxy::Settings::default()
         },
+        encrypted_resolvers: Arc::default(),
         outside: Some(outside),
         dns_source: UpstreamSource::Node,
         http_source: UpstreamSource::Node,

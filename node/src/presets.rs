@@ -9,6 +9,10 @@ use ipnet::IpNet;
 use policy::{Loader, Problem, Source};
 use serde_json::{Value, json};
 
+pub(crate) use resolvers::Resolvers;
+
+mod resolvers;
+
 /// The name that problems and rules have in place of a file's.
 const ENCRYPTED_DNS_FILE: &str = "--encrypted-dns";
 
@@ -127,16 +131,36 @@ impl DnsServers {
     }
 }
 
-/// What `--encrypted-dns` says as a policy; what is only reported is audited.
-pub(crate) fn of(encrypted: Encrypted) -> Option<Source> {
+/// What `--encrypted-dns` says as a policy; what is only reported is audited. DNS over TLS (RFC 7858) and over
+/// QUIC (RFC 9250) is spoken at port 853; over HTTPS (RFC 8484) at 443, where resolvers are told by their
+/// addresses.
+pub(crate) fn of(encrypted: Encrypted, resolvers: &[IpNet]) -> Option<Source> {
     let audit = match encrypted {
         Encrypted::Allow => return None,
         Encrypted::Report => "true",
         Encrypted::Block => "false",
     };
+    let at = |port: &str| {
+        let both = ["TCP", "UDP"].map(|protocol| json!({ "port": port, "protocol": protocol }));
+        json!([{ "ports": both }])
+    };
+    let mut denied = vec![json!({ "toEntities": ["all"], "toPorts": at("853") })];
+    if !resolvers.is_empty() {
+        denied.push(json!({ "toCIDR": resolvers, "toPorts": at("443") }));
+    }
+    let policy = json!({
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumClusterwideNetworkPolicy",
+        "metadata": { "name": "encrypted-dns", "annotations": { "namegate.io/audit": audit } },
+        "spec": {
+            "endpointSelector": {},
+            "enableDefaultDeny": { "egress": false, "ingress": false },
+            "egressDeny": denied,
+        },
+    });
     Some(Source {
         path: ENCRYPTED_DNS_FILE.to_owned(),
-        text: include_str!("presets/encrypted-dns.yaml").replace("AUDIT", audit),
+        text: policy.to_string(),
     })
 }
 
@@ -146,10 +170,19 @@ mod tests {
 
     #[test]
     fn a_preset_is_a_policy_that_is_in_force() {
-        assert!(of(Encrypted::Allow).is_none());
-        for (how, audits) in [(Encrypted::Report, true), (Encrypted::Block, false)] {
-            let source = of(how).unwrap();
-            assert_eq!(source.text.contains("audit: \"true\""), audits);
+        let shipped = Resolvers::shipped().addresses;
+        assert!(of(Encrypted::Allow, &shipped).is_none());
+        for (how, addresses, audits) in [
+            (Encrypted::Report, &shipped[..], true),
+            (Encrypted::Block, &shipped[..], false),
+            (Encrypted::Block, &[], false),
+        ] {
+            let source = of(how, addresses).unwrap();
+            assert_eq!(
+                source.text.contains(r#""namegate.io/audit":"true""#),
+                audits
+            );
+            assert_eq!(source.text.contains("8.8.8.8/32"), !addresses.is_empty());
             let loaded = policy::load(&[source]);
             assert!(loaded.problems.is_empty(), "{:#?}", loaded.problems);
             assert_eq!(loaded.set.iter().count(), 1);

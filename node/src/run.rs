@@ -501,7 +501,7 @@ fn read_secrets(set: &PolicySet, options: &Options, problems: &mut Vec<Problem>)
 impl Options {
     /// The policy that options stand for.
     fn preset(&self) -> Option<Source> {
-        presets::of(self.setup.dns.encrypted)
+        presets::of(self.setup.dns.encrypted, &self.setup.encrypted_resolvers)
     }
 
     /// Where it is said who teaches, what rules say of that decides nothing.

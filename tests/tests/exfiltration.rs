@@ -227,6 +227,60 @@ fn names_of_encrypted_dns_are_answered_here_and_its_port_is_closed() {
     }
 }
 
+fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let soon = |_| {
+        std::thread::sleep(Duration::from_millis(100));
+        is_so()
+    };
+    assert!((0..200).any(soon), "{what}");
+}
+
+#[test]
+fn another_list_of_resolvers_takes_the_place_of_ours() {
+    let pair = Pair::new();
+    let _knot = Running::knot(&pair.dns.ns, WWW).unwrap();
+    let open = names("{matchPattern: '*'}").replace("egress:", "egress:\n  - toEntities: [all]");
+    let file = std::env::temp_dir().join(format!("namegate-resolvers-{}", std::process::id()));
+    std::fs::write(&file, "# ours\ndoh.example\n192.0.2.99\n").unwrap();
+    let path = file.to_str().unwrap();
+    let flags = [
+        "--encrypted-dns",
+        "block",
+        "--encrypted-dns-resolvers",
+        path,
+    ];
+    let daemon = pair.daemon(&open, &flags);
+    let is_blocked = |name: &str| pair.dig(&[name, "A"]).contains("EDE: 17 (Filtered)");
+    let blocked = |all: [&str; 3]| all.map(is_blocked);
+    let all = ["a.doh.example", "dns.google", "other.example"];
+    assert_eq!(blocked(all), [true, false, false]);
+    let send = |to: &str| {
+        let before = daemon.counter("policy-deny").unwrap();
+        let socket = socket(&pair.client, 0);
+        let to = SocketAddr::new(to.parse().unwrap(), 443);
+        let sent = pair.client.ns.run(|| socket.send_to(b"x", to)).unwrap();
+        sent.unwrap();
+        daemon.counter("policy-deny").unwrap() - before
+    };
+    assert_eq!((send("192.0.2.99"), send("9.9.9.9")), (1, 0));
+
+    // Read again it says something else; one that is wrong changes nothing, and is said.
+    std::fs::write(&file, "other.example\n9.9.9.9\n").unwrap();
+    daemon.signal("HUP").unwrap();
+    wait_for("another list", || blocked(all) == [false, false, true]);
+    wait_for("another address", || send("9.9.9.9") == 1);
+    assert_eq!(send("192.0.2.99"), 0);
+    std::fs::write(&file, "other.example\n10.0.0.0/33\n").unwrap();
+    daemon.signal("HUP").unwrap();
+    wait_for("a problem", || {
+        daemon.status().unwrap()["config"]["problems"]
+            .to_string()
+            .contains(":2: ")
+    });
+    assert_eq!(blocked(all), [false, false, true]);
+    std::fs::remove_file(&file).unwrap();
+}
+
 #[test]
 fn the_key_that_hides_names_of_tls_is_taken_out_or_its_record_is_not_there() {
     let pair = Pair::new();

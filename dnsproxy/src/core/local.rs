@@ -37,28 +37,6 @@ const CANARIES: [&[u8]; 3] = [
     b"\x07mask-h2\x06icloud\x03com\0",
 ];
 
-/// Public resolvers that speak DoH, DoT or DoQ, and all below them; as of November 2026.
-const RESOLVERS: [&[u8]; 18] = [
-    b"\x03dns\x06google\0",
-    b"\x03dns\x06google\x03com\0",
-    b"\x0ecloudflare-dns\x03com\0",
-    b"\x03one\x03one\x03one\x03one\0",
-    b"\x03dns\x05quad9\x03net\0",
-    b"\x04dns9\x05quad9\x03net\0",
-    b"\x05dns10\x05quad9\x03net\0",
-    b"\x05dns11\x05quad9\x03net\0",
-    b"\x03doh\x07opendns\x03com\0",
-    b"\x03dns\x07opendns\x03com\0",
-    b"\x03doh\x0cfamilyshield\x07opendns\x03com\0",
-    b"\x03dns\x07nextdns\x02io\0",
-    b"\x0badguard-dns\x03com\0",
-    b"\x03doh\x0dcleanbrowsing\x03org\0",
-    b"\x03doh\x02sb\0",
-    b"\x07freedns\x08controld\x03com\0",
-    b"\x03dns\x07mullvad\x03net\0",
-    b"\x03dns\x04dns0\x02eu\0",
-];
-
 /// What is answered to a name that is part of a tunnel, where that is closed.
 pub(super) const CLOSED: OwnAnswer = OwnAnswer {
     rcode: Rcode::NX_DOMAIN,
@@ -77,8 +55,7 @@ impl Remark {
             if CANARIES.contains(&name.as_wire()) {
                 return Some(Self::Canary);
             }
-            let mut resolvers = RESOLVERS.iter();
-            if resolvers.any(|resolver| name.ends_with_wire(resolver)) {
+            if settings.resolvers.first_match(name.as_wire()).is_some() {
                 return Some(Self::EncryptedResolver);
             }
         }
@@ -109,7 +86,17 @@ impl Remark {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fqdn::Name;
+    use fqdn::{Everything, Name, Pattern, PatternSet};
+    use std::sync::Arc;
+
+    fn resolvers(patterns: &[&str]) -> Arc<PatternSet<()>> {
+        let mut set = PatternSet::new();
+        for pattern in patterns {
+            let pattern = Pattern::parse(pattern, Everything::AnyName).unwrap();
+            set.insert(&pattern, ());
+        }
+        Arc::new(set)
+    }
 
     fn remark(name: &str, qtype: u16, settings: &Settings) -> Option<Remark> {
         let question = Question {
@@ -124,6 +111,7 @@ mod tests {
     fn names_are_known_by_whole_labels() {
         let block = Settings {
             encrypted: Encrypted::Block,
+            resolvers: resolvers(&["dns.google", "**.doh.example"]),
             ..Settings::default()
         };
         for (name, expected) in [
@@ -136,15 +124,10 @@ mod tests {
             ("mask.icloud.com", Some(Remark::Canary)),
             ("icloud.com", None),
             ("dns.google", Some(Remark::EncryptedResolver)),
-            ("8888.dns.google", Some(Remark::EncryptedResolver)),
-            ("dns64.dns.google", Some(Remark::EncryptedResolver)),
+            ("dns64.dns.google", None),
             ("google", None),
-            ("one.one.one.one", Some(Remark::EncryptedResolver)),
-            (
-                "mozilla.cloudflare-dns.com",
-                Some(Remark::EncryptedResolver),
-            ),
-            ("dns.quad9.net", Some(Remark::EncryptedResolver)),
+            ("a.doh.example", Some(Remark::EncryptedResolver)),
+            ("doh.example", None),
             ("example.com", None),
             (".", None),
         ] {
@@ -162,7 +145,7 @@ mod tests {
 
     #[test]
     fn every_known_name_is_one() {
-        for wire in CANARIES.iter().chain(&RESOLVERS).chain([&DISCOVERY]) {
+        for wire in CANARIES.iter().chain([&DISCOVERY]) {
             let (name, octets) = Name::from_wire(wire).unwrap();
             assert_eq!((name.as_wire(), octets), (*wire, wire.len()));
         }

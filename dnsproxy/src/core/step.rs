@@ -1,8 +1,11 @@
 //! What every step of an exchange is given, and the words for how a step fails.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::Guard;
+use fqdn::PatternSet;
 use policy::{EndpointId, L4Protocol};
 
 use super::record::Records;
@@ -25,7 +28,7 @@ pub struct Origin {
 }
 
 /// The options of the DNS path.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// How a denial is answered.
     pub deny_response: DenyResponse,
@@ -47,6 +50,8 @@ pub struct Settings {
     pub https: Https,
     /// What becomes of names by which clients find encrypted DNS.
     pub encrypted: Encrypted,
+    /// The names of public resolvers.
+    pub resolvers: Arc<PatternSet<()>>,
     /// What is done about names that look like data.
     pub tunnels: TunnelMode,
 }
@@ -64,6 +69,7 @@ impl Default for Settings {
             no_aaaa: false,
             https: Https::Pass,
             encrypted: Encrypted::Allow,
+            resolvers: Arc::new(PatternSet::new()),
             tunnels: TunnelMode::Report,
         }
     }
@@ -132,7 +138,7 @@ pub struct Step<'a> {
     /// The time, read by the shell.
     pub now: Instant,
     /// The options.
-    pub settings: Settings,
+    pub settings: Guard<Arc<Settings>>,
     /// Where finished exchanges go.
     pub records: &'a Records,
     /// Where the step appends the bytes of what it sends; what is there already stays.

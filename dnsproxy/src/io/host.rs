@@ -165,7 +165,7 @@ impl<H> Proxy<H> {
         out.clear();
         Step {
             now,
-            settings: **self.settings.load(),
+            settings: self.settings.load(),
             records,
             out,
         }

@@ -320,6 +320,7 @@ impl Run {
                 scruples: self.dns.scruples(),
                 dns_refresh: self.dns.refresh(),
                 dns: self.dns.settings(self.audit),
+                encrypted_resolvers: self.dns.encrypted_resolvers(),
                 outside: None,
                 dns_source: self.dns.source(),
                 http_source: self.http.source(),

@@ -180,7 +180,7 @@ fn build(
             .with_carriage(setup.carriage),
     );
     let own = (news.clone(), datapath.askers()?);
-    let with = (&learner, setup.dns, origins.dns.as_ref());
+    let with = (&learner, setup.dns.clone(), origins.dns.as_ref());
     let dns = DnsThreads::start((gate, keeper.as_mut()), with, own).context("the DNS sockets")?;
     let names = dns
         .handover

@@ -57,7 +57,7 @@ impl Spliced {
         let made_with = (teller, Arc::clone(&flow_ring));
         let flow_thread = FlowThread::start(queue, made_with, (exporters.shared(), None))?;
         let sockets = (listening.dns_udp, listening.dns_tcp);
-        let with = (&learner, setup.dns, outside);
+        let with = (&learner, setup.dns.clone(), outside);
         let mut dns = DnsThreads::with_sockets(sockets, with, news.clone())?;
         let names = dns
             .handover

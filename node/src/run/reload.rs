@@ -1,11 +1,13 @@
 //! What of the configuration changes while the daemon runs.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::{Options, Service};
 
 /// Keys of the configuration that change while the daemon runs; what else changes waits for the next start.
-pub(crate) const RELOADED: [&str; 27] = [
+pub(crate) const RELOADED: [&str; 28] = [
     "audit",
     "cluster_cidr",
     "detach_on_exit",
@@ -28,6 +30,7 @@ pub(crate) const RELOADED: [&str; 27] = [
     "dns_upstream_timeout",
     "drain_timeout",
     "encrypted_dns",
+    "encrypted_dns_resolvers",
     "enforcement_mode",
     "log",
     "name_binding",
@@ -86,7 +89,8 @@ impl Service {
         }
         // The policy that one of them stands for is read with the files.
         let own = &mut self.options.setup;
-        own.dns = options.setup.dns;
+        own.dns = options.setup.dns.clone();
+        own.encrypted_resolvers = Arc::clone(&options.setup.encrypted_resolvers);
         own.scruples.clone_from(&options.setup.scruples);
         self.daemon.take(options.setup);
     }

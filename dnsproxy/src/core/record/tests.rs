@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::Guard;
 use policy::{EndpointId, L4Protocol, Question};
 
 use super::{ErrorAnswers, Outcome, Records};
@@ -97,13 +98,13 @@ fn a_refused_query_is_counted_and_told_if_its_question_was_read() {
         (bare, true, false),
         (silent, false, false),
     ];
-    let (records, settings) = (records(), Settings::default());
+    let (records, settings) = (records(), Arc::new(Settings::default()));
     let limit = ErrorAnswers::default();
     for (message, is_answered, is_told) in rows {
         let mut out = Vec::new();
         let mut step = Step {
             now: start(),
-            settings,
+            settings: Guard::from_inner(Arc::clone(&settings)),
             records: &records,
             out: &mut out,
         };
@@ -127,14 +128,14 @@ fn a_refused_query_is_counted_and_told_if_its_question_was_read() {
 #[test]
 fn error_answers_beyond_the_limit_are_silent_and_counted() {
     let message = Draft::query(7, "good.com", A).with(4, 2);
-    let (records, settings, now) = (records(), Settings::default(), start());
+    let (records, settings, now) = (records(), Arc::new(Settings::default()), start());
     let limit = ErrorAnswers::default();
     let mut out = Vec::new();
     let mut answered = 0;
     for _ in 0..150 {
         let mut step = Step {
             now,
-            settings,
+            settings: Guard::from_inner(Arc::clone(&settings)),
             records: &records,
             out: &mut out,
         };

@@ -1,5 +1,6 @@
 //! The options of `namegate run` about DNS.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -9,7 +10,7 @@ use ipnet::{IpNet, Ipv6Net};
 
 use super::parse_duration;
 use crate::learner::{INSTALL_WAIT_MAX, Scruples, parse_cluster, parse_nat64};
-use crate::presets::{DnsServers, parse_server};
+use crate::presets::{DnsServers, Resolvers, parse_server};
 use crate::upstream::UpstreamSource;
 
 /// Over TCP a server has so much longer: a connection is made first.
@@ -81,6 +82,10 @@ pub(super) struct DnsOptions {
     /// What becomes of names, ports and known addresses of encrypted DNS, which nobody can judge.
     #[arg(long, value_enum, default_value = "allow", value_name = "HOW")]
     encrypted_dns: EncryptedWord,
+    /// A file of resolvers that speak encrypted DNS, in place of those that this program knows: a name (with all
+    /// below it), an address or a prefix on each line, and comments behind `#`. SIGHUP reads it again.
+    #[arg(long, value_name = "FILE", value_parser = Resolvers::read)]
+    encrypted_dns_resolvers: Option<Resolvers>,
     /// What is done where the names of a minute under one pattern look like data: many, long or random ones, or
     /// many that don't exist.
     #[arg(long, value_enum, default_value = "report", value_name = "HOW")]
@@ -237,6 +242,16 @@ impl DnsOptions {
         self.dns_refresh
     }
 
+    fn resolvers(&self) -> Resolvers {
+        let resolvers = self.encrypted_dns_resolvers.clone();
+        resolvers.unwrap_or_else(Resolvers::shipped)
+    }
+
+    /// The addresses of resolvers that speak encrypted DNS.
+    pub(super) fn encrypted_resolvers(&self) -> Arc<[IpNet]> {
+        self.resolvers().addresses
+    }
+
     /// What the proxy is told; where everything is only audited it blocks nothing.
     pub(super) fn settings(&self, audit: bool) -> Settings {
         let usual = Settings::default();
@@ -273,6 +288,7 @@ impl DnsOptions {
                 EncryptedWord::Block if !audit => Encrypted::Block,
                 EncryptedWord::Report | EncryptedWord::Block => Encrypted::Report,
             },
+            resolvers: self.resolvers().names,
             tunnels: match self.dns_tunnels {
                 TunnelWord::Off => TunnelMode::Off,
                 TunnelWord::Enforce if !audit => TunnelMode::Enforce,

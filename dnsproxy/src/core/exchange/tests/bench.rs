@@ -2,6 +2,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::Guard;
 use policy::{EndpointId, L4Protocol};
 
 use crate::core::exchange::{Action, Exchange, Forward, Upstream};
@@ -73,7 +74,7 @@ impl Bench {
         self.out.clear();
         let mut step = Step {
             now: self.now,
-            settings: self.settings,
+            settings: Guard::from_inner(Arc::new(self.settings.clone())),
             records: &self.records,
             out: &mut self.out,
         };

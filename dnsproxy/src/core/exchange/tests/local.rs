@@ -1,5 +1,8 @@
 //! What is answered here though policy allows it, and what a scrubbed query carries.
 
+use std::sync::Arc;
+
+use fqdn::{Name, PatternSet};
 use policy::{Denial, DenialReason, DenyAnswer, DnsPermit, L4Protocol};
 
 use super::bench::{Bench, Datapath, good_answer, origin, read_own, udp};
@@ -119,9 +122,12 @@ fn names_are_answered_here_where_an_option_says_so() {
             (nxdomain, resolver),
         ),
     ] {
+        let mut resolvers = PatternSet::new();
+        resolvers.insert_exact(&Name::from_text("dns.google").unwrap(), ());
         let settings = Settings {
             no_aaaa: aaaa,
             encrypted,
+            resolvers: Arc::new(resolvers),
             ..Settings::default()
         };
         let found = judged(settings, &Draft::query(7, name, qtype), verdict);

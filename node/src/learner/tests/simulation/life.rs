@@ -3,7 +3,9 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt;
+use std::sync::Arc;
 
+use arc_swap::Guard;
 use dnsproxy::limits::OUTSTANDING_PER_ENDPOINT_MAX;
 use dnsproxy::{
     Counters, Ending, Origin, Outcome, Outstanding, Pending, Records, Settings, Slot, Step, Told,
@@ -307,7 +309,7 @@ impl Life {
         self.out.clear();
         let mut step = Step {
             now: clock(),
-            settings: self.settings,
+            settings: Guard::from_inner(Arc::new(self.settings.clone())),
             records: &self.records,
             out: &mut self.out,
         };
