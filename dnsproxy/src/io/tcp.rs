@@ -1,20 +1,19 @@
 //! DNS over TCP: one task for each connection, with one upstream connection, opened at the first
 //! query that may go (RFC 7766).
 
-use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bpf_redirect_common::{DNS_PORT, Kind, Mark};
+use bpf_redirect_common::{DNS_PORT, Kind};
 use policy::{EndpointId, L4Protocol};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use transport::{Begin, FirstWord, GateListener, client_of, connect_as, connect_on_node};
+use transport::{GateListener, client_of};
 
 use super::connections::Connections;
 use super::host::{Host, Place, Proxy};
@@ -34,6 +33,9 @@ use crate::limits::{
     TCP_FRAME_WAIT_MAX, TCP_IDLE_MAX, TCP_KEEPALIVE_MAX, TCP_MALFORMED_MAX, TCP_OUTSTANDING_MAX,
     TCP_REJECTED_MAX, TCP_UNREAD_OCTETS_MAX,
 };
+use server::{Server, connect, server_ready};
+
+mod server;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1_024;
@@ -207,16 +209,6 @@ struct Connection<H: Host> {
     scratch: Vec<u8>,
     close: CancellationToken,
     stop: CancellationToken,
-}
-
-/// The connection upstream.
-struct Server {
-    side: Side,
-    member: Member,
-    /// Whether the kernel has connected it.
-    is_up: bool,
-    /// Messages that answered nothing, since its last answer.
-    rejected: u8,
 }
 
 /// A connection's task may be dropped unfinished, by the end of its runtime: what waits then is told as
@@ -427,6 +419,7 @@ impl<H: Host> Connection<H> {
                         member: upstream.key.member,
                         is_up: false,
                         rejected: 0,
+                        unanswered: 0,
                     });
                 }
                 Err(_) => return self.fail_upstream(Fault::Unreachable, now),
@@ -434,6 +427,7 @@ impl<H: Host> Connection<H> {
         }
         if let Some(server) = &mut self.server {
             server.side.put(&self.scratch);
+            server.unanswered += 1;
         }
     }
 
@@ -506,6 +500,12 @@ impl<H: Host> Connection<H> {
             let now = self.proxy.host.now();
             let mut step = self.proxy.step(now, &self.records, &mut self.scratch);
             let heard = self.pending.hear(&arrived, &mut step);
+            if matches!(heard, Heard::Ignored(Reject::Id)) && server.unanswered > self.pending.len()
+            {
+                // Of a query that nobody waits for any more: it came too late, or its client asked again.
+                server.unanswered -= 1;
+                continue;
+            }
             if matches!(heard, Heard::Ignored(_)) {
                 server.rejected += 1;
                 if server.rejected >= TCP_REJECTED_MAX {
@@ -515,6 +515,7 @@ impl<H: Host> Connection<H> {
                 continue;
             }
             server.rejected = 0;
+            server.unanswered = server.unanswered.saturating_sub(1);
             self.idle_max = said.map_or(self.idle_max, idle_for);
             let reply = settle(heard, &self.proxy.host, &mut step);
             self.put(reply);
@@ -541,34 +542,6 @@ impl<H: Host> Connection<H> {
 /// was answered is to be read.
 fn idle_for(said: Duration) -> Duration {
     said.clamp(Duration::from_secs(1), TCP_KEEPALIVE_MAX)
-}
-
-/// Waits for the server: until it is connected, then for its answers, and for room to write.
-async fn server_ready(server: Option<&Server>) {
-    match server {
-        None => pending().await,
-        Some(server) => {
-            let wants_write = !server.is_up || !server.side.unwritten.is_empty();
-            server.side.ready(server.is_up, wants_write).await;
-        }
-    }
-}
-
-fn connect<H: Host>(proxy: &Proxy<H>, place: Place, upstream: &Upstream) -> io::Result<TcpStream> {
-    let stream = match proxy.leaves_from(place) {
-        Place::Node => connect_on_node(proxy.asked_for(upstream.server), FirstWord::Ours)?,
-        Place::Gate => {
-            let mark = Mark::new(Kind::Upstream, upstream.endpoint.get())
-                .ok_or_else(|| io::Error::other("an endpoint without a mark"))?;
-            let how = Begin {
-                mark,
-                link: proxy.link,
-                first: FirstWord::Ours,
-            };
-            connect_as(upstream.client.ip(), upstream.server, how)?
-        }
-    };
-    TcpStream::from_std(stream)
 }
 
 /// Whose connection it is, and which server it is meant for.

@@ -224,6 +224,45 @@ fn error_answers_are_limited_for_all_connections_of_an_endpoint_together() {
     stage.end();
 }
 
+/// Of equal queries four wait at most: the answers to the earlier ones come all the same.
+#[test]
+fn late_answers_to_queries_that_nobody_waits_for_are_no_babble() {
+    let stage = Stage::new();
+    let mut client = stage.connect();
+    client
+        .write_all(&frames((0..20).map(|_| query(7))))
+        .unwrap();
+    let (mut stream, _) = stage.upstream.accept().unwrap();
+    let ids: Vec<u16> = (0..20)
+        .map(|_| {
+            let asked = read_frame(&mut stream);
+            u16::from_be_bytes([asked[0], asked[1]])
+        })
+        .collect();
+    let answers = ids.iter().map(|id| Draft::answer(*id, "good.com", A));
+    stream.write_all(&frames(answers)).unwrap();
+    for _ in 0..4 {
+        assert_eq!(read_frame(&mut client)[3] & 0x0f, 0);
+    }
+    assert_eq!(stage.count("dns_quirks_total", "server-babbles"), 0);
+    assert_eq!(stage.count("dns_upstream_rejected_total", "id"), 16);
+    // What was never asked is.
+    client.write_all(&frames([query(8)])).unwrap();
+    let asked = read_frame(&mut stream);
+    let wrong = Draft::answer(
+        u16::from_be_bytes([asked[0], asked[1]]).wrapping_add(1),
+        "good.com",
+        A,
+    );
+    for _ in 0..10 {
+        stream.write_all(&frames([Draft(wrong.0.clone())])).unwrap();
+    }
+    assert_eq!(read_frame(&mut client)[3] & 0x0f, 2, "SERVFAIL");
+    assert_eq!(stage.count("dns_quirks_total", "server-babbles"), 1);
+    drop(client);
+    stage.end();
+}
+
 #[test]
 fn a_frame_without_a_message_closes_and_is_counted() {
     let stage = Stage::new();
