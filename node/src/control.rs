@@ -1,6 +1,7 @@
 //! The control socket: one request a connection, one line of JSON each way. Root's alone (0600).
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -59,6 +60,13 @@ pub(crate) enum Command {
         /// Of the names that this pattern matches alone.
         names: Option<String>,
     },
+    /// Make names known before anybody asks for them.
+    FqdnLoad {
+        /// To this endpoint alone, `NAMESPACE/NAME`, whatever the names say.
+        endpoint: Option<String>,
+        /// Which.
+        names: Vec<KnownName>,
+    },
     /// How much is logged.
     LogLevel {
         /// From now on; else it is only told.
@@ -77,6 +85,17 @@ pub(crate) enum Command {
     Observe(Observe),
     /// What the daemon did, in the same form; there are no filters.
     AgentEvents(Observe),
+}
+
+/// A name and its addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KnownName {
+    /// Whose it is, `NAMESPACE/NAME`; absent: of all whose rules name it.
+    pub(crate) endpoint: Option<String>,
+    pub(crate) name: String,
+    /// Each with its TTL in seconds.
+    pub(crate) addresses: Vec<(IpAddr, u32)>,
 }
 
 /// Which flows are wanted, as [`Query`] has it. The answer is a stream of Hubble's exporter lines.
@@ -121,7 +140,7 @@ impl Request {
 }
 
 /// Octets of a request; more is refused.
-const REQUEST_MAX: u64 = 65_536;
+pub(crate) const REQUEST_MAX: u64 = 65_536;
 /// How long a client may take to ask, and the daemon to answer.
 const WAIT: Duration = Duration::from_secs(10);
 

@@ -1,4 +1,7 @@
-//! What endpoints have learned, as a list for people and programs; and forgetting it.
+//! What endpoints have learned, as a list for people and programs; forgetting it, and making it known before
+//! anybody asks.
+
+mod load;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -11,6 +14,8 @@ use serde_json::{Value, json};
 
 use crate::clock;
 use crate::daemon::Daemon;
+
+pub(crate) use load::load;
 
 /// Addresses that one answer lists, about 16 MB of text; of the rest it says how many they are.
 const LISTED_MAX: usize = 200_000;

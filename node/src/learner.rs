@@ -3,6 +3,7 @@
 
 mod hold;
 mod knowledge;
+mod load;
 mod scruples;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -269,7 +270,30 @@ impl<T: Table> Learner<T> {
     }
 
     fn open(&self, began: Instant, lesson: &Lesson) -> Result<Installed, NotInstalled> {
-        let endpoint = lesson.endpoint;
+        self.under_lock((began, lesson.endpoint), |knowledge, scope| {
+            let addresses = self.learnable(scope.snapshot, (began, lesson))?;
+            let given = Given {
+                by: Some(lesson.server),
+                ..scope.terms.lifetimes.given(began)
+            };
+            // What a rule names may be open even where the rest of the answer has no room.
+            for (at, alias) in scope.terms.scruples.aliases(scope.snapshot, lesson) {
+                let through = behind(at, lesson, &addresses);
+                self.teach(knowledge, scope, (alias, &through[..], given))?;
+            }
+            let taught = self.teach(knowledge, scope, (&lesson.name, &addresses[..], given))?;
+            self.tally(&taught);
+            Ok(taught.installed)
+        })
+    }
+
+    /// Runs `f` on what an endpoint knows once its maps follow the policy in force; waits no longer for its
+    /// lock than an answer waits.
+    fn under_lock<R>(
+        &self,
+        (began, endpoint): (Instant, EndpointId),
+        f: impl FnOnce(&mut Knowledge<T>, &Scope<'_>) -> Result<R, NotInstalled>,
+    ) -> Result<R, NotInstalled> {
         let knowledge = self.knowledge(endpoint).ok_or(NotInstalled::EndpointGone)?;
         let waited = (self.clock)().saturating_duration_since(began);
         let left = self.terms.load().install_wait.saturating_sub(waited);
@@ -281,24 +305,19 @@ impl<T: Table> Learner<T> {
         let snapshot = self.snapshot.load();
         let scope = self.scope(endpoint, &snapshot);
         knowledge.follow(&scope)?;
-        let addresses = self.learnable(&snapshot, (began, lesson))?;
-        let terms = self.terms.load();
-        let given = Given {
-            by: Some(lesson.server),
-            ..terms.lifetimes.given(began)
-        };
-        // What a rule names may be open even where the rest of the answer has no room.
-        for (at, alias) in terms.scruples.aliases(&snapshot, lesson) {
-            let through = behind(at, lesson, &addresses);
-            let answer = (alias, &through[..], given);
-            let taught = knowledge.install(&scope, answer)?;
-            self.note(&knowledge, answer, &taught);
-        }
-        let answer = (&lesson.name, &addresses[..], given);
-        let taught = knowledge.install(&scope, answer)?;
-        self.note(&knowledge, answer, &taught);
-        self.tally(&taught);
-        Ok(taught.installed)
+        f(&mut knowledge, &scope)
+    }
+
+    /// Opens a name's addresses, and notes it for the next daemon.
+    fn teach(
+        &self,
+        knowledge: &mut Knowledge<T>,
+        scope: &Scope<'_>,
+        answer: (&Name, &[(IpAddr, Instant)], Given),
+    ) -> Result<Taught, NotInstalled> {
+        let taught = knowledge.install(scope, answer)?;
+        self.note(knowledge, answer, &taught);
+        Ok(taught)
     }
 
     /// From now on these are the addresses to which endpoints have connections that a name let be opened: the

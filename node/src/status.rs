@@ -91,6 +91,9 @@ pub(crate) fn answer(service: &Service, command: &Command) -> Value {
         Command::FqdnClean { endpoint, names } => {
             learned::clean(&service.daemon, endpoint.as_deref(), names.as_deref())
         }
+        Command::FqdnLoad { endpoint, names } => {
+            learned::load(&service.daemon, endpoint.as_deref(), names)
+        }
         Command::LogLevel { level: None } => json!({ "log_level": service.log_level }),
         // Changed by the service itself; it never gets here.
         Command::LogLevel { level: Some(_) } => json!({ "error": "it is a change" }),

@@ -1,5 +1,7 @@
 //! `namegate fqdn`.
 
+mod load;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
@@ -57,6 +59,7 @@ struct Listed {
 pub(super) enum Cache {
     List(List),
     Clean(Clean),
+    Load(load::Load),
 }
 
 /// List what endpoints have learned: names, addresses, the time that is left, who taught them and which rules
@@ -102,6 +105,7 @@ impl Fqdn {
         match self {
             Self::Cache(Cache::List(list)) => list.of.show(&CACHE),
             Self::Cache(Cache::Clean(clean)) => clean.run(),
+            Self::Cache(Cache::Load(load)) => load.run(),
             Self::Names(names) => names.of.show(&NAMES),
             Self::Selectors(selectors) => selectors.of.show(&SELECTORS),
         }

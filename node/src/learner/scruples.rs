@@ -85,7 +85,7 @@ impl Scruples {
     }
 
     /// The class of addresses for which none is opened to an endpoint, in a word; `None` if one may be.
-    fn refusal(
+    pub(super) fn refusal(
         &self,
         snapshot: &Snapshot,
         (endpoint, address): (EndpointId, IpAddr),

@@ -14,6 +14,7 @@ use super::*;
 
 mod expiry;
 mod lately;
+mod load;
 mod many;
 mod scruples;
 mod simulation;
