@@ -205,6 +205,14 @@ impl Cache {
         self.names.iter().map(|entry| &*entry.name)
     }
 
+    /// The names in so many places from one on; `None` beyond the last place. Whoever walks through all places
+    /// sees each name that was there all the time, and may see those that came or went meanwhile.
+    #[must_use]
+    pub fn names_in(&self, first: usize, count: usize) -> Option<impl Iterator<Item = &Name>> {
+        let part = self.names.part(first, count)?;
+        Some(part.map(|entry| &*entry.name))
+    }
+
     /// How many names there are.
     #[must_use]
     pub fn name_count(&self) -> usize {

@@ -57,6 +57,12 @@ impl<T> Slab<T> {
         self.slots.iter().flatten()
     }
 
+    /// The values of so many slots from one on; `None` beyond the last one.
+    pub(crate) fn part(&self, first: usize, count: usize) -> Option<impl Iterator<Item = &T>> {
+        let rest = self.slots.get(first..).filter(|rest| !rest.is_empty())?;
+        Some(rest.iter().take(count).flatten())
+    }
+
     fn place(&mut self, slot: u32) -> Option<&mut Option<T>> {
         self.slots.get_mut(usize::try_from(slot).ok()?)
     }

@@ -44,7 +44,7 @@ use crate::learner::{Scruples, Terms};
 use crate::live::Review;
 use crate::metrics::{Draft, Metrics, PolicyTally, Sources};
 use crate::proxy::DnsThreads;
-use crate::remembered::{Gathered, KEPT_OCTETS_MAX, Remembered, remembered_names};
+use crate::remembered::{Gathered, KEPT_OCTETS_MAX, PLACES_AT_ONCE, Remembered, remembered_names};
 use crate::secrets::Secrets;
 use crate::status::EventThread;
 use crate::tell::Teller;
@@ -482,13 +482,18 @@ fn remembered(guards: &Guards, learner: &SharedLearner) -> Remembered {
     }
     let mut gathered = Gathered::new(KEPT_OCTETS_MAX);
     for (id, guarded) in guards.iter() {
-        let names = learner.with_knowledge(id, |knowledge| {
-            remembered_names(&knowledge.cache, clock::now())
-        });
-        gathered.add(
-            guarded.found.workload.full_name(),
-            names.unwrap_or_default(),
-        );
+        // What is learned meanwhile is noted elsewhere, or counted as a change that is to be kept.
+        let mut names = Vec::new();
+        for first in (0..).step_by(PLACES_AT_ONCE) {
+            let part = learner.with_knowledge(id, |knowledge| {
+                remembered_names(&knowledge.cache, first, clock::now())
+            });
+            match part.flatten() {
+                Some(part) => names.extend(part),
+                None => break,
+            }
+        }
+        gathered.add(guarded.found.workload.full_name(), names);
     }
     let (endpoints, left_out) = gathered.finish();
     let before = learner.counts.left_out.swap(left_out, Ordering::Relaxed);

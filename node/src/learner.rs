@@ -182,7 +182,7 @@ impl<T: Table> Learner<T> {
         f(&mut self.identities.lock())
     }
 
-    /// Runs `f` on what an endpoint knows.
+    /// Runs `f` on what an endpoint knows. An answer that waited for it goes before whoever comes back at once.
     pub(crate) fn with_knowledge<R>(
         &self,
         endpoint: EndpointId,
@@ -190,7 +190,9 @@ impl<T: Table> Learner<T> {
     ) -> Option<R> {
         let knowledge = self.knowledge(endpoint)?;
         let knowledge = knowledge.lock();
-        Some(f(&knowledge))
+        let given = f(&knowledge);
+        MutexGuard::unlock_fair(knowledge);
+        Some(given)
     }
 
     /// Puts a snapshot into force for the queries to come. The endpoints' maps follow by

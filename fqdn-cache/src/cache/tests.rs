@@ -401,6 +401,32 @@ fn small() -> Cache {
     }
 }
 
+#[test]
+fn whoever_walks_through_the_names_by_parts_sees_what_stays() {
+    let mut cache = Cache::new();
+    for index in 0..10 {
+        learn(&mut cache, &name(index), &until(index, [index])).unwrap();
+    }
+    let part = |cache: &Cache, first| {
+        let names = cache.names_in(first, 4)?;
+        Some(names.map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let mut seen = part(&cache, 0).unwrap();
+    // Two go and one comes, into a place that is over.
+    expire_all(&mut cache, 1);
+    learn(&mut cache, &name(20), &until(90, [20])).unwrap();
+    for first in [4, 8] {
+        seen.extend(part(&cache, first).unwrap());
+    }
+    assert_eq!(part(&cache, 12), None);
+    let stayed = (2..10).map(|index| name(index).to_string());
+    assert!(
+        stayed.into_iter().all(|name| seen.contains(&name)),
+        "{seen:?}"
+    );
+    assert!(Cache::new().names_in(0, 4).is_none());
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Learn(usize, Vec<(usize, usize)>),
