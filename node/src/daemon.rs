@@ -6,6 +6,7 @@ mod assembly;
 mod departed;
 mod ending;
 mod figures;
+mod kept;
 mod losses;
 mod sweep;
 mod vigil;
@@ -44,7 +45,7 @@ use crate::learner::{Scruples, Terms};
 use crate::live::Review;
 use crate::metrics::{Draft, Metrics, PolicyTally, Sources};
 use crate::proxy::DnsThreads;
-use crate::remembered::{Gathered, KEPT_OCTETS_MAX, PLACES_AT_ONCE, Remembered, remembered_names};
+use crate::remembered::Remembered;
 use crate::secrets::Secrets;
 use crate::status::EventThread;
 use crate::tell::Teller;
@@ -56,6 +57,7 @@ use assembly::{kept, make, open_lately, open_pins, recall, start_exporters};
 use departed::Departed;
 pub(crate) use ending::Ending;
 use figures::Tallies;
+use kept::Learned;
 use vigil::Interference;
 pub(crate) use vigil::{filters, set_right};
 
@@ -470,39 +472,10 @@ impl Daemon {
         )
     }
 
-    /// What the next daemon needs to know of what was learned.
-    pub(crate) fn remember(&self) -> Remembered {
-        remembered(&self.guards, &self.learner)
+    /// What the next daemon needs to know of.
+    pub(crate) fn learned(&self) -> Learned {
+        Learned::new(&self.guards, &self.learner)
     }
-}
-
-fn remembered(guards: &Guards, learner: &SharedLearner) -> Remembered {
-    if let Some(lately) = learner.lately() {
-        lately.turn();
-    }
-    let mut gathered = Gathered::new(KEPT_OCTETS_MAX);
-    for (id, guarded) in guards.iter() {
-        // What is learned meanwhile is noted elsewhere, or counted as a change that is to be kept.
-        let mut names = Vec::new();
-        for first in (0..).step_by(PLACES_AT_ONCE) {
-            let part = learner.with_knowledge(id, |knowledge| {
-                remembered_names(&knowledge.cache, first, clock::now())
-            });
-            match part.flatten() {
-                Some(part) => names.extend(part),
-                None => break,
-            }
-        }
-        gathered.add(guarded.found.workload.full_name(), names);
-    }
-    let (endpoints, left_out) = gathered.finish();
-    let before = learner.counts.left_out.swap(left_out, Ordering::Relaxed);
-    if before == 0 && left_out > 0 {
-        tracing::warn!(
-            "more is learned than {KEPT_OCTETS_MAX} octets of a file: {left_out} names, those that end first, would not outlive a restart"
-        );
-    }
-    learner.with_identities(|identities| Remembered::new(clock::wall(), identities, endpoints))
 }
 
 /// Takes away all that an instance leaves on a node, whether its daemon lived or not. Without pins

@@ -182,7 +182,7 @@ impl<T: Table> Learner<T> {
         f(&mut self.identities.lock())
     }
 
-    /// Runs `f` on what an endpoint knows. An answer that waited for it goes before whoever comes back at once.
+    /// Runs `f` on what an endpoint knows.
     pub(crate) fn with_knowledge<R>(
         &self,
         endpoint: EndpointId,
@@ -190,9 +190,7 @@ impl<T: Table> Learner<T> {
     ) -> Option<R> {
         let knowledge = self.knowledge(endpoint)?;
         let knowledge = knowledge.lock();
-        let given = f(&knowledge);
-        MutexGuard::unlock_fair(knowledge);
-        Some(given)
+        Some(f(&knowledge))
     }
 
     /// Puts a snapshot into force for the queries to come. The endpoints' maps follow by
@@ -433,7 +431,8 @@ impl<T: Table> Learner<T> {
             .collect()
     }
 
-    fn knowledge(&self, endpoint: EndpointId) -> Option<Arc<Mutex<Knowledge<T>>>> {
+    /// What an endpoint knows.
+    pub(crate) fn knowledge(&self, endpoint: EndpointId) -> Option<Arc<Mutex<Knowledge<T>>>> {
         // The map's own lock is let go before the endpoint's is taken.
         self.endpoints
             .get(&endpoint)

@@ -264,7 +264,8 @@ impl Service {
             has_failed: self.writer.fault().is_some(),
         };
         if unwritten.is_due(age) && self.writer.is_free() {
-            self.writer.offer(self.daemon.remember());
+            let learned = self.daemon.learned();
+            self.writer.offer(|| learned.gather());
             self.kept_learned = (changes, refreshes, now);
         }
     }

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 
-use super::{Daemon, remembered, take_away};
+use super::kept::Learned;
+use super::{Daemon, take_away};
 use crate::remembered::Remembered;
 
 /// What becomes of what a daemon made in the kernel when it ends.
@@ -32,7 +33,7 @@ impl Daemon {
     /// If something can't be taken away.
     pub(crate) fn end(mut self, ending: Ending, keep: impl FnOnce(Remembered)) -> Result<()> {
         let is_removed = ending == Ending::Removed;
-        let guarded = is_removed.then(|| self.remember());
+        let guarded = is_removed.then(|| self.learned().gather());
         if is_removed {
             // First the programs, so that workloads talk directly again; then what they led to.
             self.guards.detach_all();
@@ -40,7 +41,7 @@ impl Daemon {
         // Both drain at the same time.
         self.http.begin_stop();
         self.dns.stop();
-        keep(guarded.unwrap_or_else(|| remembered(&self.guards, &self.learner)));
+        keep(guarded.unwrap_or_else(|| Learned::new(&self.guards, &self.learner).gather()));
         self.http.stop();
         self.event_thread.stop();
         self.flow_thread.stop();

@@ -1,4 +1,5 @@
-//! What was learned is written by a thread of its own: expiry waits for no disk.
+//! What was learned is gathered and written by a thread of its own: expiry waits for no disk, and on a busy CPU
+//! answers go before it.
 
 use std::io;
 use std::sync::Arc;
@@ -10,9 +11,15 @@ use parking_lot::Mutex;
 
 use crate::remembered::Remembered;
 
+/// How much the thread gives way to others of the node (`setpriority(2)`).
+const NICENESS: i32 = 10;
+
+/// Gathers what is to be written.
+type Gather = Box<dyn FnOnce() -> Remembered + Send>;
+
 /// The thread; it has one file to write at a time.
 pub(crate) struct Writer {
-    send: SyncSender<Remembered>,
+    send: SyncSender<Gather>,
     busy: Arc<AtomicBool>,
     /// Why the last one wasn't written.
     fault: Arc<Mutex<Option<String>>>,
@@ -23,15 +30,17 @@ impl Writer {
     pub(super) fn start(
         mut write: impl FnMut(&Remembered) -> io::Result<()> + Send + 'static,
     ) -> io::Result<Self> {
-        let (send, receive) = sync_channel::<Remembered>(1);
+        let (send, receive) = sync_channel::<Gather>(1);
         let busy = Arc::new(AtomicBool::new(false));
         let done = Arc::clone(&busy);
         let fault = Arc::new(Mutex::new(None));
         let told = Arc::clone(&fault);
         let thread = std::thread::Builder::new().name("keep".to_owned());
         let thread = thread.spawn(move || {
-            for remembered in receive {
-                let failed = write(&remembered).err().map(|error| error.to_string());
+            // Of this thread alone; where it may not be so, it is no worse.
+            let _ = rustix::process::setpriority_process(None, NICENESS);
+            for gather in receive {
+                let failed = write(&gather()).err().map(|error| error.to_string());
                 let mut told = told.lock();
                 if let (Some(error), None) = (&failed, &*told) {
                     tracing::error!("what was learned can't be kept: {error}");
@@ -59,9 +68,10 @@ impl Writer {
         !self.busy.load(Ordering::Acquire)
     }
 
-    /// Has this written, if it is free; doesn't wait.
-    pub(crate) fn offer(&self, remembered: Remembered) {
-        if !self.busy.swap(true, Ordering::AcqRel) && self.send.try_send(remembered).is_err() {
+    /// Has this gathered and written, if it is free; doesn't wait.
+    pub(crate) fn offer(&self, gather: impl FnOnce() -> Remembered + Send + 'static) {
+        if !self.busy.swap(true, Ordering::AcqRel) && self.send.try_send(Box::new(gather)).is_err()
+        {
             tracing::error!("what was learned can't be kept: the thread that writes is dead");
         }
     }
@@ -69,7 +79,7 @@ impl Writer {
     /// Has this written last, and waits for it.
     pub(crate) fn end(self, remembered: Remembered) {
         // Dead, and said so.
-        let _ = self.send.send(remembered);
+        let _ = self.send.send(Box::new(|| remembered));
         drop(self.send);
         let _ = self.thread.join();
     }
@@ -95,7 +105,7 @@ mod tests {
         let results = Mutex::new(vec![Ok(()), Err(io::Error::other("full")), Ok(())]);
         let writer = Writer::start(move |_| results.lock().pop().unwrap()).unwrap();
         let told = |number| {
-            writer.offer(numbered(number));
+            writer.offer(move || numbered(number));
             while !writer.is_free() {
                 std::thread::yield_now();
             }
@@ -118,9 +128,9 @@ mod tests {
         let writer = writer.unwrap();
         let began = clock::now();
         assert!(writer.is_free());
-        writer.offer(numbered(1));
+        writer.offer(|| numbered(1));
         assert!(!writer.is_free());
-        writer.offer(numbered(2));
+        writer.offer(|| numbered(2));
         assert!(clock::now() - began < Duration::from_millis(300));
         writer.end(numbered(3));
         let written = written.lock();
