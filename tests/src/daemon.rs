@@ -45,6 +45,18 @@ pub fn patience() -> u32 {
         .unwrap_or(1)
 }
 
+/// Waits until something is so, for some ten seconds, times [`patience`].
+///
+/// # Panics
+/// If it isn't by then, with `what`.
+pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let soon = |_| {
+        std::thread::sleep(Duration::from_millis(50));
+        is_so()
+    };
+    assert!((0..200 * patience()).any(soon), "{what}");
+}
+
 impl<'a> Daemon<'a> {
     /// Empty folders, nothing started.
     ///

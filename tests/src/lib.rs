@@ -31,7 +31,7 @@ pub use asker::{Asker, Told};
 pub use asking::Asking;
 pub use authority::{Authority, Issued};
 pub use cgroup::Cgroup;
-pub use daemon::{Daemon, internet, patience, policy};
+pub use daemon::{Daemon, internet, patience, policy, wait_for};
 pub use exchange::{WWW, exchange, exchange_at, seen_by};
 pub use exec::{Caller, ExecStage, USER};
 pub use flood::Flood;

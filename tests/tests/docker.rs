@@ -4,9 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may die")]
 
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use namegate_tests::{Daemon, Stage, Workload, policy};
+use namegate_tests::{Daemon, Stage, Workload, policy, wait_for};
 use serde_json::Value;
 
 /// Ends with the test.
@@ -31,14 +30,6 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
-    let soon = |_| {
-        std::thread::sleep(Duration::from_millis(100));
-        is_so()
-    };
-    assert!((0..200).any(soon), "{what}");
 }
 
 /// As Docker does it: what is sent to 127.0.0.11:53 goes to another port, where a forwarder listens.

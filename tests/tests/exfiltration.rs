@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use namegate_tests::{Daemon, Node, Running, WWW, Workload, patience, seen_by};
+use namegate_tests::{Daemon, Node, Running, WWW, Workload, patience, seen_by, wait_for};
 
 /// `client` may ask `dns` for these names, as the inside of a list.
 fn names(names: &str) -> String {
@@ -225,14 +225,6 @@ fn names_of_encrypted_dns_are_answered_here_and_its_port_is_closed() {
         assert_eq!(daemon.end_with("TERM").unwrap(), Some(0));
         assert!(daemon.namegate(&["detach"]).unwrap().status.success());
     }
-}
-
-fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
-    let soon = |_| {
-        std::thread::sleep(Duration::from_millis(100));
-        is_so()
-    };
-    assert!((0..200).any(soon), "{what}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use aya::programs::links::FdLink;
 use aya::programs::tc::{NlOptions, TcAttachOptions, qdisc_add_clsact};
 use aya::programs::{Link as _, LinkOrder, SchedClassifier, TcAttachType};
-use namegate_tests::{Answers, Daemon, Stage, patience, policy};
+use namegate_tests::{Answers, Daemon, Stage, patience, policy, wait_for};
 use somebody::{in_front, somebody_elses};
 
 const NAMES: &str = "[{matchName: web.example.com}]";
@@ -45,14 +45,6 @@ fn interference(daemon: &Daemon<'_>) -> (u64, String) {
         seen("count").and_then(|count| count.as_u64()).unwrap(),
         last.unwrap_or_default().to_owned(),
     )
-}
-
-fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
-    let soon = |_| {
-        std::thread::sleep(Duration::from_millis(50));
-        is_so()
-    };
-    assert!((0..200 * patience()).any(soon), "{what}");
 }
 
 #[test]
