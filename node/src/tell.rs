@@ -322,15 +322,12 @@ impl Teller {
         judged: Option<Identity>,
     ) -> (Endpoint, Vec<Arc<str>>) {
         let snapshot = self.learner.snapshot();
-        let is_by_name = |identity: Identity| {
-            identity.get() >= Identity::LOCAL_MIN && snapshot.labels_of(identity).is_none()
-        };
         let known = endpoint.and_then(|endpoint| {
             self.learner.with_knowledge(endpoint, |knowledge| {
                 let cache = &knowledge.cache;
                 let identity = knowledge.ledger.identity_of(Address::from(ip));
                 let mut names: Vec<Arc<str>> = cache.names_of(ip).map(text).collect();
-                if names.is_empty() && judged.is_none_or(is_by_name) {
+                if names.is_empty() && judged.is_none_or(|identity| snapshot.is_by_name(identity)) {
                     names.extend(cache.ended(ip).into_iter().map(|(name, _)| text(name)));
                 }
                 (identity, names)

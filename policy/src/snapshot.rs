@@ -165,6 +165,13 @@ impl Snapshot {
         known.or_else(|| self.frontends.labels_of(identity))
     }
 
+    /// Whether addresses have, or had, an identity by the names that were learned of them: it is local, and
+    /// stands for no prefix that policy names.
+    #[must_use]
+    pub fn is_by_name(&self, identity: Identity) -> bool {
+        identity.get() >= Identity::LOCAL_MIN && self.labels_of(identity).is_none()
+    }
+
     /// The virtual addresses of services.
     pub fn frontends(&self) -> impl Iterator<Item = &ServiceFrontend> {
         self.frontends.iter()

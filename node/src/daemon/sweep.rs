@@ -17,7 +17,6 @@ impl Daemon {
     pub(crate) fn sweep(&mut self) {
         let now = clock::boot_ns();
         let snapshot = self.learner.snapshot();
-        // Only what somebody asks for is gathered: there may be many flows.
         let refreshes = self.setup.dns_refresh;
         let (mut live, mut named) = (Live::new(), Live::new());
         let is_over = |key: &CtKey, value: &CtValue| {
@@ -31,11 +30,7 @@ impl Daemon {
                 live.entry(endpoint).or_default().insert(peer);
             }
             let is_closed = value.state & CtValue::CLOSED == CtValue::CLOSED;
-            let is_by_name = || {
-                let identity = Identity::from_number(value.identity);
-                identity.get() >= Identity::LOCAL_MIN && snapshot.labels_of(identity).is_none()
-            };
-            if !is_closed && is_by_name() {
+            if !is_closed && snapshot.is_by_name(Identity::from_number(value.identity)) {
                 named.entry(endpoint).or_default().insert(peer);
             }
             is_over
