@@ -8,9 +8,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use fqdn::Name;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use transport::{SharedFile, SharedPart};
@@ -163,18 +162,7 @@ pub(crate) fn read(
     let booted_ms = boot_ns / 1_000_000;
     for note in notes {
         identities.extend(note.identities);
-        let Ok(name) = Name::from_text(&note.name.name) else {
-            continue;
-        };
-        let open = note.name.addresses.iter().filter_map(|(address, end)| {
-            let left = end.checked_sub(booted_ms).filter(|left| *left > 0)?;
-            Some(Pair {
-                name: name.clone(),
-                address: *address,
-                end: now.checked_add(Duration::from_millis(left))?,
-                server: note.name.server,
-            })
-        });
+        let open = note.name.pairs(booted_ms, now);
         known.entry(note.owner).or_default().extend(open);
     }
     (known, identities)
@@ -204,6 +192,8 @@ fn notes(half: &SharedPart) -> Vec<Note> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn note(number: usize) -> Note {

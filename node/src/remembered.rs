@@ -138,23 +138,13 @@ impl Remembered {
     pub(crate) fn of_endpoint(&self, name: &str, now: (SystemTime, Instant)) -> Vec<Pair> {
         let (time_of_day, now) = now;
         let gone = since_epoch(time_of_day).saturating_sub(self.written_ms);
-        let pairs = |one: &RememberedName| {
-            let name = Name::from_text(&one.name).ok();
-            let pair = move |(address, left): &(IpAddr, u64)| {
-                let left = left.checked_sub(gone).filter(|left| *left > 0)?;
-                Some(Pair {
-                    name: name.clone()?,
-                    address: *address,
-                    end: now.checked_add(Duration::from_millis(left))?,
-                    server: one.server,
-                })
-            };
-            one.addresses.iter().filter_map(pair).collect::<Vec<_>>()
-        };
         let names = self.endpoints.get(name).into_iter().flatten();
         let lately = self.lately.get(name).into_iter().flatten();
         let lately = lately.filter(|pair| pair.end > now).cloned();
-        names.flat_map(pairs).chain(lately).collect()
+        names
+            .flat_map(|one| one.pairs(gone, now))
+            .chain(lately)
+            .collect()
     }
 }
 
@@ -250,6 +240,23 @@ impl Gathered {
 }
 
 impl RememberedName {
+    /// What it says that was open and has not ended: its milliseconds are counted from `since_ms` before `now`.
+    pub(crate) fn pairs(&self, since_ms: u64, now: Instant) -> Vec<Pair> {
+        let Ok(name) = Name::from_text(&self.name) else {
+            return Vec::new();
+        };
+        let pair = |(address, end_ms): &(IpAddr, u64)| {
+            let left = end_ms.checked_sub(since_ms).filter(|left| *left > 0)?;
+            Some(Pair {
+                name: name.clone(),
+                address: *address,
+                end: now.checked_add(Duration::from_millis(left))?,
+                server: self.server,
+            })
+        };
+        self.addresses.iter().filter_map(pair).collect()
+    }
+
     /// How many octets of the file it takes, at most.
     fn octets(&self) -> usize {
         let escapes = self.name.matches('\\').count();
