@@ -271,7 +271,7 @@ impl<T: Table> Learner<T> {
 
     fn open(&self, began: Instant, lesson: &Lesson) -> Result<Installed, NotInstalled> {
         self.under_lock((began, lesson.endpoint), |knowledge, scope| {
-            let addresses = self.learnable(scope.snapshot, (began, lesson))?;
+            let addresses = self.learnable(scope, (began, lesson))?;
             let given = Given {
                 by: Some(lesson.server),
                 ..scope.terms.lifetimes.given(began)
@@ -316,7 +316,7 @@ impl<T: Table> Learner<T> {
         answer: (&Name, &[(IpAddr, Instant)], Given),
     ) -> Result<Taught, NotInstalled> {
         let taught = knowledge.install(scope, answer)?;
-        self.note(knowledge, answer, &taught);
+        self.note((knowledge, scope), answer, &taught);
         Ok(taught)
     }
 
@@ -376,36 +376,50 @@ impl<T: Table> Learner<T> {
     /// If there are others, and such an answer is to be withheld.
     fn learnable(
         &self,
-        snapshot: &Snapshot,
+        scope: &Scope<'_>,
         (now, lesson): (Instant, &Lesson),
     ) -> Result<Vec<(IpAddr, Instant)>, NotInstalled> {
         let asked = (lesson.endpoint, lesson.server, lesson.protocol);
-        let terms = self.terms.load();
-        if !terms.scruples.trust(snapshot, asked) {
+        if !scope.terms.scruples.trust(scope.snapshot, asked) {
             count(&self.counts.untrusted_server, 1);
             return Ok(Vec::new());
         }
-        let taught = lesson.addresses.iter();
-        let taught = taught.filter(|one| terms.scruples.allow(snapshot, (lesson.endpoint, one.ip)));
-        let addresses: Vec<_> = taught
-            .map(|one| (one.ip, terms.lifetimes.expiry(now, one.ttl_secs)))
-            .collect();
-        let unlearned = lesson.addresses.len() - addresses.len();
-        count(&self.counts.unlearned, unlearned);
-        if unlearned > 0 && terms.scruples.withholds {
+        let taught = lesson.addresses.iter().map(|one| (one.ip, one.ttl_secs));
+        Ok(self.sift(scope, now, taught)?.open)
+    }
+
+    /// Parts addresses, each with its TTL in seconds, into those that may be opened and the others.
+    fn sift(
+        &self,
+        scope: &Scope<'_>,
+        now: Instant,
+        addresses: impl Iterator<Item = (IpAddr, u32)>,
+    ) -> Result<Sifted, NotInstalled> {
+        let terms = &scope.terms;
+        let mut sifted = Sifted::default();
+        for (ip, ttl_secs) in addresses {
+            match terms.scruples.refusal(scope.snapshot, (scope.endpoint, ip)) {
+                Some(class) => sifted.refused.push((ip, class)),
+                None => sifted
+                    .open
+                    .push((ip, terms.lifetimes.expiry(now, ttl_secs))),
+            }
+        }
+        count(&self.counts.unlearned, sifted.refused.len());
+        if !sifted.refused.is_empty() && terms.scruples.withholds {
             return Err(NotInstalled::Rebinding);
         }
-        Ok(addresses)
+        Ok(sifted)
     }
 
     /// Notes for the next daemon what an answer opened, or kept open for longer.
     fn note(
         &self,
-        knowledge: &Knowledge<T>,
+        (knowledge, scope): (&Knowledge<T>, &Scope<'_>),
         answer: (&Name, &[(IpAddr, Instant)], Given),
         taught: &Taught,
     ) {
-        let put_off_max = put_off_unnoted_max(self.terms.load().lifetimes.grace);
+        let put_off_max = put_off_unnoted_max(scope.terms.lifetimes.grace);
         if let Some(lately) = self.lately.get()
             && (taught.is_news || taught.put_off > put_off_max)
             && let Some(note) = knowledge.note(&self.identities, answer)
@@ -464,6 +478,15 @@ fn behind(
     });
     let behind = taught.filter(|(chain_len, _)| *chain_len > alias);
     behind.map(|(_, known)| known).collect()
+}
+
+/// Addresses, by whether they may be opened.
+#[derive(Default)]
+struct Sifted {
+    /// Each with its end.
+    open: Vec<(IpAddr, Instant)>,
+    /// Each with the word of its class.
+    refused: Vec<(IpAddr, &'static str)>,
 }
 
 /// By how much refreshes may put an end off without a note: what a kill then takes, with what came since the

@@ -8,7 +8,7 @@ use fqdn::Name;
 use fqdn_cache::Given;
 use policy::EndpointId;
 
-use super::{Learner, count};
+use super::Learner;
 
 /// What became of a name's addresses.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -37,32 +37,21 @@ impl<T: Table> Learner<T> {
             if scope.snapshot.rules_naming(endpoint, name).next().is_none() {
                 return Ok(None);
             }
-            let terms = &scope.terms;
-            let (mut open, mut refused) = (Vec::new(), Vec::new());
-            for (ip, ttl_secs) in addresses {
-                match terms.scruples.refusal(scope.snapshot, (endpoint, *ip)) {
-                    Some(class) => refused.push((*ip, class)),
-                    None => open.push((*ip, terms.lifetimes.expiry(now, *ttl_secs))),
-                }
-            }
-            count(&self.counts.unlearned, refused.len());
-            if !refused.is_empty() && terms.scruples.withholds {
-                return Err(NotInstalled::Rebinding);
-            }
+            let sifted = self.sift(scope, now, addresses.iter().copied())?;
             let mut evicted = 0;
-            if !open.is_empty() {
+            if !sifted.open.is_empty() {
                 let given = Given {
                     by: None,
-                    ..terms.lifetimes.given(now)
+                    ..scope.terms.lifetimes.given(now)
                 };
-                let taught = self.teach(knowledge, scope, (name, &open[..], given))?;
+                let taught = self.teach(knowledge, scope, (name, &sifted.open[..], given))?;
                 self.tally(&taught);
                 evicted = taught.evicted;
             }
             Ok(Some(Loaded {
-                opened: open.len(),
+                opened: sifted.open.len(),
                 evicted,
-                refused,
+                refused: sifted.refused,
             }))
         })
     }
