@@ -28,10 +28,8 @@ impl Stage {
     }
 
     fn daemon(&self) -> Daemon<'_> {
-        let mut daemon = Daemon::prepare(&self.node).unwrap();
-        daemon.endpoint(&self.alice).unwrap();
         let names = policy("alice", "[{matchPattern: '*.example.com'}]");
-        daemon.policy("alice.yaml", &names).unwrap();
+        let mut daemon = Daemon::guarding(&self.node, &self.alice, &names).unwrap();
         daemon.start(&[]).unwrap();
         daemon
     }

@@ -79,13 +79,8 @@ impl Scene {
 
     /// One that guards alice, not started yet.
     fn daemon(&self) -> Daemon<'_> {
-        let daemon = Daemon::prepare(&self.node).unwrap();
-        daemon.endpoint(&self.alice).unwrap();
-        let names = "[{matchPattern: '*.example.com'}]";
-        daemon
-            .policy("alice.yaml", &policy("alice", names))
-            .unwrap();
-        daemon
+        let names = policy("alice", "[{matchPattern: '*.example.com'}]");
+        Daemon::guarding(&self.node, &self.alice, &names).unwrap()
     }
 }
 

@@ -51,12 +51,7 @@ impl Scene {
     }
 
     fn daemon(&self) -> Daemon<'_> {
-        let daemon = Daemon::prepare(&self.node).unwrap();
-        daemon.endpoint(&self.alice).unwrap();
-        daemon
-            .policy("alice.yaml", &policy("alice", NAMES))
-            .unwrap();
-        daemon
+        Daemon::guarding(&self.node, &self.alice, &policy("alice", NAMES)).unwrap()
     }
 
     fn ask(&self, pace: Duration) -> Asker {

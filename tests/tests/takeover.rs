@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bpf_redirect_common::EP_ID;
-use namegate_tests::{Answers, Flood, Stage, TcpEcho, patience, policy};
+use namegate_tests::{Answers, Flood, Stage, TcpEcho, patience, policy, wait_for};
 
 const NAMES: &str = "[{matchName: web.example.com}]";
 
@@ -394,14 +394,17 @@ fn what_was_answered_again_just_before_a_kill_stays_open_as_long_as_that_said() 
         let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
         listed[0]["addresses"][0]["expires_secs"].as_u64().unwrap()
     };
-    std::thread::sleep(Duration::from_millis(1_600) * patience());
+    let file = daemon.path("state/learned.json");
+    let on_disk = || std::fs::read_to_string(&file).unwrap_or_default();
+    wait_for("it is on disk", || on_disk().contains("web.example.com"));
     daemon.end_with("KILL").unwrap();
+    let before = on_disk();
     daemon
         .start(&["--dns-ttl-floor", "2h", "--dns-ttl-grace", "0s"])
         .unwrap();
     assert!(ends(&daemon) <= 3_600);
     // It writes what it has taken over, and no refresh for ten seconds after that.
-    std::thread::sleep(Duration::from_millis(1_600) * patience());
+    wait_for("it is on disk again", || on_disk() != before);
     stage.asks("web.example.com").unwrap();
     daemon.end_with("KILL").unwrap();
     daemon.start(&short).unwrap();

@@ -32,11 +32,8 @@ impl Stage {
     }
 
     fn daemon(&self) -> Daemon<'_> {
-        let mut daemon = Daemon::prepare(&self.node).unwrap();
-        daemon.endpoint(&self.alice).unwrap();
-        daemon
-            .policy("alice.yaml", &policy("alice", NAMES))
-            .unwrap();
+        let names = policy("alice", NAMES);
+        let mut daemon = Daemon::guarding(&self.node, &self.alice, &names).unwrap();
         daemon.start(&[]).unwrap();
         daemon
     }

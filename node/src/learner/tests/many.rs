@@ -57,3 +57,33 @@ fn ten_thousand_addresses_under_one_selector_cost_one_identity() {
     scene.learner.remove(endpoint(1));
     assert_eq!(scene.identities(), scene.at_start);
 }
+
+#[test]
+fn without_a_number_left_an_answer_opens_nothing_and_what_is_open_stays() {
+    let scene = Scene::new();
+    scene.ask("x.example", &[1]).unwrap();
+    let before = scene.maps();
+    let leave = |room| {
+        scene
+            .learner
+            .with_identities(|identities| identities.leave_room(room));
+    };
+    leave(0);
+    // Of two addresses one has a number that is in use.
+    let mut answer = lesson(1, "y.example", &[ip(1), ip(2)]);
+    assert_eq!(scene.learn(&answer), Err(NotInstalled::MapFull));
+    assert_eq!(scene.maps(), before, "nothing half written");
+    assert_eq!(scene.names_of(1), 1);
+    assert_eq!(scene.identities(), scene.at_start + 1);
+    // One number is one too few: the first gets it and gives it back.
+    leave(1);
+    assert_eq!(scene.learn(&answer), Err(NotInstalled::MapFull));
+    assert_eq!(scene.maps(), before);
+    assert_eq!(scene.identities(), scene.at_start + 1);
+    assert_eq!(scene.ask("x.example", &[1, 3]), Ok(()), "no new set");
+    answer.addresses.pop();
+    assert_eq!(scene.learn(&answer), Ok(()));
+    assert_eq!(scene.ports(1), [0, 443]);
+    scene.learner.remove(endpoint(1));
+    assert_eq!(scene.identities(), scene.at_start);
+}
