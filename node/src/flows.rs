@@ -106,30 +106,13 @@ impl FlowThread {
             .name("flows".to_owned())
             .spawn(move || {
                 while let Some(batch) = next_batch(&queue, &stopped) {
-                    let mut flows = Vec::with_capacity(batch.len() * 2);
-                    // Each is in its last place as soon as it is made: it is large.
-                    let mut take = |flow: Flow| flows.push(Arc::new(flow));
-                    for news in &batch {
-                        match news {
-                            News::Exchange(told) => {
-                                let (request, response) = teller.exchange(told);
-                                take(request);
-                                response.into_iter().for_each(&mut take);
-                            }
-                            News::Http(news) => teller.http(news).into_iter().for_each(&mut take),
-                            News::Kernel(event) => {
-                                teller.kernel(event).into_iter().for_each(&mut take);
-                            }
-                            News::End => {}
-                        }
-                    }
-                    for exporter in exporters.load().iter() {
-                        flows.iter().for_each(|flow| exporter.sink.tell(flow));
-                    }
-                    if let Some(metrics) = &metrics {
-                        flows.iter().for_each(|flow| metrics.see(flow));
-                    }
-                    ring.push(flows, clock::now());
+                    let exporters = exporters.load();
+                    let told = |flow: &Arc<Flow>| {
+                        exporters.iter().for_each(|one| one.sink.tell(flow));
+                        metrics.iter().for_each(|metrics| metrics.see(flow));
+                    };
+                    let flows = batch.into_iter().flat_map(|news| flows_of(&teller, news));
+                    ring.push(flows.flatten().inspect(told), clock::now());
                 }
             })?;
         Ok(Self { stop, wake, thread })
@@ -142,6 +125,20 @@ impl FlowThread {
         let _ = self.wake.try_send(News::End);
         let _ = self.thread.join();
     }
+}
+
+/// One or two, or none where it is only counted. Each is in its last place as soon as it is made: it is large.
+fn flows_of(teller: &Teller, news: News) -> [Option<Arc<Flow>>; 2] {
+    let (first, second) = match news {
+        News::Exchange(told) => {
+            let (request, response) = teller.exchange(&told);
+            (Some(request), response)
+        }
+        News::Http(news) => (teller.http(&news), None),
+        News::Kernel(event) => (teller.kernel(&event), None),
+        News::End => (None, None),
+    };
+    [first.map(Arc::new), second.map(Arc::new)]
 }
 
 /// What came since; `None` once it was stopped and nothing is left.
