@@ -32,7 +32,7 @@ pub use fake::{FakeTable, Hook as FakeHook};
 pub use filter::remove_filters;
 pub use journal::{Act, Journal, JournalCursor, WRITES_KEPT_MAX, Write};
 pub use ledger::{Change, InstallError, Installed, Ledger, Outcome};
-pub use pin::{PinError, Pins, has_bpffs};
+pub use pin::{Bpffs, PinError, Pins};
 pub use pinned::{DumpError, MapSummary, PinnedMaps};
 pub use table::{KernelTable, NoTable, Table, TableError};
 pub use takeover::{Inherited, InheritedEndpoint, TakeOverError, inspect};

@@ -35,6 +35,12 @@ pub enum PinError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// No bpffs, and one that is mounted there would hide what is there.
+    #[error("{}: no BPF file system there, and one that is mounted over it would hide the files that it holds; pins need a folder in a BPF file system, or in one that is empty or not there yet", path.display())]
+    Hides {
+        /// Where it would be mounted.
+        path: PathBuf,
+    },
     /// Another process has the folder locked.
     #[error("{}: another Namegate uses these pins; give this one an --instance of its own", path.display())]
     InUse {
@@ -64,22 +70,25 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
 impl Pins {
     /// The pins in `dir`, which is made and locked. A bpffs is mounted over `dir`'s parent if none is
-    /// there.
+    /// there and nothing else is.
     ///
     /// # Errors
     /// If there is no bpffs and none can be mounted, or another process has the folder.
     pub fn open(dir: &Path) -> Result<Self, PinError> {
         let parent = dir.parent().unwrap_or(dir);
-        if !has_bpffs(dir) {
-            let refused = |source: io::Error| PinError::NoBpffs {
-                path: parent.to_owned(),
-                source,
-            };
-            if !parent.exists() {
+        let path = || parent.to_owned();
+        match Bpffs::of(dir) {
+            Bpffs::Mounted => {}
+            Bpffs::WouldHide => return Err(PinError::Hides { path: path() }),
+            Bpffs::Missing => {
+                let refused = |source| PinError::NoBpffs {
+                    path: path(),
+                    source,
+                };
                 std::fs::create_dir_all(parent).map_err(refused)?;
+                mount("bpf", parent, "bpf", MountFlags::empty(), None)
+                    .map_err(|errno| refused(errno.into()))?;
             }
-            mount("bpf", parent, "bpf", MountFlags::empty(), None)
-                .map_err(|errno| refused(errno.into()))?;
         }
         create_folder(dir)?;
         Self::lock(dir)
@@ -211,10 +220,30 @@ fn folder(mode: HookMode) -> &'static str {
     }
 }
 
-/// Whether `dir` is or will be in a BPF file system that is mounted already.
-#[must_use]
-pub fn has_bpffs(dir: &Path) -> bool {
-    is_bpffs(dir.parent().unwrap_or(dir)) || is_bpffs(dir)
+/// Whether a folder of pins has a BPF file system to be in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bpffs {
+    /// It is, or will be, in one that is mounted already.
+    Mounted,
+    /// One can be mounted over the folder that it is in, if the kernel lets it.
+    Missing,
+    /// That folder holds something that would be hidden.
+    WouldHide,
+}
+
+impl Bpffs {
+    /// What a folder of pins has, be it there or not.
+    #[must_use]
+    pub fn of(dir: &Path) -> Self {
+        let parent = dir.parent().unwrap_or(dir);
+        if is_bpffs(parent) || is_bpffs(dir) {
+            return Self::Mounted;
+        }
+        match std::fs::read_dir(parent).is_ok_and(|mut entries| entries.next().is_some()) {
+            true => Self::WouldHide,
+            false => Self::Missing,
+        }
+    }
 }
 
 fn is_bpffs(path: &Path) -> bool {

@@ -209,3 +209,21 @@ fn what_an_earlier_daemon_left_stays_where_the_next_one_is_refused() {
     assert_eq!(stage.asks("web.example.com").unwrap(), "198.18.0.1\n");
     assert!(!stage.reaches("198.18.0.9:80").unwrap());
 }
+
+#[test]
+fn no_bpf_file_system_is_mounted_over_other_files() {
+    let stage = Stage::new().unwrap();
+    let mut daemon = daemon(&stage);
+    let (folder, note) = (daemon.path("mine"), daemon.path("mine/note"));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(&note, "kept").unwrap();
+    let pins = folder.join("pins");
+    let pins = pins.to_str().unwrap();
+    let refused = daemon.start(&["--bpf-dir", pins]).unwrap_err().to_string();
+    assert!(refused.contains("would hide"), "{refused}");
+    let output = daemon.namegate(&["doctor", "--bpf-dir", pins]).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("would hide"), "{said}");
+    assert_eq!(std::fs::read_to_string(&note).unwrap(), "kept");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+}

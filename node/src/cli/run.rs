@@ -68,7 +68,8 @@ pub(super) struct Run {
     /// Where the numbers of label sets are kept [default: /var/lib/namegate].
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// Where programs, maps and links are pinned [default: /sys/fs/bpf/namegate].
+    /// Where programs, maps and links are pinned: in a BPF file system, which is mounted over the folder
+    /// that this one is in if that is empty [default: /sys/fs/bpf/namegate].
     #[arg(long, value_name = "DIR")]
     bpf_dir: Option<PathBuf>,
     #[command(flatten)]

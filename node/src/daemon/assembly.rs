@@ -282,6 +282,9 @@ pub(super) fn open_pins(setup: &Setup) -> Result<(Option<Pins>, Option<Inherited
     };
     let pins = Pins::open(dir).map_err(|error| match error {
         PinError::NoBpffs { .. } => Exit::with(NO_PERMISSION, error),
+        PinError::Hides { .. } => {
+            Exit::with(BAD_CONFIG, format!("--bpf-dir {}: {error}", dir.display()))
+        }
         PinError::InUse { .. } | PinError::Create { .. } | PinError::Remove { .. } => error.into(),
     })?;
     let mode = hook_mode(setup)?;

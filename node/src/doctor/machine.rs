@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bpf_redirect::{HookMode, has_bpffs};
+use bpf_redirect::{Bpffs, HookMode};
 
 use super::Finding;
 
@@ -28,7 +28,7 @@ pub(super) fn examine(bpf_dir: &Path) -> Vec<Finding> {
         kernel(&release),
         btf(Path::new(BTF).exists()),
         hooks(HookMode::probe().ok()),
-        bpffs(bpf_dir, has_bpffs(bpf_dir)),
+        bpffs(bpf_dir, Bpffs::of(bpf_dir)),
     ]
 }
 
@@ -125,19 +125,26 @@ fn hooks(mode: Option<HookMode>) -> Finding {
     )
 }
 
-fn bpffs(dir: &Path, is_mounted: bool) -> Finding {
+fn bpffs(dir: &Path, found: Bpffs) -> Finding {
     const CHECK: &str = "bpffs";
     let parent = dir.parent().unwrap_or(dir).display();
-    if is_mounted {
-        return Finding::ok(CHECK, format!("a BPF file system holds {}", dir.display()));
-    }
-    Finding::warn(
-        CHECK,
-        format!("no BPF file system at {parent}; `namegate run` mounts one"),
-        format!(
-            "mount it for good: `mount -t bpf bpf {parent}`. What a unit or container mounts for itself ends with it, and enforcement too"
+    match found {
+        Bpffs::Mounted => Finding::ok(CHECK, format!("a BPF file system holds {}", dir.display())),
+        Bpffs::WouldHide => Finding::fail(
+            CHECK,
+            format!(
+                "no BPF file system at {parent}; one mounted over it would hide the files that it holds"
+            ),
+            "give --bpf-dir a folder in a BPF file system, or in one that is empty",
         ),
-    )
+        Bpffs::Missing => Finding::warn(
+            CHECK,
+            format!("no BPF file system at {parent}; `namegate run` mounts one"),
+            format!(
+                "mount it for good: `mount -t bpf bpf {parent}`. What a unit or container mounts for itself ends with it, and enforcement too"
+            ),
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -171,9 +178,12 @@ mod tests {
             assert_eq!(kernel(release).status, status, "{release}");
         }
         assert_eq!(btf(false).status, Status::Fail);
-        assert_eq!(
-            bpffs(Path::new("/sys/fs/bpf/x"), false).status,
-            Status::Warn
-        );
+        for (found, status) in [
+            (Bpffs::Mounted, Status::Ok),
+            (Bpffs::Missing, Status::Warn),
+            (Bpffs::WouldHide, Status::Fail),
+        ] {
+            assert_eq!(bpffs(Path::new("/sys/fs/bpf/x"), found).status, status);
+        }
     }
 }
