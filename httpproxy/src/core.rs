@@ -12,6 +12,7 @@ pub(crate) mod h2;
 pub(crate) mod head;
 pub(crate) mod host;
 pub(crate) mod hpack;
+pub(crate) mod quic;
 pub(crate) mod record;
 pub(crate) mod sniff;
 pub(crate) mod step;

@@ -1,11 +1,14 @@
 //! Doors for fuzzers: whatever the bytes, these return, and hold what the readers promise.
 
+mod quic;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use policy::http::{HttpPermit, Path, Request};
 
+pub use self::quic::quic_initial;
 use crate::core::buffer::Buffer;
 use crate::core::client_hello::second::{Follow, SecondHello};
 use crate::core::frames::{Side, Watch};
@@ -240,13 +243,14 @@ mod tests {
     #[test]
     fn the_doors_hold_for_the_corpus_and_for_what_is_near_it() {
         type Door = fn(&[u8]);
-        let doors: [(&str, Door); 6] = [
+        let doors: [(&str, Door); 7] = [
             ("http2_frames", super::http2_frames),
             ("http_head", super::http_head),
             ("http_response", super::http_response),
             ("http_chunked", super::http_chunked),
             ("client_hello", super::client_hello),
             ("http_connection", super::http_connection),
+            ("quic_initial", super::quic_initial),
         ];
         let mut dice = Dice(4711);
         for (target, door) in doors {

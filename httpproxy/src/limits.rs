@@ -37,6 +37,22 @@ pub const LABEL_OCTETS_MAX: usize = 63;
 /// Protocols that one ALPN extension may offer; more is malformed.
 pub const ALPN_PROTOCOLS_MAX: usize = 64;
 
+/// Octets of the handshake that one QUIC connection's Initials hold; more is refused.
+pub const QUIC_CRYPTO_OCTETS_MAX: usize = 16 * 1024;
+/// Pieces of them with gaps between; one more is refused.
+pub const QUIC_SEGMENTS_MAX: usize = 64;
+/// QUIC connections of one flow whose Initials are read; with one more the oldest gives way that was permitted,
+/// and where none was, it is refused.
+pub const QUIC_CONNECTIONS_MAX: usize = 4;
+/// Those of a flow that gave way; then no more does, and one more is refused.
+pub const QUIC_FORGOTTEN_MAX: usize = 256;
+/// Packets with long headers in one datagram; one more is refused.
+pub const QUIC_PACKETS_MAX: usize = 16;
+/// Octets of a connection ID in QUIC's versions 1 and 2 (RFC 9000 §17.2); a longer one is malformed.
+pub const QUIC_CONNECTION_ID_OCTETS_MAX: usize = 20;
+/// Octets of a datagram with an Initial (RFC 9000 §14.1); a shorter one is refused.
+pub const QUIC_INITIAL_DATAGRAM_OCTETS_MIN: usize = 1_200;
+
 /// Empty lines before a request line that are skipped (RFC 9112 §2.2); one more is answered 400.
 pub const LEADING_LINES_MAX: usize = 4;
 /// Octets of a request line or status line; a longer request line is answered 414.
@@ -123,3 +139,24 @@ pub const TOLD_FIELDS_MAX: usize = 64;
 pub const TOLD_VALUE_OCTETS_MAX: usize = 256;
 /// Octets of a malformed request's first line that a record tells; the rest is cut off.
 pub const TOLD_LINE_OCTETS_MAX: usize = 128;
+
+/// Datagrams of a QUIC flow that wait until its ClientHello is whole; with one more they are all given up, and
+/// what the client sends again is read anew.
+pub const QUIC_HELD_MAX: usize = 4;
+/// Octets of them, likewise.
+pub const QUIC_HELD_OCTETS_MAX: usize = 16 << 10;
+/// How long they wait, likewise.
+pub const QUIC_HELD_WAIT_MAX: Duration = Duration::from_millis(500);
+/// How long a QUIC flow may rest on both sides; then it has ended, and goes on only with a new ClientHello.
+pub const QUIC_IDLE_MAX: Duration = Duration::from_secs(180);
+/// QUIC connections of all flows at a port that are remembered, as long as their flows live and as long again as
+/// such a flow may rest; one more is refused.
+pub const QUIC_BEGUN_MAX: usize = 65_536;
+/// How long a client must say nothing after its QUIC was refused until it may begin anew from the same port.
+pub const QUIC_REFUSED_REST: Duration = Duration::from_secs(10);
+/// How often it is looked at what waits or rests.
+pub(crate) const QUIC_STEP: Duration = Duration::from_millis(100);
+/// Octets of a datagram; a longer one is lost, as beyond an MTU.
+pub const QUIC_DATAGRAM_OCTETS_MAX: usize = 9_216;
+/// Datagrams that are read or written at once.
+pub(crate) const QUIC_BATCH: usize = 32;

@@ -108,7 +108,7 @@ impl ClientHelloReader {
     }
 
     /// Takes the next octets of the message itself, whose records somebody else reads.
-    fn push_message(&mut self, octets: &[u8]) -> HelloState<'_> {
+    pub(crate) fn push_message(&mut self, octets: &[u8]) -> HelloState<'_> {
         if self.end.is_none() {
             self.message.extend_from_slice(octets);
             self.end = self.message_end();
