@@ -26,6 +26,8 @@ pub const SERVICES_MAX: usize = 16_384;
 pub const ENTRIES_MAX: usize = 16_384;
 /// Ports beside 53 on which names are asked, of all endpoints; a snapshot with more is refused.
 pub const DNS_PORTS_MAX: usize = 16;
+/// Ports on which the server name in QUIC is judged, of all endpoints; on more, datagrams are refused.
+pub const QUIC_PORTS_MAX: usize = 16;
 /// Bytes of one regular expression as written; beyond, it is refused.
 pub const REGEX_TEXT_MAX: usize = 4_096;
 /// Nesting of one regular expression; beyond, it is refused.

@@ -3,6 +3,7 @@
 //! compared with it, and what the kernel makes of that.
 
 mod names;
+mod quic;
 pub mod random;
 pub mod setting;
 
@@ -23,6 +24,7 @@ use crate::{
 };
 
 use names::{lets_ask, stands_for};
+use quic::instead;
 
 /// What policy is and who there is.
 #[derive(Clone, Copy, Debug)]
@@ -145,7 +147,7 @@ impl<'a> Reference<'a> {
         let at = (endpoint, other, default);
         let (mut said, bound) = self.say(&items, at, wire);
         let is_datagram = wire.direction == Direction::Egress && wire.protocol == 17;
-        if is_datagram && wire.port != 53 && is_closed && self.options.quic == Quic::Refuse {
+        if is_datagram && wire.port != 53 && is_closed && self.options.quic != Quic::Allow {
             let over_tcp = Wire {
                 protocol: 6,
                 ..wire
@@ -166,7 +168,8 @@ impl<'a> Reference<'a> {
                 .into_iter()
                 .filter(|(_, binding)| *binding == NameBinding::Audit);
             over_tcp.extend(audited.map(|(one, _)| one));
-            said.extend(refused(&over_tcp, wire.port));
+            let judged = self.judges_quic(endpoint, wire.port);
+            said.extend(instead(&over_tcp, wire.port, judged));
         }
         // A name is asked for only where nothing else lets the flow pass.
         let is_free = said
@@ -439,48 +442,6 @@ fn strongest(said: &[Said]) -> (EntryVerdict, MatchType) {
         (false, (true, _)) => MatchType::L4Only,
     };
     (best.verdict, form)
-}
-
-/// What is said of datagrams to a port since over TCP a name or request is judged there, which no rule
-/// opens that says it of the same ports or more, and of the same peer or everybody.
-fn refused(over_tcp: &[Said], port: u16) -> Vec<Said> {
-    let needs = |one: &&Said| {
-        let mut rest = over_tcp.iter();
-        let is_strongest = !rest.any(|other| {
-            other.detail == one.detail
-                && other.of_peer == one.of_peer
-                && !matches!(other.verdict, EntryVerdict::Redirect(_))
-                && other.verdict > one.verdict
-        });
-        let mut rest = over_tcp.iter();
-        let is_open = rest.any(|other| {
-            other.verdict == EntryVerdict::Allow
-                && other.detail.1 <= one.detail.1
-                && (one.of_peer || !other.of_peer)
-        });
-        let judges = matches!(
-            one.verdict,
-            EntryVerdict::Redirect(Proxy::Tls | Proxy::Http)
-        );
-        judges && is_strongest && !is_open
-    };
-    let refusal = |one: &Said| Said {
-        verdict: EntryVerdict::Refuse,
-        detail: (true, beside_dns(one.detail.1, u32::from(port))),
-        of_peer: one.of_peer,
-    };
-    over_tcp.iter().filter(needs).map(refusal).collect()
-}
-
-/// The bits of the block of a port in what is left of a larger one without the port of DNS.
-fn beside_dns(bits: u32, port: u32) -> u32 {
-    let size = 1 << (16 - bits);
-    let (first, last) = (port / size * size, port / size * size + size - 1);
-    match (first..=last).contains(&53) {
-        true if port < 53 => bits_of(first, 52, port),
-        true => bits_of(54, last, port),
-        false => bits,
-    }
 }
 
 /// What an item that is about a peer does, through one of its ports.

@@ -309,6 +309,8 @@ impl Snapshot {
             return closing.map(CompiledItem::id).collect();
         }
         let refused = decision.verdict == EntryVerdict::Refuse;
+        let judges_quic = flow.protocol == quic::UDP
+            && decision.verdict == EntryVerdict::Redirect(crate::Proxy::Tls);
         let says_so = |item: &&CompiledItem| {
             let keys = direction.keys_of(item, peer.identity());
             let is_bound = direction.binding_of(item) == NameBinding::Enforce;
@@ -317,6 +319,9 @@ impl Snapshot {
                     let over_tcp = is_bound && quic::opens_tcp(protocol, verdict);
                     let needs_name = over_tcp || quic::needs_name((protocol, ports), verdict);
                     return needs_name && ports.contains(flow.port);
+                }
+                if judges_quic && quic::needs_name((protocol, ports), verdict) {
+                    return ports.contains(flow.port);
                 }
                 (protocol == 0 || protocol == flow.protocol)
                     && ports.contains(flow.port)
@@ -453,12 +458,19 @@ impl Snapshot {
     pub fn dns_ports(&self) -> BTreeSet<u16> {
         let keys = self.endpoints.values().flat_map(|policy| policy.dns.keys());
         let keys: BTreeSet<(L4Protocol, u16)> = keys.copied().collect();
-        let fronts = self.frontends.iter().map(|one| &one.frontend);
-        let fronts = fronts.filter(|one| keys.contains(&(one.protocol, one.target)));
-        let mut ports: BTreeSet<u16> = fronts.map(|one| one.port).collect();
-        ports.extend(keys.iter().map(|(_, port)| *port));
+        let mut ports = self.frontends.ports_of(&keys);
         ports.remove(&DNS_PORT);
         ports
+    }
+
+    /// The ports of UDP at which the server name in QUIC is judged, as packets have them. None of them is one
+    /// of [`Snapshot::dns_ports`], or 53.
+    #[must_use]
+    pub fn quic_ports(&self) -> BTreeSet<u16> {
+        let policies = self.endpoints.values();
+        let targets = policies.flat_map(|policy| policy.egress.quic_ports());
+        let targets = targets.map(|port| (L4Protocol::Udp, port)).collect();
+        self.frontends.ports_of(&targets)
     }
 
     /// Who may answer at an address: whoever has it (`own`), or the backends of a service; and the DNS rules

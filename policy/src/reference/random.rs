@@ -173,9 +173,10 @@ pub fn options(dice: &mut Dice) -> Options {
         audit: dice.one_in(15),
         allow_localhost: !dice.one_in(4),
         name_binding: NameBinding::ALL[[0, 0, 1, 2][dice.below(4)]],
-        quic: match dice.one_in(4) {
-            true => Quic::Allow,
-            false => Quic::Refuse,
+        quic: match dice.below(4) {
+            0 => Quic::Allow,
+            1 => Quic::Refuse,
+            _ => Quic::Sni,
         },
     }
 }

@@ -1,6 +1,6 @@
 //! From policies and workloads to a snapshot, again and again: what didn't change isn't done again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::direction::Regime;
@@ -8,6 +8,7 @@ use super::endpoint::EndpointPolicy;
 use super::item::{CompiledItem, Prepared};
 use super::name_cache::NameCache;
 use super::outside::Outside;
+use super::quic::Ports;
 use super::selection::Selections;
 use super::table::Table;
 use super::{Mode, Snapshot, conflict};
@@ -17,7 +18,7 @@ use crate::identity::Exhausted;
 use crate::limits::{DNS_PORTS_MAX, ENTRIES_MAX, PREFIXES_MAX, SERVICES_MAX};
 use crate::problem::{Code, Problem, Severity};
 use crate::rule::{Item, Policy, PolicySet, Rule, RuleOrigin};
-use crate::{Cast, Direction, EndpointId, Identities, LocalEndpoint, NameBinding, RuleId};
+use crate::{Cast, Direction, EndpointId, Identities, Labels, LocalEndpoint, NameBinding, RuleId};
 
 /// Compiles revision after revision, and keeps what the next one can use: the numbers and name sets
 /// of rules whose file did not change, what prefixes stand for, the selections of selectors, the
@@ -52,11 +53,13 @@ pub struct Options {
 }
 
 /// What becomes of a workload's datagrams to a peer's port of which the rules for TCP judge server names
-/// or requests: QUIC hides both.
+/// or requests: QUIC hides requests, and hides names from who doesn't know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Quic {
     /// They are refused, so that clients turn to TCP at once.
     Refuse,
+    /// Where server names alone are judged, so is the one in QUIC's first datagrams; elsewhere they are refused.
+    Sni,
     /// They are judged by address and port alone, as Cilium does it.
     Allow,
 }
@@ -81,6 +84,8 @@ struct GroupKey {
     regime: Regime,
     /// What they call their ports, where a rule names one.
     ports: NamedPorts,
+    /// Where the server name in QUIC is judged.
+    quic_ports: BTreeSet<u16>,
 }
 
 #[derive(Debug)]
@@ -196,10 +201,12 @@ impl Compiler {
         let of_services = table.frontends.differing().count();
         self.selections.follow(table);
         let (compiled, origins) = self.compile_rules(inputs, table)?;
+        let quic_ports = compiled.quic_ports(inputs, table);
         let mut groups = HashMap::new();
         let mut endpoints = Endpoints::new();
         for endpoint in &inputs.cast.endpoints {
-            let policy = self.endpoint(inputs, (endpoint, table), (&compiled, &mut groups))?;
+            let chosen = (&compiled, &quic_ports, &mut groups);
+            let policy = self.endpoint(inputs, (endpoint, table), chosen)?;
             let count = policy.entries().count() + of_services;
             if count > ENTRIES_MAX {
                 return Err(vec![refusal(format!(
@@ -274,17 +281,18 @@ impl Compiler {
         &mut self,
         inputs: Inputs<'_>,
         (endpoint, table): (&LocalEndpoint, &Table),
-        (compiled, groups): (&Compiled<'_>, &mut HashMap<GroupKey, Group>),
+        (compiled, quic_ports, groups): (
+            &Compiled<'_>,
+            &BTreeSet<u16>,
+            &mut HashMap<GroupKey, Group>,
+        ),
     ) -> Result<Arc<EndpointPolicy>, Vec<Problem>> {
         let labels = endpoint.workload.full_labels();
-        let selecting = compiled
-            .rules
-            .iter()
-            .filter(|(rule, _)| rule.subject.selects(&labels));
-        let mut items: Vec<&CompiledItem> = selecting.flat_map(|(_, items)| items).collect();
-        if lacks_dns(&items) {
-            items.extend(&compiled.lookup);
-        }
+        let items = compiled.selecting(&labels);
+        let own_quic = match quic_ports.is_empty() || !endpoint.is_redirectable {
+            true => BTreeSet::new(),
+            false => Ports::of(&items, table).judged(quic_ports),
+        };
         let names_ports = items.iter().any(|item| item.names_ports());
         let key = GroupKey {
             rules: items.iter().map(|item| item.id()).collect(),
@@ -302,6 +310,7 @@ impl Compiler {
             } else {
                 NamedPorts::new()
             },
+            quic_ports: own_quic,
         };
         if let Some(group) = groups.get(&key) {
             return Ok(Arc::clone(&group.policy));
@@ -316,7 +325,7 @@ impl Compiler {
             None => {
                 let items: Vec<CompiledItem> = items.into_iter().cloned().collect();
                 conflict::find(&items)?;
-                let owned = (table, &key.ports);
+                let owned = (table, &key.ports, &key.quic_ports);
                 let policy = EndpointPolicy::new(key.regime, &items, owned, &mut self.names);
                 Group {
                     items,
@@ -332,6 +341,36 @@ impl Compiler {
         let policy = Arc::clone(&group.policy);
         groups.insert(key, group);
         Ok(policy)
+    }
+}
+
+impl Compiled<'_> {
+    /// The items of the rules that select an endpoint with these labels.
+    fn selecting(&self, labels: &Labels) -> Vec<&CompiledItem> {
+        let selecting = self
+            .rules
+            .iter()
+            .filter(|(rule, _)| rule.subject.selects(labels));
+        let mut items: Vec<&CompiledItem> = selecting.flat_map(|(_, items)| items).collect();
+        if lacks_dns(&items) {
+            items.extend(&self.lookup);
+        }
+        items
+    }
+
+    /// Where the server name in QUIC can be judged. The ports are those of the whole node, since listeners
+    /// are its own.
+    fn quic_ports(&self, inputs: Inputs<'_>, table: &Table) -> BTreeSet<u16> {
+        match inputs.options.quic {
+            Quic::Refuse | Quic::Allow => return BTreeSet::new(),
+            Quic::Sni => {}
+        }
+        let mut all = Ports::default();
+        for endpoint in &inputs.cast.endpoints {
+            let items = self.selecting(&endpoint.workload.full_labels());
+            all.join(Ports::of(&items, table), endpoint.is_redirectable);
+        }
+        all.listened(&table.frontends)
     }
 }
 

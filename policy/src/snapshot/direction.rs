@@ -103,7 +103,7 @@ impl DirectionPolicy {
     pub(super) fn new(
         (direction, regime): (Direction, Regime),
         mut items: Vec<CompiledItem>,
-        (table, own_ports): (&Table, &NamedPorts),
+        (table, own_ports, quic_ports): (&Table, &NamedPorts, &BTreeSet<u16>),
     ) -> Self {
         let enforcement = Enforcement::of(regime, &items);
         if enforcement == Enforcement::Open {
@@ -134,20 +134,21 @@ impl DirectionPolicy {
             peer_ports,
         };
         let refuses = policy.refuses_quic(regime.quic);
-        policy.fill(refuses);
+        policy.fill(refuses.then_some(quic_ports));
         policy
     }
 
-    /// Whether datagrams are refused where TCP needs a name. Inbound nobody could be told: an answer to a
+    /// Whether datagrams are refused, or judged, where TCP needs a name. Inbound nobody could be told: an answer to a
     /// forged source would hit a third party.
     fn refuses_quic(&self, quic: Quic) -> bool {
-        quic == Quic::Refuse
+        quic != Quic::Allow
             && self.direction == Direction::Egress
             && self.enforcement == Enforcement::Enforced
             && !self.audit
     }
 
-    fn fill(&mut self, refuses_quic: bool) {
+    /// `quic_ports`: where the server name in QUIC is judged; absent where datagrams aren't refused.
+    fn fill(&mut self, quic_ports: Option<&BTreeSet<u16>>) {
         let mut merged = Merged::default();
         for item in &self.items {
             let fixed = self.keys_of(item, None);
@@ -176,7 +177,7 @@ impl DirectionPolicy {
                 }
             }
         }
-        self.opened = refuses_quic.then(|| merged.refuse());
+        self.opened = quic_ports.map(|judged| merged.refuse(judged.clone()));
         let Merged {
             any: mut for_any,
             one: mut for_one,
@@ -241,6 +242,12 @@ impl DirectionPolicy {
         // Nobody could look, and it passes in any case.
         let is_idle = binding == NameBinding::Audit && !self.is_redirectable;
         if is_idle { NameBinding::Off } else { binding }
+    }
+
+    /// The ports where the server name in QUIC is judged.
+    pub(super) fn quic_ports(&self) -> impl Iterator<Item = u16> {
+        let judged = self.opened.iter().flat_map(Opened::judged);
+        judged.copied()
     }
 
     /// Whether every denial is told and let pass.

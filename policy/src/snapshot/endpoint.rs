@@ -35,14 +35,14 @@ impl EndpointPolicy {
     pub(super) fn new(
         regime: Regime,
         items: &[CompiledItem],
-        (table, own_ports): (&Table, &NamedPorts),
+        ports: (&Table, &NamedPorts, &BTreeSet<u16>),
         cache: &mut NameCache,
     ) -> Self {
         let one = |direction| {
             let items = items.iter();
             let items = items.filter(|item| item.item().direction == direction);
             let items = items.cloned().collect();
-            DirectionPolicy::new((direction, regime), items, (table, own_ports))
+            DirectionPolicy::new((direction, regime), items, ports)
         };
         let egress = one(Direction::Egress);
         let ingress = one(Direction::Ingress);

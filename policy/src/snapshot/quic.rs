@@ -1,12 +1,15 @@
-//! Datagrams where TCP needs a name. QUIC hides names and requests, and no proxy reads it: what the proxy
-//! would judge over TCP must not go round it over UDP.
+//! Datagrams where TCP needs a name. QUIC hides names and requests: what the proxy would judge over TCP must
+//! not go round it over UDP. At best it reads the server name in QUIC's first datagrams.
 
-use std::collections::BTreeMap;
+mod ports;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::direction::{What, merge};
 use super::item::L4Key;
 use crate::Identity;
 use crate::verdict::{EntryVerdict, PortPrefix, Proxy};
+pub(super) use ports::Ports;
 
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
@@ -26,6 +29,8 @@ pub(super) struct Merged {
 pub(super) struct Opened {
     any: Vec<PortPrefix>,
     one: BTreeMap<Identity, Vec<PortPrefix>>,
+    /// Where the server name in QUIC is judged.
+    judged: BTreeSet<u16>,
 }
 
 impl Merged {
@@ -38,9 +43,14 @@ impl Merged {
         self.opened.note(peer, key, what);
     }
 
-    /// Refuses datagrams where TCP needs a name. Gives what is open for every peer.
-    pub(super) fn refuse(&mut self) -> Opened {
-        for (key, what) in refusals(&self.any, |ports| self.opened.opens(None, ports)) {
+    /// Refuses datagrams where TCP needs a name, or judges them at these ports. Gives what is open for every
+    /// peer.
+    pub(super) fn refuse(&mut self, judged: BTreeSet<u16>) -> Opened {
+        self.opened.judged = judged;
+        let refusals = self
+            .opened
+            .refused(&self.any, |ports| self.opened.opens(None, ports));
+        for (key, what) in refusals {
             merge(&mut self.any, key, what);
         }
         let needing = self
@@ -48,10 +58,10 @@ impl Merged {
             .iter()
             .filter(|((_, key), what)| needs_name(*key, what.0));
         let needing: Vec<_> = needing.map(|(key, what)| (*key, *what)).collect();
-        for ((peer, (_, ports)), (_, rule)) in needing {
+        for ((peer, (_, ports)), (verdict, rule)) in needing {
             if !self.opened.opens(Some(peer), ports) {
+                let what = (self.opened.instead(ports, verdict), rule);
                 for part in ports.without(&[DNS]) {
-                    let what = (EntryVerdict::Refuse, rule);
                     merge(&mut self.one, (peer, (UDP, part)), what);
                 }
             }
@@ -93,24 +103,41 @@ impl Opened {
         for (key, what) in said {
             own.note(None, key, what);
         }
-        refusals(merged, |ports| {
+        self.refused(merged, |ports| {
             self.opens(None, ports) || own.opens(None, ports)
         })
     }
-}
 
-fn refusals(
-    merged: &BTreeMap<L4Key, What>,
-    is_open: impl Fn(PortPrefix) -> bool,
-) -> Vec<(L4Key, What)> {
-    let needing = merged
-        .iter()
-        .filter(|(key, what)| needs_name(**key, what.0) && !is_open(key.1));
-    let refused = needing.flat_map(|((_, ports), (_, rule))| {
-        let parts = ports.without(&[DNS]).into_iter();
-        parts.map(|part| ((UDP, part), (EntryVerdict::Refuse, *rule)))
-    });
-    refused.collect()
+    /// The ports where the server name in QUIC is judged.
+    pub(super) fn judged(&self) -> &BTreeSet<u16> {
+        &self.judged
+    }
+
+    fn refused(
+        &self,
+        merged: &BTreeMap<L4Key, What>,
+        is_open: impl Fn(PortPrefix) -> bool,
+    ) -> Vec<(L4Key, What)> {
+        let needing = merged
+            .iter()
+            .filter(|(key, what)| needs_name(**key, what.0) && !is_open(key.1));
+        let refused = needing.flat_map(|((_, ports), (verdict, rule))| {
+            let what = (self.instead(*ports, *verdict), *rule);
+            let parts = ports.without(&[DNS]).into_iter();
+            parts.map(move |part| ((UDP, part), what))
+        });
+        refused.collect()
+    }
+
+    /// What becomes of datagrams where this is what becomes of TCP.
+    fn instead(&self, ports: PortPrefix, of_tcp: EntryVerdict) -> EntryVerdict {
+        let judges = EntryVerdict::Redirect(Proxy::Tls);
+        let is_port = ports.bits == 16 && self.judged.contains(&ports.port);
+        match of_tcp == judges && is_port {
+            true => judges,
+            false => EntryVerdict::Refuse,
+        }
+    }
 }
 
 /// Whether a proxy judges server names or requests there.

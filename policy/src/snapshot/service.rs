@@ -1,6 +1,6 @@
 //! Virtual addresses of services: judged as what stands behind them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use super::endpoint::EndpointPolicy;
@@ -81,6 +81,14 @@ impl Frontends {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &ServiceFrontend> {
         self.by_place.values()
+    }
+
+    /// These ports, and those of virtual addresses that stand for them: as packets have them.
+    pub(super) fn ports_of(&self, targets: &BTreeSet<(L4Protocol, u16)>) -> BTreeSet<u16> {
+        let fronts = self.iter().map(|one| &one.frontend);
+        let fronts = fronts.filter(|one| targets.contains(&(one.protocol, one.target)));
+        let ports = fronts.map(|one| one.port);
+        ports.chain(targets.iter().map(|(_, port)| *port)).collect()
     }
 
     pub(super) fn labels_of(&self, identity: Identity) -> Option<&Labels> {

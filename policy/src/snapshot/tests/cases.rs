@@ -54,14 +54,23 @@ fn everybody() -> Cast {
 
 /// The verdict as the reference writes it: `> address` is egress, `< address` ingress.
 #[track_caller]
-fn verdict(policies: &[&str], (id, mode): (u32, Mode), (to, l4): (&str, (u8, u16))) -> String {
-    let loaded = loaded(policies);
-    assert!(!loaded.has_errors(), "{policies:?}: {:#?}", loaded.problems);
-    let mut identities = Identities::new();
+fn verdict(policies: &[&str], (id, mode): (u32, Mode), at: (&str, (u8, u16))) -> String {
     let options = Options {
         mode,
         ..Options::default()
     };
+    verdict_by(policies, (id, options), at)
+}
+
+#[track_caller]
+fn verdict_by(
+    policies: &[&str],
+    (id, options): (u32, Options),
+    (to, l4): (&str, (u8, u16)),
+) -> String {
+    let loaded = loaded(policies);
+    assert!(!loaded.has_errors(), "{policies:?}: {:#?}", loaded.problems);
+    let mut identities = Identities::new();
     let mut cast = everybody();
     cast.endpoints.push(LocalEndpoint {
         id: EndpointId::new(10).unwrap(),
@@ -92,7 +101,8 @@ fn verdict(policies: &[&str], (id, mode): (u32, Mode), (to, l4): (&str, (u8, u16
         EntryVerdict::Redirect(Proxy::Http) => "R http",
         EntryVerdict::Refuse => "refused",
         EntryVerdict::Deny => "D",
-        EntryVerdict::AuditDefault | EntryVerdict::AuditDeny | EntryVerdict::FailAuthentication => {
+        EntryVerdict::AuditDefault => "audit",
+        EntryVerdict::AuditDeny | EntryVerdict::FailAuthentication => {
             unreachable!("none of these policies")
         }
     };
