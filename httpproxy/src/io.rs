@@ -10,6 +10,7 @@ mod http2;
 mod lane;
 mod named;
 mod places;
+pub(crate) mod quic;
 pub(crate) mod server;
 mod stream;
 pub(crate) mod tally;

@@ -24,6 +24,7 @@ pub use core::exchange::{Connection, Leg, Wants, Way};
 pub use core::framing::BadBody;
 pub use core::head::Version;
 pub use core::head::refusal::BadHead;
+pub use core::quic::BadQuic;
 pub use core::record::{
     By, End, EndRecord, Fault, Note, Protocol, REDACTED, RequestRecord, ResponseRecord, Told,
     Verdict, Why,
@@ -35,6 +36,7 @@ pub use core::step::{
 };
 pub use io::access::{Party, Redirected, Scope};
 pub use io::host::{Host, Proxy};
+pub use io::quic::QuicServer;
 pub use io::server::{HttpServer, Stages};
 pub use io::tally::Counters;
 pub use told::{Named, News, Refusal, Refused, Said, TunnelEnd, TunnelEnded};

@@ -167,8 +167,10 @@ pub(crate) struct Daemon {
     /// The number of policies in force.
     pub(crate) policy_count: usize,
     host_addresses: Vec<IpAddr>,
-    /// The ports beside 53 that the kernel knows as those of DNS.
+    /// The ports beside 53 at which names are asked.
     dns_ports: BTreeSet<u16>,
+    /// The ports of UDP beside 53 that the kernel knows as a proxy's.
+    known_ports: BTreeSet<u16>,
     /// Whether what an earlier run guards is to be taken over yet.
     pub(crate) has_heir: bool,
     /// Flows in the table at the last sweep.
@@ -233,7 +235,8 @@ impl Daemon {
             setup,
             _lock: lock,
             keeper,
-            dns_ports: assembly::dns_ports(&datapath, has_heir)?,
+            dns_ports: BTreeSet::new(),
+            known_ports: assembly::known_ports(&datapath, has_heir)?,
             tallies: Tallies::new(&datapath),
             datapath,
             learner,
@@ -321,7 +324,12 @@ impl Daemon {
     pub(crate) fn enforce(&mut self) -> Result<(), Vec<Problem>> {
         let cast = self.guards.cast(self.host_addresses.clone());
         let revision = self.learner.snapshot().revision() + 1;
-        let inputs = (&self.policies, &cast, self.setup.enforcement);
+        let mut options = self.setup.enforcement;
+        if options.quic == policy::Quic::Sni && self.http.is_from_node() {
+            // What is judged there is sent on in the workload's name, which such a node's routing doesn't take back.
+            options.quic = policy::Quic::Refuse;
+        }
+        let inputs = (&self.policies, &cast, options);
         let compiler = &mut self.compiler;
         let snapshot = self
             .learner
@@ -339,7 +347,7 @@ impl Daemon {
             Some((id.get(), Interface { index, name }))
         });
         self.teller.set_directory(directory.with_interfaces(links));
-        let ports = snapshot.dns_ports();
+        let ports = (snapshot.dns_ports(), snapshot.quic_ports());
         self.open_ports(&ports);
         // Before any policy map is replaced, and so before a query can have one replaced.
         if let Err(error) = self.datapath.shift_addresses(&table, &fronts) {
@@ -379,27 +387,31 @@ impl Daemon {
         Ok(())
     }
 
-    /// Has names be asked at these ports too, before a policy is in force that says so.
-    fn open_ports(&mut self, ports: &BTreeSet<u16>) {
-        self.dns.open_ports(ports);
-        let both: BTreeSet<u16> = self.dns_ports.union(ports).copied().collect();
-        self.know_ports(both);
+    /// Has names be asked, and QUIC be judged, at these ports too, before a policy is in force that says so.
+    fn open_ports(&mut self, (dns, quic): &(BTreeSet<u16>, BTreeSet<u16>)) {
+        self.dns.open_ports(dns);
+        self.http.open_quic(quic);
+        let wanted = dns.iter().chain(quic);
+        let all = self.known_ports.iter().chain(wanted).copied().collect();
+        self.know_ports(all);
     }
 
     /// No more at others, once no policy in force names them.
-    fn close_ports(&mut self, ports: &BTreeSet<u16>) {
-        self.know_ports(ports.clone());
-        self.dns.close_ports(ports);
+    fn close_ports(&mut self, (dns, quic): &(BTreeSet<u16>, BTreeSet<u16>)) {
+        self.know_ports(dns.union(quic).copied().collect());
+        self.dns.close_ports(dns);
+        self.http.close_quic(quic);
+        self.dns_ports.clone_from(dns);
     }
 
     fn know_ports(&mut self, ports: BTreeSet<u16>) {
-        if self.dns_ports == ports {
+        if self.known_ports == ports {
             return;
         }
         match self.datapath.set_dns_ports(&ports) {
-            Ok(()) => self.dns_ports = ports,
-            // Replies to them are not seen as questions; tried again with the next policy.
-            Err(error) => tracing::error!("the ports of DNS are not all known: {error}"),
+            Ok(()) => self.known_ports = ports,
+            // Replies to them are not seen as a proxy's affair; tried again with the next policy.
+            Err(error) => tracing::error!("the ports of the proxies are not all known: {error}"),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The HTTP proxy's threads in the gate.
 
 mod admission;
+mod quic;
 
 pub(crate) use admission::tell_dropped;
 
@@ -57,7 +58,7 @@ impl Host for NodeHost {
     fn scope(&self, redirected: &Redirected, seen: &mut Option<LabelSet>) -> Scope {
         let snapshot = self.learner.snapshot();
         let service = match redirected.direction {
-            Direction::Egress => snapshot.frontend(redirected.server, L4Protocol::Tcp),
+            Direction::Egress => snapshot.frontend(redirected.server, redirected.protocol),
             Direction::Ingress => None,
         };
         let (parties, port) = match service {
@@ -90,6 +91,7 @@ impl Host for NodeHost {
             endpoint,
             server,
             direction,
+            protocol: _,
             client: _,
         } = *redirected;
         let snapshot = self.learner.snapshot();
@@ -193,6 +195,8 @@ pub(crate) struct HttpThreads {
     proxy: Arc<Proxy<NodeHost>>,
     stages: Stages,
     threads: Vec<JoinHandle<()>>,
+    /// Where QUIC is judged; none where there is no gate that this process can enter.
+    quic: Option<quic::Ports>,
     /// What brings connections here; none where sockets are all that there is.
     _listening: Option<Listening>,
 }
@@ -226,7 +230,10 @@ impl HttpThreads {
             .run(|| HttpServer::open(&proxy, serving::workers()))??;
         let first = servers.first().context("a machine without cores")?;
         let listening = datapath.listen(&gate.ns, first.socket())?;
-        Self::serve(proxy, (servers, &ns), Some(listening))
+        let quic = quic::Ports::new(Arc::clone(&proxy), gate.ns.clone());
+        let mut all = Self::serve(proxy, (servers, &ns), Some(listening))?;
+        all.quic = Some(quic);
+        Ok(all)
     }
 
     /// With a socket that listens in a gate which this process can't enter, and where nothing judges a
@@ -264,6 +271,7 @@ impl HttpThreads {
             proxy,
             stages,
             threads,
+            quic: None,
             _listening: listening,
         })
     }
@@ -289,9 +297,24 @@ impl HttpThreads {
         self.proxy.policy_changed();
     }
 
+    /// Has QUIC be judged at these ports too, before a policy is in force that says so.
+    pub(crate) fn open_quic(&mut self, ports: &BTreeSet<u16>) {
+        if let Some(quic) = &mut self.quic {
+            quic.open(ports);
+        }
+    }
+
+    /// No more at others, once no policy in force names them.
+    pub(crate) fn close_quic(&mut self, ports: &BTreeSet<u16>) {
+        if let Some(quic) = &mut self.quic {
+            quic.close(ports);
+        }
+    }
+
     /// Whether every thread still runs.
     pub(crate) fn all_alive(&self) -> bool {
-        self.threads.iter().all(|thread| !thread.is_finished())
+        let of_quic = self.quic.as_ref().is_none_or(quic::Ports::all_alive);
+        of_quic && self.threads.iter().all(|thread| !thread.is_finished())
     }
 
     /// Brings what is open to its end, and goes on serving.
@@ -312,7 +335,8 @@ impl HttpThreads {
     /// Accepts nothing more, lets what is open go on for a moment, and ends.
     pub(crate) fn stop(self) {
         self.stages.stop();
-        for thread in self.threads {
+        let of_quic = self.quic.into_iter().flat_map(quic::Ports::stop);
+        for thread in of_quic.chain(self.threads) {
             if thread.join().is_err() {
                 tracing::error!("an HTTP thread panicked");
             }

@@ -127,6 +127,10 @@ fn verdicts_have_the_exit_codes_of_the_contract() {
         ("--from default/a --to default/node2 --port 1", 1, "DENIED"),
         ("--from default/a --to api.x.io --port 443", 3, "--learn api.x.io=ADDRESS"),
         ("--from default/a --to api.x.io --port 443 --learn api.x.io=198.51.100.7", 0, "REDIRECTED"),
+        ("--from default/a --to api.x.io --port 443 --proto udp --learn api.x.io=198.51.100.7", 1, "180"),
+        ("--from default/a --to api.x.io --port 443 --proto udp --quic sni --learn api.x.io=198.51.100.7", 0, "server name in QUIC"),
+        ("--from default/a --to api.x.io --port 443 --proto udp --quic sni --sni api.y.io --learn api.x.io=198.51.100.7", 1, "DENIED by the proxy"),
+        ("--from default/a --to default/b --port 80 --proto udp --quic sni", 1, "180"),
         ("--from default/a --to api.x.io --sni api.y.io --learn api.x.io=198.51.100.7", 1, "DENIED by the proxy"),
         // A name that leads to a workload is that workload.
         ("--from default/a --to api.x.io --port 443 --learn api.x.io=10.0.0.3", 1, "DENIED"),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use policy::http::{HttpPermit, Request};
 use policy::{
-    Direction, EndpointId, HttpAccess, HttpDecision, Identity, LabelSet, NameBinding, PeerRef,
-    RuleId, Snapshot, TlsDenied, TlsPermit, TlsRule,
+    Direction, EndpointId, HttpAccess, HttpDecision, Identity, L4Protocol, LabelSet, NameBinding,
+    PeerRef, RuleId, Snapshot, TlsDenied, TlsPermit, TlsRule,
 };
 
 use super::bound::Bound;
@@ -21,6 +21,8 @@ pub struct Redirected {
     pub endpoint: EndpointId,
     /// Egress: the endpoint is the client. Ingress: it is the server.
     pub direction: Direction,
+    /// TCP, or UDP for QUIC.
+    pub protocol: L4Protocol,
     /// Who connected.
     pub client: SocketAddr,
     /// To whom.

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bpf_redirect_common::{Kind, Mark};
-use policy::{Direction, EndpointId, LabelSet, RuleId, TlsDenied};
+use policy::{Direction, EndpointId, L4Protocol, LabelSet, RuleId, TlsDenied};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -472,6 +472,7 @@ fn meaning(client: &TcpStream, from: SocketAddr) -> Result<Redirected, Count> {
             Kind::Client => Direction::Egress,
             Kind::Upstream => Direction::Ingress,
         },
+        protocol: L4Protocol::Tcp,
         client: from.0,
         server: to.0,
     })

@@ -26,6 +26,8 @@ pub struct Counters {
     unasked: AtomicU64,
     /// Connections to servers from another port than the client's, which was taken.
     other_port: AtomicU64,
+    /// Datagrams of QUIC flows that are open which begin nothing that was allowed, or can't be read.
+    bad_datagrams: AtomicU64,
     forwarded: AtomicU64,
     denied: AtomicU64,
     malformed: AtomicU64,
@@ -70,6 +72,7 @@ pub(super) enum Count {
     Unreachable,
     Unasked,
     OtherPort,
+    BadDatagram,
 }
 
 impl Counters {
@@ -84,6 +87,7 @@ impl Counters {
             Count::Unreachable => &self.unreachable,
             Count::Unasked => &self.unasked,
             Count::OtherPort => &self.other_port,
+            Count::BadDatagram => &self.bad_datagrams,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -134,6 +138,7 @@ impl Counters {
             ("unreachable", &self.unreachable),
             ("unasked", &self.unasked),
             ("other-port", &self.other_port),
+            ("bad-datagram", &self.bad_datagrams),
         ];
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let connections = connections

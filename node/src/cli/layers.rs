@@ -494,7 +494,7 @@ mod tests {
         let text = "quic: perhaps\naudit: maybe\nlog: [a]\nname-binding: off\nnonsense: 1\ndns_ttl_floor: 5 minutes\n";
         let told = layered(text, &[("NAMEGATE_ENFORCEMENT_MODE", "some")], "").unwrap_err();
         for part in [
-            "c.yaml:1:7: error: quic: invalid value 'perhaps' [possible values: refuse, allow]",
+            "c.yaml:1:7: error: quic: invalid value 'perhaps' [possible values: refuse, sni, allow]",
             "c.yaml:2:8: error: audit: \"maybe\" is neither true nor false",
             "c.yaml:3:6: error: log: it takes one value, not a list",
             "c.yaml:4:15: error: unknown key \"name-binding\"\n  help: write name_binding",

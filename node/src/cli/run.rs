@@ -165,6 +165,9 @@ pub(super) enum NameBinding {
 pub(super) enum QuicMode {
     /// Refused by ICMP, so that clients turn to TCP at once.
     Refuse,
+    /// Where server names alone are judged, the one in QUIC's first datagrams is judged as in TLS over TCP, and
+    /// what can't be read is dropped; where requests are judged, and at ranges of ports: refused.
+    Sni,
     /// Judged by address and port alone.
     Allow,
 }
@@ -213,6 +216,7 @@ impl From<QuicMode> for policy::Quic {
     fn from(mode: QuicMode) -> Self {
         match mode {
             QuicMode::Refuse => Self::Refuse,
+            QuicMode::Sni => Self::Sni,
             QuicMode::Allow => Self::Allow,
         }
     }

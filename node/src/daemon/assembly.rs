@@ -142,8 +142,8 @@ fn open_gate(setup: &Setup, has_heir: bool, keeper: Option<&Keeper>) -> Result<G
     Ok(gate)
 }
 
-/// The further ports of DNS that an earlier run's kernel knows; new maps have none.
-pub(super) fn dns_ports(datapath: &Datapath, has_heir: bool) -> Result<BTreeSet<u16>> {
+/// The further ports of proxies that an earlier run's kernel knows; new maps have none.
+pub(super) fn known_ports(datapath: &Datapath, has_heir: bool) -> Result<BTreeSet<u16>> {
     match has_heir {
         true => Ok(datapath.dns_ports()?),
         false => Ok(BTreeSet::new()),

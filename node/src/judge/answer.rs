@@ -322,6 +322,10 @@ impl Flow<'_> {
         let at = (subject, direction);
         match (proxy, &self.question.l7) {
             (Proxy::Names, None) => (None, self.binding_note(at, peer)),
+            (Proxy::Tls, None) if self.question.proto == Proto::Udp => (
+                None,
+                Some("the server name in QUIC's first datagrams is judged (--sni)"),
+            ),
             (_, None) => (None, None),
             (Proxy::Names, Some(L7Question::Dns(..))) => {
                 (Some(true), self.binding_note(at, peer)) // it says no name

@@ -9,7 +9,7 @@ use policy::{
     RuleOrigin, RuleText,
 };
 
-use super::question::Question;
+use super::question::{Proto, Question};
 use super::words::{rule, verdict};
 use super::world::World;
 use super::{Answer, Side};
@@ -62,6 +62,9 @@ fn sentences(side: &Side, question: &Question) -> String {
             "the flow is refused, since over TCP it would have to name what it asks for (180)"
         }
         EntryVerdict::Redirect(Proxy::Dns) => "the flow goes to the DNS proxy",
+        EntryVerdict::Redirect(Proxy::Tls) if question.proto == Proto::Udp => {
+            "the flow goes to the proxy that judges the server name in QUIC"
+        }
         EntryVerdict::Redirect(Proxy::Tls) => "the flow goes to the TLS proxy",
         EntryVerdict::Redirect(Proxy::Http) => "the flow goes to the HTTP proxy",
         EntryVerdict::FailAuthentication => "the flow is dropped for want of authentication (189)",

@@ -148,11 +148,13 @@ impl Words {
         }
         let has_carrier = match (l7, proto) {
             (None, _) => true,
-            (Some(L7Question::Dns(..)), proto) => matches!(proto, Proto::Tcp | Proto::Udp),
-            (Some(L7Question::Http(_) | L7Question::Sni(_)), proto) => proto == Proto::Tcp,
+            (Some(L7Question::Dns(..) | L7Question::Sni(_)), proto) => {
+                matches!(proto, Proto::Tcp | Proto::Udp)
+            }
+            (Some(L7Question::Http(_)), proto) => proto == Proto::Tcp,
         };
         if !has_carrier {
-            return Err("names go over udp or tcp, requests and server names over tcp".to_owned());
+            return Err("names and server names go over udp or tcp, requests over tcp".to_owned());
         }
         match (proto, self.port, l7) {
             (Proto::Icmp, ..) => Ok(u16::from(self.icmp_type.unwrap_or(8))),

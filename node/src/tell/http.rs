@@ -12,9 +12,9 @@ use httpproxy::{
     By, Denied, End, EndRecord, Named, News, Note, Protocol, Redirected, Refused, RequestRecord,
     ResponseRecord, Said, Told, TunnelEnd, TunnelEnded, Why,
 };
-use policy::{L4Protocol, MatchType, NameBinding, RuleId};
+use policy::{MatchType, NameBinding, RuleId};
 
-use super::{Peers, TCP, Teller, answering, l4};
+use super::{Peers, Teller, answering, l4};
 use crate::clock;
 
 /// Policy denied it.
@@ -313,7 +313,9 @@ impl Teller {
         let (client, server) = (redirected.client, redirected.server);
         let endpoint = redirected.endpoint;
         match redirected.direction {
-            policy::Direction::Egress => self.peers(endpoint, (client, server), L4Protocol::Tcp),
+            policy::Direction::Egress => {
+                self.peers(endpoint, (client, server), redirected.protocol)
+            }
             policy::Direction::Ingress => {
                 let (other, names) = self.peer_of(Some(endpoint), client.ip(), None);
                 Peers {
@@ -359,7 +361,11 @@ impl Teller {
         let (client, server) = (redirected.client, redirected.server);
         self.with_services(Flow {
             ip: Some(Ip::new(client.ip(), server.ip())),
-            l4: l4(TCP, (client.port(), server.port()), None),
+            l4: l4(
+                redirected.protocol.number(),
+                (client.port(), server.port()),
+                None,
+            ),
             traffic_direction: match redirected.direction {
                 policy::Direction::Egress => Direction::Egress,
                 policy::Direction::Ingress => Direction::Ingress,

@@ -62,6 +62,7 @@ fn redirected(endpoint: EndpointId) -> Redirected {
     Redirected {
         endpoint,
         direction: Direction::Egress,
+        protocol: policy::L4Protocol::Tcp,
         client: "10.0.0.2:40000".parse().unwrap(),
         server: format!("192.0.2.7:{PORT}").parse().unwrap(),
     }

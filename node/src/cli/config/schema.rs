@@ -59,7 +59,10 @@ mod tests {
         let at = |path: &str| schema.pointer(&format!("/properties/{path}")).cloned();
         assert_eq!(at("audit/type/0"), Some("boolean".into()));
         assert_eq!(at("policy_dir/type/0"), Some("array".into()));
-        assert_eq!(at("quic/enum"), Some(json!(["refuse", "allow", null])));
+        assert_eq!(
+            at("quic/enum"),
+            Some(json!(["refuse", "sni", "allow", null]))
+        );
         assert_eq!(at("hubble_socket/type/0"), Some("string".into()));
         let meant = at("dns_ttl_floor/description").unwrap();
         assert!(
