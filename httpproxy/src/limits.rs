@@ -41,7 +41,7 @@ pub const ALPN_PROTOCOLS_MAX: usize = 64;
 pub const QUIC_CRYPTO_OCTETS_MAX: usize = 16 * 1024;
 /// Pieces of them with gaps between; one more is refused.
 pub const QUIC_SEGMENTS_MAX: usize = 64;
-/// QUIC connections of one flow whose Initials are read; with one more the oldest gives way that was permitted,
+/// QUIC connections of one flow whose Initials are read; with one more the oldest gives way that was judged,
 /// and where none was, it is refused.
 pub const QUIC_CONNECTIONS_MAX: usize = 4;
 /// Those of a flow that gave way; then no more does, and one more is refused.
@@ -152,8 +152,8 @@ pub const QUIC_IDLE_MAX: Duration = Duration::from_secs(180);
 /// QUIC connections of all flows at a port that are remembered, as long as their flows live and as long again as
 /// such a flow may rest; one more is refused.
 pub const QUIC_BEGUN_MAX: usize = 65_536;
-/// How long a client must say nothing after its QUIC was refused until it may begin anew from the same port.
-pub const QUIC_REFUSED_REST: Duration = Duration::from_secs(10);
+/// How long a QUIC flow may rest in which nothing was allowed; then it is forgotten.
+pub const QUIC_UNOPENED_REST: Duration = Duration::from_secs(10);
 /// How often it is looked at what waits or rests.
 pub(crate) const QUIC_STEP: Duration = Duration::from_millis(100);
 /// Octets of a datagram; a longer one is lost, as beyond an MTU.

@@ -122,15 +122,18 @@ fn a_name_that_is_allowed_passes_in_both_families_and_of_another_no_octet_arrive
                 assert_eq!(say(&connection, 300_000).await, Some(300_000), "{name}");
                 connection.close(0_u32.into(), b"");
             }
+            let ok = call(&from, to, "ok.test").await.unwrap();
             let heard = there.callers.lock().unwrap().len();
             let (capture, file) = Running::capture(&web.world.ns, "udp port 443").unwrap();
             let fresh = client(&web.alice, ip, &authority);
             assert!(call(&fresh, to, "evil.test").await.is_none());
-            // In a flow that is open, another connection must name what may be named too.
+            // In a flow that is open, another connection must name what may be named too; those that do go on.
             assert!(call(&from, to, "evil.test").await.is_none());
+            assert_eq!(say(&ok, 1).await, Some(1));
             let read = ["-n", "-r", &file.display().to_string()];
             let seen = web.world.check("tcpdump", &read).unwrap();
             drop(capture);
+            // What begins a connection has that length, and little else.
             let lines = seen.lines().filter(|line| line.contains("length 1200"));
             assert_eq!(lines.count(), 0, "{seen}");
             assert_eq!(there.callers.lock().unwrap().len(), heard);

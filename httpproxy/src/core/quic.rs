@@ -39,7 +39,7 @@ pub(crate) enum Heard {
     /// A ClientHello is not complete yet, or not permitted: it waits, with those after it.
     Hold,
     /// A ClientHello is complete: whoever judges it calls [`QuicFlow::permit`], after which what waits
-    /// may go on, and this datagram; or ends the flow.
+    /// may go on, and this datagram; or [`QuicFlow::deny`], after which neither may.
     Hello(ClientHello),
     /// It must not go on.
     Drop(BadQuic),
@@ -87,12 +87,15 @@ pub enum BadQuic {
     /// More than [`QUIC_SEGMENTS_MAX`].
     #[error("a connection's CRYPTO frames leave more than {QUIC_SEGMENTS_MAX} pieces apart")]
     TooScattered,
-    /// More than [`QUIC_CONNECTIONS_MAX`] that were not permitted, or than [`QUIC_FORGOTTEN_MAX`] others.
+    /// More than [`QUIC_CONNECTIONS_MAX`] that were not judged, or than [`QUIC_FORGOTTEN_MAX`] others.
     #[error("a flow begins too many connections")]
     TooManyConnections,
     /// More than [`QUIC_PACKETS_MAX`].
     #[error("a datagram has more than {QUIC_PACKETS_MAX} packets with long headers")]
     TooManyPackets,
+    /// Of a connection that was denied.
+    #[error("an Initial packet belongs to a connection that is not allowed")]
+    Denied,
     /// A ClientHello is complete while another one is being judged.
     #[error("a second ClientHello is complete before the first was judged")]
     Unjudged,
@@ -113,6 +116,11 @@ impl QuicFlow {
         self.connections.iter_mut().for_each(Connection::permit);
     }
 
+    /// Lets nothing go on of the connection whose hello was given last; others do.
+    pub(crate) fn deny(&mut self) {
+        self.connections.iter_mut().for_each(Connection::deny);
+    }
+
     /// What the connection began with whose hello was given last and not permitted yet.
     pub(crate) fn asked_original(&self) -> Option<&[u8]> {
         let mut all = self.connections.iter();
@@ -125,7 +133,7 @@ impl QuicFlow {
         if !initials.is_empty() {
             self.read_initials(datagram, &initials)?;
         }
-        if self.connections.is_empty() {
+        if self.connections.iter().all(Connection::is_denied) {
             return Err(BadQuic::NotInitial);
         }
         self.verdict()
@@ -152,18 +160,19 @@ impl QuicFlow {
         }
         let connection = owner.and_then(|owner| self.connections.get_mut(owner));
         let taken = connection.map_or(Ok(()), |connection| take(connection, &all));
-        self.lie = taken.err();
+        // What is denied says nothing of the others.
+        self.lie = taken.err().filter(|bad| *bad != BadQuic::Denied);
         taken
     }
 
-    /// Makes room for one more connection: the oldest gives way, once it may go on. It needs no Initials any
-    /// more, long before a client has begun three others.
+    /// Makes room for one more connection: the oldest gives way that was judged. It needs no Initials any more,
+    /// long before a client has begun three others, or has none.
     fn make_room(&mut self) -> Result<(), BadQuic> {
         if self.connections.len() < QUIC_CONNECTIONS_MAX {
             return Ok(());
         }
         let mut all = self.connections.iter();
-        let oldest = all.position(Connection::is_permitted);
+        let oldest = all.position(|one| one.is_permitted() || one.is_denied());
         let oldest = oldest.filter(|_| self.forgotten.len() < QUIC_FORGOTTEN_MAX);
         let oldest = oldest.ok_or(BadQuic::TooManyConnections)?;
         self.forgotten
@@ -184,7 +193,8 @@ impl QuicFlow {
     /// What is to be done with what was read.
     fn verdict(&mut self) -> Result<Heard, BadQuic> {
         let is_asked = self.connections.iter().any(Connection::is_asked);
-        let is_permitted = self.connections.iter().all(Connection::is_permitted);
+        let mut others = self.connections.iter().filter(|one| !one.is_denied());
+        let is_permitted = others.all(Connection::is_permitted);
         let mut connections = self.connections.iter_mut();
         match connections.find(|connection| connection.is_whole()) {
             // What waits goes on when that one is permitted; this one may not be among it.

@@ -29,7 +29,7 @@ use crate::core::client_hello::ClientHello;
 use crate::core::quic::{BadQuic, Heard, QuicFlow};
 use crate::core::step::Ech;
 use crate::limits::{
-    QUIC_BATCH, QUIC_DATAGRAM_OCTETS_MAX, QUIC_IDLE_MAX, QUIC_REFUSED_REST, QUIC_STEP,
+    QUIC_BATCH, QUIC_DATAGRAM_OCTETS_MAX, QUIC_IDLE_MAX, QUIC_STEP, QUIC_UNOPENED_REST,
 };
 use crate::told::{News, Refusal, TunnelEnd, TunnelEnded};
 
@@ -37,6 +37,9 @@ use crate::told::{News, Refusal, TunnelEnd, TunnelEnded};
 const LISTENER_BUFFER: i32 = 4 << 20;
 /// That of the socket of one flow.
 const FLOW_BUFFER: i32 = 1 << 20;
+
+/// What is told of a connection that two flows begin.
+const BEGUN_ELSEWHERE: &str = "its connection ID began another flow";
 
 /// Who listens at one port.
 pub struct QuicServer<H: Host> {
@@ -120,8 +123,8 @@ struct Flow {
     names: BTreeSet<(Option<String>, bool)>,
     /// Once one was.
     open: Option<Open>,
-    /// Whether it was refused: it stays silent until it has rested.
-    is_refused: bool,
+    /// Whether it was told that something of it can't be read, before anything was allowed.
+    is_told: bool,
     last: Instant,
     _place: Place,
 }
@@ -203,7 +206,7 @@ impl<H: Host> Table<H> {
             held: Held::default(),
             names: BTreeSet::new(),
             open: None,
-            is_refused: false,
+            is_told: false,
             last: self.proxy.host.now(),
             _place: place,
         })
@@ -213,39 +216,45 @@ impl<H: Host> Table<H> {
     fn hear(&mut self, flow: &mut Flow, bytes: &[u8]) -> bool {
         let now = self.proxy.host.now();
         flow.last = now;
-        if flow.is_refused {
-            return true;
-        }
-        let judged = match flow.reader.push(bytes) {
+        let hello = match flow.reader.push(bytes) {
             Heard::Pass => {
                 flow.send_on(&mut self.out, bytes);
                 return true;
             }
             // Given up, and begun anew by what the client sends again.
             Heard::Hold => return flow.held.take(bytes, now) || self.give_up(flow),
-            Heard::Drop(bad) if flow.open.is_some() && bad != BadQuic::SecondHello => {
-                self.proxy.counters.count(Count::BadDatagram);
-                return true;
-            }
-            Heard::Drop(bad) => Err((Refusal::BadHello, None, Some(bad.to_string()))),
-            Heard::Hello(hello) => match flow.judge(&self.proxy, &hello) {
-                Err(refusal) => Err((refusal, hello.server_name, None)),
-                Ok(_) if !self.begins(flow, now) => {
-                    let why = "its connection ID began another flow".to_owned();
-                    Err((Refusal::BadHello, hello.server_name, Some(why)))
-                }
-                Ok(permit) => Ok((permit, hello)),
-            },
+            Heard::Drop(bad) => return self.lose(flow, bad),
+            Heard::Hello(hello) => hello,
         };
-        match judged {
-            Ok((permit, hello)) => self.open(flow, (&permit, hello), bytes),
-            Err(told) => {
-                tell_refused(&self.proxy, flow.redirected, told);
-                flow.close(&self.proxy, TunnelEnded::OtherName);
-                flow.refuse();
-                true
+        let refused = match flow.judge(&self.proxy, &hello) {
+            Ok(permit) if self.begins(flow, now) => {
+                return self.open(flow, (&permit, hello), bytes);
             }
+            Ok(_) => (Refusal::BadHello, Some(BEGUN_ELSEWHERE.to_owned())),
+            Err(refusal) => (refusal, None),
+        };
+        // Others of the flow go on; what waited may be this one's.
+        flow.reader.deny();
+        flow.held = Held::default();
+        let (refusal, remark) = refused;
+        let told = (refusal, hello.server_name, remark);
+        tell_refused(&self.proxy, flow.redirected, told);
+        true
+    }
+
+    /// Loses a datagram that can't be read, or isn't allowed. Says whether the flow goes on.
+    fn lose(&self, flow: &mut Flow, bad: BadQuic) -> bool {
+        self.proxy.counters.count(Count::BadDatagram);
+        if flow.open.is_some() && bad == BadQuic::SecondHello {
+            flow.close(&self.proxy, TunnelEnded::OtherName);
+            return false;
         }
+        if flow.open.is_none() && !flow.is_told && bad != BadQuic::Denied {
+            flow.is_told = true;
+            let told = (Refusal::BadHello, None, Some(bad.to_string()));
+            tell_refused(&self.proxy, flow.redirected, told);
+        }
+        true
     }
 
     /// Whether the connection that is asked about is this flow's alone.
@@ -335,8 +344,8 @@ impl<H: Host> Table<H> {
             }
             flow.note_answers(now);
             let rested = now.saturating_duration_since(flow.last);
-            if flow.is_refused {
-                return rested <= QUIC_REFUSED_REST;
+            if flow.open.is_none() {
+                return rested <= QUIC_UNOPENED_REST;
             }
             if rested > QUIC_IDLE_MAX {
                 flow.close(&self.proxy, TunnelEnded::Idle);
@@ -352,8 +361,8 @@ impl<H: Host> Table<H> {
     fn judge_again(&mut self) {
         let proxy = &self.proxy;
         self.flows.retain(|_, flow| {
-            if flow.is_refused {
-                return false;
+            if flow.open.is_none() {
+                return false; // begun anew by what its client sends again
             }
             let names = std::mem::take(&mut flow.names);
             let is_allowed = names.iter().all(|(name, ech)| {
@@ -441,12 +450,6 @@ impl Flow {
         if heard.is_some_and(|heard| heard.datagrams.swap(0, Ordering::Relaxed) > 0) {
             self.last = now;
         }
-    }
-
-    fn refuse(&mut self) {
-        self.is_refused = true;
-        self.reader = QuicFlow::default();
-        self.held = Held::default();
     }
 
     /// Ends what is open, and tells it.

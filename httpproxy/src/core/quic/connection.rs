@@ -31,6 +31,7 @@ pub(super) struct Connection {
 ///
 /// ```text
 /// First --whole--> Whole --given--> Asked --permitted--> Permitted --more--> Second --whole--> Over
+///                                     +-----denied-----> Denied
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -46,6 +47,8 @@ enum Stage {
     Second,
     /// The second may go on; a third there is not.
     Over,
+    /// Nothing of it goes on.
+    Denied,
 }
 
 impl Connection {
@@ -126,6 +129,7 @@ impl Connection {
                     self.read()
                 }
             },
+            Stage::Denied => Err(BadQuic::Denied),
             // A second one is said only when the server has asked for it.
             Stage::Whole | Stage::Asked | Stage::Over if has_more => Err(BadQuic::Trailing),
             Stage::Whole | Stage::Asked | Stage::Permitted | Stage::Over => Ok(()),
@@ -166,6 +170,18 @@ impl Connection {
         if self.is_asked() {
             self.stage = Stage::Permitted;
         }
+    }
+
+    /// Lets nothing go on of what was asked for.
+    pub(super) fn deny(&mut self) {
+        if self.is_asked() {
+            self.stage = Stage::Denied;
+        }
+    }
+
+    /// Whether nothing of it goes on.
+    pub(super) fn is_denied(&self) -> bool {
+        self.stage == Stage::Denied
     }
 
     /// Whether all that it said may go on.

@@ -232,6 +232,43 @@ fn another_connection_is_judged_as_the_first() {
 }
 
 #[test]
+fn of_a_connection_that_is_denied_nothing_goes_on_and_others_do() {
+    let (mut flow, mut client) = permitted();
+    let mut denied = Sealer::new(Version::V1, b"denied");
+    let datagram = denied.datagram(&crypto(0, &hello("evil.test")));
+    assert_eq!(flow.push(&datagram), named("evil.test"));
+    flow.deny();
+    let never = Heard::Drop(BadQuic::Denied);
+    assert_eq!(flow.push(&datagram), never);
+    assert_eq!(flow.push(&denied.datagram(ACK)), never);
+    assert_eq!(flow.push(&short()), Heard::Pass);
+    assert_eq!(flow.push(&client.datagram(ACK)), Heard::Pass);
+
+    let mut flow = QuicFlow::default();
+    assert_eq!(flow.push(&datagram), named("evil.test"));
+    flow.deny();
+    assert_eq!(flow.push(&short()), Heard::Drop(BadQuic::NotInitial));
+    assert_eq!(flow.push(&datagram), never);
+    let mut other = Sealer::new(Version::V1, b"another");
+    let other = other.datagram(&crypto(0, &hello("a.test")));
+    assert_eq!(flow.push(&other), named("a.test"));
+    flow.permit();
+    assert_eq!(flow.push(&short()), Heard::Pass);
+    assert_eq!(flow.push(&datagram), never);
+    for number in 0..QUIC_CONNECTIONS_MAX {
+        let mut more = Sealer::new(Version::V1, format!("evil {number:05}").as_bytes());
+        let more = more.datagram(&crypto(0, &hello("evil.test")));
+        assert_eq!(flow.push(&more), named("evil.test"), "the oldest gives way");
+        flow.deny();
+    }
+    assert_eq!(
+        flow.push(&datagram),
+        Heard::Drop(BadQuic::Sealed),
+        "for ever"
+    );
+}
+
+#[test]
 fn the_oldest_that_may_go_on_gives_way_and_what_it_began_with_begins_nothing_again() {
     let hello = crypto(0, &hello("a.test"));
     let mut flow = QuicFlow::default();
