@@ -1,4 +1,4 @@
-//! The further ports of DNS.
+//! The further ports of proxies over UDP: of DNS, and those at which QUIC is judged.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use super::{Datapath, DatapathError, map_error};
 const WORD: u16 = 64;
 
 impl Datapath {
-    /// Says at which ports beside 53 names are asked: what a workload sends there over UDP is judged, though
+    /// Says at which ports beside 53 names are asked or QUIC is judged: what a workload sends there over UDP is judged, though
     /// it may look like a reply, and nothing that is meant for the proxy's own sockets goes there.
     ///
     /// # Errors

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use policy::http::{HttpPermit, Request};
 use policy::{
-    Direction, EndpointId, HttpAccess, HttpDecision, Identity, L4Protocol, LabelSet, NameBinding,
-    PeerRef, RuleId, Snapshot, TlsDenied, TlsPermit, TlsRule,
+    Direction, EndpointId, EntryVerdict, FlowKey, HttpAccess, HttpDecision, Identity, L4Protocol,
+    LabelSet, NameBinding, PeerRef, Proxy, RuleId, Snapshot, TlsDenied, TlsPermit, TlsRule,
 };
 
 use super::bound::Bound;
@@ -255,6 +255,30 @@ impl Access {
             by.get_or_insert(rule);
         }
         by
+    }
+
+    /// Whether policy has datagrams to this server come here, so that the name in QUIC is judged: it may deny or
+    /// refuse them where TLS over TCP may go on.
+    pub(super) fn judges_quic(&self) -> bool {
+        let Scope {
+            snapshot,
+            parties,
+            port,
+            ..
+        } = &self.scope;
+        let endpoint = self.redirected.endpoint;
+        let flow = |identity| FlowKey {
+            direction: self.redirected.direction,
+            identity,
+            protocol: self.redirected.protocol.number(),
+            port: *port,
+        };
+        let decision = |party: &Party| match party {
+            Party::Known(identity) => snapshot.judge(endpoint, flow(*identity)),
+            Party::Learned(labels) => snapshot.judge_learned(endpoint, labels, flow(Identity::ANY)),
+        };
+        let mut decisions = parties.iter().map(decision);
+        decisions.all(|one| one.verdict == EntryVerdict::Redirect(Proxy::Tls))
     }
 
     /// Whether TLS to this server may go on: the proof is of the first who may be reached.

@@ -91,6 +91,8 @@ impl<H: Host> QuicServer<H> {
                 }
             }
         }
+        // A port that no policy names any more is closed too.
+        table.judge_again();
         for (_, flow) in table.flows.drain() {
             flow.end(&table.proxy, TunnelEnded::Stopped);
         }
@@ -399,8 +401,8 @@ impl Flow {
     ) -> Result<TlsPermit, Refusal> {
         let scope = proxy.host.scope(&self.redirected, &mut self.seen);
         let access = Access::new(self.redirected, scope, None);
-        if !access.tls_rules().is_empty() {
-            // Such TLS is ended here, which QUIC's can't be.
+        // TLS that is ended here can't be ended in QUIC.
+        if !access.judges_quic() || !access.tls_rules().is_empty() {
             return Err(Refusal::Protocol);
         }
         let is_open = access.opaque() == Opaque::Allowed;
