@@ -408,9 +408,9 @@ fn endpoints_come_and_go_while_it_runs() {
     assert!(denied.contains("NXDOMAIN"), "{denied}");
 
     // It gets another address: seen without a change of files.
+    let now = revision();
     bob.check("ip", &["address", "add", "10.0.0.33/24", "dev", "eth0"])
         .unwrap();
-    let now = revision();
     daemon.wait_beyond(now).unwrap();
     let from = |address: &str| {
         bob.dig(
