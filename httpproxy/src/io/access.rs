@@ -11,7 +11,7 @@ use policy::{
 
 use super::bound::Bound;
 use crate::core::record::{RequestRecord, Verdict};
-use crate::core::step::{Denied as NotForwarded, Judge, Paths, Scheme};
+use crate::core::step::{Denied as NotForwarded, Ech, Judge, Paths, Scheme};
 use crate::tls::TlsSecrets;
 
 /// A connection that was redirected, as its endpoint's policy sees it.
@@ -255,6 +255,11 @@ impl Access {
             by.get_or_insert(rule);
         }
         by
+    }
+
+    /// Whether a name counts, may hide another one, since its hello has an encrypted one too, and must not.
+    pub(super) fn may_hide(&self, has_ech: bool, ech: Ech) -> bool {
+        has_ech && ech == Ech::Refused && self.opaque() != Opaque::Allowed
     }
 
     /// Whether policy has datagrams to this server come here, so that the name in QUIC is judged: it may deny or

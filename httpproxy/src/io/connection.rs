@@ -35,7 +35,7 @@ use crate::core::client_hello::ClientHello;
 use crate::core::client_hello::second::SecondHello;
 use crate::core::frames::{Frame, HEAD_OCTETS};
 use crate::core::record::bounded;
-use crate::core::step::{Connect, Ech, Source};
+use crate::core::step::{Connect, Source};
 use crate::limits::TOLD_VALUE_OCTETS_MAX;
 use crate::told::{News, Refusal, Refused, TunnelEnd, TunnelEnded};
 
@@ -281,7 +281,7 @@ impl<H: Host> Connection<H> {
         if ends && let Some(bound) = self.choose(Client::Tls, name) {
             return self.terminate((first, hello), bound).await;
         }
-        if self.may_hide(hello) {
+        if self.access.may_hide(hello.ech, self.proxy.settings.ech) {
             return match self.unfit(Refusal::HiddenName) {
                 Ok(_) => Box::pin(self.opaque(&first.octets)).await,
                 Err(end) => end,
@@ -305,12 +305,6 @@ impl<H: Host> Connection<H> {
             Err(TlsDenied::Requests) if ends => self.alert(Alert::UnrecognizedName),
             Err(TlsDenied::Requests) => End::Refused(Refusal::TlsForHttp),
         }
-    }
-
-    /// Whether its name counts, may hide another one, and must not.
-    fn may_hide(&self, hello: &ClientHello) -> bool {
-        let is_refused = hello.ech && self.proxy.settings.ech == Ech::Refused;
-        is_refused && self.access.opaque() != Opaque::Allowed
     }
 
     /// Counts and tells a refusal.

@@ -20,14 +20,13 @@ use transport::{Datagram, GateUdp, Inbox, Outbox};
 
 use self::kept::{Begun, Held, Key};
 use self::socket::{Answers, Back, Hearing, Socket};
-use super::access::{Access, Opaque, Redirected};
+use super::access::{Access, Redirected};
 use super::connection::tell_refused;
 use super::host::{Host, Proxy};
 use super::places::Place;
 use super::tally::Count;
 use crate::core::client_hello::ClientHello;
 use crate::core::quic::{BadQuic, Heard, QuicFlow};
-use crate::core::step::Ech;
 use crate::limits::{
     QUIC_BATCH, QUIC_DATAGRAM_OCTETS_MAX, QUIC_IDLE_MAX, QUIC_STEP, QUIC_UNOPENED_REST,
 };
@@ -93,8 +92,8 @@ impl<H: Host> QuicServer<H> {
         }
         // A port that no policy names any more is closed too.
         table.judge_again();
-        for (_, flow) in table.flows.drain() {
-            flow.end(&table.proxy, TunnelEnded::Stopped);
+        for flow in table.flows.values_mut() {
+            flow.close(&table.proxy, TunnelEnded::Stopped);
         }
         Ok(())
     }
@@ -228,7 +227,7 @@ impl<H: Host> Table<H> {
             Heard::Drop(bad) => return self.lose(flow, bad),
             Heard::Hello(hello) => hello,
         };
-        let refused = match flow.judge(&self.proxy, &hello) {
+        let refused = match flow.judge(&self.proxy, (hello.server_name.as_deref(), hello.ech)) {
             Ok(permit) if self.begins(flow, now) => {
                 return self.open(flow, (&permit, hello), bytes);
             }
@@ -367,14 +366,9 @@ impl<H: Host> Table<H> {
                 return false; // begun anew by what its client sends again
             }
             let names = std::mem::take(&mut flow.names);
-            let is_allowed = names.iter().all(|(name, ech)| {
-                let hello = ClientHello {
-                    server_name: name.clone(),
-                    ech: *ech,
-                    ..ClientHello::default()
-                };
-                flow.judge(proxy, &hello).is_ok()
-            });
+            let is_allowed = names
+                .iter()
+                .all(|(name, has_ech)| flow.judge(proxy, (name.as_deref(), *has_ech)).is_ok());
             flow.names = names;
             if !is_allowed {
                 flow.close(proxy, TunnelEnded::Revoked);
@@ -397,7 +391,7 @@ impl Flow {
     fn judge<H: Host>(
         &mut self,
         proxy: &Proxy<H>,
-        hello: &ClientHello,
+        (name, has_ech): (Option<&str>, bool),
     ) -> Result<TlsPermit, Refusal> {
         let scope = proxy.host.scope(&self.redirected, &mut self.seen);
         let access = Access::new(self.redirected, scope, None);
@@ -405,11 +399,10 @@ impl Flow {
         if !access.judges_quic() || !access.tls_rules().is_empty() {
             return Err(Refusal::Protocol);
         }
-        let is_open = access.opaque() == Opaque::Allowed;
-        if hello.ech && proxy.settings.ech == Ech::Refused && !is_open {
+        if access.may_hide(has_ech, proxy.settings.ech) {
             return Err(Refusal::HiddenName);
         }
-        let permit = access.tls(hello.server_name.as_deref());
+        let permit = access.tls(name);
         permit.map_err(|denied| match denied {
             TlsDenied::Name | TlsDenied::NotBound => Refusal::ServerName,
             TlsDenied::Requests => Refusal::TlsForHttp,
@@ -473,9 +466,5 @@ impl Flow {
             sent: open.sent,
             received: open.heard.octets.load(Ordering::Relaxed),
         })));
-    }
-
-    fn end<H: Host>(mut self, proxy: &Proxy<H>, end: TunnelEnded) {
-        self.close(proxy, end);
     }
 }
