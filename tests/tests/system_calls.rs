@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use namegate_tests::{
-    Answers, Asking, Daemon, Node, Web, Workload, asked, patience, policy, read_head,
+    Answers, Asking, Daemon, Node, Web, Workload, asked, patience, policy, read_head, wait_for,
 };
 
 /// Queries of each kind.
@@ -145,13 +145,19 @@ fn a_connection_of_one_request_costs_no_more_calls_and_segments_than_carry_it() 
         let _ = stream.write_all(ANSWER);
     })
     .unwrap();
+    let sockets = || {
+        fs::read_dir(format!("/proc/{}/fd", daemon.pid()))
+            .unwrap()
+            .count()
+    };
+    let before = sockets();
     ask_once(&web);
     let file = daemon.path("calls");
     let strace = Strace::attach(daemon.pid(), &file);
     let all = || (0..CONNECTIONS).for_each(|_| ask_once(&web));
     let segments = came(&web.alice, all);
     // The last client has its answer before its connection is closed.
-    std::thread::sleep(Duration::from_millis(100) * patience());
+    wait_for("all are closed", || sockets() <= before);
     drop(strace);
     // The answer to the SYN, an ACK of the request, the answer with the end, an ACK of hers. A machine may be so
     // busy that the end is late, but not each time.
